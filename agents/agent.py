@@ -1,0 +1,88 @@
+"""What the loop asks of a learner, and what a learner is told about a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+Observations = NDArray[Any] | dict[str, NDArray[Any]]
+"""A batch of observations: shape (batch, ...) or one such array per key."""
+
+Files = dict[str, dict[str, Tensor]]
+"""Named tensors by file stem, as a checkpoint holds them."""
+
+Watch = Callable[[int], None]
+"""Called after every environment step with the steps taken in this task so far."""
+
+Log = Callable[[Mapping[str, float], int], None]
+"""Takes scalars by TensorBoard tag and the environment step of the stream."""
+
+
+class TaskStart(Protocol):
+    """The part of an experience that an agent needs.
+
+    Attributes:
+        stage: Position in the stream, from 0.
+        task_index: Which task of the scenario this is; the same number when a task comes again.
+        steps: Budget of environment steps.
+        first_step: Environment steps of the stream before this task.
+        seed: Seed of the agent and of the training environments.
+    """
+
+    stage: int
+    task_index: int
+    steps: int
+    first_step: int
+    seed: int
+
+    def make_env(self) -> VecEnv:
+        """Return the training environments, newly built."""
+
+
+class Act(Protocol):
+    """A frozen policy for one task."""
+
+    def __call__(
+        self,
+        observations: Observations,
+        state: Any,
+        episode_starts: NDArray[np.bool_],
+        *,
+        deterministic: bool,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[Any], Any]:
+        """Return one action per observation, and the recurrent state to pass in at the next call."""
+
+
+class Agent(Protocol):
+    """A learner; it owns every environment step inside a task.
+
+    The loop calls, for each task of the stream::
+
+        agent.start(experience)              # a fresh model; what is carried is loaded into it
+        agent.learn(experience, watch, log)  # exactly experience.steps environment steps
+        with agent.view(task_index) as act:  # as often as wanted; never changes training
+            actions, state = act(observations, state, episode_starts, deterministic=True)
+        agent.files()                        # what a checkpoint holds; load_files() takes it back
+    """
+
+    def start(self, experience: TaskStart) -> None:
+        """Build a fresh model for this task and load what is carried into it."""
+
+    def learn(self, experience: TaskStart, watch: Watch, log: Log) -> None:
+        """Take and learn from exactly ``experience.steps`` environment steps."""
+
+    def view(self, task_index: int) -> AbstractContextManager[Act]:
+        """Return a context in which the policy acts as it does for that task."""
+
+    def files(self) -> Files:
+        """Return everything the next task start needs, as named tensors by file."""
+
+    def load_files(self, files: Files) -> None:
+        """Take back what ``files`` gave, after the end of some task."""

@@ -1,0 +1,109 @@
+"""Exactly as many environment steps as a task has, with Stable-Baselines3's own pieces.
+
+``learn(total_timesteps)`` takes a lower bound: it rounds up to whole rollouts, and a callback that stops
+it drops data. These two loops are ``learn`` with the last rollout cut to what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+
+from holdfast.agents.agent import Log, Watch
+
+
+def learn_on_policy(model: Any, steps: int, callback: BaseCallback) -> None:
+    """Train a rollout-based algorithm for exactly ``steps``, a multiple of its ``n_envs``."""
+    _, started = model._setup_learn(steps, callback, True, "task", False)
+    started.on_training_start(locals(), globals())
+    iteration = 0
+    while model.num_timesteps < steps:
+        length = min(model.n_steps, (steps - model.num_timesteps) // model.n_envs)
+        _set_length(model.rollout_buffer, length)
+        model.collect_rollouts(model.env, started, model.rollout_buffer, n_rollout_steps=length)
+        iteration += 1
+        model._update_current_progress_remaining(model.num_timesteps, steps)
+        model.dump_logs(iteration)
+        model.train()
+    started.on_training_end()
+
+
+def learn_off_policy(model: Any, steps: int, callback: BaseCallback) -> None:
+    """Train a replay-based algorithm for exactly ``steps``, a multiple of its ``n_envs``."""
+    _, started = model._setup_learn(steps, callback, True, "task", False)
+    started.on_training_start(locals(), globals())
+    while model.num_timesteps < steps:
+        left = (steps - model.num_timesteps) // model.n_envs
+        rollout = model.collect_rollouts(
+            model.env,
+            train_freq=TrainFreq(min(model.train_freq.frequency, left), TrainFrequencyUnit.STEP),
+            action_noise=model.action_noise,
+            callback=started,
+            learning_starts=model.learning_starts,
+            replay_buffer=model.replay_buffer,
+            log_interval=4,
+        )
+        if model.num_timesteps > model.learning_starts:
+            updates = model.gradient_steps
+            updates = rollout.episode_timesteps if updates < 0 else updates
+            if updates > 0:
+                model.train(batch_size=model.batch_size, gradient_steps=updates)
+    started.on_training_end()
+
+
+def _set_length(buffer: Any, length: int) -> None:
+    """Make a rollout buffer of another length; collect_rollouts resets it before it is filled."""
+    if buffer.buffer_size == length:
+        return
+    buffer.buffer_size = length
+    if hasattr(buffer, "hidden_state_shape"):  # RecurrentPPO
+        buffer.hidden_state_shape = (length, *buffer.hidden_state_shape[1:])
+
+
+class Watching(BaseCallback):
+    """Tells the loop of every step, and the memory door of every finished rollout."""
+
+    def __init__(self, watch: Watch, on_rollout: Callable[[], None] | None) -> None:
+        super().__init__()
+        self._watch = watch
+        self._rollout_ended = on_rollout
+
+    def _on_step(self) -> bool:
+        self._watch(self.num_timesteps)
+        return True  # never False: that would drop the last step's data
+
+    def _on_rollout_end(self) -> None:
+        if self._rollout_ended is not None:
+            self._rollout_ended()
+
+
+class _StreamWriter(KVWriter):
+    """Stable-Baselines3's scalars on the step axis of the whole stream."""
+
+    def __init__(self, log: Log, first_step: int) -> None:
+        self._log, self._first_step = log, first_step
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        scalars = {
+            key: float(value)
+            for key, value in key_values.items()
+            if "tensorboard" not in (key_excluded[key] or ()) and not isinstance(value, str)
+        }
+        self._log(scalars, self._first_step + step)
+
+    def close(self) -> None:
+        """Nothing is open here: the writer belongs to the loop."""
+
+
+def stream_logger(log: Log, first_step: int) -> Logger:
+    """Return a Stable-Baselines3 logger whose steps continue over the stream; it opens no file."""
+    return Logger(folder=None, output_formats=[_StreamWriter(log, first_step)])

@@ -1,0 +1,130 @@
+"""Running normalisation of observations and rewards, task by task; never applied to the task id."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import Tensor
+
+from holdfast.errors import UsageError
+
+TASK_ID = "task_id"
+"""Key of the task id in a Dict observation."""
+
+
+class NormalizeOptions(Protocol):
+    """The scenario's ``agent.normalize``: per signal None, running, first_task or per_task."""
+
+    observations: str | None
+    rewards: str | None
+    clip: float
+
+
+class TaskNormalize(VecNormalize):
+    """Stable-Baselines3's VecNormalize that leaves the task id alone.
+
+    Args:
+        venv: Training environments.
+        options: What is normalised, and when its statistics stop moving.
+        gamma: Discount of the running return that scales rewards.
+        id_width: Width of the one-hot task id at the end of a vector observation, or 0.
+        stage: Position of the task in the stream; ``first_task`` freezes after stage 0.
+    """
+
+    def __init__(
+        self, venv: VecEnv, options: NormalizeOptions, gamma: float, id_width: int, *, stage: int
+    ) -> None:
+        space = venv.observation_space
+        keys = None
+        if isinstance(space, gym.spaces.Dict):
+            keys = [
+                key
+                for key, sub in space.spaces.items()
+                if key != TASK_ID and isinstance(sub, gym.spaces.Box) and not is_image_space(sub)
+            ]
+        elif options.observations and not isinstance(space, gym.spaces.Box):
+            raise UsageError(
+                f"agent.normalize.observations: {type(space).__name__} observations cannot be "
+                "normalised; only Box observations and Box entries of a Dict can"
+            )
+        self.id_width = 0 if keys is not None else id_width
+        super().__init__(
+            venv,
+            norm_obs=options.observations is not None,
+            norm_reward=options.rewards is not None,
+            clip_obs=options.clip,
+            clip_reward=options.clip,
+            gamma=gamma,
+            norm_obs_keys=keys if options.observations else None,
+        )
+        if stage > 0 and options.observations == "first_task":
+            for statistics in self._observation_statistics().values():
+                _freeze(statistics)
+        if stage > 0 and options.rewards == "first_task":
+            _freeze(self.ret_rms)
+
+    def _normalize_obs(
+        self, obs: NDArray[Any], obs_rms: RunningMeanStd
+    ) -> NDArray[Any]:  # shape (..., features)
+        normalized: NDArray[Any] = super()._normalize_obs(obs, obs_rms)
+        if self.id_width:
+            normalized[..., -self.id_width :] = obs[..., -self.id_width :]
+        return normalized
+
+    def _unnormalize_obs(self, obs: NDArray[Any], obs_rms: RunningMeanStd) -> NDArray[Any]:
+        raw: NDArray[Any] = super()._unnormalize_obs(obs, obs_rms)
+        if self.id_width:
+            raw[..., -self.id_width :] = obs[..., -self.id_width :]
+        return raw
+
+    def _observation_statistics(self) -> dict[str, RunningMeanStd]:
+        if not self.norm_obs:
+            return {}
+        return self.obs_rms if isinstance(self.obs_rms, dict) else {"": self.obs_rms}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the statistics as float64 tensors: mean, variance and count of each signal."""
+        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
+        if self.norm_reward:
+            statistics["rewards"] = self.ret_rms
+        return {
+            f"{name}/{part}": torch.as_tensor(np.array(value, dtype=np.float64))
+            for name, moments in statistics.items()
+            for part, value in (
+                ("mean", moments.mean),
+                ("var", moments.var),
+                ("count", moments.count),
+            )
+        }
+
+    def load_tensors(self, tensors: dict[str, Tensor], *, rewards: bool = True) -> None:
+        """Take the statistics back; those that are absent stay as they are."""
+        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
+        if self.norm_reward and rewards:
+            statistics["rewards"] = self.ret_rms
+        for name, moments in statistics.items():
+            if f"{name}/mean" in tensors:
+                moments.mean = tensors[f"{name}/mean"].numpy().copy()
+                moments.var = tensors[f"{name}/var"].numpy().copy()
+                moments.count = float(tensors[f"{name}/count"])
+
+
+def carried_statistics(tensors: dict[str, Tensor], options: NormalizeOptions) -> dict[str, Tensor]:
+    """Return the statistics that a new task starts from: all but those reset per task."""
+    reset = tuple(
+        prefix
+        for prefix, mode in (("observations", options.observations), ("rewards", options.rewards))
+        if mode == "per_task"
+    )
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(reset)}
+
+
+def _freeze(statistics: RunningMeanStd) -> None:
+    statistics.update = lambda arr: None  # type: ignore[method-assign]

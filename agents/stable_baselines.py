@@ -1,0 +1,321 @@
+"""Any Stable-Baselines3 algorithm as a continual learner, unmodified, with four doors for methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from torch import Tensor
+
+from holdfast import registry
+from holdfast.agents import heads
+from holdfast.agents.agent import Files, Log, Observations, TaskStart, Watch
+from holdfast.agents.arguments import build_arguments, policy_name
+from holdfast.agents.carrying import (
+    load_optimizers,
+    load_policy,
+    optimizer_tensors,
+    policy_tensors,
+)
+from holdfast.agents.gradients import Gradients, named_parameters, optimizers_of
+from holdfast.agents.learning import Watching, learn_off_policy, learn_on_policy, stream_logger
+from holdfast.agents.lifecycle import Lifecycle
+from holdfast.agents.memory import (
+    Arrays,
+    Memory,
+    buffer_arrays,
+    load_buffer_arrays,
+    observation_arrays,
+    stored_count,
+    stored_rows,
+)
+from holdfast.agents.networks import install
+from holdfast.agents.normalization import TaskNormalize, carried_statistics
+from holdfast.agents.outputs import PolicyOutput
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema import Scenario
+
+
+class StableBaselinesAgent:
+    """A learner that builds a fresh Stable-Baselines3 model at every task start.
+
+    The doors, which methods open in ``pre_adapt``, before the model of the task is built:
+
+    Attributes:
+        gradients: Terms added to the gradient while the agent learns.
+        memory: Observations and batches.
+        networks: Maps of the newly built policy; kept over tasks.
+        lifecycle: What is carried over a task switch, and the view of each task.
+        model: The Stable-Baselines3 model of the current task.
+        current_task: Index of the task that the model was built for.
+    """
+
+    model: Any
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.algorithm = registry.algorithm(scenario.agent.algorithm)
+        self.gradients = Gradients()
+        self.memory = Memory()
+        self.networks: list[Callable[[Any], None]] = []
+        self.lifecycle = Lifecycle()
+        self.has_heads = scenario.stream.task_id == "heads"
+        self.normalizer: TaskNormalize | None = None
+        self.model = None
+        self._loaded: Files | None = None
+        self._trained: set[int] = set()
+        self.current_task = 0
+
+    @property
+    def policy(self) -> Any:
+        """The Stable-Baselines3 policy of the current task."""
+        return self.model.policy
+
+    def output(self) -> PolicyOutput:
+        """Return the current policy as a module whose forward gives its output."""
+        return PolicyOutput(self.policy)
+
+    # -- a task start is one operation -------------------------------------------------------------
+
+    def start(self, experience: TaskStart) -> None:
+        """Build a fresh model for this task and load what is carried into it."""
+        carried = self._loaded if self._loaded is not None else self._files_to_carry()
+        self._loaded = None
+        self.memory.clear()
+        self.model = self._build(experience)
+        self.current_task = experience.task_index
+        self._trained = set(self.scenario.stream_tasks[: experience.stage + 1])
+        if carried is not None and not self.lifecycle.everything_fresh:
+            self._load(carried)
+        self.lifecycle.started()
+
+    def _files_to_carry(self) -> Files | None:
+        return None if self.model is None else self.files()
+
+    def _build(self, experience: TaskStart) -> Any:
+        options = self.scenario.agent
+        env = experience.make_env()
+        arguments = build_arguments(
+            options.arguments, env.action_space, self.scenario.folder
+        )
+        if options.normalize is not None:
+            env = self.normalizer = TaskNormalize(
+                env,
+                options.normalize,
+                gamma=float(arguments.get("gamma", 0.99)),
+                id_width=self.scenario.id_width,
+                stage=experience.stage,
+            )
+        model_class = registry.load(self.algorithm.target, self.scenario.folder)
+        model = model_class(
+            policy_name(options.policy, options.algorithm, env.observation_space),
+            env,
+            seed=experience.seed,
+            device=_device(options.device),
+            **arguments,
+        )
+        mappings = list(self.networks)
+        if self.has_heads:
+            mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
+        install(model, mappings)
+        return model
+
+    def _load(self, carried: Files) -> None:
+        carry, options = self.scenario.carry, self.scenario.agent
+        if carry.weights:
+            load_policy(self.model, carried["policy"], self.lifecycle.is_fresh)
+        if self.normalizer is not None and options.normalize is not None:
+            statistics = carried_statistics(carried.get("normalization", {}), options.normalize)
+            self.normalizer.load_tensors(statistics)
+        if carry.optimizer and "optimizer" in carried:
+            load_optimizers(self.model, carried["optimizer"])
+        if carry.replay_buffer and "replay_buffer" in carried:
+            arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}
+            load_buffer_arrays(self.model.replay_buffer, arrays)
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def learn(self, experience: TaskStart, watch: Watch, log: Log) -> None:
+        """Take and learn from exactly ``experience.steps`` environment steps.
+
+        Raises:
+            Diverged: If a gradient is not finite; the step is not taken.
+        """
+        model = self.model
+        model.set_logger(stream_logger(log, experience.first_step))
+        on_policy = isinstance(model, OnPolicyAlgorithm)
+        keeps_rollouts = on_policy and self.memory.wanted
+        callback = Watching(watch, self._record_rollout if keeps_rollouts else None)
+        self.gradients.attach(named_parameters(self.policy), optimizers_of(self.policy))
+        try:
+            if on_policy:
+                learn_on_policy(model, experience.steps, callback)
+            else:
+                self.memory.attach(model.replay_buffer)
+                learn_off_policy(model, experience.steps, callback)
+        finally:
+            self.gradients.detach()
+            self.memory.detach()
+            self.close()
+
+    def _record_rollout(self) -> None:
+        stored = self.model.rollout_buffer.observations  # (steps, n_envs, ...)
+        rows = stored if isinstance(stored, dict) else {"": stored}
+        flat = {key: value.reshape(-1, *value.shape[2:]).copy() for key, value in rows.items()}
+        if self.normalizer is not None:
+            raw = self.normalizer.unnormalize_obs(flat.get("", flat))
+            flat = raw if isinstance(raw, dict) else {"": raw.astype(np.float32)}
+        self.memory.record(flat)
+
+    def close(self) -> None:
+        """Close the training environments of the current task."""
+        if self.model is not None and self.model.env is not None:
+            self.model.env.close()
+
+    # -- what methods read after a task ------------------------------------------------------------
+
+    def observations(self, count: int, rng: np.random.Generator) -> Arrays:
+        """Return up to ``count`` observations of the task just finished, as its environment gave them.
+
+        Off-policy they are drawn from the replay buffer; on-policy from the last rollouts that
+        ``memory.keep_observations`` asked for.
+        """
+        if isinstance(self.model, OnPolicyAlgorithm):
+            recent = self.memory.recent()
+            rows = _choose(len(next(iter(recent.values()))), count, rng)
+            return {key: values[rows] for key, values in recent.items()}
+        buffer = self.model.replay_buffer
+        step, env = np.divmod(_choose(stored_count(buffer), count, rng), buffer.n_envs)
+        stored = observation_arrays(buffer, "observations")
+        return {key: values[step, env] for key, values in stored.items()}
+
+    def transitions(self, count: int, rng: np.random.Generator) -> Arrays:
+        """Return up to ``count`` transitions of the replay buffer, each at most once."""
+        buffer = self.model.replay_buffer
+        return stored_rows(buffer, _choose(stored_count(buffer), count, rng))
+
+    def policy_input(self, arrays: Arrays) -> Any:
+        """Return observations as the policy takes them: normalised tensors, a dict for a Dict space."""
+        batch: Observations = arrays[""] if "" in arrays else arrays
+        if self.normalizer is not None:
+            batch = self.normalizer.normalize_obs(batch)
+        tensors, _ = self.policy.obs_to_tensor(batch)
+        return tensors
+
+    def batch(self, arrays: Arrays) -> dict[str, Tensor]:
+        """Return stored transitions as a batch of the replay buffer: normalised, by flat name."""
+        rows = dict(arrays)
+        if self.normalizer is not None:
+            for kind in ("observations", "next_observations"):
+                rows |= self._normalized(rows, kind)
+            rows["rewards"] = self.normalizer.normalize_reward(rows["rewards"])
+        tensors = {name: torch.as_tensor(values, device=self.model.device) for name, values in rows.items()}
+        # Stored rows are one step long; only a buffer of n-step returns asks for this entry.
+        tensors["discounts"] = torch.full_like(tensors["rewards"], self.model.gamma)
+        return tensors
+
+    def _normalized(self, rows: Arrays, kind: str) -> Arrays:
+        assert self.normalizer is not None
+        if kind in rows:
+            return {kind: self.normalizer.normalize_obs(rows[kind])}
+        prefix = f"{kind}."
+        by_key = {n.removeprefix(prefix): v for n, v in rows.items() if n.startswith(prefix)}
+        return {f"{prefix}{k}": v for k, v in self.normalizer.normalize_obs(by_key).items()}
+
+    # -- acting ------------------------------------------------------------------------------------
+
+    def shown_task(self, task_index: int) -> tuple[int, bool]:
+        """Return the task whose id the policy is shown, and whether its own view is still missing."""
+        unseen = (self.has_heads or self.lifecycle.has_views) and task_index not in self._trained
+        return (self.current_task if self.has_heads and unseen else task_index), unseen
+
+    @property
+    def random_spaces(self) -> tuple[gym.Space[Any], ...]:
+        """The spaces whose generators training draws from."""
+        return (self.model.action_space,)
+
+    @contextmanager
+    def view(self, task_index: int) -> Iterator[Any]:
+        """Act as for that task: with its view where a method keeps one, else as the policy is now."""
+        was_training = self.policy.training
+        is_current = task_index == self.current_task
+        with nullcontext() if is_current else self.lifecycle.view(task_index):
+            self.policy.set_training_mode(False)
+            try:
+                yield self._act
+            finally:
+                self.policy.set_training_mode(was_training)
+
+    def _act(
+        self,
+        observations: Observations,
+        state: Any,
+        episode_starts: NDArray[np.bool_],
+        *,
+        deterministic: bool,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[Any], Any]:
+        if self.normalizer is not None:
+            observations = self.normalizer.normalize_obs(observations)
+        masks = {} if action_masks is None else {"action_masks": action_masks}
+        actions, state = self.model.predict(
+            observations, state, episode_starts, deterministic, **masks
+        )
+        return actions, state
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def files(self) -> Files:
+        """Return what the next task start needs; each tensor a contiguous copy under its own name."""
+        files = {"policy": policy_tensors(self.model)}
+        if self.normalizer is not None:
+            files["normalization"] = self.normalizer.tensors()
+        if self.scenario.carry.optimizer:
+            files["optimizer"] = optimizer_tensors(self.model)
+        if self.scenario.carry.replay_buffer:
+            arrays = buffer_arrays(self.model.replay_buffer)
+            files["replay_buffer"] = {name: torch.as_tensor(a) for name, a in arrays.items()}
+        return files
+
+    def load_files(self, files: Files) -> None:
+        """Take back what ``files`` gave; the next ``start`` carries it into its model."""
+        self._loaded = files
+
+    @contextmanager
+    def overlaid(self, tensors: dict[str, Tensor], statistics: dict[str, Tensor]) -> Iterator[None]:
+        """Act with other policy tensors and normalisation inside the block.
+
+        Args:
+            tensors: By the names of ``policy.state_dict()``; those left out stay as they are.
+            statistics: As ``TaskNormalize.tensors`` gives them; empty where nothing is normalised.
+        """
+        saved = {name: t.clone() for name, t in self.policy.state_dict().items() if name in tensors}
+        saved_statistics = self.normalizer.tensors() if self.normalizer is not None else {}
+        self.policy.load_state_dict(tensors, strict=False)
+        if self.normalizer is not None:
+            self.normalizer.load_tensors(statistics, rewards=False)
+        try:
+            yield
+        finally:
+            self.policy.load_state_dict(saved, strict=False)
+            if self.normalizer is not None:
+                self.normalizer.load_tensors(saved_statistics)
+
+
+def _choose(available: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return up to ``count`` different rows, in ascending order."""
+    chosen = rng.choice(available, size=min(count, available), replace=False)
+    rows: NDArray[np.int64] = np.sort(chosen).astype(np.int64)
+    return rows
+
+
+def _device(name: str) -> str:
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("agent.device: cuda was asked for and torch sees none; write cpu or auto")
+    return name

@@ -1,0 +1,138 @@
+"""Checkpoints at task boundaries: folders of tensors that exist whole or not at all.
+
+``task-<k>/`` is written beside its place, with the SHA-256 of every file in ``MANIFEST.json``, put on
+disk, and renamed. A folder whose manifest is missing or does not match does not exist for a resume.
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from holdfast.errors import CheckpointUnusable
+
+MANIFEST, STATE = "MANIFEST.json", "state.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved at the end of a task.
+
+    Attributes:
+        state: Small values: stage, scores_bytes, costs.
+        files: Named tensors by file stem; a method's are ``method-<i>``.
+    """
+
+    state: dict[str, Any]
+    files: dict[str, dict[str, Tensor]]
+
+
+def task_folder(folder: Path, stage: int) -> Path:
+    """Return the place of the checkpoint written at the end of the ``stage``-th task, from 0."""
+    return folder / f"task-{stage}"
+
+
+def save(
+    folder: Path, stage: int, files: dict[str, dict[str, Tensor]], state: dict[str, Any]
+) -> int:
+    """Write a checkpoint and return its size in bytes.
+
+    Args:
+        folder: The run folder's ``checkpoints``.
+        stage: Position of the finished task, from 0.
+        files: Named tensors by file stem; empty ones are left out.
+        state: Values for ``state.json``.
+    """
+    contents = {f"{stem}.safetensors": save_tensors(t) for stem, t in files.items() if t}
+    contents[STATE] = _json({"schema": SCHEMA, "stage": stage, **state})
+    manifest = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        for name, data in contents.items()
+    }
+    target = task_folder(folder, stage)
+    beside = folder / f"{target.name}.tmp-{os.getpid()}"
+    beside.mkdir(parents=True)
+    for name, data in (contents | {MANIFEST: _json(manifest)}).items():
+        with (beside / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync(beside)
+    if target.exists():  # a damaged one that a resume fell back from
+        shutil.rmtree(target)
+    beside.rename(target)
+    _sync(folder)
+    return sum(len(data) for data in contents.values())
+
+
+def load(path: Path) -> Checkpoint:
+    """Return one checkpoint, after checking every file against its hash.
+
+    Raises:
+        CheckpointUnusable: If a file is missing, cut or changed; the text names it.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        contents = {name: (path / name).read_bytes() for name in manifest}
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
+    for name, data in contents.items():
+        if hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
+            raise CheckpointUnusable(f"{path / name}: its hash differs from the manifest's")
+    state = json.loads(contents.pop(STATE))
+    if state["schema"] != SCHEMA:
+        raise CheckpointUnusable(
+            f"{path}: written in format {state['schema']}, this version reads {SCHEMA}"
+        )
+    return Checkpoint(
+        state, {name.removesuffix(".safetensors"): load_tensors(d) for name, d in contents.items()}
+    )
+
+
+def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that can be read, and what is wrong with newer ones.
+
+    Leftovers of a process that died while writing are removed. None where nothing was saved yet.
+
+    Raises:
+        CheckpointUnusable: If there are checkpoints and none can be read.
+    """
+    for leftover in folder.glob("*.tmp-*"):
+        shutil.rmtree(leftover)
+    stages = sorted((int(p.name.removeprefix("task-")) for p in folder.glob("task-*")), reverse=True)
+    damage: list[str] = []
+    for stage in stages:
+        try:
+            return load(task_folder(folder, stage)), damage
+        except CheckpointUnusable as error:
+            damage.append(str(error))
+    if damage:
+        raise CheckpointUnusable(
+            "no checkpoint of this run can be read; start the cell anew with --overwrite:\n"
+            + "\n".join(damage)
+        )
+    return None, damage
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=2).encode()
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

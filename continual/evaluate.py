@@ -1,0 +1,142 @@
+"""Evaluation by a frozen agent, on fixed seeds, with random state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from holdfast import seeding
+from holdfast.continual.record import Episode
+from holdfast.errors import EnvironmentFailed
+from holdfast.scenarios.schema import Evaluation
+
+if TYPE_CHECKING:
+    from holdfast.agents.agent import Act, Observations
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import EvalExperience
+
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode is taken to never end."""
+
+
+class Played(NamedTuple):
+    """One finished episode."""
+
+    total: float
+    length: int
+    success: float | None
+
+
+def evaluate(
+    agent: StableBaselinesAgent,
+    tasks: Iterable[EvalExperience],
+    plan: Evaluation,
+    seed: int,
+    *,
+    stage: int,
+    step: int,
+) -> list[Episode]:
+    """Return the scores of one evaluation point; training goes on as if it had not happened.
+
+    Every call starts each task's episodes from the same seeds, whatever was measured before.
+
+    Args:
+        agent: The learner; its random state is put back afterwards.
+        tasks: The tasks to measure.
+        plan: How many episodes, and whether the likeliest action is taken.
+        seed: The cell's seed.
+        stage: Tasks of the stream finished so far.
+        step: Environment steps of the stream so far.
+    """
+    scores: list[Episode] = []
+    for experience in tasks:
+        index = experience.task_index
+        shown, unseen = agent.shown_task(index)
+        seeds = [
+            seeding.derive(seed, "evaluation", index, episode) for episode in range(plan.episodes)
+        ]
+        with (
+            seeding.isolated(seeding.derive(seed, "evaluation", index), *agent.random_spaces),
+            agent.view(index) as act,
+        ):
+            experience.show_task(shown)
+            envs = experience.environments
+            played = [
+                result
+                for start in range(0, len(seeds), len(envs))
+                for result in play(envs, act, seeds[start : start + len(envs)], plan.deterministic)
+            ]
+        scores += [
+            {
+                "stage": stage,
+                "step": step,
+                "task": experience.task.name,
+                "episode": episode,
+                "return": result.total,
+                "length": result.length,
+                "success": result.success,
+                "unseen": unseen,
+            }
+            for episode, result in enumerate(played)
+        ]
+    return scores
+
+
+def play(
+    envs: list[gym.Env[Any, Any]], act: Act, seeds: list[int], deterministic: bool
+) -> list[Played]:
+    """Return one episode per seed, played side by side in the first environments of the list.
+
+    Raises:
+        EnvironmentFailed: If an episode does not end.
+    """
+    envs = envs[: len(seeds)]
+    observations = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)]
+    totals, lengths = np.zeros(len(envs)), np.zeros(len(envs), dtype=int)
+    successes: list[float | None] = [None] * len(envs)
+    running = np.ones(len(envs), dtype=bool)
+    state, starts = None, np.ones(len(envs), dtype=bool)
+    masked = "action_masks" if _has_masks(envs[0]) else None
+    while running.any():
+        masks = np.stack([env.get_wrapper_attr(masked)() for env in envs]) if masked else None
+        # The batch keeps its size to the end, so that no episode depends on the length of another.
+        actions, state = act(
+            _stack(observations), state, starts, deterministic=deterministic, action_masks=masks
+        )
+        starts = np.zeros(len(envs), dtype=bool)
+        for i in np.flatnonzero(running):
+            observation, reward, terminated, truncated, info = envs[i].step(actions[i])
+            observations[i] = observation
+            totals[i] += float(reward)
+            lengths[i] += 1
+            successes[i] = _best(successes[i], info.get("is_success", info.get("success")))
+            running[i] = not (terminated or truncated)
+        if lengths.max() >= LONGEST_EPISODE:
+            raise EnvironmentFailed(
+                f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the task "
+                "a time limit (changes: {time_limit: steps})"
+            )
+    return [
+        Played(float(total), int(length), success)
+        for total, length, success in zip(totals, lengths, successes, strict=True)
+    ]
+
+
+def _best(before: float | None, now: object) -> float | None:
+    """Return whether the episode succeeded so far: success once is success, as in Continual World."""
+    if now is None:
+        return before
+    return max(before or 0.0, float(now))  # type: ignore[arg-type]  # a bool or a number
+
+
+def _has_masks(env: gym.Env[Any, Any]) -> bool:
+    return env.has_wrapper_attr("action_masks")
+
+
+def _stack(observations: list[Any]) -> Observations:
+    if isinstance(observations[0], dict):
+        return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
+    return np.stack(observations)

@@ -1,0 +1,54 @@
+"""The loop: every task of the stream, in order, without a single word of an algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from holdfast.agents.agent import Log, Watch
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.method import Method
+    from holdfast.continual.stream import TaskExperience
+
+
+class Journal(Protocol):
+    """What the loop tells about itself: scores, checkpoints, TensorBoard, progress."""
+
+    log: Log
+
+    def before_learning(self) -> None:
+        """Measure the agent that has learned nothing yet."""
+
+    def watch(self, experience: TaskExperience) -> Watch:
+        """Return what is called after every environment step: dense evaluation, progress."""
+
+    def finished(self, experience: TaskExperience) -> None:
+        """Measure the agent at the task's end and save a checkpoint."""
+
+
+def run_stream(
+    experiences: Sequence[TaskExperience],
+    agent: StableBaselinesAgent,
+    methods: Sequence[Method],
+    journal: Journal,
+) -> None:
+    """Train the agent on each experience; evaluate before, inside and after each.
+
+    Args:
+        experiences: The train stream, or what is left of it after a restart.
+        agent: The learner.
+        methods: Mitigations, in the order of the scenario.
+        journal: Takes what happened.
+    """
+    for experience in experiences:
+        told = experience.train()  # a copy without what the scenario hides from the learner
+        for method in methods:
+            method.pre_adapt(agent, told)
+        agent.start(experience)
+        if experience.stage == 0:
+            journal.before_learning()
+        agent.learn(experience, journal.watch(experience), journal.log)
+        for method in methods:
+            method.post_adapt(agent, told)
+        journal.finished(experience)

@@ -1,0 +1,51 @@
+"""A Method: a mitigation of forgetting, which reaches the agent by its four doors only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
+
+
+class Method(Protocol):
+    """One mitigation. The loop calls, for each task of the stream::
+
+        method.pre_adapt(agent, experience)   # before the task's model is built: open doors
+        ...                                   # agent.start, agent.learn
+        method.post_adapt(agent, experience)  # importance pass, storing, distilling
+        method.state()                        # saved with the checkpoint of this task boundary
+
+    After a restart, ``load_state`` takes back the last ``state`` before the next ``pre_adapt``. Both
+    adapt calls carry the names of Avalanche's ``Adaptable`` protocol. The experience they get hides
+    what the scenario hides: reading it raises Avalanche's ``MaskedAttributeError``.
+
+    Attributes:
+        needs: What it must be told: ``boundaries``, ``task_id``, ``task_count``.
+        doors: Doors it goes through: ``gradients``, ``memory``, ``networks``, ``lifecycle``; and
+            ``output`` where it reads the policy's output.
+        on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.
+        convention: What its strength multiplies, in one line; printed in reports, because the same
+            name means different numbers elsewhere (METHODS, section 8).
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    doors: ClassVar[tuple[str, ...]] = ()
+    on_policy: ClassVar[bool | None] = None
+    convention: ClassVar[str] = ""
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Open doors for the coming task; its model is built after this call."""
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Take from the trained model what later tasks must keep."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that must survive a restart, as named tensors."""
+        return {}
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned."""

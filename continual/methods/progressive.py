@@ -1,0 +1,227 @@
+"""Progressive networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.agents.networks import Slot, map_slots
+from holdfast.continual.method import Method
+from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
+
+Adapter = Literal["linear", "mlp"]
+
+
+class Progressive(Method):
+    """Gives every task a new column; earlier columns are frozen and feed it through adapters.
+
+    Layer i of column k computes ``h_i = f(W_i h_{i-1} + adapter(h_{i-1} of columns < k))``; the
+    adapter is linear (Rusu et al. 2016, arXiv:1606.04671, equation 1) or a perceptron with one hidden
+    layer and a learned scale (equation 2). Actor and critic both grow. A task is acted on by its own
+    column, so it can never be forgotten; the parameters grow with the square of the tasks. The last
+    matrix of every adapter starts at zero, so that a new column starts as a fresh network.
+
+    Args:
+        adapter: ``linear`` or ``mlp``.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id")
+    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle")
+
+    def __init__(self, *, adapter: Adapter = "linear") -> None:
+        self.adapter = adapter
+        self._tasks: list[int] = []
+        self._kept: list[dict[str, Tensor]] = []
+        self._registered = False
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Let the coming model be built with one column more."""
+        agent.lifecycle.has_views = True
+        # PPO's deviation is no part of a column; each task learns its own.
+        agent.lifecycle.start_fresh("log_std")
+        if not self._registered:
+            agent.networks.append(self._install)
+            self._registered = True
+
+    def _install(self, policy: Any) -> None:
+        """Put columns into every slot of a newly built policy."""
+        if any("features_extractor." in name for name, _ in policy.named_parameters()):
+            raise UsageError(
+                "method progressive: the features extractor learns and is shared by all columns, so "
+                "old columns would change; use it with vector observations"
+            )
+        map_slots(policy, self._columns)
+
+    def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+        count = len(self._tasks) + 1
+        trunk = ColumnTrunk(slot.trunk, count, self.adapter)
+        heads = {
+            name: ColumnHead(head, trunk.width, count, self.adapter)
+            for name, head in slot.heads.items()
+        }
+        return trunk, dict(heads)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Note which column the finished task has, and what else its view needs."""
+        files = agent.files()
+        kept = {f"normalization/{n}": t for n, t in files.get("normalization", {}).items()}
+        if "log_std" in files["policy"]:
+            kept["policy/log_std"] = files["policy"]["log_std"]
+        self._tasks.append(agent.current_task)
+        self._kept.append(kept)
+        self._keep_view(agent, len(self._tasks) - 1)
+
+    def _keep_view(self, agent: StableBaselinesAgent, column: int) -> None:
+        agent.lifecycle.keep_view(self._tasks[column], lambda: self._view(agent, column))
+
+    @contextmanager
+    def _view(self, agent: StableBaselinesAgent, column: int) -> Iterator[None]:
+        kept = self._kept[column]
+        tensors = {n.removeprefix("policy/"): t for n, t in kept.items() if "policy/" in n}
+        statistics = {n.removeprefix("normalization/"): t for n, t in kept.items()}
+        grown = [m for m in agent.policy.modules() if isinstance(m, ColumnTrunk | ColumnHead)]
+        for module in grown:
+            module.active = column
+        try:
+            with agent.overlaid(tensors, statistics):
+                yield
+        finally:
+            for module in grown:
+                module.active = module.count - 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the task of each column and what its view needs."""
+        kept = {f"{c}/{n}": t for c, tensors in enumerate(self._kept) for n, t in tensors.items()}
+        return kept | {"tasks": torch.tensor(self._tasks)}
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the columns' tasks back and register their views."""
+        self._tasks = [int(task) for task in tensors["tasks"]]
+        self._kept = [{} for _ in self._tasks]
+        for path, tensor in tensors.items():
+            column, _, name = path.partition("/")
+            if name:
+                self._kept[int(column)][name] = tensor
+        agent.lifecycle.has_views = True
+        for column in range(len(self._tasks)):
+            self._keep_view(agent, column)
+
+
+class ColumnTrunk(nn.Module):
+    """Columns of hidden layers: (batch, in) to the last hidden layers of all columns up to ``active``.
+
+    Args:
+        trunk: The newly built trunk; it becomes the newest column.
+        count: Number of columns; all but the newest are frozen.
+        adapter: How earlier columns feed later ones.
+    """
+
+    def __init__(self, trunk: nn.Sequential, count: int, adapter: Adapter) -> None:
+        super().__init__()
+        self.count, self.active = count, count - 1
+        blocks = _blocks(trunk)
+        widths = [block[0].out_features for block in blocks]
+        self.width = widths[-1]
+        self.columns = nn.ModuleList(
+            [nn.ModuleList(copy.deepcopy(blocks)) for _ in range(count - 1)] + [nn.ModuleList(blocks)]
+        )
+        self.adapters = nn.ModuleList(
+            nn.ModuleList(
+                make_adapter(adapter, column, widths[i - 1], widths[i]) for i in range(1, len(widths))
+            )
+            for column in range(1, count)
+        )
+        for frozen in (self.columns[:-1], self.adapters[:-1]):
+            frozen.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the last hidden layers side by side, shape (batch, (active + 1) * width)."""
+        hidden: list[Tensor] = []  # layer i - 1 of every column up to the active one
+        for i in range(len(self.columns[0])):  # type: ignore[arg-type]  # a ModuleList
+            below, hidden = hidden, []
+            for column in range(self.active + 1):
+                linear, *after = self.columns[column][i]  # type: ignore[index]
+                value = linear(below[column] if i else inputs)
+                if i and column:
+                    lateral = self.adapters[column - 1][i - 1]  # type: ignore[index]
+                    value = value + lateral(torch.cat(below[:column], -1))
+                for layer in after:
+                    value = layer(value)
+                hidden.append(value)
+        return torch.cat(hidden, -1)
+
+
+class ColumnHead(nn.Module):
+    """One linear head per column, with an adapter from the columns before it."""
+
+    def __init__(self, head: nn.Linear, width: int, count: int, adapter: Adapter) -> None:
+        super().__init__()
+        self.count, self.active, self.width = count, count - 1, width
+        self.heads = nn.ModuleList([copy.deepcopy(head) for _ in range(count - 1)] + [head])
+        self.adapters = nn.ModuleList(
+            make_adapter(adapter, column, width, head.out_features) for column in range(1, count)
+        )
+        for frozen in (self.heads[:-1], self.adapters[:-1]):
+            frozen.requires_grad_(False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the active column's output from the hidden layers of ``ColumnTrunk``."""
+        before, own = hidden[..., : -self.width], hidden[..., -self.width :]
+        output: Tensor = self.heads[self.active](own)
+        return output + self.adapters[self.active - 1](before) if self.active else output
+
+
+class ScaledPerceptron(nn.Module):
+    """U relu(V (alpha h)): the adapter of equation 2, projected to the width of one column."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        # The paper draws alpha at small random values; with U at zero one value will do for all.
+        self.alpha = nn.Parameter(torch.ones(()))
+        self.project = nn.Linear(inputs, hidden)
+        self.out = nn.Linear(hidden, outputs, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return what earlier columns add, shape (batch, outputs)."""
+        added: Tensor = self.out(torch.relu(self.project(self.alpha * hidden)))
+        return added
+
+
+def make_adapter(kind: Adapter, columns: int, width: int, outputs: int) -> nn.Module:
+    """Return an adapter from ``columns`` layers of ``width`` to ``outputs``, adding zero at first."""
+    if kind == "linear":
+        linear = nn.Linear(columns * width, outputs, bias=False)
+        nn.init.zeros_(linear.weight)
+        return linear
+    perceptron = ScaledPerceptron(columns * width, width, outputs)
+    nn.init.zeros_(perceptron.out.weight)
+    return perceptron
+
+
+def _blocks(trunk: nn.Sequential) -> list[nn.ModuleList]:
+    """Return the layers in groups that each start with a linear one.
+
+    Raises:
+        UsageError: If there is no hidden layer, or something stands before the first.
+    """
+    blocks: list[nn.ModuleList] = []
+    for layer in trunk:
+        if isinstance(layer, nn.Linear):
+            blocks.append(nn.ModuleList())
+        elif not blocks:
+            raise UsageError(f"method progressive: cannot split a network that starts with {layer}")
+        blocks[-1].append(layer)
+    if not blocks:
+        raise UsageError(
+            "method progressive: needs at least one hidden layer (policy_kwargs.net_arch)"
+        )
+    return blocks

@@ -1,0 +1,299 @@
+"""The run folder of one cell: what runs, every score, how it ended.
+
+``runs/README.md`` states the contract. ``scores.jsonl`` is the one record of results. It only
+grows, by whole evaluation points; a line counts once its newline is on disk. Everything else in the
+folder that matters is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+from pydantic import ValidationError
+
+from holdfast.continual.lock import locked
+from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.source import read
+
+Episode = TypedDict(
+    "Episode",
+    {
+        "stage": int,
+        "step": int,
+        "task": str,
+        "episode": int,
+        "return": float,
+        "length": int,
+        "success": float | None,
+        "unseen": bool,
+    },
+)
+Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
+
+``stage`` counts the stages of the stream that were finished, ``step`` the environment steps taken
+over the stream; (0, 0) is before any learning. ``unseen`` marks a task without a head or column of
+its own yet.
+"""
+
+SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"
+
+_BLOCK = 1 << 16
+
+
+class RunFolder:
+    """The folder ``runs/<scenario>/<method label>/seed-<k>`` of one cell.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: Path, scenario: Scenario, **info: Any) -> RunFolder:
+        """Write the folder of a cell that has not started yet, and return it.
+
+        Args:
+            path: The folder; it has no ``scenario.yaml`` yet.
+            scenario: The scenario with just this cell's method and seed.
+            **info: More entries of ``run.json``.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        stream = scenario.stream
+        started = {
+            "status": "pending",
+            "reason": None,
+            "scenario": scenario.name,
+            "method": scenario.methods[0].label,
+            "seed": scenario.seeds[0],
+            "information": {
+                "task_id": stream.task_id,
+                "boundaries": stream.boundaries,
+                "task_count": stream.task_count,
+            },
+            "source": str(scenario.source.resolve()) if scenario.source else None,
+        }
+        folder = cls(path)
+        folder.update(**started, **info)
+        # Last: a folder is a run folder once it has its scenario.
+        write_whole(path / SCENARIO, scenario.to_yaml().encode())
+        return folder
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The scenario that this cell runs, with just its own method and seed.
+
+        Its ``folder`` is that of the file it was read from at first, so that ``module:Name`` is
+        found again.
+
+        Raises:
+            CheckpointUnusable: If ``scenario.yaml`` cannot be read.
+        """
+        path = self.path / SCENARIO
+        try:
+            scenario = Scenario.model_validate(read(path.read_bytes(), str(path)).data)
+        except (OSError, UsageError, ValidationError) as error:
+            raise CheckpointUnusable(
+                f"{path}: cannot be read as a scenario of this version: {error}"
+            ) from error
+        source = self.info().get("source")
+        if source:
+            scenario._source = Path(source)
+        return scenario
+
+    @property
+    def label(self) -> str:
+        """The method's label, which names the folder above."""
+        return self.path.absolute().parent.name
+
+    @property
+    def seed(self) -> int:
+        """The cell's seed."""
+        return self.scenario.seeds[0]
+
+    def info(self) -> dict[str, Any]:
+        """Return what ``run.json`` holds: status, reason, versions, times, costs.
+
+        Raises:
+            CheckpointUnusable: If the file is there and is not a JSON object.
+        """
+        path = self.path / RUN
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise CheckpointUnusable(
+                f"{path}: not JSON ({error}); start the cell anew with --overwrite"
+            ) from error
+        if not isinstance(found, dict):
+            raise CheckpointUnusable(f"{path}: holds {type(found).__name__}, not a JSON object")
+        return found
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of ``run.json`` and keep the others; the file is replaced whole."""
+        text = json.dumps({**self.info(), **changes}, indent=2, ensure_ascii=False)
+        write_whole(self.path / RUN, f"{text}\n".encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder inside a ``with`` block; another process gets a UsageError meanwhile."""
+        with locked(self.path / LOCK):
+            for leftover in self.path.glob(
+                ".*.tmp-*"
+            ):  # of a process that was killed while it wrote
+                leftover.unlink()
+            yield
+
+    def append(self, scores: Iterable[Episode]) -> None:
+        """Add one evaluation point to ``scores.jsonl`` and return once it is on disk.
+
+        A half-written last line, left by a crash, is dropped first.
+
+        Raises:
+            OSError: If it cannot be written (a full disk); the file is then as it was before.
+            ValueError: If a return is NaN or infinite.
+        """
+        lines = [json.dumps(score, ensure_ascii=False, allow_nan=False) + "\n" for score in scores]
+        path, size = self.path / SCORES, self.size()
+        is_new = not path.exists()
+        with path.open("ab", buffering=0) as file:
+            try:
+                file.truncate(size)
+                rest = memoryview("".join(lines).encode())
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+        if is_new:
+            _sync_folder(self.path)
+
+    def scores(self) -> list[Episode]:
+        """Return every evaluation episode as written; a half-written last line is ignored.
+
+        Raises:
+            CheckpointUnusable: If a whole line is not a score; the text names file and line.
+        """
+        path = self.path / SCORES
+        content = path.read_bytes()[: self.size()] if path.exists() else b""
+        return [
+            _episode(line, path, number)
+            for number, line in enumerate(content.splitlines(), start=1)
+        ]
+
+    def size(self) -> int:
+        """Return the bytes of ``scores.jsonl`` up to its last whole line; checkpoints keep it."""
+        path = self.path / SCORES
+        if not path.exists():
+            return 0
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                start = max(0, end - _BLOCK)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+        return 0
+
+    def truncate(self, size: int) -> None:
+        """Cut ``scores.jsonl`` back to a ``size`` it once had: what came after is measured again.
+
+        Raises:
+            CheckpointUnusable: If the file is shorter, or that is not the end of a line.
+        """
+        path = self.path / SCORES
+        path.touch()
+        with path.open("r+b") as file:
+            file.seek(max(0, size - 1))
+            if size > self.size() or (size and file.read(1) != b"\n"):
+                raise CheckpointUnusable(
+                    f"{path}: has {self.size()} bytes of whole lines, but had {size} when the "
+                    "checkpoint was written; start the cell anew with --overwrite"
+                )
+            file.truncate(size)
+            os.fsync(file.fileno())
+
+
+def find_cells(path: Path) -> list[RunFolder]:
+    """Return the cells in a scenario's, a method's or a cell's folder; methods as listed.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    for pattern in (SCENARIO, f"seed-*/{SCENARIO}", f"*/seed-*/{SCENARIO}"):
+        found = [RunFolder(file.parent) for file in path.glob(pattern)]
+        if found:
+            return sorted(found, key=_place)
+    inside = sorted({file.parents[2].name for file in path.glob(f"*/*/seed-*/{SCENARIO}")})
+    if inside:
+        raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
+    missing = "" if path.is_dir() else f": there is no folder '{path}'"
+    raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace the file by ``content``, so that a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: If it cannot be written; the old file is still there.
+    """
+    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a rename or a new file on disk: its name is data of the folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _episode(line: bytes, path: Path, number: int) -> Episode:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise CheckpointUnusable(_corrupt(path, number, f"not JSON ({error})")) from error
+    lacking = Episode.__required_keys__.difference(found if isinstance(found, dict) else ())
+    if lacking:
+        raise CheckpointUnusable(_corrupt(path, number, f"lacks {', '.join(sorted(lacking))}"))
+    episode: Episode = found
+    return episode
+
+
+def _corrupt(path: Path, number: int, what: str) -> str:
+    return f"{path}:{number}: {what}; the scores are damaged: start the cell anew with --overwrite"
+
+
+def _place(cell: RunFolder) -> tuple[int, str, int, str]:
+    """Return what sorts cells: methods as the scenario lists them, seeds by number."""
+    try:
+        position = int(cell.info().get("position", 0))
+    except CheckpointUnusable:  # the reader of that cell says so; the others keep their order
+        position = 0
+    name = cell.path.name
+    return position, cell.label, len(name), name

@@ -1,0 +1,114 @@
+"""TensorBoard's view of a run: scalars, texts and score matrices in one event folder per cell.
+
+Written through tensorboard's own record writer, without torch, a queue or a thread.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+_PREFIX = "events.out.tfevents."
+
+
+class TensorBoard:
+    """Writes event files into a folder.
+
+    After a crash, pass ``purge_step``: everything logged at that step or later is dropped from the
+    view, and the run may log it again. A run that continues from a checkpoint at step s passes s +
+    1, and has logged and flushed what belongs to s before it wrote that checkpoint.
+
+    Args:
+        folder: The event folder of one cell; created where missing.
+        purge_step: First step that will be logged again; None for a new run.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / _next_name(folder)).open("xb")
+        self._writer = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=purge_step, session_log=start))
+        self.flush()
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers by tag; NaN (n/a) is left out, as it is no number to draw."""
+        known = {tag: float(value) for tag, value in values.items() if not math.isnan(value)}
+        summary = Summary(
+            value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
+        )
+        if known:
+            self._write(Event(step=step, summary=summary))
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Log a text, shown as markdown."""
+        plugin = SummaryMetadata.PluginData(plugin_name="text")
+        value = Summary.Value(
+            tag=tag,
+            metadata=SummaryMetadata(plugin_data=plugin),
+            tensor=TensorProto(dtype=DT_STRING, string_val=[markdown.encode()]),
+        )
+        self._write(Event(step=step, summary=Summary(value=[value])))
+
+    def matrix(
+        self,
+        tag: str,
+        values: ArrayLike,
+        *,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        step: int,
+    ) -> None:
+        """Log a score matrix as a heat map with its numbers in the cells.
+
+        Args:
+            tag: Name of the image.
+            values: Shape (rows, columns); NaN is left blank.
+            rows: What each row was measured after.
+            columns: Names of the tasks.
+            step: Environment steps over the stream.
+        """
+        from holdfast.continual.plots import heat_map  # here: matplotlib is slow to import
+
+        image, width, height = heat_map(values, rows=rows, columns=columns)
+        encoded = Summary.Image(
+            encoded_image_string=image, width=width, height=height, colorspace=4
+        )
+        self._write(
+            Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=encoded)]))
+        )
+
+    def flush(self) -> None:
+        """Hand everything logged so far to the operating system; a killed process loses none of it."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush, and close the event file."""
+        self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+
+
+def _next_name(folder: Path) -> str:
+    """Return a file name that sorts after those that are there.
+
+    TensorBoard reads event files in the order of their names, which begin with seconds: two runs
+    within one second, or a clock set back, would purge the new points instead of the old.
+    """
+    numbers = [path.name.removeprefix(_PREFIX).split(".")[0] for path in folder.glob(f"{_PREFIX}*")]
+    after = max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+    return f"{_PREFIX}{max(int(time.time()), after):010d}.holdfast.{os.getpid()}"

@@ -1,0 +1,1 @@
+"""Holdfast: continual reinforcement learning on a stream of tasks."""

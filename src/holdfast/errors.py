@@ -1,0 +1,102 @@
+"""Every error that Holdfast raises on purpose, each with the exit code of the command line.
+
+    HoldfastError
+    +-- UsageError          2   the command, the scenario or a file is wrong
+    |   +-- ScenarioError   2   one or more problems in a scenario file, all at once
+    |   +-- MissingExtra    2   an optional package is not installed
+    +-- EnvironmentFailed   3   an environment raised, hung or returned NaN
+    +-- Diverged            4   the loss or a gradient is not finite any more
+    +-- CheckpointUnusable  5   no checkpoint of the run can be read
+    +-- Stopped            75   stopped from outside; running again continues
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class HoldfastError(Exception):
+    """The parent of every error below; its text says what is wrong, where, and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(HoldfastError):
+    """The command line, a scenario or a file it names is wrong."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a scenario file, with its place.
+
+    Attributes:
+        message: What is wrong and, where it is known, what to write instead.
+        path: The key, written as in Python: ``tasks[1].env``. Empty for the file as a whole.
+        file: Name of the file as the user gave it.
+        line: First line is 1; 0 where no line can be named.
+        column: First column is 1.
+        source_line: The text of that line.
+    """
+
+    message: str
+    path: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    source_line: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}: " if self.line else ""
+        if self.file and not self.line:
+            place = f"{self.file}: "
+        key = f"{self.path}: " if self.path else ""
+        text = f"{place}{key}{self.message}"
+        if self.source_line:
+            text += f"\n    {self.source_line}\n    {' ' * (self.column - 1)}^"
+        return text
+
+
+class ScenarioError(UsageError):
+    """A scenario has problems; ``problems`` holds every one of them."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class MissingExtra(UsageError):
+    """An optional package is needed; the text gives the install command."""
+
+    def __init__(self, needed_by: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{needed_by} needs the package '{package}', which is not installed; "
+            f'install it with: pip install "holdfast[{extra}]"'
+        )
+
+
+class EnvironmentFailed(HoldfastError):
+    """An environment raised an exception or returned values that cannot be learned from."""
+
+    exit_code = 3
+
+
+class Diverged(HoldfastError):
+    """Training produced a loss or gradient that is not finite; the last good checkpoint is kept."""
+
+    exit_code = 4
+
+
+class CheckpointUnusable(HoldfastError):
+    """No checkpoint of the run passes its hash check."""
+
+    exit_code = 5
+
+
+class Stopped(HoldfastError):
+    """The run was stopped from outside; running it again continues from the last task boundary."""
+
+    exit_code = 75

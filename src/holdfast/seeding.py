@@ -1,0 +1,71 @@
+"""One integer per cell; every consumer gets a generator spawned from it by name.
+
+Names rather than positions: adding a consumer never shifts the random numbers of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """Return a 32-bit seed for the consumer called ``names``.
+
+    >>> derive(0, "evaluation", 3) == derive(0, "evaluation", 3)
+    True
+    >>> derive(0, "evaluation", 3) == derive(1, "evaluation", 3)
+    False
+    """
+    text = "/".join(str(name) for name in names)
+    words = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint32)
+    return int(np.random.SeedSequence([seed, *words.tolist()]).generate_state(1)[0])
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """Return a NumPy generator for the consumer called ``names``."""
+    return np.random.default_rng(derive(seed, *names))
+
+
+def task_seed(seed: int, stage: int) -> int:
+    """Return the seed of the agent and the environments of the ``stage``-th task of the stream.
+
+    The first task takes the cell's integer as it is, as plain Stable-Baselines3 would.
+    """
+    return seed if stage == 0 else derive(seed, "task", stage)
+
+
+@contextmanager
+def isolated(seed: int, *spaces: Any) -> Iterator[None]:
+    """Seed Python, NumPy and torch inside the block and put their random state back after it.
+
+    Args:
+        seed: Seed for the block.
+        *spaces: Gymnasium spaces whose own generators are put back too (DQN draws from one).
+    """
+    import torch  # here, because `validate` and `report` import this module without torch
+
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_state = torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    space_states = [space.np_random.bit_generator.state for space in spaces]
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    for space in spaces:
+        space.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+        for space, state in zip(spaces, space_states, strict=True):
+            space.np_random.bit_generator.state = state

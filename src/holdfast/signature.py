@@ -1,0 +1,357 @@
+"""Arguments of a class, read from its source by ``ast``: nothing is imported, nothing runs.
+
+Importing Stable-Baselines3 takes seconds and importing a user's file runs it; checking a scenario
+needs neither. Imports between files are followed, so re-exported names and inherited arguments are found.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+_MAX_HOPS = 12  # imports and base classes followed; a cycle ends here
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a constructor.
+
+    Attributes:
+        name: Its name.
+        annotation: The annotation as text, aliases of the same file written out; empty without one.
+        required: Whether it has no default.
+        default: The default where it is a literal, else None.
+        default_text: The default as written; empty without one.
+    """
+
+    name: str
+    annotation: str = ""
+    required: bool = True
+    default: Any = None
+    default_text: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the source of a class says.
+
+    Attributes:
+        target: ``module:Class`` where the class is defined (a re-export is followed).
+        summary: First line of its docstring.
+        arguments: Of ``__init__`` without ``self``, inherited where the class has none of its own.
+        attributes: Class attributes that are literals, inherited ones included.
+        names: Class attributes that are mappings of text to names: ``{"MlpPolicy": "module:Class"}``.
+        bases: Every base class that could be followed, nearest first, as ``module:Class``.
+        takes_any: Whether ``__init__`` has ``**kwargs``, so that unknown names may be right.
+    """
+
+    target: str
+    summary: str = ""
+    arguments: tuple[Argument, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    bases: tuple[str, ...] = ()
+    takes_any: bool = False
+
+
+@dataclass(frozen=True)
+class Module:
+    """The parsed source of a module, and its names at the top level."""
+
+    name: str
+    path: Path
+    names: dict[str, ast.stmt | ast.expr | ast.alias]
+    stars: tuple[str, ...]
+
+    @property
+    def is_package(self) -> bool:
+        """Whether relative imports start at the module itself."""
+        return self.path.name == "__init__.py"
+
+
+def signature(target: str, folder: Path | None = None) -> Signature:
+    """Return the constructor arguments and literal attributes of ``module:Class``.
+
+    Args:
+        target: For example ``stable_baselines3.ppo.ppo:PPO``.
+        folder: Folder of the scenario, looked in after everything installed.
+
+    Raises:
+        ModuleNotFoundError: If the module is not there, or has no Python source.
+        AttributeError: If the module has no such class.
+        SyntaxError: If the file is not Python.
+    """
+    module_name, _, name = target.partition(":")
+    found = _follow(module_name, name, folder)
+    if found is None:
+        raise AttributeError(f"module '{module_name}' has no class '{name}'")
+    return _read(*found, folder, _MAX_HOPS)
+
+
+def module_names(module_name: str, folder: Path | None = None) -> tuple[str, ...]:
+    """Return the public names at the top level of a module, those of star imports included.
+
+    Raises:
+        ModuleNotFoundError: If the module is not there, or has no Python source.
+        SyntaxError: If the file is not Python.
+    """
+    return tuple(name for name in _all_names(module_name, folder, _MAX_HOPS) if name[0] != "_")
+
+
+def find_source(module_name: str, folder: Path | None = None) -> Path:
+    """Return the file of a module, found without importing it or its parents.
+
+    Raises:
+        ModuleNotFoundError: If the module is not there, or has no Python source. ``name`` holds the
+            first part that is missing.
+    """
+    parts = module_name.split(".")
+    spec = _find_top(parts[0], folder)
+    for end in range(2, len(parts) + 1):
+        if spec is None or spec.submodule_search_locations is None:
+            break
+        spec = _find_below(".".join(parts[:end]), list(spec.submodule_search_locations))
+        if spec is None:
+            missing = ".".join(parts[:end])
+            raise ModuleNotFoundError(f"no module '{missing}'", name=missing)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        raise ModuleNotFoundError(f"no module '{module_name}'", name=parts[0])
+    return Path(spec.origin)
+
+
+def _find_top(name: str, folder: Path | None) -> ModuleSpec | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # already imported without a spec, as `__main__` is
+        spec = None
+    # A namespace package (a mere folder of that name on the path) does not hide the user's module.
+    if folder is not None and (spec is None or spec.origin is None):
+        spec = PathFinder.find_spec(name, [str(folder.resolve())]) or spec
+    return spec
+
+
+def _find_below(name: str, locations: list[str]) -> ModuleSpec | None:
+    spec = PathFinder.find_spec(name, locations)
+    if spec is None and name.rpartition(".")[0] in sys.modules:
+        # Editable installs map folders by a finder of their own; the parent is imported already.
+        spec = importlib.util.find_spec(name)
+    return spec
+
+
+def _module(module_name: str, folder: Path | None) -> Module:
+    path = find_source(module_name, folder)
+    return _parse(module_name, path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _parse(name: str, path: Path, _modified: int) -> Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an invalid escape in somebody's text is not our business
+        try:
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+        except ValueError as error:  # null bytes, which later Pythons call a SyntaxError
+            raise SyntaxError(str(error), (str(path), 1, 1, "")) from error
+    names: dict[str, ast.stmt | ast.expr | ast.alias] = {}
+    stars: list[str] = []
+    for statement in _statements(tree.body):
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names[statement.name] = statement
+            case ast.Assign(targets=targets, value=value):
+                names.update((t.id, value) for t in targets if isinstance(t, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=target), value=ast.expr() as value):
+                names[target] = value
+            case ast.Import(names=aliases):
+                names.update((a.asname or a.name.partition(".")[0], a) for a in aliases)
+            case ast.ImportFrom(names=aliases):
+                if aliases[0].name == "*":
+                    stars.append(_absolute(statement, name, path))
+                names.update((a.asname or a.name, statement) for a in aliases if a.name != "*")
+    return Module(name, path, names, tuple(stars))
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements that run at import, those inside ``if`` and ``try`` included."""
+    for statement in body:
+        yield statement
+        for part in ("body", "orelse", "finalbody"):
+            if isinstance(statement, ast.If | ast.Try | ast.With):
+                yield from _statements(getattr(statement, part, []))
+
+
+def _absolute(statement: ast.ImportFrom, module_name: str, path: Path) -> str:
+    """Return the full name of the module that ``from ... import`` names."""
+    if not statement.level:
+        return statement.module or ""
+    parts = module_name.split(".")
+    up = statement.level - (path.name == "__init__.py")
+    base = parts[: len(parts) - up] if up else parts
+    return ".".join([*base, *([statement.module] if statement.module else [])])
+
+
+def _all_names(module_name: str, folder: Path | None, hops: int) -> Iterator[str]:
+    module = _module(module_name, folder)
+    yield from module.names
+    for star in module.stars if hops else ():
+        try:
+            yield from _all_names(star, folder, hops - 1)
+        except (ModuleNotFoundError, SyntaxError):
+            continue  # not installed or not Python: its names cannot be offered
+
+
+def _follow(
+    module_name: str, name: str, folder: Path | None, hops: int = _MAX_HOPS
+) -> tuple[Module, ast.ClassDef] | None:
+    """Return the class called ``name`` in a module, and the module that defines it."""
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        return None  # typing.Protocol and its like say nothing about arguments
+    module = _module(module_name, folder)
+    node = module.names.get(name)
+    if isinstance(node, ast.ClassDef):
+        return module, node
+    sources = [(star, name) for star in module.stars] if node is None else []
+    if isinstance(node, ast.ImportFrom):
+        original = next(a.name for a in node.names if (a.asname or a.name) == name)
+        sources = [(_absolute(node, module.name, module.path), original)]
+    if isinstance(node, ast.Name):
+        sources = [(module_name, node.id)]
+    for source, original in sources if hops else ():
+        try:
+            found = _follow(source, original, folder, hops - 1)
+        except (ModuleNotFoundError, SyntaxError):
+            continue  # imported from what is not there: the caller says that the class was not found
+        if found:
+            return found
+    return None
+
+
+def _read(module: Module, node: ast.ClassDef, folder: Path | None, hops: int) -> Signature:
+    inherited = [_read(*base, folder, hops - 1) for base in _bases(module, node, folder, hops)]
+    attributes: dict[str, Any] = {}
+    names: dict[str, dict[str, str]] = {}
+    for base in reversed(inherited):
+        attributes |= base.attributes
+        names |= base.names
+    for name, value in _assigned(node):
+        try:
+            attributes[name] = ast.literal_eval(value)
+        except ValueError:
+            names |= _named_classes(module, name, value)
+    own = next((s for s in node.body if _is_init(s)), None)
+    arguments, takes_any = _arguments(module, own) if own else ((), False)
+    if own is None and inherited:
+        arguments, takes_any = inherited[0].arguments, inherited[0].takes_any
+    lines = (ast.get_docstring(node) or "").strip().splitlines()
+    bases = tuple(t for base in inherited for t in (base.target, *base.bases))
+    return Signature(
+        target=f"{module.name}:{node.name}",
+        summary=lines[0].strip() if lines else "",
+        arguments=arguments,
+        attributes=attributes,
+        names=names,
+        bases=tuple(dict.fromkeys(bases)),
+        takes_any=takes_any,
+    )
+
+
+def _is_init(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.FunctionDef) and statement.name == "__init__"
+
+
+def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
+    for statement in node.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
+
+
+def _bases(
+    module: Module, node: ast.ClassDef, folder: Path | None, hops: int
+) -> Iterator[tuple[Module, ast.ClassDef]]:
+    for expression in node.bases if hops else ():
+        target = _target(module, expression)
+        if target is None:
+            continue
+        try:
+            found = _follow(*target, folder)
+        except (ModuleNotFoundError, SyntaxError):
+            continue  # a base that is not installed fails when the class is built, by name
+        if found and found[1] is not node:
+            yield found
+
+
+def _target(module: Module, expression: ast.expr) -> tuple[str, str] | None:
+    """Return module and name of a base class written as ``Name``, ``Name[...]`` or ``package.Name``."""
+    match expression:
+        case ast.Subscript(value=value):
+            return _target(module, value)
+        case ast.Name(id=name):
+            return (module.name, name)
+        case ast.Attribute(value=value, attr=attribute):
+            prefix = ast.unparse(value)
+            first, _, rest = prefix.partition(".")
+            origin = module.names.get(first)
+            if isinstance(origin, ast.alias):
+                full = origin.name if origin.asname else first
+                return (f"{full}.{rest}" if rest else full, attribute)
+            if isinstance(origin, ast.ImportFrom):
+                parent = _absolute(origin, module.name, module.path)
+                return (f"{parent}.{prefix}", attribute)
+    return None
+
+
+def _named_classes(module: Module, name: str, value: ast.expr) -> dict[str, dict[str, str]]:
+    """Return ``{name: {text: "module:Class"}}`` for a dict display of text to class names."""
+    if not isinstance(value, ast.Dict):
+        return {}
+    found: dict[str, str] = {}
+    for key, entry in zip(value.keys, value.values, strict=True):
+        if isinstance(key, ast.Constant) and isinstance(entry, ast.Name):
+            found[str(key.value)] = f"{module.name}:{entry.id}"
+    return {name: found} if found else {}
+
+
+def _arguments(module: Module, node: ast.stmt) -> tuple[tuple[Argument, ...], bool]:
+    assert isinstance(node, ast.FunctionDef)
+    spec = node.args
+    positional = [*spec.posonlyargs, *spec.args]
+    missing: list[ast.expr | None] = [None] * (len(positional) - len(spec.defaults))
+    defaults = [*missing, *spec.defaults, *spec.kw_defaults]
+    pairs = zip([*positional, *spec.kwonlyargs], defaults, strict=True)
+    arguments = tuple(_argument(module, arg, default) for arg, default in pairs)
+    return arguments[1:], spec.kwarg is not None
+
+
+def _argument(module: Module, arg: ast.arg, default: ast.expr | None) -> Argument:
+    annotation = ""
+    if arg.annotation is not None:
+        annotation = ast.unparse(_Aliases(module).visit(arg.annotation))
+    if default is None:
+        return Argument(arg.arg, annotation)
+    try:
+        value = ast.literal_eval(default)
+    except ValueError:
+        value = None
+    return Argument(arg.arg, annotation, False, value, ast.unparse(default))
+
+
+class _Aliases(ast.NodeTransformer):
+    """Writes out ``Kind`` where the file says ``Kind = Literal["a", "b"]``."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802  # the name that ast calls
+        """Return the aliased annotation, or the name as it is."""
+        value = self.module.names.get(node.id)
+        return value if isinstance(value, ast.Subscript | ast.BinOp) else node
