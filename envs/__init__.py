@@ -1,0 +1,1 @@
+"""Environments: made from an id or a class, changed into tasks, aligned, checked."""

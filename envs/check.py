@@ -1,0 +1,185 @@
+"""Will this environment work here? What `holdfast check-env` finds, in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
+
+from holdfast.envs.findings import CheckResult, CrashedError, Finding, crashes_at, form, told
+from holdfast.envs.make import OldGym, build
+from holdfast.envs.probes import check_seeding, check_values, measure_speed
+from holdfast.envs.spaces import algorithms_for, not_learnable
+from holdfast.errors import EnvironmentFailed
+
+__all__ = ["CheckResult", "Finding", "check_env"]
+
+# What the two published checkers say that is no news to a user of this platform.
+_NOT_NEWS = (
+    "is different from the unwrapped version",
+    "probably too low",
+    "probably too high",
+    "Not able to test alternative render modes",
+    "symmetric and normalized",  # said once, in plain words, by _check_spaces
+)
+
+
+def check_env(
+    target: str, kwargs: Mapping[str, Any] | None = None, *, folder: Path | None = None
+) -> CheckResult:
+    """Return what was found about an environment; builds one instance and closes it.
+
+    Looks at the version of the interface, the values of observations and rewards, whether arrays
+    are reused between steps, repeatability under a seed, and speed; then runs Gymnasium's and
+    Stable-Baselines3's own checkers, unless there are errors to mend first.
+
+    Args:
+        target: ``Id-v0``, ``module:Id-v0`` or ``module:Class``.
+        kwargs: Arguments of the constructor.
+        folder: Where ``module`` is looked for after what is installed.
+
+    Raises:
+        UsageError: The name is wrong, or a package is missing.
+    """
+    result = CheckResult(target)
+    try:
+        env = build(target, kwargs or {}, folder=folder)
+    except (OldGym, EnvironmentFailed) as error:
+        result.add("error", str(error))
+        return result
+    try:
+        _check_spaces(env, result)
+        if _has_interface(env, result):
+            check_values(env, result)
+            check_seeding(env, result)
+            measure_speed(env, result)
+        if result.ok:
+            _run_published_checkers(env, result)
+        else:
+            result.add("advice", "mend the errors first; Gymnasium's and SB3's checkers come after")
+    except CrashedError as crash:
+        result.add("error", str(crash))
+    finally:
+        try:
+            env.close()
+            env.close()
+        except (Exception, SystemExit) as error:
+            result.add("error", f"close() fails, or fails when called twice: {told(error)}")
+    return result
+
+
+def _check_spaces(env: gym.Env[Any, Any], result: CheckResult) -> None:
+    """Say which algorithms can take the actions, and what about the spaces needs thought."""
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gym.Space):
+            raise CrashedError(f"{name} is missing, or is not a space of the gymnasium package")
+    text = not_learnable(env.observation_space)
+    result.add("error" if text else "ok", text or f"observation space {env.observation_space}")
+    action = env.action_space
+    able = algorithms_for(action)
+    if not able:
+        result.add("error", f"no known algorithm can take the action space {action}")
+        return
+    result.add("ok", f"action space {action}; algorithms that can take it: {', '.join(able)}")
+    if isinstance(action, spaces.Box):
+        if not action.is_bounded():
+            result.add("error", f"the action space {action} needs finite bounds")
+        elif (action.low != -1).any() or (action.high != 1).any():
+            result.add(
+                "advice",
+                f"actions lie in {action.low.min():g} to {action.high.max():g}; on-policy "
+                "algorithms start with a spread of 1, so that bounds of -1 to 1 work best",
+            )
+    if isinstance(action, spaces.Discrete) and action.start != 0:
+        listed = [int(action.start) + number for number in range(int(action.n))]
+        result.add("error", f"actions do not start at 0; use `changes: {{action_map: {listed}}}`")
+
+
+def _has_interface(env: gym.Env[Any, Any], result: CheckResult) -> bool:
+    """Say and return whether reset and step have today's form."""
+    reset: Callable[..., Any] = env.reset
+    try:
+        first: Any = reset(seed=0)
+    except TypeError as error:
+        if "seed" not in str(error):
+            raise CrashedError(f"reset(seed=0) raised {told(error)}") from error
+        result.add("error", "reset() takes no `seed`: the API of the old gym (before 0.26)")
+        return False
+    except (Exception, SystemExit) as error:
+        raise CrashedError(f"reset(seed=0) raised {told(error)}") from error
+    if not (isinstance(first, tuple) and len(first) == 2 and isinstance(first[1], dict)):
+        result.add(
+            "error",
+            f"reset() returns {form(first)}; it must return (observation, info). Returning the "
+            "observation alone is the API of the old gym (before 0.26)",
+        )
+        return False
+    with crashes_at("the first step()"):
+        stepped: Any = _as_made_by_its_author(env).step(env.action_space.sample())
+    if not isinstance(stepped, tuple) or len(stepped) != 5:
+        result.add(
+            "error",
+            f"step() returns {form(stepped)}; it must return (observation, reward, terminated, "
+            "truncated, info). Four values with one `done` are the API of the old gym (before "
+            "0.26): return `terminated` where the task ended and `truncated` where time ran out",
+        )
+        return False
+    for name, value in (("terminated", stepped[2]), ("truncated", stepped[3])):
+        if not isinstance(value, bool | np.bool_):
+            result.add("error", f"`{name}` is {value!r}; it must be True or False")
+            return False
+    if not isinstance(stepped[4], dict):
+        result.add("error", f"`info` is {form(stepped[4])}; it must be a dict")
+        return False
+    result.add("ok", "reset() and step() have the form of Gymnasium")
+    return True
+
+
+def _run_published_checkers(env: gym.Env[Any, Any], result: CheckResult) -> None:
+    from gymnasium.utils.env_checker import check_env as gymnasium_checks
+    from stable_baselines3.common.env_checker import check_env as sb3_checks  # imports torch
+
+    def gymnasium_checker() -> None:
+        gymnasium_checks(_as_made_by_its_author(env), skip_render_check=True, skip_close_check=True)
+
+    for name, checker in (
+        ("Gymnasium's checker", gymnasium_checker),
+        ("Stable-Baselines3's checker", lambda: sb3_checks(env, warn=True)),
+    ):
+        failed = False
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("always")
+            try:
+                checker()
+            except (Exception, SystemExit) as error:
+                failed = True
+                text = str(error) if isinstance(error, AssertionError) else told(error)
+                result.add("error", f"{name}: {text}")
+        for warning in caught:
+            text = re.sub(r"\x1b\[\d+m|^.*?WARN: ", "", str(warning.message)).strip()
+            if not any(known in text for known in _NOT_NEWS):
+                result.add("advice", f"{name}: {text}")
+        if not failed:
+            result.add("ok", f"{name} found no error")
+
+
+def _as_made_by_its_author(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Return the environment without the wrappers of gymnasium.make.
+
+    They fail on another number of values than five, and Gymnasium's checker complains about them.
+    """
+    while isinstance(env, TimeLimit | OrderEnforcing):
+        env = env.env
+    return env

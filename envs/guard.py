@@ -1,0 +1,195 @@
+"""The outermost wrapper of a task: what goes wrong inside gets a name and a place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from holdfast.errors import EnvironmentFailed, HoldfastError
+
+NAN_KEY = "holdfast.nan"
+
+
+class Guard(gym.Wrapper[Any, Any, Any, Any]):
+    """Turns exceptions, wrong result forms and NaN into :class:`EnvironmentFailed`.
+
+    An exception (``SystemExit`` included; not Ctrl-C) keeps its traceback as the cause. Costs about
+    2 microseconds a step for a vector observation.
+
+    Args:
+        env: The environment of one task.
+        task_name: Name for the error texts.
+        on_nan: What a NaN or infinity in an observation or a reward does. ``error`` stops the run.
+            ``truncate`` ends the episode as truncated, with the last good observation, reward 0 and
+            ``info["holdfast.nan"]``, so that nothing infinite reaches a buffer. After a reset there
+            is no episode to end, so that one is always an error.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        task_name: str,
+        on_nan: Literal["error", "truncate"] = "error",
+    ) -> None:
+        super().__init__(env)
+        self._task_name = task_name
+        self._truncate = on_nan == "truncate"
+        self._finite = _finite_check(env.observation_space)
+        self._step = 0  # of the current episode
+        self._last: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment; see the class for what is refused."""
+        self._step = 0
+        try:
+            result: Any = self.env.reset(seed=seed, options=options)
+        except HoldfastError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._failure(f"reset(seed={seed})", error) from error
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise EnvironmentFailed(
+                f"task '{self._task_name}': reset() returned {_form(result)}, not (observation, "
+                "info): the API of the old gym; `holdfast check-env` says what to change"
+            )
+        if not self._finite(result[0]):
+            raise EnvironmentFailed(f"{self._not_finite(result[0], 0.0)}, returned by reset()")
+        if self._truncate:
+            self._last = _copied(result[0])
+        return result[0], result[1]
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment; see the class for what is refused or truncated."""
+        self._step += 1
+        try:
+            result: Any = self.env.step(action)
+        except HoldfastError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._failure(f"step {self._step}, action {_short(action)}", error) from error
+        try:
+            observation, reward, terminated, truncated, info = result
+            if self._finite(observation) and math.isfinite(reward):
+                if self._truncate:
+                    self._last = _copied(observation)
+                return observation, reward, terminated, truncated, info
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise self._malformed(result, action) from error
+        if not self._truncate:
+            place = f"at step {self._step} of an episode, action {_short(action)}"
+            raise EnvironmentFailed(
+                f"{self._not_finite(observation, reward)}, {place}; "
+                "`on_nan: truncate` would end the episode there instead"
+            )
+        return _copied(self._last), 0.0, False, True, {**info, NAN_KEY: True}
+
+    def close(self) -> None:
+        """Close the environment."""
+        try:
+            self.env.close()
+        except (Exception, SystemExit) as error:
+            raise self._failure("close()", error) from error
+
+    def _failure(self, place: str, error: BaseException) -> EnvironmentFailed:
+        hint = ""
+        if isinstance(error, ValueError | TypeError) and "unpack" in str(error):
+            hint = (
+                "; an environment that returns another number of values than Gymnasium asks for "
+                "(the old gym did) fails so: `holdfast check-env` tells"
+            )
+        return EnvironmentFailed(
+            f"task '{self._task_name}', {place}: {type(error).__name__}: {error}{hint}"
+        )
+
+    def _malformed(self, result: Any, action: Any) -> EnvironmentFailed:
+        text = f"task '{self._task_name}', step {self._step}, action {_short(action)}: "
+        if not isinstance(result, tuple) or len(result) != 5:
+            return EnvironmentFailed(
+                f"{text}step() returned {_form(result)}, not (observation, reward, terminated, "
+                "truncated, info): the API of the old gym; `holdfast check-env` says what to change"
+            )
+        return EnvironmentFailed(
+            f"{text}cannot read the observation {_short(result[0])} or the reward {result[1]!r}; "
+            f"the observation space is {self.env.observation_space}, a reward is one number"
+        )
+
+    def _not_finite(self, observation: Any, reward: Any) -> str:
+        found = [
+            f"{key} is {values}" for key, values in bad_entries(observation, "observation")
+        ] or [f"reward is {reward}"]
+        return f"task '{self._task_name}' ({self.env.unwrapped}): {'; '.join(found)}"
+
+
+def bad_entries(observation: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the key and the values of every part of an observation that holds NaN or infinity."""
+    if isinstance(observation, dict):
+        for name, entry in observation.items():
+            yield from bad_entries(entry, f"{key}['{name}']")
+    elif isinstance(observation, tuple):
+        for index, entry in enumerate(observation):
+            yield from bad_entries(entry, f"{key}[{index}]")
+    else:
+        values = np.asarray(observation)
+        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            place = f"{key}[{', '.join(map(str, where))}]" if where else key
+            yield place, str(values[where])
+
+
+def _finite_check(space: gym.Space[Any]) -> Callable[[Any], bool]:
+    """Return the quickest function that tells whether an observation of this space is finite.
+
+    Raises inside the function (those caught in Guard.step) mean: not of this space.
+    """
+    if isinstance(space, spaces.Box):
+        shape = space.shape
+        if not np.issubdtype(space.dtype, np.floating):
+            return lambda observation: _has_shape(observation, shape)
+        zeros = np.zeros(int(np.prod(shape)), space.dtype)
+
+        def box_is_finite(observation: Any) -> bool:
+            # A product with zeros is zero unless something is NaN or infinite, and unlike a sum or
+            # a sum of squares it cannot overflow. A third of the time of np.isfinite(...).all().
+            if observation.shape != shape:
+                raise ValueError(observation.shape)
+            with np.errstate(invalid="ignore"):
+                return math.isfinite(observation.ravel().dot(zeros))
+
+        return box_is_finite
+    if isinstance(space, spaces.Dict):
+        checks = [(key, _finite_check(entry)) for key, entry in space.spaces.items()]
+        return lambda observation: all(check(observation[key]) for key, check in checks)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return lambda _: True  # whole numbers are always finite
+    return lambda observation: not any(bad_entries(observation, ""))
+
+
+def _has_shape(observation: Any, shape: tuple[int, ...]) -> bool:
+    if observation.shape != shape:
+        raise ValueError(observation.shape)
+    return True
+
+
+def _copied(observation: Any) -> Any:
+    """Return a copy, because environments may write the next observation into the same array."""
+    if isinstance(observation, dict):
+        return {key: _copied(entry) for key, entry in observation.items()}
+    return observation.copy() if isinstance(observation, np.ndarray) else observation
+
+
+def _form(result: Any) -> str:
+    if isinstance(result, tuple):
+        return f"a tuple of {len(result)}"
+    return f"a {type(result).__name__}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, np.ndarray) else str(value.tolist())
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,152 @@
+"""Factors on the physics of a MuJoCo model, by the names that the model gives its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+
+from holdfast.errors import MissingExtra, UsageError
+from holdfast.registry import closest
+
+# The values each model was built with. Kept by model, not by wrapper: an environment that shares
+# one model between instances would otherwise be scaled again at every rebuild.
+_BUILT_WITH: WeakKeyDictionary[Any, dict[str, NDArray[np.float64]]] = WeakKeyDictionary()
+
+_FIELDS = ("gravity", "body_mass", "body_inertia", "geom_friction", "dof_damping", "actuator_gear")
+
+
+def _mujoco(key: str) -> Any:
+    try:
+        import mujoco
+    except ImportError as error:
+        raise MissingExtra(f"changes.{key}", "mujoco", "mujoco") from error
+    return mujoco
+
+
+def _model(env: gym.Env[Any, Any], key: str) -> Any:
+    """Return the environment's ``MjModel``."""
+    model = getattr(env.unwrapped, "model", None)
+    if isinstance(model, _mujoco(key).MjModel):
+        return model
+    raise UsageError(
+        f"changes.{key}: {type(env.unwrapped).__name__} has no MuJoCo model (attribute 'model')"
+    )
+
+
+def _index(model: Any, kind: str, name: str, key: str) -> int:
+    """Return the number of the body, geom, joint or actuator called ``name``."""
+    mujoco = _mujoco(key)
+    count = {"body": model.nbody, "geom": model.ngeom, "joint": model.njnt, "actuator": model.nu}
+    which = getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}")
+    names = [mujoco.mj_id2name(model, which, number) for number in range(count[kind])]
+    if name in names:
+        return names.index(name)
+    known = [known for known in names if known]
+    near = closest(name, known)
+    hint = f"did you mean '{near}'? " if near else ""
+    listed = ", ".join(known) or "none that has a name"
+    raise UsageError(f"changes.{key}: the model has no {kind} '{name}'; {hint}It has: {listed}")
+
+
+def actuator_index(env: gym.Env[Any, Any], name: str, key: str) -> int:
+    """Return the action dimension of the MuJoCo actuator ``name``; ``key`` is for the error."""
+    return _index(_model(env, key), "actuator", name, key)
+
+
+class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Multiplies parts of a MuJoCo model by factors, always counted from the model as it was built.
+
+    The values are written again after every reset, for environments that touch the model there, and
+    put back by ``close``.
+
+    Args:
+        env: An environment whose ``unwrapped.model`` is an ``MjModel``.
+        gravity: Factor on the gravity vector.
+        mass: Factor for each named body, on its mass and its inertia: a body made of a denser
+            material has both, and mass alone would leave it as easy to turn as before.
+        friction: Factor for each named geom, on sliding, torsional and rolling friction. A contact
+            has the larger friction of its two geoms, so that a slippery floor wants both lowered.
+        damping: Factor for each named joint, on all its degrees of freedom.
+        gear: Factor for each named actuator.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        *,
+        gravity: float | None = None,
+        mass: Mapping[str, float] | None = None,
+        friction: Mapping[str, float] | None = None,
+        damping: Mapping[str, float] | None = None,
+        gear: Mapping[str, float] | None = None,
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self, gravity=gravity, mass=mass, friction=friction, damping=damping, gear=gear
+        )
+        gym.Wrapper.__init__(self, env)
+        self._model = _model(env, "mujoco")
+        built = _BUILT_WITH.setdefault(
+            self._model, {field: np.array(self._read(field)) for field in _FIELDS}
+        )
+        self._targets = {field: values.copy() for field, values in built.items()}
+        if gravity is not None:
+            self._targets["gravity"] *= gravity
+        parts = {"mass": mass, "friction": friction, "damping": damping, "gear": gear}
+        for key, factors in parts.items():
+            for name, factor in (factors or {}).items():
+                for field, rows in self._rows(key, name):
+                    self._targets[field][rows] *= factor
+        self._changed = [
+            field for field in _FIELDS if not np.array_equal(self._targets[field], built[field])
+        ]
+        self._write(self._targets)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, with the changed physics before and after."""
+        self._write(self._targets)
+        result = self.env.reset(seed=seed, options=options)
+        self._write(self._targets)
+        return result
+
+    def close(self) -> None:
+        """Put the model's own values back and close the environment."""
+        self._write(_BUILT_WITH[self._model])
+        self.env.close()
+
+    def _rows(self, key: str, name: str) -> Iterator[tuple[str, int | slice]]:
+        """Yield which array of the model, and which rows, ``mujoco.<key>.<name>`` means."""
+        kind = {"mass": "body", "friction": "geom", "damping": "joint", "gear": "actuator"}[key]
+        index = _index(self._model, kind, name, f"mujoco.{key}")
+        if key == "mass":
+            yield "body_mass", index
+            yield "body_inertia", index
+        elif key == "friction":
+            yield "geom_friction", index
+        elif key == "gear":
+            yield "actuator_gear", index
+        else:
+            (rows,) = np.nonzero(self._model.dof_jntid == index)  # contiguous: 6, 3 or 1 of them
+            yield "dof_damping", slice(int(rows[0]), int(rows[-1]) + 1)
+
+    def _read(self, field: str) -> Any:
+        return self._model.opt.gravity if field == "gravity" else getattr(self._model, field)
+
+    def _write(self, values: Mapping[str, NDArray[np.float64]]) -> None:
+        written = False
+        for field in self._changed:
+            if not np.array_equal(self._read(field), values[field]):
+                self._read(field)[:] = values[field]
+                written = True
+        if written and {"body_mass", "actuator_gear"} & set(self._changed):
+            # The model caches what follows from masses and gears (subtree masses, inverse weights
+            # that set the softness of contacts). On scratch data: it would move the environment's.
+            mujoco = _mujoco("mujoco")
+            mujoco.mj_setConst(self._model, mujoco.MjData(self._model))

@@ -1,0 +1,130 @@
+"""Changes between the environment's observation and the agent's: each a small wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.utils import RecordConstructorArgs
+
+from holdfast.errors import UsageError
+from holdfast.seeding import generator
+
+
+def _box(env: gym.Env[Any, Any], key: str) -> Box:
+    space = env.observation_space
+    if isinstance(space, Box):
+        return space
+    raise UsageError(f"changes.{key}: needs observations in a Box, but they are {space}")
+
+
+def _vector(env: gym.Env[Any, Any], key: str) -> Box:
+    space = _box(env, key)
+    if len(space.shape) == 1:
+        return space
+    raise UsageError(f"changes.{key}: needs a vector of observations, but they are {space}")
+
+
+class ObservationNoise(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Adds Gaussian noise to observations; ``reset(seed=...)`` reseeds it.
+
+    What leaves a bounded Box is cut at the bound, so that the space stays the one that the other
+    tasks of a stream have. Whole-number observations (images) are rounded.
+
+    Args:
+        env: The environment to change.
+        std: Standard deviation, in units of the observation.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], std: float) -> None:
+        RecordConstructorArgs.__init__(self, std=std)
+        gym.Wrapper.__init__(self, env)
+        space = _box(env, "observation_noise")
+        self._low, self._high, self._dtype = space.low, space.high, space.dtype
+        self._whole = not np.issubdtype(space.dtype, np.floating)
+        self._std = std
+        # Unseeded until reset(seed=...), as environments are.
+        self._rng = np.random.default_rng()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, and the noise where a seed is given."""
+        if seed is not None:
+            self._rng = generator(seed, "observation_noise")
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._noisy(observation), info
+
+    def step(self, action: Any) -> Any:
+        """Step the environment and return what a noisy sensor would show."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._noisy(observation), reward, terminated, truncated, info
+
+    def _noisy(self, observation: Any) -> Any:
+        noisy = observation + self._std * self._rng.standard_normal(observation.shape)
+        if self._whole:
+            noisy = np.rint(noisy)
+        return np.minimum(np.maximum(noisy, self._low), self._high).astype(self._dtype)
+
+
+class ObservationPermutation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Shows the entries of the observation in another order; the bounds move along.
+
+    Args:
+        env: The environment to change.
+        order: The agent's entry ``i`` is the environment's entry ``order[i]``.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], order: Sequence[int]) -> None:
+        RecordConstructorArgs.__init__(self, order=order)
+        gym.ObservationWrapper.__init__(self, env)
+        space = _vector(env, "observation_permutation")
+        if sorted(order) != list(range(space.shape[0])):
+            raise UsageError(
+                f"changes.observation_permutation: must hold every entry from 0 to "
+                f"{space.shape[0] - 1} once, got {list(order)}"
+            )
+        self._order = np.array(order, dtype=np.intp)
+        self.observation_space = Box(
+            space.low[self._order], space.high[self._order], dtype=space.dtype.type
+        )
+
+    def observation(self, observation: Any) -> Any:
+        """Return the entries in the agent's order."""
+        return observation[self._order]  # (entries,)
+
+
+class ObservationMask(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Sets some entries of the observation to zero, as a sensor that is unplugged.
+
+    The space keeps its bounds, widened to hold zero where they did not.
+
+    Args:
+        env: The environment to change.
+        indices: Entries to set to zero, counted after any ``observation_permutation``.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], indices: Sequence[int]) -> None:
+        RecordConstructorArgs.__init__(self, indices=indices)
+        gym.ObservationWrapper.__init__(self, env)
+        space = _vector(env, "observation_mask")
+        for index in indices:
+            if not 0 <= index < space.shape[0]:
+                raise UsageError(
+                    f"changes.observation_mask: {index} is not one of the observation's entries, "
+                    f"0 to {space.shape[0] - 1}"
+                )
+        self._masked = np.array(indices, dtype=np.intp)
+        low, high = space.low.copy(), space.high.copy()
+        low[self._masked] = np.minimum(low[self._masked], 0)
+        high[self._masked] = np.maximum(high[self._masked], 0)
+        self.observation_space = Box(low, high, dtype=space.dtype.type)
+
+    def observation(self, observation: Any) -> Any:
+        """Return a copy of the observation with the masked entries at zero."""
+        masked = np.array(observation)
+        masked[self._masked] = 0
+        return masked

@@ -1,0 +1,331 @@
+"""One observation space and one action space for the whole stream, and the task id beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces import Box, Discrete
+
+from holdfast.envs.make import make_env
+from holdfast.errors import Problem, ScenarioError, UsageError
+from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.schema import Scenario
+
+Space = gym.Space[Any]
+
+TASK_ID = "task_id"
+OBSERVATION = "observation"
+
+
+@dataclass(frozen=True)
+class StreamSpaces:
+    """The spaces that every task of a stream is fitted to, before the task id is added.
+
+    Attributes:
+        observation: Where the tasks' bounds differ, the widest of each.
+        action: The action space.
+    """
+
+    observation: Space
+    action: Space
+
+
+def stream_spaces(scenario: Scenario) -> StreamSpaces:
+    """Return the spaces of the stream; builds each task's environment once and closes it.
+
+    With ``spaces: same``, spaces must be alike in kind, shape and type; bounds of observations may
+    differ (networks do not see them), bounds of actions may not (they scale the policy's output).
+    With ``spaces: pad``, vectors of observations are filled with zeros at their end; a stream's
+    action vector is as long as the longest, its bounds the widest, and each task ignores the
+    dimensions it lacks and rescales the others to its own bounds; the stream has as many discrete
+    actions as the richest task, and elsewhere action ``a`` stands for ``a % n``.
+
+    Raises:
+        ScenarioError: Every task that cannot be built, or the tasks that differ and the key to set.
+        EnvironmentFailed: The constructor of an environment raised.
+    """
+    problems: list[Problem] = []
+    observations: list[Space] = []
+    actions: list[Space] = []
+    for index, task in enumerate(scenario.tasks):
+        try:
+            env = make_env(task, folder=scenario.folder)
+        except UsageError as error:
+            problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
+            continue
+        try:
+            observations.append(env.observation_space)
+            actions.append(env.action_space)
+        finally:
+            env.close()
+    if problems:
+        raise ScenarioError(problems)
+    names = [task.name for task in scenario.tasks]
+    try:
+        observation = _merged("observation", observations, scenario.spaces.observation, names)
+    except ValueError as error:
+        problems.append(_problem(scenario, "spaces.observation", str(error)))
+    try:
+        action = _merged("action", actions, scenario.spaces.action, names)
+    except ValueError as error:
+        problems.append(_problem(scenario, "spaces.action", str(error)))
+    if problems:
+        raise ScenarioError(problems)
+    return StreamSpaces(observation, action)
+
+
+def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:
+    """Raise if the scenario's algorithm cannot take the stream's actions.
+
+    Raises:
+        ScenarioError: Names the algorithms that can. An algorithm of the user's own is not checked.
+    """
+    algorithm = ALGORITHMS.get(scenario.agent.algorithm)
+    space = stream.action
+    if algorithm is None:
+        return
+    able = algorithms_for(space)
+    if type(space).__name__ not in algorithm.actions:
+        listed = ", ".join(able) or "no known algorithm"
+        text = f"{scenario.agent.algorithm} cannot take the action space {space}; {listed} can"
+        raise ScenarioError([_problem(scenario, "agent.algorithm", text)])
+    if isinstance(space, Discrete) and space.start != 0:
+        listed = ", ".join(str(space.start + number) for number in range(space.n))
+        text = (
+            f"the actions {space} do not start at 0, which algorithms take for granted; "
+            f"add to each task `changes: {{action_map: [{listed}]}}`"
+        )
+        raise ScenarioError([_problem(scenario, "tasks", text)])
+    if isinstance(space, Box) and not space.is_bounded():
+        text = f"the action space {space} has no finite bounds; wrap it, or give it some"
+        raise ScenarioError([_problem(scenario, "tasks", text)])
+
+
+def algorithms_for(space: Space) -> list[str]:
+    """Return the names of the algorithms that can take an action space."""
+    kind = type(space).__name__
+    return [name for name, algorithm in ALGORITHMS.items() if kind in algorithm.actions]
+
+
+def fit(
+    env: gym.Env[Any, Any], stream: StreamSpaces, scenario: Scenario, task_index: int
+) -> gym.Env[Any, Any]:
+    """Return the environment in the stream's spaces, with the task id unless it is hidden."""
+    if env.observation_space != stream.observation:
+        env = PadObservation(env, stream.observation)
+    if env.action_space != stream.action:
+        env = PadAction(env, stream.action)
+    if scenario.id_width:
+        env = TaskId(env, task_index, scenario.id_width)
+    return env
+
+
+class PadObservation(gym.ObservationWrapper[Any, Any, Any]):
+    """Shows observations in the stream's space: vectors filled with zeros, others as they are.
+
+    Args:
+        env: The environment of one task.
+        space: The stream's observation space.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], space: Space) -> None:
+        super().__init__(env)
+        own = env.observation_space
+        self._padded = own.shape != space.shape or own.dtype != space.dtype
+        self._size, self._dtype = (space.shape, space.dtype) if self._padded else (None, None)
+        self.observation_space = space
+
+    def observation(self, observation: Any) -> Any:
+        """Return the observation, of the stream's shape and type."""
+        if not self._padded:
+            return observation
+        padded = np.zeros(self._size or (), self._dtype)
+        padded[: observation.shape[0]] = observation
+        return padded
+
+
+class PadAction(gym.ActionWrapper[Any, Any, Any]):
+    """Takes actions of the stream's space; see :func:`stream_spaces` for what becomes of them.
+
+    Args:
+        env: The environment of one task.
+        space: The stream's action space.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], space: Space) -> None:
+        super().__init__(env)
+        own = env.action_space
+        self._count = int(own.n) if isinstance(own, Discrete) else None
+        self._scale: Any = None
+        if isinstance(own, Box) and isinstance(space, Box):
+            dimensions = own.shape[0]
+            low, high = space.low[:dimensions], space.high[:dimensions]
+            self._dimensions, self._dtype = dimensions, own.dtype
+            same = np.array_equal(low, own.low) and np.array_equal(high, own.high)
+            if not same and own.is_bounded() and space.is_bounded():
+                self._low, self._own = low, own
+                self._scale = (own.high - own.low) / (high - low)
+        self.action_space = space
+
+    def action(self, action: Any) -> Any:
+        """Return the task's own action."""
+        if self._count is not None:
+            return action % self._count
+        own = action[: self._dimensions]
+        if self._scale is not None:
+            own = self._own.low + (own - self._low) * self._scale
+            own = np.clip(own, self._own.low, self._own.high)
+        return own.astype(self._dtype)
+
+
+class TaskId(gym.ObservationWrapper[Any, Any, Any]):
+    """Shows a one-hot of the task beside the observation.
+
+    A vector observation gets it as its last ``width`` entries, and is float32 as a whole. Any other
+    becomes a Dict with an entry ``task_id`` (beside ``observation`` where it was no Dict before).
+
+    Args:
+        env: The environment of one task, in the stream's spaces.
+        index: Number of the task. May be changed between episodes.
+        width: Length of the one-hot.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], index: int, width: int) -> None:
+        if not 0 <= index < width:
+            raise UsageError(f"task {index} does not fit a task id of width {width}")
+        super().__init__(env)
+        self.index = index
+        self._width = width
+        own = env.observation_space
+        one_hot = Box(0.0, 1.0, (width,), np.float32)
+        self._entries = own.shape[0] if isinstance(own, Box) and len(own.shape) == 1 else None
+        self._dict = isinstance(own, spaces.Dict)
+        if isinstance(own, Box) and self._entries is not None:
+            low = np.concatenate([own.low, one_hot.low]).astype(np.float32)
+            high = np.concatenate([own.high, one_hot.high]).astype(np.float32)
+            self.observation_space = Box(low, high, dtype=np.float32)
+        elif isinstance(own, spaces.Dict):
+            if TASK_ID in own.spaces:
+                raise UsageError(f"the observation already has an entry '{TASK_ID}'")
+            self.observation_space = spaces.Dict({**own.spaces, TASK_ID: one_hot})
+        else:
+            self.observation_space = spaces.Dict({OBSERVATION: own, TASK_ID: one_hot})
+
+    def observation(self, observation: Any) -> Any:
+        """Return the observation with the task id."""
+        if self._entries is not None:
+            shown = np.zeros(self._entries + self._width, np.float32)
+            shown[: self._entries] = observation
+            shown[self._entries + self.index] = 1.0
+            return shown
+        one_hot = np.zeros(self._width, np.float32)
+        one_hot[self.index] = 1.0
+        if self._dict:
+            return {**observation, TASK_ID: one_hot}
+        return {OBSERVATION: observation, TASK_ID: one_hot}
+
+
+def _problem(scenario: Scenario, path: str, text: str) -> Problem:
+    return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")
+
+
+def _merged(what: str, found: Sequence[Space], rule: str, names: Sequence[str]) -> Space:
+    """Return one space for all tasks.
+
+    Raises:
+        ValueError: If they differ in a way that the rule does not bridge.
+    """
+    if what == "observation":
+        _check_learnable(found, names)
+    if rule == "pad":
+        padded = _padded(what, found)
+        if padded is not None:
+            return padded
+    merged: Space | None = found[0]
+    for space in found[1:]:
+        merged = _alike(merged, space, widen=what == "observation") if merged is not None else None
+    if merged is not None:
+        return merged
+    listed = "\n".join(f"    {name}: {space}" for name, space in zip(names, found, strict=True))
+    kinds = "vectors" if what == "observation" else "vectors of actions and discrete actions"
+    hint = (
+        f"only {kinds} of one kind can be padded; bring them together with `wrappers:`"
+        if rule == "pad" or _padded(what, found) is None
+        else f"`spaces: {{{what}: pad}}` brings them together"
+    )
+    raise ValueError(f"the tasks' {what} spaces differ; {hint}\n{listed}")
+
+
+def _check_learnable(found: Sequence[Space], names: Sequence[str]) -> None:
+    """Raise ValueError for an observation space that Stable-Baselines3 has no policy for."""
+    for name, space in zip(names, found, strict=True):
+        text = not_learnable(space)
+        if text:
+            raise ValueError(f"task '{name}': {text}")
+
+
+def not_learnable(space: Space) -> str:
+    """Return why no Stable-Baselines3 policy can take an observation space; empty if one can."""
+    simple = (Box, Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    if isinstance(space, simple):
+        return ""
+    if not isinstance(space, spaces.Dict):
+        return (
+            f"no policy can take the observation space {space}; "
+            "try `wrappers: [gymnasium.wrappers:FlattenObservation]`"
+        )
+    good = [key for key, entry in space.spaces.items() if isinstance(entry, simple)]
+    bad = [key for key in space.spaces if key not in good]
+    if not bad:
+        return ""
+    return (
+        f"no policy can take the entry '{bad[0]}' of the observation, {space[bad[0]]}; keep the "
+        "others with `wrappers: [{gymnasium.wrappers:FilterObservation: "
+        f"{{filter_keys: [{', '.join(good)}]}}}}]`, or convert it with a wrapper of your own"
+    )
+
+
+def _alike(one: Space, other: Space, *, widen: bool) -> Space | None:
+    """Return a space that holds both, if they differ in bounds at most; else None."""
+    if one == other:
+        return one
+    if isinstance(one, spaces.Dict) and isinstance(other, spaces.Dict):
+        if one.spaces.keys() != other.spaces.keys():
+            return None
+        both = {key: _alike(one[key], other[key], widen=widen) for key in one.spaces}
+        entries = {key: entry for key, entry in both.items() if entry is not None}
+        return spaces.Dict(entries) if len(entries) == len(both) else None
+    if not (widen and isinstance(one, Box) and isinstance(other, Box)):
+        return None
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return None
+    return Box(
+        np.minimum(one.low, other.low), np.maximum(one.high, other.high), dtype=one.dtype.type
+    )
+
+
+def _padded(what: str, found: Sequence[Space]) -> Space | None:
+    """Return the smallest space that all tasks can be padded to, or None where they cannot be."""
+    boxes = [space for space in found if isinstance(space, Box) and len(space.shape) == 1]
+    floats = all(np.issubdtype(box.dtype, np.floating) for box in boxes)
+    if len(boxes) == len(found) and (floats or what == "observation"):
+        size = max(box.shape[0] for box in boxes)
+        dtype = np.result_type(*(box.dtype for box in boxes))
+        # An observation has zeros where a task has no entry; an action has no value there at all.
+        low_fill, high_fill = (0.0, 0.0) if what == "observation" else (np.inf, -np.inf)
+        lows = [np.pad(b.low, (0, size - b.shape[0]), constant_values=low_fill) for b in boxes]
+        highs = [np.pad(b.high, (0, size - b.shape[0]), constant_values=high_fill) for b in boxes]
+        return Box(
+            np.min(lows, axis=0).astype(dtype),
+            np.max(highs, axis=0).astype(dtype),
+            dtype=dtype.type,
+        )
+    discrete = [space for space in found if isinstance(space, Discrete)]
+    if what == "action" and len(discrete) == len(found) and all(d.start == 0 for d in discrete):
+        return Discrete(max(int(space.n) for space in discrete))
+    return None

@@ -1,0 +1,70 @@
+"""Environments side by side, seeded as Stable-Baselines3 seeds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from holdfast.envs.exclusive import ExclusiveEnv, Slot
+from holdfast.envs.make import make_env
+from holdfast.envs.spaces import StreamSpaces, fit
+from holdfast.scenarios.schema import Scenario
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+def task_env(
+    scenario: Scenario,
+    task_index: int,
+    spaces: StreamSpaces,
+    *,
+    slot: Slot | None = None,
+    render_mode: str | None = None,
+) -> gym.Env[Any, Any]:
+    """Return a new environment as the agent sees it in this task: made, fitted to the stream.
+
+    Args:
+        scenario: The scenario.
+        task_index: Which of ``scenario.tasks``.
+        spaces: What :func:`~holdfast.envs.spaces.stream_spaces` returned.
+        slot: Shared by the exclusive environments of a run; needed where the task is exclusive and
+            more than one environment is built in the run.
+        render_mode: For example ``rgb_array``; None renders nothing.
+    """
+    task = scenario.tasks[task_index]
+    make = partial(
+        make_env, task, folder=scenario.folder, on_nan=scenario.on_nan, render_mode=render_mode
+    )
+    env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
+    return fit(env, spaces, scenario, task_index)
+
+
+def vectorize(make_one: Callable[[], gym.Env[Any, Any]], n_envs: int, seed: int) -> VecEnv:
+    """Return ``n_envs`` environments in one process, monitored and seeded as plain SB3 does it.
+
+    The first reset gives environment ``i`` the seed ``seed + i``; later ones give none. If one of
+    the constructors fails, those that were built before it are closed.
+
+    Args:
+        make_one: Builds a new environment at every call.
+        n_envs: How many.
+        seed: Seed of the first one.
+    """
+    from stable_baselines3.common.env_util import make_vec_env  # here: it imports torch
+
+    built: list[gym.Env[Any, Any]] = []
+
+    def make_and_keep() -> gym.Env[Any, Any]:
+        built.append(make_one())
+        return built[-1]
+
+    try:
+        return make_vec_env(make_and_keep, n_envs=n_envs, seed=seed)
+    except BaseException:
+        for env in built:
+            env.close()
+        raise

@@ -1,0 +1,1 @@
+"""An environment of the user's own beside its scenario."""
