@@ -57,7 +57,7 @@ class Act(Protocol):
         deterministic: bool,
         action_masks: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[Any], Any]:
-        """Return one action per observation, and the recurrent state to pass in at the next call."""
+        """Return one action per observation, and the recurrent state for the next call."""
 
 
 class Agent(Protocol):

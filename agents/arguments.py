@@ -69,7 +69,7 @@ def build_arguments(
 
 
 def policy_name(policy: str, algorithm: str, observations: gym.Space[Any]) -> str:
-    """Return the Stable-Baselines3 policy for an observation space where the scenario says ``auto``."""
+    """Return the name of the policy; ``auto`` chooses it by the observation space."""
     if policy != "auto":
         return policy
     middle = "Lstm" if algorithm == "recurrent_ppo" else ""

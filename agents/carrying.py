@@ -71,7 +71,8 @@ def load_optimizers(model: Any, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             owner, parameter, quantity = name.split("/")
             if int(owner) == index:
-                # load_state_dict keeps the tensors it is given: without a copy two models share them
+                # load_state_dict keeps the tensors it is given: without a copy two models share
+                # them
                 state.setdefault(int(parameter), {})[quantity] = tensor.clone()
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})

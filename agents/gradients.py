@@ -1,10 +1,10 @@
 """The gradient door: what methods add to a gradient, inside ``backward()`` and before clipping.
 
-Stable-Baselines3's ``train`` has no seam, but every algorithm with this door does, for each optimizer,
-``zero_grad``, ``backward``, perhaps clip, ``step``. So an optimizer's ``zero_grad`` opens an update and
-its ``step`` closes it; a hook on each parameter adds the extra gradient in between. The actor's
-``backward`` of SAC and TD3 reaches critic parameters too: the critic's update is closed then, and the
-hooks add nothing.
+Stable-Baselines3's ``train`` has no seam, but every algorithm with this door does, for each
+optimizer, ``zero_grad``, ``backward``, perhaps clip, ``step``. So an optimizer's ``zero_grad``
+opens an update and its ``step`` closes it; a hook on each parameter adds the extra gradient in
+between. The actor's ``backward`` of SAC and TD3 reaches critic parameters too: the critic's update
+is closed then, and the hooks add nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Gradients:
             update = _Update(own, self._terms)
             handles: list[Any] = [optimizer.register_step_pre_hook(update.check)]
             if self._terms:
-                handles += [p.register_hook(update.adder(name)) for name, p in own.items()]
+                for name, parameter in own.items():
+                    hook = parameter.register_hook(update.adder(name))  # type: ignore[no-untyped-call]  # torch's
+                    handles.append(hook)
                 handles.append(optimizer.register_step_post_hook(update.close))
                 handles.append(_ZeroGradHandle(optimizer, update.open))
             self._detachers += [handle.remove for handle in handles]
@@ -116,10 +118,10 @@ class _Update:
                 if p.grad is not None and not p.grad.isfinite().all()
             ]
             raise Diverged(
-                f"the gradient of {', '.join(bad[:3]) or 'the policy'} is not finite (norm {norm}); "
-                "nothing was written since the last task boundary. Lower agent.learning_rate or the "
-                "method's strength, scale the rewards (changes.reward_scale, agent.normalize), or "
-                "look for NaN in the environment with: holdfast check-env"
+                f"the gradient of {', '.join(bad[:3]) or 'the policy'} is not finite; the last "
+                "task boundary is kept. Lower agent.learning_rate or the method's strength, scale the "
+                "rewards (agent.normalize, changes.reward_scale), or look for the cause "
+                "in the environment with: holdfast check-env"
             )
 
 

@@ -1,7 +1,7 @@
 """A head per task: ``task_id: heads``.
 
-The one-hot task id at the end of the features picks the head and is hidden from the trunk, so that a
-batch may mix tasks (replay, cloning) and each row trains its own head.
+The one-hot task id at the end of the features picks the head and is hidden from the trunk, so that
+a batch may mix tasks (replay, cloning) and each row trains its own head.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class TaskHead(nn.Module):
         latent, task_id = inputs[..., : -self.tasks], inputs[..., -self.tasks :]
         outputs = self.heads(latent).unflatten(-1, (self.tasks, self.out))  # (batch, tasks, out)
         # A product with the one-hot, not an index: gradients of the other heads are exact zeros.
-        return (outputs * task_id.unsqueeze(-1)).sum(-2)
+        chosen: Tensor = (outputs * task_id.unsqueeze(-1)).sum(-2)
+        return chosen
 
 
 class TaskMeanHead(TaskHead):
@@ -123,7 +124,9 @@ def _without(layer: Any, start: int, tasks: int) -> nn.Linear:
 
 def _task_id_start(policy: Any, tasks: int) -> int:
     owner = getattr(policy, "actor", None) or getattr(policy, "q_net", None)
-    extractor = getattr(owner or getattr(policy, "quantile_net", policy), "features_extractor", None)
+    extractor = getattr(
+        owner or getattr(policy, "quantile_net", policy), "features_extractor", None
+    )
     if isinstance(extractor, FlattenExtractor):
         return extractor.features_dim - tasks
     if isinstance(extractor, CombinedExtractor):

@@ -1,7 +1,7 @@
 """Exactly as many environment steps as a task has, with Stable-Baselines3's own pieces.
 
-``learn(total_timesteps)`` takes a lower bound: it rounds up to whole rollouts, and a callback that stops
-it drops data. These two loops are ``learn`` with the last rollout cut to what is left.
+``learn(total_timesteps)`` takes a lower bound: it rounds up to whole rollouts, and a callback that
+stops it drops data. These two loops are ``learn`` with the last rollout cut to what is left.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Lifecycle:
         self._views: dict[int, View] = {}
 
     def start_fresh(self, *names: str) -> None:
-        """Keep tensors of these names out of the coming task start; without names, carry nothing."""
+        """Keep these tensors out of the coming task start; without names, carry nothing."""
         self.everything_fresh = self.everything_fresh or not names
         self._fresh_names += names
 

@@ -118,7 +118,8 @@ def stored_rows(buffer: ReplayBuffer, rows: NDArray[np.int64]) -> Arrays:
 
     Returns:
         Arrays of shape (len(rows), ...): ``observations``, ``next_observations`` (with ``.key`` for
-        each entry of a Dict), ``actions``, ``rewards``, ``dones`` (termination alone, not truncation).
+        each entry of a Dict), ``actions``, ``rewards``, ``dones`` (termination alone, not
+        truncation).
     """
     step, env = np.divmod(rows, buffer.n_envs)
     arrays: Arrays = {}
@@ -137,7 +138,7 @@ def stored_count(buffer: ReplayBuffer) -> int:
 
 
 def observation_arrays(buffer: Any, name: str) -> Arrays:
-    """Return the stored ``observations`` or ``next_observations`` by key ("" for one that is no Dict).
+    """Return ``observations`` or ``next_observations`` by key ("" for one that is no Dict).
 
     Raises:
         UsageError: If the buffer keeps no successors of its own.

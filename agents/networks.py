@@ -1,8 +1,9 @@
 """The networks door: named slots of a policy, and how their modules are replaced.
 
-A slot is one multi-layer perceptron of the policy: a trunk and the linear heads on it. A method maps
-slots to new modules right after the model is built and before anything has learned; the optimizers,
-targets and caches that Stable-Baselines3 built for the old modules are then built anew (DESIGN, section 3: a live model is never grown).
+A slot is one multi-layer perceptron of the policy: a trunk and the linear heads on it. A method
+maps slots to new modules right after the model is built and before anything has learned; the
+optimizers, targets and caches that Stable-Baselines3 built for the old modules are then built anew
+(DESIGN, section 3: a live model is never grown).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Slot:
 
     Attributes:
         role: Whether it decides actions, judges them, or is a slowly moving copy of either.
-        trunk: Everything before the heads; takes the features (and, for a critic of box actions, the
-            action after them).
+        trunk: Everything before the heads; takes the features (and, for a critic of box actions,
+            the action after them).
         heads: The linear output layers by name; more than one for SAC's mean and log_std.
         features: Number of features at the start of the trunk's input.
         replace: Puts a new trunk and new heads, under the same names, into the policy.
@@ -43,7 +44,7 @@ NetworkMap = Callable[[Slot], tuple[nn.Module, dict[str, nn.Module]] | None]
 
 
 def install(model: Any, mappings: list[Callable[[Any], None]]) -> None:
-    """Apply network maps to a newly built model and build anew what was built for the old modules."""
+    """Apply network maps to a newly built model, and build anew what hung on the old modules."""
     if not mappings:
         return
     for mapping in mappings:
@@ -64,7 +65,9 @@ def map_slots(policy: Any, network_map: NetworkMap) -> None:
     """
     for slot in slots(policy):
         if any("running_" in name for name in slot.trunk.state_dict()):
-            raise UsageError(f"{type(policy).__name__}: networks with batch norm cannot be replaced")
+            raise UsageError(
+                f"{type(policy).__name__}: networks with batch norm cannot be replaced"
+            )
         replacement = network_map(slot)
         if replacement is not None:
             slot.replace(*replacement)
@@ -161,11 +164,13 @@ def _target_pairs(policy: Any) -> list[tuple[Any, Any]]:
 
 
 def _rebuild_optimizers(policy: Any) -> None:
-    for owner in (policy, getattr(policy, "actor", None), getattr(policy, "critic", None)):
+    critic: Any = getattr(policy, "critic", None)
+    owners: tuple[Any, ...] = (policy, getattr(policy, "actor", None), critic)
+    for owner in owners:
         old = getattr(owner, "optimizer", None)
         if not isinstance(old, torch.optim.Optimizer):
             continue
-        shared = owner is getattr(policy, "critic", None) and owner.share_features_extractor
+        shared = owner is critic and owner.share_features_extractor
         members = [
             parameter
             for name, parameter in owner.named_parameters()

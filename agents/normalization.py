@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,17 +14,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from holdfast.errors import UsageError
+from holdfast.scenarios.schema import Normalize
 
 TASK_ID = "task_id"
 """Key of the task id in a Dict observation."""
-
-
-class NormalizeOptions(Protocol):
-    """The scenario's ``agent.normalize``: per signal None, running, first_task or per_task."""
-
-    observations: str | None
-    rewards: str | None
-    clip: float
 
 
 class TaskNormalize(VecNormalize):
@@ -39,7 +32,7 @@ class TaskNormalize(VecNormalize):
     """
 
     def __init__(
-        self, venv: VecEnv, options: NormalizeOptions, gamma: float, id_width: int, *, stage: int
+        self, venv: VecEnv, options: Normalize, gamma: float, id_width: int, *, stage: int
     ) -> None:
         space = venv.observation_space
         keys = None
@@ -116,7 +109,7 @@ class TaskNormalize(VecNormalize):
                 moments.count = float(tensors[f"{name}/count"])
 
 
-def carried_statistics(tensors: dict[str, Tensor], options: NormalizeOptions) -> dict[str, Tensor]:
+def carried_statistics(tensors: dict[str, Tensor], options: Normalize) -> dict[str, Tensor]:
     """Return the statistics that a new task starts from: all but those reset per task."""
     reset = tuple(
         prefix
@@ -127,4 +120,4 @@ def carried_statistics(tensors: dict[str, Tensor], options: NormalizeOptions) ->
 
 
 def _freeze(statistics: RunningMeanStd) -> None:
-    statistics.update = lambda arr: None  # type: ignore[method-assign]
+    statistics.update = lambda *_: None  # type: ignore[method-assign]  # of this instance only

@@ -1,18 +1,18 @@
 """What a policy says about an observation: as named tensors, with its distance and its likelihood.
 
-Per algorithm (DESIGN, section 4): categorical for discrete actions and Gaussian before squashing for
-boxes (PPO, A2C, SAC, TQC, CrossQ); the deterministic action as the mean of a unit Gaussian (TD3, DDPG);
-action values as the mean of a unit Gaussian (DQN, QR-DQN), or softmax(values / temperature).
+Per algorithm (DESIGN, section 4): categorical for discrete actions and Gaussian before squashing
+for boxes (PPO, A2C, SAC, TQC, CrossQ); the deterministic action as the mean of a unit Gaussian
+(TD3, DDPG); action values as the mean of a unit Gaussian (DQN, QR-DQN), or softmax(values /
+temperature).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-import torch.nn.functional as F
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ class OutputSpec:
     """
 
     kind: Kind
-    splits: tuple[int, ...] = ()
+    splits: list[int] = field(default_factory=list)
 
 
 class PolicyOutput(nn.Module):
@@ -58,8 +58,9 @@ class PolicyOutput(nn.Module):
             head = policy.action_net(policy.mlp_extractor.forward_actor(features))  # (batch, n)
             if self.spec.kind != "gaussian":
                 return {"logits": head}
-            # The published forward, so that a distribution with one log_std per task head also works.
-            gaussian = policy.action_dist.proba_distribution(head, policy.log_std).distribution
+            # The published forward, so that a distribution with one log_std per task head also
+            # works.
+            gaussian: Any = policy.action_dist.proba_distribution(head, policy.log_std).distribution
             return {"mean": gaussian.loc, "log_std": gaussian.scale.log()}
         if hasattr(policy, "q_net"):
             return {"mean": policy.q_net(observations)}
@@ -75,7 +76,8 @@ def output_spec(policy: Any) -> OutputSpec:
     """Return how to read a policy's output.
 
     Raises:
-        UsageError: If exploration is state dependent (gSDE), whose noise is not a function of one output.
+        UsageError: If exploration is state dependent (gSDE), whose noise is not a function of one
+            output.
     """
     if getattr(policy, "use_sde", False) or getattr(
         getattr(policy, "actor", None), "use_sde", False
@@ -88,9 +90,9 @@ def output_spec(policy: Any) -> OutputSpec:
         return OutputSpec("gaussian" if stochastic else "unit_gaussian")
     match policy.action_space:
         case gym.spaces.Discrete(n=n):
-            return OutputSpec("categorical", (int(n),))
+            return OutputSpec("categorical", [int(n)])
         case gym.spaces.MultiDiscrete(nvec=nvec):
-            return OutputSpec("categorical", tuple(int(n) for n in nvec))
+            return OutputSpec("categorical", [int(n) for n in nvec])
         case gym.spaces.MultiBinary():
             return OutputSpec("bernoulli")
     return OutputSpec("gaussian")
@@ -99,12 +101,15 @@ def output_spec(policy: Any) -> OutputSpec:
 def divergence(spec: OutputSpec, old: Output, new: Output) -> Tensor:
     """Return KL(old || new) per observation, shape (batch,), analytically."""
     if spec.kind == "categorical":
-        parts = zip(old["logits"].split(spec.splits, -1), new["logits"].split(spec.splits, -1))
+        olds, news = (torch.split(o["logits"], spec.splits, -1) for o in (old, new))
+        parts = zip(olds, news, strict=True)
         return torch.stack([_categorical_divergence(p, q) for p, q in parts]).sum(0)
     if spec.kind == "bernoulli":
         p = torch.sigmoid(old["logits"])
-        gap_on = F.logsigmoid(old["logits"]) - F.logsigmoid(new["logits"])
-        gap_off = F.logsigmoid(-old["logits"]) - F.logsigmoid(-new["logits"])
+        gap_on = nn.functional.logsigmoid(old["logits"]) - nn.functional.logsigmoid(new["logits"])
+        gap_off = nn.functional.logsigmoid(-old["logits"]) - nn.functional.logsigmoid(
+            -new["logits"]
+        )
         return (p * gap_on + (1 - p) * gap_off).sum(-1)
     if spec.kind == "unit_gaussian":
         return 0.5 * (old["mean"] - new["mean"]).square().sum(-1)
@@ -117,16 +122,16 @@ def divergence(spec: OutputSpec, old: Output, new: Output) -> Tensor:
 def softmax_divergence(old: Output, new: Output, temperature: float) -> Tensor:
     """Return KL(softmax(old / T) || softmax(new / T)) of action values, shape (batch,).
 
-    Source: Rusu et al. 2015, Policy Distillation (arXiv:1511.06295), section 3.2; there T divides the
-    teacher only.
+    Source: Rusu et al. 2015, Policy Distillation (arXiv:1511.06295), section 3.2; there T divides
+        the teacher only.
     """
     return _categorical_divergence(old["mean"] / temperature, new["mean"] / temperature)
 
 
 def draw(spec: OutputSpec, output: Output, generator: torch.Generator) -> Tensor:
-    """Return one action per observation, drawn from the output; shape as log_likelihood takes it."""
+    """Return one action per observation, drawn from the output, as log_likelihood takes it."""
     if spec.kind == "categorical":
-        parts = output["logits"].split(spec.splits, -1)
+        parts = torch.split(output["logits"], spec.splits, -1)
         drawn = [torch.multinomial(p.softmax(-1), 1, generator=generator) for p in parts]
         return torch.cat(drawn, -1)  # (batch, parts)
     if spec.kind == "bernoulli":
@@ -139,7 +144,7 @@ def draw(spec: OutputSpec, output: Output, generator: torch.Generator) -> Tensor
 def log_likelihood(spec: OutputSpec, output: Output, actions: Tensor) -> Tensor:
     """Return log p(action) up to a constant, shape (batch,)."""
     if spec.kind == "categorical":
-        parts = output["logits"].split(spec.splits, -1)
+        parts = torch.split(output["logits"], spec.splits, -1)
         chosen = [
             # A sum over a one-hot instead of a gather: vmap turns it into one batched product.
             (p.log_softmax(-1) * _one_hot(actions[..., i], p)).sum(-1)
@@ -148,7 +153,10 @@ def log_likelihood(spec: OutputSpec, output: Output, actions: Tensor) -> Tensor:
         return torch.stack(chosen).sum(0)
     if spec.kind == "bernoulli":
         logits = output["logits"]
-        return (actions * F.logsigmoid(logits) + (1 - actions) * F.logsigmoid(-logits)).sum(-1)
+        return (
+            actions * nn.functional.logsigmoid(logits)
+            + (1 - actions) * nn.functional.logsigmoid(-logits)
+        ).sum(-1)
     if spec.kind == "unit_gaussian":
         return -0.5 * (actions - output["mean"]).square().sum(-1)
     scaled = (actions - output["mean"]) * torch.exp(-output["log_std"])

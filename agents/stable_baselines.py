@@ -1,4 +1,4 @@
-"""Any Stable-Baselines3 algorithm as a continual learner, unmodified, with four doors for methods."""
+"""Any Stable-Baselines3 algorithm as a continual learner: unmodified, with four doors."""
 
 from __future__ import annotations
 
@@ -101,9 +101,7 @@ class StableBaselinesAgent:
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
         env = experience.make_env()
-        arguments = build_arguments(
-            options.arguments, env.action_space, self.scenario.folder
-        )
+        arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
         if options.normalize is not None:
             env = self.normalizer = TaskNormalize(
                 env,
@@ -181,7 +179,7 @@ class StableBaselinesAgent:
     # -- what methods read after a task ------------------------------------------------------------
 
     def observations(self, count: int, rng: np.random.Generator) -> Arrays:
-        """Return up to ``count`` observations of the task just finished, as its environment gave them.
+        """Return up to ``count`` observations of the finished task, as its environment gave them.
 
         Off-policy they are drawn from the replay buffer; on-policy from the last rollouts that
         ``memory.keep_observations`` asked for.
@@ -201,8 +199,8 @@ class StableBaselinesAgent:
         return stored_rows(buffer, _choose(stored_count(buffer), count, rng))
 
     def policy_input(self, arrays: Arrays) -> Any:
-        """Return observations as the policy takes them: normalised tensors, a dict for a Dict space."""
-        batch: Observations = arrays[""] if "" in arrays else arrays
+        """Return observations as the policy takes them: normalised, as tensors."""
+        batch: Observations = arrays.get("", arrays)
         if self.normalizer is not None:
             batch = self.normalizer.normalize_obs(batch)
         tensors, _ = self.policy.obs_to_tensor(batch)
@@ -215,23 +213,26 @@ class StableBaselinesAgent:
             for kind in ("observations", "next_observations"):
                 rows |= self._normalized(rows, kind)
             rows["rewards"] = self.normalizer.normalize_reward(rows["rewards"])
-        tensors = {name: torch.as_tensor(values, device=self.model.device) for name, values in rows.items()}
+        tensors = {
+            name: torch.as_tensor(values, device=self.model.device) for name, values in rows.items()
+        }
         # Stored rows are one step long; only a buffer of n-step returns asks for this entry.
         tensors["discounts"] = torch.full_like(tensors["rewards"], self.model.gamma)
         return tensors
 
     def _normalized(self, rows: Arrays, kind: str) -> Arrays:
         assert self.normalizer is not None
-        if kind in rows:
-            return {kind: self.normalizer.normalize_obs(rows[kind])}
         prefix = f"{kind}."
         by_key = {n.removeprefix(prefix): v for n, v in rows.items() if n.startswith(prefix)}
-        return {f"{prefix}{k}": v for k, v in self.normalizer.normalize_obs(by_key).items()}
+        normalized = self.normalizer.normalize_obs(rows.get(kind, by_key))
+        if isinstance(normalized, dict):
+            return {f"{prefix}{key}": values for key, values in normalized.items()}
+        return {kind: normalized}
 
     # -- acting ------------------------------------------------------------------------------------
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
-        """Return the task whose id the policy is shown, and whether its own view is still missing."""
+        """Return the task whose id the policy is shown, and whether its own view is missing."""
         unseen = (self.has_heads or self.lifecycle.has_views) and task_index not in self._trained
         return (self.current_task if self.has_heads and unseen else task_index), unseen
 
@@ -242,7 +243,7 @@ class StableBaselinesAgent:
 
     @contextmanager
     def view(self, task_index: int) -> Iterator[Any]:
-        """Act as for that task: with its view where a method keeps one, else as the policy is now."""
+        """Act as for that task: in its view where a method keeps one, else as the policy is."""
         was_training = self.policy.training
         is_current = task_index == self.current_task
         with nullcontext() if is_current else self.lifecycle.view(task_index):
@@ -272,7 +273,7 @@ class StableBaselinesAgent:
     # -- checkpoints -------------------------------------------------------------------------------
 
     def files(self) -> Files:
-        """Return what the next task start needs; each tensor a contiguous copy under its own name."""
+        """Return what the next task start needs; each tensor a contiguous copy."""
         files = {"policy": policy_tensors(self.model)}
         if self.normalizer is not None:
             files["normalization"] = self.normalizer.tensors()

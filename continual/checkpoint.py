@@ -1,8 +1,8 @@
 """Checkpoints at task boundaries: folders of tensors that exist whole or not at all.
 
-``task-<k>/`` is written beside its place, with the SHA-256 of every file in ``MANIFEST.json``, put on
-disk, and renamed. A folder whose manifest is missing or does not match does not exist for a resume.
-Nothing is pickled.
+``task-<k>/`` is written beside its place, with the SHA-256 of every file in ``MANIFEST.json``, put
+on disk, and renamed. A folder whose manifest is missing or does not match does not exist for a
+resume. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     for leftover in folder.glob("*.tmp-*"):
         shutil.rmtree(leftover)
-    stages = sorted((int(p.name.removeprefix("task-")) for p in folder.glob("task-*")), reverse=True)
+    stages = sorted(
+        (int(p.name.removeprefix("task-")) for p in folder.glob("task-*")), reverse=True
+    )
     damage: list[str] = []
     for stage in stages:
         try:

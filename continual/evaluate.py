@@ -116,8 +116,8 @@ def play(
             running[i] = not (terminated or truncated)
         if lengths.max() >= LONGEST_EPISODE:
             raise EnvironmentFailed(
-                f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the task "
-                "a time limit (changes: {time_limit: steps})"
+                f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the "
+                "task a time limit (changes: {time_limit: steps})"
             )
     return [
         Played(float(total), int(length), success)
@@ -126,7 +126,7 @@ def play(
 
 
 def _best(before: float | None, now: object) -> float | None:
-    """Return whether the episode succeeded so far: success once is success, as in Continual World."""
+    """Return whether the episode succeeded so far: once is enough, as in Continual World."""
     if now is None:
         return before
     return max(before or 0.0, float(now))  # type: ignore[arg-type]  # a bool or a number

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Log, Watch
+    from holdfast.agents.agent import Watch
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.method import Method
     from holdfast.continual.stream import TaskExperience
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Journal(Protocol):
     """What the loop tells about itself: scores, checkpoints, TensorBoard, progress."""
 
-    log: Log
+    def log(self, scalars: Mapping[str, float], step: int, /) -> None:
+        """Take numbers by tag at a step of the stream."""
 
     def before_learning(self) -> None:
         """Measure the agent that has learned nothing yet."""

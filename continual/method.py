@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """One mitigation. The loop calls, for each task of the stream::
+    """One mitigation.
+
+    The loop calls, for each task of the stream::
 
         method.pre_adapt(agent, experience)   # before the task's model is built: open doors
         ...                                   # agent.start, agent.learn
         method.post_adapt(agent, experience)  # importance pass, storing, distilling
         method.state()                        # saved with the checkpoint of this task boundary
 
-    After a restart, ``load_state`` takes back the last ``state`` before the next ``pre_adapt``. Both
-    adapt calls carry the names of Avalanche's ``Adaptable`` protocol. The experience they get hides
-    what the scenario hides: reading it raises Avalanche's ``MaskedAttributeError``.
+    After a restart, ``load_state`` takes back the last ``state`` before the next ``pre_adapt``.
+    Both adapt calls carry the names of Avalanche's ``Adaptable`` protocol. The experience they get
+    hides what the scenario hides: reading it raises Avalanche's ``MaskedAttributeError``.
 
     Attributes:
         needs: What it must be told: ``boundaries``, ``task_id``, ``task_count``.

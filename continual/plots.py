@@ -5,9 +5,11 @@ Drawn by matplotlib's Agg, without pyplot: no display, no global state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +23,7 @@ from holdfast.continual.metrics import Span
 
 # Okabe and Ito, told apart by colour-blind readers too; their yellow is too light for a line.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_DASHES = ("-", "--", ":", "-.")
+_DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 _GREY = "#666666"
 _DPI = 150
 
@@ -54,22 +56,32 @@ def curves_figure(
         spans: When each task is trained.
         unit: Label of the vertical axis; lines at 0 and 1 are drawn for ``score``.
     """
-    figure = Figure(figsize=(9.0, 1.0 + 1.75 * len(panels)), layout="constrained", dpi=_DPI)
+    names = _span_names(tasks, spans)
+    keys = list(tasks) if names else [f"{task + 1}: {name}" for task, name in enumerate(tasks)]
+    columns = max(1, min(len(tasks), 105 // (max(map(len, keys)) + 5)))
+    height = 0.85 + 0.2 * math.ceil(len(tasks) / columns) + 1.75 * len(panels)
+    figure = Figure(figsize=(9.0, height), layout="constrained", dpi=_DPI)
     axes: list[Axes] = list(
         figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     )
     for ax, panel in zip(axes, panels, strict=True):
         _shade(ax, spans)
         _draw(ax, panel)
-        _style(ax, panel.title, unit)
-    _name_spans(axes[0], tasks, spans)
+        _style(ax, unit)
+        # Above the first panel the names of the tasks stand between the axes and the title.
+        pad = 17 if ax is axes[0] else 4
+        ax.set_title(panel.title, loc="left", fontsize=10, fontweight="bold", pad=pad)
+    _name_spans(axes[0], names or [str(span.task + 1) for span in spans], spans)
     axes[-1].set_xlabel("environment steps over the stream", color=_GREY)
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
-    handles = [Line2D([], [], label=name, **_line(task)) for task, name in enumerate(tasks)]
+    handles = [
+        Line2D([], [], label=key, color=_colour(task), linestyle=_dashes(task))
+        for task, key in enumerate(keys)
+    ]
     figure.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=min(len(tasks), 5),
+        ncols=columns,
         frameon=False,
         fontsize=9,
     )
@@ -116,15 +128,19 @@ def heat_map(
     return _png(figure)
 
 
-def _line(task: int) -> dict[str, str]:
-    dashes = _DASHES[task // len(_COLOURS) % len(_DASHES)]
-    return {"color": _COLOURS[task % len(_COLOURS)], "linestyle": dashes}
+def _colour(task: int) -> str:
+    return _COLOURS[task % len(_COLOURS)]
+
+
+def _dashes(task: int) -> Literal["-", "--", ":", "-."]:
+    return _DASHES[task // len(_COLOURS) % len(_DASHES)]
 
 
 def _shade(ax: Axes, spans: Sequence[Span]) -> None:
     for span in spans:
-        colour = _COLOURS[span.task % len(_COLOURS)]
-        ax.axvspan(span.start, span.end, color=colour, alpha=0.10, linewidth=0, zorder=0)
+        ax.axvspan(
+            span.start, span.end, color=_colour(span.task), alpha=0.10, linewidth=0, zorder=0
+        )
         ax.axvline(span.end, color="white", linewidth=1.5, zorder=0.5)
 
 
@@ -133,15 +149,14 @@ def _draw(ax: Axes, panel: Panel) -> None:
         known = np.isfinite(panel.mean[:, task])
         steps, mean = panel.steps[known], panel.mean[known, task]
         band = np.nan_to_num(panel.deviation[known, task])
-        look = _line(task)
-        ax.plot(steps, mean, **look, linewidth=1.8, solid_capstyle="round", zorder=3)
+        colour = _colour(task)
+        ax.plot(steps, mean, color=colour, linestyle=_dashes(task), linewidth=1.8, zorder=3)
         ax.fill_between(
-            steps, mean - band, mean + band, color=look["color"], alpha=0.18, linewidth=0, zorder=2
+            steps, mean - band, mean + band, color=colour, alpha=0.18, linewidth=0, zorder=2
         )
 
 
-def _style(ax: Axes, title: str, unit: str) -> None:
-    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", pad=4)
+def _style(ax: Axes, unit: str) -> None:
     ax.set_ylabel(unit, color=_GREY)
     ax.margins(x=0)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=3))
@@ -155,13 +170,22 @@ def _style(ax: Axes, title: str, unit: str) -> None:
             ax.axhline(level, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _name_spans(ax: Axes, tasks: Sequence[str], spans: Sequence[Span]) -> None:
-    """Write above the first panel which task is trained when, where there is room for it."""
-    total = spans[-1].end
-    for span in spans:
-        name = tasks[span.task]
-        room = 105 * (span.end - span.start) / total  # characters of 8 points over the axes' width
-        if len(name) <= room:
+def _room(span: Span, spans: Sequence[Span]) -> float:
+    """Return how many characters of 8 points fit above a span."""
+    return 105 * (span.end - span.start) / spans[-1].end
+
+
+def _span_names(tasks: Sequence[str], spans: Sequence[Span]) -> list[str]:
+    """Return the name of each span's task, or nothing where one does not fit: numbers do then."""
+    names = [tasks[span.task] for span in spans]
+    fit = all(len(name) <= _room(span, spans) for name, span in zip(names, spans, strict=True))
+    return names if fit else []
+
+
+def _name_spans(ax: Axes, names: Sequence[str], spans: Sequence[Span]) -> None:
+    """Write above the axes which task is trained when, where there is room for it."""
+    for name, span in zip(names, spans, strict=True):
+        if len(name) <= _room(span, spans):
             ax.annotate(
                 name,
                 ((span.start + span.end) / 2, 1.0),
@@ -170,12 +194,12 @@ def _name_spans(ax: Axes, tasks: Sequence[str], spans: Sequence[Span]) -> None:
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
-                color=_COLOURS[span.task % len(_COLOURS)],
+                color=_colour(span.task),
             )
 
 
 def _png(figure: Figure) -> tuple[bytes, int, int]:
     canvas = FigureCanvasAgg(figure)
     file = BytesIO()
-    canvas.print_png(file, metadata={"Software": None})
+    figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue(), *canvas.get_width_height()

@@ -55,36 +55,32 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
     """Return how the cell there differs from what the scenario would run; empty if not at all."""
-    folder = RunFolder(path)
     try:
-        old = folder.scenario.model_copy(update={"description": ""})
-    except CheckpointUnusable:
-        old = None
-    if (
-        cell is None and old is not None
-    ):  # a method or seed that is not listed now: compare the rest
+        old = RunFolder(path).scenario.model_copy(update={"description": ""})
+    except CheckpointUnusable as error:
+        return str(error)
+    if cell is None:  # a method or seed that is not listed now: the rest must be the same
         new = scenario.model_copy(update={"methods": old.methods, "seeds": old.seeds})
     else:
-        new = scenario.only(cell or scenario.cells()[0])
+        new = scenario.only(cell)
     new = new.model_copy(update={"description": ""})
     if old == new:
         return ""
-    before = old.to_yaml() if old else (path / SCENARIO).read_text("utf-8", "replace")
     lines = difflib.unified_diff(
-        before.splitlines(),
+        old.to_yaml().splitlines(),
         new.to_yaml().splitlines(),
         str(path / SCENARIO),
         str(scenario.source or "the scenario given now"),
         lineterm="",
         n=2,
     )
-    return "\n".join(lines) or "the file there cannot be read"
+    return "\n".join(lines)
 
 
 def _refusal(different: list[Path], difference: str) -> str:
     others = f" (and {len(different) - 1} more cells)" if len(different) > 1 else ""
     return (
-        f"{different[0]}{others} was run from a different scenario:\n{difference}\n"
+        f"{different[0]}{others} is of a different scenario:\n{difference}\n"
         "give the scenario another name:, or delete those results with --overwrite"
     )
 

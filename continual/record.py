@@ -15,12 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pydantic import ValidationError
-
 from holdfast.continual.lock import locked
-from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.errors import CheckpointUnusable, ScenarioError, UsageError
+from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema import Scenario
-from holdfast.scenarios.source import read
 
 Episode = TypedDict(
     "Episode",
@@ -83,6 +81,7 @@ class RunFolder:
                 "task_count": stream.task_count,
             },
             "source": str(scenario.source.resolve()) if scenario.source else None,
+            "folder": str(scenario.folder.resolve()) if scenario.folder else None,
         }
         folder = cls(path)
         folder.update(**started, **info)
@@ -94,23 +93,18 @@ class RunFolder:
     def scenario(self) -> Scenario:
         """The scenario that this cell runs, with just its own method and seed.
 
-        Its ``folder`` is that of the file it was read from at first, so that ``module:Name`` is
-        found again.
+        Its ``folder`` is that of the file it was first read from, where ``module:Name`` is found.
 
         Raises:
             CheckpointUnusable: If ``scenario.yaml`` cannot be read.
         """
         path = self.path / SCENARIO
         try:
-            scenario = Scenario.model_validate(read(path.read_bytes(), str(path)).data)
-        except (OSError, UsageError, ValidationError) as error:
+            return load_resolved(path, folder=self.info().get("folder"))
+        except ScenarioError as error:
             raise CheckpointUnusable(
-                f"{path}: cannot be read as a scenario of this version: {error}"
+                f"{path}: cannot be read as a scenario of this version:\n{error}"
             ) from error
-        source = self.info().get("source")
-        if source:
-            scenario._source = Path(source)
-        return scenario
 
     @property
     def label(self) -> str:

@@ -1,9 +1,9 @@
-"""The report of a folder of results: tables, score matrices, formulas, and a figure of every curve."""
+"""The report of a folder of results: tables, score matrices, formulas, a figure of the curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from holdfast.continual import metrics
+from holdfast.continual.markdown import NA, duration, number, over, plain, plural, size, table
 from holdfast.continual.metrics import FORMULAS, NOTATION, Array, Curves, Quantity
 from holdfast.continual.record import write_whole
 from holdfast.continual.results import CellResults, MethodResults, Results, gather, spread
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
 
-NA = "n/a"
 FEW_SEEDS = 10
 _COLUMNS = (
     "average_performance/cw",
@@ -26,7 +26,6 @@ _COLUMNS = (
     "backward_transfer/gem",
     "auc/cw",
 )
-_BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,14 @@ def report(path: Path) -> Report:
 
 
 def figure(results: Results) -> bytes:
-    """Return a PNG of every task's curve over the stream, a panel for each method with finished cells."""
+    """Return a PNG of every task's curve, a panel for each method with finished cells."""
     from holdfast.continual.plots import Panel, curves_figure  # here: matplotlib is slow to import
 
     panels = []
     for method in results.methods:
         if method.cells:
             mean, deviation = spread(method.over_seeds(lambda cell: cell.curves.values))
-            title = f"{method.label}  ({_plural(len(method.cells), 'seed')})"
+            title = f"{method.label}  ({plural(len(method.cells), 'seed')})"
             panels.append(Panel(title, method.cells[0].curves.steps, mean, deviation))
     curves = next(method.cells[0].curves for method in results.methods if method.cells)
     names = [task.name for task in results.scenario.tasks]
@@ -77,11 +76,15 @@ def markdown(results: Results) -> str:
     """Return the report as markdown."""
     scenario = results.scenario
     done = [method for method in results.methods if method.cells]
-    parts = [f"# {_plain(scenario.name)}", _setting(scenario)]
+    parts = [f"# {plain(scenario.name)}", _setting(scenario)]
     if scenario.description:
-        parts.insert(1, _plain(scenario.description))
+        parts.insert(1, plain(scenario.description))
     if done:
         parts.append("![Every task's curve over the stream, a panel for each method](report.png)")
+        parts.append(
+            "Every task's curve over the stream: mean over seeds, with a band of one standard "
+            "deviation. The background has the colour of the task that is being trained."
+        )
     parts += ["## Results", _results_table(results), _notes(results)]
     parts += ["## Costs", _costs_table(results)]
     if missing := _missing(results.methods):
@@ -89,7 +92,7 @@ def markdown(results: Results) -> str:
     if done:
         parts += ["## Scores of each task", _matrix_legend(done)]
         for method in done:
-            parts += [f"### {_plain(method.label)}", _matrix_table(method, scenario)]
+            parts += [f"### {plain(method.label)}", _matrix_table(method, scenario)]
         parts += ["## Returns at the end of the stream", _final_table(done, scenario, "return")]
         if any(score["success"] is not None for score in done[0].cells[0].scores):
             parts += ["## Success rates at the end", _final_table(done, scenario, "success")]
@@ -104,11 +107,11 @@ def _setting(scenario: Scenario) -> str:
     every = f"every {plan.every:,} steps and " if plan.every else ""
     choice = "most likely" if plan.deterministic else "sampled"
     return (
-        f"{_plural(len(scenario.tasks), 'task')} in {_plural(len(scenario.stream_tasks), 'stage')}, "
-        f"{scenario.total_steps:,} environment steps; agent `{_plain(scenario.agent.algorithm)}`. "
-        f"The learner's task id is {stream.task_id}, boundaries are {stream.boundaries}, the number "
-        f"of tasks is {stream.task_count}. Evaluated {every}at task boundaries: "
-        f"{_plural(plan.episodes, 'episode')} of {plan.tasks} tasks, {choice} actions."
+        f"{plural(len(scenario.tasks), 'task')} in {plural(len(scenario.stream_tasks), 'stage')}, "
+        f"{scenario.total_steps:,} environment steps; agent `{plain(scenario.agent.algorithm)}`. "
+        f"The learner's task id is {stream.task_id}, boundaries are {stream.boundaries}, the "
+        f"number of tasks is {stream.task_count}. Evaluated {every}at task boundaries: "
+        f"{plural(plan.episodes, 'episode')} of {plan.tasks} tasks, {choice} actions."
     )
 
 
@@ -117,9 +120,9 @@ def _results_table(results: Results) -> str:
     rows = []
     for method in results.methods:
         measured = [cell.metrics for cell in method.cells]
-        numbers = [_over([found[name] for found in measured]) for name in _COLUMNS]
-        rows.append([_plain(method.label), _seeds(method), *numbers])
-    return _table(head, rows)
+        numbers = [over([found[name] for found in measured]) for name in _COLUMNS]
+        rows.append([plain(method.label), _seeds(method), *numbers])
+    return table(head, rows)
 
 
 def _costs_table(results: Results) -> str:
@@ -129,15 +132,15 @@ def _costs_table(results: Results) -> str:
         infos = [cell.info for cell in method.cells]
         rows.append(
             [
-                _plain(method.label),
-                _cost(infos, "wall_s", _duration),
-                _cost(infos, "steps_per_s", lambda number: f"{number:,.0f}"),
-                _cost(infos, "parameters", lambda number: f"{number:,.0f}"),
-                _cost(infos, "stored_bytes", _size),
-                _cost(infos, "extra_steps", lambda number: f"{number:,.0f}"),
+                plain(method.label),
+                _cost(infos, "wall_s", duration),
+                _cost(infos, "steps_per_s", _whole),
+                _cost(infos, "parameters", _whole),
+                _cost(infos, "stored_bytes", size),
+                _cost(infos, "extra_steps", _whole),
             ]
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _notes(results: Results) -> str:
@@ -146,21 +149,21 @@ def _notes(results: Results) -> str:
     notes = ["Mean ± standard deviation (n - 1) over seeds."]
     seeds = min((len(method.cells) for method in results.methods if method.cells), default=0)
     if 0 < seeds < FEW_SEEDS:
-        notes.append(f"{_plural(seeds, 'seed')} are few: small differences mean nothing.")
+        notes.append(f"With {plural(seeds, 'seed')}, small differences mean nothing.")
     if any(cell.curves.unit == "return" for cell in cells):
         notes.append(
-            "The numbers are raw returns: give the scenario `score:` (`{random: a, reference: b}` or "
-            "`success`) to normalise them. Forward transfer of raw returns is not defined."
+            "The numbers are raw returns: give the scenario `score:` (`{random: a, reference: b}` "
+            "or `success`) to normalise them. Forward transfer of raw returns is not defined."
         )
     elif any(cell.curves.unit == "mixed" for cell in cells):
         notes.append(
-            "Some tasks have a `score:` and others none, so that no average over them has a meaning; "
-            "give every task one."
+            "Some tasks have a `score:` and others none, so that no average over them has a "
+            "meaning; give every task one."
         )
     if any(cell.reference is None for cell in cells):
         notes.append(
-            "Forward transfer needs the single-task reference: add `isolated` to `methods:` and run "
-            "the scenario again; it is n/a for seeds without one."
+            "Forward transfer needs the single-task reference: add `isolated` to `methods:` and "
+            "run the scenario again; it is n/a for seeds without one."
         )
     if any(cell.curves.unit == "score" and math.isnan(_performance(cell)) for cell in cells):
         notes.append("n/a: a task was not measured, or its environment reports no success.")
@@ -174,7 +177,7 @@ def _notes(results: Results) -> str:
 
 def _missing(methods: Iterable[MethodResults]) -> str:
     return "\n".join(
-        f"- {_plain(method.label)}, {_plain(name)}: {_plain(why)}"
+        f"- {plain(method.label)}, {plain(name)}: {plain(why)}"
         for method in methods
         for name, why in method.missing.items()
     )
@@ -182,8 +185,8 @@ def _missing(methods: Iterable[MethodResults]) -> str:
 
 def _matrix_legend(done: Sequence[MethodResults]) -> str:
     text = (
-        f"Mean {_unit_name(done[0].cells[0].curves)} over seeds at the task boundaries; **bold** where "
-        "the task was just trained."
+        f"Mean {_unit_name(done[0].cells[0].curves)} over seeds at the task boundaries; **bold** "
+        "where the task was just trained."
     )
     if any(score["unseen"] for method in done for cell in method.cells for score in cell.scores):
         text += " In parentheses: the task had no head or column of its own yet (`unseen`)."
@@ -198,11 +201,9 @@ def _matrix_table(method: MethodResults, scenario: Scenario) -> str:
     rows = []
     for stage, values in enumerate(mean):
         trained = spans[stage - 1].task if stage else None
-        row = [
-            f"after {stage}: {_plain(names[trained])}" if trained is not None else "at the start"
-        ]
+        row = [f"after {stage}: {plain(names[trained])}" if trained is not None else "at the start"]
         for task, value in enumerate(values):
-            text = _number(value)
+            text = number(value)
             if task == trained:
                 text = f"**{text}**"
             row.append(f"({text})" if unseen[stage, task] else text)
@@ -213,8 +214,8 @@ def _matrix_table(method: MethodResults, scenario: Scenario) -> str:
         ("auc/cw", lambda cell: metrics.auc(cell.curves)),
     ):
         per_seed = method.over_seeds(measure)  # (seeds, tasks)
-        rows.append([f"*{FORMULAS[name].title}*", *(_over(column) for column in per_seed.T)])
-    return _table(["", *map(_plain, names)], rows)
+        rows.append([f"*{FORMULAS[name].title}*", *(over(column) for column in per_seed.T)])
+    return table(["", *map(plain, names)], rows)
 
 
 def _final_table(done: Sequence[MethodResults], scenario: Scenario, quantity: Quantity) -> str:
@@ -224,10 +225,10 @@ def _final_table(done: Sequence[MethodResults], scenario: Scenario, quantity: Qu
         return metrics.performance(metrics.curves(cell.scores, scenario, quantity))
 
     rows = [
-        [_plain(method.label), *(_over(column) for column in method.over_seeds(final).T)]
+        [plain(method.label), *(over(column) for column in method.over_seeds(final).T)]
         for method in done
     ]
-    return _table(["method", *(_plain(task.name) for task in scenario.tasks)], rows)
+    return table(["method", *(plain(task.name) for task in scenario.tasks)], rows)
 
 
 def _definitions(results: Results) -> str:
@@ -246,7 +247,7 @@ def _definitions(results: Results) -> str:
         texts |= cell.info.get("conventions") or {}
     if texts:
         lines += ["", "Conventions of the methods:", ""]
-        lines += [f"- **{_plain(name)}**: {_plain(text)}" for name, text in texts.items() if text]
+        lines += [f"- **{plain(name)}**: {plain(text)}" for name, text in texts.items() if text]
     return "\n".join(lines)
 
 
@@ -254,7 +255,7 @@ def _windows(curves: Curves, scenario: Scenario) -> str:
     shown = []
     for stage, span in enumerate(curves.spans, start=1):
         inside = int(((curves.steps > span.start) & (curves.steps <= span.end)).sum())
-        name = _plain(scenario.tasks[span.task].name)
+        name = plain(scenario.tasks[span.task].name)
         shown.append(f"{stage}: {name} {metrics.window(curves, span)} of {inside}")
     return f"Windows (points averaged, of those in the span): {', '.join(shown)}."
 
@@ -269,7 +270,7 @@ def _score_forms(scenario: Scenario) -> str:
             text = "the success rate"
         else:
             text = f"(return - {form.random:g}) / ({form.reference:g} - {form.random:g})"
-        shown.append(f"{_plain(task.name)}: {text}")
+        shown.append(f"{plain(task.name)}: {text}")
     if len({entry.partition(": ")[2] for entry in shown}) == 1:
         return f"Score of every task: {shown[0].partition(': ')[2]}."
     return f"Scores: {'; '.join(shown)}."
@@ -285,11 +286,11 @@ def _origin(done: Sequence[MethodResults]) -> str:
     shown = [f"{package} {' and '.join(sorted(found))}" for package, found in versions.items()]
     lines = [
         ("Versions", shown),
-        ("Commits", sorted({str(info["git_commit"]) for info in infos if info.get("git_commit")})),
+        ("Commits", sorted({str(info["commit"]) for info in infos if info.get("commit")})),
         ("Hosts", sorted({str(info["host"]) for info in infos if info.get("host")})),
         ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),
     ]
-    return "\n".join(f"- {title}: {_plain(', '.join(found))}" for title, found in lines if found)
+    return "\n".join(f"- {title}: {plain(', '.join(found))}" for title, found in lines if found)
 
 
 def _gain(cell: CellResults) -> Array:
@@ -315,52 +316,10 @@ def _seeds(method: MethodResults) -> str:
     return f"{done} of {done + missing}" if missing else str(done)
 
 
-def _over(values: Iterable[float]) -> str:
-    """Return mean ± standard deviation, and of how many where some are n/a."""
-    numbers = np.array(list(values), dtype=np.float64)
-    known = int(np.isfinite(numbers).sum())
-    if not known:
-        return NA
-    mean, deviation = (float(value) for value in spread(numbers))
-    text = _number(mean) if math.isnan(deviation) else f"{_number(mean)} ± {_number(deviation)}"
-    return text if known == len(numbers) else f"{text} ({known} of {len(numbers)})"
+def _whole(count: float) -> str:
+    return f"{count:,.0f}"
 
 
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return NA
-    text = f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
-
-
-def _cost(infos: Iterable[dict[str, Any]], key: str, form: Any) -> str:
+def _cost(infos: Iterable[dict[str, Any]], key: str, form: Callable[[float], str]) -> str:
     numbers = [info[key] for info in infos if info.get(key) is not None]
     return form(sum(numbers) / len(numbers)) if numbers else NA
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def _size(count: float) -> str:
-    power = min(int(math.log(count, 1000)), len(_BYTES) - 1) if count >= 1 else 0
-    return f"{count / 1000**power:.{1 if power else 0}f} {_BYTES[power]}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _plain(text: str) -> str:
-    """Return text that markdown takes for text: names and reasons come from files."""
-    for special in "\\|*[]":
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    aligned = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, aligned, *rows))

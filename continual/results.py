@@ -1,4 +1,4 @@
-"""Results: the cells of a folder, read and measured; what is not finished is named, never averaged."""
+"""Results: the cells of a folder, read and measured; the unfinished are named, never averaged."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ def gather(path: Path) -> Results:
 
 
 def spread(values: Array) -> tuple[Array, Array]:
-    """Return mean and standard deviation over the first axis, leaving out NaN; NaN where nothing is left.
+    """Return mean and standard deviation over the first axis, without its NaN.
 
-    The standard deviation is that of a sample (n - 1), NaN for fewer than two values.
+    The mean of nothing is NaN. The standard deviation is that of a sample (n - 1), NaN for fewer
+    than two values.
 
     >>> spread(np.array([[0.5, np.nan], [0.7, 1.0]]))[0]
     array([0.6, 1. ])

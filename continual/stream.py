@@ -1,4 +1,4 @@
-"""The stream of tasks: an Avalanche scenario whose experiences carry tasks and build environments."""
+"""The stream of tasks: an Avalanche scenario whose experiences build environments."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ MOST_COPIES = 16
 def make_stream(scenario: Scenario, seed: int) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
-    The train stream has one experience per stage, the eval stream one per task. No environment stays
-    open until it is used.
+    The train stream has one experience per stage, the eval stream one per task. No environment
+    stays open until it is used.
 
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.

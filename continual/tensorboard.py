@@ -91,7 +91,7 @@ class TensorBoard:
         )
 
     def flush(self) -> None:
-        """Hand everything logged so far to the operating system; a killed process loses none of it."""
+        """Hand over everything logged so far, so that a killed process loses none of it."""
         self._writer.flush()
 
     def close(self) -> None:

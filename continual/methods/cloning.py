@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Cloning(Method):
-    """Keeps observations of each task with the policy's output at the task's end, and stays near it.
+    """Stays near what the policy said, at each task's end, about observations of that task.
 
     The loss added for the actor (and its encoder), on a batch drawn from all finished tasks, is::
 
@@ -31,11 +31,13 @@ class Cloning(Method):
     action values, the output is a unit Gaussian around them, or their softmax.
 
     Args:
-        strength: Factor of the loss; ClonEx-SAC uses 100 together with ``clip_norm`` .1 (METHODS, section 6).
+        strength: Factor of the loss; ClonEx-SAC uses 100 together with ``clip_norm`` .1 (METHODS,
+            section 6).
         samples: Observations kept per task; ClonEx keeps 10,000.
         batch_size: Rows per update; ClonEx uses 128.
         clip_norm: Largest norm of the added gradient; None leaves it as it is.
-        temperature: For action values: compare softmax(values / temperature); None compares the values.
+        temperature: For action values: compare softmax(values / temperature); None compares the
+            values.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)

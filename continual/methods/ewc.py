@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,27 +31,28 @@ class EWC(Method):
 
         strength * sum over tasks t, weights i of F_t[i] * (theta[i] - theta_t[i])^2
 
-    with ``F_t`` the mean of squared per-sample gradients of log pi(a | s), a drawn from the policy and s
-    from task t. ``separate`` keeps every task's term (Kirkpatrick et al. 2017, arXiv:1612.00796,
-    equation 3, there with a factor 1/2). A sum of parabolas is one parabola, so it is held exactly as
-    one importance and one centre per weight, however many tasks there were. ``online`` keeps
-    F <- decay * F + F_t and anchors at the latest weights only (Schwarz et al. 2018, Progress &
-    Compress, arXiv:1805.06370, equation 9).
+    with ``F_t`` the mean of squared per-sample gradients of log pi(a | s), a drawn from the policy
+    and s from task t. ``separate`` keeps every task's term (Kirkpatrick et al. 2017,
+    arXiv:1612.00796, equation 3, there with a factor 1/2). A sum of parabolas is one parabola, so
+    it is held exactly as one importance and one centre per weight, however many tasks there were.
+    ``online`` keeps F <- decay * F + F_t and anchors at the latest weights only (Schwarz et al.
+    2018, Progress & Compress, arXiv:1805.06370, equation 9).
 
     Args:
-        strength: Factor of the penalty; 1e4 and no factor 1/2 as in Continual World (METHODS, section 6).
+        strength: Factor of the penalty; 1e4 and no factor 1/2 as in Continual World (METHODS,
+            section 6).
         kind: ``separate`` or ``online``.
         decay: Of the older Fisher information, for ``online``; at most 1. Progress & Compress uses
             values below 1, CORA .99.
-        samples: Observations of each task that the Fisher information is estimated on; 10 batches of 256
-            as in Continual World.
+        samples: Observations of each task that the Fisher information is estimated on; 10 batches
+            of 256 as in Continual World.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
     convention: ClassVar[str] = (
-        "strength x sum over tasks of F (theta - theta_t)^2, no factor 1/2; F is the mean of per-sample "
-        "squared gradients of the log-likelihood, not normalised; actor only"
+        "strength x sum over tasks of F (theta - theta_t)^2, no factor 1/2; F is the mean of "
+        "per-sample squared gradients of the log-likelihood, not normalised; actor only"
     )
 
     def __init__(
@@ -130,7 +134,8 @@ def fisher_information(
     """Return the diagonal Fisher information of the policy, one tensor per parameter.
 
     The mean over observations of the squared gradient of log pi(a | s), for one action drawn per
-    observation. Squaring the gradient of a batch mean instead would underestimate it by the batch size.
+    observation. Squaring the gradient of a batch mean instead would underestimate it by the batch
+    size.
 
     Args:
         output: The policy; its ``functional_call`` names have ``policy.`` before them.
@@ -140,11 +145,13 @@ def fisher_information(
     """
 
     def likelihood(values: Named, observation: Tensor, action: Tensor) -> Tensor:
-        one = torch.utils._pytree.tree_map(lambda t: t.unsqueeze(0), observation)  # (1, ...)
+        one = _each(lambda t: t.unsqueeze(0), observation)  # (1, ...)
         named = {f"policy.{name}": value for name, value in values.items()}
         return log_likelihood(output.spec, functional_call(output, named, (one,)), action[None])[0]
 
     per_sample = vmap(grad(likelihood), in_dims=(None, 0, 0))
+    if _is_coded(output.policy.observation_space):
+        per_sample = _one_by_one(grad(likelihood))
     with torch.no_grad():
         outputs = output(observations)
     device = next(iter(outputs.values())).device
@@ -153,7 +160,34 @@ def fisher_information(
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
     for start in range(0, len(actions), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        chunk = torch.utils._pytree.tree_map(lambda t, rows=rows: t[rows], observations)
+        chunk = _each(itemgetter(rows), observations)
         for name, gradient in per_sample(parameters, chunk, actions[rows]).items():
             total[name] += gradient.square().sum(0)
     return {name: value / len(actions) for name, value in total.items()}
+
+
+Batch = Tensor | dict[str, Tensor]
+
+
+def _each(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """Return a batch with ``change`` made to its tensor, or to each entry of a Dict observation."""
+    if isinstance(batch, dict):
+        return {key: change(value) for key, value in batch.items()}
+    return change(batch)
+
+
+def _is_coded(space: gym.Space[Any]) -> bool:
+    """Return whether observations are numbers of categories: torch's one_hot cannot be batched."""
+    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+    return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
+
+
+def _one_by_one(gradient: Callable[..., Named]) -> Callable[..., Named]:
+    def per_sample(parameters: Named, observations: Batch, actions: Tensor) -> Named:
+        rows = [
+            gradient(parameters, _each(itemgetter(i), observations), actions[i])
+            for i in range(len(actions))
+        ]
+        return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+
+    return per_sample

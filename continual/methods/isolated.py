@@ -18,7 +18,8 @@ class Isolated(Method):
     """Trains a newly initialised agent on each task and keeps one network per task.
 
     Nothing is transferred and nothing can be forgotten, at the price of as many networks as tasks.
-    Forward transfer is measured against its cells (Wolczyk et al. 2021, arXiv:2105.10919, section 4.2).
+    Forward transfer is measured against its cells (Wolczyk et al. 2021, arXiv:2105.10919, section
+    4.2).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)

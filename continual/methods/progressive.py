@@ -25,10 +25,10 @@ class Progressive(Method):
     """Gives every task a new column; earlier columns are frozen and feed it through adapters.
 
     Layer i of column k computes ``h_i = f(W_i h_{i-1} + adapter(h_{i-1} of columns < k))``; the
-    adapter is linear (Rusu et al. 2016, arXiv:1606.04671, equation 1) or a perceptron with one hidden
-    layer and a learned scale (equation 2). Actor and critic both grow. A task is acted on by its own
-    column, so it can never be forgotten; the parameters grow with the square of the tasks. The last
-    matrix of every adapter starts at zero, so that a new column starts as a fresh network.
+    adapter is linear (Rusu et al. 2016, arXiv:1606.04671, equation 1) or a perceptron with one
+    hidden layer and a learned scale (equation 2). Actor and critic both grow. A task is acted on by
+    its own column, so it can never be forgotten; the parameters grow with the square of the tasks.
+    The last matrix of every adapter starts at zero, so that a new column starts as a fresh network.
 
     Args:
         adapter: ``linear`` or ``mlp``.
@@ -56,8 +56,8 @@ class Progressive(Method):
         """Put columns into every slot of a newly built policy."""
         if any("features_extractor." in name for name, _ in policy.named_parameters()):
             raise UsageError(
-                "method progressive: the features extractor learns and is shared by all columns, so "
-                "old columns would change; use it with vector observations"
+                "method progressive: the features extractor learns and is shared by all columns, "
+                "so old columns would change; use it with vector observations"
             )
         map_slots(policy, self._columns)
 
@@ -108,16 +108,16 @@ class Progressive(Method):
         self._tasks = [int(task) for task in tensors["tasks"]]
         self._kept = [{} for _ in self._tasks]
         for path, tensor in tensors.items():
-            column, _, name = path.partition("/")
+            number, _, name = path.partition("/")
             if name:
-                self._kept[int(column)][name] = tensor
+                self._kept[int(number)][name] = tensor
         agent.lifecycle.has_views = True
         for column in range(len(self._tasks)):
             self._keep_view(agent, column)
 
 
 class ColumnTrunk(nn.Module):
-    """Columns of hidden layers: (batch, in) to the last hidden layers of all columns up to ``active``.
+    """Columns of hidden layers; gives the last one of every column up to ``active``.
 
     Args:
         trunk: The newly built trunk; it becomes the newest column.
@@ -129,14 +129,16 @@ class ColumnTrunk(nn.Module):
         super().__init__()
         self.count, self.active = count, count - 1
         blocks = _blocks(trunk)
-        widths = [block[0].out_features for block in blocks]
-        self.width = widths[-1]
+        widths = [layer.out_features for layer in trunk if isinstance(layer, nn.Linear)]
+        self.width: int = widths[-1]
         self.columns = nn.ModuleList(
-            [nn.ModuleList(copy.deepcopy(blocks)) for _ in range(count - 1)] + [nn.ModuleList(blocks)]
+            [nn.ModuleList(copy.deepcopy(blocks)) for _ in range(count - 1)]
+            + [nn.ModuleList(blocks)]
         )
         self.adapters = nn.ModuleList(
             nn.ModuleList(
-                make_adapter(adapter, column, widths[i - 1], widths[i]) for i in range(1, len(widths))
+                make_adapter(adapter, column, widths[i - 1], widths[i])
+                for i in range(1, len(widths))
             )
             for column in range(1, count)
         )
@@ -197,7 +199,7 @@ class ScaledPerceptron(nn.Module):
 
 
 def make_adapter(kind: Adapter, columns: int, width: int, outputs: int) -> nn.Module:
-    """Return an adapter from ``columns`` layers of ``width`` to ``outputs``, adding zero at first."""
+    """Return an adapter from ``columns`` layers of ``width``, adding zero at first."""
     if kind == "linear":
         linear = nn.Linear(columns * width, outputs, bias=False)
         nn.init.zeros_(linear.weight)

@@ -1,13 +1,13 @@
 """Every error that Holdfast raises on purpose, each with the exit code of the command line.
 
-    HoldfastError
-    +-- UsageError          2   the command, the scenario or a file is wrong
-    |   +-- ScenarioError   2   one or more problems in a scenario file, all at once
-    |   +-- MissingExtra    2   an optional package is not installed
-    +-- EnvironmentFailed   3   an environment raised, hung or returned NaN
-    +-- Diverged            4   the loss or a gradient is not finite any more
-    +-- CheckpointUnusable  5   no checkpoint of the run can be read
-    +-- Stopped            75   stopped from outside; running again continues
+HoldfastError
++-- UsageError          2   the command, the scenario or a file is wrong
+|   +-- ScenarioError   2   one or more problems in a scenario file, all at once
+|   +-- MissingExtra    2   an optional package is not installed
++-- EnvironmentFailed   3   an environment raised, hung or returned NaN
++-- Diverged            4   the loss or a gradient is not finite any more
++-- CheckpointUnusable  5   no checkpoint of the run can be read
++-- Stopped            75   stopped from outside; running again continues
 """
 
 from __future__ import annotations

@@ -46,9 +46,9 @@ class Algorithm:
         on_policy: Whether it learns from rollouts rather than from a replay buffer.
         actions: Names of the Gymnasium action spaces it takes.
         doors: Which of the four doors are open (DESIGN, section 4).
-        output: What "the policy's output" is: a ``distribution`` over actions (categorical, or Gaussian
-            before squashing), a ``deterministic`` action (as a unit Gaussian), action ``values``
-            (as a unit Gaussian), or None where one observation does not determine it.
+        output: What "the policy's output" is: a ``distribution`` over actions (categorical, or
+            Gaussian before squashing), a ``deterministic`` action (as a unit Gaussian), action
+            ``values`` (as a unit Gaussian), or None where one observation does not determine it.
     """
 
     target: str
@@ -67,14 +67,16 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ddpg": Algorithm("stable_baselines3.ddpg.ddpg:DDPG", False, _BOX, output="deterministic"),
     "tqc": Algorithm("sb3_contrib.tqc.tqc:TQC", False, _BOX),
     "qrdqn": Algorithm("sb3_contrib.qrdqn.qrdqn:QRDQN", False, _DISCRETE, output="values"),
-    # Batch renormalisation splits by batch size and keeps running statistics: its networks stay as they are.
+    # Batch renormalisation splits by batch size and keeps running statistics: its networks stay as
+    # they are.
     "crossq": Algorithm(
         "sb3_contrib.crossq.crossq:CrossQ",
         False,
         _BOX,
         doors=frozenset({"gradients", "memory", "lifecycle"}),
     ),
-    # Conjugate gradients and a line search: a hook on gradients would fire in every Hessian-vector product.
+    # Conjugate gradients and a line search: a hook on gradients would fire in every Hessian-vector
+    # product.
     "trpo": Algorithm("sb3_contrib.trpo.trpo:TRPO", True, _ANY, doors=frozenset({"lifecycle"})),
     # The recurrent state, not the observation alone, determines the output.
     "recurrent_ppo": Algorithm(
@@ -113,7 +115,8 @@ def load(target: str, folder: Path | None = None) -> Any:
 
     Args:
         target: For example ``my_robot:Reach``.
-        folder: Folder of the scenario; appended to the import path, so that it shadows nothing installed.
+        folder: Folder of the scenario; appended to the import path, so that it shadows nothing
+            installed.
 
     Raises:
         ModuleNotFoundError: If the module is not there.
@@ -131,7 +134,7 @@ def append_path(folder: Path | None) -> None:
 
 
 def algorithm(name: str) -> Algorithm:
-    """Return an algorithm by name; of a user's own ``module:Class`` nothing but its life is known."""
+    """Return an algorithm by name; of a user's own ``module:Class`` only its life is known."""
     if name in ALGORITHMS:
         return ALGORITHMS[name]
     return Algorithm(name, False, _ANY, doors=frozenset({"lifecycle"}), output=None)

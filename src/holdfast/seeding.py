@@ -52,7 +52,7 @@ def isolated(seed: int, *spaces: Any) -> Iterator[None]:
 
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     space_states = [space.np_random.bit_generator.state for space in spaces]
     random.seed(seed)
     np.random.seed(seed)

@@ -1,7 +1,8 @@
 """Arguments of a class, read from its source by ``ast``: nothing is imported, nothing runs.
 
 Importing Stable-Baselines3 takes seconds and importing a user's file runs it; checking a scenario
-needs neither. Imports between files are followed, so re-exported names and inherited arguments are found.
+needs neither. Imports between files are followed, to re-exported names and inherited
+arguments.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class Signature:
     Attributes:
         target: ``module:Class`` where the class is defined (a re-export is followed).
         summary: First line of its docstring.
-        arguments: Of ``__init__`` without ``self``, inherited where the class has none of its own.
+        arguments: Of ``__init__`` without ``self``, inherited where there is none of its own.
         attributes: Class attributes that are literals, inherited ones included.
-        names: Class attributes that are mappings of text to names: ``{"MlpPolicy": "module:Class"}``.
+        names: Class attributes that map text to names: ``{"MlpPolicy": "module:Class"}``.
         bases: Every base class that could be followed, nearest first, as ``module:Class``.
         takes_any: Whether ``__init__`` has ``**kwargs``, so that unknown names may be right.
     """
@@ -116,11 +117,11 @@ def find_source(module_name: str, folder: Path | None = None) -> Path:
     parts = module_name.split(".")
     spec = _find_top(parts[0], folder)
     for end in range(2, len(parts) + 1):
-        if spec is None or spec.submodule_search_locations is None:
-            break
-        spec = _find_below(".".join(parts[:end]), list(spec.submodule_search_locations))
         if spec is None:
-            missing = ".".join(parts[:end])
+            break
+        missing = ".".join(parts[:end])
+        spec = _find_below(missing, list(spec.submodule_search_locations or ()))
+        if spec is None:
             raise ModuleNotFoundError(f"no module '{missing}'", name=missing)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         raise ModuleNotFoundError(f"no module '{module_name}'", name=parts[0])
@@ -134,6 +135,7 @@ def _find_top(name: str, folder: Path | None) -> ModuleSpec | None:
         spec = None
     # A namespace package (a mere folder of that name on the path) does not hide the user's module.
     if folder is not None and (spec is None or spec.origin is None):
+        importlib.invalidate_caches()  # a file written a moment ago would not be seen
         spec = PathFinder.find_spec(name, [str(folder.resolve())]) or spec
     return spec
 
@@ -227,7 +229,7 @@ def _follow(
         try:
             found = _follow(source, original, folder, hops - 1)
         except (ModuleNotFoundError, SyntaxError):
-            continue  # imported from what is not there: the caller says that the class was not found
+            continue  # imported from what is not there: the class was not found
         if found:
             return found
     return None
@@ -291,7 +293,7 @@ def _bases(
 
 
 def _target(module: Module, expression: ast.expr) -> tuple[str, str] | None:
-    """Return module and name of a base class written as ``Name``, ``Name[...]`` or ``package.Name``."""
+    """Return module and name of a base written ``Name``, ``Name[...]`` or ``package.Name``."""
     match expression:
         case ast.Subscript(value=value):
             return _target(module, value)
@@ -351,7 +353,7 @@ class _Aliases(ast.NodeTransformer):
     def __init__(self, module: Module) -> None:
         self.module = module
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802  # the name that ast calls
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # the name that ast calls
         """Return the aliased annotation, or the name as it is."""
         value = self.module.names.get(node.id)
         return value if isinstance(value, ast.Subscript | ast.BinOp) else node

@@ -1,0 +1,80 @@
+# The project's only vocabulary; continuous integration calls the same targets.
+#
+#   VENV=.venv-other    another environment
+#   PYTHON=python3.12   the interpreter to make it from (3.11 to 3.13)
+
+VENV ?= .venv
+PYTHON ?=
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+INTERPRETERS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# Small networks are bound by overhead, not arithmetic: one thread each, processes side by side.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help setup format lint type test slow check demo bench
+.NOTPARALLEL:
+
+help:
+	@echo 'make setup    install into $(VENV); does nothing where that is up to date'
+	@echo 'make demo     run scenarios/quickstart.yaml and print the comparison'
+	@echo 'make test     run the fast tests'
+	@echo 'make slow     run the learning tests'
+	@echo 'make lint     check style and format; change nothing'
+	@echo 'make format   put style and format right'
+	@echo 'make type     check types'
+	@echo 'make check    lint, type and test'
+	@echo 'make bench    measure the overhead over plain Stable-Baselines3'
+
+setup: $(VENV)/.up-to-date
+
+$(VENV)/.up-to-date: pyproject.toml constraints.txt | $(BIN)/python
+ifdef UV
+	"$(UV)" pip install --python $(BIN)/python -c constraints.txt -e '.[mujoco]' --group dev
+else
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
+	$(BIN)/python -m pip install -c constraints.txt -e '.[mujoco]' --group dev
+endif
+	@touch $@
+
+# A link to an interpreter that is gone counts as missing; what is left of that venv is removed.
+$(BIN)/python:
+	@for python in $(INTERPRETERS); do \
+	    "$$python" -c '$(SUPPORTED)' >/dev/null 2>&1 || continue; \
+	    if [ -e '$(VENV)/pyvenv.cfg' ]; then rm -rf '$(VENV)'; fi; \
+	    if [ -n '$(UV)' ]; then set -- '$(UV)' venv --python "$$python"; \
+	    else set -- "$$python" -m venv; fi; \
+	    "$$@" '$(VENV)' || { rm -rf '$(VENV)'; exit 1; }; \
+	    exit 0; \
+	done; \
+	echo 'Holdfast needs Python 3.11, 3.12 or 3.13, and none of these is one: $(INTERPRETERS)' >&2; \
+	echo 'Name yours: make setup PYTHON=/path/to/python3.12' >&2; \
+	exit 1
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+type: setup
+	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
+
+test: setup
+	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2
+
+slow: setup
+	$(ONE_THREAD) $(BIN)/pytest -m slow -n 2
+
+check: lint type test
+
+demo: setup
+	$(BIN)/holdfast run scenarios/quickstart.yaml --jobs 2
+	$(BIN)/holdfast report runs/quickstart
+
+bench: setup
+	$(ONE_THREAD) $(BIN)/python benchmarks/overhead.py

@@ -1,0 +1,264 @@
+"""What a running cell writes down: scores, checkpoints, TensorBoard, costs, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual import checkpoint, metrics
+from holdfast.continual.evaluate import evaluate
+from holdfast.continual.method import Method
+from holdfast.continual.record import Episode, RunFolder
+from holdfast.continual.stream import EvalExperience, TaskExperience
+from holdfast.continual.tensorboard import TensorBoard
+from holdfast.scenarios.schema import Task
+
+
+class Progress(NamedTuple):
+    """Where a cell is: told after every evaluation and about once a second while it learns.
+
+    Attributes:
+        cell: ``<method label>/seed-<k>``.
+        task: Name of the task being trained.
+        step: Environment steps of the stream so far.
+        total: Environment steps of the whole stream.
+        steps_per_s: Environment steps per second of training; NaN where none was timed yet.
+        scores: Latest score of every task, by name; NaN where not measured.
+        note: Anything worth a line, such as a damaged checkpoint.
+    """
+
+    cell: str
+    task: str
+    step: int
+    total: int
+    steps_per_s: float
+    scores: dict[str, float]
+    note: str = ""
+
+
+Tell = Callable[[Progress], None]
+
+
+class CellJournal:
+    """Writes down what the loop does in one cell, after taking up what is there already.
+
+    Args:
+        folder: The run folder.
+        agent: The learner.
+        methods: Its mitigations.
+        measured: The eval stream.
+        tell: Takes progress.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        agent: StableBaselinesAgent,
+        methods: Sequence[Method],
+        measured: Sequence[EvalExperience],
+        tell: Tell,
+    ) -> None:
+        self.folder, self.agent, self.methods = folder, agent, methods
+        self.measured, self.tell = measured, tell
+        self.scenario, self.seed = folder.scenario, folder.seed
+        self.checkpoints = folder.path / "checkpoints"
+        self.training = Stopwatch()
+        self.wall_s = 0.0
+        self.latest = {task.name: float("nan") for task in self.scenario.tasks}
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    def resume(self) -> int:
+        """Load the newest usable checkpoint and return how many stages are finished.
+
+        What was recorded after it is dropped: it will be measured again, to the same numbers.
+
+        Raises:
+            CheckpointUnusable: If there are checkpoints and none can be read.
+        """
+        saved, damage = checkpoint.latest(self.checkpoints)
+        stages = 0
+        if saved is None:
+            self.folder.truncate(0)
+        else:
+            stages = saved.state["stage"] + 1
+            self.folder.truncate(saved.state["scores_bytes"])
+            self.agent.load_files(saved.files)
+            for index, method in enumerate(self.methods):
+                method.load_state(self.agent, saved.files.get(f"method-{index}", {}))
+            self.wall_s = saved.state["wall_s"]
+            self.training = Stopwatch(saved.state["training_s"], saved.state["training_steps"])
+            self._take(self.folder.scores())
+        step = self._first_step(stages)
+        self.board = TensorBoard(self.folder.path / "tb", purge_step=step + 1 if stages else 0)
+        if not stages:
+            self.board.text("scenario", f"```yaml\n{self.scenario.to_yaml()}\n```")
+        self.began = time.monotonic()
+        self._tell(stages, step, " ".join(damage))
+        return stages
+
+    def close(self) -> None:
+        """Close the event file."""
+        self.board.close()
+
+    # -- the Journal of the loop -------------------------------------------------------------------
+
+    def log(self, scalars: Mapping[str, float], step: int, /) -> None:
+        """Log the agent's numbers."""
+        self.board.scalars(scalars, step)
+
+    def before_learning(self) -> None:
+        """Measure row 0 of the score matrix."""
+        self._evaluate(0, 0)
+        self._log_metrics(0, 0)
+
+    def watch(self, experience: TaskExperience) -> Callable[[int], None]:
+        """Return what evaluates every ``evaluation.every`` steps and tells progress."""
+        every = self.scenario.evaluation.every or experience.steps
+        next_point, next_look = every, time.monotonic()
+        first, stage = experience.first_step, experience.stage
+        self.training.start(0)
+
+        def look(step: int) -> None:
+            nonlocal next_point, next_look
+            if step >= next_point and step < experience.steps:
+                next_point = every * (step // every + 1)
+                with self.training.paused(step):
+                    self._evaluate(stage, first + step)
+                self._tell(stage, first + step)
+            elif step % _LOOK_EVERY < self.scenario.n_envs and time.monotonic() >= next_look:
+                next_look = time.monotonic() + 1.0
+                self.training.lap(step)
+                self._tell(stage, first + step)
+
+        return look
+
+    def finished(self, experience: TaskExperience) -> None:
+        """Measure the finished task's row of the score matrix and save a checkpoint."""
+        self.training.lap(experience.steps)
+        stages, step = experience.stage + 1, experience.first_step + experience.steps
+        self._evaluate(stages, step)
+        self._log_metrics(stages, step)
+        # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
+        self.board.flush()
+        now = time.monotonic()
+        self.wall_s, self.began = self.wall_s + now - self.began, now
+        states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
+        checkpoint.save(
+            self.checkpoints,
+            experience.stage,
+            self.agent.files() | states,
+            {
+                "scores_bytes": self.folder.size(),
+                "wall_s": self.wall_s,
+                "training_s": self.training.seconds,
+                "training_steps": self.training.steps,
+            },
+        )
+        self._tell(stages, step)
+
+    # -- recording ---------------------------------------------------------------------------------
+
+    def _evaluate(self, stages: int, step: int) -> None:
+        measured = self.measured
+        if self.scenario.evaluation.tasks == "seen":
+            seen = {*self.scenario.stream_tasks[:stages], self.agent.current_task}
+            measured = [experience for experience in measured if experience.task_index in seen]
+        plan = self.scenario.evaluation
+        scores = evaluate(self.agent, measured, plan, self.seed, stage=stages, step=step)
+        self.folder.append(scores)
+        self._take(scores)
+        for quantity, tag in (("return", "return"), ("success", "success_rate")):
+            values = metrics.curves(scores, self.scenario, quantity).values[0]  # type: ignore[arg-type]  # of two words
+            tags = {f"task/{i}_{task.name}/{tag}": v for i, task, v in self._by_task(values)}
+            self.board.scalars(tags, step)
+
+    def _by_task(self, values: Any) -> Iterator[tuple[int, Task, float]]:
+        for index, (task, value) in enumerate(zip(self.scenario.tasks, values, strict=True)):
+            yield index, task, float(value)
+
+    def _take(self, scores: list[Episode]) -> None:
+        for values in metrics.curves(scores, self.scenario).values:
+            self.latest |= {task.name: v for _, task, v in self._by_task(values) if v == v}
+
+    def _log_metrics(self, stages: int, step: int) -> None:
+        """Log the metrics over the tasks so far, and the score matrix as a picture."""
+        so_far = metrics.until(metrics.curves(self.folder.scores(), self.scenario), stages)
+        if stages:
+            named = metrics.summary(so_far).items()
+            self.board.scalars({f"continual/{n.split('/')[0]}": v for n, v in named}, step)
+        names = [task.name for task in self.scenario.tasks]
+        trained = [names[index] for index in self.scenario.stream_tasks[:stages]]
+        rows = ["before learning", *(f"after {name}" for name in trained)]
+        matrix = metrics.matrix(so_far)
+        self.board.matrix("continual/scores", matrix, rows=rows, columns=names, step=step)
+
+    def _first_step(self, stages: int) -> int:
+        order = self.scenario.stream_tasks[:stages]
+        return sum(self.scenario.tasks[index].steps for index in order)
+
+    def _tell(self, stages: int, step: int, note: str = "") -> None:
+        order = self.scenario.stream_tasks
+        task = self.scenario.tasks[order[min(stages, len(order) - 1)]].name
+        cell = f"{self.folder.label}/seed-{self.seed}"
+        total, speed = self.scenario.total_steps, self.training.steps_per_s
+        self.tell(Progress(cell, task, step, total, speed, dict(self.latest), note))
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""
+        stored = [tensor for method in self.methods for tensor in method.state().values()]
+        parts = zip(self.scenario.methods[0].parts, self.methods, strict=True)
+        return {
+            "wall_s": round(self.wall_s, 2),
+            "steps_per_s": round(self.training.steps_per_s, 1),
+            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
+            "stored_bytes": sum(t.numel() * t.element_size() for t in stored),
+            "extra_steps": 0,  # every method so far works inside the budget
+            "conventions": {
+                part.name: convention
+                for part, method in parts
+                if (convention := getattr(method, "convention", ""))
+            },
+        }
+
+
+_LOOK_EVERY = 64
+"""Steps between looks at the clock: a look at every step would cost more than the step's share."""
+
+
+class Stopwatch:
+    """Steps and seconds of training, with evaluation left out.
+
+    Attributes:
+        seconds: Seconds counted so far.
+        steps: Environment steps counted so far.
+    """
+
+    def __init__(self, seconds: float = 0.0, steps: int = 0) -> None:
+        self.seconds, self.steps = seconds, steps
+        self._since, self._from = 0.0, 0
+
+    def start(self, step: int) -> None:
+        """Begin to count at this step of the task."""
+        self._since, self._from = time.monotonic(), step
+
+    def lap(self, step: int) -> None:
+        """Count what passed since the last call and go on."""
+        self.seconds += time.monotonic() - self._since
+        self.steps += step - self._from
+        self.start(step)
+
+    @contextmanager
+    def paused(self, step: int) -> Iterator[None]:
+        """Count up to this step, and nothing inside the block."""
+        self.lap(step)
+        yield
+        self.start(step)
+
+    @property
+    def steps_per_s(self) -> float:
+        """Steps per second; NaN where none were counted."""
+        return self.steps / self.seconds if self.seconds > 0 else float("nan")

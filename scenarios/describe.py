@@ -1,0 +1,86 @@
+"""Rows of ``holdfast list methods`` and ``agents``, read from the source without importing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.registry import ALGORITHMS, METHODS, Argument, signature
+from holdfast.scenarios.check_agent import RESERVED
+from holdfast.scenarios.check_methods import method_signature, words
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method.
+
+    Attributes:
+        name: As scenarios write it.
+        summary: First line of its docstring.
+        needs: What the stream must tell it: ``boundaries``, ``task_id``, ``task_count``.
+        doors: How it reaches the agent; ``output`` where it needs the policy's output.
+        algorithms: The algorithms of the registry that it works with.
+        arguments: Of its constructor.
+    """
+
+    name: str
+    summary: str
+    needs: tuple[str, ...]
+    doors: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True)
+class AlgorithmRow:
+    """One algorithm.
+
+    Attributes:
+        name: As scenarios write it.
+        summary: First line of its docstring.
+        on_policy: Whether it learns from rollouts rather than from a replay buffer.
+        actions: Gymnasium action spaces that it takes.
+        doors: By which methods reach it.
+        output: What its policy's output is, or None.
+        arguments: That a scenario may give.
+    """
+
+    name: str
+    summary: str
+    on_policy: bool
+    actions: tuple[str, ...]
+    doors: tuple[str, ...]
+    output: str | None
+    arguments: tuple[Argument, ...]
+
+
+def describe_method(name: str, folder: Path | None = None) -> MethodRow:
+    """Return the row of a method in the registry or of ``module:Name``."""
+    known = method_signature(name, folder)
+    doors = words(known, "doors")
+    on_policy = known.attributes.get("on_policy")
+    algorithms = tuple(
+        algorithm
+        for algorithm, entry in ALGORITHMS.items()
+        if set(doors) - {"output"} <= entry.doors
+        and ("output" not in doors or entry.output is not None)
+        and on_policy in (None, entry.on_policy)
+    )
+    return MethodRow(name, known.summary, words(known, "needs"), doors, algorithms, known.arguments)
+
+
+def describe_methods() -> tuple[MethodRow, ...]:
+    """Return a row for every method of the registry."""
+    return tuple(describe_method(name) for name in METHODS)
+
+
+def describe_algorithms() -> tuple[AlgorithmRow, ...]:
+    """Return a row for every algorithm of the registry."""
+    rows = []
+    for name, entry in ALGORITHMS.items():
+        known = signature(entry.target)
+        own = tuple(a for a in known.arguments if a.name not in (*RESERVED, "policy", "device"))
+        summary = known.summary
+        doors, actions = tuple(sorted(entry.doors)), tuple(sorted(entry.actions))
+        rows.append(AlgorithmRow(name, summary, entry.on_policy, actions, doors, entry.output, own))
+    return tuple(rows)

@@ -1,0 +1,100 @@
+"""JSON Schema of the arguments of methods and algorithms, so that editors complete them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Any
+
+from holdfast.registry import ALGORITHMS, Argument
+from holdfast.scenarios.describe import describe_algorithms, describe_methods
+from holdfast.scenarios.kinds import annotation_options, kind_of, literal_values
+from holdfast.scenarios.plain import ACTIVATIONS, OPTIMIZERS
+
+_TYPES = {
+    "int": "integer",
+    "float": "number",
+    "str": "string",
+    "bool": "boolean",
+    "None": "null",
+    "list": "array",
+    "tuple": "array",
+    "Sequence": "array",
+    "dict": "object",
+    "Mapping": "object",
+    "Schedule": "object",
+    "Callable": "object",
+    "ActionNoise": "object",
+}
+
+
+def add_arguments(schema: dict[str, Any]) -> None:
+    """Add to the JSON Schema of a scenario what each method and each algorithm takes."""
+    definitions = schema["$defs"]
+    for form in _methods_by_name(definitions["Method"]):
+        for row in describe_methods():
+            form["properties"][row.name] = {
+                "description": row.summary,
+                "type": ["object", "null"],
+                "properties": _properties(row.arguments),
+                "additionalProperties": False,
+            }
+    agent = definitions["Agent"]
+    own = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
+    algorithm = agent["properties"]["algorithm"]
+    description = algorithm.get("description", "")
+    agent["properties"]["algorithm"] = {
+        "anyOf": [{"enum": list(ALGORITHMS)}, own],
+        "description": description,
+    }
+    agent["allOf"] = [
+        {
+            "if": {"properties": {"algorithm": {"const": row.name}}, "required": ["algorithm"]},
+            "then": {"properties": _properties(row.arguments)},
+        }
+        for row in describe_algorithms()
+    ]
+
+
+def _methods_by_name(method: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """Yield the schema of ``{name: {arguments}}``, alone and in a composition."""
+    for form in method["anyOf"]:
+        if form.get("type") == "object":
+            yield form
+        elif form.get("type") == "array":
+            yield from _methods_by_name(form["items"])
+
+
+def _properties(arguments: Iterable[Argument]) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for argument in arguments:
+        properties[argument.name] = entry = _type(argument.annotation)
+        entry["description"] = argument.annotation or "any"
+        if not argument.required:
+            entry["description"] += f", default {argument.default_text}"
+    if "policy_kwargs" in properties:
+        properties["policy_kwargs"]["properties"] = {
+            "net_arch": {"type": ["array", "object"], "description": "Hidden layers: [64, 64]."},
+            "activation": {"enum": list(ACTIVATIONS)},
+            "optimizer": {"enum": list(OPTIMIZERS)},
+            "features_extractor": {"type": "string", "description": "module:Class"},
+        }
+    return properties
+
+
+def _type(annotation: str) -> dict[str, Any]:
+    """Return the JSON type of an annotation; nothing where JSON has no such kind."""
+    types: list[str] = []
+    values: list[Any] = []
+    options: list[ast.expr] = annotation_options(annotation)
+    for option in options:
+        kind = kind_of(option)
+        if kind == "Literal":
+            values += literal_values(option)
+        elif kind in _TYPES:
+            types.append(_TYPES[kind])
+        else:
+            return {}
+    if values and not types:
+        return {"enum": values}
+    return {"type": sorted(set(types))} if types and not values else {}

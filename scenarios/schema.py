@@ -1,0 +1,336 @@
+"""A scenario as frozen models: tasks, agent, methods, seeds, evaluation, what the learner may know.
+
+These models check one value at a time. What needs two of them, or the installed packages, is
+checked by :mod:`holdfast.scenarios.check`; :func:`holdfast.scenarios.load.load` does both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_validator,
+)
+
+from holdfast.scenarios.changes import Changes, MujocoChanges
+from holdfast.scenarios.fields import (
+    SECTION,
+    AboveZero,
+    Flag,
+    Name,
+    Number,
+    Positive,
+    Seeds,
+    Text,
+)
+from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
+
+__all__ = [
+    "Agent",
+    "Carry",
+    "Cell",
+    "Changes",
+    "Evaluation",
+    "Method",
+    "MethodPart",
+    "MujocoChanges",
+    "Normalize",
+    "Scenario",
+    "Score",
+    "Spaces",
+    "Stream",
+    "Task",
+    "Wrapper",
+    "json_schema",
+]
+
+Statistics = Literal["running", "first_task", "per_task"]
+
+
+class Score(BaseModel):
+    """Returns that count as 0 and as 1: (return - random) / (reference - random), not clipped."""
+
+    model_config = SECTION
+
+    random: Number = Field(description="Return of a random policy; counts as 0.")
+    reference: Number = Field(description="Return of a trained policy; counts as 1.")
+
+    @field_validator("reference")
+    @classmethod
+    def _differs(cls, value: float, info: Any) -> float:
+        if value == info.data.get("random"):
+            raise ValueError("must differ from random: a score would divide by zero")
+        return value
+
+
+def _score_form(value: Any) -> str:
+    return "score" if isinstance(value, Mapping | Score) else "success"
+
+
+ScoreForm = Annotated[
+    Annotated[Score, Tag("score")] | Annotated[Literal["success"], Tag("success")],
+    Discriminator(_score_form),
+]
+
+
+class Task(BaseModel):
+    """One environment, changes to it, and a budget of steps."""
+
+    model_config = SECTION
+
+    name: Name = Field(description="Name of the task: letters, digits, '.', '_' and '-'.")
+    env: Text = Field(
+        description="Gymnasium id (CartPole-v1), module:Id-v0, or module:Class of your own."
+    )
+    steps: Positive = Field(description="Environment steps to train, a multiple of n_envs.")
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the environment's constructor."
+    )
+    changes: Changes = Field(
+        default_factory=Changes, description="Changes to the environment, as small wrappers."
+    )
+    wrappers: tuple[Wrapper, ...] = Field(
+        default=(), description="frame_stack, atari, or module:Class; outermost last."
+    )
+    exclusive: Flag = Field(
+        default=False, description="The environment exists once (a robot): one instance at a time."
+    )
+    score: ScoreForm | None = Field(
+        default=None, description="How a return becomes a score; overrides the scenario's."
+    )
+
+
+class Stream(BaseModel):
+    """In which order tasks come, and what the learner may know about it."""
+
+    model_config = SECTION
+
+    order: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Names of tasks in training order; may repeat. Default: as listed.",
+    )
+    repeat: Positive = Field(default=1, description="How many times the order is gone through.")
+    task_id: Literal["hidden", "observed", "heads"] = Field(
+        default="observed",
+        description="Nothing, a one-hot beside the observation, or a head per task.",
+    )
+    boundaries: Literal["known", "hidden"] = Field(
+        default="known", description="Whether methods are told where a task ends."
+    )
+    task_count: Literal["known", "unknown"] = Field(
+        default="unknown", description="Whether methods are told how many tasks there are."
+    )
+    max_tasks: Positive | None = Field(
+        default=None, description="Width of the one-hot. Default: the number of tasks."
+    )
+
+
+class Spaces(BaseModel):
+    """What happens where tasks have different spaces: refused (same) or padded."""
+
+    model_config = SECTION
+
+    observation: Literal["same", "pad"] = Field(
+        default="same", description="Pad vectors with zeros."
+    )
+    action: Literal["same", "pad"] = Field(
+        default="same",
+        description="Take the largest action space; each task ignores what it lacks.",
+    )
+
+
+class Normalize(BaseModel):
+    """Running statistics that scale what the agent sees; never applied to the task id."""
+
+    model_config = SECTION
+
+    observations: Statistics | None = Field(
+        default=None,
+        description="running, first_task (frozen after it) or per_task (reset at each).",
+    )
+    rewards: Statistics | None = Field(
+        default=None,
+        description="running, first_task (frozen after it) or per_task (reset at each).",
+    )
+    clip: AboveZero = Field(
+        default=10.0, description="Scaled values are cut at plus and minus this."
+    )
+
+
+def _device(value: str) -> str:
+    kind, _, number = value.partition(":")
+    if value in ("cpu", "cuda", "auto") or (kind == "cuda" and number.isdecimal()):
+        return value
+    raise ValueError(f"{value!r} is not a device; write cpu, cuda, cuda:0 or auto")
+
+
+class Agent(BaseModel):
+    """The learner: an algorithm and its own arguments, as further keys of this section."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    algorithm: Text = Field(description="ppo, a2c, dqn, sac, td3, ... or module:Class.")
+    policy: Text = Field(
+        default="auto", description="auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."
+    )
+    device: Annotated[Text, AfterValidator(_device)] = Field(
+        default="cpu", description="cpu, cuda, cuda:0 or auto."
+    )
+    normalize: Normalize | None = Field(
+        default=None, description="Scaling of observations and rewards."
+    )
+    init: Text | None = Field(
+        default=None, description="Weights to start from: a run folder or a Stable-Baselines3 zip."
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The algorithm's own arguments, in plain form, as the scenario gives them."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Carry(BaseModel):
+    """What a task start takes over from the task before."""
+
+    model_config = SECTION
+
+    weights: Flag = Field(default=True, description="Weights of all networks.")
+    optimizer: Flag = Field(default=False, description="Moments of the optimizers.")
+    replay_buffer: Flag = Field(
+        default=False, description="Transitions stored so far (off-policy)."
+    )
+
+
+class Evaluation(BaseModel):
+    """When and how the frozen agent is measured."""
+
+    model_config = SECTION
+
+    every: Positive | None = Field(
+        default=None,
+        description="Steps between evaluations inside a task. Default: at boundaries only.",
+    )
+    episodes: Positive = Field(default=10, description="Episodes of each task at each evaluation.")
+    deterministic: Flag = Field(
+        default=True, description="Most likely action rather than a sample."
+    )
+    tasks: Literal["all", "seen"] = Field(
+        default="all", description="Tasks measured at each evaluation."
+    )
+
+
+class Cell(NamedTuple):
+    """One run of a scenario: a method and a seed. ``label`` names its folder."""
+
+    method: Method
+    seed: int
+    label: str
+
+
+class Scenario(BaseModel):
+    """A checked, frozen scenario. Two are equal where their resolved YAML is."""
+
+    model_config = SECTION
+
+    name: Name = Field(
+        default="scenario", description="Folder under runs/. Default: the file's name."
+    )
+    description: Annotated[str, Field(strict=True)] = Field(default="", description="Free text.")
+    tasks: tuple[Task, ...] = Field(min_length=1, description="The tasks, in training order.")
+    stream: Stream = Field(default_factory=Stream, description="Order, and what is known of it.")
+    spaces: Spaces = Field(default_factory=Spaces, description="What to do with unequal spaces.")
+    n_envs: Positive = Field(default=1, description="Environments stepped side by side.")
+    agent: Agent = Field(description="The learner and its arguments.")
+    carry: Carry = Field(default_factory=Carry, description="What survives a task switch.")
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(labelled)] = Field(
+        default_factory=lambda: (Method.of("naive"),),
+        description="What is compared: each entry a name, {name: {arguments}}, or a list of those.",
+    )
+    seeds: Seeds = Field(default=(0,), description="One run of every method for each.")
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, description="When and how the agent is measured."
+    )
+    score: ScoreForm | None = Field(
+        default=None,
+        description="How returns become scores: {random: a, reference: b}, or success.",
+    )
+    on_nan: Literal["error", "truncate"] = Field(
+        default="error", description="NaN from an environment: stop, or cut the episode there."
+    )
+
+    _source: Path | None = PrivateAttr(None)
+    _folder: Path | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what ran: neither the file nor the labels count."""
+        return isinstance(other, Scenario) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]  # holds dicts; pydantic would hash the fields
+
+    @property
+    def source(self) -> Path | None:
+        """The file that the scenario was read from, or None."""
+        return self._source
+
+    @property
+    def folder(self) -> Path | None:
+        """Where ``module:Name`` and ``agent.init`` are looked for: that file's folder, or None."""
+        return self._folder
+
+    @property
+    def stream_tasks(self) -> tuple[int, ...]:
+        """Index of the task trained at each stage of the stream."""
+        names = [task.name for task in self.tasks]
+        order = self.stream.order or names
+        return tuple(names.index(name) for name in order) * self.stream.repeat
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of one cell over the whole stream."""
+        return sum(self.tasks[index].steps for index in self.stream_tasks)
+
+    @property
+    def id_width(self) -> int:
+        """Width of the one-hot task id; 0 where the task id is hidden."""
+        if self.stream.task_id == "hidden":
+            return 0
+        return self.stream.max_tasks or len(self.tasks)
+
+    def score_of(self, task: int) -> Score | Literal["success"] | None:
+        """Return how a task's returns become scores; None where they stay raw."""
+        return self.tasks[task].score or self.score
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return every run of the scenario, all seeds of the first method first."""
+        return tuple(
+            Cell(method, seed, method.label) for method in self.methods for seed in self.seeds
+        )
+
+    def only(self, cell: Cell) -> Scenario:
+        """Return the scenario with just this cell's method and seed, as its run folder keeps it."""
+        return self.model_copy(update={"methods": (cell.method,), "seeds": (cell.seed,)})
+
+    def to_yaml(self) -> str:
+        """Return the resolved scenario, defaults filled in; it loads back equal."""
+        from holdfast.scenarios.source import dump  # here: most users of the schema write no YAML
+
+        return dump(self.model_dump())
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of scenario files, for editors with yaml-language-server."""
+    from holdfast.scenarios.editor import add_arguments  # here, because it is built on this module
+
+    schema = Scenario.model_json_schema()
+    add_arguments(schema)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema

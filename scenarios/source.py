@@ -1,0 +1,375 @@
+"""YAML with the place of every key and value; plain values only, and only so many of them.
+
+Scalars are read as YAML 1.2 does: ``3e-4`` is a number, ``no`` is text, ``010`` is ten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from holdfast.errors import Problem, ScenarioError
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list indices that lead to a value: ``("tasks", 0, "env")``."""
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+MAX_VALUES = 20_000
+
+_CORE = "tag:yaml.org,2002:"
+_RESOLVERS = (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),
+)
+_PLAIN_TAGS = {_CORE + kind for kind in ("null", "bool", "int", "float", "str", "merge")}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands: in a file, or in an override (``line`` is 0 then)."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    source_line: str = ""
+
+    def problem(self, message: str, path: KeyPath = ()) -> Problem:
+        """Return a problem at this place."""
+        return Problem(
+            message=message,
+            path=dotted(path),
+            file=self.file,
+            line=self.line,
+            column=self.column,
+            source_line=self.source_line,
+        )
+
+
+@dataclass
+class Source:
+    """A YAML document: its plain data, and where each key and value stands."""
+
+    file: str
+    data: Any
+    keys: dict[KeyPath, Place]
+    values: dict[KeyPath, Place]
+    problems: list[Problem]
+    unread: set[str] = field(default_factory=set)  # paths of values that were refused, now None
+
+    def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> Problem:
+        """Return a problem at a value (or its key), or else at what is nearest around it."""
+        places = self.keys if at_key else self.values
+        for end in range(len(path), -1, -1):
+            # What is missing is reported at the key of the section that lacks it.
+            found = places.get(path[:end]) if end == len(path) else self.keys.get(path[:end])
+            place = found or self.values.get(path[:end])
+            if place:
+                return place.problem(message, path)
+        return Place(self.file).problem(message, path)
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a path as Python would write it.
+
+    >>> dotted(("tasks", 1, "env"))
+    'tasks[1].env'
+    """
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def read(content: bytes, file: str) -> Source:
+    """Return the document in ``content``; duplicate keys and refused tags are in its ``problems``.
+
+    Raises:
+        ScenarioError: If it is not one YAML document of a reasonable size in UTF-8.
+    """
+    if len(content) > MAX_BYTES:
+        message = f"the file is larger than the {MAX_BYTES // 1024} KiB that a scenario may have"
+        raise ScenarioError([Place(file).problem(message)])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        message = f"not UTF-8 text (byte 0x{content[error.start]:02x}); save the file as UTF-8"
+        raise ScenarioError([Place(file, line, column).problem(message)]) from error
+    reader = _Reader(text, file)
+    return reader.read()
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 scalars and a limit on depth."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  # as PyYAML declares it
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # stubs leave it out
+            raise yaml.MarkedYAMLError(
+                problem=f"nested more than {MAX_DEPTH} levels deep", problem_mark=mark
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes whatever either YAML version would not read as text."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # PyYAML's signature
+        return True
+
+
+for _kind, _pattern, _first in _RESOLVERS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_CORE + _kind, re.compile(f"(?:{_pattern})$"), _first)
+
+
+def dump(data: Any) -> str:
+    """Return plain data as YAML that :func:`read` reads back equal."""
+    text: str = yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
+    return text
+
+
+class _Reader:
+    """Builds plain data from YAML nodes and notes where everything stands."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text, self.file = text, file
+        self.lines = text.splitlines()
+        self.count = 0
+        self.source = Source(file, None, {}, {}, [])
+
+    def read(self) -> Source:
+        try:
+            node = self._compose()
+        except yaml.MarkedYAMLError as error:
+            raise ScenarioError([self._syntax(error)]) from error
+        except yaml.reader.ReaderError as error:
+            message = f"the character U+{int(error.character):04X} cannot stand in YAML"
+            raise ScenarioError([self._at(error.position).problem(message)]) from error
+        if node is None:
+            message = "the file is empty; a scenario needs at least tasks: and agent:"
+            raise ScenarioError([Place(self.file, 1, 1).problem(message)])
+        self.source.data = self._build(node, (), ())
+        return self.source
+
+    def _compose(self) -> yaml.Node | None:
+        loader = _Loader(self.text)
+        try:
+            node: yaml.Node | None = loader.get_single_node()
+        finally:
+            loader.dispose()
+        return node
+
+    def _syntax(self, error: yaml.MarkedYAMLError) -> Problem:
+        mark = error.problem_mark or error.context_mark
+        assert mark is not None
+        message = str(error.problem or error.context)
+        line = self.lines[mark.line] if mark.line < len(self.lines) else ""
+        if "\t" in line[: mark.column + 1]:
+            message = "a tab indents this line; YAML is indented with spaces"
+        elif "<block end>" in message:
+            message = "the indentation of this line fits nothing above it"
+        elif "mapping values are not allowed" in message:
+            message += "; check the indentation, or quote text that holds ': '"
+        elif "expected a single document" in str(error.context):
+            message = "a second document starts here ('---'); a file holds one scenario"
+        elif "found duplicate anchor" not in message and error.context_mark:
+            start = f"which starts in line {error.context_mark.line + 1}"
+            message = f"{message} {error.context or ''}, {start}"
+        return self._place(mark).problem(f"not valid YAML: {message}")
+
+    def _at(self, position: int) -> Place:
+        before = self.text[:position]
+        line = before.count("\n")
+        return Place(self.file, line + 1, position - before.rfind("\n"))
+
+    def _place(self, mark: yaml.Mark) -> Place:
+        line = self.lines[mark.line] if mark.line < len(self.lines) else ""
+        shown = line.replace("\t", " ")[:200] if mark.column < 200 else ""
+        return Place(self.file, mark.line + 1, mark.column + 1, shown.rstrip())
+
+    def _refuse(self, node: yaml.Node, path: KeyPath, message: str) -> None:
+        self.source.problems.append(self._place(node.start_mark).problem(message, path))
+
+    def _build(self, node: yaml.Node, path: KeyPath, inside: tuple[int, ...]) -> Any:
+        """Return the plain value of a node; ``inside`` holds the nodes around it."""
+        self.count += 1
+        if self.count > MAX_VALUES:
+            message = f"its aliases expand to more than {MAX_VALUES} values"
+            raise ScenarioError([self._place(node.start_mark).problem(message, path)])
+        if id(node) in inside:
+            message = "this value contains itself, through an alias"
+            raise ScenarioError([self._place(node.start_mark).problem(message, path)])
+        self.source.values[path] = self._place(node.start_mark)
+        inside = (*inside, id(node))
+        if isinstance(node, yaml.MappingNode) and node.tag == _CORE + "map":
+            return self._mapping(node, path, inside)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _CORE + "seq":
+            return [
+                self._build(child, (*path, index), inside) for index, child in enumerate(node.value)
+            ]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN_TAGS:
+            return self._scalar(node, path)
+        self.source.unread.add(dotted(path))
+        tag = node.tag.replace(_CORE, "!!")
+        self._refuse(
+            node, path, f"the tag '{tag}' is refused; a scenario holds plain values, never code"
+        )
+        return None
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        text, kind = node.value, node.tag.removeprefix(_CORE)
+        try:
+            if kind == "int":
+                digits = text.replace("_", "")
+                base = {"0x": 16, "0o": 8}.get(digits[:2], 10)
+                return int(digits, base)
+            if kind == "float":
+                return self._float(text)
+        except ValueError:
+            self._refuse(node, path, f"'{text[:40]}' is not a number")
+            self.source.unread.add(dotted(path))
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        return None if kind == "null" else text
+
+    def _float(self, text: str) -> float:
+        if text.lower() == ".nan":  # it equals nothing, not even the scenario it stands in
+            raise ValueError(text)
+        return float(re.sub(r"\.(inf)$", r"\1", text.replace("_", "").lower()))
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, inside: tuple[int, ...]) -> Any:
+        found: dict[Any, Any] = {}
+        lines: dict[Any, int] = {}
+        for key_node, value_node, merged in self._pairs(node, path, inside):
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, path, "a key is a single word, not a list or a mapping")
+                continue
+            key = self._scalar(key_node, path)
+            if key in found:
+                # A merged key gives way to one of the mapping's own, and to the first of several.
+                if not merged:
+                    line = key_node.start_mark.line + 1
+                    message = f"the key is there twice, in lines {lines[key]} and {line}"
+                    self._refuse(key_node, (*path, key), message)
+                continue
+            lines[key] = key_node.start_mark.line + 1
+            self.source.keys[*path, key] = self._place(key_node.start_mark)
+            found[key] = self._build(value_node, (*path, key), inside)
+        return found
+
+    def _pairs(
+        self, node: yaml.MappingNode, path: KeyPath, inside: tuple[int, ...]
+    ) -> Iterator[tuple[yaml.Node, yaml.Node, bool]]:
+        """Yield keys and values, those of ``<<: *base`` last and marked as merged."""
+        bases: list[yaml.Node] = []
+        for key, value in node.value:
+            if key.tag == _CORE + "merge":
+                bases += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            else:
+                yield key, value, False
+        for base in bases:
+            if not isinstance(base, yaml.MappingNode):
+                self._refuse(base, path, "'<<' merges mappings: write '<<: *name'")
+            elif id(base) in inside:
+                self._refuse(base, path, "this mapping is merged into itself")
+            else:
+                for key, value, _ in self._pairs(base, path, (*inside, id(base))):
+                    yield key, value, True
+
+
+def override(source: Source, text: str) -> None:
+    """Set one value of a source from ``tasks[0].steps=100`` (or ``tasks.0.steps=100``).
+
+    A mistake goes to ``source.problems``, placed as ``override tasks.0.steps=100``.
+    """
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    place = Place(f"override {shown}")
+    key, equals, value_text = text.partition("=")
+    path = _split(key)
+    if not equals or not path:
+        message = "an override is written key=value: agent.learning_rate=1e-4"
+        source.problems.append(place.problem(message))
+        return
+    try:
+        value = read(value_text.encode() or b"null", place.file)
+    except ScenarioError as error:
+        source.problems += [_in_override(place, path, problem) for problem in error.problems]
+        return
+    source.problems += [_in_override(place, path, problem) for problem in value.problems]
+    source.unread |= {_joined(path, below) for below in value.unread}
+    refusal = _put(source, path, value.data)
+    if refusal:
+        source.problems.append(place.problem(refusal, path))
+        return
+    for places in (source.keys, source.values):
+        for old in [known for known in places if known[: len(path)] == path]:
+            del places[old]
+    source.keys[path] = place
+    source.values |= {(*path, *inner): place for inner in value.values}
+    source.keys |= {(*path, *inner): place for inner in value.keys}
+
+
+def _split(key: str) -> KeyPath:
+    """Return the path that an override names; words of digits index lists where there is one."""
+    parts = re.findall(r"[^.\[\]]+", key.strip())
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def _in_override(place: Place, path: KeyPath, problem: Problem) -> Problem:
+    return replace(place.problem(problem.message), path=_joined(path, problem.path))
+
+
+def _joined(path: KeyPath, below: str) -> str:
+    return dotted(path) + (f".{below}" if below and below[0] != "[" else below)
+
+
+def _put(source: Source, path: KeyPath, value: Any) -> str | None:
+    """Set a value in the data, or return what is wrong with its path."""
+    if not isinstance(source.data, dict):
+        return "the scenario is not a mapping"
+    target: Any = source.data
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(target, list):
+            if not isinstance(part, int):
+                name = dotted(path[:depth])
+                return f"{name} is a list; write an index: {name}[0]"
+            if part >= len(target):
+                entries = "1 entry" if len(target) == 1 else f"{len(target)} entries"
+                return f"{dotted(path[:depth])} has {entries}, counted from 0"
+        elif isinstance(target, dict):
+            part = part if part in target or not isinstance(part, int) else str(part)
+        else:
+            name = dotted(path[:depth])
+            return f"'{name}' is {target!r}, which has no entries; set all of it: {name}=..."
+        if last:
+            target[part] = value
+        else:
+            if isinstance(target, dict) and target.get(part) is None:
+                target[part] = {}
+            target = target[part]
+    return None

@@ -1,0 +1,249 @@
+"""Whether what ``module:Name`` and environment ids name is there; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from holdfast.registry import Signature, closest, signature
+from holdfast.signature import find_source, module_names
+
+_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+-v\d+")
+_NAMED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:.+")
+
+# Packages that register their environments only when imported, by the start of their ids.
+_REGISTERED_BY = {
+    "ALE/": "ale_py",
+    "MiniGrid-": "minigrid",
+    "BabyAI-": "minigrid",
+    "Meta-World/": "metaworld",
+    "Fetch": "gymnasium_robotics",
+    "AntMaze": "gymnasium_robotics",
+    "PointMaze": "gymnasium_robotics",
+    "AdroitHand": "gymnasium_robotics",
+    "highway-": "highway_env",
+    "merge-": "highway_env",
+    "dm_control/": "shimmy",
+    "procgen": "procgen",
+}
+_INSTALL = {
+    "mujoco": '"holdfast[mujoco]"',
+    "minigrid": '"holdfast[minigrid]"',
+    "envpool": '"holdfast[envpool]"',
+    "ale_py": "ale-py",
+    "gymnasium_robotics": "gymnasium-robotics",
+    "highway_env": "highway-env",
+    "Box2D": '"gymnasium[box2d]"',
+    "jax": '"gymnasium[jax]"',
+}
+# What Gymnasium's own environments need, by the start of where they are defined.
+_NEEDED_BY = {
+    "gymnasium.envs.mujoco": "mujoco",
+    "gymnasium.envs.box2d": "Box2D",
+    "gymnasium.envs.phys2d": "jax",
+    "gymnasium.envs.tabular": "jax",
+}
+# Action spaces of Gymnasium's own environments, by where they are defined.
+_ACTIONS = {
+    "gymnasium.envs.classic_control.cartpole": "Discrete",
+    "gymnasium.envs.classic_control.mountain_car": "Discrete",
+    "gymnasium.envs.classic_control.acrobot": "Discrete",
+    "gymnasium.envs.classic_control.continuous_mountain_car": "Box",
+    "gymnasium.envs.classic_control.pendulum": "Box",
+    "gymnasium.envs.toy_text": "Discrete",
+    "gymnasium.envs.box2d.bipedal_walker": "Box",
+    "gymnasium.envs.mujoco": "Box",
+}
+
+
+class NotUsable(Exception):  # noqa: N818  # a finding about the scenario, caught where it is placed
+    """A name leads to nothing that can be used; the text says why and what to write instead."""
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is of the form ``module:Name``."""
+    return ":" in name
+
+
+def own_class(target: str, folder: Path | None, noun: str) -> Signature:
+    """Return the signature of a user's own class.
+
+    Raises:
+        NotUsable: If the module or the class is not there, or may not be named by a scenario.
+    """
+    module, name = _split(target, noun)
+    if not name.isidentifier() or name.startswith("_"):
+        raise NotUsable(f"{target!r}: after the colon comes the name of one class")
+    try:
+        return signature(target, folder)
+    except ModuleNotFoundError as error:
+        raise NotUsable(_no_module(module, error, folder)) from error
+    except SyntaxError as error:
+        raise NotUsable(_not_python(module, error)) from error
+    except AttributeError as error:
+        raise NotUsable(_no_name(module, name, module_names(module, folder), noun)) from error
+
+
+def check_environment(env: str, folder: Path | None) -> None:
+    """Raise if no environment is called ``env``.
+
+    Raises:
+        NotUsable: With the nearest name, or what to install.
+    """
+    if is_own(env):
+        _check_own_environment(env, folder)
+        return
+    spec = _registry().get(env)
+    if spec is None:
+        raise NotUsable(_no_environment(env, folder))
+    if callable(spec.entry_point):  # what Gymnasium has given up is a function that raises
+        current = _newest(env)
+        hint = f"; write '{current}'" if current else ""
+        raise NotUsable(f"'{env}' is no longer part of Gymnasium{hint}")
+    for start, package in _NEEDED_BY.items():
+        if str(spec.entry_point).startswith(start) and not _installed(package):
+            raise NotUsable(f"'{env}' needs the package '{package}'; {_install(package)}")
+
+
+def action_space(env: str) -> str | None:
+    """Return ``Box`` or ``Discrete`` for an environment of Gymnasium's own, None for any other."""
+    return _by_definition(env, _ACTIONS)
+
+
+def is_mujoco(env: str) -> bool | None:
+    """Return whether an environment of Gymnasium's own is a MuJoCo one, None for any other."""
+    spec = None if is_own(env) else _registry().get(env)
+    if spec is None or not str(spec.entry_point).startswith("gymnasium.envs."):
+        return None
+    return str(spec.entry_point).startswith("gymnasium.envs.mujoco")
+
+
+def _by_definition(env: str, table: dict[str, str]) -> str | None:
+    spec = None if is_own(env) else _registry().get(env)
+    entry = str(spec.entry_point) if spec else ""
+    return next((value for start, value in table.items() if entry.startswith(start)), None)
+
+
+def _registry() -> dict[str, Any]:
+    import gymnasium  # here, because it takes a fifth of a second and only ids need it
+
+    return gymnasium.registry
+
+
+@cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _install(package: str) -> str:
+    if package in _INSTALL:
+        return f"install it with: pip install {_INSTALL[package]}"
+    return f"if it is a package, install it: pip install {package.replace('_', '-')}"
+
+
+def _split(target: str, noun: str) -> tuple[str, str]:
+    """Return module and name, refusing modules that no scenario has business with."""
+    module, _, name = target.partition(":")
+    if module.endswith(".py") or "/" in module or "\\" in module:
+        stem = re.split(r"[/\\]", module)[-1].removesuffix(".py")
+        advice = f"write the module, not its file: '{stem}:{name}'"
+        raise NotUsable(f"{target!r} is not module:Name; {advice}")
+    if not _NAMED.fullmatch(target):
+        raise NotUsable(f"{target!r} is not module:Name, such as my_robot:Reach")
+    root = module.partition(".")[0]
+    # All of Python's own modules, not a list of the dangerous ones: scenarios need none of them.
+    if root in sys.stdlib_module_names:
+        raise NotUsable(f"'{root}' is part of Python and holds no {noun}; it is not imported")
+    return module, name
+
+
+def _no_module(module: str, error: ModuleNotFoundError, folder: Path | None) -> str:
+    missing = error.name or module
+    if missing != module.partition(".")[0]:
+        return f"no module '{missing}' in the package '{module.partition('.')[0]}'"
+    near = closest(module, _modules_in(folder))
+    where = f"neither beside the scenario ({folder}) nor installed" if folder else "not installed"
+    hint = f"did you mean '{near}'?" if near else _install(missing)
+    return f"no module '{missing}', {where}; {hint}"
+
+
+def _modules_in(folder: Path | None) -> list[str]:
+    """Return the modules and packages beside the scenario, and the known environment packages."""
+    known = list(_INSTALL)
+    beside = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    own = [e.stem for e in beside if e.suffix == ".py" or (e / "__init__.py").is_file()]
+    return own + known
+
+
+def _not_python(module: str, error: SyntaxError) -> str:
+    place = f"{error.filename}, line {error.lineno}"
+    return f"module '{module}' is not valid Python: {error.msg} ({place})"
+
+
+def _no_name(module: str, name: str, names: Iterable[str], noun: str) -> str:
+    near = closest(name, names)
+    hint = f"; did you mean '{module}:{near}'?" if near else ""
+    return f"module '{module}' has no {noun} '{name}'{hint}"
+
+
+def _check_own_environment(env: str, folder: Path | None) -> None:
+    module, name = _split(env, "environment")
+    try:
+        source = find_source(module, folder)
+        names = module_names(module, folder)
+    except ModuleNotFoundError as error:
+        raise NotUsable(_no_module(module, error, folder)) from error
+    except SyntaxError as error:
+        raise NotUsable(_not_python(module, error)) from error
+    if name in names or "__getattr__" in names:
+        return
+    tree = ast.parse(source.read_bytes())
+    texts = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    ids = {text for text in texts if _ID.fullmatch(text)}
+    if name in texts:
+        return
+    if _ID.fullmatch(name):
+        # It may be registered by anything that the module imports: only a near miss is sure.
+        near = closest(name, ids)
+        if near:
+            message = f"module '{module}' registers no '{name}'; did you mean '{module}:{near}'?"
+            raise NotUsable(message)
+        return
+    raise NotUsable(_no_name(module, name, [*names, *ids], "environment"))
+
+
+def _no_environment(env: str, folder: Path | None) -> str:
+    newest = _newest(env)
+    if newest:
+        return f"no environment '{env}'; did you mean '{newest}'?"
+    for start, package in _REGISTERED_BY.items():
+        if env.startswith(start):
+            also = "" if _installed(package) else f"; {_install(package)}"
+            return f"'{env}' comes with the package '{package}': write '{package}:{env}'{also}"
+    usable = [name for name, spec in _registry().items() if not callable(spec.entry_point)]
+    near = closest(env, usable)
+    if near:
+        return f"no environment '{env}'; did you mean '{near}'?"
+    module, _, name = env.rpartition(".")
+    if module and name.isidentifier() and name != "py":
+        return f"no environment '{env}'; a class of your own is written '{module}:{name}'"
+    mine = next((known for known in _modules_in(folder) if known in env), None)
+    own = f"; one of your own is written '{mine or 'module'}:Class'"
+    return f"no environment '{env}'{own} (holdfast list envs shows the others)"
+
+
+def _newest(env: str) -> str | None:
+    """Return the newest version of an id whose version is missing, unknown or given up."""
+    base = re.sub(r"-v\d+$", "", env).casefold()
+    versions = [
+        name
+        for name, spec in _registry().items()
+        if not callable(spec.entry_point) and re.sub(r"-v\d+$", "", name).casefold() == base
+    ]
+    return max(versions, key=lambda name: int(name.rpartition("-v")[2] or 0), default=None)

@@ -1,0 +1,107 @@
+"""The shape of the project: folders, package map, symlinks, and imports that go leftwards only."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+FOLDERS = {
+    package: ROOT / folder
+    for package, folder in SETUPTOOLS["package-dir"].items()
+    if package != "holdfast"
+}
+
+# A file imports from columns to its left, or from its own package.
+LEFTMOST = ("errors", "registry", "seeding", "signature")
+COLUMNS = dict.fromkeys(LEFTMOST, 0) | {"scenarios": 1, "envs": 2, "agents": 2, "continual": 3}
+RIGHTMOST = 4  # the command line, and the package's own lazy names
+
+LIGHT = (
+    "holdfast",
+    "holdfast.scenarios.load",
+    "holdfast.scenarios.schema",
+    "holdfast.continual.metrics",
+    "holdfast.continual.prepare",
+    "holdfast.continual.record",
+    "holdfast.continual.report",
+    "holdfast.cli",
+)
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in (ROOT / "src" / "holdfast").glob("*.py"):
+        yield f"holdfast.{path.stem}", path
+    for package, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            inner = path.relative_to(folder).with_suffix("").parts
+            yield ".".join((package, *inner)), path
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of every import, those inside functions and TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            if node.module == "holdfast":
+                yield from ((node.lineno, f"holdfast.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, str(node.module)
+
+
+def part(module: str) -> str:
+    """Return the second word of ``holdfast.envs.make``."""
+    return (*module.split("."), "")[1]
+
+
+def test_package_map_links_and_folders_are_equal() -> None:
+    links = {
+        path.name: path.resolve()
+        for path in (ROOT / "src" / "holdfast").iterdir()
+        if path.is_symlink()
+    }
+    assert {f"holdfast.{name}": target for name, target in links.items()} == FOLDERS
+    assert set(FOLDERS) == {f"holdfast.{n}" for n in ("agents", "continual", "envs", "scenarios")}
+    assert all(folder == ROOT / folder.name and folder.is_dir() for folder in FOLDERS.values())
+
+
+def test_every_package_is_listed() -> None:
+    found = {
+        ".".join((package, *init.parent.relative_to(folder).parts))
+        for package, folder in FOLDERS.items()
+        for init in folder.rglob("__init__.py")
+    }
+    assert found | {"holdfast"} == set(SETUPTOOLS["packages"])
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*m, id=m[0]) for m in modules()])
+def test_a_file_imports_only_leftwards(module: str, path: Path) -> None:
+    own = part(module)
+    column = COLUMNS.get(own, RIGHTMOST)
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module} imports {name}"
+        for line, name in imported(path)
+        if name.split(".")[0] == "holdfast"
+        and part(name) != own
+        # The leftmost column and the command line import within themselves too.
+        and not (
+            COLUMNS.get(part(name), RIGHTMOST) < column
+            or COLUMNS.get(part(name), RIGHTMOST) == column in (0, RIGHTMOST)
+        )
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    heavy = ("torch", "avalanche", "stable_baselines3", "matplotlib", "tensorboard")
+    code = f"import sys, {module}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout.split(), done.returncode) == ("", [], 0)
