@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -119,8 +119,8 @@ class _Update:
             ]
             raise Diverged(
                 f"the gradient of {', '.join(bad[:3]) or 'the policy'} is not finite; the last "
-                "task boundary is kept. Lower agent.learning_rate or the method's strength, scale the "
-                "rewards (agent.normalize, changes.reward_scale), or look for the cause "
+                "task boundary is kept. Lower agent.learning_rate or the method's strength, scale "
+                "the rewards (agent.normalize, changes.reward_scale), or look for the cause "
                 "in the environment with: holdfast check-env"
             )
 
@@ -149,6 +149,14 @@ def optimizers_of(policy: Any) -> list[Optimizer]:
     return [optimizer for optimizer in found if isinstance(optimizer, Optimizer)]
 
 
+def is_actor_critic(policy: Any) -> bool:
+    """Return whether actor and critic share one policy, as in PPO and its kin.
+
+    MaskablePPO's policy is no subclass of ActorCriticPolicy, so its parts are asked instead.
+    """
+    return hasattr(policy, "mlp_extractor")
+
+
 def group_of(name: str, policy: BasePolicy) -> str | None:
     """Return ``actor``, ``critic`` or ``encoder`` for a parameter's name; None for target networks.
 
@@ -156,7 +164,7 @@ def group_of(name: str, policy: BasePolicy) -> str | None:
     """
     if "target" in name.split(".")[0]:
         return None
-    if isinstance(policy, ActorCriticPolicy):
+    if is_actor_critic(policy):
         if name.startswith(("features_extractor.", "pi_features_extractor.")):
             return "encoder"
         critic = ("mlp_extractor.value_net.", "value_net.", "vf_features_extractor.", "lstm_critic")

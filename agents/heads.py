@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium as gym
 import torch
 from stable_baselines3.common.distributions import DiagGaussianDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import Tensor, nn
 
@@ -90,9 +89,7 @@ def install_heads(policy: Any, tasks: int) -> None:
         UsageError: If the task id cannot be found among the features of a custom extractor.
     """
     start = _task_id_start(policy, tasks)
-    gaussian = isinstance(policy, ActorCriticPolicy) and isinstance(
-        policy.action_dist, DiagGaussianDistribution
-    )
+    gaussian = isinstance(getattr(policy, "action_dist", None), DiagGaussianDistribution)
 
     def to_heads(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
         layers = list(slot.trunk)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
+from holdfast.agents.gradients import is_actor_critic
 from holdfast.errors import UsageError
 
 
@@ -79,7 +79,7 @@ def slots(policy: Any) -> list[Slot]:
     Raises:
         UsageError: If the policy has networks of another shape.
     """
-    if isinstance(policy, ActorCriticPolicy):
+    if is_actor_critic(policy):
         return _actor_critic_slots(policy)
     if hasattr(policy, "q_net"):
         return [

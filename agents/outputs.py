@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
+from holdfast.agents.gradients import is_actor_critic
 from holdfast.errors import UsageError
 
 Output = dict[str, Tensor]
@@ -51,7 +52,7 @@ class PolicyOutput(nn.Module):
     def forward(self, observations: Any) -> Output:
         """Return the output for observations as the policy receives them, shape (batch, ...)."""
         policy: Any = self.policy
-        if isinstance(policy, ActorCriticPolicy):
+        if is_actor_critic(policy):
             features = BasePolicy.extract_features(
                 policy, observations, policy.pi_features_extractor
             )

@@ -103,16 +103,23 @@ MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
 
 
-def make_stream(scenario: Scenario, seed: int) -> CLScenario[Any]:
+def make_stream(
+    scenario: Scenario, seed: int, spaces: StreamSpaces | None = None
+) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
     The train stream has one experience per stage, the eval stream one per task. No environment
     stays open until it is used.
 
+    Args:
+        scenario: The scenario.
+        seed: The cell's seed.
+        spaces: What ``stream_spaces`` returned, where that is known already.
+
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.
     """
-    spaces, slot = stream_spaces(scenario), Slot()
+    spaces, slot = spaces or stream_spaces(scenario), Slot()
     train = [
         TaskExperience(scenario, seed, stage, spaces, slot)
         for stage in range(len(scenario.stream_tasks))

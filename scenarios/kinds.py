@@ -25,7 +25,7 @@ _SCHEDULES = {"Schedule", "Callable"}
 _NOISE = ("normal", "ornstein_uhlenbeck")
 
 
-class Mismatch(Exception):  # noqa: N818  # a finding about the scenario, caught where it is placed
+class Mismatch(Exception):  # a finding about the scenario, caught where it is placed
     """A value does not fit; the text says what was expected."""
 
 

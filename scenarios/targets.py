@@ -62,7 +62,7 @@ _ACTIONS = {
 }
 
 
-class NotUsable(Exception):  # noqa: N818  # a finding about the scenario, caught where it is placed
+class NotUsable(Exception):  # a finding about the scenario, caught where it is placed
     """A name leads to nothing that can be used; the text says why and what to write instead."""
 
 

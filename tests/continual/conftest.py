@@ -1,9 +1,14 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+from torch import Tensor
 
-from holdfast.continual.record import Episode
+from holdfast.continual.cell import run_cell
+from holdfast.continual.prepare import prepare
+from holdfast.continual.record import Episode, RunFolder
 from holdfast.scenarios.schema import Scenario
 
 
@@ -48,3 +53,60 @@ def make_scores() -> Callable[..., list[Episode]]:
         ]
 
     return make
+
+
+PPO = {"algorithm": "ppo", "n_steps": 32, "batch_size": 64}
+SAC = {"algorithm": "sac", "learning_starts": 32, "batch_size": 32, "buffer_size": 1000}
+DQN = {"algorithm": "dqn", "learning_starts": 32, "batch_size": 32, "buffer_size": 1000}
+WORLDS = {
+    "ppo": ("CartPole-v1", [{}, {"action_map": [1, 0]}], PPO),
+    "dqn": ("CartPole-v1", [{}, {"action_map": [1, 0]}], DQN | {"target_update_interval": 64}),
+    "sac": ("Pendulum-v1", [{"time_limit": 50}, {"action_gain": -1.0, "time_limit": 50}], SAC),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., RunFolder]:
+    """Run one small cell to its end and return its folder."""
+
+    def run_one(
+        algorithm: str = "ppo",
+        method: Any = "naive",
+        *,
+        tasks: int = 3,
+        steps: int = 256,
+        agent: dict[str, Any] | None = None,
+        runs: str = "runs",
+        tell: Any = None,
+        **keys: Any,
+    ) -> RunFolder:
+        env, changes, arguments = WORLDS[algorithm]
+        given: dict[str, Any] = {
+            "name": "small",
+            "tasks": [
+                {"name": f"t{i}", "env": env, "steps": steps, "changes": changes[i % 2]}
+                for i in range(tasks)
+            ],
+            "agent": arguments | (agent or {}),
+            "n_envs": 2,
+            "methods": [method],
+            "seeds": [0],
+            "evaluation": {"every": 64, "episodes": 2},
+        }
+        scenario = Scenario.model_validate(given | keys)
+        (folder,) = prepare(tmp_path / runs, scenario)
+        run_cell(folder, tell or (lambda progress: None))
+        return folder
+
+    return run_one
+
+
+@pytest.fixture
+def weights() -> Callable[..., dict[str, Tensor]]:
+    """Return the policy saved at the end of a task; of the last one by default."""
+
+    def load(folder: RunFolder, task: int | None = None) -> dict[str, Tensor]:
+        stage = len(folder.scenario.stream_tasks) - 1 if task is None else task
+        return load_file(folder.path / "checkpoints" / f"task-{stage}" / "policy.safetensors")
+
+    return load

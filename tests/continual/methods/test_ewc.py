@@ -116,7 +116,7 @@ def test_fisher_information_is_the_mean_of_squared_per_sample_gradients(name: st
 
 
 def test_uniform_logits_by_hand(make_cartpole_agent: Any) -> None:
-    """Both actions at 1/2: the squared gradient of a logit's bias is (1 - 1/2)^2 whatever is drawn."""
+    """Both actions at 1/2: a bias has the squared gradient (1 - 1/2)^2, whatever is drawn."""
     agent = make_cartpole_agent
     with torch.no_grad():
         agent.policy.action_net.weight.zero_()

@@ -1,0 +1,109 @@
+"""A trained agent that acts in one task, on the observations of that task's own environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.continual.restore import Restored
+from holdfast.envs.make import make_env
+from holdfast.envs.spaces import fit
+
+
+class TaskAgent:
+    """The agent in one task; it does not learn::
+
+        agent = holdfast.open_run("runs/quickstart/ewc/seed-0").agent("mirrored")
+        env = agent.make_env(render_mode="human")
+        observation, info = env.reset(seed=1)
+        action = agent.act(observation)
+
+    Observations are those of the task's environment; what the stream adds to them (padding, the task
+    id, normalisation) is added here.
+
+    Args:
+        restored: The agent and its scenario.
+        task_index: Which task.
+    """
+
+    def __init__(self, restored: Restored, task_index: int) -> None:
+        self._scenario, self._spaces, self._agent = restored
+        self._task_index = task_index
+        self.task = self._scenario.tasks[task_index]
+        self._shown, self.unseen = self._agent.shown_task(task_index)
+        env = self.make_env()
+        env.close()
+        self._fitted = _layers(fit(_Described(env), self._spaces, self._scenario, self._shown))
+        self.reset()
+
+    def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """Return the task's environment, newly made, with its changes and wrappers.
+
+        Args:
+            render_mode: For example ``human`` or ``rgb_array``; None renders nothing.
+        """
+        return make_env(
+            self.task,
+            folder=self._scenario.folder,
+            on_nan=self._scenario.on_nan,
+            render_mode=render_mode,
+        )
+
+    def reset(self) -> None:
+        """Forget the episode so far; needed between episodes of a recurrent policy only."""
+        self._state: Any = None
+        self._starts = np.ones(1, dtype=bool)
+
+    def act(
+        self,
+        observation: Any,
+        *,
+        deterministic: bool = True,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> Any:
+        """Return the action for one observation.
+
+        Args:
+            observation: As the task's environment gives it.
+            deterministic: The most likely action rather than a sample.
+            action_masks: Actions that are allowed, for ``maskable_ppo``.
+        """
+        for layer in self._fitted:
+            if isinstance(layer, gym.ObservationWrapper):
+                observation = layer.observation(observation)
+        batch: Any
+        if isinstance(observation, dict):
+            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
+        else:
+            batch = np.asarray(observation)[None]
+        masks = None if action_masks is None else np.asarray(action_masks)[None]
+        with self._agent.view(self._task_index) as policy:
+            actions, self._state = policy(
+                batch, self._state, self._starts, deterministic=deterministic, action_masks=masks
+            )
+        self._starts = np.zeros(1, dtype=bool)
+        action = actions[0]
+        for layer in reversed(self._fitted):
+            if isinstance(layer, gym.ActionWrapper):
+                action = layer.action(action)
+        return action
+
+
+class _Described(gym.Env[Any, Any]):
+    """The spaces of an environment that is closed."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.observation_space = env.observation_space
+        self.action_space = env.action_space
+
+
+def _layers(env: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
+    """Return the wrappers of an environment, the innermost first."""
+    layers = []
+    while isinstance(env, gym.Wrapper):
+        layers.append(env)
+        env = env.env
+    return layers[::-1]

@@ -1,0 +1,112 @@
+"""Build what the cells of a scenario will build, so that every refusal comes before anything runs."""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import Any, NoReturn
+
+from holdfast import seeding
+from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual.cell import initial_files, make_methods
+from holdfast.continual.method import Method
+from holdfast.continual.room import Buffer, check_room, replay_buffer
+from holdfast.continual.stream import TaskExperience, make_stream
+from holdfast.envs.spaces import check_actions, stream_spaces
+from holdfast.errors import Problem, ScenarioError
+from holdfast.registry import algorithm
+from holdfast.scenarios.schema import Scenario
+
+_REFUSALS = (ValueError, TypeError, AssertionError)
+
+
+def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
+    """Build every environment, and the agent under every method; return the replay buffer's size.
+
+    Everything is closed again and nothing is stepped or written. Random state stays as it was.
+
+    Args:
+        scenario: The scenario.
+        jobs: Cells that will run side by side; their replay buffers must fit into the memory.
+
+    Raises:
+        UsageError: What does not fit together, such as an algorithm that cannot take the actions, an
+            argument that Stable-Baselines3 refuses, or networks that a method cannot extend.
+        EnvironmentFailed: The constructor of an environment raised.
+    """
+    seed = scenario.seeds[0]
+    with seeding.isolated(seed):
+        spaces = stream_spaces(scenario)
+        check_actions(scenario, spaces)
+        experience: TaskExperience = make_stream(scenario, seed, spaces).train_stream[0]
+        buffer = _replay_buffer(scenario, experience)
+        check_room(scenario, buffer, jobs)
+        for index, cell in enumerate(scenario.cells()[:: len(scenario.seeds)]):
+            _build_agent(scenario.only(cell), experience, f"methods[{index}]")
+    return buffer
+
+
+def _replay_buffer(scenario: Scenario, experience: TaskExperience) -> Buffer | None:
+    if algorithm(scenario.agent.algorithm).on_policy:
+        return None
+    envs = experience.make_env()
+    try:
+        return replay_buffer(scenario, envs.observation_space, envs.action_space)
+    finally:
+        envs.close()
+
+
+def _build_agent(scenario: Scenario, experience: TaskExperience, path: str) -> None:
+    """Build the agent of the first task as a cell of this method does, then drop it."""
+    agent = StableBaselinesAgent(scenario)
+    methods = _make_methods(scenario, path)
+    try:
+        if scenario.agent.init is not None:
+            agent.load_files(initial_files(scenario))
+        for method in methods:
+            method.pre_adapt(agent, experience.train())
+        agent.start(experience)
+        if any("output" in method.doors for method in methods):
+            agent.output()
+    except _REFUSALS as error:
+        _refuse(error, scenario, _argument_named_in(str(error), scenario))
+    finally:
+        agent.close()
+
+
+def _make_methods(scenario: Scenario, path: str) -> list[Method]:
+    try:
+        return make_methods(scenario)
+    except _REFUSALS as error:
+        _refuse(error, scenario, path)
+
+
+def _refuse(error: Exception, scenario: Scenario, path: str) -> NoReturn:
+    """Raise the refusal of a package as ours; an exception of our own code stays what it is."""
+    module, line = _origin(error.__traceback__)
+    if module.startswith("holdfast.") and "__init__()" not in str(error):
+        raise error
+    text = f"{error or type(error).__name__} (refused by {module}, line {line})"
+    file = str(scenario.source) if scenario.source else ""
+    raise ScenarioError([Problem(text, path=path, file=file)]) from error
+
+
+def _origin(trace: TracebackType | None) -> tuple[str, int]:
+    """Return the module and line that raised."""
+    module, line = "", 0
+    while trace is not None:
+        module, line = str(trace.tb_frame.f_globals.get("__name__")), trace.tb_lineno
+        trace = trace.tb_next
+    return module, line
+
+
+def _argument_named_in(text: str, scenario: Scenario) -> str:
+    """Return the key of the argument that a message names, else that of the whole section."""
+    arguments: dict[str, Any] = scenario.agent.arguments
+    inner = arguments.get("policy_kwargs") or {}
+    named = {f"agent.policy_kwargs.{name}": name for name in inner}
+    named |= {f"agent.{name}": name for name in arguments} | {"agent.policy": "policy"}
+    for key, name in named.items():
+        if re.search(rf"\b{re.escape(name)}\b", text):
+            return key
+    return "agent"

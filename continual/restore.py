@@ -1,0 +1,66 @@
+"""A trained agent from the checkpoints of a run, with the views that its methods keep."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from holdfast import seeding
+from holdfast.agents.carrying import load_policy
+from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual import checkpoint
+from holdfast.continual.cell import make_methods
+from holdfast.continual.record import RunFolder
+from holdfast.continual.stream import make_stream
+from holdfast.envs.spaces import StreamSpaces, stream_spaces
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema import Scenario
+
+
+class Restored(NamedTuple):
+    """An agent that was trained.
+
+    Attributes:
+        scenario: What it was trained on.
+        spaces: The spaces of the stream.
+        agent: The agent; its training environments are closed.
+    """
+
+    scenario: Scenario
+    spaces: StreamSpaces
+    agent: StableBaselinesAgent
+
+
+def restore(folder: RunFolder) -> Restored:
+    """Return the agent of a run as it was at its last task boundary.
+
+    The model is built as at the start of that task, by methods that know the tasks before it, so that
+    its networks have their shape of then; the weights of the task's end go into it.
+
+    Raises:
+        UsageError: If the run has no checkpoint yet.
+        CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
+    """
+    scenario = folder.scenario
+    place = folder.path / "checkpoints"
+    saved, _ = checkpoint.latest(place)
+    if saved is None:
+        raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
+    stage = int(saved.state["stage"])
+    spaces = stream_spaces(scenario)
+    experience = make_stream(scenario, folder.seed, spaces).train_stream[stage]
+    agent, methods = StableBaselinesAgent(scenario), make_methods(scenario)
+    with seeding.isolated(folder.seed):
+        if stage:
+            before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
+            for index, method in enumerate(methods):
+                method.load_state(agent, before.files.get(f"method-{index}", {}))
+        for method in methods:
+            method.pre_adapt(agent, experience.train())
+        agent.start(experience)
+    agent.close()
+    load_policy(agent.model, saved.files["policy"], is_fresh=lambda _: False)
+    if agent.normalizer is not None:
+        agent.normalizer.load_tensors(saved.files.get("normalization", {}))
+    for index, method in enumerate(methods):
+        method.load_state(agent, saved.files.get(f"method-{index}", {}))
+    return Restored(scenario, spaces, agent)

@@ -1,0 +1,223 @@
+"""Run the cells of a scenario: those unfinished, one after another or in workers side by side."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from holdfast import errors
+from holdfast.continual.opened import OpenedRun
+from holdfast.continual.prepare import prepare
+from holdfast.continual.record import RunFolder
+from holdfast.errors import HoldfastError
+from holdfast.scenarios.schema import Scenario
+
+if TYPE_CHECKING:
+    from holdfast.continual.cell import Progress, Tell
+
+
+class Failure(NamedTuple):
+    """Why a cell failed, as text: it must travel between processes.
+
+    Attributes:
+        text: What to tell the user; our errors say what, where and what to do.
+        exit_code: Of the command line.
+        traceback: Of an exception that is not one of ours; else empty.
+    """
+
+    text: str
+    exit_code: int
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Return the failure that an exception means."""
+        if isinstance(error, HoldfastError):
+            return cls(str(error), error.exit_code)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return cls(f"{error}; free some space and run the same again to continue", 1)
+        text = "".join(traceback.format_exception_only(error)).strip()
+        return cls(text, 1, "".join(traceback.format_exception(error)))
+
+    def as_error(self) -> HoldfastError:
+        """Return an exception with this text, of the class with this exit code."""
+        kinds = (
+            errors.UsageError,
+            errors.EnvironmentFailed,
+            errors.Diverged,
+            errors.CheckpointUnusable,
+            errors.Stopped,
+        )
+        kind = {kind.exit_code: kind for kind in kinds}.get(self.exit_code, HoldfastError)
+        return kind(self.traceback or self.text)
+
+
+class Outcome(NamedTuple):
+    """How a cell ended.
+
+    Attributes:
+        cell: ``<method label>/seed-<k>``.
+        status: ``skipped`` where it was finished before.
+        wall_s: Seconds in this session.
+        failure: Where it failed, why.
+    """
+
+    cell: str
+    status: Literal["finished", "skipped", "failed"]
+    wall_s: float = 0.0
+    failure: Failure | None = None
+
+
+class Watcher(Protocol):
+    """Is told what happens while cells run."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take where a cell is; a cell's first one says where it starts."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take how a cell ended."""
+
+
+class Unwatched:
+    """A watcher that says nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """Do nothing."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Do nothing."""
+
+
+def run(
+    scenario: Scenario, *, runs: str | Path = "runs", jobs: int = 1, overwrite: bool = False
+) -> list[OpenedRun]:
+    """Run every cell of a scenario and return them opened, in the order of ``scenario.cells()``.
+
+    Finished cells are skipped and interrupted ones continue. With ``jobs`` above 1, call it below
+    ``if __name__ == "__main__":`` in a script, as for all of Python's multiprocessing.
+
+    Args:
+        scenario: What ``holdfast.load`` returned.
+        runs: The folder of all results.
+        jobs: Cells run side by side, each in a process of its own; results are the same.
+        overwrite: Delete results of this scenario that are there, and start anew.
+
+    Raises:
+        UsageError: The scenario cannot be built, or other results are in its place. Nothing was
+            written then.
+        HoldfastError: The first failure of a cell, after all others have run.
+    """
+    from holdfast.continual.build import build  # here: it imports torch and avalanche
+
+    build(scenario, jobs=jobs)
+    folders = prepare(Path(runs), scenario, overwrite=overwrite)
+    for outcome in run_cells(folders, jobs=jobs):
+        if outcome.failure is not None:
+            raise outcome.failure.as_error()
+    return [OpenedRun(folder) for folder in folders]
+
+
+def run_cells(
+    folders: Sequence[RunFolder], *, jobs: int = 1, watcher: Watcher | None = None
+) -> list[Outcome]:
+    """Run what is unfinished of these cells and return how each ended, in their order.
+
+    A cell that fails does not stop the others. KeyboardInterrupt stops all at once; the cells that
+    were running are marked ``stopped``.
+
+    Args:
+        folders: As ``prepare`` returns them.
+        jobs: Above 1: spawned processes that take one cell after another.
+        watcher: Is told what happens.
+    """
+    watcher = watcher or Unwatched()
+    # Absolute, because an environment may change the working directory.
+    folders = [RunFolder(folder.path.absolute()) for folder in folders]
+    outcomes: dict[str, Outcome] = {}
+    for folder in folders:
+        if folder.info().get("status") == "finished":
+            outcomes[cell_name(folder)] = Outcome(cell_name(folder), "skipped")
+            watcher.ended(outcomes[cell_name(folder)])
+    left = [folder for folder in folders if cell_name(folder) not in outcomes]
+    if min(jobs, len(left)) > 1:
+        from holdfast.continual.workers import run_in_workers  # here: it is built on this module
+
+        found = run_in_workers(left, jobs, watcher)
+    else:
+        found = [_run_here(folder, watcher) for folder in left]
+    outcomes |= {outcome.cell: outcome for outcome in found}
+    return [outcomes[cell_name(folder)] for folder in folders]
+
+
+def cell_name(folder: RunFolder) -> str:
+    """Return ``<method label>/seed-<k>``."""
+    return f"{folder.label}/{folder.path.name}"
+
+
+def _run_here(folder: RunFolder, watcher: Watcher) -> Outcome:
+    began = time.monotonic()
+    failure = attempt(folder, watcher.progress)
+    wall_s = time.monotonic() - began
+    status: Literal["failed", "finished"] = "failed" if failure else "finished"
+    outcome = Outcome(cell_name(folder), status, wall_s, failure)
+    watcher.ended(outcome)
+    return outcome
+
+
+def attempt(folder: RunFolder, tell: Tell) -> Failure | None:
+    """Run a cell; return why it failed, or None. KeyboardInterrupt and SIGTERM pass through."""
+    from holdfast.continual.cell import run_cell  # here: it imports torch and avalanche
+
+    try:
+        with stoppable() as check:
+
+            def tell_and_check(progress: Progress) -> None:
+                check()
+                tell(progress)
+
+            run_cell(folder, tell_and_check)
+    except (Exception, SystemExit) as error:
+        return Failure.of(error)
+    return None
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt inside the block, in the main thread.
+
+    Yields:
+        A function that raises it again: a bare ``except`` in an environment may have swallowed it.
+    """
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the handler's signature
+        nonlocal stopping
+        stopping = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if stopping:
+            raise KeyboardInterrupt
+
+    try:
+        # A signal that is ignored stays ignored: a background job's Ctrl-C, a worker's.
+        numbers = [
+            number
+            for number in (signal.SIGTERM, signal.SIGINT)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, stop) for number in numbers}
+    except ValueError:  # not the main thread, which alone handles signals
+        before = {}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

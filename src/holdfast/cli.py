@@ -1,0 +1,343 @@
+"""The command line: ``holdfast run``, ``validate``, ``schema``, ``list``, ``check-env``, ``report``.
+
+Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick. Exit
+codes are those of :mod:`holdfast.errors`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.errors import HoldfastError, ScenarioError, Stopped
+
+if TYPE_CHECKING:
+    from holdfast.continual.run import Outcome
+    from holdfast.scenarios.schema import Scenario
+
+app = typer.Typer(
+    name="holdfast",
+    help="Train agents on a stream of tasks, and measure what they forget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 usage or configuration, 3 environment failed, 4 training diverged, "
+    "5 checkpoint unusable, 75 stopped and resumable.",
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values that replace the file's: agent.learning_rate=1e-4 'seeds=[0, 1]'.",
+        show_default=False,
+    ),
+]
+
+
+class What(StrEnum):
+    """What ``holdfast list`` lists."""
+
+    envs = "envs"
+    agents = "agents"
+    methods = "methods"
+    scenarios = "scenarios"
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale without some letter or sign must not end a run: print '?' instead.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    app()
+
+
+@app.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(help="A scenario file.", show_default=False)],
+    overrides: Overrides = None,
+    runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells to run side by side.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete results that are there; start anew.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would take; run nothing.")
+    ] = False,
+) -> None:
+    """Run every cell of a scenario: each method with each seed.
+
+    Running the same command again continues what was interrupted and skips what is finished.
+    """
+    with _errors_told():
+        from holdfast.scenarios.load import load
+
+        loaded = load(scenario, overrides or ())
+        # Said before the imports below, which take seconds.
+        print(f"{loaded.name}: {_counts(loaded)}", flush=True)
+        if dry_run:
+            from holdfast.dry_run import dry_run as measured
+
+            print(measured(loaded, runs=runs, jobs=jobs))
+            return
+        with _stop_told():
+            outcomes = _run(loaded, runs, jobs, overwrite=overwrite)
+        _tell_results(loaded, runs, outcomes)
+        failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+        if failures:
+            raise typer.Exit(failures[0].exit_code)
+
+
+@app.command()
+def validate(
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE|KEY=VALUE", help="Scenario files, and values that replace theirs."
+        ),
+    ],
+    build: Annotated[
+        bool, typer.Option("--build", help="Also build the environments and the agents.")
+    ] = False,
+) -> None:
+    """Check scenario files and report every mistake at once, with its place."""
+    overrides = [text for text in scenarios if _is_override(text)]
+    failed: list[HoldfastError] = []
+    for path in [text for text in scenarios if not _is_override(text)]:
+        try:
+            _validate(path, overrides, build=build)
+        except HoldfastError as error:
+            _tell(error)
+            failed.append(error)
+    if failed:
+        raise typer.Exit(failed[0].exit_code)
+
+
+@app.command()
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it to this file instead.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of scenario files, for completion in editors."""
+    import json
+
+    from holdfast.scenarios.schema import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if output is None:
+        print(text, end="")
+    else:
+        with _errors_told():
+            _write(output, text)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.", show_default=False)],
+) -> None:
+    """List environments, agents (algorithms), methods or shipped scenarios."""
+    from holdfast import listing
+
+    with _errors_told():
+        print(getattr(listing, what.value)())
+
+
+@app.command("check-env")
+def check_env(
+    target: Annotated[
+        str,
+        typer.Argument(help="Id-v0, module:Id-v0, or module:Class here.", show_default=False),
+    ],
+    kwargs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Arguments of its constructor."),
+    ] = None,
+) -> None:
+    """Say whether an environment will work here, before an hour is spent. Exit code 3 if not."""
+    with _errors_told():
+        from holdfast.envs.check import check_env as check
+
+        result = check(target, _values(kwargs or ()), folder=Path.cwd())
+        console = _console()
+        styles = {"ok": "green", "advice": "yellow", "error": "bold red"}
+        for finding in result.findings:
+            _print_labelled(console, f"{finding.level:<7}", styles[finding.level], finding.text)
+        if not result.ok:
+            raise typer.Exit(3)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="runs/<scenario>, or a folder in it.")],
+) -> None:
+    """Print the comparison of finished cells, and write report.md and report.png."""
+    with _errors_told():
+        from holdfast.continual.report import report as make_report
+
+        made = make_report(path)
+        _print_markdown(made.markdown)
+        print(f"\nWritten: {made.folder / 'report.md'}")
+
+
+# -- run -------------------------------------------------------------------------------------------
+
+
+def _run(scenario: Scenario, runs: Path, jobs: int, *, overwrite: bool) -> list[Outcome]:
+    """Build everything once, then run the cells under a display."""
+    from holdfast.continual.build import build
+    from holdfast.continual.prepare import prepare
+    from holdfast.continual.run import run_cells
+    from holdfast.progress import display
+
+    build(scenario, jobs=jobs)
+    folders = prepare(runs, scenario, overwrite=overwrite)
+    with display(_console(), len(folders), scenario.total_steps) as shown:
+        return run_cells(folders, jobs=jobs, watcher=shown)
+
+
+def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -> None:
+    """Print the comparison, where to find more, and every failure once."""
+    from holdfast.continual.report import report as make_report
+
+    folder = runs / scenario.name
+    if any(outcome.failure is None for outcome in outcomes):
+        made = make_report(folder)
+        print()
+        _print_markdown(_comparison(made.markdown))
+        print(f"\nReport:      {folder / 'report.md'} (with report.png)")
+        print(f"TensorBoard: tensorboard --logdir {runs}")
+    told = set()
+    for outcome in outcomes:
+        failure = outcome.failure
+        if failure is None or failure in told:
+            continue
+        told.add(failure)
+        same = [other.cell for other in outcomes if other.failure == failure]
+        _tell(failure.traceback or failure.text, label=f"failed: {', '.join(same)}:")
+
+
+def _comparison(markdown: str) -> str:
+    """Return the sections of a report up to the details of each task."""
+    start = markdown.find("## Results")
+    end = markdown.find("## Scores of each task")
+    return markdown[start : end if end >= 0 else None].strip()
+
+
+@contextmanager
+def _stop_told() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the block, with one line and exit code 75."""
+    from holdfast.continual.run import stoppable
+
+    try:
+        with stoppable():
+            yield
+    except KeyboardInterrupt:
+        raise Stopped(
+            "stopped; the same command continues every cell from its last task boundary"
+        ) from None
+
+
+# -- validate, check-env ---------------------------------------------------------------------------
+
+
+def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
+    from holdfast.scenarios.load import load
+
+    scenario = load(path, overrides)
+    if build:
+        from holdfast.continual.build import build as build_all
+
+        build_all(scenario)
+    print(f"{path}: {'good, and builds' if build else 'good'}; {_counts(scenario)}", flush=True)
+
+
+def _counts(scenario: Scenario) -> str:
+    from holdfast.continual.markdown import plural
+
+    return (
+        f"{plural(len(scenario.tasks), 'task')}, {plural(len(scenario.cells()), 'cell')} "
+        f"({plural(len(scenario.methods), 'method')} x {plural(len(scenario.seeds), 'seed')}) of "
+        f"{scenario.total_steps:,} steps"
+    )
+
+
+def _is_override(text: str) -> bool:
+    """Return whether an argument is key=value rather than a file."""
+    return re.match(r"[A-Za-z_][\w.\[\]-]*=", text) is not None and not Path(text).exists()
+
+
+def _values(texts: Sequence[str]) -> dict[str, Any]:
+    """Return key=value arguments as a mapping, each value read as YAML."""
+    from holdfast.scenarios.source import override, read
+
+    source = read(b"{}", "")
+    for text in texts:
+        override(source, text)
+    if source.problems:
+        raise ScenarioError(source.problems)
+    values: dict[str, Any] = source.data
+    return values
+
+
+# -- printing --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Print our errors as text, without a traceback, and exit with their code."""
+    try:
+        yield
+    except HoldfastError as error:
+        _tell(error)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _tell(error: object, label: str = "error:") -> None:
+    """Print an error to stderr; red on a terminal only."""
+    style = "yellow" if isinstance(error, Stopped) else "bold red"
+    if isinstance(error, Stopped):
+        label = ""
+    _print_labelled(_console(stderr=True), label, style, str(error))
+
+
+def _print_labelled(console: Any, label: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    several = "\n" in text and label.startswith(("error", "failed"))
+    line = Text.assemble((label, style), "\n" if several else " " if label else "", text)
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def _print_markdown(text: str) -> None:
+    """Print markdown: drawn on a terminal, as it is elsewhere."""
+    console = _console()
+    if not console.is_terminal:
+        print(text)
+        return
+    from rich.markdown import Markdown
+
+    console.print(Markdown(text))
+
+
+def _console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _write(path: Path, text: str) -> None:
+    from holdfast.errors import UsageError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,98 @@
+"""What `holdfast run --dry-run` prints: cells, steps, and measured time, memory and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.continual.build import build
+from holdfast.continual.estimate import Cost, estimate
+from holdfast.continual.markdown import NA, duration, plural, size
+from holdfast.continual.record import RunFolder
+from holdfast.continual.room import memory_bytes
+from holdfast.errors import CheckpointUnusable
+
+if TYPE_CHECKING:
+    from holdfast.scenarios.schema import Scenario
+
+
+def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
+    """Return what running the scenario would take; nothing is written.
+
+    Raises:
+        UsageError: What ``run`` would refuse when it builds the scenario.
+    """
+    buffer = build(scenario, jobs=jobs)
+    cells = scenario.cells()
+    finished = {cell.label: 0 for cell in cells}
+    for cell in cells:
+        finished[cell.label] += _is_finished(runs / scenario.name / cell.label / f"seed-{cell.seed}")
+    lines = [f"{len(cells) * scenario.total_steps:,} steps in all"]
+    if any(finished.values()):
+        lines.append(f"{sum(finished.values())} of them are finished in {runs} and will be skipped")
+    robots = [task.name for task in scenario.tasks if task.exclusive]
+    if robots:
+        listed = ", ".join(robots)
+        return "\n".join([*lines, f"Times are not measured: {listed} is exclusive and must not move."])
+    costs = estimate(scenario, buffer)
+    head = ("method", "cells left", "steps/s", "time per cell", "memory", "disk per cell")
+    left = {label: len(scenario.seeds) - count for label, count in finished.items()}
+    rows = [_row(label, left[label], cost) for label, cost in costs.items()]
+    return "\n".join([*lines, "", *_aligned([head, *rows]), "", *_sums(costs, left, jobs)])
+
+
+def _row(label: str, left: int, cost: Cost) -> tuple[str, ...]:
+    return (
+        label,
+        str(left),
+        f"{cost.steps_per_s:,.0f}",
+        _span(cost.least_s, cost.most_s),
+        size(cost.memory_bytes),
+        size(cost.disk_bytes),
+    )
+
+
+def _sums(costs: dict[str, Cost], left: dict[str, int], jobs: int) -> list[str]:
+    """Return the lines about all cells together."""
+    count = sum(left.values())
+    beside = max(1, min(jobs, count))
+    least = sum(cost.least_s * left[label] for label, cost in costs.items()) / beside
+    most = sum(cost.most_s * left[label] for label, cost in costs.items()) / beside
+    memory = max(cost.memory_bytes for cost in costs.values()) * beside
+    disk = sum(cost.disk_bytes * left[label] for label, cost in costs.items())
+    lines = [
+        f"In all, {plural(beside, 'cell')} at a time: {_span(least, most) if count else NA}, "
+        f"{size(memory)} of {size(memory_bytes())} memory, {size(disk)} on disk.",
+        "Measured just now on a short stretch of each method; the second time is for episodes that "
+        "last until their time limit.",
+    ]
+    if memory > memory_bytes():
+        lines.append("That is more memory than there is: use fewer --jobs.")
+    if any(cost.is_open for cost in costs.values()):
+        lines.append("No time limit of the first task is known: evaluation may take longer.")
+    return lines
+
+
+def _span(least: float, most: float) -> str:
+    low, high = duration(least), duration(most)
+    return low if low == high else f"{low} to {high}"
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        return RunFolder(path).info().get("status") == "finished"
+    except CheckpointUnusable:
+        return False
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines of columns, the first one aligned left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            text.rjust(width) if column else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

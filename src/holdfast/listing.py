@@ -1,0 +1,124 @@
+"""What `holdfast list` prints: environments, algorithms, methods, shipped scenarios."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.registry import Argument
+
+# Families of environments that come with Gymnasium and the package that each of them needs.
+_NEEDS = {"box2d": "Box2D", "mujoco": "mujoco", "toy_text": "pygame", "classic_control": "pygame"}
+_INSTALL = {"mujoco": 'pip install "holdfast[mujoco]"', "box2d": 'pip install "gymnasium[box2d]"'}
+# Functional environments: JAX, and no id that gymnasium.make takes as it is.
+_LEFT_OUT = ("phys2d", "tabular")
+
+
+def envs() -> str:
+    """Return the environments that are registered with Gymnasium, newest versions, by family."""
+    import gymnasium as gym
+
+    newest: dict[tuple[Any, str], Any] = {}
+    for spec in gym.registry.values():
+        if spec.namespace in _LEFT_OUT or not isinstance(spec.entry_point, str):
+            continue
+        key = (spec.namespace, spec.name)
+        if key not in newest or (spec.version or 0) > (newest[key].version or 0):
+            newest[key] = spec
+    families: dict[str, list[str]] = {}
+    for spec in newest.values():
+        families.setdefault(_family(spec), []).append(spec.id)
+    blocks = []
+    for family, ids in families.items():
+        missing = _NEEDS.get(family) and find_spec(_NEEDS[family]) is None
+        note = f"  (not installed: {_INSTALL.get(family, _NEEDS[family])})" if missing else ""
+        blocks.append(f"{family}{note}\n{_wrapped('  ' + '  '.join(sorted(ids)), 2)}")
+    blocks.append(
+        "Your own: module:Class or module:Id-v0, the module beside the scenario or installed.\n"
+        "Will one work? holdfast check-env CartPole-v1"
+    )
+    return "\n\n".join(blocks)
+
+
+def agents() -> str:
+    """Return the algorithms, with what they can do and which arguments scenarios may give."""
+    from holdfast.scenarios.describe import describe_algorithms
+
+    blocks = []
+    for row in describe_algorithms():
+        policy = "on-policy" if row.on_policy else "off-policy"
+        blocks.append(
+            _block(
+                row.name,
+                row.summary,
+                f"{policy}; actions: {', '.join(row.actions)}; doors: {', '.join(row.doors)}",
+                _arguments(row.arguments),
+            )
+        )
+    return "\n\n".join(blocks)
+
+
+def methods() -> str:
+    """Return the methods, what they need, and the algorithms that they work with."""
+    from holdfast.scenarios.describe import describe_methods
+
+    blocks = []
+    for row in describe_methods():
+        needs = f"needs: {', '.join(row.needs)}; " if row.needs else ""
+        agents_text = f"{needs}with: {', '.join(row.algorithms)}"
+        blocks.append(_block(row.name, row.summary, agents_text, _arguments(row.arguments)))
+    blocks.append("Your own: module:Class, the module beside the scenario or installed.")
+    return "\n\n".join(blocks)
+
+
+def scenarios() -> str:
+    """Return the scenarios that come with Holdfast, with their paths."""
+    import holdfast.scenarios
+    from holdfast.scenarios.load import load
+
+    folder = Path(holdfast.scenarios.__file__).resolve().parent
+    blocks = []
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        try:
+            scenario = load(path)
+        except HoldfastError as error:  # most often an extra that is not installed
+            blocks.append(_block(str(shown), f"cannot run here: {str(error).splitlines()[0]}"))
+            continue
+        labels = ", ".join(method.label for method in scenario.methods)
+        counts = (
+            f"{len(scenario.tasks)} tasks, {scenario.total_steps:,} steps; "
+            f"{scenario.agent.algorithm}; methods: {labels}"
+        )
+        blocks.append(_block(str(shown), " ".join(scenario.description.split()), counts))
+    return "\n\n".join(blocks)
+
+
+def _family(spec: Any) -> str:
+    parts = str(spec.entry_point).partition(":")[0].split(".")
+    return parts[2] if parts[:2] == ["gymnasium", "envs"] else parts[0]
+
+
+def _arguments(arguments: Iterable[Argument]) -> str:
+    shown = [a.name if a.required else f"{a.name}={a.default_text}" for a in arguments]
+    return f"arguments: {', '.join(shown)}" if shown else ""
+
+
+def _block(head: str, *lines: str) -> str:
+    return "\n".join([head, *(_wrapped(f"    {line}", 4) for line in lines if line)])
+
+
+def _wrapped(text: str, indent: int) -> str:
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    return textwrap.fill(
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

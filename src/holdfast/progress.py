@@ -1,0 +1,250 @@
+"""What `holdfast run` shows while cells run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from holdfast.continual.markdown import NA, duration, number, plural
+
+if TYPE_CHECKING:
+    from holdfast.continual.cell import Progress
+    from holdfast.continual.run import Outcome
+
+LINE_S = 10.0
+"""Seconds between two plain lines of one cell, unless its task changes."""
+_REFRESH_S = 0.4
+_BAR = 16
+
+
+class Display(AbstractContextManager["Display"], Protocol):
+    """Shows what a run tells it; a context manager that leaves the terminal as it was."""
+
+    def progress(self, progress: Progress) -> None:
+        """Show where a cell is."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Show how a cell ended."""
+
+
+def display(console: Console, cells: int, steps: int) -> Display:
+    """Return the display that fits the console.
+
+    Args:
+        console: Of the standard output.
+        cells: How many there are, finished ones included.
+        steps: Environment steps of one cell.
+    """
+    ledger = Ledger(cells, steps)
+    return LiveTable(console, ledger) if console.is_terminal else Lines(console, ledger)
+
+
+class Ledger:
+    """Who is where, and how long it will take.
+
+    Args:
+        cells: How many there are, finished ones included.
+        steps: Environment steps of one cell.
+
+    Attributes:
+        running: The latest progress of every running cell, by name.
+        ended: How many cells have ended or were skipped.
+    """
+
+    def __init__(self, cells: int, steps: int) -> None:
+        self.cells, self.steps = cells, steps
+        self.running: dict[str, Progress] = {}
+        self.ended = 0
+        self._starts: dict[str, tuple[float, int]] = {}
+        self._began: float | None = None
+        self._done_here = 0
+
+    def progress(self, progress: Progress) -> bool:
+        """Take where a cell is; return whether it is the cell's first word."""
+        is_first = progress.cell not in self.running
+        if is_first:
+            self._began = self._began or time.monotonic()
+            self._starts[progress.cell] = (time.monotonic(), progress.step)
+        self.running[progress.cell] = progress
+        return is_first
+
+    def end(self, outcome: Outcome) -> Progress | None:
+        """Take how a cell ended; return its last progress, if it had any."""
+        self.ended += 1
+        last = self.running.pop(outcome.cell, None)
+        if last is not None:
+            self._done_here += last.step - self._starts[outcome.cell][1]
+        return last
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first cell started to learn."""
+        return time.monotonic() - self._began if self._began is not None else 0.0
+
+    def left_s(self, cell: str) -> float:
+        """Return the seconds that a running cell will still take at its pace; NaN at its start."""
+        began, first = self._starts[cell]
+        now = self.running[cell]
+        taken = now.step - first
+        return (time.monotonic() - began) / taken * (now.total - now.step) if taken else float("nan")
+
+    def all_left_s(self) -> float:
+        """Return the seconds that all cells will still take at the pace so far; NaN at the start."""
+        here = [(p.step - self._starts[cell][1], p.step) for cell, p in self.running.items()]
+        done = self._done_here + sum(taken for taken, _ in here)
+        waiting = self.cells - self.ended - len(here)
+        left = waiting * self.steps + sum(self.steps - step for _, step in here)
+        return self.elapsed_s / done * left if done else float("nan")
+
+
+class Lines:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, console: Console, ledger: Ledger) -> None:
+        self._console, self._ledger = console, ledger
+        self._last: dict[str, tuple[float, str]] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+    def progress(self, progress: Progress) -> None:
+        """Print a line where a task begins, and every ten seconds."""
+        for line in _opening(progress, is_first=self._ledger.progress(progress)):
+            self._print(line)
+        when, task = self._last.get(progress.cell, (0.0, ""))
+        if progress.task == task and time.monotonic() - when < LINE_S:
+            return
+        self._last[progress.cell] = (time.monotonic(), progress.task)
+        left_s = self._ledger.left_s(progress.cell)
+        line = f"{progress.cell}: {progress.task}, {_steps(progress)} steps"
+        if left_s == left_s:  # not at the start of a cell, where it is NaN
+            line += f", {_speed(progress)} steps/s, {_time(left_s)} left"
+        if any(value == value for value in progress.scores.values()):
+            line += f"; {scores_text(progress.scores)}"
+        self._print(line)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print how a cell ended."""
+        self._print(_ending(outcome, self._ledger.end(outcome)))
+
+    def _print(self, line: str) -> None:
+        # As it is: no wrapping, no colours, and brackets are no markup.
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+class LiveTable:
+    """A table of the running cells that is drawn again and again, below a line per ended cell."""
+
+    def __init__(self, console: Console, ledger: Ledger) -> None:
+        self._console, self._ledger = console, ledger
+        # Drawn here, about twice a second: a thread of its own would slow down the training.
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
+
+    def __enter__(self) -> LiveTable:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def progress(self, progress: Progress) -> None:
+        """Draw the table anew, if it is a while since it was drawn."""
+        for line in _opening(progress, is_first=self._ledger.progress(progress)):
+            self._console.print(line, markup=False, highlight=False)
+        if time.monotonic() - self._drawn >= _REFRESH_S:
+            self._draw()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print how a cell ended, above the table."""
+        line = _ending(outcome, self._ledger.end(outcome))
+        style = {"failed": "red", "finished": "green"}.get(outcome.status, "dim")
+        head, _, rest = line.partition(" ")
+        self._console.print(Text.assemble((head, style), " ", rest), highlight=False)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._live.update(self.table(), refresh=True)
+        self._drawn = time.monotonic()
+
+    def table(self) -> RenderableType:
+        """Return the table of what is running."""
+        ledger = self._ledger
+        done = f"{ledger.ended} of {plural(ledger.cells, 'cell')} done"
+        whole = f"{done}, {_time(ledger.elapsed_s)} so far, about {_time(ledger.all_left_s())} left"
+        table = Table(box=None, pad_edge=False, caption=whole, caption_justify="left")
+        for name in ("cell", "task", "", "steps", "steps/s", "left"):
+            right = name in ("steps", "steps/s", "left")
+            table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        table.add_column("scores", overflow="fold")
+        for cell, progress in ledger.running.items():
+            table.add_row(
+                cell,
+                progress.task,
+                ProgressBar(total=progress.total, completed=progress.step, width=_BAR),
+                _steps(progress),
+                _speed(progress),
+                _time(ledger.left_s(cell)),
+                scores_text(progress.scores),
+            )
+        return table
+
+
+def scores_text(scores: dict[str, float]) -> str:
+    """Return the latest score of every task in one line.
+
+    >>> scores_text({"left": 0.934, "right": float("nan")})
+    'left 0.93, right n/a'
+    """
+    return ", ".join(f"{name} {number(value)}" for name, value in scores.items())
+
+
+def _opening(progress: Progress, *, is_first: bool) -> Sequence[str]:
+    """Return the lines for a cell that does not start from nothing."""
+    lines = []
+    if is_first and progress.step:
+        lines.append(f"continued {progress.cell} from its checkpoint at {_steps(progress)} steps")
+    if progress.note:
+        lines.append(f"warning   {progress.cell}: {progress.note}; fell back to the one before")
+    return lines
+
+
+def _ending(outcome: Outcome, last: Progress | None) -> str:
+    """Return the line for a cell that ended; the first word says how."""
+    line = f"{outcome.status:<9} {outcome.cell}"
+    if outcome.status == "skipped":
+        return f"{line}: finished before"
+    line += f" in {duration(outcome.wall_s)}"
+    if outcome.failure is not None:
+        return f"{line}: {outcome.failure.text.splitlines()[0]}"
+    return f"{line}: {scores_text(last.scores)}" if last is not None else line
+
+
+def _steps(progress: Progress) -> str:
+    return f"{progress.step:,}/{progress.total:,}"
+
+
+def _speed(progress: Progress) -> str:
+    speed = progress.steps_per_s
+    return f"{speed:,.0f}" if speed == speed else NA  # NaN differs from itself
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds == seconds else NA
