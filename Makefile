@@ -74,7 +74,6 @@ check: lint type test
 
 demo: setup
 	$(BIN)/holdfast run scenarios/quickstart.yaml --jobs 2
-	$(BIN)/holdfast report runs/quickstart
 
 bench: setup
 	$(ONE_THREAD) $(BIN)/python benchmarks/overhead.py

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from holdfast import registry
@@ -54,6 +56,7 @@ class StableBaselinesAgent:
         lifecycle: What is carried over a task switch, and the view of each task.
         model: The Stable-Baselines3 model of the current task.
         current_task: Index of the task that the model was built for.
+        initial: Weights that a task which carries none starts from (``agent.init``); else none.
     """
 
     model: Any
@@ -68,7 +71,9 @@ class StableBaselinesAgent:
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
         self.model = None
+        self.initial: Files = {}
         self._loaded: Files | None = None
+        self._env: VecEnv | None = None
         self._trained: set[int] = set()
         self.current_task = 0
 
@@ -76,6 +81,11 @@ class StableBaselinesAgent:
     def policy(self) -> Any:
         """The Stable-Baselines3 policy of the current task."""
         return self.model.policy
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy's tensors are."""
+        return get_device(_device(self.scenario.agent.device))
 
     def output(self) -> PolicyOutput:
         """Return the current policy as a module whose forward gives its output."""
@@ -86,21 +96,21 @@ class StableBaselinesAgent:
     def start(self, experience: TaskStart) -> None:
         """Build a fresh model for this task and load what is carried into it."""
         carried = self._loaded if self._loaded is not None else self._files_to_carry()
+        carried = {} if self.lifecycle.everything_fresh else carried
         self._loaded = None
         self.memory.clear()
         self.model = self._build(experience)
         self.current_task = experience.task_index
         self._trained = set(self.scenario.stream_tasks[: experience.stage + 1])
-        if carried is not None and not self.lifecycle.everything_fresh:
-            self._load(carried)
+        self._load(carried)
         self.lifecycle.started()
 
-    def _files_to_carry(self) -> Files | None:
-        return None if self.model is None else self.files()
+    def _files_to_carry(self) -> Files:
+        return {} if self.model is None else self.files()
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
-        env = experience.make_env()
+        env = self._env = experience.make_env()
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
         if options.normalize is not None:
             env = self.normalizer = TaskNormalize(
@@ -115,7 +125,7 @@ class StableBaselinesAgent:
             policy_name(options.policy, options.algorithm, env.observation_space),
             env,
             seed=experience.seed,
-            device=_device(options.device),
+            device=self.device,
             **arguments,
         )
         mappings = list(self.networks)
@@ -126,11 +136,12 @@ class StableBaselinesAgent:
 
     def _load(self, carried: Files) -> None:
         carry, options = self.scenario.carry, self.scenario.agent
-        if carry.weights:
-            load_policy(self.model, carried["policy"], self.lifecycle.is_fresh)
+        source = carried if carry.weights and "policy" in carried else self.initial
+        if "policy" in source:
+            load_policy(self.model, source["policy"], self.lifecycle.is_fresh)
         if self.normalizer is not None and options.normalize is not None:
-            statistics = carried_statistics(carried.get("normalization", {}), options.normalize)
-            self.normalizer.load_tensors(statistics)
+            statistics = carried.get("normalization") or self.initial.get("normalization", {})
+            self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
         if carry.optimizer and "optimizer" in carried:
             load_optimizers(self.model, carried["optimizer"])
         if carry.replay_buffer and "replay_buffer" in carried:
@@ -172,9 +183,10 @@ class StableBaselinesAgent:
         self.memory.record(flat)
 
     def close(self) -> None:
-        """Close the training environments of the current task."""
-        if self.model is not None and self.model.env is not None:
-            self.model.env.close()
+        """Close the training environments of the current task, where they are open."""
+        if self._env is not None:
+            self._env.close()
+        self._env = None
 
     # -- what methods read after a task ------------------------------------------------------------
 

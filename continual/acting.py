@@ -14,15 +14,17 @@ from holdfast.envs.spaces import fit
 
 
 class TaskAgent:
-    """The agent in one task; it does not learn::
+    """The agent in one task; it does not learn.
+
+    For example::
 
         agent = holdfast.open_run("runs/quickstart/ewc/seed-0").agent("mirrored")
         env = agent.make_env(render_mode="human")
         observation, info = env.reset(seed=1)
         action = agent.act(observation)
 
-    Observations are those of the task's environment; what the stream adds to them (padding, the task
-    id, normalisation) is added here.
+    Observations are those of the task's environment; what the stream adds to them (padding, the
+    task id, normalisation) is added here.
 
     Args:
         restored: The agent and its scenario.
@@ -100,7 +102,7 @@ class _Described(gym.Env[Any, Any]):
         self.action_space = env.action_space
 
 
-def _layers(env: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
+def _layers(env: gym.Env[Any, Any]) -> list[gym.Wrapper[Any, Any, Any, Any]]:
     """Return the wrappers of an environment, the innermost first."""
     layers = []
     while isinstance(env, gym.Wrapper):

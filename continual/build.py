@@ -1,4 +1,4 @@
-"""Build what the cells of a scenario will build, so that every refusal comes before anything runs."""
+"""Build what the cells of a scenario will build: every refusal comes before anything runs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
         jobs: Cells that will run side by side; their replay buffers must fit into the memory.
 
     Raises:
-        UsageError: What does not fit together, such as an algorithm that cannot take the actions, an
-            argument that Stable-Baselines3 refuses, or networks that a method cannot extend.
+        UsageError: What does not fit together, such as an algorithm that cannot take the actions,
+            an argument that Stable-Baselines3 refuses, or networks that a method cannot extend.
         EnvironmentFailed: The constructor of an environment raised.
     """
     seed = scenario.seeds[0]
@@ -62,7 +62,7 @@ def _build_agent(scenario: Scenario, experience: TaskExperience, path: str) -> N
     methods = _make_methods(scenario, path)
     try:
         if scenario.agent.init is not None:
-            agent.load_files(initial_files(scenario))
+            agent.initial = initial_files(scenario)
         for method in methods:
             method.pre_adapt(agent, experience.train())
         agent.start(experience)
@@ -105,7 +105,9 @@ def _argument_named_in(text: str, scenario: Scenario) -> str:
     arguments: dict[str, Any] = scenario.agent.arguments
     inner = arguments.get("policy_kwargs") or {}
     named = {f"agent.policy_kwargs.{name}": name for name in inner}
-    named |= {f"agent.{name}": name for name in arguments} | {"agent.policy": "policy"}
+    named |= {f"agent.{name}": name for name in arguments}
+    if scenario.agent.policy != "auto":
+        named["agent.policy"] = scenario.agent.policy
     for key, name in named.items():
         if re.search(rf"\b{re.escape(name)}\b", text):
             return key

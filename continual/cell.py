@@ -52,6 +52,7 @@ def run_cell(folder: RunFolder, tell: Tell) -> None:
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             reason = str(error) if isinstance(error, HoldfastError) else repr(error)
+            reason = "stopped from outside" if isinstance(error, KeyboardInterrupt) else reason
             folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
             raise
         folder.update(status="finished", ended=_now(), **costs)
@@ -64,8 +65,8 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
     measured = list(stream.eval_stream)
     journal = CellJournal(folder, agent, methods, measured, tell)
     finished = journal.resume()
-    if not finished and scenario.agent.init is not None:
-        agent.load_files(initial_files(scenario))
+    if scenario.agent.init is not None:
+        agent.initial = initial_files(scenario)
     try:
         run_stream(list(stream.train_stream)[finished:], agent, methods, journal)
         return journal.summary()

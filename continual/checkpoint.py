@@ -54,7 +54,7 @@ def save(
         files: Named tensors by file stem; empty ones are left out.
         state: Values for ``state.json``.
     """
-    contents = {f"{stem}.safetensors": save_tensors(t) for stem, t in files.items() if t}
+    contents = {f"{stem}.safetensors": save_tensors(_on_cpu(t)) for stem, t in files.items() if t}
     contents[STATE] = _json({"schema": SCHEMA, "stage": stage, **state})
     manifest = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -125,6 +125,10 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             + "\n".join(damage)
         )
     return None, damage
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _json(values: dict[str, Any]) -> bytes:

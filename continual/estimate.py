@@ -1,7 +1,7 @@
-"""What a scenario will cost, measured: short stretches of real training and evaluation, thrown away.
+"""What a scenario will cost, measured on short stretches of training and evaluation.
 
-Each method runs a small stream of its own: the first two stages with few steps and short episodes. The
-second stage is where penalties, stored batches and further columns are at work.
+Each method runs a small stream of its own, which is thrown away: the first two stages with few
+steps and short episodes. The second is where penalties, stored batches and columns are at work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -58,8 +59,8 @@ def estimate(scenario: Scenario, buffer: Buffer | None) -> dict[str, Cost]:
     """Return what one cell of each method costs, by label; it takes about two seconds for each.
 
     Args:
-        scenario: A scenario that ``build`` has built. Its environments are stepped: none of them may
-            be exclusive.
+        scenario: A scenario that ``build`` has built. Its environments are stepped: none of them
+            may be exclusive.
         buffer: What ``build`` returned.
     """
     torch.set_num_threads(1)  # as run_cell does
@@ -102,19 +103,23 @@ class _Sample:
         times = [time.monotonic()]
         self.agent.start(experience)
         times.append(time.monotonic())
-        self.agent.learn(experience, lambda step: None, lambda scalars, step: None)
+        self.agent.learn(experience, _ignore, _ignore)
         times.append(time.monotonic())
         for method in self.methods:
             method.post_adapt(self.agent, told)
         times.append(time.monotonic())
-        self.start_s, train_s, self.after_s = (b - a for a, b in zip(times, times[1:], strict=False))
+        self.start_s, train_s, self.after_s = (b - a for a, b in pairwise(times))
         self.train_s.append(max(train_s, 1e-6))
         files = self.agent.files()
         self.agent_bytes.append(_bytes(t for name, t in files.items() if name != "replay_buffer"))
         self.method_bytes.append(_bytes(method.state() for method in self.methods))
 
     def evaluation(self) -> tuple[float, int, int]:
-        """Return seconds per step of the first task's episodes, side by side; rounds; their length."""
+        """Return what evaluating the first task takes.
+
+        Returns:
+            Seconds per step of episodes side by side; how often they take turns; the longest.
+        """
         copies = len(self.measured.environments)
         began = time.monotonic()
         try:
@@ -206,8 +211,8 @@ def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
 
     They grow with the stages, and with the observations of each, which the samples had few of.
     """
-    slope = sample.method_bytes[0] - small.method_bytes[0]
-    slope /= max(sample.steps - small.steps, 1)
+    more_bytes = sample.method_bytes[0] - small.method_bytes[0]
+    slope = more_bytes / max(sample.steps - small.steps, 1)
     missing = _kept(sample.methods, stages) - _kept(sample.methods, [sample.steps] * len(stages))
     grown = (sample.method_bytes[-1] - sample.method_bytes[0]) * (len(stages) - 1)
     return sample.method_bytes[0] + grown + slope * max(missing, 0)
@@ -226,6 +231,10 @@ def _checkpoints(
         if scenario.carry.replay_buffer and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total
+
+
+def _ignore(*_: object) -> None:
+    """Take what a learning agent tells, and do nothing."""
 
 
 def _bytes(files: Iterable[dict[str, Tensor]]) -> int:

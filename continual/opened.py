@@ -1,4 +1,4 @@
-"""A finished or unfinished run, opened: its scenario, its scores, and its trained agent to act with."""
+"""A run, opened: its scenario, its scores, and its trained agent to act with."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class Restored(NamedTuple):
 def restore(folder: RunFolder) -> Restored:
     """Return the agent of a run as it was at its last task boundary.
 
-    The model is built as at the start of that task, by methods that know the tasks before it, so that
-    its networks have their shape of then; the weights of the task's end go into it.
+    The model is built as at the start of that task, by methods that know the tasks before it, so
+    that its networks have their shape of then; the weights of the task's end go into it.
 
     Raises:
         UsageError: If the run has no checkpoint yet.

@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from holdfast import errors
+from holdfast.continual.failure import Failure
 from holdfast.continual.opened import OpenedRun
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
-from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from holdfast.continual.cell import Progress, Tell
-
-
-class Failure(NamedTuple):
-    """Why a cell failed, as text: it must travel between processes.
-
-    Attributes:
-        text: What to tell the user; our errors say what, where and what to do.
-        exit_code: Of the command line.
-        traceback: Of an exception that is not one of ours; else empty.
-    """
-
-    text: str
-    exit_code: int
-    traceback: str = ""
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Return the failure that an exception means."""
-        if isinstance(error, HoldfastError):
-            return cls(str(error), error.exit_code)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return cls(f"{error}; free some space and run the same again to continue", 1)
-        text = "".join(traceback.format_exception_only(error)).strip()
-        return cls(text, 1, "".join(traceback.format_exception(error)))
-
-    def as_error(self) -> HoldfastError:
-        """Return an exception with this text, of the class with this exit code."""
-        kinds = (
-            errors.UsageError,
-            errors.EnvironmentFailed,
-            errors.Diverged,
-            errors.CheckpointUnusable,
-            errors.Stopped,
-        )
-        kind = {kind.exit_code: kind for kind in kinds}.get(self.exit_code, HoldfastError)
-        return kind(self.traceback or self.text)
 
 
 class Outcome(NamedTuple):

@@ -1,7 +1,7 @@
 """Long-lived worker processes that take cells, one after another.
 
-Spawned, not forked: a process that has imported torch has threads. Each has a pipe of its own rather
-than a share in a queue, because a worker that is killed would take the queue's lock with it.
+Spawned, not forked: a process that has imported torch has threads. Each has a pipe of its own
+rather than a share in a queue, because a worker that is killed would take the queue's lock with it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Literal
 
+from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
-from holdfast.continual.run import Failure, Outcome, Watcher, attempt, cell_name
+from holdfast.continual.run import Outcome, Watcher, attempt, cell_name
 from holdfast.errors import Stopped
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class _Worker:
         # Not a daemon: environments may start processes of their own.
         self.process = context.Process(target=_work, args=(self._theirs,), name="holdfast-worker")
         self.folder: RunFolder | None = None
-        self.is_alive = False
+        self.is_alive = self._is_ready = False
 
     def start(self) -> None:
         """Start the process; it imports what it needs when it gets its first cell."""
@@ -97,7 +98,11 @@ class _Worker:
             return None if self.folder is None else self._outcome(self._death())
         if found == "finished":
             return self._outcome(None)
-        return self._outcome(found) if isinstance(found, Failure) else found
+        if isinstance(found, Failure):
+            return self._outcome(found)
+        if not self._is_ready:  # the imports before the first cell are no part of it
+            self._is_ready, self.since = True, time.monotonic()
+        return found
 
     def _outcome(self, failure: Failure | None) -> Outcome:
         assert self.folder is not None
@@ -122,7 +127,7 @@ class _Worker:
                 "code of an environment or library"
             )
         else:
-            what = f"ended by itself (exit code {code}); does an environment call os._exit?"
+            what = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
         text = f"the worker process {what}. Running again continues the cell"
         self.folder.update(status="failed", reason=text)
         return Failure(text, 1)
@@ -191,7 +196,7 @@ def _work(connection: Connection) -> None:
             try:
                 failure = attempt(RunFolder(path), connection.send)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
-                raise SystemExit(Stopped.exit_code) from None
+                os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
             connection.send(failure or "finished")
 
 

@@ -52,11 +52,13 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
     problems: list[Problem] = []
     observations: list[Space] = []
     actions: list[Space] = []
+    cause: UsageError | None = None
     for index, task in enumerate(scenario.tasks):
         try:
             env = make_env(task, folder=scenario.folder)
         except UsageError as error:
             problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
+            cause = cause or error
             continue
         try:
             observations.append(env.observation_space)
@@ -64,7 +66,7 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
         finally:
             env.close()
     if problems:
-        raise ScenarioError(problems)
+        raise ScenarioError(problems) from cause
     names = [task.name for task in scenario.tasks]
     try:
         observation = _merged("observation", observations, scenario.spaces.observation, names)

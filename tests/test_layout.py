@@ -1,6 +1,7 @@
 """The shape of the project: folders, package map, symlinks, and imports that go leftwards only."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 FOLDERS = {
     package: ROOT / folder
     for package, folder in SETUPTOOLS["package-dir"].items()
@@ -105,3 +107,23 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout.split(), done.returncode) == ("", [], 0)
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert headings[0] == PYPROJECT["project"]["version"]
+
+
+def test_every_dependency_is_pinned_and_no_host_is_named() -> None:
+    text = (ROOT / "constraints.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    project = PYPROJECT["project"]
+    extras = [
+        d for name, ds in project["optional-dependencies"].items() if name != "all" for d in ds
+    ]
+    wanted = [*project["dependencies"], *extras, *PYPROJECT["dependency-groups"]["dev"]]
+    names = {re.split(r"[\[><=~! ]", text)[0].lower().replace("_", "-") for text in wanted}
+    assert names - pins.keys() == set()
+    assert len(pins) == len(lines)
+    assert "://" not in text

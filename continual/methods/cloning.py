@@ -132,4 +132,4 @@ class Cloning(Method):
             if kind == "observations":
                 self._observations[key] = tensor.numpy()
             else:
-                self._outputs[key] = tensor
+                self._outputs[key] = tensor.to(agent.device)

@@ -122,7 +122,8 @@ class EWC(Method):
         """Take importance and centre back."""
         for path, tensor in tensors.items():
             kind, _, name = path.partition("/")
-            (self.importance if kind == "importance" else self.centre)[name] = tensor
+            kept = self.importance if kind == "importance" else self.centre
+            kept[name] = tensor.to(agent.device)
 
 
 def fisher_information(

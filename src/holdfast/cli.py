@@ -1,7 +1,7 @@
-"""The command line: ``holdfast run``, ``validate``, ``schema``, ``list``, ``check-env``, ``report``.
+"""The command line: ``holdfast run|validate|schema|list|check-env|report``.
 
-Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick. Exit
-codes are those of :mod:`holdfast.errors`.
+Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick.
+Exit codes are those of :mod:`holdfast.errors`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import typer
 from holdfast.errors import HoldfastError, ScenarioError, Stopped
 
 if TYPE_CHECKING:
+    from holdfast.continual.failure import Failure
     from holdfast.continual.run import Outcome
     from holdfast.scenarios.schema import Scenario
 
@@ -29,8 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 usage or configuration, 3 environment failed, 4 training diverged, "
-    "5 checkpoint unusable, 75 stopped and resumable.",
+    epilog="Exit codes: 0 done, 2 usage or configuration, 3 environment failed, 4 training "
+    "diverged, 5 checkpoint unusable, 75 stopped and resumable.",
 )
 
 Overrides = Annotated[
@@ -115,7 +116,7 @@ def validate(
         try:
             _validate(path, overrides, build=build)
         except HoldfastError as error:
-            _tell(error)
+            _tell(_failure(error))
             failed.append(error)
     if failed:
         raise typer.Exit(failed[0].exit_code)
@@ -222,7 +223,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
             continue
         told.add(failure)
         same = [other.cell for other in outcomes if other.failure == failure]
-        _tell(failure.traceback or failure.text, label=f"failed: {', '.join(same)}:")
+        _tell(failure, label=f"failed: {', '.join(same)}:")
 
 
 def _comparison(markdown: str) -> str:
@@ -241,9 +242,7 @@ def _stop_told() -> Iterator[None]:
         with stoppable():
             yield
     except KeyboardInterrupt:
-        raise Stopped(
-            "stopped; the same command continues every cell from its last task boundary"
-        ) from None
+        raise Stopped("the same command continues every cell from its last task boundary") from None
 
 
 # -- validate, check-env ---------------------------------------------------------------------------
@@ -297,23 +296,28 @@ def _errors_told() -> Iterator[None]:
     try:
         yield
     except HoldfastError as error:
-        _tell(error)
+        _tell(_failure(error))
         raise typer.Exit(error.exit_code) from error
 
 
-def _tell(error: object, label: str = "error:") -> None:
-    """Print an error to stderr; red on a terminal only."""
-    style = "yellow" if isinstance(error, Stopped) else "bold red"
-    if isinstance(error, Stopped):
-        label = ""
-    _print_labelled(_console(stderr=True), label, style, str(error))
+def _failure(error: HoldfastError) -> Failure:
+    from holdfast.continual.failure import Failure
+
+    return Failure.of(error)
+
+
+def _tell(failure: Failure, label: str = "error:") -> None:
+    """Print a failure to stderr; coloured on a terminal only."""
+    stopped = failure.exit_code == Stopped.exit_code
+    style = "yellow" if stopped else "bold red"
+    text = failure.trace + failure.text
+    _print_labelled(_console(stderr=True), "stopped:" if stopped else label, style, text)
 
 
 def _print_labelled(console: Any, label: str, style: str, text: str) -> None:
     from rich.text import Text
 
-    several = "\n" in text and label.startswith(("error", "failed"))
-    line = Text.assemble((label, style), "\n" if several else " " if label else "", text)
+    line = Text.assemble((label, style), "\n" if "\n" in text else " ", text)
     console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -27,14 +27,18 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
     cells = scenario.cells()
     finished = {cell.label: 0 for cell in cells}
     for cell in cells:
-        finished[cell.label] += _is_finished(runs / scenario.name / cell.label / f"seed-{cell.seed}")
+        finished[cell.label] += _is_finished(
+            runs / scenario.name / cell.label / f"seed-{cell.seed}"
+        )
     lines = [f"{len(cells) * scenario.total_steps:,} steps in all"]
     if any(finished.values()):
         lines.append(f"{sum(finished.values())} of them are finished in {runs} and will be skipped")
     robots = [task.name for task in scenario.tasks if task.exclusive]
     if robots:
         listed = ", ".join(robots)
-        return "\n".join([*lines, f"Times are not measured: {listed} is exclusive and must not move."])
+        return "\n".join(
+            [*lines, f"Times are not measured: {listed} is exclusive and must not move."]
+        )
     costs = estimate(scenario, buffer)
     head = ("method", "cells left", "steps/s", "time per cell", "memory", "disk per cell")
     left = {label: len(scenario.seeds) - count for label, count in finished.items()}

@@ -95,10 +95,12 @@ class Ledger:
         began, first = self._starts[cell]
         now = self.running[cell]
         taken = now.step - first
-        return (time.monotonic() - began) / taken * (now.total - now.step) if taken else float("nan")
+        return (
+            (time.monotonic() - began) / taken * (now.total - now.step) if taken else float("nan")
+        )
 
     def all_left_s(self) -> float:
-        """Return the seconds that all cells will still take at the pace so far; NaN at the start."""
+        """Return the seconds that all cells will still take at this pace; NaN at the start."""
         here = [(p.step - self._starts[cell][1], p.step) for cell, p in self.running.items()]
         done = self._done_here + sum(taken for taken, _ in here)
         waiting = self.cells - self.ended - len(here)
@@ -233,7 +235,7 @@ def _ending(outcome: Outcome, last: Progress | None) -> str:
         return f"{line}: finished before"
     line += f" in {duration(outcome.wall_s)}"
     if outcome.failure is not None:
-        return f"{line}: {outcome.failure.text.splitlines()[0]}"
+        return f"{line}; the error comes at the end"
     return f"{line}: {scores_text(last.scores)}" if last is not None else line
 
 

@@ -78,7 +78,7 @@ def test_a_zip_gives_its_weights(make_agent: Any, tmp_path: Path) -> None:
     agent, (first, _) = make_agent(SAC, "Pendulum-v1", **hidden)
     plain = sb3.SAC("MlpPolicy", "Pendulum-v1", seed=7, buffer_size=10)
     plain.save(tmp_path / "plain.zip")
-    agent.load_files(read_zip(tmp_path / "plain.zip"))
+    agent.initial = read_zip(tmp_path / "plain.zip")
     agent.start(first)
     for name, tensor in plain.policy.state_dict().items():
         assert torch.equal(agent.policy.state_dict()[name], tensor), name
@@ -114,4 +114,23 @@ def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
     wrong = {"actor.mu.weight": torch.zeros(3, 3), "actor.nowhere": torch.zeros(1)}
     with pytest.raises(UsageError, match=r"actor\.mu\.weight \(3, 3\), here \(1, 256\)"):
         load_policy(agent.model, wrong, lambda name: False)
+    agent.close()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: bool) -> None:
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+    agent.start(first)
+    initial = agent.files()
+    agent.close()
+    agent.model, agent.initial = None, initial
+    _learn(agent, first)
+    learned = agent.files()["policy"]
+    if fresh:
+        agent.lifecycle.start_fresh()
+    agent.start(second)
+    expected = initial["policy"] if fresh else learned
+    found = agent.files()["policy"]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not torch.equal(learned["actor.mu.weight"], initial["policy"]["actor.mu.weight"])
     agent.close()

@@ -57,9 +57,7 @@ def _prepare(tmp_path: Path, more: str = "") -> RunFolder:
 
 def test_nan_observation_names_task_step_and_key(tmp_path: Path) -> None:
     folder = _prepare(tmp_path)
-    with pytest.raises(
-        EnvironmentFailed, match=r"task 'a'.*observation\[0\] is nan, at step 10"
-    ) as error:
+    with pytest.raises(EnvironmentFailed, match=r"'a'.*observation.0. is nan, at step 10") as error:
         run_cell(folder, lambda progress: None)
     assert error.value.exit_code == 3
     assert folder.info()["status"] == "failed"

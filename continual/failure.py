@@ -1,0 +1,65 @@
+"""Why a cell failed, as text: it travels between processes, and to the user's terminal."""
+
+from __future__ import annotations
+
+import errno
+import sysconfig
+import traceback
+from typing import NamedTuple
+
+from holdfast import errors
+from holdfast.errors import HoldfastError
+
+_KINDS = (
+    errors.UsageError,
+    errors.EnvironmentFailed,
+    errors.Diverged,
+    errors.CheckpointUnusable,
+    errors.Stopped,
+)
+
+
+class Failure(NamedTuple):
+    """Why something failed.
+
+    Attributes:
+        text: What to tell the user; our errors say what, where and what to do.
+        exit_code: Of the command line.
+        trace: The way to it, as in a traceback: whole for an exception that is not ours, the part
+            in the user's own files for one of ours that they caused; else empty.
+    """
+
+    text: str
+    exit_code: int
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Return the failure that an exception means."""
+        if isinstance(error, HoldfastError):
+            return cls(str(error), error.exit_code, _own_trace(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return cls(f"{error}; free some space, and the same command continues", 1)
+        text = "".join(traceback.format_exception_only(error))
+        whole = "".join(traceback.format_exception(error))
+        return cls(text.strip(), 1, whole.removesuffix(text))
+
+    def as_error(self) -> HoldfastError:
+        """Return an exception of the class with this exit code."""
+        kind = {kind.exit_code: kind for kind in _KINDS}.get(self.exit_code, HoldfastError)
+        return kind(self.trace + self.text)
+
+
+def _own_trace(error: BaseException) -> str:
+    """Return the lines of the first cause from the first file on that is the user's own."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = list(traceback.walk_tb(cause.__traceback__))
+    for index, (frame, _) in enumerate(frames):
+        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__"))
+        if not file.startswith((*installed, "<")) and module.partition(".")[0] != "holdfast":
+            lines = traceback.StackSummary.extract(iter(frames[index:])).format()
+            return "Traceback (from your own code on):\n" + "".join(lines)
+    return ""
