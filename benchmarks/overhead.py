@@ -8,8 +8,8 @@ Three questions, answered in one run (``make bench``):
   a logger that writes nowhere.
 * ``ewc`` against ``naive``: the same, in the second task of two, where the penalty is active. The
   importance pass between tasks is not part of it.
-* Start: seconds from ``holdfast run`` to the first environment step, against those of
-  ``python -c "import avalanche, stable_baselines3"``. Every start is a new process.
+* Start: seconds from ``holdfast run`` to the first environment step, against those to the end of
+  ``import avalanche, stable_baselines3``. Every start is a new process.
 
 The sides swap places from pair to pair, and a ratio is the median over pairs: a machine that slows
 down for a while slows both.
@@ -44,7 +44,7 @@ from holdfast.scenarios.schema import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "overhead.csv"
 PACKAGES = ("holdfast", "stable_baselines3", "torch", "gymnasium", "avalanche-lib")
-IMPORTS = "import avalanche, stable_baselines3"
+IMPORTS = "import avalanche, stable_baselines3, time; print(time.time())"
 
 
 class Setting(NamedTuple):
@@ -196,10 +196,11 @@ evaluation: {episodes: 1}
 
 
 def import_s() -> float:
-    """Return the seconds of a new process that imports what every run needs."""
+    """Return the seconds from a new process to the end of the imports that every run needs."""
     began = time.time()
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
-    return time.time() - began
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout) - began
 
 
 def first_step_s() -> float:
@@ -274,7 +275,8 @@ def main() -> None:
         file.writelines(f"# {line}\n" for line in header())
         table = csv.writer(file)
         table.writerow(Comparison._fields)
-        table.writerows(rows)
+        for row in rows:
+            table.writerow([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from holdfast.continual.method import Method
 from holdfast.continual.room import Buffer, check_room, replay_buffer
 from holdfast.continual.stream import TaskExperience, make_stream
 from holdfast.envs.spaces import check_actions, stream_spaces
-from holdfast.errors import Problem, ScenarioError
+from holdfast.errors import Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema import Scenario
 
@@ -34,6 +34,9 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
             an argument that Stable-Baselines3 refuses, or networks that a method cannot extend.
         EnvironmentFailed: The constructor of an environment raised.
     """
+    robots = [task.name for task in scenario.tasks if task.exclusive]
+    if robots and jobs > 1:
+        raise UsageError(f"--jobs {jobs}: task '{robots[0]}' is exclusive; run one cell at a time")
     seed = scenario.seeds[0]
     with seeding.isolated(seed):
         spaces = stream_spaces(scenario)

@@ -136,7 +136,7 @@ class _Sample:
 def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
     small = _Sample(scenario, few)
     wanted = few * STRETCH_S / max(small.train_s)
-    sample = _Sample(scenario, _whole(scenario, max(wanted, few)))
+    sample = _Sample(scenario, _whole(scenario, max(wanted, 2 * few)))
     stages = [scenario.tasks[index].steps for index in scenario.stream_tasks]
     pace = [seconds / sample.steps for seconds in sample.train_s]  # seconds per step
     train_s = stages[0] * pace[0] + sum(stages[1:]) * pace[-1]

@@ -112,7 +112,10 @@ def run_cells(
 
         found = run_in_workers(left, jobs, watcher)
     else:
-        found = [_run_here(folder, watcher) for folder in left]
+        found = []
+        for folder in left:
+            found.append(run_one(folder, watcher.progress))
+            watcher.ended(found[-1])
     outcomes |= {outcome.cell: outcome for outcome in found}
     return [outcomes[cell_name(folder)] for folder in folders]
 
@@ -122,20 +125,11 @@ def cell_name(folder: RunFolder) -> str:
     return f"{folder.label}/{folder.path.name}"
 
 
-def _run_here(folder: RunFolder, watcher: Watcher) -> Outcome:
-    began = time.monotonic()
-    failure = attempt(folder, watcher.progress)
-    wall_s = time.monotonic() - began
-    status: Literal["failed", "finished"] = "failed" if failure else "finished"
-    outcome = Outcome(cell_name(folder), status, wall_s, failure)
-    watcher.ended(outcome)
-    return outcome
-
-
-def attempt(folder: RunFolder, tell: Tell) -> Failure | None:
-    """Run a cell; return why it failed, or None. KeyboardInterrupt and SIGTERM pass through."""
+def run_one(folder: RunFolder, tell: Tell) -> Outcome:
+    """Run a cell and return how it ended. KeyboardInterrupt and SIGTERM pass through."""
     from holdfast.continual.cell import run_cell  # here: it imports torch and avalanche
 
+    began = time.monotonic()
     try:
         with stoppable() as check:
 
@@ -145,8 +139,9 @@ def attempt(folder: RunFolder, tell: Tell) -> Failure | None:
 
             run_cell(folder, tell_and_check)
     except (Exception, SystemExit) as error:
-        return Failure.of(error)
-    return None
+        wall_s = time.monotonic() - began
+        return Outcome(cell_name(folder), "failed", wall_s, Failure.of(error))
+    return Outcome(cell_name(folder), "finished", time.monotonic() - began)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
-from holdfast.continual.run import Outcome, Watcher, attempt, cell_name
+from holdfast.continual.run import Outcome, Watcher, cell_name, run_one
 from holdfast.errors import Stopped
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run_in_workers(folders: Sequence[RunFolder], jobs: int, watcher: Watcher) ->
     outcomes: list[Outcome] = []
     workers: list[_Worker] = []
     try:
-        while waiting or workers:
+        while waiting or any(worker.folder for worker in workers):
             while waiting and len(workers) < jobs:
                 workers.append(_Worker())
                 workers[-1].start()
@@ -47,18 +47,17 @@ def run_in_workers(folders: Sequence[RunFolder], jobs: int, watcher: Watcher) ->
             for connection in wait([worker.connection for worker in workers]):
                 worker = next(w for w in workers if w.connection is connection)
                 found = worker.receive()
-                if found is None:
-                    continue
-                if not isinstance(found, Outcome):
+                if isinstance(found, Outcome):
+                    outcomes.append(found)
+                    watcher.ended(found)
+                    if worker.is_alive:
+                        worker.give(waiting.popleft() if waiting else None)
+                elif found is not None:
                     watcher.progress(found)
-                    continue
-                outcomes.append(found)
-                watcher.ended(found)
-                if worker.is_alive and waiting:
-                    worker.give(waiting.popleft())
-                else:
+                if not worker.is_alive:
                     workers.remove(worker)
-                    worker.dismiss()
+        for worker in workers:
+            worker.process.join(GRACE_S)
     finally:
         _stop(workers)
     return outcomes
@@ -73,7 +72,7 @@ class _Worker:
         # Not a daemon: environments may start processes of their own.
         self.process = context.Process(target=_work, args=(self._theirs,), name="holdfast-worker")
         self.folder: RunFolder | None = None
-        self.is_alive = self._is_ready = False
+        self.is_alive = False
 
     def start(self) -> None:
         """Start the process; it imports what it needs when it gets its first cell."""
@@ -82,68 +81,54 @@ class _Worker:
         self._theirs.close()  # so that the end of the process is the end of the pipe
         self.is_alive = True
 
-    def give(self, folder: RunFolder) -> None:
-        """Let the process run a cell."""
-        self.folder, self.since = folder, time.monotonic()
+    def give(self, folder: RunFolder | None) -> None:
+        """Let the process run a cell; without one, let it end."""
+        self.folder, self._since = folder, time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
-            self.connection.send(folder.path)
+            self.connection.send(None if folder is None else folder.path)
 
     def receive(self) -> Progress | Outcome | None:
-        """Return what the process sent, or how the cell ended if the process is gone."""
+        """Return what the process sent, or how its cell ended if the process is gone."""
         try:
-            found: Progress | Failure | Literal["finished"] = self.connection.recv()
+            found: Progress | Outcome = self.connection.recv()
         except (EOFError, OSError):  # OSError: the message ends half-way
             self.is_alive = False
             self.process.join()
-            return None if self.folder is None else self._outcome(self._death())
-        if found == "finished":
-            return self._outcome(None)
-        if isinstance(found, Failure):
-            return self._outcome(found)
-        if not self._is_ready:  # the imports before the first cell are no part of it
-            self._is_ready, self.since = True, time.monotonic()
+            self.connection.close()
+            return None if self.folder is None else self._death(self.folder)
         return found
 
-    def _outcome(self, failure: Failure | None) -> Outcome:
-        assert self.folder is not None
-        name, self.folder = cell_name(self.folder), None
-        wall_s = time.monotonic() - self.since
-        return Outcome(name, "failed" if failure else "finished", wall_s, failure)
+    def _death(self, folder: RunFolder) -> Outcome:
+        """Return how the cell of a dead process ended, and write it into the run folder."""
+        failure = _why_dead(self.process.exitcode)
+        if failure.exit_code != Stopped.exit_code:  # the process itself has noted that
+            folder.update(status="failed", reason=failure.text)
+        return Outcome(cell_name(folder), "failed", time.monotonic() - self._since, failure)
 
-    def _death(self) -> Failure:
-        """Return why the process died, and write it into the run folder."""
-        assert self.folder is not None
-        code = self.process.exitcode
-        if code == Stopped.exit_code:
-            return Failure("stopped from outside (SIGTERM); running again continues", code)
-        if code == -signal.SIGKILL:
-            what = (
-                "was killed (SIGKILL, exit code -9), most likely because memory ran out; fewer "
-                "--jobs or a smaller agent.buffer_size need less"
-            )
-        elif code is not None and code < 0:
-            what = (
-                f"died of {signal.Signals(-code).name} (exit code {code}), most likely in compiled "
-                "code of an environment or library"
-            )
-        else:
-            what = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
-        text = f"the worker process {what}. Running again continues the cell"
-        self.folder.update(status="failed", reason=text)
-        return Failure(text, 1)
 
-    def dismiss(self) -> None:
-        """Let the process end, as there are no cells left."""
-        with suppress(BrokenPipeError):
-            self.connection.send(None)
-        self.process.join(GRACE_S)
-        _stop([self])
+def _why_dead(code: int | None) -> Failure:
+    """Return the likely cause of a process's exit code."""
+    if code == Stopped.exit_code:
+        return Failure("stopped from outside (SIGTERM); the same command continues", code)
+    if code == -signal.SIGKILL:
+        what = (
+            "was killed (SIGKILL, exit code -9), most likely because memory ran out; fewer --jobs "
+            "or a smaller agent.buffer_size need less"
+        )
+    elif code is not None and code < 0:
+        what = (
+            f"died of {signal.Signals(-code).name} (exit code {code}), most likely in compiled "
+            "code of an environment or library"
+        )
+    else:
+        what = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
+    return Failure(f"the worker process {what}. The same command runs the cell again", 1)
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
     """End processes, leaving none behind, and mark the cells that they ran as stopped."""
+    workers = [worker for worker in workers if worker.process.pid is not None]
     try:
-        workers = [worker for worker in workers if worker.process.pid is not None]
         for worker in workers:
             worker.process.terminate()
         until = time.monotonic() + GRACE_S
@@ -194,10 +179,10 @@ def _work(connection: Connection) -> None:
     with suppress(EOFError):  # the parent is gone, or has stopped starting this process
         while (path := connection.recv()) is not None:
             try:
-                failure = attempt(RunFolder(path), connection.send)
+                outcome = run_one(RunFolder(path), connection.send)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
-            connection.send(failure or "finished")
+            connection.send(outcome)
 
 
 def _die_with_parent() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.errors import HoldfastError, ScenarioError, Stopped
+from holdfast.errors import EnvironmentFailed, HoldfastError, ScenarioError, Stopped
 
 if TYPE_CHECKING:
     from holdfast.continual.failure import Failure
@@ -27,6 +27,7 @@ app = typer.Typer(
     name="holdfast",
     help="Train agents on a stream of tasks, and measure what they forget.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,6 +60,20 @@ def main() -> None:
         # A locale without some letter or sign must not end a run: print '?' instead.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     app()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+    if version:
+        import holdfast
+
+        print(f"holdfast {holdfast.__version__}")
+        raise typer.Exit
 
 
 @app.command()
@@ -173,7 +188,9 @@ def check_env(
         for finding in result.findings:
             _print_labelled(console, f"{finding.level:<7}", styles[finding.level], finding.text)
         if not result.ok:
-            raise typer.Exit(3)
+            print(f"{target} does not work here yet")
+            raise typer.Exit(EnvironmentFailed.exit_code)
+        print(f"{target} will work here")
 
 
 @app.command()
