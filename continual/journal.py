@@ -230,7 +230,7 @@ _LOOK_EVERY = 64
 
 
 class Stopwatch:
-    """Steps and seconds of training, with evaluation left out.
+    """Steps and seconds of training, a method's own work included, evaluation left out.
 
     Attributes:
         seconds: Seconds counted so far.

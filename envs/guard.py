@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from gymnasium import spaces
 from holdfast.errors import EnvironmentFailed, HoldfastError
 
 NAN_KEY = "holdfast.nan"
+
+# The check below multiplies by zero; np.errstate at every step would cost three times the check.
+warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWarning, __name__)
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
@@ -153,14 +157,17 @@ def _finite_check(space: gym.Space[Any]) -> Callable[[Any], bool]:
         if not np.issubdtype(space.dtype, np.floating):
             return lambda observation: _has_shape(observation, shape)
         zeros = np.zeros(int(np.prod(shape)), space.dtype)
+        flat = _itself if len(shape) == 1 else np.ravel
 
         def box_is_finite(observation: Any) -> bool:
             # A product with zeros is zero unless something is NaN or infinite, and unlike a sum or
             # a sum of squares it cannot overflow. A third of the time of np.isfinite(...).all().
             if observation.shape != shape:
                 raise ValueError(observation.shape)
-            with np.errstate(invalid="ignore"):
-                return math.isfinite(observation.ravel().dot(zeros))
+            try:
+                return math.isfinite(flat(observation).dot(zeros))
+            except RuntimeWarning:  # infinity times zero, where warnings are errors
+                return False
 
         return box_is_finite
     if isinstance(space, spaces.Dict):
@@ -169,6 +176,10 @@ def _finite_check(space: gym.Space[Any]) -> Callable[[Any], bool]:
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return lambda _: True  # whole numbers are always finite
     return lambda observation: not any(bad_entries(observation, ""))
+
+
+def _itself(observation: Any) -> Any:
+    return observation
 
 
 def _has_shape(observation: Any, shape: tuple[int, ...]) -> bool:

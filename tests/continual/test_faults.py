@@ -41,15 +41,15 @@ class Broken(gym.Env):
 
 SCENARIO = """
 tasks:
-  - {name: a, env: "broken:Broken", steps: 64}
-  - {name: b, env: "broken:Broken", steps: 64}
+  - {name: a, env: "nan_world:Broken", steps: 64}
+  - {name: b, env: "nan_world:Broken", steps: 64}
 agent: {algorithm: sac, learning_starts: 16, buffer_size: 200, batch_size: 8}
 evaluation: {episodes: 1}
 """
 
 
 def _prepare(tmp_path: Path, more: str = "") -> RunFolder:
-    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "nan_world.py").write_text(BROKEN)
     (tmp_path / "s.yaml").write_text(SCENARIO + more)
     (folder,) = prepare(tmp_path / "runs", load(tmp_path / "s.yaml"))
     return folder
