@@ -15,8 +15,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import Tensor, nn
 
 from holdfast.agents.networks import Slot, map_slots
-from holdfast.agents.normalization import TASK_ID
 from holdfast.errors import UsageError
+from holdfast.scenarios.schema import TASK_ID
 
 
 class TaskTrunk(nn.Module):

@@ -14,10 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema import Normalize
-
-TASK_ID = "task_id"
-"""Key of the task id in a Dict observation."""
+from holdfast.scenarios.schema import TASK_ID, Normalize
 
 
 class TaskNormalize(VecNormalize):

@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from holdfast import seeding
 from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual.buffer_size import Buffer, check_room, replay_buffer
 from holdfast.continual.cell import initial_files, make_methods
 from holdfast.continual.method import Method
-from holdfast.continual.room import Buffer, check_room, replay_buffer
 from holdfast.continual.stream import TaskExperience, make_stream
 from holdfast.envs.spaces import check_actions, stream_spaces
 from holdfast.errors import Problem, ScenarioError, UsageError

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from holdfast import seeding
 from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual.buffer_size import Buffer
 from holdfast.continual.cell import make_methods
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.method import Method
-from holdfast.continual.room import Buffer
 from holdfast.continual.stream import EvalExperience, TaskExperience, make_stream
 from holdfast.envs.make import make_env
 from holdfast.registry import algorithm

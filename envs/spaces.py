@@ -14,11 +14,10 @@ from gymnasium.spaces import Box, Discrete
 from holdfast.envs.make import make_env
 from holdfast.errors import Problem, ScenarioError, UsageError
 from holdfast.registry import ALGORITHMS
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.schema import TASK_ID, Scenario
 
 Space = gym.Space[Any]
 
-TASK_ID = "task_id"
 OBSERVATION = "observation"
 
 

@@ -53,6 +53,9 @@ __all__ = [
     "json_schema",
 ]
 
+TASK_ID = "task_id"
+"""Key of the task id in a Dict observation."""
+
 Statistics = Literal["running", "first_task", "per_task"]
 
 
@@ -328,7 +331,8 @@ class Scenario(BaseModel):
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of scenario files, for editors with yaml-language-server."""
-    from holdfast.scenarios.editor import add_arguments  # here, because it is built on this module
+    # Here, because it is built on this module.
+    from holdfast.scenarios.json_schema import add_arguments
 
     schema = Scenario.model_json_schema()
     add_arguments(schema)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.continual.buffer_size import memory_bytes
 from holdfast.continual.build import build
 from holdfast.continual.estimate import Cost, estimate
 from holdfast.continual.markdown import NA, duration, plural, size
 from holdfast.continual.record import RunFolder
-from holdfast.continual.room import memory_bytes
 from holdfast.errors import CheckpointUnusable
 
 if TYPE_CHECKING:

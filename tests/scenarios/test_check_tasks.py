@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import gymnasium as gym
@@ -86,8 +85,6 @@ def test_fault_6_typo_missing_package_and_import_error_are_told_apart(
     ],
 )
 def test_environments_that_are_there(write, env: str) -> None:
-    if env.startswith("minigrid") and importlib.util.find_spec("minigrid") is None:
-        pytest.skip("the extra minigrid is not installed")
     assert load(write(), [f"tasks[0].env={env}"]).tasks[0].env == env
 
 
@@ -113,8 +110,6 @@ def test_fault_6_missing_extra_gives_the_command(one, monkeypatch, env: str, com
     ],
 )
 def test_fault_10_action_space_lists_algorithms_that_can(problems, algorithm, env, space) -> None:
-    if env == "Ant-v5" and importlib.util.find_spec("mujoco") is None:
-        pytest.skip("the extra mujoco is not installed")
     text = f"tasks: [{{name: a, env: {env}, steps: 8}}]\nagent: {{algorithm: {algorithm}}}\n"
     (found,) = problems(text)
     able = ", ".join(name for name, entry in ALGORITHMS.items() if space in entry.actions)
