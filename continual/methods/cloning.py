@@ -12,7 +12,7 @@ from torch.func import functional_call
 from holdfast.agents.gradients import Named, gradient_of, group_of
 from holdfast.agents.memory import Arrays
 from holdfast.agents.outputs import Output, PolicyOutput, divergence, softmax_divergence
-from holdfast.continual.method import Method
+from holdfast.continual.method import Method, check_range
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -55,6 +55,11 @@ class Cloning(Method):
         clip_norm: float | None = None,
         temperature: float | None = None,
     ) -> None:
+        check_range("cloning.strength", strength, 0)
+        check_range("cloning.samples", samples, 1)
+        check_range("cloning.batch_size", batch_size, 1)
+        check_range("cloning.clip_norm", clip_norm or 0, 0)
+        check_range("cloning.temperature", 1 if temperature is None else temperature, 1e-6)
         self.strength = strength
         self.samples = samples
         self.batch_size = batch_size

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 
 from holdfast.agents.gradients import Named, named_parameters
 from holdfast.agents.outputs import PolicyOutput, draw, log_likelihood
-from holdfast.continual.method import Method
+from holdfast.continual.method import Method, check_range
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -63,6 +63,9 @@ class EWC(Method):
         decay: float = 0.99,
         samples: int = 2560,
     ) -> None:
+        check_range("ewc.strength", strength, 0)
+        check_range("ewc.decay", decay, 0, 1)
+        check_range("ewc.samples", samples, 1)
         self.strength = strength
         self.kind = kind
         self.decay = decay

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.memory import Arrays
-from holdfast.continual.method import Method
+from holdfast.continual.method import Method, check_range
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -35,6 +35,8 @@ class Replay(Method):
     convention: ClassVar[str] = "fraction of the rows of each batch that come from finished tasks"
 
     def __init__(self, *, samples: int = 10_000, fraction: float = 0.5) -> None:
+        check_range("replay.samples", samples, 1)
+        check_range("replay.fraction", fraction, 0, 1)
         self.samples = samples
         self.fraction = fraction
         self._stored: Arrays = {}
