@@ -1,6 +1,8 @@
 """The shape of the project: folders, package map, symlinks, and imports that go leftwards only."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -127,3 +129,13 @@ def test_every_dependency_is_pinned_and_no_host_is_named() -> None:
     assert names - pins.keys() == set()
     assert len(pins) == len(lines)
     assert "://" not in text
+
+
+EXAMPLES = [name for name, path in modules() if ">>> " in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples_in_docstrings_are_right(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0
