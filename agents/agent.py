@@ -41,8 +41,12 @@ class TaskStart(Protocol):
     first_step: int
     seed: int
 
-    def make_env(self) -> VecEnv:
-        """Return the training environments, newly built."""
+    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+        """Return the training environments, newly built.
+
+        Args:
+            interleaved: All tasks of the stream, taking turns, instead of this one alone.
+        """
 
 
 class Act(Protocol):

@@ -1,16 +1,22 @@
-"""The gradient door: what methods add to a gradient, inside ``backward()`` and before clipping.
+"""The gradient door: what methods do to each update, without a seam in ``train``.
 
-Stable-Baselines3's ``train`` has no seam, but every algorithm with this door does, for each
-optimizer, ``zero_grad``, ``backward``, perhaps clip, ``step``. So an optimizer's ``zero_grad``
-opens an update and its ``step`` closes it; a hook on each parameter adds the extra gradient in
-between. The actor's ``backward`` of SAC and TD3 reaches critic parameters too: the critic's update
-is closed then, and the hooks add nothing.
+Every Stable-Baselines3 algorithm with this door does, for each optimizer, ``zero_grad``,
+``backward``, perhaps clip, ``step``. So an optimizer's ``zero_grad`` opens an update and its
+``step`` closes it. In one update, in this order::
+
+    zero_grad
+    backward   raw gradient; + terms; x scales       hooks on the parameters
+    clip       where the algorithm does
+    step       projections; finite check; the step; looks; rewrites      hooks on the optimizer
+
+The actor's ``backward`` of SAC and TD3 reaches critic parameters too: the critic's update is closed
+then, and the hooks do nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
@@ -22,6 +28,32 @@ from holdfast.errors import Diverged
 Named = dict[str, Tensor]
 Term = Callable[[Named], Named]
 """Named parameters, detached, to the gradients to add by name; names it leaves out get none."""
+
+Scale = Callable[[Named], Named]
+"""Named parameters to the factors of their gradients; names it leaves out keep theirs."""
+
+Projection = Callable[[Named, Named], Named]
+"""Named parameters and their gradients, clipped, to the gradients that replace some of them."""
+
+Look = Callable[[Named, Named, Named], None]
+"""Parameters before the step, raw gradients of the algorithm's own loss, parameters after it."""
+
+
+class Rewritten(NamedTuple):
+    """Parameters to write after a step.
+
+    Attributes:
+        values: New values by name.
+        renewed: Boolean masks by name: entries that start anew. The optimizer's moments of them
+            become zero, and the target network takes their new values.
+    """
+
+    values: Named
+    renewed: Named
+
+
+Rewrite = Callable[[Named], Rewritten | None]
+"""Named parameters after the step to what is written into them; None writes nothing."""
 
 
 def gradient_of(loss: Callable[[Named], Tensor], parameters: Named) -> Named:
@@ -35,80 +67,161 @@ def gradient_of(loss: Callable[[Named], Tensor], parameters: Named) -> Named:
 
 
 class Gradients:
-    """The terms of this task, and the glue that adds them while the agent learns."""
+    """What the methods do to the updates of this task, and the glue that does it."""
 
     def __init__(self) -> None:
-        self._terms: list[Term] = []
+        self._work = _Work()
         self._detachers: list[Callable[[], None]] = []
 
     def add(self, term: Term) -> None:
         """Add a term for the coming task; it is called once per update of each optimizer.
 
         A term is given the parameters that this optimizer moves; where it needs others (the actor's
-        while the critic is updated), it returns nothing.
+        while the critic is updated), it returns nothing. The same holds for the other doors here.
         """
-        self._terms.append(term)
+        self._work.terms.append(term)
 
-    def attach(self, parameters: dict[str, nn.Parameter], optimizers: Iterable[Optimizer]) -> None:
-        """Install the hooks on a policy's parameters and its optimizers."""
+    def scale(self, factors: Scale) -> None:
+        """Multiply the gradients, terms included and before clipping, in the coming task."""
+        self._work.scales.append(factors)
+
+    def project(self, projection: Projection) -> None:
+        """Replace gradients right before the step, after clipping, in the coming task."""
+        self._work.projections.append(projection)
+
+    def watch(self, look: Look) -> None:
+        """Be told of every step of the coming task."""
+        self._work.looks.append(look)
+
+    def rewrite(self, rewrite: Rewrite) -> None:
+        """Write parameters after every step of the coming task."""
+        self._work.rewrites.append(rewrite)
+
+    def attach(
+        self,
+        parameters: dict[str, nn.Parameter],
+        optimizers: Iterable[Optimizer],
+        targets: dict[str, nn.Parameter] | None = None,
+    ) -> None:
+        """Install the hooks on a policy's parameters and its optimizers.
+
+        Args:
+            parameters: By name.
+            optimizers: Those that move them.
+            targets: The slowly moving copies, by the name of the parameter that each one follows.
+        """
         for optimizer in optimizers:
             members = {id(p) for group in optimizer.param_groups for p in group["params"]}
             own = {name: p for name, p in parameters.items() if id(p) in members}
-            update = _Update(own, self._terms)
-            handles: list[Any] = [optimizer.register_step_pre_hook(update.check)]
-            if self._terms:
+            update = _Update(own, targets or {}, optimizer, self._work)
+            handles: list[Any] = [optimizer.register_step_pre_hook(update.before_step)]
+            if self._work.is_wanted:
                 for name, parameter in own.items():
-                    hook = parameter.register_hook(update.adder(name))  # type: ignore[no-untyped-call]  # torch's
+                    hook = parameter.register_hook(update.changer(name))  # type: ignore[no-untyped-call]  # torch's
                     handles.append(hook)
-                handles.append(optimizer.register_step_post_hook(update.close))
+                handles.append(optimizer.register_step_post_hook(update.after_step))
                 handles.append(_ZeroGradHandle(optimizer, update.open))
             self._detachers += [handle.remove for handle in handles]
 
     def detach(self) -> None:
-        """Remove every hook and forget the terms: the next task adds its own."""
+        """Remove every hook and forget the work: the next task adds its own."""
         for remove in self._detachers:
             remove()
         self._detachers.clear()
-        self._terms = []
+        self._work = _Work()
+
+
+class _Work:
+    """What the methods asked for."""
+
+    def __init__(self) -> None:
+        self.terms: list[Term] = []
+        self.scales: list[Scale] = []
+        self.projections: list[Projection] = []
+        self.looks: list[Look] = []
+        self.rewrites: list[Rewrite] = []
+
+    @property
+    def is_wanted(self) -> bool:
+        return any(vars(self).values())
 
 
 class _Update:
     """One optimizer's update in progress: closed, open, or open with its extra gradients known."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter], terms: list[Term]) -> None:
-        self.parameters = parameters
-        self.terms = terms
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        targets: dict[str, nn.Parameter],
+        optimizer: Optimizer,
+        work: _Work,
+    ) -> None:
+        self.parameters, self.targets = parameters, targets
+        self.optimizer, self.work = optimizer, work
         self.is_open = False
         self.extra: Named | None = None
+        self.factors: Named = {}
+        self.raw: Named = {}
+        self.earlier: Named = {}
         device = next((p.device for p in parameters.values()), torch.device("cpu"))
         self.found, self.one = torch.zeros(1, device=device), torch.ones(1, device=device)
 
     def open(self) -> None:
         self.is_open, self.extra = True, None
+        self.raw = {}
 
-    def close(self, *_: object) -> None:
-        self.is_open, self.extra = False, None
-
-    def adder(self, name: str) -> Callable[[Tensor], Tensor | None]:
-        def add(gradient: Tensor) -> Tensor | None:
+    def changer(self, name: str) -> Callable[[Tensor], Tensor | None]:
+        def change(gradient: Tensor) -> Tensor | None:
             if not self.is_open:
                 return None
             if self.extra is None:
-                self.extra = self._compute()
-            extra = self.extra.get(name)
-            return None if extra is None else gradient + extra
+                detached = self._detached()
+                self.extra = _merged(self.work.terms, detached, torch.add)
+                self.factors = _merged(self.work.scales, detached, torch.mul)
+            if self.work.looks:
+                self.raw[name] = gradient
+            extra, factor = self.extra.get(name), self.factors.get(name)
+            changed = gradient if extra is None else gradient + extra
+            return changed if factor is None else changed * factor
 
-        return add
+        return change
 
-    def _compute(self) -> Named:
-        detached = {name: p.detach() for name, p in self.parameters.items()}
-        total: Named = {}
-        for term in self.terms:
-            for name, gradient in term(detached).items():
-                total[name] = total[name] + gradient if name in total else gradient
-        return total
+    def _detached(self) -> Named:
+        return {name: p.detach() for name, p in self.parameters.items()}
 
-    def check(self, *_: object) -> None:
+    def before_step(self, *_: object) -> None:
+        for projection in self.work.projections:
+            gradients = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
+            for name, gradient in projection(self._detached(), gradients).items():
+                self.parameters[name].grad = gradient
+        self._check()
+        if self.work.looks:
+            detached = self._detached()
+            copies = torch._foreach_clone(list(detached.values()))
+            self.earlier = dict(zip(detached, copies, strict=True))
+
+    def after_step(self, *_: object) -> None:
+        self.is_open, self.extra = False, None
+        for look in self.work.looks:
+            look(self.earlier, self.raw, self._detached())
+        for rewrite in self.work.rewrites:
+            rewritten = rewrite(self._detached())
+            if rewritten is not None:
+                self._write(rewritten)
+
+    @torch.no_grad()
+    def _write(self, rewritten: Rewritten) -> None:
+        for name, value in rewritten.values.items():
+            self.parameters[name].copy_(value)
+        for name, mask in rewritten.renewed.items():
+            parameter, target = self.parameters[name], self.targets.get(name)
+            for moment in self.optimizer.state.get(parameter, {}).values():
+                if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                    moment.masked_fill_(mask, 0.0)
+            if target is not None:
+                target.copy_(torch.where(mask, parameter, target))
+
+    def _check(self) -> None:
         """Stop before a step that would write NaN into the weights."""
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         # What torch.amp's GradScaler calls, here to scale by one: a tenth of the price of a norm,
@@ -126,6 +239,19 @@ class _Update:
                 "the rewards (agent.normalize, changes.reward_scale), or look for the cause "
                 "in the environment with: holdfast check-env"
             )
+
+
+def _merged(
+    functions: Iterable[Callable[[Named], Named]],
+    parameters: Named,
+    merge: Callable[[Tensor, Tensor], Tensor],
+) -> Named:
+    """Return what the functions give, by name; what two of them give is merged."""
+    total: Named = {}
+    for function in functions:
+        for name, value in function(parameters).items():
+            total[name] = merge(total[name], value) if name in total else value
+    return total
 
 
 class _ZeroGradHandle:
@@ -186,3 +312,13 @@ def named_parameters(policy: BasePolicy, *groups: str) -> dict[str, nn.Parameter
         and (group := group_of(name, policy)) is not None
         and (not groups or group in groups)
     }
+
+
+def target_parameters(policy: BasePolicy) -> dict[str, nn.Parameter]:
+    """Return the slowly moving copies by the name of the parameter that each one follows."""
+    found = {}
+    for name, parameter in policy.named_parameters():
+        owner, _, rest = name.partition(".")
+        if owner.endswith("_target"):
+            found[f"{owner.removesuffix('_target')}.{rest}"] = parameter
+    return found

@@ -15,8 +15,11 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from holdfast.agents.agent import Log, Watch
 
+Updated = Callable[[int], None]
+"""Called between rounds of collecting and updating with the steps taken so far."""
 
-def learn_on_policy(model: Any, steps: int, callback: BaseCallback) -> None:
+
+def learn_on_policy(model: Any, steps: int, callback: BaseCallback, updated: Updated) -> None:
     """Train a rollout-based algorithm for exactly ``steps``, a multiple of its ``n_envs``."""
     _, started = model._setup_learn(steps, callback, True, "task", False)
     started.on_training_start(locals(), globals())
@@ -29,10 +32,11 @@ def learn_on_policy(model: Any, steps: int, callback: BaseCallback) -> None:
         model._update_current_progress_remaining(model.num_timesteps, steps)
         model.dump_logs(iteration)
         model.train()
+        updated(model.num_timesteps)
     started.on_training_end()
 
 
-def learn_off_policy(model: Any, steps: int, callback: BaseCallback) -> None:
+def learn_off_policy(model: Any, steps: int, callback: BaseCallback, updated: Updated) -> None:
     """Train a replay-based algorithm for exactly ``steps``, a multiple of its ``n_envs``."""
     _, started = model._setup_learn(steps, callback, True, "task", False)
     started.on_training_start(locals(), globals())
@@ -52,6 +56,7 @@ def learn_off_policy(model: Any, steps: int, callback: BaseCallback) -> None:
             updates = rollout.episode_timesteps if updates < 0 else updates
             if updates > 0:
                 model.train(batch_size=model.batch_size, gradient_steps=updates)
+        updated(model.num_timesteps)
     started.on_training_end()
 
 

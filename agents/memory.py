@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,42 +23,57 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Memory:
-    """Recent observations of the task, and mixers of the replay buffer's batches.
+    """Recent rollouts of the task, and mixers of the replay buffer's batches.
 
     Observations are kept as the environment gave them, before normalisation.
     """
 
     def __init__(self) -> None:
         self._mixers: list[Mixer] = []
-        self._wanted = 0
+        self._wanted, self._kept = 0, 0
         self._recent: deque[Arrays] = deque()
 
     def mix(self, mixer: Mixer) -> None:
         """Let ``mixer`` replace rows of every batch sampled from the replay buffer in this task."""
         self._mixers.append(mixer)
 
-    def keep_observations(self, count: int) -> None:
-        """Ask an on-policy agent to keep its last ``count`` observations until the task's end."""
+    def keep_rollouts(self, count: int) -> None:
+        """Ask an on-policy agent to keep its last ``count`` steps until the next task starts.
+
+        They are kept with all that was learned from; see ``rollout_arrays``. Off-policy agents have
+        their replay buffer.
+        """
         self._wanted = max(self._wanted, count)
+
+    keep_observations = keep_rollouts
 
     @property
     def wanted(self) -> int:
-        """Number of observations to keep; 0 where no method asked."""
+        """Steps that an on-policy agent is asked to keep; 0 where no method asked."""
         return self._wanted
 
-    def record(self, observations: Arrays) -> None:
-        """Keep one rollout's observations, each of shape (rows, ...); drop what is too old."""
-        self._recent.append(observations)
-        while len(self._recent) > 1 and self._rows(skip=1) >= self._wanted:
+    def record(self, rollout: Arrays) -> None:
+        """Keep one rollout, each array of shape (steps, n_envs, ...); drop what is too old."""
+        self._kept = self._wanted
+        self._recent.append(rollout)
+        while (
+            len(self._recent) > 1 and sum(map(_rows, islice(self._recent, 1, None))) >= self._kept
+        ):
             self._recent.popleft()
 
-    def _rows(self, skip: int = 0) -> int:
-        return sum(len(next(iter(rollout.values()))) for rollout in list(self._recent)[skip:])
+    @property
+    def rollouts(self) -> list[Arrays]:
+        """The kept rollouts, newest last; each array has the shape (steps, n_envs, ...)."""
+        return list(self._recent)
 
     def recent(self) -> Arrays:
-        """Return the kept observations, newest last, by key ("" for one that is no Dict)."""
-        joined = {key: np.concatenate([r[key] for r in self._recent]) for key in self._recent[0]}
-        return {key: rows[-self._wanted :] for key, rows in joined.items()}
+        """Return the kept steps as rows by name, newest last; each array of shape (rows, ...)."""
+        return {
+            name: np.concatenate([r[name].reshape(-1, *r[name].shape[2:]) for r in self._recent])[
+                -self._kept :
+            ]
+            for name in self._recent[0]
+        }
 
     def attach(self, buffer: Any) -> None:
         """Put the mixers behind the ``sample`` of a replay buffer."""
@@ -76,13 +92,38 @@ class Memory:
 
     def detach(self) -> None:
         """Forget what the methods asked for; what was kept stays until the next task starts."""
-        if self._recent:
-            self._recent = deque([self.recent()])
         self._mixers, self._wanted = [], 0
 
     def clear(self) -> None:
-        """Forget the observations of the last task."""
+        """Forget the rollouts of the last task."""
         self._recent.clear()
+
+
+def _rows(rollout: Arrays) -> int:
+    steps, n_envs = rollout["actions"].shape[:2]
+    return int(steps * n_envs)
+
+
+def rollout_arrays(buffer: Any) -> Arrays:
+    """Return a copy of what a filled rollout buffer holds, each of shape (steps, n_envs, ...).
+
+    ``observations`` (with ``.key`` for each entry of a Dict) as the policy saw them, ``actions``,
+    ``rewards``, ``episode_starts``, and of the policy that collected it ``old_values`` and
+    ``old_log_prob``, with the ``advantages`` and ``returns`` that it learned from.
+    """
+    stored = buffer.observations
+    arrays: Arrays = (
+        {f"observations.{key}": value.copy() for key, value in stored.items()}
+        if isinstance(stored, dict)
+        else {"observations": stored.copy()}
+    )
+    names = {"values": "old_values", "log_probs": "old_log_prob"}
+    for name in (*_ROLLOUT, *names):
+        arrays[names.get(name, name)] = getattr(buffer, name).copy()
+    return arrays
+
+
+_ROLLOUT = ("actions", "rewards", "episode_starts", "advantages", "returns")
 
 
 def flatten(batch: dict[str, Any]) -> dict[str, Tensor]:

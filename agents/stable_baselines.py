@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from holdfast import registry
-from holdfast.agents import heads
+from holdfast.agents import heads, samples
 from holdfast.agents.agent import Files, Log, Observations, TaskStart, Watch
 from holdfast.agents.arguments import build_arguments, policy_name
 from holdfast.agents.carrying import (
@@ -25,7 +25,12 @@ from holdfast.agents.carrying import (
     optimizer_tensors,
     policy_tensors,
 )
-from holdfast.agents.gradients import Gradients, named_parameters, optimizers_of
+from holdfast.agents.gradients import (
+    Gradients,
+    named_parameters,
+    optimizers_of,
+    target_parameters,
+)
 from holdfast.agents.learning import Watching, learn_off_policy, learn_on_policy, stream_logger
 from holdfast.agents.lifecycle import Lifecycle
 from holdfast.agents.memory import (
@@ -33,9 +38,6 @@ from holdfast.agents.memory import (
     Memory,
     buffer_arrays,
     load_buffer_arrays,
-    observation_arrays,
-    stored_count,
-    stored_rows,
 )
 from holdfast.agents.networks import install
 from holdfast.agents.normalization import TaskNormalize, carried_statistics
@@ -74,7 +76,7 @@ class StableBaselinesAgent:
         self.initial: Files = {}
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
-        self._trained: set[int] = set()
+        self._trained: tuple[int, ...] = ()
         self.current_task = 0
 
     @property
@@ -101,7 +103,8 @@ class StableBaselinesAgent:
         self.memory.clear()
         self.model = self._build(experience)
         self.current_task = experience.task_index
-        self._trained = set(self.scenario.stream_tasks[: experience.stage + 1])
+        learned = self.lifecycle.learned(experience.stage)
+        self._trained = self.scenario.stream_tasks[:learned]
         self._load(carried)
         self.lifecycle.started()
 
@@ -110,7 +113,7 @@ class StableBaselinesAgent:
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
-        env = self._env = experience.make_env()
+        env = self._env = experience.make_env(interleaved=self.lifecycle.is_interleaved)
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
         if options.normalize is not None:
             env = self.normalizer = TaskNormalize(
@@ -153,34 +156,52 @@ class StableBaselinesAgent:
     def learn(self, experience: TaskStart, watch: Watch, log: Log) -> None:
         """Take and learn from exactly ``experience.steps`` environment steps.
 
+        Where the lifecycle is frozen, no step is taken and ``watch`` is called as if they were.
+
         Raises:
             Diverged: If a gradient is not finite; the step is not taken.
         """
-        model = self.model
-        model.set_logger(stream_logger(log, experience.first_step))
-        on_policy = isinstance(model, OnPolicyAlgorithm)
-        keeps_rollouts = on_policy and self.memory.wanted
-        callback = Watching(watch, self._record_rollout if keeps_rollouts else None)
-        self.gradients.attach(named_parameters(self.policy), optimizers_of(self.policy))
-        try:
+        n_envs = self.scenario.n_envs
+        if self.lifecycle.learned(experience.stage) <= experience.stage:
+            for step in range(n_envs, experience.steps + 1, n_envs):
+                watch(step)
+            self.close()
+            return
+        self.model.set_logger(stream_logger(log, experience.first_step))
+        on_policy = isinstance(self.model, OnPolicyAlgorithm)
+        keeps = on_policy and self.memory.wanted
+        callback = Watching(watch, self._record_rollout if keeps else None)
+        with self._open_doors():
             if on_policy:
-                learn_on_policy(model, experience.steps, callback)
+                learn_on_policy(self.model, experience.steps, callback, self.lifecycle.updated)
             else:
-                self.memory.attach(model.replay_buffer)
-                learn_off_policy(model, experience.steps, callback)
+                learn_off_policy(self.model, experience.steps, callback, self.lifecycle.updated)
+        self.close()
+
+    def train_more(self, updates: int) -> None:
+        """Do gradient updates on the replay buffer after the task, without environment steps.
+
+        A method calls it in ``post_adapt``, after it has opened the doors that they shall go
+        through.
+        """
+        with self._open_doors():
+            self.model.train(batch_size=self.model.batch_size, gradient_steps=updates)
+
+    @contextmanager
+    def _open_doors(self) -> Iterator[None]:
+        parameters, targets = named_parameters(self.policy), target_parameters(self.policy)
+        self.gradients.attach(parameters, optimizers_of(self.policy), targets)
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            self.memory.attach(self.model.replay_buffer)
+        try:
+            yield
         finally:
             self.gradients.detach()
             self.memory.detach()
-            self.close()
+            self.lifecycle.detach()
 
     def _record_rollout(self) -> None:
-        stored = self.model.rollout_buffer.observations  # (steps, n_envs, ...)
-        rows = stored if isinstance(stored, dict) else {"": stored}
-        flat = {key: value.reshape(-1, *value.shape[2:]).copy() for key, value in rows.items()}
-        if self.normalizer is not None:
-            raw = self.normalizer.unnormalize_obs(flat.get("", flat))
-            flat = raw if isinstance(raw, dict) else {"": raw.astype(np.float32)}
-        self.memory.record(flat)
+        self.memory.record(samples.raw_rollout(self.model.rollout_buffer, self.normalizer))
 
     def close(self) -> None:
         """Close the training environments of the current task, where they are open."""
@@ -188,27 +209,33 @@ class StableBaselinesAgent:
             self._env.close()
         self._env = None
 
-    # -- what methods read after a task ------------------------------------------------------------
+    # -- what methods read -------------------------------------------------------------------------
 
     def observations(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return up to ``count`` observations of the finished task, as its environment gave them.
 
         Off-policy they are drawn from the replay buffer; on-policy from the last rollouts that
-        ``memory.keep_observations`` asked for.
+        ``memory.keep_observations`` asked for. By key; "" for an observation that is no Dict.
         """
-        if isinstance(self.model, OnPolicyAlgorithm):
-            recent = self.memory.recent()
-            rows = _choose(len(next(iter(recent.values()))), count, rng)
-            return {key: values[rows] for key, values in recent.items()}
-        buffer = self.model.replay_buffer
-        step, env = np.divmod(_choose(stored_count(buffer), count, rng), buffer.n_envs)
-        stored = observation_arrays(buffer, "observations")
-        return {key: values[step, env] for key, values in stored.items()}
+        return samples.observations(self.model, self.memory, count, rng)
 
     def transitions(self, count: int, rng: np.random.Generator) -> Arrays:
-        """Return up to ``count`` transitions of the replay buffer, each at most once."""
-        buffer = self.model.replay_buffer
-        return stored_rows(buffer, _choose(stored_count(buffer), count, rng))
+        """Return up to ``count`` rows of the finished task, each at most once.
+
+        Off-policy they are transitions of the replay buffer (``stored_rows``); on-policy rows of
+        the rollouts that ``memory.keep_rollouts`` asked for (``rollout_arrays``).
+        """
+        return samples.transitions(self.model, self.memory, count, rng)
+
+    def rollouts(self) -> list[Arrays]:
+        """Return the kept rollouts in time order; each array has the shape (steps, n_envs, ...)."""
+        return self.memory.rollouts
+
+    def batch_observations(self, count: int, rng: np.random.Generator) -> Any:
+        """Return observations of what is being learned from now, as the policy takes them."""
+        now = samples.current_observations(self.model, self.normalizer, count, rng)
+        tensors, _ = self.policy.obs_to_tensor(now)
+        return tensors
 
     def policy_input(self, arrays: Arrays) -> Any:
         """Return observations as the policy takes them: normalised, as tensors."""
@@ -218,35 +245,20 @@ class StableBaselinesAgent:
         tensors, _ = self.policy.obs_to_tensor(batch)
         return tensors
 
-    def batch(self, arrays: Arrays) -> dict[str, Tensor]:
-        """Return stored transitions as a batch of the replay buffer: normalised, by flat name."""
-        rows = dict(arrays)
-        if self.normalizer is not None:
-            for kind in ("observations", "next_observations"):
-                rows |= self._normalized(rows, kind)
-            rows["rewards"] = self.normalizer.normalize_reward(rows["rewards"])
-        tensors = {
-            name: torch.as_tensor(values, device=self.model.device) for name, values in rows.items()
-        }
-        # Stored rows are one step long; only a buffer of n-step returns asks for this entry.
-        tensors["discounts"] = torch.full_like(tensors["rewards"], self.model.gamma)
-        return tensors
+    def batch(self, rows: Arrays) -> dict[str, Tensor]:
+        """Return stored rows as a batch of the buffer: normalised, by flat name."""
+        return samples.batch(self.model, self.normalizer, rows)
 
-    def _normalized(self, rows: Arrays, kind: str) -> Arrays:
-        assert self.normalizer is not None
-        prefix = f"{kind}."
-        by_key = {n.removeprefix(prefix): v for n, v in rows.items() if n.startswith(prefix)}
-        normalized = self.normalizer.normalize_obs(rows.get(kind, by_key))
-        if isinstance(normalized, dict):
-            return {f"{prefix}{key}": values for key, values in normalized.items()}
-        return {kind: normalized}
+    def log(self, tag: str, value: float) -> None:
+        """Log a number with the algorithm's own, at their next dump: ``method/<name>/<what>``."""
+        self.model.logger.record(tag, value)
 
     # -- acting ------------------------------------------------------------------------------------
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
         """Return the task whose id the policy is shown, and whether its own view is missing."""
         unseen = (self.has_heads or self.lifecycle.has_views) and task_index not in self._trained
-        return (self.current_task if self.has_heads and unseen else task_index), unseen
+        return (self._trained[-1] if self.has_heads and unseen else task_index), unseen
 
     @property
     def random_spaces(self) -> tuple[gym.Space[Any], ...]:
@@ -319,13 +331,6 @@ class StableBaselinesAgent:
             self.policy.load_state_dict(saved, strict=False)
             if self.normalizer is not None:
                 self.normalizer.load_tensors(saved_statistics)
-
-
-def _choose(available: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return up to ``count`` different rows, in ascending order."""
-    chosen = rng.choice(available, size=min(count, available), replace=False)
-    rows: NDArray[np.int64] = np.sort(chosen).astype(np.int64)
-    return rows
 
 
 def _device(name: str) -> str:

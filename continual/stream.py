@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
 from holdfast.envs.exclusive import Slot
+from holdfast.envs.interleaved import Interleaved
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
 from holdfast.envs.vector import task_env, vectorize
 from holdfast.scenarios.schema import Scenario, Task
@@ -52,12 +54,29 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self._cell_seed = seed
         self._n_envs = scenario.n_envs
         self._make_one = partial(task_env, scenario, order[stage], spaces, slot=slot)
+        self._make_each = [
+            partial(task_env, scenario, index, spaces, slot=slot) for index in dict.fromkeys(order)
+        ]
+        self._budgets = [
+            order.count(index) * scenario.tasks[index].steps for index in dict.fromkeys(order)
+        ]
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
 
-    def make_env(self) -> VecEnv:
-        """Return the training environments, newly built and seeded."""
-        return vectorize(self._make_one, self._n_envs, self.seed)
+    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+        """Return the training environments, newly built and seeded.
+
+        Args:
+            interleaved: All tasks of the stream, taking turns, instead of this one alone.
+        """
+        if not interleaved:
+            return vectorize(self._make_one, self._n_envs, self.seed)
+        first = itertools.cycle(range(len(self._make_each)))
+        return vectorize(
+            lambda: Interleaved(self._make_each, self._budgets, next(first)),
+            self._n_envs,
+            self.seed,
+        )
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return this task's generator for a method, by name; the same after a restart."""
