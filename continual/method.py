@@ -28,11 +28,22 @@ class Method(Protocol):
     Both adapt calls carry the names of Avalanche's ``Adaptable`` protocol. The experience they get
     hides what the scenario hides: reading it raises Avalanche's ``MaskedAttributeError``.
 
+    What it is and needs stands in literal class attributes, which ``validate`` and ``list`` read
+    without importing it.
+
     Attributes:
-        needs: What it must be told: ``boundaries``, ``task_id``, ``task_count``.
+        needs: What it must be told: ``boundaries``; ``task_id`` in training; ``evaluation_task_id``
+            when it is measured or used; ``task_count``.
         doors: Doors it goes through: ``gradients``, ``memory``, ``networks``, ``lifecycle``; and
             ``output`` where it reads the policy's output.
         on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.
+        algorithms: The only algorithms that can take it; all that have the doors where empty.
+        claims: What no other method composed with it may have too: ``views``, ``projection``,
+            ``exploration``.
+        alone: Whether it composes with nothing: a whole way of learning the stream.
+        limits: Smallest and largest value of numeric arguments; None where there is no largest.
+        memory: What it keeps, in a few words.
+        extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
             name means different numbers elsewhere (METHODS, section 8).
     """
@@ -40,6 +51,12 @@ class Method(Protocol):
     needs: ClassVar[tuple[str, ...]] = ()
     doors: ClassVar[tuple[str, ...]] = ()
     on_policy: ClassVar[bool | None] = None
+    algorithms: ClassVar[tuple[str, ...]] = ()
+    claims: ClassVar[tuple[str, ...]] = ()
+    alone: ClassVar[bool] = False
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {}
+    memory: ClassVar[str] = "nothing"
+    extra: ClassVar[str] = ""
     convention: ClassVar[str] = ""
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:

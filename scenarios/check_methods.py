@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,6 @@ from holdfast.scenarios.plain import Method
 from holdfast.scenarios.schema import Carry, Stream
 from holdfast.scenarios.source import KeyPath
 from holdfast.scenarios.targets import NotUsable, is_own, own_class
-
-# Each is a whole way of learning the stream, not an addition to one.
-_ALONE = ("naive", "isolated")
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def _check_method(method: Method, entry: Any, path: KeyPath, setting: Setting) -
             yield Finding(place, str(error))
             continue
         form = entry[position] if composed else entry
-        if len(method.parts) > 1 and part.name in _ALONE:
+        if len(method.parts) > 1 and known.attributes.get("alone"):
             message = (
                 f"'{part.name}' composes with nothing; a list inside methods: composes, "
                 "what is to be compared are entries side by side"
@@ -104,6 +102,7 @@ def _check_method(method: Method, entry: Any, path: KeyPath, setting: Setting) -
         yield from _check_arguments(form, part.name, known, place)
         yield from _check_needs(part.name, known, place, setting)
         yield from _check_doors(part.name, known, place, setting)
+    yield from _check_claims(signatures, path)
     yield from _check_networks(signatures, path, setting)
 
 
@@ -117,6 +116,8 @@ def _check_arguments(form: Any, name: str, known: Signature, place: KeyPath) -> 
                 given[key] = convert(arguments[key].annotation, given[key])
             except Mismatch as error:
                 yield Finding(path, str(error))
+                continue
+            yield from _check_limits(given[key], known.attributes.get("limits", {}).get(key), path)
         elif not known.takes_any:
             takes = f"; it takes: {', '.join(arguments)}" if arguments else "; it takes none"
             near = registry.closest(str(key), arguments)
@@ -127,6 +128,16 @@ def _check_arguments(form: Any, name: str, known: Signature, place: KeyPath) -> 
             kind = f" ({argument.annotation})" if argument.annotation else ""
             message = f"'{name}' needs the argument '{argument.name}'{kind}"
             yield Finding((*place, name) if given else place, message)
+
+
+def _check_limits(value: Any, limits: Any, path: KeyPath) -> Iterator[Finding]:
+    """Yield a finding where a number is outside of what the method's ``limits`` say."""
+    if limits is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high = limits
+    if not (low <= value < math.inf and (high is None or value <= high)):
+        span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        yield Finding(path, f"must be {span}, got {value:g}")
 
 
 def words(known: Signature, attribute: str) -> tuple[str, ...]:
@@ -144,13 +155,19 @@ def _check_needs(
     hidden = {
         "boundaries": (stream.boundaries == "hidden", "where tasks end", "boundaries: known"),
         "task_id": (stream.task_id == "hidden", "which task it is in", "task_id: observed"),
+        "evaluation_task_id": (
+            stream.task_id == "hidden",
+            "which task it is measured on",
+            "task_id: observed",
+        ),
         "task_count": (stream.task_count == "unknown", "how many tasks come", "task_count: known"),
     }
-    for need in words(known, "needs"):
-        lacks, what, remedy = hidden.get(need, (False, "", ""))
-        if lacks:
-            message = f"'{name}' must be told {what}, which stream: hides; "
-            yield Finding(place, f"{message}write stream: {{{remedy}}}")
+    missing = [hidden[need] for need in words(known, "needs") if hidden.get(need, (False,))[0]]
+    if missing:
+        told = " and ".join(what for _, what, _ in missing)
+        remedies = ", ".join(dict.fromkeys(remedy for _, _, remedy in missing))
+        message = f"'{name}' must be told {told}, which stream: hides; "
+        yield Finding(place, f"{message}write stream: {{{remedies}}}")
 
 
 def _check_doors(
@@ -168,6 +185,18 @@ def _check_doors(
         )
         yield Finding(place, message)
         return
+    if not table.on_policy and known.attributes.get("on_policy") is True:
+        others = _algorithms(lambda entry: entry.on_policy)
+        message = (
+            f"'{name}' needs an on-policy algorithm ({others}); '{algorithm}' learns from a replay "
+            "buffer: use 'replay'"
+        )
+        yield Finding(place, message)
+        return
+    only = words(known, "algorithms")
+    if only and algorithm in ALGORITHMS and algorithm not in only:
+        yield Finding(place, f"'{name}' works with {', '.join(only)}, not with '{algorithm}'")
+        return
     for door in doors:
         has = table.output is not None if door == "output" else door in table.doors
         if has:
@@ -176,7 +205,7 @@ def _check_doors(
             what, others = "policy output", _algorithms(lambda entry: entry.output is not None)
         else:
             what, others = f"{door} door", _with_door(door)
-        usable = ", ".join(_methods_for(table)) or "none"
+        usable = ", ".join(_methods_for(algorithm)) or "none"
         message = (
             f"'{name}' needs the {what} of the algorithm, which '{algorithm}' does not have; "
             f"algorithms that have it: {others}; methods for '{algorithm}': {usable}"
@@ -199,17 +228,41 @@ def _with_door(door: str) -> str:
     return _algorithms(lambda entry: door in entry.doors)
 
 
-def _methods_for(table: Algorithm) -> Iterator[str]:
-    """Yield the methods of the registry that find every door they need."""
+def _methods_for(algorithm: str) -> Iterator[str]:
+    """Yield the methods of the registry that this algorithm can take."""
     for name in METHODS:
-        known = method_signature(name)
-        doors = set(words(known, "doors"))
-        if "output" in doors and table.output is None:
-            continue
-        if table.on_policy and known.attributes.get("on_policy") is False:
-            continue
-        if doors - {"output"} <= table.doors:
+        if can_take(algorithm, method_signature(name)):
             yield name
+
+
+def can_take(algorithm: str, known: Signature) -> bool:
+    """Return whether an algorithm of the registry has all that a method's class asks for."""
+    table, doors = registry.algorithm(algorithm), set(words(known, "doors"))
+    return (
+        doors - {"output"} <= table.doors
+        and ("output" not in doors or table.output is not None)
+        and known.attributes.get("on_policy") in (None, table.on_policy)
+        and algorithm in (words(known, "algorithms") or (algorithm,))
+    )
+
+
+def _check_claims(signatures: Mapping[str, Signature], path: KeyPath) -> Iterator[Finding]:
+    """Yield a finding for what two composed methods would both have to themselves."""
+    holders: dict[str, list[str]] = {}
+    for name, known in signatures.items():
+        for claim in words(known, "claims"):
+            holders.setdefault(claim, []).append(name)
+    for claim, names in holders.items():
+        if len(names) > 1:
+            message = f"{_quoted(names)} both {_CLAIMS.get(claim, f'claim {claim}')}"
+            yield Finding(path, f"{message}; compose at most one of them")
+
+
+_CLAIMS = {
+    "views": "keep the policy of each task",
+    "projection": "have the last word on the gradient",
+    "exploration": "choose the actions at a task's start",
+}
 
 
 def _check_networks(

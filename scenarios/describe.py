@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holdfast.registry import ALGORITHMS, METHODS, Argument, signature
 from holdfast.scenarios.check_agent import RESERVED
-from holdfast.scenarios.check_methods import method_signature, words
+from holdfast.scenarios.check_methods import can_take, method_signature, words
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,13 @@ class MethodRow:
     Attributes:
         name: As scenarios write it.
         summary: First line of its docstring.
-        needs: What the stream must tell it: ``boundaries``, ``task_id``, ``task_count``.
+        needs: What the stream must tell it; see ``holdfast.continual.method``.
         doors: How it reaches the agent; ``output`` where it needs the policy's output.
         algorithms: The algorithms of the registry that it works with.
         arguments: Of its constructor.
+        memory: What it keeps, in a few words.
+        extra: Updates or steps beside the task's own, in a few words.
+        convention: What its strength multiplies.
     """
 
     name: str
@@ -29,6 +32,9 @@ class MethodRow:
     doors: tuple[str, ...]
     algorithms: tuple[str, ...]
     arguments: tuple[Argument, ...]
+    memory: str
+    extra: str
+    convention: str
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,17 @@ class AlgorithmRow:
 def describe_method(name: str, folder: Path | None = None) -> MethodRow:
     """Return the row of a method in the registry or of ``module:Name``."""
     known = method_signature(name, folder)
-    doors = words(known, "doors")
-    on_policy = known.attributes.get("on_policy")
-    algorithms = tuple(
-        algorithm
-        for algorithm, entry in ALGORITHMS.items()
-        if set(doors) - {"output"} <= entry.doors
-        and ("output" not in doors or entry.output is not None)
-        and on_policy in (None, entry.on_policy)
+    return MethodRow(
+        name=name,
+        summary=known.summary,
+        needs=words(known, "needs"),
+        doors=words(known, "doors"),
+        algorithms=tuple(algorithm for algorithm in ALGORITHMS if can_take(algorithm, known)),
+        arguments=known.arguments,
+        memory=str(known.attributes.get("memory", "")),
+        extra=str(known.attributes.get("extra", "")),
+        convention=str(known.attributes.get("convention", "")),
     )
-    return MethodRow(name, known.summary, words(known, "needs"), doors, algorithms, known.arguments)
 
 
 def describe_methods() -> tuple[MethodRow, ...]:

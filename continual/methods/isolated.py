@@ -24,6 +24,8 @@ class Isolated(Method):
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
+    alone: ClassVar[bool] = True
+    memory: ClassVar[str] = "one agent per task"
 
     def __init__(self) -> None:
         self._agents: dict[int, dict[str, Tensor]] = {}

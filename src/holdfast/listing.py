@@ -69,9 +69,18 @@ def methods() -> str:
 
     blocks = []
     for row in describe_methods():
-        needs = f"needs: {', '.join(row.needs)}; " if row.needs else ""
-        agents_text = f"{needs}with: {', '.join(row.algorithms)}"
-        blocks.append(_block(row.name, row.summary, agents_text, _arguments(row.arguments)))
+        told = ", ".join(row.needs).replace("_", " ") or "nothing"
+        extra = f"; extra: {row.extra}" if row.extra else ""
+        blocks.append(
+            _block(
+                row.name,
+                row.summary,
+                f"must be told: {told}; keeps: {row.memory}{extra}",
+                f"with: {_with(row.algorithms)}",
+                f"strength: {row.convention}" if row.convention else "",
+                _arguments(row.arguments),
+            )
+        )
     blocks.append("Your own: module:Class, the module beside the scenario or installed.")
     return "\n\n".join(blocks)
 
@@ -97,6 +106,16 @@ def scenarios() -> str:
         )
         blocks.append(_block(str(shown), " ".join(scenario.description.split()), counts))
     return "\n\n".join(blocks)
+
+
+def _with(algorithms: tuple[str, ...]) -> str:
+    """Return the algorithms, or those that are missing where they are the fewer."""
+    from holdfast.registry import ALGORITHMS
+
+    missing = [name for name in ALGORITHMS if name not in algorithms]
+    if len(missing) >= len(algorithms):
+        return ", ".join(algorithms)
+    return f"all but {', '.join(missing)}" if missing else "all"
 
 
 def _family(spec: Any) -> str:

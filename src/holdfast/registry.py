@@ -92,6 +92,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 METHODS: dict[str, str] = {
     "naive": "holdfast.continual.methods.naive:Naive",
     "isolated": "holdfast.continual.methods.isolated:Isolated",
+    "joint": "holdfast.continual.methods.joint:Joint",
+    "frozen": "holdfast.continual.methods.frozen:Frozen",
     "ewc": "holdfast.continual.methods.ewc:EWC",
     "cloning": "holdfast.continual.methods.cloning:Cloning",
     "replay": "holdfast.continual.methods.replay:Replay",

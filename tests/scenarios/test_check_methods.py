@@ -22,6 +22,7 @@ class Anchor:
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_count")
     doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {"rate": (0, 1)}
 
     def __init__(self, rate: float, *, strength: float = 10.0, kind: Kind = "separate",
                  samples: int = 100, layers: "list[int] | None" = None) -> None:
@@ -37,6 +38,17 @@ class Grow:
 
 class Grow2(Grow):
     """Adds another."""
+
+class Views:
+    """Keeps every task's policy."""
+    claims = ("views",)
+
+class OtherViews(Views):
+    """Does so too."""
+
+class Rollouts:
+    """Works with one algorithm."""
+    algorithms = ("a2c",)
 
 class Anything:
     """Takes what it is given."""
@@ -59,18 +71,25 @@ def own(tmp_path: Path) -> None:
     [
         ("EWC", "no method 'EWC'; did you mean 'ewc'?"),
         ("ecw", "no method 'ecw'; did you mean 'ewc'?"),
-        ("packnet", "no method 'packnet'; known: naive, isolated, ewc"),
+        ("lotto", "no method 'lotto'; known: naive, isolated, joint, frozen"),
         ("ewc: {strenght: 3}", "'ewc' has no argument 'strenght'; did you mean 'strength'?"),
         ("ewc: {lambda: 3}", "'ewc' has no argument 'lambda'; it takes: strength, kind"),
         ("naive: {strength: 3}", "'naive' has no argument 'strength'; it takes none"),
-        ("ewc: {kind: onlin}", "'onlin' is not one of separate, online; did you mean 'online'?"),
+        ("ewc: {kind: onlin}", "'onlin' is not one of separate, online, summed; did you mean 'online'?"),
         ("ewc: {strength: high}", "expected a number, got the text 'high'"),
+        ("ewc: {strength: -1}", "must be at least 0, got -1"),
+        ("ewc: {strength: .inf}", "must be at least 0, got inf"),
+        ("ewc: {decay: 1.5}", "must be from 0 to 1, got 1.5"),
+        ("'own:Anchor': {rate: 2}", "must be from 0 to 1, got 2"),
         ("ewc: {samples: 0.5}", "expected a whole number, got 0.5"),
         ("ewc: 10", "expected the arguments of 'ewc' as {argument: value}, got 10"),
         ("{ewc: null, strength: 3}", "arguments go under the name: 'ewc: {strength: ...}'"),
         ("{name: ewc, strength: 3}", "'ewc: {strength: 3}'"),
         ("[naive, ewc]", "'naive' composes with nothing"),
         ("[isolated, ewc]", "'isolated' composes with nothing"),
+        ("[ewc, joint]", "'joint' composes with nothing"),
+        ("['own:Views', 'own:OtherViews']", "'own:OtherViews' both keep the policy of each task"),
+        ("'own:Rollouts'", "'own:Rollouts' works with a2c, not with 'ppo'"),
         ("[ewc, ewc]", "'ewc' is composed with itself"),
         ("[[ewc]]", "expected a method: a name, or {name: {argument: value}}"),
         ("3", "expected a method"),
@@ -87,7 +106,7 @@ def test_wrong_methods(one, entry: str, message: str) -> None:
 
 
 def test_right_methods(write) -> None:
-    methods = "[{'own:Anchor': {rate: 1, samples: 1e3, layers: [1e1]}}, {'own:Softer': {rate: 2}}]"
+    methods = "[{'own:Anchor': {rate: 1, samples: 1e3, layers: [1e1]}}, {'own:Softer': {rate: 0.5}}]"
     scenario = load(write(), [f"methods={methods}", "stream.task_count=known"])
     assert [cell.label for cell in scenario.cells()] == ["Anchor", "Softer"]
     arguments = scenario.methods[0].parts[0].arguments
@@ -123,12 +142,12 @@ def test_a_method_that_needs_what_the_stream_hides(one, stream, method, message)
 
 
 @pytest.mark.parametrize("method", ["ewc", "cloning", "progressive"])
-def test_trpo_takes_naive_and_isolated_only(one, write, method: str) -> None:
+def test_trpo_takes_references_only(one, write, method: str) -> None:
     trpo = "agent.algorithm=trpo"
     message = one(trpo, f"methods=[{method}]").message
     assert "which 'trpo' does not have; algorithms that have it: ppo, a2c" in message
-    assert message.endswith("methods for 'trpo': naive, isolated")
-    assert load(write(), [trpo, "methods=[naive, isolated]"]).agent.algorithm == "trpo"
+    assert message.endswith("methods for 'trpo': naive, isolated, joint, frozen")
+    assert load(write(), [trpo, "methods=[naive, isolated, joint, frozen]"]).agent.algorithm == "trpo"
 
 
 def test_an_algorithm_without_policy_output(one) -> None:
