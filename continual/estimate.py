@@ -1,7 +1,7 @@
 """What a scenario will cost, measured on short stretches of training and evaluation.
 
-Each method runs a small stream of its own, which is thrown away: the first two stages with few
-steps and short episodes. The second is where penalties, stored batches and columns are at work.
+Each method runs a small stream of its own, which is thrown away: the first two or three stages with
+few steps and short episodes. After the first, penalties, stored batches and columns are at work.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Cost:
         is_open: Whether no time limit is known, so that evaluation may take longer.
         memory_bytes: Of the process.
         disk_bytes: Of checkpoints and scores.
+        kept_bytes: Of what methods keep and networks grow by, per task of the stream.
     """
 
     steps_per_s: float
@@ -53,6 +54,7 @@ class Cost:
     is_open: bool
     memory_bytes: float
     disk_bytes: float
+    kept_bytes: float
 
 
 def estimate(scenario: Scenario, buffer: Buffer | None) -> dict[str, Cost]:
@@ -72,7 +74,7 @@ def estimate(scenario: Scenario, buffer: Buffer | None) -> dict[str, Cost]:
 
 
 class _Sample:
-    """A method's first two stages with a few steps each, measured.
+    """A method's first stages with a few steps each, measured.
 
     Attributes:
         steps: Steps of each stage.
@@ -93,7 +95,9 @@ class _Sample:
         self.method_bytes: list[int] = []
         stream = make_stream(self.scenario, self.scenario.seeds[0])
         self.measured: EvalExperience = stream.eval_stream[0]
-        for experience in list(stream.train_stream)[:2]:
+        # Columns grow with the square of the tasks: a third stage shows it.
+        most = 3 if any("networks" in method.doors for method in self.methods) else 2
+        for experience in list(stream.train_stream)[:most]:
             self._run(experience)
 
     def _run(self, experience: TaskExperience) -> None:
@@ -147,13 +151,15 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
     least = limit or length if length >= _EPISODE else length
     count, fixed_s = _evaluations(scenario), train_s + after_s + sample.start_s * len(stages)
     disk = _checkpoints(scenario, small, sample, buffer)
+    kept = _stored(small, sample, stages) + _grown(sample, len(stages) - 1)
     filled = buffer.row * buffer.filled if buffer is not None else 0
     return Cost(
         steps_per_s=sum(stages) / train_s,
         least_s=fixed_s + count * rounds * least * step_s,
         most_s=fixed_s + count * rounds * max(limit, least) * step_s,
         is_open=not limit,
-        memory_bytes=_resident() + filled + _stored(small, sample, stages),
+        memory_bytes=_resident() + filled + kept,
+        kept_bytes=kept / len(stages),
         disk_bytes=disk + count * scenario.evaluation.episodes * _SCORE_BYTES,
     )
 
@@ -214,8 +220,18 @@ def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
     more_bytes = sample.method_bytes[0] - small.method_bytes[0]
     slope = more_bytes / max(sample.steps - small.steps, 1)
     missing = _kept(sample.methods, stages) - _kept(sample.methods, [sample.steps] * len(stages))
-    grown = (sample.method_bytes[-1] - sample.method_bytes[0]) * (len(stages) - 1)
+    grown = (sample.method_bytes[1] - sample.method_bytes[0] if stages[1:] else 0) * (
+        len(stages) - 1
+    )
     return sample.method_bytes[0] + grown + slope * max(missing, 0)
+
+
+def _grown(sample: _Sample, stage: int) -> float:
+    """Return the bytes by which the agent's networks are larger than in the first stage."""
+    sizes = sample.agent_bytes
+    first = sizes[1] - sizes[0] if len(sizes) > 1 else 0
+    second = sizes[2] - 2 * sizes[1] + sizes[0] if len(sizes) > 2 else 0
+    return first * stage + second * stage * (stage - 1) / 2
 
 
 def _checkpoints(
@@ -223,11 +239,10 @@ def _checkpoints(
 ) -> float:
     """Return the bytes of a cell's checkpoints, one after each stage."""
     stages = [scenario.tasks[index].steps for index in scenario.stream_tasks]
-    column = sample.agent_bytes[-1] - sample.agent_bytes[0]
     total = 0.0
     for stage in range(len(stages)):
         so_far = stages[: stage + 1]
-        total += sample.agent_bytes[0] + column * stage + _stored(small, sample, so_far)
+        total += sample.agent_bytes[0] + _grown(sample, stage) + _stored(small, sample, so_far)
         if scenario.carry.replay_buffer and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total

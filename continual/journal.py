@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import checkpoint, metrics
 from holdfast.continual.evaluate import evaluate
+from holdfast.continual.growth import check_growth, kept_bytes
 from holdfast.continual.method import Method
 from holdfast.continual.record import Episode, RunFolder
 from holdfast.continual.stream import EvalExperience, TaskExperience
@@ -67,6 +68,7 @@ class CellJournal:
         self.checkpoints = folder.path / "checkpoints"
         self.training = Stopwatch()
         self.wall_s = 0.0
+        self.kept: list[int] = []
         self.latest = {task.name: float("nan") for task in self.scenario.tasks}
 
     # -- opening -----------------------------------------------------------------------------------
@@ -90,6 +92,7 @@ class CellJournal:
             for index, method in enumerate(self.methods):
                 method.load_state(self.agent, saved.files.get(f"method-{index}", {}))
             self.wall_s = saved.state["wall_s"]
+            self.kept = list(saved.state.get("kept_bytes", ()))
             self.training = Stopwatch(saved.state["training_s"], saved.state["training_steps"])
             self._take(self.folder.scores())
         step = self._first_step(stages)
@@ -117,6 +120,9 @@ class CellJournal:
 
     def watch(self, experience: TaskExperience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
+        if self.kept:
+            warning = check_growth(self.kept, len(self.scenario.stream_tasks))
+            self._tell(experience.stage, experience.first_step, warning)
         every = self.scenario.evaluation.every or experience.steps
         next_point, next_look = every, time.monotonic()
         first, stage = experience.first_step, experience.stage
@@ -147,12 +153,15 @@ class CellJournal:
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
         states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
+        files = self.agent.files() | states
+        self.kept.append(kept_bytes(files.values()))
         checkpoint.save(
             self.checkpoints,
             experience.stage,
-            self.agent.files() | states,
+            files,
             {
                 "scores_bytes": self.folder.size(),
+                "kept_bytes": self.kept,
                 "wall_s": self.wall_s,
                 "training_s": self.training.seconds,
                 "training_steps": self.training.steps,

@@ -40,7 +40,7 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
             [*lines, f"Times are not measured: {listed} is exclusive and must not move."]
         )
     costs = estimate(scenario, buffer)
-    head = ("method", "cells left", "steps/s", "time per cell", "memory", "disk per cell")
+    head = ("method", "cells left", "steps/s", "time per cell", "memory", "kept per task", "disk")
     left = {label: len(scenario.seeds) - count for label, count in finished.items()}
     rows = [_row(label, left[label], cost) for label, cost in costs.items()]
     return "\n".join([*lines, "", *_aligned([head, *rows]), "", *_sums(costs, left, jobs)])
@@ -53,6 +53,7 @@ def _row(label: str, left: int, cost: Cost) -> tuple[str, ...]:
         f"{cost.steps_per_s:,.0f}",
         _span(cost.least_s, cost.most_s),
         size(cost.memory_bytes),
+        size(cost.kept_bytes),
         size(cost.disk_bytes),
     )
 
@@ -72,7 +73,7 @@ def _sums(costs: dict[str, Cost], left: dict[str, int], jobs: int) -> list[str]:
         "last until their time limit.",
     ]
     if memory > memory_bytes():
-        lines.append("That is more memory than there is: use fewer --jobs.")
+        lines.append("That is more memory than there is: use fewer --jobs, or keep less per task.")
     if any(cost.is_open for cost in costs.values()):
         lines.append("No time limit of the first task is known: evaluation may take longer.")
     return lines
