@@ -24,7 +24,7 @@ help:
 	@echo 'make format   put style and format right'
 	@echo 'make type     check types'
 	@echo 'make check    lint, type and test'
-	@echo 'make bench    measure the overhead over plain Stable-Baselines3'
+	@echo 'make bench    measure the overhead over plain Stable-Baselines3, and of the methods'
 
 setup: $(VENV)/.up-to-date
 
@@ -77,3 +77,4 @@ demo: setup
 
 bench: setup
 	$(ONE_THREAD) $(BIN)/python benchmarks/overhead.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/updates.py

@@ -236,13 +236,13 @@ def compare_starts(starts: int, goal: float = 3.0) -> Comparison:
     )
 
 
-def header() -> list[str]:
+def header(script: str = "overhead.py") -> list[str]:
     """Return what made the numbers: command, versions, machine."""
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     models = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return [
-        f"OMP_NUM_THREADS=1 python {' '.join(['benchmarks/overhead.py', *sys.argv[1:]])}",
+        f"OMP_NUM_THREADS=1 python {' '.join([f'benchmarks/{script}', *sys.argv[1:]])}",
         f"Python {platform.python_version()}, {versions}",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {', '.join(models)}",
     ]

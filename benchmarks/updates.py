@@ -1,0 +1,207 @@
+"""What each method costs per update, and what it keeps per task; method and naive take turns.
+
+Every method is brought through four tasks of a stream, and timed in the fifth, where penalties,
+stored batches and five columns are at work: ``train()`` of the algorithm on one filled buffer, with
+the method's doors open, against the same under ``naive`` in the same process, pair by pair. A
+method's work between tasks (importance passes, distilling) is not part of it; a cell's ``run.json``
+tells what that takes.
+
+Agents have Stable-Baselines3's default networks: PPO 2 x 64 units and batches of 64, SAC 2 x 256
+units and batches of 256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from overhead import alternate, header
+
+from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual.build import build
+from holdfast.continual.cell import make_methods
+from holdfast.continual.estimate import estimate
+from holdfast.continual.growth import kept_bytes
+from holdfast.continual.stream import make_stream
+from holdfast.registry import METHODS
+from holdfast.scenarios.check_methods import can_take, method_signature
+from holdfast.scenarios.schema import Scenario
+
+RESULTS = Path(__file__).parent / "results" / "updates.csv"
+TASKS = 5
+GOALS = {
+    **dict.fromkeys(("l2", "ewc", "mas", "si", "rwalk"), 1.15),
+    **dict.fromkeys(("vcl", "parseval"), 1.5),
+    **dict.fromkeys(("agem", "cloning"), 2.2),
+    "progressive": 3.0,
+}
+# No update of these differs from naive's, or there is none.
+LEFT_OUT = ("naive", "isolated", "joint", "frozen")
+SETTINGS: dict[str, tuple[dict[str, Any], str, int, int]] = {
+    "ppo": ({"n_steps": 32, "batch_size": 64, "n_epochs": 5}, "CartPole-v1", 8, 512),
+    "sac": ({"learning_starts": 100, "buffer_size": 2000}, "Pendulum-v1", 1, 300),
+}
+SAC_UPDATES = 20
+
+
+class Row(NamedTuple):
+    """One method on one algorithm; naive's time per update is in the same run.
+
+    Attributes:
+        algorithm: The algorithm.
+        method: The method, with its default arguments.
+        naive_us: Median microseconds per update of naive.
+        method_us: Median microseconds per update of the method.
+        ratio: Median over pairs of their quotient.
+        goal: The largest ratio that was asked for; None where nothing was.
+        kept_per_task: Bytes that the method keeps and the networks grew by after four tasks, over
+            four.
+        planned_per_task: The same as ``holdfast run --dry-run`` plans it for four tasks.
+    """
+
+    algorithm: str
+    method: str
+    naive_us: float
+    method_us: float
+    ratio: float
+    goal: float | None
+    kept_per_task: float
+    planned_per_task: float
+
+
+def scenario_of(algorithm: str, method: str, tasks: int = TASKS) -> Scenario:
+    """Return equal tasks for one method."""
+    arguments, env, n_envs, steps = SETTINGS[algorithm]
+    return Scenario.model_validate(
+        {
+            "tasks": [{"name": f"t{i}", "env": env, "steps": steps} for i in range(tasks)],
+            "stream": {"task_count": "known"},
+            "n_envs": n_envs,
+            "agent": {"algorithm": algorithm, **arguments},
+            "methods": [method],
+        }
+    )
+
+
+class Trained:
+    """An agent in the fifth task, with the method's doors open.
+
+    Attributes:
+        kept_per_task: Bytes that the method keeps and the networks grew by, over finished tasks.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.agent, self.methods = StableBaselinesAgent(scenario), make_methods(scenario)
+        *finished, self.last = make_stream(scenario, 0).train_stream
+        first = 0
+        for experience in finished:
+            self._start(experience)
+            first = first or kept_bytes([self.agent.files()["policy"]])
+            self.agent.learn(experience, lambda _: None, lambda *_: None)
+            for method in self.methods:
+                method.post_adapt(self.agent, experience.train())
+        states = [method.state() for method in self.methods]
+        kept = kept_bytes([self.agent.files()["policy"], *states]) - first
+        self.kept_per_task = kept / len(finished)
+        self._start(self.last)
+
+    def _start(self, experience: Any) -> None:
+        for method in self.methods:
+            method.pre_adapt(self.agent, experience.train())
+        self.agent.start(experience)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Fill the buffer and keep the doors open inside the block."""
+        model, quick = self.agent.model, self.last.steps // 2
+        with self.agent._open_doors():
+            if hasattr(model, "rollout_buffer"):
+                _, callback = model._setup_learn(quick, None, True, "task", False)
+                model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+            else:
+                model.learning_starts = quick  # random steps fill the buffer, nothing is learned
+                model.learn(quick)
+            yield
+        self.agent.close()
+
+    def update_s(self) -> float:
+        """Return the seconds of one update, over one call of the algorithm's ``train``."""
+        model = self.agent.model
+        before, began = model._n_updates, time.perf_counter()
+        if hasattr(model, "rollout_buffer"):
+            model.train()
+            rows = model.n_steps * model.n_envs
+            updates = (model._n_updates - before) * -(-rows // model.batch_size)
+        else:
+            model.train(gradient_steps=SAC_UPDATES, batch_size=model.batch_size)
+            updates = model._n_updates - before
+        return (time.perf_counter() - began) / int(updates)
+
+
+def measure(algorithm: str, method: str, pairs: int) -> Row:
+    """Return what a method costs on an algorithm."""
+    scenario = scenario_of(algorithm, method)
+    ours, naive = Trained(scenario), Trained(scenario_of(algorithm, "naive"))
+    with naive.ready(), ours.ready():
+        alternate(naive.update_s, ours.update_s, 2)
+        measured = alternate(naive.update_s, ours.update_s, pairs)
+    finished = scenario_of(algorithm, method, TASKS - 1)
+    (planned,) = estimate(finished, build(finished)).values()
+    before, after = (statistics.median(side) * 1e6 for side in zip(*measured, strict=True))
+    return Row(
+        algorithm,
+        method,
+        naive_us=before,
+        method_us=after,
+        ratio=statistics.median(second / first for first, second in measured),
+        goal=GOALS.get(method),
+        kept_per_task=ours.kept_per_task,
+        planned_per_task=planned.kept_bytes,
+    )
+
+
+def show(row: Row) -> None:
+    """Print one line."""
+    goal = "" if row.goal is None else f"goal {row.goal:<5}"
+    met = "" if row.goal is None else "met" if row.ratio <= row.goal else "MISSED"
+    print(
+        f"{row.algorithm:4} {row.method:20} {row.naive_us:8.0f} us {row.method_us:8.0f} us "
+        f"{row.ratio:7.3f} {goal:10} {met:6} {row.kept_per_task / 1e3:10.1f} kB a task, planned "
+        f"{row.planned_per_task / 1e3:.1f}",
+        flush=True,
+    )
+
+
+def main(names: Sequence[str], pairs: int) -> None:
+    """Measure, print the table, and write ``results/updates.csv`` if nothing was left out."""
+    torch.set_num_threads(1)
+    print(*header("updates.py"), sep="\n")
+    rows = []
+    for algorithm in SETTINGS:
+        for name in names or [name for name in METHODS if name not in LEFT_OUT]:
+            if can_take(algorithm, method_signature(name)):
+                rows.append(measure(algorithm, name, pairs))
+                show(rows[-1])
+    if names:
+        return
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        file.writelines(f"# {line}\n" for line in header("updates.py"))
+        table = csv.writer(file)
+        table.writerow(Row._fields)
+        for row in rows:
+            table.writerow([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="*", help="only these; the file is then not written")
+    parser.add_argument("--pairs", type=int, default=30, help="turns of each side")
+    options = parser.parse_args()
+    main(options.methods, options.pairs)
