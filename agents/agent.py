@@ -74,13 +74,37 @@ class Agent(Protocol):
         with agent.view(task_index) as act:  # as often as wanted; never changes training
             actions, state = act(observations, state, episode_starts, deterministic=True)
         agent.files()                        # what a checkpoint holds; load_files() takes it back
+
+    An experience is a ``TaskStart``; the supervised agent's has a data set in place of environments
+    (``DataStart``), and counts updates in place of environment steps.
+
+    Attributes:
+        current_task: Index of the task that the model was built for.
+        initial: Weights that a task which carries none starts from (``agent.init``); else none.
     """
 
-    def start(self, experience: TaskStart) -> None:
+    current_task: int
+    initial: Files
+
+    @property
+    def policy(self) -> Any:
+        """The network that acts, a torch module."""
+
+    def start(self, experience: Any) -> None:
         """Build a fresh model for this task and load what is carried into it."""
 
-    def learn(self, experience: TaskStart, watch: Watch, log: Log) -> None:
+    def learn(self, experience: Any, watch: Watch, log: Log) -> None:
         """Take and learn from exactly ``experience.steps`` environment steps."""
+
+    def output(self) -> Any:
+        """Return the policy's output as a function of observations, or raise if it has none."""
+
+    def shown_task(self, task_index: int) -> tuple[int, bool]:
+        """Return the task whose id the policy is shown, and whether its own view is missing."""
+
+    @property
+    def random_spaces(self) -> tuple[Any, ...]:
+        """The spaces whose generators training draws from."""
 
     def view(self, task_index: int) -> AbstractContextManager[Act]:
         """Return a context in which the policy acts as it does for that task."""
@@ -90,3 +114,9 @@ class Agent(Protocol):
 
     def load_files(self, files: Files) -> None:
         """Take back what ``files`` gave, after the end of some task."""
+
+    def load_trained(self, files: Files) -> None:
+        """Take the weights of the end of the task that was started."""
+
+    def close(self) -> None:
+        """Close the training environments of the current task, where they are open."""

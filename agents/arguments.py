@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
 from holdfast import registry
+from holdfast.agents.options import OPTIONS, CReLU
 from holdfast.errors import UsageError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -23,6 +24,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "leaky_relu": nn.LeakyReLU,
     "silu": nn.SiLU,
+    "crelu": CReLU,
 }
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -108,7 +110,7 @@ def _action_noise(form: Any, action_space: gym.Space[Any]) -> Any:
 
 
 def _policy_arguments(plain: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    arguments = dict(plain)
+    arguments = {key: value for key, value in plain.items() if key not in OPTIONS}
     for short, full, known in (
         ("activation", "activation_fn", ACTIVATIONS),
         ("optimizer", "optimizer_class", OPTIMIZERS),

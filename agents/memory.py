@@ -109,7 +109,8 @@ def rollout_arrays(buffer: Any) -> Arrays:
 
     ``observations`` (with ``.key`` for each entry of a Dict) as the policy saw them, ``actions``,
     ``rewards``, ``episode_starts``, and of the policy that collected it ``old_values`` and
-    ``old_log_prob``, with the ``advantages`` and ``returns`` that it learned from.
+    ``old_log_prob``, with the ``advantages`` and ``returns`` that it learned from; of MaskablePPO
+    also the ``action_masks``.
     """
     stored = buffer.observations
     arrays: Arrays = (
@@ -118,7 +119,8 @@ def rollout_arrays(buffer: Any) -> Arrays:
         else {"observations": stored.copy()}
     )
     names = {"values": "old_values", "log_probs": "old_log_prob"}
-    for name in (*_ROLLOUT, *names):
+    masks = ("action_masks",) if hasattr(buffer, "action_masks") else ()
+    for name in (*_ROLLOUT, *masks, *names):
         arrays[names.get(name, name)] = getattr(buffer, name).copy()
     return arrays
 

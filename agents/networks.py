@@ -8,6 +8,7 @@ optimizers, targets and caches that Stable-Baselines3 built for the old modules 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -145,7 +146,9 @@ def _sequential_slot(
     trunk, head, tail = nn.Sequential(*layers[:last]), layers[last], layers[last + 1 :]
 
     def replace(new_trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
-        network = nn.Sequential(new_trunk, heads["head"], *tail)
+        # Kept flat, so that the next map finds its layers again.
+        inside = [*new_trunk] if type(new_trunk) is nn.Sequential else [new_trunk]
+        network = nn.Sequential(*inside, heads["head"], *tail)
         setattr(owner, name, network)
         if index is not None:
             owner.q_networks[index] = network
@@ -178,4 +181,7 @@ def _rebuild_optimizers(policy: Any) -> None:
             and not (shared and "features_extractor" in name)
             and "target" not in name.split(".")[0]
         ]
-        owner.optimizer = type(old)(members, **old.defaults)
+        # AdamW's defaults name what its constructor does not take.
+        taken = inspect.signature(type(old)).parameters
+        defaults = {name: value for name, value in old.defaults.items() if name in taken}
+        owner.optimizer = type(old)(members, **defaults)

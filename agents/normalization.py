@@ -106,6 +106,45 @@ class TaskNormalize(VecNormalize):
                 moments.count = float(tensors[f"{name}/count"])
 
 
+def restated(
+    normalizer: TaskNormalize | None, observations: Any, statistics: dict[str, Tensor]
+) -> Any:
+    """Return normalised observations as they would be under other statistics.
+
+    What was clipped stays where it was clipped.
+
+    Args:
+        normalizer: The one that normalised them; None where nothing is normalised.
+        observations: Tensors as the policy takes them, shape (batch, ...) or such by key.
+        statistics: As ``TaskNormalize.tensors`` gave them.
+    """
+    if normalizer is None or not normalizer.norm_obs:
+        return observations
+    if isinstance(observations, dict):
+        return observations | {
+            key: _restated(normalizer, observations[key], statistics, key)
+            for key in normalizer.norm_obs_keys or ()
+        }
+    changed = _restated(normalizer, observations, statistics, "")
+    if normalizer.id_width:
+        changed[..., -normalizer.id_width :] = observations[..., -normalizer.id_width :]
+    return changed
+
+
+def _restated(
+    normalizer: TaskNormalize, values: Tensor, statistics: dict[str, Tensor], key: str
+) -> Tensor:
+    now = normalizer.tensors()
+
+    def moments(of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        mean, var = (of[f"observations.{key}/{part}"].to(values) for part in ("mean", "var"))
+        return mean, (var + normalizer.epsilon).sqrt()
+
+    (mean, deviation), (old_mean, old_deviation) = moments(now), moments(statistics)
+    raw = values * deviation + mean
+    return ((raw - old_mean) / old_deviation).clamp(-normalizer.clip_obs, normalizer.clip_obs)
+
+
 def carried_statistics(tensors: dict[str, Tensor], options: Normalize) -> dict[str, Tensor]:
     """Return the statistics that a new task starts from: all but those reset per task."""
     reset = tuple(

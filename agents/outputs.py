@@ -8,6 +8,7 @@ temperature).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,6 +163,19 @@ def log_likelihood(spec: OutputSpec, output: Output, actions: Tensor) -> Tensor:
         return -0.5 * (actions - output["mean"]).square().sum(-1)
     scaled = (actions - output["mean"]) * torch.exp(-output["log_std"])
     return -(0.5 * scaled.square() + output["log_std"]).sum(-1)
+
+
+def entropy(spec: OutputSpec, output: Output) -> Tensor:
+    """Return the entropy of the output, shape (batch,), up to a constant for unit Gaussians."""
+    if spec.kind == "categorical":
+        logs = [part.log_softmax(-1) for part in torch.split(output["logits"], spec.splits, -1)]
+        return torch.stack([-(log.exp() * log).sum(-1) for log in logs]).sum(0)
+    if spec.kind == "bernoulli":
+        logits = output["logits"]
+        return (nn.functional.softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)
+    if spec.kind == "unit_gaussian":
+        return torch.zeros_like(output["mean"][..., 0])
+    return (output["log_std"] + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
 
 def _one_hot(indices: Tensor, like: Tensor) -> Tensor:

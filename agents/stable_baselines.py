@@ -25,6 +25,7 @@ from holdfast.agents.carrying import (
     optimizer_tensors,
     policy_tensors,
 )
+from holdfast.agents.exploring import exploring
 from holdfast.agents.gradients import (
     Gradients,
     named_parameters,
@@ -41,6 +42,7 @@ from holdfast.agents.memory import (
 )
 from holdfast.agents.networks import install
 from holdfast.agents.normalization import TaskNormalize, carried_statistics
+from holdfast.agents.options import network_changes, set_weight_decay
 from holdfast.agents.outputs import PolicyOutput
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
@@ -131,17 +133,22 @@ class StableBaselinesAgent:
             device=self.device,
             **arguments,
         )
-        mappings = list(self.networks)
+        wanted = options.arguments.get("policy_kwargs") or {}
+        mappings = [*network_changes(wanted), *self.networks]
         if self.has_heads:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
         install(model, mappings)
+        set_weight_decay(model.policy, wanted.get("weight_decay"))
         return model
 
     def _load(self, carried: Files) -> None:
         carry, options = self.scenario.carry, self.scenario.agent
         source = carried if carry.weights and "policy" in carried else self.initial
         if "policy" in source:
-            load_policy(self.model, source["policy"], self.lifecycle.is_fresh)
+            tensors = source["policy"]
+            if source is carried:
+                tensors = self.lifecycle.blended(tensors, policy_tensors(self.model))
+            load_policy(self.model, tensors, self.lifecycle.is_fresh)
         if self.normalizer is not None and options.normalize is not None:
             statistics = carried.get("normalization") or self.initial.get("normalization", {})
             self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
@@ -175,7 +182,8 @@ class StableBaselinesAgent:
             if on_policy:
                 learn_on_policy(self.model, experience.steps, callback, self.lifecycle.updated)
             else:
-                learn_off_policy(self.model, experience.steps, callback, self.lifecycle.updated)
+                with exploring(self.model, self.lifecycle.exploration):
+                    learn_off_policy(self.model, experience.steps, callback, self.lifecycle.updated)
         self.close()
 
     def train_more(self, updates: int) -> None:
@@ -194,7 +202,8 @@ class StableBaselinesAgent:
         if not isinstance(self.model, OnPolicyAlgorithm):
             self.memory.attach(self.model.replay_buffer)
         try:
-            yield
+            with self.lifecycle.learning():
+                yield
         finally:
             self.gradients.detach()
             self.memory.detach()
@@ -270,7 +279,8 @@ class StableBaselinesAgent:
         """Act as for that task: in its view where a method keeps one, else as the policy is."""
         was_training = self.policy.training
         is_current = task_index == self.current_task
-        with nullcontext() if is_current else self.lifecycle.view(task_index):
+        chosen = nullcontext() if is_current else self.lifecycle.view(task_index)
+        with self.lifecycle.measuring(), chosen:
             self.policy.set_training_mode(False)
             try:
                 yield self._act
@@ -311,6 +321,12 @@ class StableBaselinesAgent:
     def load_files(self, files: Files) -> None:
         """Take back what ``files`` gave; the next ``start`` carries it into its model."""
         self._loaded = files
+
+    def load_trained(self, files: Files) -> None:
+        """Take the weights and statistics of the end of the task that was started."""
+        load_policy(self.model, files["policy"], is_fresh=lambda _: False)
+        if self.normalizer is not None:
+            self.normalizer.load_tensors(files.get("normalization", {}))
 
     @contextmanager
     def overlaid(self, tensors: dict[str, Tensor], statistics: dict[str, Tensor]) -> Iterator[None]:

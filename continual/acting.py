@@ -32,7 +32,9 @@ class TaskAgent:
     """
 
     def __init__(self, restored: Restored, task_index: int) -> None:
-        self._scenario, self._spaces, self._agent = restored
+        self._scenario, self._agent = restored.scenario, restored.agent
+        assert restored.spaces is not None  # data sets have a TaskClassifier
+        self._spaces = restored.spaces
         self._task_index = task_index
         self.task = self._scenario.tasks[task_index]
         self._shown, self.unseen = self._agent.shown_task(task_index)
@@ -92,6 +94,36 @@ class TaskAgent:
             if isinstance(layer, gym.ActionWrapper):
                 action = layer.action(action)
         return action
+
+
+class TaskClassifier:
+    """The agent of a supervised scenario in one task; it does not learn.
+
+    For example::
+
+        agent = holdfast.open_run("runs/split-digits/naive/seed-0").agent("0-or-1")
+        classes = agent.act(inputs)
+
+    Args:
+        restored: The agent and its scenario.
+        task_index: Which task.
+    """
+
+    def __init__(self, restored: Restored, task_index: int) -> None:
+        self._agent, self._task_index = restored.agent, task_index
+        self.task = restored.scenario.tasks[task_index]
+        _, self.unseen = self._agent.shown_task(task_index)
+
+    def act(self, inputs: Any) -> NDArray[np.int64]:
+        """Return the class of each input, shape (batch,).
+
+        Args:
+            inputs: As the benchmark gives them, shape (batch, ...).
+        """
+        with self._agent.view(self._task_index) as answer:
+            starts = np.ones(len(inputs), dtype=bool)
+            classes, _ = answer(inputs, None, starts, deterministic=True)
+        return classes
 
 
 class _Described(gym.Env[Any, Any]):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from holdfast import seeding
-from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.agents.agent import Agent
 from holdfast.continual.buffer_size import Buffer, check_room, replay_buffer
-from holdfast.continual.cell import initial_files, make_methods
+from holdfast.continual.cell import initial_files, make_agent, make_methods
 from holdfast.continual.method import Method
 from holdfast.continual.stream import TaskExperience, make_stream
 from holdfast.envs.spaces import check_actions, stream_spaces
@@ -17,12 +17,16 @@ from holdfast.errors import Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema import Scenario
 
+if TYPE_CHECKING:
+    from holdfast.continual.data_stream import DataExperience
+
 _REFUSALS = (ValueError, TypeError, AssertionError)
 
 
 def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
     """Build every environment, and the agent under every method; return the replay buffer's size.
 
+    Of a supervised scenario the data are loaded, and downloaded where they are not there yet.
     Everything is closed again and nothing is stepped or written. Random state stays as it was.
 
     Args:
@@ -39,14 +43,23 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
         raise UsageError(f"--jobs {jobs}: task '{robots[0]}' is exclusive; run one cell at a time")
     seed = scenario.seeds[0]
     with seeding.isolated(seed):
-        spaces = stream_spaces(scenario)
-        check_actions(scenario, spaces)
-        experience: TaskExperience = make_stream(scenario, seed, spaces).train_stream[0]
-        buffer = _replay_buffer(scenario, experience)
+        experience, buffer = _first_experience(scenario, seed)
         check_room(scenario, buffer, jobs)
         for index, cell in enumerate(scenario.cells()[:: len(scenario.seeds)]):
             _build_agent(scenario.only(cell), experience, f"methods[{index}]")
     return buffer
+
+
+def _first_experience(
+    scenario: Scenario, seed: int
+) -> tuple[TaskExperience | DataExperience, Buffer | None]:
+    """Return the first stage, and the size of the replay buffer, after building every task."""
+    if scenario.is_supervised:
+        return make_stream(scenario, seed).train_stream[0], None
+    spaces = stream_spaces(scenario)
+    check_actions(scenario, spaces)
+    experience: TaskExperience = make_stream(scenario, seed, spaces).train_stream[0]
+    return experience, _replay_buffer(scenario, experience)
 
 
 def _replay_buffer(scenario: Scenario, experience: TaskExperience) -> Buffer | None:
@@ -59,9 +72,11 @@ def _replay_buffer(scenario: Scenario, experience: TaskExperience) -> Buffer | N
         envs.close()
 
 
-def _build_agent(scenario: Scenario, experience: TaskExperience, path: str) -> None:
+def _build_agent(
+    scenario: Scenario, experience: TaskExperience | DataExperience, path: str
+) -> None:
     """Build the agent of the first task as a cell of this method does, then drop it."""
-    agent = StableBaselinesAgent(scenario)
+    agent: Agent = make_agent(scenario)
     methods = _make_methods(scenario, path)
     try:
         if scenario.agent.init is not None:
@@ -69,7 +84,7 @@ def _build_agent(scenario: Scenario, experience: TaskExperience, path: str) -> N
         for method in methods:
             method.pre_adapt(agent, experience.train())
         agent.start(experience)
-        if any("output" in method.doors for method in methods):
+        if any("output" in method.doors for method in methods) or scenario.is_supervised:
             agent.output()
     except _REFUSALS as error:
         _refuse(error, scenario, _argument_named_in(str(error), scenario))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from holdfast import registry
-from holdfast.agents.agent import Files
+from holdfast.agents.agent import Agent, Files
 from holdfast.agents.carrying import read_zip
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import checkpoint
@@ -24,9 +24,9 @@ from holdfast.continual.method import Method
 from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.schema import MethodPart, Scenario
 
-__all__ = ["Progress", "Tell", "initial_files", "make_methods", "run_cell"]
+__all__ = ["Progress", "Tell", "initial_files", "make_agent", "make_methods", "run_cell"]
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
 
@@ -61,7 +61,7 @@ def run_cell(folder: RunFolder, tell: Tell) -> None:
 def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
     scenario = folder.scenario
     stream = make_stream(scenario, folder.seed)
-    agent, methods = StableBaselinesAgent(scenario), make_methods(scenario)
+    agent, methods = make_agent(scenario), make_methods(scenario)
     measured = list(stream.eval_stream)
     journal = CellJournal(folder, agent, methods, measured, tell)
     finished = journal.resume()
@@ -77,12 +77,32 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
         journal.close()
 
 
+def make_agent(scenario: Scenario) -> Agent:
+    """Return the scenario's learner, which has learned nothing yet."""
+    if scenario.is_supervised:
+        from holdfast.agents.supervised import SupervisedAgent  # here: only some scenarios need it
+
+        return SupervisedAgent(scenario)
+    return StableBaselinesAgent(scenario)
+
+
 def make_methods(scenario: Scenario) -> list[Method]:
     """Return the mitigations of a scenario's first method entry, newly built, in its order."""
-    return [
-        registry.load(registry.METHODS.get(part.name, part.name), scenario.folder)(**part.arguments)
-        for part in scenario.methods[0].parts
-    ]
+    return [_make_method(part, scenario) for part in scenario.methods[0].parts]
+
+
+def _make_method(part: MethodPart, scenario: Scenario) -> Method:
+    target = registry.METHODS.get(part.name, part.name)
+    if part.name in registry.PLUGINS:
+        target = registry.PLUGINS[part.name].target
+    made = registry.load(target, scenario.folder)
+    # Plugins are told by their parents' module: to import Avalanche for that takes seconds.
+    if any(base.__module__ == "avalanche.core" for base in made.__mro__):
+        from holdfast.continual.methods.plugin import PluginMethod
+
+        return PluginMethod(part.name, made, part.arguments)
+    method: Method = made(**part.arguments)
+    return method
 
 
 def initial_files(scenario: Scenario) -> Files:

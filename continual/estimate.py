@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from holdfast import seeding
-from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual.buffer_size import Buffer
-from holdfast.continual.cell import make_methods
+from holdfast.continual.cell import make_agent, make_methods
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.method import Method
 from holdfast.continual.stream import EvalExperience, TaskExperience, make_stream
@@ -87,7 +86,7 @@ class _Sample:
 
     def __init__(self, scenario: Scenario, steps: int) -> None:
         self.steps, self.scenario = steps, _shortened(scenario, steps)
-        self.agent = StableBaselinesAgent(self.scenario)
+        self.agent = make_agent(self.scenario)
         self.methods: list[Method] = make_methods(self.scenario)
         self.start_s, self.after_s = 0.0, 0.0
         self.train_s: list[float] = []
@@ -124,7 +123,7 @@ class _Sample:
         Returns:
             Seconds per step of episodes side by side; how often they take turns; the longest.
         """
-        copies = len(self.measured.environments)
+        copies = self.measured.open()
         began = time.monotonic()
         try:
             scores = evaluate(
@@ -157,7 +156,7 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
         steps_per_s=sum(stages) / train_s,
         least_s=fixed_s + count * rounds * least * step_s,
         most_s=fixed_s + count * rounds * max(limit, least) * step_s,
-        is_open=not limit,
+        is_open=not limit and not scenario.is_supervised,
         memory_bytes=_resident() + filled + kept,
         kept_bytes=kept / len(stages),
         disk_bytes=disk + count * scenario.evaluation.episodes * _SCORE_BYTES,
@@ -169,10 +168,13 @@ def _shortened(scenario: Scenario, steps: int) -> Scenario:
     given = scenario.model_dump()
     for task in given["tasks"]:
         task["steps"] = steps
+        if scenario.is_supervised:
+            continue
         limit = task["kwargs"].pop("max_episode_steps", _EPISODE)
         limit = min(limit, task["changes"].get("time_limit") or limit, _EPISODE)
         task["changes"] = {**task["changes"], "time_limit": limit}
-    if not algorithm(scenario.agent.algorithm).on_policy or "learning_starts" in given["agent"]:
+    off_policy = algorithm(scenario.agent.algorithm).on_policy is False
+    if off_policy or "learning_starts" in given["agent"]:
         given["agent"]["learning_starts"] = 0
     shortened = Scenario.model_validate(given)
     shortened._source, shortened._folder = scenario.source, scenario.folder
@@ -198,6 +200,8 @@ def _evaluations(scenario: Scenario) -> int:
 
 def _time_limit(scenario: Scenario) -> int:
     """Return the steps after which an episode of the first task is cut; 0 where nothing says so."""
+    if scenario.is_supervised:
+        return 0
     task = scenario.tasks[0]
     if task.changes.time_limit is not None:
         return task.changes.time_limit

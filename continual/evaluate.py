@@ -14,8 +14,8 @@ from holdfast.errors import EnvironmentFailed
 from holdfast.scenarios.schema import Evaluation
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Act, Observations
-    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.agents.agent import Act, Agent, Observations
+    from holdfast.continual.data_stream import DataEvalExperience
     from holdfast.continual.stream import EvalExperience
 
 LONGEST_EPISODE = 100_000
@@ -31,8 +31,8 @@ class Played(NamedTuple):
 
 
 def evaluate(
-    agent: StableBaselinesAgent,
-    tasks: Iterable[EvalExperience],
+    agent: Agent,
+    tasks: Iterable[EvalExperience | DataEvalExperience],
     plan: Evaluation,
     seed: int,
     *,
@@ -63,12 +63,7 @@ def evaluate(
             agent.view(index) as act,
         ):
             experience.show_task(shown)
-            envs = experience.environments
-            played = [
-                result
-                for start in range(0, len(seeds), len(envs))
-                for result in play(envs, act, seeds[start : start + len(envs)], plan.deterministic)
-            ]
+            played = experience.play(act, seeds, plan.deterministic)
         scores += [
             {
                 "stage": stage,

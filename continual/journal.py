@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.agents.agent import Agent
 from holdfast.continual import checkpoint, metrics
+from holdfast.continual.diagnostics import Diagnostics
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.growth import check_growth, kept_bytes
 from holdfast.continual.method import Method
@@ -57,7 +58,7 @@ class CellJournal:
     def __init__(
         self,
         folder: RunFolder,
-        agent: StableBaselinesAgent,
+        agent: Agent,
         methods: Sequence[Method],
         measured: Sequence[EvalExperience],
         tell: Tell,
@@ -69,6 +70,7 @@ class CellJournal:
         self.training = Stopwatch()
         self.wall_s = 0.0
         self.kept: list[int] = []
+        self.diagnostics = Diagnostics(folder.path, agent)
         self.latest = {task.name: float("nan") for task in self.scenario.tasks}
 
     # -- opening -----------------------------------------------------------------------------------
@@ -96,6 +98,8 @@ class CellJournal:
             self.training = Stopwatch(saved.state["training_s"], saved.state["training_steps"])
             self._take(self.folder.scores())
         step = self._first_step(stages)
+        if stages:
+            self.diagnostics.resume(step)
         self.board = TensorBoard(self.folder.path / "tb", purge_step=step + 1 if stages else 0)
         if not stages:
             self.board.text("scenario", f"```yaml\n{self.scenario.to_yaml()}\n```")
@@ -115,7 +119,9 @@ class CellJournal:
 
     def before_learning(self) -> None:
         """Measure row 0 of the score matrix."""
-        self._evaluate(0, 0)
+        self._evaluate(0, 0, self.diagnostics.watched)
+        self.diagnostics.begin()
+        self.board.scalars(self.diagnostics.measure(0, 0), 0)
         self._log_metrics(0, 0)
 
     def watch(self, experience: TaskExperience) -> Callable[[int], None]:
@@ -126,6 +132,7 @@ class CellJournal:
         every = self.scenario.evaluation.every or experience.steps
         next_point, next_look = every, time.monotonic()
         first, stage = experience.first_step, experience.stage
+        self.diagnostics.attach()
         self.training.start(0)
 
         def look(step: int) -> None:
@@ -134,6 +141,7 @@ class CellJournal:
                 next_point = every * (step // every + 1)
                 with self.training.paused(step):
                     self._evaluate(stage, first + step)
+                    self.board.scalars(self.diagnostics.measure(stage, first + step), first + step)
                 self._tell(stage, first + step)
             elif step % _LOOK_EVERY < self.scenario.n_envs and time.monotonic() >= next_look:
                 next_look = time.monotonic() + 1.0
@@ -147,6 +155,8 @@ class CellJournal:
         self.training.lap(experience.steps)
         stages, step = experience.stage + 1, experience.first_step + experience.steps
         self._evaluate(stages, step)
+        self.diagnostics.detach()
+        self.board.scalars(self.diagnostics.measure(stages, step), step)
         self._log_metrics(stages, step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
@@ -171,16 +181,17 @@ class CellJournal:
 
     # -- recording ---------------------------------------------------------------------------------
 
-    def _evaluate(self, stages: int, step: int) -> None:
+    def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> None:
         measured = self.measured
         if self.scenario.evaluation.tasks == "seen":
             seen = {*self.scenario.stream_tasks[:stages], self.agent.current_task}
             measured = [experience for experience in measured if experience.task_index in seen]
         plan = self.scenario.evaluation
-        scores = evaluate(self.agent, measured, plan, self.seed, stage=stages, step=step)
+        scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
         self._take(scores)
-        for quantity, tag in (("return", "return"), ("success", "success_rate")):
+        total = "accuracy" if self.scenario.is_supervised else "return"
+        for quantity, tag in (("return", total), ("success", "success_rate")):
             values = metrics.curves(scores, self.scenario, quantity).values[0]  # type: ignore[arg-type]  # of two words
             tags = {f"task/{i}_{task.name}/{tag}": v for i, task, v in self._by_task(values)}
             self.board.scalars(tags, step)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Watch
-    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.agents.agent import Agent, Watch
+    from holdfast.continual.data_stream import DataExperience
     from holdfast.continual.method import Method
     from holdfast.continual.stream import TaskExperience
 
@@ -21,16 +21,16 @@ class Journal(Protocol):
     def before_learning(self) -> None:
         """Measure the agent that has learned nothing yet."""
 
-    def watch(self, experience: TaskExperience) -> Watch:
+    def watch(self, experience: TaskExperience | DataExperience) -> Watch:
         """Return what is called after every environment step: dense evaluation, progress."""
 
-    def finished(self, experience: TaskExperience) -> None:
+    def finished(self, experience: TaskExperience | DataExperience) -> None:
         """Measure the agent at the task's end and save a checkpoint."""
 
 
 def run_stream(
-    experiences: Sequence[TaskExperience],
-    agent: StableBaselinesAgent,
+    experiences: Sequence[TaskExperience | DataExperience],
+    agent: Agent,
     methods: Sequence[Method],
     journal: Journal,
 ) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
@@ -59,17 +58,19 @@ class Method(Protocol):
     extra: ClassVar[str] = ""
     convention: ClassVar[str] = ""
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    # The agent is Any, because a method names the one that it was written for.
+
+    def pre_adapt(self, agent: Any, experience: TaskExperience) -> None:
         """Open doors for the coming task; its model is built after this call."""
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, agent: Any, experience: TaskExperience) -> None:
         """Take from the trained model what later tasks must keep."""
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that must survive a restart, as named tensors."""
         return {}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, agent: Any, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
 
 

@@ -12,7 +12,7 @@ from holdfast.registry import closest
 from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
-    from holdfast.continual.acting import TaskAgent
+    from holdfast.continual.acting import TaskAgent, TaskClassifier
     from holdfast.continual.restore import Restored
 
 
@@ -57,7 +57,7 @@ class OpenedRun:
         """Every evaluation episode, as ``scores.jsonl`` holds them."""
         return self.folder.scores()
 
-    def agent(self, task: str | None = None) -> TaskAgent:
+    def agent(self, task: str | None = None) -> TaskAgent | TaskClassifier:
         """Return the agent as it was at the last task boundary, acting in one task.
 
         Args:
@@ -68,16 +68,18 @@ class OpenedRun:
             UsageError: If there is no such task, or no checkpoint yet.
             CheckpointUnusable: If no checkpoint can be read.
         """
-        from holdfast.continual.acting import TaskAgent  # here: it imports torch and avalanche
+        # Here: it imports torch and avalanche.
+        from holdfast.continual.acting import TaskAgent, TaskClassifier
 
+        kind = TaskClassifier if self.scenario.is_supervised else TaskAgent
         names = [entry.name for entry in self.scenario.tasks]
         if task is None:
-            return TaskAgent(self._restored, self._restored.agent.current_task)
+            return kind(self._restored, self._restored.agent.current_task)
         if task not in names:
             near = closest(task, names)
             hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
             raise UsageError(f"{self.folder.path} has no task '{task}'; {hint}")
-        return TaskAgent(self._restored, names.index(task))
+        return kind(self._restored, names.index(task))
 
     @cached_property
     def _restored(self) -> Restored:

@@ -13,6 +13,7 @@ import numpy as np
 from holdfast.continual import metrics
 from holdfast.continual.markdown import NA, duration, number, over, plain, plural, size, table
 from holdfast.continual.metrics import FORMULAS, NOTATION, Array, Curves, Quantity
+from holdfast.continual.plasticity_report import plasticity_parts
 from holdfast.continual.record import write_whole
 from holdfast.continual.results import CellResults, MethodResults, Results, gather, spread
 from holdfast.errors import UsageError
@@ -96,6 +97,7 @@ def markdown(results: Results) -> str:
         parts += ["## Returns at the end of the stream", _final_table(done, scenario, "return")]
         if any(score["success"] is not None for score in done[0].cells[0].scores):
             parts += ["## Success rates at the end", _final_table(done, scenario, "success")]
+    parts += plasticity_parts(results)
     parts += ["## Definitions", _definitions(results)]
     if done:
         parts += ["## Origin", _origin(done)]

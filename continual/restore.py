@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from holdfast import seeding
-from holdfast.agents.carrying import load_policy
-from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.agents.agent import Agent
 from holdfast.continual import checkpoint
-from holdfast.continual.cell import make_methods
+from holdfast.continual.cell import make_agent, make_methods
 from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
 from holdfast.envs.spaces import StreamSpaces, stream_spaces
@@ -21,13 +20,13 @@ class Restored(NamedTuple):
 
     Attributes:
         scenario: What it was trained on.
-        spaces: The spaces of the stream.
+        spaces: The spaces of the stream; None where it is a stream of data sets.
         agent: The agent; its training environments are closed.
     """
 
     scenario: Scenario
-    spaces: StreamSpaces
-    agent: StableBaselinesAgent
+    spaces: StreamSpaces | None
+    agent: Agent
 
 
 def restore(folder: RunFolder) -> Restored:
@@ -46,9 +45,9 @@ def restore(folder: RunFolder) -> Restored:
     if saved is None:
         raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
     stage = int(saved.state["stage"])
-    spaces = stream_spaces(scenario)
+    spaces = None if scenario.is_supervised else stream_spaces(scenario)
     experience = make_stream(scenario, folder.seed, spaces).train_stream[stage]
-    agent, methods = StableBaselinesAgent(scenario), make_methods(scenario)
+    agent, methods = make_agent(scenario), make_methods(scenario)
     with seeding.isolated(folder.seed):
         if stage:
             before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
@@ -58,9 +57,7 @@ def restore(folder: RunFolder) -> Restored:
             method.pre_adapt(agent, experience.train())
         agent.start(experience)
     agent.close()
-    load_policy(agent.model, saved.files["policy"], is_fresh=lambda _: False)
-    if agent.normalizer is not None:
-        agent.normalizer.load_tensors(saved.files.get("normalization", {}))
+    agent.load_trained(saved.files)
     for index, method in enumerate(methods):
         method.load_state(agent, saved.files.get(f"method-{index}", {}))
     return Restored(scenario, spaces, agent)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.continual import metrics
 from holdfast.continual.metrics import Array, Curves
+from holdfast.continual.plasticity_record import Point, read_points
 from holdfast.continual.record import Episode, RunFolder, find_cells
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.schema import Scenario
@@ -30,6 +31,7 @@ class CellResults:
         scores: Its record.
         curves: The record as curves, in scores.
         reference: The curves of ``isolated`` with the same seed, or None.
+        points: Its record of plasticity.
     """
 
     folder: RunFolder
@@ -37,6 +39,7 @@ class CellResults:
     scores: list[Episode]
     curves: Curves
     reference: Curves | None
+    points: tuple[Point, ...] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -127,7 +130,8 @@ def _method(label: str, folders: list[RunFolder]) -> MethodResults:
 def _measure(folder: RunFolder) -> CellResults:
     scores = folder.scores()
     curves = metrics.curves(scores, folder.scenario)
-    return CellResults(folder, folder.info(), scores, curves, _reference(folder))
+    points = tuple(read_points(folder.path))
+    return CellResults(folder, folder.info(), scores, curves, _reference(folder), points)
 
 
 def _reference(folder: RunFolder) -> Curves | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,11 +16,15 @@ from avalanche.benchmarks.scenarios.generic_scenario import (
 from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
+from holdfast.continual.evaluate import Played, play
 from holdfast.envs.exclusive import Slot
 from holdfast.envs.interleaved import Interleaved
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
 from holdfast.envs.vector import task_env, vectorize
 from holdfast.scenarios.schema import Scenario, Task
+
+if TYPE_CHECKING:
+    from holdfast.agents.agent import Act
 
 
 class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
@@ -106,11 +110,24 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         """Environments to be stepped side by side, one episode in each."""
         return [self._make() for _ in range(self._copies)]
 
+    def open(self) -> int:
+        """Build the environments where they are not open, and return how many there are."""
+        return len(self.environments)
+
     def show_task(self, task_index: int) -> None:
         """Let the observations carry the id of ``task_index`` from the next episode on."""
         for env in self.environments:
             if isinstance(env, TaskId):
                 env.index = task_index
+
+    def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
+        """Return one episode per seed, in the environments side by side."""
+        envs = self.environments
+        return [
+            result
+            for start in range(0, len(seeds), len(envs))
+            for result in play(envs, act, seeds[start : start + len(envs)], deterministic)
+        ]
 
     def close(self) -> None:
         """Close the environments; they are built anew if they are asked for again."""
@@ -128,7 +145,7 @@ def make_stream(
     """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
     The train stream has one experience per stage, the eval stream one per task. No environment
-    stays open until it is used.
+    stays open until it is used. A supervised scenario's experiences carry data sets instead.
 
     Args:
         scenario: The scenario.
@@ -138,6 +155,11 @@ def make_stream(
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.
     """
+    if scenario.is_supervised:
+        # Here: it is built on this module's neighbours, and loads data sets.
+        from holdfast.continual.data_stream import make_data_stream
+
+        return make_data_stream(scenario, seed)
     spaces, slot = spaces or stream_spaces(scenario), Slot()
     train = [
         TaskExperience(scenario, seed, stage, spaces, slot)

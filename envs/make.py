@@ -68,6 +68,7 @@ def make_env(
         UsageError: A name, argument or change is wrong; see the classes in this module.
         EnvironmentFailed: The constructor raised something else.
     """
+    assert task.env is not None  # a benchmark's task never comes here
     try:
         env = build(
             task.env,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import ALGORITHMS, Signature, closest, signature
+from holdfast.registry import AGENTS, ALGORITHMS, Signature, algorithm, closest, signature
 from holdfast.scenarios.kinds import Mismatch, convert
 from holdfast.scenarios.messages import Finding, choice, did_you_mean, home, show, unknown_key
-from holdfast.scenarios.plain import ACTIVATIONS, OPTIMIZERS
+from holdfast.scenarios.plain import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.schema import Agent
 from holdfast.scenarios.targets import NotUsable, is_own, own_class
 
@@ -51,6 +51,9 @@ _RANGES: dict[str, tuple[float, float | None, bool]] = {
     "target_noise_clip": (0, None, False),
     "rms_prop_eps": (0, None, True),
     "stats_window_size": (1, None, False),
+    "momentum": (0, 1, False),
+    "weight_decay": (0, None, False),
+    "hidden": (1, None, False),
     "sde_sample_freq": (-1, None, False),
     "top_quantiles_to_drop_per_net": (0, None, False),
     "cg_max_steps": (1, None, False),
@@ -67,7 +70,7 @@ _POLICY_FORMS = {
     "optimizer_class": "optimizer: adam",
     "features_extractor_class": "features_extractor: module:Class",
 }
-_POLICY_PLAIN = ("activation", "optimizer", "features_extractor")
+_POLICY_PLAIN = ("activation", "layer_norm", "optimizer", "weight_decay", "features_extractor")
 _POLICY_GIVEN = ("observation_space", "action_space", "lr_schedule", *_POLICY_FORMS)
 
 
@@ -79,7 +82,7 @@ def meant_algorithm(data: Any) -> str | None:
     name = data.get("algorithm") if isinstance(data, Mapping) else None
     if not isinstance(name, str) or not name:
         return None
-    return name if name in ALGORITHMS or is_own(name) else closest(name, ALGORITHMS)
+    return name if name in AGENTS or is_own(name) else closest(name, AGENTS)
 
 
 def argument_names(data: Any, folder: Path | None) -> tuple[str, ...]:
@@ -98,7 +101,7 @@ def check_agent(data: dict[str, Any], folder: Path | None) -> Iterator[Finding]:
     """
     written, name = data.get("algorithm"), meant_algorithm(data)
     if isinstance(written, str) and written and name != written:
-        hint = did_you_mean(written, list(ALGORITHMS))
+        hint = did_you_mean(written, list(AGENTS))
         yield Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}")
     if name is None:
         return
@@ -126,8 +129,8 @@ def check_agent(data: dict[str, Any], folder: Path | None) -> Iterator[Finding]:
 
 
 def _signature(name: str, folder: Path | None) -> Signature:
-    if name in ALGORITHMS:
-        return signature(ALGORITHMS[name].target)
+    if name in AGENTS:
+        return signature(AGENTS[name].target)
     return own_class(name, folder, "agent")
 
 
@@ -149,7 +152,7 @@ def _all_arguments() -> dict[str, set[str]]:
     """Return the argument names of every algorithm."""
     return {
         name: {argument.name for argument in signature(entry.target).arguments}
-        for name, entry in ALGORITHMS.items()
+        for name, entry in AGENTS.items()
     }
 
 
@@ -216,6 +219,7 @@ def _check_policy(data: dict[str, Any], known: Signature, folder: Path | None) -
     if not isinstance(options, dict) or not policies:
         return
     arguments = _policy_arguments(known)
+    yield from _check_networks(data, options)
     for key in list(options):
         path = ("agent", "policy_kwargs", str(key))
         if key in _POLICY_PLAIN:
@@ -247,9 +251,33 @@ def _check_plain(
         except NotUsable as error:
             yield Finding(path, str(error))
         return
-    names = ACTIVATIONS if key == "activation" else OPTIMIZERS
+    if key == "weight_decay":
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
+            yield Finding(path, f"expected a finite number of at least 0, got {show(value)}")
+        return
+    names = {"activation": ACTIVATIONS, "layer_norm": LAYER_NORMS, "optimizer": OPTIMIZERS}[key]
     if value not in names:
         yield Finding(path, choice(value, names))
+
+
+def _check_networks(data: dict[str, Any], options: dict[str, Any]) -> Iterator[Finding]:
+    """Yield a finding for a form that needs networks which the algorithm does not open."""
+    name = meant_algorithm(data)
+    is_open = "networks" in algorithm(str(name)).doors
+    path = ("agent", "policy_kwargs")
+    for key in ("activation", "layer_norm"):
+        if key in options and (key == "layer_norm" or options[key] == "crelu") and not is_open:
+            others = ", ".join(n for n, entry in ALGORITHMS.items() if "networks" in entry.doors)
+            form = "layer_norm" if key == "layer_norm" else "crelu"
+            message = f"'{name}' does not open its networks for {form}; these do: {others}"
+            yield Finding((*path, key), message)
+    if options.get("activation") == "crelu" and data.get("use_sde"):
+        yield Finding((*path, "activation"), "crelu cannot be used with agent.use_sde; remove one")
+    inner = options.get("optimizer_kwargs")
+    if "weight_decay" in options and isinstance(inner, Mapping) and "weight_decay" in inner:
+        message = "optimizer_kwargs has weight_decay too; remove one of them"
+        yield Finding((*path, "weight_decay"), message)
 
 
 def _check_init(init: Any, folder: Path | None) -> Iterator[Finding]:

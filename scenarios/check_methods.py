@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast import registry
-from holdfast.registry import ALGORITHMS, METHODS, Algorithm, Signature, signature
+from holdfast.registry import (
+    AGENTS,
+    ALGORITHMS,
+    METHODS,
+    PLUGINS,
+    SUPERVISED,
+    Algorithm,
+    Plugin,
+    Signature,
+    signature,
+)
 from holdfast.scenarios.kinds import Mismatch, convert
 from holdfast.scenarios.messages import Finding, did_you_mean
 from holdfast.scenarios.plain import Method
@@ -32,7 +42,7 @@ class Setting:
     def table(self) -> Algorithm | None:
         """What is known of the algorithm."""
         own = self.algorithm is not None and is_own(self.algorithm)
-        known = self.algorithm in ALGORITHMS or own
+        known = self.algorithm in AGENTS or own
         return registry.algorithm(self.algorithm) if known and self.algorithm else None
 
 
@@ -64,9 +74,35 @@ def method_signature(name: str, folder: Path | None = None) -> Signature:
     """
     if name in METHODS:
         return signature(METHODS[name])
+    if name in PLUGINS:
+        return _plugin_signature(PLUGINS[name])
     if is_own(name):
-        return own_class(name, folder, "method")
-    raise NotUsable(f"no method '{name}'{did_you_mean(name, list(METHODS))}")
+        known = own_class(name, folder, "method")
+        return _as_plugin(known) if _AVALANCHE_PLUGIN in known.bases else known
+    raise NotUsable(f"no method '{name}'{did_you_mean(name, [*METHODS, *PLUGINS])}")
+
+
+_AVALANCHE_PLUGIN = "avalanche.core:BaseSGDPlugin"
+
+
+def _plugin_signature(plugin: Plugin) -> Signature:
+    """Return the signature of one of Avalanche's plugins, as a method's."""
+    known = signature(plugin.target)
+    arguments = tuple(a for a in known.arguments if a.name not in plugin.objects)
+    attributes = {
+        "convention": plugin.convention,
+        "memory": plugin.memory,
+        "extra": plugin.extra,
+        "limits": plugin.limits,
+        "claims": plugin.claims,
+    }
+    return _as_plugin(replace(known, arguments=arguments), **attributes)
+
+
+def _as_plugin(known: Signature, **attributes: Any) -> Signature:
+    """Return a signature with what every plugin needs: it is told where experiences end."""
+    needed = {"doors": ("plugins",), "needs": ("boundaries",)}
+    return replace(known, attributes={**known.attributes, **needed, **attributes})
 
 
 def _check_carry(setting: Setting) -> Iterator[Finding]:
@@ -185,7 +221,7 @@ def _check_doors(
         )
         yield Finding(place, message)
         return
-    if not table.on_policy and known.attributes.get("on_policy") is True:
+    if table.on_policy is False and known.attributes.get("on_policy") is True:
         others = _algorithms(lambda entry: entry.on_policy)
         message = (
             f"'{name}' needs an on-policy algorithm ({others}); '{algorithm}' learns from a replay "
@@ -225,12 +261,12 @@ def _algorithms(test: Any) -> str:
 
 
 def _with_door(door: str) -> str:
-    return _algorithms(lambda entry: door in entry.doors)
+    return ", ".join(name for name, entry in AGENTS.items() if door in entry.doors)
 
 
 def _methods_for(algorithm: str) -> Iterator[str]:
     """Yield the methods of the registry that this algorithm can take."""
-    for name in METHODS:
+    for name in (*METHODS, *PLUGINS):
         if can_take(algorithm, method_signature(name)):
             yield name
 
@@ -260,8 +296,10 @@ def _check_claims(signatures: Mapping[str, Signature], path: KeyPath) -> Iterato
 
 _CLAIMS = {
     "views": "keep the policy of each task",
+    "weights": "write weights after each step, or hold them",
     "projection": "have the last word on the gradient",
     "exploration": "choose the actions at a task's start",
+    "batches": "choose the minibatches",
 }
 
 
@@ -277,6 +315,10 @@ def _check_networks(
     if setting.stream and setting.stream.task_id == "heads":
         message = f"'{growing[0]}' rebuilds the networks, and so does stream.task_id: heads; "
         yield Finding(path, message + "write stream: {task_id: observed}")
+    policy = setting.arguments.get("policy_kwargs")
+    if isinstance(policy, Mapping) and policy.get("activation") == "crelu":
+        message = f"crelu doubles what layers put out, which '{growing[0]}' does not follow; "
+        yield Finding(("agent", "policy_kwargs", "activation"), message + "write relu")
     if setting.carry and setting.carry.optimizer:
         message = f"moments of the optimizer cannot follow networks that '{growing[0]}' rebuilds; "
         yield Finding(("carry", "optimizer"), message + "remove it")
@@ -290,6 +332,8 @@ def check_heads(setting: Setting) -> Iterator[Finding]:
     """Yield a finding where heads are asked of an algorithm whose networks are closed."""
     table = setting.table
     if setting.stream is None or setting.stream.task_id != "heads" or table is None:
+        return
+    if setting.algorithm == SUPERVISED:  # its heads are Avalanche's
         return
     if "networks" not in table.doors:
         message = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.registry import ALGORITHMS, METHODS, Argument, signature
+from holdfast.registry import AGENTS, METHODS, PLUGINS, Argument, signature
 from holdfast.scenarios.check_agent import RESERVED
 from holdfast.scenarios.check_methods import can_take, method_signature, words
 
@@ -44,7 +44,8 @@ class AlgorithmRow:
     Attributes:
         name: As scenarios write it.
         summary: First line of its docstring.
-        on_policy: Whether it learns from rollouts rather than from a replay buffer.
+        on_policy: Whether it learns from rollouts (True), from a replay buffer (False), or from
+            data sets (None).
         actions: Gymnasium action spaces that it takes.
         doors: By which methods reach it.
         output: What its policy's output is, or None.
@@ -53,7 +54,7 @@ class AlgorithmRow:
 
     name: str
     summary: str
-    on_policy: bool
+    on_policy: bool | None
     actions: tuple[str, ...]
     doors: tuple[str, ...]
     output: str | None
@@ -68,7 +69,7 @@ def describe_method(name: str, folder: Path | None = None) -> MethodRow:
         summary=known.summary,
         needs=words(known, "needs"),
         doors=words(known, "doors"),
-        algorithms=tuple(algorithm for algorithm in ALGORITHMS if can_take(algorithm, known)),
+        algorithms=tuple(algorithm for algorithm in AGENTS if can_take(algorithm, known)),
         arguments=known.arguments,
         memory=str(known.attributes.get("memory", "")),
         extra=str(known.attributes.get("extra", "")),
@@ -78,13 +79,13 @@ def describe_method(name: str, folder: Path | None = None) -> MethodRow:
 
 def describe_methods() -> tuple[MethodRow, ...]:
     """Return a row for every method of the registry."""
-    return tuple(describe_method(name) for name in METHODS)
+    return tuple(describe_method(name) for name in (*METHODS, *PLUGINS))
 
 
 def describe_algorithms() -> tuple[AlgorithmRow, ...]:
     """Return a row for every algorithm of the registry."""
     rows = []
-    for name, entry in ALGORITHMS.items():
+    for name, entry in AGENTS.items():
         known = signature(entry.target)
         own = tuple(a for a in known.arguments if a.name not in (*RESERVED, "policy", "device"))
         summary = known.summary

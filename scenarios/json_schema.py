@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
-from holdfast.registry import ALGORITHMS, Argument
+from holdfast.registry import AGENTS, Argument
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.kinds import annotation_options, kind_of, literal_values
-from holdfast.scenarios.plain import ACTIVATIONS, OPTIMIZERS
+from holdfast.scenarios.plain import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 
 _TYPES = {
     "int": "integer",
@@ -44,7 +44,7 @@ def add_arguments(schema: dict[str, Any]) -> None:
     algorithm = agent["properties"]["algorithm"]
     description = algorithm.get("description", "")
     agent["properties"]["algorithm"] = {
-        "anyOf": [{"enum": list(ALGORITHMS)}, own],
+        "anyOf": [{"enum": list(AGENTS)}, own],
         "description": description,
     }
     agent["allOf"] = [
@@ -76,7 +76,16 @@ def _properties(arguments: Iterable[Argument]) -> dict[str, Any]:
         properties["policy_kwargs"]["properties"] = {
             "net_arch": {"type": ["array", "object"], "description": "Hidden layers: [64, 64]."},
             "activation": {"enum": list(ACTIVATIONS)},
+            "layer_norm": {
+                "enum": list(LAYER_NORMS),
+                "description": "LayerNorm after all hidden layers, or the first of each network.",
+            },
             "optimizer": {"enum": list(OPTIMIZERS)},
+            "weight_decay": {
+                "type": "number",
+                "minimum": 0,
+                "description": "adam: added to the gradient (L2); adamw: beside it (decoupled).",
+            },
             "features_extractor": {"type": "string", "description": "module:Class"},
         }
     return properties

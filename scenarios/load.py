@@ -12,8 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import closest
+from holdfast.scenarios import papers
 from holdfast.scenarios.check_agent import argument_names, check_agent, meant_algorithm
 from holdfast.scenarios.check_methods import Setting, check_heads, check_methods
+from holdfast.scenarios.check_supervised import check_supervised
 from holdfast.scenarios.check_tasks import check_stream, check_tasks
 from holdfast.scenarios.messages import Finding, findings
 from holdfast.scenarios.schema import Carry, Scenario, Stream
@@ -104,6 +106,7 @@ def _check(source: Source, folder: Path, stem: str) -> Iterator[Finding]:
         yield Finding((), "a scenario is a mapping with at least tasks: and agent:")
         return
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "scenario")
+    yield from list(papers.expand(data))  # at once: what is checked below are its numbers
     known = argument_names(data.get("agent"), folder)
     beyond = list(_check_beyond_types(data, folder))
     try:
@@ -128,6 +131,7 @@ def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]
         check_heads(setting),
         check_methods(methods if isinstance(methods, list) else [], setting),
     )
+    yield from check_supervised(data, setting.algorithm, folder)
     if isinstance(data.get("tasks"), list):
         yield from check_tasks(data, folder)
         yield from check_stream(data)

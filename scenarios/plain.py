@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from holdfast.registry import METHODS
+from holdfast.registry import METHODS, PLUGINS
 from holdfast.scenarios.fields import SECTION, Text
 
 WRAPPERS: dict[str, str] = {
@@ -25,8 +25,9 @@ WRAPPERS: dict[str, str] = {
     "atari": "",
 }  # value: the argument of the short form
 
-ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "leaky_relu", "silu")
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "leaky_relu", "silu", "crelu")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+LAYER_NORMS = ("all", "first")
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 _LONGEST = 100
@@ -171,7 +172,7 @@ class Method(BaseModel):
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """Describe the plain form, which is what files hold."""
-        one = _named_schema(METHODS, {"type": ["object", "null"]})
+        one = _named_schema([*METHODS, *PLUGINS], {"type": ["object", "null"]})
         several = {"type": "array", "items": one, "minItems": 1, "description": "Composed."}
         return {"description": cls.__doc__, "anyOf": [*one["anyOf"], several]}
 

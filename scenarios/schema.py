@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,13 +19,16 @@ from pydantic import (
     PrivateAttr,
     Tag,
     field_validator,
+    model_validator,
 )
 
+from holdfast.registry import SUPERVISED
 from holdfast.scenarios.changes import Changes, MujocoChanges
 from holdfast.scenarios.fields import (
     SECTION,
     AboveZero,
     Flag,
+    Index,
     Name,
     Number,
     Positive,
@@ -52,6 +55,11 @@ __all__ = [
     "Wrapper",
     "json_schema",
 ]
+
+ENV_OR_BENCHMARK = (
+    "a task has an env (a Gymnasium id, module:Id-v0, or module:Class of your own), or else, for "
+    "the supervised agent, a benchmark"
+)
 
 TASK_ID = "task_id"
 """Key of the task id in a Dict observation."""
@@ -91,12 +99,23 @@ class Task(BaseModel):
     model_config = SECTION
 
     name: Name = Field(description="Name of the task: letters, digits, '.', '_' and '-'.")
-    env: Text = Field(
-        description="Gymnasium id (CartPole-v1), module:Id-v0, or module:Class of your own."
+    env: Text | None = Field(
+        default=None,
+        description="Gymnasium id (CartPole-v1), module:Id-v0, or module:Class of your own.",
     )
-    steps: Positive = Field(description="Environment steps to train, a multiple of n_envs.")
+    benchmark: Text | None = Field(
+        default=None,
+        description="Instead of env, for the supervised agent: split-digits, or module:function.",
+    )
+    experience: Index | None = Field(
+        default=None, description="Which experience of the benchmark, counted from 0."
+    )
+    steps: Positive = Field(
+        description="Environment steps to train, a multiple of n_envs; supervised: updates."
+    )
     kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of the environment's constructor."
+        default_factory=dict,
+        description="Arguments of the environment's constructor, or of the benchmark.",
     )
     changes: Changes = Field(
         default_factory=Changes, description="Changes to the environment, as small wrappers."
@@ -110,6 +129,12 @@ class Task(BaseModel):
     score: ScoreForm | None = Field(
         default=None, description="How a return becomes a score; overrides the scenario's."
     )
+
+    @model_validator(mode="after")
+    def _learns_one_thing(self) -> Self:
+        if (self.env is None) == (self.benchmark is None):
+            raise ValueError(ENV_OR_BENCHMARK)
+        return self
 
 
 class Stream(BaseModel):
@@ -270,6 +295,17 @@ class Scenario(BaseModel):
         default="error", description="NaN from an environment: stop, or cut the episode there."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _supervised_defaults(cls, data: Any) -> Any:
+        """Measure a supervised agent once on each test set; its accuracy is its score."""
+        if not isinstance(data, Mapping) or not is_supervised(data.get("agent")):
+            return data
+        plan = data.get("evaluation", {})
+        if isinstance(plan, Mapping):
+            plan = {"episodes": 1, **plan}
+        return {"score": {"random": 0.0, "reference": 1.0}, **data, "evaluation": plan}
+
     _source: Path | None = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
 
@@ -288,6 +324,11 @@ class Scenario(BaseModel):
     def folder(self) -> Path | None:
         """Where ``module:Name`` and ``agent.init`` are looked for: that file's folder, or None."""
         return self._folder
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether data sets are learned rather than environments."""
+        return is_supervised(self.agent)
 
     @property
     def stream_tasks(self) -> tuple[int, ...]:
@@ -327,6 +368,13 @@ class Scenario(BaseModel):
         from holdfast.scenarios.source import dump  # here: most users of the schema write no YAML
 
         return dump(self.model_dump())
+
+
+def is_supervised(agent: Any) -> bool:
+    """Return whether an ``agent:`` section, read or not, means the supervised agent."""
+    if isinstance(agent, Mapping):
+        return agent.get("algorithm") == SUPERVISED
+    return getattr(agent, "algorithm", None) == SUPERVISED
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,12 +6,12 @@ import ast
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import Signature, closest, signature
+from holdfast.registry import Signature, closest, function_signature, signature
 from holdfast.signature import find_source, module_names
 
 _ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+-v\d+")
@@ -77,11 +77,26 @@ def own_class(target: str, folder: Path | None, noun: str) -> Signature:
     Raises:
         NotUsable: If the module or the class is not there, or may not be named by a scenario.
     """
+    return _own(target, folder, noun, signature, "class")
+
+
+def own_function(target: str, folder: Path | None, noun: str) -> Signature:
+    """Return the signature of a user's own function; raises as ``own_class`` does."""
+    return _own(target, folder, noun, function_signature, "function")
+
+
+def _own(
+    target: str,
+    folder: Path | None,
+    noun: str,
+    read: Callable[[str, Path | None], Signature],
+    kind: str,
+) -> Signature:
     module, name = _split(target, noun)
     if not name.isidentifier() or name.startswith("_"):
-        raise NotUsable(f"{target!r}: after the colon comes the name of one class")
+        raise NotUsable(f"{target!r}: after the colon comes the name of one {kind}")
     try:
-        return signature(target, folder)
+        return read(target, folder)
     except ModuleNotFoundError as error:
         raise NotUsable(_no_module(module, error, folder)) from error
     except SyntaxError as error:

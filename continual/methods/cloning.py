@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from holdfast.agents.gradients import Named, gradient_of, group_of
+from holdfast.agents.exploring import Exploration, Exploring, Heads
+from holdfast.agents.gradients import Named
+from holdfast.agents.imitation import as_evaluated, clipped, imitation_gradient, rehearsal
 from holdfast.agents.memory import Arrays
-from holdfast.agents.outputs import Output, PolicyOutput, divergence, softmax_divergence
-from holdfast.continual.method import Method, check_range
+from holdfast.agents.outputs import Output, PolicyOutput
+from holdfast.continual.method import Method
+from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -38,10 +40,25 @@ class Cloning(Method):
         clip_norm: Largest norm of the added gradient; None leaves it as it is.
         temperature: For action values: compare softmax(values / temperature); None compares the
             values.
+        exploration_steps: Steps at the start of each later task that are taken as for an earlier
+            task, in place of uniformly random ones; off-policy algorithms with a task id only.
+            ClonEx-SAC uses 10,000.
+        exploration: Which earlier task that is: ``best_return``, the one with the best mean return
+            on the new task so far; ``previous``; or ``uniform``, drawn for each episode.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output")
+    claims: ClassVar[tuple[str, ...]] = ("exploration",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "samples": (1, None),
+        "batch_size": (1, None),
+        "clip_norm": (0, None),
+        "temperature": (1e-6, None),
+        "exploration_steps": (0, None),
+    }
+    memory: ClassVar[str] = "10,000 observations and policy outputs per task (`samples`)"
     convention: ClassVar[str] = (
         "strength x mean KL(stored || current) over a batch of stored observations; actor only"
     )
@@ -54,66 +71,75 @@ class Cloning(Method):
         batch_size: int = 128,
         clip_norm: float | None = None,
         temperature: float | None = None,
+        exploration_steps: int = 0,
+        exploration: Exploring = "best_return",
     ) -> None:
-        check_range("cloning.strength", strength, 0)
-        check_range("cloning.samples", samples, 1)
-        check_range("cloning.batch_size", batch_size, 1)
-        check_range("cloning.clip_norm", clip_norm or 0, 0)
-        check_range("cloning.temperature", 1 if temperature is None else temperature, 1e-6)
         self.strength = strength
         self.samples = samples
         self.batch_size = batch_size
         self.clip_norm = clip_norm
         self.temperature = temperature
+        self.exploration_steps = exploration_steps
+        self.exploration: Exploring = exploration
         self._observations: Arrays = {}
         self._outputs: Output = {}
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
-        agent.memory.keep_observations(self.samples)
+        agent.memory.keep_rollouts(self.samples)
+        self._explore(agent, experience)
         if not self._outputs:
             return
         rng = experience.generator("cloning")
-        module: PolicyOutput | None = None
 
-        def term(parameters: Named) -> Named:
-            nonlocal module
-            actor = {n: p for n, p in parameters.items() if group_of(n, agent.policy) != "critic"}
-            if not actor:
-                return {}
-            module = module or agent.output()  # the task's model does not exist before it starts
+        def batch() -> tuple[Arrays, Output]:
             rows = rng.integers(len(next(iter(self._outputs.values()))), size=self.batch_size)
-            observations = agent.policy_input(
-                {key: values[rows] for key, values in self._observations.items()}
-            )
-            stored = {key: values[rows] for key, values in self._outputs.items()}
-            return self.gradient(module, actor, observations, stored)
+            observations = {key: values[rows] for key, values in self._observations.items()}
+            return observations, {key: values[rows] for key, values in self._outputs.items()}
 
-        agent.gradients.add(term)
+        agent.gradients.add(rehearsal(agent, batch, self.gradient))
+
+    def _explore(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Let the coming task be begun as an earlier one, where that is asked for."""
+        if not self.exploration_steps:
+            return
+        if agent.algorithm.on_policy:
+            raise UsageError(
+                "method cloning.exploration_steps: needs an off-policy algorithm, which may learn "
+                f"from actions of another task's policy; '{agent.scenario.agent.algorithm}' "
+                "learns from its own only: remove the argument"
+            )
+        if not agent.scenario.id_width:
+            raise UsageError(
+                "method cloning.exploration_steps: acts under the ids of earlier tasks, which "
+                "stream.task_id: hidden hides; write task_id: observed or heads"
+            )
+        earlier = tuple(dict.fromkeys(agent.scenario.stream_tasks[: experience.stage]))
+        if earlier:
+            rng = experience.generator("cloning", "exploration")
+            heads = Heads(self.exploration, earlier, rng)
+            agent.lifecycle.explore(
+                Exploration(self.exploration_steps, heads, agent.scenario.id_width)
+            )
 
     def gradient(
         self, module: PolicyOutput, parameters: Named, observations: object, stored: Output
     ) -> Named:
         """Return the gradient of the cloning loss on one batch, clipped where asked."""
-
-        def loss(values: Named) -> Tensor:
-            named = {f"policy.{name}": value for name, value in values.items()}
-            current = functional_call(module, named, (observations,))
-            if self.temperature is not None and module.spec.kind == "unit_gaussian":
-                return softmax_divergence(stored, current, self.temperature).mean()
-            return divergence(module.spec, stored, current).mean()
-
-        gradients = gradient_of(lambda values: self.strength * loss(values), parameters)
-        if self.clip_norm is not None:
-            norm = torch.nn.utils.get_total_norm(gradients.values())
-            scale = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
-            gradients = {name: gradient * scale for name, gradient in gradients.items()}
-        return gradients
+        gradients = imitation_gradient(
+            module,
+            parameters,
+            observations,
+            stored,
+            strength=self.strength,
+            temperature=self.temperature,
+        )
+        return clipped(gradients, self.clip_norm)
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Store observations of the finished task with what the policy says about them now."""
         observations = agent.observations(self.samples, experience.generator("cloning", "store"))
-        with torch.no_grad():
+        with torch.no_grad(), as_evaluated(agent.policy):
             outputs = agent.output()(agent.policy_input(observations))
         for key, values in observations.items():
             old = self._observations.get(key, values[:0])

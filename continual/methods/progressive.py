@@ -119,6 +119,8 @@ class Progressive(Method):
 class ColumnTrunk(nn.Module):
     """Columns of hidden layers; gives the last one of every column up to ``active``.
 
+    Frozen columns are buffers, which no optimizer, clipping or moving average goes through.
+
     Args:
         trunk: The newly built trunk; it becomes the newest column.
         count: Number of columns; all but the newest are frozen.
@@ -129,37 +131,38 @@ class ColumnTrunk(nn.Module):
         super().__init__()
         self.count, self.active = count, count - 1
         blocks = _blocks(trunk)
-        widths = [layer.out_features for layer in trunk if isinstance(layer, nn.Linear)]
-        self.width: int = widths[-1]
+        self.widths = [layer.out_features for layer in trunk if isinstance(layer, nn.Linear)]
+        self.width: int = self.widths[-1]
         self.columns = nn.ModuleList(
             [nn.ModuleList(copy.deepcopy(blocks)) for _ in range(count - 1)]
             + [nn.ModuleList(blocks)]
         )
         self.adapters = nn.ModuleList(
             nn.ModuleList(
-                make_adapter(adapter, column, widths[i - 1], widths[i])
-                for i in range(1, len(widths))
+                make_adapter(adapter, column, self.widths[i - 1], self.widths[i])
+                for i in range(1, len(blocks))
             )
             for column in range(1, count)
         )
-        for frozen in (self.columns[:-1], self.adapters[:-1]):
-            frozen.requires_grad_(False)
+        for frozen in (*self.columns[:-1], *self.adapters[:-1]):
+            _to_buffers(frozen)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the last hidden layers side by side, shape (batch, (active + 1) * width)."""
-        hidden: list[Tensor] = []  # layer i - 1 of every column up to the active one
-        for i in range(len(self.columns[0])):  # type: ignore[arg-type]  # a ModuleList
-            below, hidden = hidden, []
+        below = inputs  # then layer i - 1 of every column up to the active one, side by side
+        for i in range(len(self.widths)):
+            hidden: list[Tensor] = []
             for column in range(self.active + 1):
+                start = column * self.widths[i - 1]
                 linear, *after = self.columns[column][i]  # type: ignore[index]
-                value = linear(below[column] if i else inputs)
+                value = linear(below[..., start : start + self.widths[i - 1]] if i else inputs)
                 if i and column:
-                    lateral = self.adapters[column - 1][i - 1]  # type: ignore[index]
-                    value = value + lateral(torch.cat(below[:column], -1))
+                    value = value + self.adapters[column - 1][i - 1](below[..., :start])  # type: ignore[index]
                 for layer in after:
                     value = layer(value)
                 hidden.append(value)
-        return torch.cat(hidden, -1)
+            below = torch.cat(hidden, -1)
+        return below
 
 
 class ColumnHead(nn.Module):
@@ -172,14 +175,22 @@ class ColumnHead(nn.Module):
         self.adapters = nn.ModuleList(
             make_adapter(adapter, column, width, head.out_features) for column in range(1, count)
         )
-        for frozen in (self.heads[:-1], self.adapters[:-1]):
-            frozen.requires_grad_(False)
+        for frozen in (*self.heads[:-1], *self.adapters[:-1]):
+            _to_buffers(frozen)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the active column's output from the hidden layers of ``ColumnTrunk``."""
         before, own = hidden[..., : -self.width], hidden[..., -self.width :]
         output: Tensor = self.heads[self.active](own)
         return output + self.adapters[self.active - 1](before) if self.active else output
+
+
+def _to_buffers(module: nn.Module) -> None:
+    """Turn the parameters of a module into buffers of the same names."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach())
 
 
 class ScaledPerceptron(nn.Module):

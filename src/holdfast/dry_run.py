@@ -69,8 +69,8 @@ def _sums(costs: dict[str, Cost], left: dict[str, int], jobs: int) -> list[str]:
     lines = [
         f"In all, {plural(beside, 'cell')} at a time: {_span(least, most) if count else NA}, "
         f"{size(memory)} of {size(memory_bytes())} memory, {size(disk)} on disk.",
-        "Measured just now on a short stretch of each method; the second time is for episodes that "
-        "last until their time limit.",
+        "Measured just now on a short stretch of each method; where two times are given, the "
+        "second is for episodes that last until their time limit.",
     ]
     if memory > memory_bytes():
         lines.append("That is more memory than there is: use fewer --jobs, or keep less per task.")

@@ -7,10 +7,13 @@ import textwrap
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError
 from holdfast.registry import Argument
+
+if TYPE_CHECKING:
+    from holdfast.scenarios.describe import MethodRow
 
 # Families of environments that come with Gymnasium and the package that each of them needs.
 _NEEDS = {"box2d": "Box2D", "mujoco": "mujoco", "toy_text": "pygame", "classic_control": "pygame"}
@@ -51,12 +54,13 @@ def agents() -> str:
 
     blocks = []
     for row in describe_algorithms():
-        policy = "on-policy" if row.on_policy else "off-policy"
+        policy = {True: "on-policy", False: "off-policy", None: "supervised"}[row.on_policy]
+        actions = f"; actions: {', '.join(row.actions)}" if row.actions else ""
         blocks.append(
             _block(
                 row.name,
                 row.summary,
-                f"{policy}; actions: {', '.join(row.actions)}; doors: {', '.join(row.doors)}",
+                f"{policy}{actions}; doors: {', '.join(row.doors)}",
                 _arguments(row.arguments),
             )
         )
@@ -67,8 +71,9 @@ def methods() -> str:
     """Return the methods, what they need, and the algorithms that they work with."""
     from holdfast.scenarios.describe import describe_methods
 
-    blocks = []
-    for row in describe_methods():
+    rows = describe_methods()
+    blocks = [_contract(rows)]
+    for row in rows:
         told = ", ".join(row.needs).replace("_", " ") or "nothing"
         extra = f"; extra: {row.extra}" if row.extra else ""
         blocks.append(
@@ -106,6 +111,28 @@ def scenarios() -> str:
         )
         blocks.append(_block(str(shown), " ".join(scenario.description.split()), counts))
     return "\n\n".join(blocks)
+
+
+_TOLD = {
+    "boundaries": "boundaries",
+    "task_id": "task id",
+    "evaluation_task_id": "id at evaluation",
+    "task_count": "task count",
+}
+
+
+def _contract(rows: Iterable[MethodRow]) -> str:
+    """Return the table of what each method must be told and keeps."""
+    head = ("method", *_TOLD.values(), "keeps")
+    lines = [
+        (row.name, *("x" if need in row.needs else "-" for need in _TOLD), row.memory)
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *lines)
+    )
 
 
 def _with(algorithms: tuple[str, ...]) -> str:

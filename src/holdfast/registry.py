@@ -8,22 +8,28 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.signature import Argument, Signature, signature
+from holdfast.signature import Argument, Signature, function_signature, signature
 
 __all__ = [
+    "AGENTS",
     "ALGORITHMS",
+    "BENCHMARKS",
     "METHODS",
+    "PLUGINS",
+    "SUPERVISED",
     "Algorithm",
     "Argument",
     "Output",
+    "Plugin",
     "Signature",
     "append_path",
     "closest",
+    "function_signature",
     "load",
     "signature",
 ]
@@ -39,20 +45,22 @@ _ALL_DOORS = frozenset({"gradients", "memory", "networks", "lifecycle"})
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What a Stable-Baselines3 algorithm can take, and by which doors a method reaches it.
+    """What an agent's algorithm can take, and by which doors a method reaches it.
 
     Attributes:
         target: ``module:Class``, as published.
-        on_policy: Whether it learns from rollouts rather than from a replay buffer.
+        on_policy: Whether it learns from rollouts (True), from a replay buffer (False), or from
+            data sets (None).
         actions: Names of the Gymnasium action spaces it takes.
-        doors: Which of the four doors are open (DESIGN, section 4).
+        doors: Which of the four doors are open (DESIGN, section 4); ``plugins`` is a door of the
+            supervised agent alone.
         output: What "the policy's output" is: a ``distribution`` over actions (categorical, or
             Gaussian before squashing), a ``deterministic`` action (as a unit Gaussian), action
             ``values`` (as a unit Gaussian), or None where one observation does not determine it.
     """
 
     target: str
-    on_policy: bool
+    on_policy: bool | None
     actions: frozenset[str]
     doors: frozenset[str] = _ALL_DOORS
     output: Output | None = "distribution"
@@ -89,16 +97,170 @@ ALGORITHMS: dict[str, Algorithm] = {
     "maskable_ppo": Algorithm("sb3_contrib.ppo_mask.ppo_mask:MaskablePPO", True, _COUNTABLE),
 }
 
+SUPERVISED = "supervised"
+"""The agent that learns data sets, with Avalanche's own training loop and plugins."""
+
+AGENTS: dict[str, Algorithm] = ALGORITHMS | {
+    SUPERVISED: Algorithm(
+        "holdfast.agents.classifier:Classifier",
+        None,
+        frozenset(),
+        doors=frozenset({"plugins", "lifecycle"}),
+        output=None,
+    ),
+}
+
 METHODS: dict[str, str] = {
     "naive": "holdfast.continual.methods.naive:Naive",
     "isolated": "holdfast.continual.methods.isolated:Isolated",
     "joint": "holdfast.continual.methods.joint:Joint",
     "frozen": "holdfast.continual.methods.frozen:Frozen",
+    "l2": "holdfast.continual.methods.l2:L2",
     "ewc": "holdfast.continual.methods.ewc:EWC",
+    "mas": "holdfast.continual.methods.mas:MAS",
+    "si": "holdfast.continual.methods.si:SI",
+    "rwalk": "holdfast.continual.methods.rwalk:RWalk",
+    "vcl": "holdfast.continual.methods.vcl:VCL",
+    "l2-init": "holdfast.continual.methods.l2_init:L2Init",
+    "parseval": "holdfast.continual.methods.parseval:Parseval",
     "cloning": "holdfast.continual.methods.cloning:Cloning",
+    "distillation": "holdfast.continual.methods.distillation:Distillation",
     "replay": "holdfast.continual.methods.replay:Replay",
+    "perfect-memory": "holdfast.continual.methods.perfect_memory:PerfectMemory",
+    "clear": "holdfast.continual.methods.clear:Clear",
+    "generative-replay": "holdfast.continual.methods.generative_replay:GenerativeReplay",
+    "er-ace": "holdfast.continual.methods.er_ace:ERACE",
+    "agem": "holdfast.continual.methods.agem:AGEM",
+    "gem": "holdfast.continual.methods.gem:GEM",
+    "pcgrad": "holdfast.continual.methods.pcgrad:PCGrad",
+    "packnet": "holdfast.continual.methods.packnet:PackNet",
     "progressive": "holdfast.continual.methods.progressive:Progressive",
+    "progress-compress": "holdfast.continual.methods.progress_compress:ProgressCompress",
+    "redo": "holdfast.continual.methods.redo:ReDo",
+    "shrink-perturb": "holdfast.continual.methods.shrink_perturb:ShrinkPerturb",
+    "continual-backprop": "holdfast.continual.methods.continual_backprop:ContinualBackprop",
 }
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin of Avalanche, as a method of the supervised agent.
+
+    Attributes:
+        target: ``module:Class``.
+        convention: What its strength multiplies, in one line.
+        memory: What it keeps, in one short phrase.
+        extra: The extra work that it does, in one short phrase; empty for none.
+        limits: Range of each numeric argument.
+        objects: Arguments that take a Python object, which no scenario can give.
+        claims: What at most one method of a composition may have.
+    """
+
+    target: str
+    convention: str = ""
+    memory: str = ""
+    extra: str = ""
+    limits: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+
+
+_AVALANCHE = "avalanche.training.plugins"
+_STRENGTH: tuple[float, None] = (0, None)
+_COUNT: tuple[float, None] = (1, None)
+_WEIGHTS = "2 numbers per weight"
+
+PLUGINS: dict[str, Plugin] = {
+    "avalanche-ewc": Plugin(
+        f"{_AVALANCHE}.ewc:EWCPlugin",
+        "ewc_lambda multiplies sum F (w - w*)^2 over earlier experiences, without 1/2; F is the "
+        "mean over minibatches of the squared gradient of the minibatch's mean loss, true labels",
+        memory=f"{_WEIGHTS} and experience; online: {_WEIGHTS}",
+        extra="a pass over the experience's data",
+        limits={"ewc_lambda": _STRENGTH, "decay_factor": (0, 1)},
+    ),
+    "avalanche-si": Plugin(
+        "holdfast.continual.methods.synaptic_intelligence:SynapticIntelligence",
+        "si_lambda multiplies 1/2 sum omega (w - w*)^2; omega is summed over experiences and "
+        "clipped at 0.001",
+        memory="7 numbers per weight",
+        limits={"si_lambda": _STRENGTH, "eps": _STRENGTH},
+        objects=("device",),
+    ),
+    "avalanche-mas": Plugin(
+        f"{_AVALANCHE}.mas:MASPlugin",
+        "lambda_reg multiplies sum omega (w - w*)^2, without 1/2; omega is the mean over "
+        "minibatches of |gradient of the mean squared norm of the output|, averaged by alpha",
+        memory=_WEIGHTS,
+        extra="a pass over the experience's data",
+        limits={"lambda_reg": _STRENGTH, "alpha": (0, 1)},
+        objects=("verbose",),
+    ),
+    "avalanche-rwalk": Plugin(
+        f"{_AVALANCHE}.rwalk:RWalkPlugin",
+        "ewc_lambda multiplies sum (F / max F + s / max s) (w - w*)^2, without 1/2",
+        memory="10 numbers per weight",
+        extra="a second gradient at each update",
+        limits={"ewc_lambda": _STRENGTH, "ewc_alpha": (0, 1), "delta_t": _COUNT},
+    ),
+    "avalanche-lwf": Plugin(
+        f"{_AVALANCHE}.lwf:LwFPlugin",
+        "alpha multiplies KL(old || new) of the classes seen before, both at the temperature, on "
+        "the new inputs; not multiplied by the squared temperature",
+        memory="a copy of the network",
+        extra="a forward pass of the old network at each update",
+        limits={"temperature": (0, None)},
+    ),
+    "avalanche-replay": Plugin(
+        f"{_AVALANCHE}.replay:ReplayPlugin",
+        "mem_size samples in all, shared equally by the experiences so far",
+        memory="mem_size samples",
+        extra="batch_size_mem stored samples beside each minibatch",
+        limits={"mem_size": _COUNT, "batch_size": _COUNT, "batch_size_mem": _COUNT},
+        objects=("storage_policy",),
+        claims=("batches",),
+    ),
+    "avalanche-gem": Plugin(
+        f"{_AVALANCHE}.gem:GEMPlugin",
+        "memory_strength is the margin of the constraints of the quadratic program",
+        memory="patterns_per_experience samples per experience",
+        extra="a gradient for each earlier experience at each update",
+        limits={"patterns_per_experience": _COUNT, "memory_strength": _STRENGTH},
+        claims=("projection",),
+    ),
+    "avalanche-agem": Plugin(
+        f"{_AVALANCHE}.agem:AGEMPlugin",
+        memory="patterns_per_experience samples per experience",
+        extra="a second gradient at each update",
+        limits={"patterns_per_experience": _COUNT, "sample_size": _COUNT},
+        claims=("projection",),
+    ),
+    "avalanche-gdumb": Plugin(
+        f"{_AVALANCHE}.gdumb:GDumbPlugin",
+        "mem_size samples in all, shared equally by the classes so far",
+        memory="mem_size samples",
+        limits={"mem_size": _COUNT},
+        claims=("batches",),
+    ),
+}
+
+_CLASSIC = "avalanche.benchmarks.classic"
+
+BENCHMARKS: dict[str, str] = {
+    "split-digits": "holdfast.envs.digits:split_digits",
+    "permuted-digits": "holdfast.envs.digits:permuted_digits",
+    "split-mnist": f"{_CLASSIC}.cmnist:SplitMNIST",
+    "permuted-mnist": f"{_CLASSIC}.cmnist:PermutedMNIST",
+    "rotated-mnist": f"{_CLASSIC}.cmnist:RotatedMNIST",
+    "split-fashion-mnist": f"{_CLASSIC}.cfashion_mnist:SplitFMNIST",
+    "split-cifar10": f"{_CLASSIC}.ccifar10:SplitCIFAR10",
+    "split-cifar100": f"{_CLASSIC}.ccifar100:SplitCIFAR100",
+    "split-tiny-imagenet": f"{_CLASSIC}.ctiny_imagenet:SplitTinyImageNet",
+    "split-omniglot": f"{_CLASSIC}.comniglot:SplitOmniglot",
+    "core50": f"{_CLASSIC}.core50:CORe50",
+}
+"""Supervised benchmarks: functions that return an Avalanche scenario. The first two are in
+scikit-learn's package; the others are downloaded by Avalanche when they are first used."""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
@@ -137,6 +299,6 @@ def append_path(folder: Path | None) -> None:
 
 def algorithm(name: str) -> Algorithm:
     """Return an algorithm by name; of a user's own ``module:Class`` only its life is known."""
-    if name in ALGORITHMS:
-        return ALGORITHMS[name]
+    if name in AGENTS:
+        return AGENTS[name]
     return Algorithm(name, False, _ANY, doors=frozenset({"lifecycle"}), output=None)

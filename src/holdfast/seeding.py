@@ -40,6 +40,15 @@ def task_seed(seed: int, stage: int) -> int:
     return seed if stage == 0 else derive(seed, "task", stage)
 
 
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    import torch  # here, because `validate` and `report` import this module without torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def isolated(seed: int, *spaces: Any) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block and put their random state back after it.
@@ -54,9 +63,7 @@ def isolated(seed: int, *spaces: Any) -> Iterator[None]:
     torch_state = torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     space_states = [space.np_random.bit_generator.state for space in spaces]
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    seed_everything(seed)
     for space in spaces:
         space.seed(seed)
     try:

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Definition = TypeVar("Definition", ast.ClassDef, ast.FunctionDef)
 
 _MAX_HOPS = 12  # imports and base classes followed; a cycle ends here
 
@@ -95,6 +97,23 @@ def signature(target: str, folder: Path | None = None) -> Signature:
     if found is None:
         raise AttributeError(f"module '{module_name}' has no class '{name}'")
     return _read(*found, folder, _MAX_HOPS)
+
+
+def function_signature(target: str, folder: Path | None = None) -> Signature:
+    """Return the arguments of ``module:function``; errors as for ``signature``."""
+    module_name, _, name = target.partition(":")
+    found = _follow(module_name, name, folder, kind=ast.FunctionDef)
+    if found is None:
+        raise AttributeError(f"module '{module_name}' has no function '{name}'")
+    module, node = found
+    arguments, takes_any = _arguments(module, node)
+    lines = (ast.get_docstring(node) or "").strip().splitlines()
+    return Signature(
+        target=f"{module.name}:{node.name}",
+        summary=lines[0].strip() if lines else "",
+        arguments=arguments,
+        takes_any=takes_any,
+    )
 
 
 def module_names(module_name: str, folder: Path | None = None) -> tuple[str, ...]:
@@ -210,14 +229,19 @@ def _all_names(module_name: str, folder: Path | None, hops: int) -> Iterator[str
 
 
 def _follow(
-    module_name: str, name: str, folder: Path | None, hops: int = _MAX_HOPS
-) -> tuple[Module, ast.ClassDef] | None:
-    """Return the class called ``name`` in a module, and the module that defines it."""
+    module_name: str,
+    name: str,
+    folder: Path | None,
+    hops: int = _MAX_HOPS,
+    *,
+    kind: type[Definition] = ast.ClassDef,  # type: ignore[assignment]  # mypy asks for every kind
+) -> tuple[Module, Definition] | None:
+    """Return the class (or function) called ``name``, and the module that defines it."""
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         return None  # typing.Protocol and its like say nothing about arguments
     module = _module(module_name, folder)
     node = module.names.get(name)
-    if isinstance(node, ast.ClassDef):
+    if isinstance(node, kind):
         return module, node
     sources = [(star, name) for star in module.stars] if node is None else []
     if isinstance(node, ast.ImportFrom):
@@ -227,7 +251,7 @@ def _follow(
         sources = [(module_name, node.id)]
     for source, original in sources if hops else ():
         try:
-            found = _follow(source, original, folder, hops - 1)
+            found = _follow(source, original, folder, hops - 1, kind=kind)
         except (ModuleNotFoundError, SyntaxError):
             continue  # imported from what is not there: the class was not found
         if found:
@@ -249,6 +273,7 @@ def _read(module: Module, node: ast.ClassDef, folder: Path | None, hops: int) ->
             names |= _named_classes(module, name, value)
     own = next((s for s in node.body if _is_init(s)), None)
     arguments, takes_any = _arguments(module, own) if own else ((), False)
+    arguments = arguments[1:]  # self
     if own is None and inherited:
         arguments, takes_any = inherited[0].arguments, inherited[0].takes_any
     lines = (ast.get_docstring(node) or "").strip().splitlines()
@@ -331,7 +356,7 @@ def _arguments(module: Module, node: ast.stmt) -> tuple[tuple[Argument, ...], bo
     defaults = [*missing, *spec.defaults, *spec.kw_defaults]
     pairs = zip([*positional, *spec.kwonlyargs], defaults, strict=True)
     arguments = tuple(_argument(module, arg, default) for arg, default in pairs)
-    return arguments[1:], spec.kwarg is not None
+    return arguments, spec.kwarg is not None
 
 
 def _argument(module: Module, arg: ast.arg, default: ast.expr | None) -> Argument:

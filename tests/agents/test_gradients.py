@@ -66,8 +66,8 @@ def _filled_methods(policy: Any) -> tuple[EWC, Cloning, dict[str, Tensor]]:
     random = lambda shape: torch.as_tensor(rng.normal(size=shape))  # noqa: E731
     ewc, cloning = EWC(strength=STRENGTHS[0]), Cloning(strength=STRENGTHS[1], batch_size=ROWS)
     for name, parameter in named_parameters(policy, "actor", "encoder").items():
-        ewc.importance[name] = random(parameter.shape).square()
-        ewc.centre[name] = random(parameter.shape)
+        ewc.penalty.importance[name] = random(parameter.shape).square()
+        ewc.penalty.centre[name] = random(parameter.shape)
     observations = rng.normal(size=(64, *policy.observation_space.shape)).astype(np.float32)
     actions = getattr(policy.action_space, "n", 1)
     stored = (
@@ -101,7 +101,8 @@ def test_ewc_and_cloning_add_the_gradient_of_the_summed_loss(
     actor = named_parameters(agent.policy, "actor", "encoder")
     assert {name for name, p in actor.items() if p.dtype != torch.float64} == set()
     penalty = sum(
-        (ewc.importance[name] * (p - ewc.centre[name]).square()).sum() for name, p in actor.items()
+        (ewc.penalty.importance[name] * (p - ewc.penalty.centre[name]).square()).sum()
+        for name, p in actor.items()
     )
     old = {key: value[rows] for key, value in stored.items()}
     teacher = (

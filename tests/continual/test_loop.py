@@ -177,10 +177,10 @@ def test_additive_methods_at_strength_0_equal_naive(
     algorithm: str, run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from holdfast.continual.methods.cloning import Cloning
-    from holdfast.continual.methods.ewc import EWC
+    from holdfast.continual.quadratic import Quadratic
 
     calls = {"ewc": 0, "cloning": 0}
-    penalty, cloned = EWC.penalty_gradient, Cloning.gradient
+    penalty, cloned = Quadratic.gradient, Cloning.gradient
 
     def count_ewc(self: Any, *args: Any) -> Any:
         calls["ewc"] += 1
@@ -190,7 +190,7 @@ def test_additive_methods_at_strength_0_equal_naive(
         calls["cloning"] += 1
         return cloned(self, *args)
 
-    monkeypatch.setattr(EWC, "penalty_gradient", count_ewc)
+    monkeypatch.setattr(Quadratic, "gradient", count_ewc)
     monkeypatch.setattr(Cloning, "gradient", count_cloning)
     naive = run(algorithm, runs="naive", tasks=2)
     both = run(algorithm, ADDITIVE, runs="both", tasks=2)

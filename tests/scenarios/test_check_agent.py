@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.registry import ALGORITHMS
-from holdfast.scenarios.check_agent import argument_names
+from holdfast.scenarios.check_agent import _POLICY_PLAIN, argument_names
 from holdfast.scenarios.load import load
 from holdfast.scenarios.plain import ACTIVATIONS, OPTIMIZERS
 
@@ -128,6 +128,41 @@ def test_policies_of_every_algorithm_are_known(problems, algorithm: str) -> None
     assert found.message == "unknown key; did you mean 'net_arch'?"
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy_kwargs={layer_norm: frist}", "did you mean 'first'?"),
+        ("policy_kwargs={layer_norm: true}", "all"),
+        ("policy_kwargs={weight_decay: -1}", "expected a finite number of at least 0, got -1"),
+        ("policy_kwargs={weight_decay: much}", "expected a finite number of at least 0"),
+        (
+            "policy_kwargs={weight_decay: 0.1, optimizer_kwargs: {weight_decay: 0.2}}",
+            "optimizer_kwargs has weight_decay too; remove one of them",
+        ),
+        ("layer_norm=all", "write policy_kwargs: {layer_norm: ...}"),
+    ],
+)
+def test_forms_that_keep_networks_able_to_learn(problems, override: str, message: str) -> None:
+    (found,) = problems("", f"agent.{override}")
+    assert message in found.message
+
+
+@pytest.mark.parametrize("form", ["activation: crelu", "layer_norm: all"])
+@pytest.mark.parametrize("algorithm", ["crossq", "trpo", "recurrent_ppo"])
+def test_networks_that_stay_closed_take_no_forms(problems, algorithm: str, form: str) -> None:
+    env = "Pendulum-v1" if algorithm == "crossq" else "CartPole-v1"
+    text = f"tasks: [{{name: a, env: {env}, steps: 9}}]\nagent: {{algorithm: {algorithm}}}\n"
+    (found,) = problems(text, f"agent.policy_kwargs={{{form}}}")
+    what = "crelu" if "crelu" in form else "layer_norm"
+    assert f"'{algorithm}' does not open its networks for {what}" in found.message
+    assert "these do: ppo, a2c" in found.message
+
+
+def test_state_dependent_noise_and_crelu_exclude_each_other(problems) -> None:
+    (found,) = problems(BOX, "agent.use_sde=true", "agent.policy_kwargs={activation: crelu}")
+    assert "crelu cannot be used with agent.use_sde" in found.message
+
+
 def test_a_users_own_algorithm(write, problems, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from stable_baselines3 import PPO\n"
@@ -149,3 +184,4 @@ def test_plain_names_are_those_that_the_agents_know() -> None:
     arguments = pytest.importorskip("holdfast.agents.arguments")
     assert set(ACTIVATIONS) == set(arguments.ACTIVATIONS)
     assert set(OPTIMIZERS) == set(arguments.OPTIMIZERS)
+    assert set(arguments.OPTIONS) < set(_POLICY_PLAIN)

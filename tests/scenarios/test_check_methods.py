@@ -75,7 +75,10 @@ def own(tmp_path: Path) -> None:
         ("ewc: {strenght: 3}", "'ewc' has no argument 'strenght'; did you mean 'strength'?"),
         ("ewc: {lambda: 3}", "'ewc' has no argument 'lambda'; it takes: strength, kind"),
         ("naive: {strength: 3}", "'naive' has no argument 'strength'; it takes none"),
-        ("ewc: {kind: onlin}", "'onlin' is not one of separate, online, summed; did you mean 'online'?"),
+        (
+            "ewc: {kind: onlin}",
+            "'onlin' is not one of separate, online, summed; did you mean 'online'?",
+        ),
         ("ewc: {strength: high}", "expected a number, got the text 'high'"),
         ("ewc: {strength: -1}", "must be at least 0, got -1"),
         ("ewc: {strength: .inf}", "must be at least 0, got inf"),
@@ -106,7 +109,9 @@ def test_wrong_methods(one, entry: str, message: str) -> None:
 
 
 def test_right_methods(write) -> None:
-    methods = "[{'own:Anchor': {rate: 1, samples: 1e3, layers: [1e1]}}, {'own:Softer': {rate: 0.5}}]"
+    methods = (
+        "[{'own:Anchor': {rate: 1, samples: 1e3, layers: [1e1]}}, {'own:Softer': {rate: 0.5}}]"
+    )
     scenario = load(write(), [f"methods={methods}", "stream.task_count=known"])
     assert [cell.label for cell in scenario.cells()] == ["Anchor", "Softer"]
     arguments = scenario.methods[0].parts[0].arguments
@@ -147,7 +152,9 @@ def test_trpo_takes_references_only(one, write, method: str) -> None:
     message = one(trpo, f"methods=[{method}]").message
     assert "which 'trpo' does not have; algorithms that have it: ppo, a2c" in message
     assert message.endswith("methods for 'trpo': naive, isolated, joint, frozen")
-    assert load(write(), [trpo, "methods=[naive, isolated, joint, frozen]"]).agent.algorithm == "trpo"
+    assert (
+        load(write(), [trpo, "methods=[naive, isolated, joint, frozen]"]).agent.algorithm == "trpo"
+    )
 
 
 def test_an_algorithm_without_policy_output(one) -> None:
@@ -212,3 +219,10 @@ def test_row_of_a_users_own_method(tmp_path: Path) -> None:
     assert (row.summary, row.needs) == ("Inherits everything but one.", ())
     assert row.doors == ("gradients", "output")
     assert [argument.name for argument in row.arguments][:2] == ["rate", "strength"]
+
+
+def test_crelu_does_not_go_with_rebuilt_networks(problems) -> None:
+    policy = "agent.policy_kwargs={activation: crelu}"
+    (found,) = problems("", "methods=[progressive]", policy)
+    assert "which 'progressive' does not follow; write relu" in found.message
+    assert problems("", "methods=[ewc]", policy) == []

@@ -73,3 +73,58 @@ def test_what_is_stored_is_the_policy_at_the_end_of_each_task(
         for key, value in output.items():
             torch.testing.assert_close(stored[f"output/{key}"][rows], value)
     agent.close()
+
+
+def test_it_explores_as_finished_tasks_and_only_then(make_scenario: Any) -> None:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import make_stream
+
+    scenario = make_scenario(agent={"algorithm": "dqn"}, stream={"repeat": 2})
+    agent = StableBaselinesAgent(scenario)
+    cloning = Cloning(exploration_steps=5, exploration="previous")
+    earlier: list[Any] = []
+    for experience in make_stream(scenario, 0).train_stream:
+        cloning.pre_adapt(agent, experience.train())
+        plan = agent.lifecycle.exploration
+        earlier.append(plan and (plan.steps, plan.heads.kind, plan.heads.tasks))
+        agent.lifecycle.detach()
+    assert earlier == [None, *((5, "previous", tasks) for tasks in [(0,), (0, 1), (0, 1)])]
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"agent": {"algorithm": "ppo"}}, "off-policy.*'ppo' learns from its own only"),
+        ({"agent": {"algorithm": "dqn"}, "stream": {"task_id": "hidden"}}, "task_id: observed or"),
+    ],
+)
+def test_exploration_is_refused_before_anything_runs(
+    keys: Any, text: str, make_scenario: Any
+) -> None:
+    from holdfast.continual.build import build
+    from holdfast.errors import UsageError
+
+    with pytest.raises(UsageError, match=text):
+        build(make_scenario(methods=[{"cloning": {"exploration_steps": 5}}], **keys))
+
+
+@pytest.mark.parametrize("world", ["ppo", "sac"])
+def test_restarted_after_the_first_task_it_ends_the_same(world: str, train: Any, same: Any) -> None:
+    explore = {} if world == "ppo" else {"exploration_steps": 40}
+
+    def build() -> list[Cloning]:
+        return [Cloning(samples=30, batch_size=16, **explore)]
+
+    same(train(world, build), train(world, build, restart_after=0))
+
+
+@pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
+def test_at_strength_zero_it_equals_naive(world: str, train: Any, same: Any) -> None:
+    same(train(world), train(world, lambda: [Cloning(samples=30, batch_size=16, strength=0.0)]))
+
+
+def test_crossq_keeps_its_running_statistics_to_the_tasks_own_batches(
+    train: Any, same: Any
+) -> None:
+    """Batch renormalisation in training mode would move them with every stored batch too."""
+    same(train("crossq"), train("crossq", lambda: [Cloning(samples=30, strength=0.0)]))

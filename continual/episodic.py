@@ -1,0 +1,140 @@
+"""Rows of finished tasks, and the gradient of the algorithm's own loss on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holdfast.agents.gradients import Named
+from holdfast.agents.losses import loss_gradient
+from holdfast.agents.memory import Arrays
+from holdfast.errors import Diverged
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
+
+_NOT_LEARNED_FROM = ("rewards", "episode_starts")
+"""Of a rollout's rows: what advantages and returns were made of."""
+
+
+class Draws(NamedTuple):
+    """What a method draws from in one task.
+
+    Attributes:
+        rows: Chooses rows.
+        noise: Draws the noise of actions, on the agent's device.
+    """
+
+    rows: np.random.Generator
+    noise: torch.Generator
+
+
+def draws(agent: StableBaselinesAgent, experience: TaskExperience, method: str) -> Draws:
+    """Return the generators of a method for a task."""
+    seed = int(experience.generator(method, "noise").integers(2**63))
+    noise = torch.Generator(device=agent.device).manual_seed(seed)
+    return Draws(experience.generator(method), noise)
+
+
+class EpisodicMemory:
+    """Rows of finished tasks, and the gradient of the algorithm's own loss on them.
+
+    Off-policy, rows are transitions of the task's replay buffer, raw: what is normalised is
+    normalised when it is used. On-policy they are the task's last rollout rows, with
+    log-likelihoods, advantages and returns as the policy that collected them had them. A task that
+    comes again is one more task.
+
+    Args:
+        samples: Rows kept per task.
+        batch_size: Rows per gradient, drawn anew each time; all where there are no more than that.
+    """
+
+    def __init__(self, samples: int, batch_size: int) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self._rows: Arrays = {}
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        """Return how many tasks are kept."""
+        return len(self._ends)
+
+    def store(self, agent: StableBaselinesAgent, rng: np.random.Generator) -> None:
+        """Keep rows of the task that the agent has just finished."""
+        new = agent.transitions(self.samples, rng)
+        if "returns" in new:
+            new = {name: rows for name, rows in new.items() if name not in _NOT_LEARNED_FROM}
+        self._rows = {
+            name: np.concatenate([self._rows.get(name, rows[:0]), rows])
+            for name, rows in new.items()
+        }
+        self._ends.append(len(self._rows["actions"]))
+
+    def gradient(self, agent: StableBaselinesAgent, parameters: Named, draws: Draws) -> Named:
+        """Return the loss's gradient on one batch of rows of all kept tasks."""
+        return self._gradient(agent, parameters, draws, 0, self._ends[-1])
+
+    def gradients(
+        self, agent: StableBaselinesAgent, parameters: Named, draws: Draws
+    ) -> Iterator[Named]:
+        """Yield the loss's gradient on one batch of each kept task, oldest task first."""
+        for start, end in zip([0, *self._ends], self._ends, strict=False):
+            yield self._gradient(agent, parameters, draws, start, end)
+
+    def _gradient(
+        self, agent: StableBaselinesAgent, parameters: Named, draws: Draws, start: int, end: int
+    ) -> Named:
+        chosen: slice | np.ndarray[tuple[int], np.dtype[np.int64]] = slice(start, end)
+        if self.batch_size < end - start:
+            chosen = draws.rows.integers(start, end, size=self.batch_size)
+        batch = agent.batch({name: rows[chosen] for name, rows in self._rows.items()})
+        return loss_gradient(agent.model, parameters, batch, draws.noise)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the rows of all tasks, and where each task's end."""
+        if not self._ends:
+            return {}
+        rows = {f"rows/{name}": torch.as_tensor(rows) for name, rows in self._rows.items()}
+        return rows | {"ends": torch.tensor(self._ends)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        self._ends = [int(end) for end in tensors.get("ends", ())]
+        self._rows = {
+            path.removeprefix("rows/"): tensor.numpy()
+            for path, tensor in tensors.items()
+            if path.startswith("rows/")
+        }
+
+
+def joined(named: Named) -> Tensor:
+    """Return named tensors as one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in named.values()])
+
+
+def split(vector: Tensor, like: Named) -> Named:
+    """Return a vector as named tensors in the order and shapes of ``like``."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like.values()])
+    return {
+        name: part.view(tensor.shape)
+        for (name, tensor), part in zip(like.items(), parts, strict=True)
+    }
+
+
+def check_finite(value: float | Tensor, method: str) -> None:
+    """Stop where a gradient on stored rows has overflowed.
+
+    Raises:
+        Diverged: If the value, made of such a gradient, is not finite.
+    """
+    if not np.isfinite(value).all():
+        raise Diverged(
+            f"method {method}: the gradient on stored rows of finished tasks is not finite; the "
+            "last task boundary is kept. On-policy, the policy is too far from the one that "
+            "collected them: lower agent.learning_rate"
+        )

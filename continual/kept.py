@@ -1,0 +1,53 @@
+"""What a view of a finished task needs besides the weights as they are now."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from holdfast.agents.gradients import Named
+
+if TYPE_CHECKING:
+    from holdfast.agents.agent import Files
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+
+_PREFIX = "kept/"
+
+
+class Kept:
+    """Tensors of the policy and running statistics by task, from the end of its training."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, Files] = {}
+
+    def keep(self, agent: StableBaselinesAgent, task_index: int, policy: Named) -> None:
+        """Keep copies of these tensors of the policy, and the statistics, for a finished task."""
+        copies = {name: tensor.detach().clone() for name, tensor in policy.items()}
+        statistics = agent.normalizer.tensors() if agent.normalizer is not None else {}
+        self._files[task_index] = {"policy": copies, "normalization": statistics}
+
+    def overlaid(
+        self, agent: StableBaselinesAgent, task_index: int, policy: Named | None = None
+    ) -> AbstractContextManager[None]:
+        """Return a context that acts with what was kept, and with further tensors of the policy."""
+        files = self._files.get(task_index, {})
+        tensors = (policy or {}) | files.get("policy", {})
+        return agent.overlaid(tensors, files.get("normalization", {}))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all of it as ``kept/<task>/<file>/<name>``."""
+        return {
+            f"{_PREFIX}{task}/{file}/{name}": tensor
+            for task, files in self._files.items()
+            for file, tensors in files.items()
+            for name, tensor in tensors.items()
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned, from among other tensors."""
+        for path, tensor in tensors.items():
+            if path.startswith(_PREFIX):
+                task, file, name = path.removeprefix(_PREFIX).split("/", 2)
+                self._files.setdefault(int(task), {}).setdefault(file, {})[name] = tensor

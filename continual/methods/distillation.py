@@ -1,0 +1,132 @@
+"""Distillation of the old policy on the new task's observations: learning without forgetting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holdfast.agents.gradients import Named
+from holdfast.agents.imitation import acting, frozen_policy, imitation_gradient, output_of
+from holdfast.agents.normalization import restated
+from holdfast.agents.outputs import PolicyOutput
+from holdfast.agents.task_ids import with_task_ids
+from holdfast.continual.method import Method
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
+
+
+class Distillation(Method):
+    """Stays near what the policy of the last task's end says about the new task's observations.
+
+    The loss added for the actor (and its encoder), on observations drawn from what is being learned
+    from, is::
+
+        strength * mean over the batch of KL(old policy's output || current output)
+
+    With a task id, each row is shown to both policies under the id of a finished task, drawn evenly
+    for each row, so that the answers of every old head (or id) are held and the new task's own are
+    free. Without one, the only answer there is is held, in which the new task is learned too.
+    Nothing of old tasks is stored: where the new task's observations differ from theirs, nothing is
+    held there. Source: Li & Hoiem 2016, Learning without Forgetting (arXiv:1606.09282), whose loss
+    on the old outputs has weight 1 and a temperature of 2; the outputs of policies here are
+    compared as they are.
+
+    Args:
+        strength: Factor of the loss.
+        batch_size: Rows per update; 128 as for ``cloning``.
+        temperature: For action values: compare softmax(values / temperature); None compares the
+            values.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "batch_size": (1, None),
+        "temperature": (1e-6, None),
+    }
+    memory: ClassVar[str] = "one copy of the actor, however many tasks"
+    convention: ClassVar[str] = (
+        "strength x mean KL(old || current) over a batch of the new task's observations, under the "
+        "ids of finished tasks; actor only"
+    )
+
+    def __init__(
+        self, *, strength: float = 1.0, batch_size: int = 128, temperature: float | None = None
+    ) -> None:
+        self.strength = strength
+        self.batch_size = batch_size
+        self.temperature = temperature
+        self._old: Named = {}
+        self._statistics: dict[str, Tensor] = {}
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the distillation gradient for the coming task, once there is an old policy."""
+        order, width = agent.scenario.stream_tasks, agent.scenario.id_width
+        finished = dict.fromkeys(order[: experience.stage])
+        if width:  # a task that comes again is free to be learned anew
+            finished.pop(order[experience.stage], None)
+        if not self._old or not finished:
+            return
+        rng, tasks = experience.generator("distillation"), np.array(list(finished))
+        module: PolicyOutput | None = None
+
+        def term(parameters: Named) -> Named:
+            nonlocal module
+            actor = acting(parameters, agent.policy)
+            if not actor:
+                return {}
+            module = module or agent.output()  # the task's model does not exist before it starts
+            observations = agent.batch_observations(self.batch_size, rng)
+            if width:
+                drawn = tasks[rng.integers(len(tasks), size=self.batch_size)]
+                observations = with_task_ids(observations, drawn, width)
+            return self.gradient(agent, module, actor, observations)
+
+        agent.gradients.add(term)
+
+    def gradient(
+        self,
+        agent: StableBaselinesAgent,
+        module: PolicyOutput,
+        parameters: Named,
+        observations: Tensor,
+    ) -> Named:
+        """Return the gradient of the loss on one batch of observations as the policy takes them."""
+        with torch.no_grad():
+            # The old policy saw observations scaled by the statistics of its time.
+            seen = restated(agent.normalizer, observations, self._statistics)
+            stored = output_of(module, self._old, seen)
+        return imitation_gradient(
+            module,
+            parameters,
+            observations,
+            stored,
+            strength=self.strength,
+            temperature=self.temperature,
+        )
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Keep the policy as it is at the finished task's end, in place of the one before."""
+        self._old = frozen_policy(agent.policy)
+        self._statistics = agent.normalizer.tensors() if agent.normalizer is not None else {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the old policy and the statistics of its observations."""
+        return {f"policy/{name}": tensor for name, tensor in self._old.items()} | {
+            f"normalization/{name}": tensor for name, tensor in self._statistics.items()
+        }
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the old policy back."""
+        for path, tensor in tensors.items():
+            kind, _, name = path.partition("/")
+            if kind == "policy":
+                self._old[name] = tensor.to(agent.device)
+            else:
+                self._statistics[name] = tensor

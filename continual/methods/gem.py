@@ -1,0 +1,151 @@
+"""Gradient episodic memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from holdfast.agents.gradients import Named
+from holdfast.agents.imitation import clipped
+from holdfast.continual.episodic import EpisodicMemory, check_finite, draws, joined, split
+from holdfast.continual.method import Method
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
+
+_RIDGE = 1e-9
+"""Keeps the products of unit vectors positive definite where two tasks' gradients are parallel.
+
+The authors' 1e-3, on vectors of any length, would let short gradients break the constraints."""
+
+
+class GEM(Method):
+    """Takes the nearest gradient that raises the loss of no finished task.
+
+    With g the gradient of the update, after clipping, and r_k that of the algorithm's own loss on a
+    batch of finished task k, where some g.r_k < 0 the step is taken with g + sum_k v_k r_k, where v
+    solves the quadratic program::
+
+        minimise 1/2 |g + sum_k v_k r_k|^2  subject to  v_k >= memory_strength
+
+    At strength 0 that is the projection on all constraints at once. Source: Lopez-Paz and Ranzato
+    2017 (arXiv:1706.08840), section 3. There the strength is added to v; here, as in the
+    authors' code and in Avalanche, it bounds v from below, which keeps every constraint. The
+    constraints hold for the gradient, not for what Adam makes of it. SAC, TQC, TD3 and DDPG have an
+    optimizer, and so a program, for the actor and for the critic.
+
+    Args:
+        memory_strength: Least weight of each finished task's gradient where any constraint is
+            broken; .5 in the paper and in Avalanche. Gradients of finished tasks are clipped as the
+            algorithm clips its own, so that it compares like with like.
+        samples: Rows kept per task; the paper keeps 256 and takes all of them in each update.
+        batch_size: Rows per finished task and update.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
+    algorithms: ClassVar[tuple[str, ...]] = (
+        "ppo",
+        "a2c",
+        "maskable_ppo",
+        "dqn",
+        "qrdqn",
+        "sac",
+        "td3",
+        "ddpg",
+        "tqc",
+    )
+    claims: ClassVar[tuple[str, ...]] = ("projection",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "memory_strength": (0, None),
+        "samples": (1, None),
+        "batch_size": (1, None),
+    }
+    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
+    extra: ClassVar[str] = "one more gradient per update and finished task"
+    convention: ClassVar[str] = (
+        "memory_strength is the least weight of each finished task's gradient in the step, where "
+        "any constraint is broken"
+    )
+
+    def __init__(
+        self, *, memory_strength: float = 0.5, samples: int = 10_000, batch_size: int = 128
+    ) -> None:
+        self.memory_strength = memory_strength
+        self.samples = samples
+        self.stored = EpisodicMemory(samples, batch_size)
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Project the gradients of the coming task, once there is something to protect."""
+        agent.memory.keep_rollouts(self.samples)
+        if not len(self.stored):
+            return
+        drawn = draws(agent, experience, "gem")
+        steps = conflicts = 0
+
+        def project(parameters: Named, gradients: Named) -> Named:
+            nonlocal steps, conflicts
+            own = {name: parameters[name] for name in gradients}
+            norm = getattr(agent.model, "max_grad_norm", None)
+            references = torch.stack(
+                [joined(clipped(r, norm)) for r in self.stored.gradients(agent, own, drawn)]
+            )  # (tasks, n)
+            projected = project_into_cone(joined(gradients), references, self.memory_strength)
+            steps, conflicts = steps + 1, conflicts + (projected is not None)
+            agent.log("method/gem/projected", conflicts / steps)
+            return {} if projected is None else split(projected, gradients)
+
+        agent.gradients.project(project)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Keep rows of the finished task."""
+        self.stored.store(agent, experience.generator("gem", "store"))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the stored rows."""
+        return self.stored.state()
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the stored rows back."""
+        self.stored.load(tensors)
+
+
+def project_into_cone(
+    gradient: Tensor, references: Tensor, memory_strength: float = 0.0
+) -> Tensor | None:
+    """Return a gradient plus the references, weighted so that no product with one is negative.
+
+    Args:
+        gradient: Shape (n,).
+        references: Shape (tasks, n).
+        memory_strength: Least weight of each reference; at 0, what comes back is the nearest vector
+            to the gradient in the cone.
+
+    Returns:
+        Shape (n,); None where the gradient has no negative product with any reference.
+    """
+    products = references @ gradient  # (tasks,)
+    check_finite(products.cpu(), "gem")
+    if (products >= 0).all():
+        return None
+    from qpsolvers import solve_qp  # here: it imports every solver there is
+
+    lengths, scale = references.norm(dim=1), gradient.norm()
+    there = lengths > 0
+    # In units of each vector's own length, so that the ridge means the same everywhere.
+    units = (references[there] / lengths[there, None]).double()
+    quadratic = (units @ units.T).cpu().numpy()
+    quadratic[range(len(quadratic)), range(len(quadratic))] += _RIDGE
+    weights = solve_qp(
+        quadratic,
+        (units @ (gradient / scale).double()).cpu().numpy(),
+        lb=(memory_strength * lengths[there] / scale).double().cpu().numpy(),
+        solver="quadprog",
+    )
+    assert weights is not None  # a bounded positive definite program has a solution
+    moved = torch.as_tensor(weights, device=units.device) @ units  # (n,)
+    projected: Tensor = gradient + (scale * moved).to(gradient)
+    return projected

@@ -1,0 +1,92 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from safetensors.torch import load, save
+from torch import Tensor
+
+from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual.method import Method
+from holdfast.continual.stream import TaskExperience, make_stream
+from holdfast.scenarios.schema import Scenario
+
+SMALL = {"policy_kwargs": {"net_arch": [8, 8]}}
+OFF_POLICY = SMALL | {"learning_starts": 16, "batch_size": 16, "buffer_size": 200, "train_freq": 2}
+WORLDS: dict[str, Any] = {
+    "ppo": ("CartPole-v1", SMALL | {"n_steps": 16, "batch_size": 16, "n_epochs": 2}),
+    "ppo-box": ("Pendulum-v1", SMALL | {"n_steps": 16, "batch_size": 16, "n_epochs": 2}),
+    "a2c": ("CartPole-v1", SMALL),
+    "dqn": ("CartPole-v1", OFF_POLICY | {"target_update_interval": 32}),
+    "sac": ("Pendulum-v1", OFF_POLICY),
+    "td3": ("Pendulum-v1", OFF_POLICY),
+    "crossq": ("Pendulum-v1", OFF_POLICY),
+}
+
+
+@pytest.fixture
+def train() -> Callable[..., StableBaselinesAgent]:
+    """Train a small agent through the stream as the loop does, without measuring it."""
+
+    def run_stream(
+        world: str,
+        build: Callable[[], Sequence[Method]] = tuple,
+        *,
+        tasks: int = 3,
+        steps: int = 64,
+        restart_after: int | None = None,
+        watch: Callable[[StableBaselinesAgent, TaskExperience], Any] = lambda agent, task: None,
+        agent: dict[str, Any] | None = None,
+        **keys: Any,
+    ) -> StableBaselinesAgent:
+        """Return the agent; ``restart_after`` saves, forgets and loads everything after a task.
+
+        ``watch`` is called after each task, once its methods are done.
+        """
+        env, arguments = WORLDS[world]
+        opposite = {"action_map": [1, 0]} if env == "CartPole-v1" else {"action_gain": -1.0}
+        given: dict[str, Any] = {
+            "tasks": [
+                {"name": f"t{i}", "env": env, "steps": steps, "changes": opposite if i % 2 else {}}
+                for i in range(tasks)
+            ],
+            "agent": {"algorithm": world.partition("-")[0], **arguments, **(agent or {})},
+            "n_envs": 2,
+        }
+        scenario = Scenario.model_validate(given | keys)
+        learner, methods = StableBaselinesAgent(scenario), list(build())
+        for experience in make_stream(scenario, 0).train_stream:
+            told = experience.train()
+            for method in methods:
+                method.pre_adapt(learner, told)
+            learner.start(experience)
+            learner.learn(experience, lambda step: None, lambda scalars, step: None)
+            for method in methods:
+                method.post_adapt(learner, told)
+            watch(learner, experience)
+            if experience.stage == restart_after:
+                files = {name: _saved(tensors) for name, tensors in learner.files().items()}
+                states = [_saved(method.state()) for method in methods]
+                learner, methods = StableBaselinesAgent(scenario), list(build())
+                learner.load_files(files)
+                for method, state in zip(methods, states, strict=True):
+                    method.load_state(learner, state)
+        return learner
+
+    return run_stream
+
+
+def _saved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as they come back from a checkpoint."""
+    return load(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+@pytest.fixture
+def same() -> Callable[[StableBaselinesAgent, StableBaselinesAgent], None]:
+    """Assert that two agents have the same policy, bit for bit."""
+
+    def compare(one: StableBaselinesAgent, other: StableBaselinesAgent) -> None:
+        ours, theirs = one.policy.state_dict(), other.policy.state_dict()
+        assert ours.keys() == theirs.keys()
+        assert [name for name in ours if not ours[name].equal(theirs[name])] == []
+
+    return compare
