@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from holdfast import seeding
 
-_LEAST_STD = 1e-2
+_LOG_STD = (math.log(1e-2), math.log(10.0))
 """Of a standardised entry: what never moves would otherwise be modelled ever more sharply."""
 
 
 class Generator(nn.Module):
-    """Observations as ``x = decoder(z, task) + std * noise`` with z from a standard normal.
+    """Observations as ``x = mean(z, task) + std(z, task) * noise`` with z from a standard normal.
 
     Source: Kingma & Welling 2013, Auto-Encoding Variational Bayes (arXiv:1312.6114), equation 10,
-    with the task as a condition and one learned standard deviation per entry of x. Entries are
-    standardised by ``mean`` and ``deviation``.
+    with a Gaussian decoder (appendix C.2) that is told the task. Entries are standardised by
+    ``mean`` and ``deviation``.
 
     Args:
         features: Entries of an observation without the task id.
@@ -33,8 +35,7 @@ class Generator(nn.Module):
         super().__init__()
         self.latent = latent
         self.encoder = _perceptron(features + tasks, hidden, 2 * latent)
-        self.decoder = _perceptron(latent + tasks, hidden, features)
-        self.log_std = nn.Parameter(torch.zeros(features))
+        self.decoder = _perceptron(latent + tasks, hidden, 2 * features)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
 
@@ -49,24 +50,25 @@ class Generator(nn.Module):
         x = (rows - self.mean) / self.deviation
         mean, log_var = self.encoder(torch.cat([x, tasks], -1)).chunk(2, -1)  # (batch, latent)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        drawn = self.decoder(torch.cat([mean + (0.5 * log_var).exp() * noise, tasks], -1))
-        misfit = (0.5 * ((x - drawn) / self.std()).square() + self.std().log()).sum(-1)
+        centre, std = self.decode(mean + (0.5 * log_var).exp() * noise, tasks)
+        misfit = (0.5 * ((x - centre) / std).square() + std.log()).sum(-1)
         divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1)
         loss: Tensor = (misfit + divergence).mean()
         return loss
 
-    def std(self) -> Tensor:
-        """Return the standard deviation of each standardised entry around the decoder's."""
-        return self.log_std.exp().clamp_min(_LEAST_STD)
+    def decode(self, z: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of standardised entries, each (batch, features)."""
+        centre, log_std = self.decoder(torch.cat([z, tasks], -1)).chunk(2, -1)
+        return centre, log_std.clamp(*_LOG_STD).exp()
 
     @torch.no_grad()
     def draw(self, tasks: Tensor, generator: torch.Generator) -> Tensor:
         """Return one new observation for each one-hot task id, shape (batch, features)."""
         shape, device = (len(tasks), self.latent), tasks.device
         z = torch.randn(shape, generator=generator, device=device)
-        centre = self.decoder(torch.cat([z, tasks], -1))
+        centre, std = self.decode(z, tasks)
         noise = torch.randn(centre.shape, generator=generator, device=device)
-        rows: Tensor = (centre + self.std() * noise) * self.deviation + self.mean
+        rows: Tensor = (centre + std * noise) * self.deviation + self.mean
         return rows
 
     def standardise(self, rows: Tensor) -> None:

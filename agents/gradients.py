@@ -115,10 +115,11 @@ class Gradients:
             own = {name: p for name, p in parameters.items() if id(p) in members}
             update = _Update(own, targets or {}, optimizer, self._work)
             handles: list[Any] = [optimizer.register_step_pre_hook(update.before_step)]
-            if self._work.is_wanted:
+            if self._work.is_in_backward:
                 for name, parameter in own.items():
                     hook = parameter.register_hook(update.changer(name))  # type: ignore[no-untyped-call]  # torch's
                     handles.append(hook)
+            if self._work.is_wanted:
                 handles.append(optimizer.register_step_post_hook(update.after_step))
                 handles.append(_ZeroGradHandle(optimizer, update.open))
             self._detachers += [handle.remove for handle in handles]
@@ -144,6 +145,10 @@ class _Work:
     @property
     def is_wanted(self) -> bool:
         return any(vars(self).values())
+
+    @property
+    def is_in_backward(self) -> bool:
+        return bool(self.terms or self.scales or self.looks)
 
 
 class _Update:

@@ -132,7 +132,7 @@ def check_finite(value: float | Tensor, method: str) -> None:
     Raises:
         Diverged: If the value, made of such a gradient, is not finite.
     """
-    if not np.isfinite(value).all():
+    if not torch.as_tensor(value).isfinite().all():
         raise Diverged(
             f"method {method}: the gradient on stored rows of finished tasks is not finite; the "
             "last task boundary is kept. On-policy, the policy is too far from the one that "

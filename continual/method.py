@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
-
-from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.continual.stream import TaskExperience
@@ -72,24 +69,3 @@ class Method(Protocol):
 
     def load_state(self, agent: Any, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
-
-
-def check_range(argument: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise unless ``low <= value <= high``; a method calls it on its arguments.
-
-    Args:
-        argument: As written in the scenario: ``ewc.strength``.
-        value: What was given.
-        low: Smallest value that makes sense.
-        high: Largest value that makes sense.
-
-    Raises:
-        UsageError: If the value is outside; the text names the argument and the range.
-
-    >>> check_range("replay.fraction", 1.5, 0, 1)
-    Traceback (most recent call last):
-    holdfast.errors.UsageError: method replay.fraction: must be from 0 to 1, got 1.5
-    """
-    if not low <= value <= high:
-        span = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise UsageError(f"method {argument}: must be {span}, got {value:g}")

@@ -141,8 +141,8 @@ def test_a_how_to_is_short(what: str) -> None:
 
 def test_the_tables_name_every_method_and_agent() -> None:
     table, measured = README.split("<!-- quickstart:begin -->")
-    assert re.findall(r"^\| `(\w+)` \|", table, re.M) == list(METHODS)
-    assert set(re.findall(r"^\| `(\w+)`", measured, re.M)) <= set(METHODS)
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.M) == list(METHODS)
+    assert set(re.findall(r"^\| `([\w-]+)`", measured, re.M)) <= set(METHODS)
     words = README.casefold().replace("-", "")
     assert [name for name in ALGORITHMS if name.replace("_", "") not in words] == []
 

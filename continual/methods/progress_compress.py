@@ -259,7 +259,7 @@ def _act_as(policy: Any, column: int) -> int:
     for module in policy.modules():
         if isinstance(module, ColumnTrunk | ColumnHead):
             before = module.active
-            module.act_as(column)
+            module.active = column
     return before
 
 

@@ -149,20 +149,20 @@ class ColumnTrunk(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the last hidden layers side by side, shape (batch, (active + 1) * width)."""
-        below = inputs  # then layer i - 1 of every column up to the active one, side by side
+        hidden: list[Tensor] = []  # layer i - 1 of every column up to the active one
         for i in range(len(self.widths)):
-            hidden: list[Tensor] = []
+            below, hidden = hidden, []
             for column in range(self.active + 1):
-                start = column * self.widths[i - 1]
                 linear, *after = self.columns[column][i]  # type: ignore[index]
-                value = linear(below[..., start : start + self.widths[i - 1]] if i else inputs)
+                value = linear(below[column] if i else inputs)
                 if i and column:
-                    value = value + self.adapters[column - 1][i - 1](below[..., :start])  # type: ignore[index]
+                    # Copied side by side: slices of one tensor cost more, in their backward.
+                    earlier = torch.cat(below[:column], -1) if column > 1 else below[0]
+                    value = value + self.adapters[column - 1][i - 1](earlier)  # type: ignore[index]
                 for layer in after:
                     value = layer(value)
                 hidden.append(value)
-            below = torch.cat(hidden, -1)
-        return below
+        return torch.cat(hidden, -1)
 
 
 class ColumnHead(nn.Module):

@@ -51,7 +51,7 @@ class VCL(Method):
     doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
-        "initial_std": (1e-30, None),
+        "initial_std": (1e-6, None),
     }
     memory: ClassVar[str] = "3 numbers more per weight of the actor, however many tasks"
     extra: ClassVar[str] = "noise for every weight of the actor, per rollout or update"

@@ -163,19 +163,3 @@ def test_building_leaves_random_state_as_it_was(make_scenario: Callable[..., Sce
     torch.manual_seed(1)
     build(make_scenario(agent=PPO))
     assert (random.random(), float(np.random.rand()), float(torch.rand(()))) == before
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "method", "said"),
-    [
-        ("ppo", {"ewc": {"strength": -1.0}}, r"ewc\.strength: must be at least 0, got -1"),
-        ("ppo", {"ewc": {"decay": 1.5}}, r"ewc\.decay: must be from 0 to 1, got 1\.5"),
-        ("ppo", {"cloning": {"samples": 0}}, r"cloning\.samples: must be at least 1, got 0"),
-        ("ppo", {"cloning": {"temperature": 0.0}}, r"cloning\.temperature: must be at least 1e-06"),
-        ("dqn", {"replay": {"fraction": 3.0}}, r"replay\.fraction: must be from 0 to 1, got 3"),
-    ],
-)
-def test_a_method_argument_out_of_range_is_refused(make_scenario, algorithm, method, said) -> None:
-    agent = {"algorithm": algorithm} | ({"buffer_size": 10} if algorithm == "dqn" else {})
-    with pytest.raises(UsageError, match=said):
-        build(make_scenario(agent=agent, methods=[method]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.registry import METHODS
+from holdfast.registry import METHODS, PLUGINS
 from holdfast.scenarios.describe import describe_algorithms, describe_method, describe_methods
 from holdfast.scenarios.load import load
 
@@ -199,7 +199,7 @@ def test_a_halved_buffer_cannot_be_kept(problems, override: str) -> None:
 
 def test_rows_of_the_list() -> None:
     rows = {row.name: row for row in describe_methods()}
-    assert list(rows) == list(METHODS)
+    assert list(rows) == [*METHODS, *PLUGINS]
     assert all(row.summary for row in rows.values())
     assert rows["ewc"].needs == ("boundaries",)
     assert rows["ewc"].arguments[0].name == "strength"

@@ -1,6 +1,8 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load, save
 from torch import Tensor
@@ -8,6 +10,8 @@ from torch import Tensor
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual.method import Method
 from holdfast.continual.stream import TaskExperience, make_stream
+from holdfast.errors import ScenarioError
+from holdfast.scenarios.load import load as load_scenario
 from holdfast.scenarios.schema import Scenario
 
 SMALL = {"policy_kwargs": {"net_arch": [8, 8]}}
@@ -90,3 +94,82 @@ def same() -> Callable[[StableBaselinesAgent, StableBaselinesAgent], None]:
         assert [name for name in ours if not ours[name].equal(theirs[name])] == []
 
     return compare
+
+
+@pytest.fixture
+def learn() -> Callable[..., Iterator[tuple[StableBaselinesAgent, TaskExperience]]]:
+    """Train through tasks under one method that is told all; yields after each task."""
+
+    def run_stream(
+        world: str,
+        method: Method,
+        *,
+        tasks: int = 4,
+        agent: dict[str, Any] | None = None,
+        stream: dict[str, Any] | None = None,
+    ) -> Iterator[tuple[StableBaselinesAgent, TaskExperience]]:
+        env, arguments = WORLDS[world]
+        scenario = Scenario.model_validate(
+            {
+                "tasks": [{"name": f"t{i}", "env": env, "steps": 128} for i in range(tasks)],
+                "stream": {"task_count": "known", **(stream or {})},
+                "agent": {"algorithm": world.partition("-")[0], **arguments, **(agent or {})},
+                "n_envs": 2,
+            }
+        )
+        learner = StableBaselinesAgent(scenario)
+        for experience in make_stream(scenario, 0).train_stream:
+            told = experience.train()
+            method.pre_adapt(learner, told)
+            learner.start(experience)
+            learner.learn(experience, lambda step: None, lambda scalars, step: None)
+            method.post_adapt(learner, told)
+            yield learner, experience
+
+    return run_stream
+
+
+@pytest.fixture
+def check_old_policies_stay(learn: Any) -> Callable[..., None]:
+    """Assert that deterministic actions in a task are the same to the bit after three more."""
+
+    def check(world: str, method: Method, task_id: str = "observed", **agent: Any) -> None:
+        agent = {"normalize": {"observations": "running"}, **agent}
+        seen = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+        said: dict[int, Any] = {}
+        for learner, experience in learn(world, method, agent=agent, stream={"task_id": task_id}):
+            for task in range(experience.stage + 1):
+                width = learner.policy.observation_space.shape[0]
+                rows = seen[:, :width].copy()
+                rows[:, -4:] = np.eye(4, dtype=np.float32)[task]
+                starts = np.ones(len(rows), dtype=bool)
+                with learner.view(task) as act:
+                    actions, _ = act(rows, None, starts, deterministic=True)
+                assert np.array_equal(said.setdefault(task, actions), actions)
+        assert len(said) == 4
+        values = np.stack(
+            [np.asarray(actions, dtype=np.float64).ravel() for actions in said.values()]
+        )
+        assert len(np.unique(values)) > 1
+
+    return check
+
+
+@pytest.fixture
+def refusal(tmp_path: Path) -> Callable[..., str]:
+    """Return what ``validate`` says against a method; nothing where it takes it."""
+
+    def say(entry: str, algorithm: str = "ppo", stream: str = "{}") -> str:
+        env = "CartPole-v1" if algorithm in ("ppo", "a2c", "dqn", "trpo") else "Pendulum-v1"
+        path = tmp_path / "refused.yaml"
+        path.write_text(
+            f"tasks: [{{name: a, env: {env}, steps: 64}}, {{name: b, env: {env}, steps: 64}}]\n"
+            f"stream: {stream}\nagent: {{algorithm: {algorithm}}}\nmethods: [{entry}]\n"
+        )
+        try:
+            load_scenario(path)
+        except ScenarioError as error:
+            return str(error)
+        return ""
+
+    return say

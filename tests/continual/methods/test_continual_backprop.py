@@ -98,7 +98,7 @@ def test_the_mean_output_is_kept(activation: str, train: Any) -> None:
     agent = train(
         "sac", tasks=1, agent={"policy_kwargs": {"net_arch": [8, 8], "activation": activation}}
     )
-    policy, method = agent.policy, ContinualBackprop(replacement_rate=0.5, maturity=0)
+    policy, method = agent.policy, ContinualBackprop(replacement_rate=1.0, maturity=0)
     observations = agent.policy_input({"": torch.rand(50, 4).numpy()})
     layer = next(
         one for one in hidden_layers(policy) if one.outgoing[0].weight == "actor.mu.weight"
@@ -108,7 +108,7 @@ def test_the_mean_output_is_kept(activation: str, train: Any) -> None:
     assert isinstance(policy.get_submodule(layer.name), CReLU) == (activation == "crelu")
     mask = method.test(layer, activity, parameters)
     assert mask is not None
-    assert mask.sum() == 4
+    assert mask.sum() == 8
     fresh = {name: parameters[name] for name in layer.incoming}
     values, _ = method.replace(parameters, [(layer, mask)], fresh, ())
     before = activity @ parameters["actor.mu.weight"].T + parameters["actor.mu.bias"]

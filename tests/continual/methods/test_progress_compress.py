@@ -116,7 +116,7 @@ def test_after_a_task_the_knowledge_base_acts_as_the_active_column_did(
             with agent.view(task) as act:
                 acted.append(act(batch, None, starts, deterministic=True)[0])
         assert all(np.array_equal(actions, acted[0]) for actions in acted)
-        assert {m.active for m in agent.policy.modules() if hasattr(m, "act_as")} == {0}
+        assert {m.active for m in agent.policy.modules() if hasattr(m, "active")} == {0}
 
     monkeypatch.setattr(ProgressCompress, "compress", spy)
     build = _build(updates=400, learning_rate=3e-3, strength=0.0, samples=64, batch_size=32)
