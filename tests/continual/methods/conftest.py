@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from holdfast.agents.stable_baselines import StableBaselinesAgent
+from holdfast.continual.cell import make_methods
 from holdfast.continual.method import Method
 from holdfast.continual.stream import TaskExperience, make_stream
 from holdfast.errors import ScenarioError
@@ -173,3 +175,20 @@ def refusal(tmp_path: Path) -> Callable[..., str]:
         return ""
 
     return say
+
+
+@pytest.fixture
+def check_restart(train: Any, same: Any) -> Callable[..., None]:
+    """Assert that saving, forgetting and loading everything after a task changes no bit."""
+
+    def check(world: str, entry: Any, **keys: Any) -> None:
+        tasks = [{"name": "t", "env": WORLDS[world][0], "steps": 64}]
+        agent = {"algorithm": world.partition("-")[0]}
+        scenario = Scenario.model_validate({"tasks": tasks, "agent": agent, "methods": [entry]})
+        given = {"stream": {"task_count": "known"}, **keys}
+        straight = train(world, lambda: make_methods(scenario), **given)
+        for stage in (0, 1):
+            build = partial(make_methods, scenario)
+            same(straight, train(world, build, restart_after=stage, **given))
+
+    return check
