@@ -100,7 +100,7 @@ def test_diverging_in_the_second_task_leaves_the_first_ones_checkpoint(
 ) -> None:
     from holdfast.continual.quadratic import Quadratic
 
-    def explode(self: EWC, parameters: dict[str, Any]) -> dict[str, Any]:
+    def explode(self: Quadratic, parameters: dict[str, Any]) -> dict[str, Any]:
         return {name: p * float("nan") for name, p in parameters.items()}
 
     monkeypatch.setattr(Quadratic, "gradient", explode)

@@ -74,8 +74,9 @@ def test_a_network_packed_by_hand(learn: Any) -> None:
     The kernel of the head is 2 x 16: 16 entries for each task.
     """
     method, owners, kernels = PackNet(), [], []
+    narrow = {"policy_kwargs": {"net_arch": [16]}}
     name = "action_net.weight"
-    for learner, _ in learn("ppo", method, tasks=2):
+    for learner, _ in learn("ppo", method, tasks=2, agent=narrow):
         owners.append(method._owners[name].clone())
         kernels.append(learner.policy.action_net.weight.detach().clone())
     assert [int((owner == 1).sum()) for owner in owners] == [16, 16]
