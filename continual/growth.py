@@ -35,7 +35,7 @@ def check_growth(kept: Sequence[int], stages: int, memory: int | None = None) ->
     ''
     >>> check_growth([40, 60], stages=6, memory=100)
     'agent and methods keep 60 B after 2 tasks and grow by 20 B a task: task 5 of 6 will not fit'
-    >>> check_growth([40, 60, 90], stages=6, memory=100)
+    >>> check_growth([40, 60, 90], stages=6, memory=100)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     holdfast.errors.UsageError: agent and methods keep 90 B after 3 tasks and grow by 30 B ...
     """

@@ -140,7 +140,7 @@ def test_names_of_a_module(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("EWC", "ewc"), ("packnet", None), ("cloing", "cloning"), ("", None)]
+    ("name", "expected"), [("EWC", "ewc"), ("lotto", None), ("cloing", "cloning"), ("", None)]
 )
 def test_closest(name: str, expected: str | None) -> None:
     assert closest(name, METHODS) == expected

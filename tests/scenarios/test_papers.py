@@ -33,7 +33,9 @@ def test_what_is_given_inside_policy_kwargs_wins_too(write) -> None:
 
 @pytest.mark.parametrize("name", [n for n in PAPERS["continual-world"] if n in METHODS])
 def test_every_preset_is_taken_by_its_method(write, name: str) -> None:
-    scenario = load(write(CW), [f"methods=[{{{name}: {{paper: continual-world}}}}]"])
+    scenario = load(
+        write(CW), [f"methods=[{{{name}: {{paper: continual-world}}}}]", "stream.task_id=observed"]
+    )
     assert scenario.methods[0].parts[0].name == name
 
 

@@ -128,7 +128,7 @@ def test_json_schema_names_methods_and_their_arguments() -> None:
     forms = schema["$defs"]["Method"]["anyOf"]
     assert "ewc" in forms[0]["enum"]
     arguments = forms[2]["properties"]["ewc"]["properties"]
-    assert arguments["kind"]["enum"] == ["separate", "online"]
+    assert arguments["kind"]["enum"] == ["separate", "online", "summed"]
     assert arguments["strength"]["type"] == ["number"]
     agent = schema["$defs"]["Agent"]
     assert agent["additionalProperties"] is True
