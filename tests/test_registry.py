@@ -32,7 +32,12 @@ def test_every_method_can_be_read(name: str) -> None:
     assert set(known.attributes.get("doors", ())) <= {
         "gradients", "memory", "networks", "lifecycle", "output"
     }  # fmt: skip
-    assert set(known.attributes.get("needs", ())) <= {"boundaries", "task_id", "task_count"}
+    assert set(known.attributes.get("needs", ())) <= {
+        "boundaries",
+        "task_id",
+        "evaluation_task_id",
+        "task_count",
+    }
 
 
 def test_signature_imports_nothing() -> None:
