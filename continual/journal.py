@@ -126,8 +126,7 @@ class CellJournal:
 
     def watch(self, experience: TaskExperience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
-        if self.kept:
-            warning = check_growth(self.kept, len(self.scenario.stream_tasks))
+        if self.kept and (warning := check_growth(self.kept, len(self.scenario.stream_tasks))):
             self._tell(experience.stage, experience.first_step, warning)
         every = self.scenario.evaluation.every or experience.steps
         next_point, next_look = every, time.monotonic()

@@ -68,6 +68,12 @@ class Interleaved(gym.Env[Any, Any]):
             env.close()
         self._envs.clear()
 
+    def __getattr__(self, name: str) -> Any:
+        """Ask the task whose episode it is for what else it has, such as its action masks."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._env.get_wrapper_attr(name)
+
     def _open(self, index: int) -> gym.Env[Any, Any]:
         if index not in self._envs:
             self._envs[index] = self._makers[index]()

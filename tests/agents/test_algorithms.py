@@ -51,7 +51,19 @@ def _allowed(algorithm: str, method: str) -> bool:
     return algorithm in describe_method(method).algorithms
 
 
-PAIRS = [(a, m) for a in ALGORITHMS for m in METHODS if m != "naive" and _allowed(a, m)]
+# A generative model and a knowledge base learn for thousands of updates unless told otherwise.
+SHORT = {
+    "generative-replay": "{updates: 20}",
+    "progress-compress": "{updates: 20}",
+}
+# Every method on one on-policy and one off-policy algorithm; the rest are slow tests.
+QUICK = ("ppo", "sac")
+PAIRS = [
+    pytest.param(a, m, marks=[] if a in QUICK else [pytest.mark.slow], id=f"{a}-{m}")
+    for a in ALGORITHMS
+    for m in METHODS
+    if m != "naive" and _allowed(a, m)
+]
 
 
 @pytest.fixture
@@ -79,9 +91,19 @@ evaluation: {{episodes: 2}}
     return run
 
 
-@pytest.mark.parametrize(("algorithm", "method"), PAIRS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("algorithm", "method"), PAIRS)
 def test_runs(algorithm: str, method: str, run_yaml: Any) -> None:
-    folder = run_yaml(algorithm, method)
+    _check(run_yaml(algorithm, f"{{{method}: {SHORT[method]}}}" if method in SHORT else method))
+
+
+@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a not in QUICK])
+def test_runs_with_a_method_of_its_own(algorithm: str, run_yaml: Any) -> None:
+    """One that goes through as many doors as the algorithm has."""
+    method = "cloning" if _allowed(algorithm, "cloning") else "isolated"
+    _check(run_yaml(algorithm, method))
+
+
+def _check(folder: Any) -> None:
     scores = folder.scores()
     assert [s["step"] for s in scores] == [0] * 4 + [60] * 4 + [120] * 4
     assert np.isfinite([s["return"] for s in scores]).all()

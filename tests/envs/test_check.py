@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import textwrap
 
 import pytest
@@ -41,7 +40,6 @@ GOOD = {
 @pytest.fixture
 def check(tmp_path, monkeypatch, request):
     """Check an arm that differs from a good one in what the test gives."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(probes, "_SPEED_S", 0.02)
     monkeypatch.setattr(probes, "_PROBE_STEPS", 50)
 

@@ -64,7 +64,6 @@ def folder(tmp_path, monkeypatch):
     folder.mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(sys, "path", list(sys.path))
     return folder
 
 
