@@ -246,6 +246,23 @@ class StableBaselinesAgent:
         tensors, _ = self.policy.obs_to_tensor(now)
         return tensors
 
+    def recent_scores(self, count: int) -> list[float]:
+        """Return how the last training episodes of the current task went, oldest first.
+
+        As scores of the task (``score:``): 0 like a random policy, 1 like the reference; or 1 and 0
+        for success. They are of the acting that explores, not of the policy that is evaluated.
+
+        Args:
+            count: At most so many, and at most 100.
+        """
+        form = self.scenario.score_of(self.current_task)
+        if form == "success":
+            return [float(success) for success in self.model.ep_success_buffer][-count:]
+        returns = [float(info["r"]) for info in self.model.ep_info_buffer][-count:]
+        if form is None:
+            return returns
+        return [(r - form.random) / (form.reference - form.random) for r in returns]
+
     def policy_input(self, arrays: Arrays) -> Any:
         """Return observations as the policy takes them: normalised, as tensors."""
         batch: Observations = arrays.get("", arrays)

@@ -29,7 +29,7 @@ class Method(Protocol):
 
     Attributes:
         needs: What it must be told: ``boundaries``; ``task_id`` in training; ``evaluation_task_id``
-            when it is measured or used; ``task_count``.
+            when it is measured or used; ``task_count``; ``score``, how returns become scores.
         doors: Doors it goes through: ``gradients``, ``memory``, ``networks``, ``lifecycle``; and
             ``output`` where it reads the policy's output.
         on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.

@@ -37,6 +37,7 @@ class Setting:
     carry: Carry | None
     arguments: Mapping[str, Any]
     folder: Path | None
+    has_scores: bool = True
 
     @property
     def table(self) -> Algorithm | None:
@@ -185,6 +186,12 @@ def words(known: Signature, attribute: str) -> tuple[str, ...]:
 def _check_needs(
     name: str, known: Signature, place: KeyPath, setting: Setting
 ) -> Iterator[Finding]:
+    if "score" in words(known, "needs") and not setting.has_scores:
+        message = (
+            f"'{name}' must be told how returns become scores, for every task; write "
+            "score: {random: a, reference: b}, or score: success"
+        )
+        yield Finding(place, message)
     stream = setting.stream
     if stream is None:
         return

@@ -116,6 +116,13 @@ def _check(source: Source, folder: Path, stem: str) -> Iterator[Finding]:
     yield from beyond
 
 
+def _has_scores(data: dict[str, Any]) -> bool:
+    """Return whether every task says how its returns become scores, or the scenario for all."""
+    tasks = data.get("tasks")
+    own = [isinstance(task, dict) and task.get("score") is not None for task in tasks or ()]
+    return data.get("score") is not None or (bool(own) and all(own))
+
+
 def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
     agent = data["agent"] if isinstance(data.get("agent"), dict) else {}
     setting = Setting(
@@ -124,6 +131,7 @@ def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]
         carry=_section(Carry, data.get("carry", {})),
         arguments=agent,
         folder=folder,
+        has_scores=_has_scores(data),
     )
     methods = data.get("methods", ["naive"])
     yield from chain(

@@ -97,7 +97,12 @@ class Cloning(Method):
             observations = {key: values[rows] for key, values in self._observations.items()}
             return observations, {key: values[rows] for key, values in self._outputs.items()}
 
-        agent.gradients.add(rehearsal(agent, batch, self.gradient))
+        term = rehearsal(agent, batch, self.gradient)
+        agent.gradients.add(lambda parameters: term(parameters) if self._outputs else {})
+
+    def forget(self) -> None:
+        """Drop all that is stored; the loss is zero from now on, until a task is stored again."""
+        self._observations, self._outputs = {}, {}
 
     def _explore(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Let the coming task be begun as an earlier one, where that is asked for."""

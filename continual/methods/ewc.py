@@ -83,6 +83,10 @@ class EWC(Method):
         if self.penalty.importance:
             agent.gradients.add(self.penalty.gradient)
 
+    def forget(self) -> None:
+        """Let go of every weight; the penalty is zero until another task is consolidated."""
+        self.penalty.importance, self.penalty.centre = {}, {}
+
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")

@@ -34,8 +34,10 @@ class Progressive(Method):
         adapter: ``linear`` or ``mlp``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id")
+    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id")
     doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle")
+    claims: ClassVar[tuple[str, ...]] = ("views",)
+    memory: ClassVar[str] = "one column of actor and critic per task, fed by all before it"
 
     def __init__(self, *, adapter: Adapter = "linear") -> None:
         self.adapter = adapter
@@ -54,11 +56,7 @@ class Progressive(Method):
 
     def _install(self, policy: Any) -> None:
         """Put columns into every slot of a newly built policy."""
-        if any("features_extractor." in name for name, _ in policy.named_parameters()):
-            raise UsageError(
-                "method progressive: the features extractor learns and is shared by all columns, "
-                "so old columns would change; use it with vector observations"
-            )
+        check_encoder(policy, "progressive")
         map_slots(policy, self._columns)
 
     def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
@@ -116,6 +114,19 @@ class Progressive(Method):
             self._keep_view(agent, column)
 
 
+def check_encoder(policy: Any, method: str) -> None:
+    """Refuse a policy whose columns would share a part that goes on learning.
+
+    Raises:
+        UsageError: If the features extractor learns.
+    """
+    if any("features_extractor." in name for name, _ in policy.named_parameters()):
+        raise UsageError(
+            f"method {method}: the features extractor learns and is shared by all columns, "
+            "so old columns would change; use it with vector observations"
+        )
+
+
 class ColumnTrunk(nn.Module):
     """Columns of hidden layers; gives the last one of every column up to ``active``.
 
@@ -123,11 +134,14 @@ class ColumnTrunk(nn.Module):
 
     Args:
         trunk: The newly built trunk; it becomes the newest column.
-        count: Number of columns; all but the newest are frozen.
+        count: Number of columns.
         adapter: How earlier columns feed later ones.
+        learning: How many of the newest columns learn; the others are frozen.
     """
 
-    def __init__(self, trunk: nn.Sequential, count: int, adapter: Adapter) -> None:
+    def __init__(
+        self, trunk: nn.Sequential, count: int, adapter: Adapter, learning: int = 1
+    ) -> None:
         super().__init__()
         self.count, self.active = count, count - 1
         blocks = _blocks(trunk)
@@ -144,7 +158,7 @@ class ColumnTrunk(nn.Module):
             )
             for column in range(1, count)
         )
-        for frozen in (*self.columns[:-1], *self.adapters[:-1]):
+        for frozen in (*self.columns[:-learning], *self.adapters[:-learning]):
             _to_buffers(frozen)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -168,14 +182,16 @@ class ColumnTrunk(nn.Module):
 class ColumnHead(nn.Module):
     """One linear head per column, with an adapter from the columns before it."""
 
-    def __init__(self, head: nn.Linear, width: int, count: int, adapter: Adapter) -> None:
+    def __init__(
+        self, head: nn.Linear, width: int, count: int, adapter: Adapter, learning: int = 1
+    ) -> None:
         super().__init__()
         self.count, self.active, self.width = count, count - 1, width
         self.heads = nn.ModuleList([copy.deepcopy(head) for _ in range(count - 1)] + [head])
         self.adapters = nn.ModuleList(
             make_adapter(adapter, column, width, head.out_features) for column in range(1, count)
         )
-        for frozen in (*self.heads[:-1], *self.adapters[:-1]):
+        for frozen in (*self.heads[:-learning], *self.adapters[:-learning]):
             _to_buffers(frozen)
 
     def forward(self, hidden: Tensor) -> Tensor:

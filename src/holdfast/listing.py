@@ -118,6 +118,7 @@ _TOLD = {
     "task_id": "task id",
     "evaluation_task_id": "id at evaluation",
     "task_count": "task count",
+    "score": "score",
 }
 
 

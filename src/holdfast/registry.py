@@ -135,6 +135,7 @@ METHODS: dict[str, str] = {
     "pcgrad": "holdfast.continual.methods.pcgrad:PCGrad",
     "packnet": "holdfast.continual.methods.packnet:PackNet",
     "progressive": "holdfast.continual.methods.progressive:Progressive",
+    "expandable": "holdfast.continual.methods.expandable:Expandable",
     "progress-compress": "holdfast.continual.methods.progress_compress:ProgressCompress",
     "redo": "holdfast.continual.methods.redo:ReDo",
     "shrink-perturb": "holdfast.continual.methods.shrink_perturb:ShrinkPerturb",

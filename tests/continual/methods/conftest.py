@@ -42,6 +42,7 @@ def train() -> Callable[..., StableBaselinesAgent]:
         restart_after: int | None = None,
         watch: Callable[[StableBaselinesAgent, TaskExperience], Any] = lambda agent, task: None,
         agent: dict[str, Any] | None = None,
+        changes: dict[str, Any] | None = None,
         **keys: Any,
     ) -> StableBaselinesAgent:
         """Return the agent; ``restart_after`` saves, forgets and loads everything after a task.
@@ -50,9 +51,10 @@ def train() -> Callable[..., StableBaselinesAgent]:
         """
         env, arguments = WORLDS[world]
         opposite = {"action_map": [1, 0]} if env == "CartPole-v1" else {"action_gain": -1.0}
+        changed = [(opposite if i % 2 else {}) | (changes or {}) for i in range(tasks)]
         given: dict[str, Any] = {
             "tasks": [
-                {"name": f"t{i}", "env": env, "steps": steps, "changes": opposite if i % 2 else {}}
+                {"name": f"t{i}", "env": env, "steps": steps, "changes": changed[i]}
                 for i in range(tasks)
             ],
             "agent": {"algorithm": world.partition("-")[0], **arguments, **(agent or {})},
