@@ -152,7 +152,7 @@ def _with_gates(
             embedding = embeddings(len(gates), layer.out_features)
             gates.append(Gate(embedding.to(layer.weight), scale))
         elif isinstance(layer, nn.LayerNorm) and gates:
-            layer = GatedNorm(layer, gates[-1])  # noqa: PLW2901  # the same, gated
+            layer = GatedNorm(layer, gates[-1])  # the same, gated
         elif next(layer.parameters(), None) is not None:
             raise UsageError(f"method hat: does not know which units {type(layer).__name__} mixes")
         layers.append(layer)

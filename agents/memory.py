@@ -45,8 +45,6 @@ class Memory:
         """
         self._wanted = max(self._wanted, count)
 
-    keep_observations = keep_rollouts
-
     @property
     def wanted(self) -> int:
         """Steps that an on-policy agent is asked to keep; 0 where no method asked."""

@@ -224,7 +224,7 @@ class StableBaselinesAgent:
         """Return up to ``count`` observations of the finished task, as its environment gave them.
 
         Off-policy they are drawn from the replay buffer; on-policy from the last rollouts that
-        ``memory.keep_observations`` asked for. By key; "" for an observation that is no Dict.
+        ``memory.keep_rollouts`` asked for. By key; "" for an observation that is no Dict.
         """
         return samples.observations(self.model, self.memory, count, rng)
 

@@ -79,7 +79,7 @@ class EWC(Method):
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
         check_critic(agent, "ewc", self.regularize)
-        agent.memory.keep_observations(self.samples)
+        agent.memory.keep_rollouts(self.samples)
         if self.penalty.importance:
             agent.gradients.add(self.penalty.gradient)
 

@@ -159,7 +159,7 @@ class ColumnTrunk(nn.Module):
             for column in range(1, count)
         )
         for frozen in (*self.columns[:-learning], *self.adapters[:-learning]):
-            _to_buffers(frozen)
+            to_buffers(frozen)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the last hidden layers side by side, shape (batch, (active + 1) * width)."""
@@ -192,7 +192,7 @@ class ColumnHead(nn.Module):
             make_adapter(adapter, column, width, head.out_features) for column in range(1, count)
         )
         for frozen in (*self.heads[:-learning], *self.adapters[:-learning]):
-            _to_buffers(frozen)
+            to_buffers(frozen)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the active column's output from the hidden layers of ``ColumnTrunk``."""
@@ -201,7 +201,7 @@ class ColumnHead(nn.Module):
         return output + self.adapters[self.active - 1](before) if self.active else output
 
 
-def _to_buffers(module: nn.Module) -> None:
+def to_buffers(module: nn.Module) -> None:
     """Turn the parameters of a module into buffers of the same names."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):

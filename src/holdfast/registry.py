@@ -135,6 +135,8 @@ METHODS: dict[str, str] = {
     "pcgrad": "holdfast.continual.methods.pcgrad:PCGrad",
     "packnet": "holdfast.continual.methods.packnet:PackNet",
     "progressive": "holdfast.continual.methods.progressive:Progressive",
+    "componet": "holdfast.continual.methods.componet:CompoNet",
+    "hat": "holdfast.continual.methods.hat:HAT",
     "expandable": "holdfast.continual.methods.expandable:Expandable",
     "progress-compress": "holdfast.continual.methods.progress_compress:ProgressCompress",
     "redo": "holdfast.continual.methods.redo:ReDo",

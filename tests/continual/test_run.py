@@ -190,7 +190,9 @@ def test_an_unforeseen_exception_is_a_failure_with_its_traceback(
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
-@pytest.mark.parametrize("method", ["naive", "ewc", "isolated", "progressive"])
+@pytest.mark.parametrize(
+    "method", ["naive", "ewc", "isolated", "progressive", "packnet", "expandable"]
+)
 def test_an_opened_run_acts_as_it_was_evaluated(
     tmp_path: Path, make_scenario: Callable[..., Scenario], method: str, algorithm: str
 ) -> None:
@@ -208,6 +210,8 @@ def test_an_opened_run_acts_as_it_was_evaluated(
         | ({"n_steps": 32, "batch_size": 32} if discrete else off_policy),
         methods=[method],
         seeds=[3],
+        stream={"task_count": "known"},
+        score={"random": 0.0, "reference": 1e6},  # out of reach: expandable adds its module
         evaluation={"episodes": 1},
     )
     holdfast.run(scenario, runs=tmp_path)

@@ -83,7 +83,7 @@ class Toy:
         self.policy = policy
         self.gradients = Gradients()
         self.algorithm = SimpleNamespace(output="distribution")
-        self.memory = SimpleNamespace(keep_observations=lambda count: None)
+        self.memory = SimpleNamespace(keep_rollouts=lambda count: None)
         self.device = torch.device("cpu")
         self.has_heads = False
         self.seen = torch.empty(0)

@@ -1,0 +1,153 @@
+"""The table of the methods: two scenarios, every method, seed by seed, and what beats ``naive``.
+
+``scenarios/methods-discrete.yaml`` (PPO) and ``scenarios/methods-continuous.yaml`` (SAC) are run as
+they are shipped: the references and the first tier with seeds 0 to 4, the others with seeds 0 to 2.
+Cells that are finished in the runs folder are not run again. A method is compared with ``naive`` of
+the same seed: the mean of the differences in average performance, with Student's 95% interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from overhead import header
+from scipy.stats import t
+
+import holdfast
+from holdfast.continual.results import MethodResults, gather
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+SCENARIOS = ("methods-discrete", "methods-continuous")
+REFERENCES = ("naive", "isolated", "joint", "frozen")
+FIRST_TIER = (
+    *("l2", "ewc", "mas", "si", "agem", "cloning"),
+    *("replay", "packnet", "progressive", "redo"),
+)
+PERFORMANCE, FORGETTING = "average_performance/cw", "forgetting/cw"
+
+
+class Row(NamedTuple):
+    """One method over its seeds.
+
+    Attributes:
+        label: The method's label.
+        seeds: How many.
+        performance: Average performance, per seed.
+        forgetting: Forgetting, per seed.
+        gain: Mean difference in average performance to ``naive`` of the same seed.
+        interval: Half the width of its 95% interval.
+    """
+
+    label: str
+    seeds: int
+    performance: NDArray[np.float64]
+    forgetting: NDArray[np.float64]
+    gain: float
+    interval: float
+
+
+def seeds_of(name: str) -> list[int]:
+    """Return the seeds that a method is run with."""
+    return list(range(5 if name in (*REFERENCES, *FIRST_TIER) else 3))
+
+
+def run(scenario: str, runs: Path, jobs: int) -> None:
+    """Run what is not finished yet, a seed of every method at a time."""
+    path = ROOT / "scenarios" / f"{scenario}.yaml"
+    for seed in range(5):
+        loaded = holdfast.load(path, [f"seeds=[{seed}]"])
+        methods = [m for m in loaded.methods if seed in seeds_of(m.parts[0].name)]
+        holdfast.run(loaded.model_copy(update={"methods": methods}), runs=runs, jobs=jobs)
+
+
+def rows(folder: Path) -> list[Row]:
+    """Return the table of one scenario's finished cells, in the order of the scenario."""
+    methods = {method.label: method for method in gather(folder).methods if method.cells}
+    baseline = _by_seed(methods["naive"], PERFORMANCE)
+    return [_row(method, baseline) for method in methods.values()]
+
+
+def _by_seed(method: MethodResults, metric: str) -> dict[int, float]:
+    return {cell.folder.seed: cell.metrics[metric] for cell in method.cells}
+
+
+def _row(method: MethodResults, baseline: dict[int, float]) -> Row:
+    performance, forgetting = (_by_seed(method, name) for name in (PERFORMANCE, FORGETTING))
+    gains = np.array([value - baseline[seed] for seed, value in performance.items()])
+    gain, half = paired(gains)
+    values = [np.array(list(by_seed.values())) for by_seed in (performance, forgetting)]
+    return Row(method.label, len(gains), values[0], values[1], gain, half)
+
+
+def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean and half the width of Student's 95% interval of it.
+
+    >>> gain, half = paired(np.array([0.0, 1.0, 2.0]))
+    >>> gain, round(half, 3)  # t(.975, 2) = 4.303 times 1 / sqrt(3)
+    (1.0, 2.484)
+    """
+    n = len(differences)
+    error = float(differences.std(ddof=1)) / np.sqrt(n) if n > 1 else float("nan")
+    return float(differences.mean()), float(t.ppf(0.975, n - 1) * error) if n > 1 else error
+
+
+def markdown(table: Sequence[Row]) -> str:
+    """Return the table as the README shows it."""
+    lines = [
+        "| method | seeds | average performance | forgetting | more than naive (95%) | |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in table:
+        is_naive = row.label == "naive"
+        low, high = row.gain - row.interval, row.gain + row.interval
+        verdict = "" if is_naive else "better" if low > 0 else "worse" if high < 0 else "open"
+        cells = (
+            row.label,
+            str(row.seeds),
+            f"{row.performance.mean():.2f} ± {row.performance.std(ddof=1):.2f}",
+            f"{row.forgetting.mean():.2f} ± {row.forgetting.std(ddof=1):.2f}",
+            "" if is_naive else f"{row.gain:+.2f} ({low:+.2f} to {high:+.2f})",
+            verdict,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write(folder: Path, path: Path) -> None:
+    """Write every cell of a scenario."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.writelines(f"# {line}\n" for line in header("methods.py"))
+        table = csv.writer(file)
+        cells = [(m.label, cell) for m in gather(folder).methods for cell in m.cells]
+        names = list(cells[0][1].metrics)
+        table.writerow(["method", "seed", *names, "wall_s", "parameters", "kept_bytes"])
+        for label, cell in cells:
+            costs = [cell.info.get(key, "") for key in ("wall_s", "parameters", "stored_bytes")]
+            numbers = [f"{cell.metrics[name]:.4f}" for name in names]
+            table.writerow([label, cell.folder.seed, *numbers, *costs])
+
+
+def main(runs: Path, jobs: int, only_tables: bool) -> None:
+    """Run, print both tables, and write ``results/methods-*.csv``."""
+    for scenario in SCENARIOS:
+        if not only_tables:
+            run(scenario, runs, jobs)
+        folder = runs / scenario
+        print(f"{scenario}\n\n{markdown(rows(folder))}\n")
+        write(folder, RESULTS / f"{scenario}.csv")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
+    parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
+    parser.add_argument("--tables", action="store_true", help="run nothing; read what is there")
+    options = parser.parse_args()
+    main(options.runs, options.jobs, options.tables)
