@@ -81,10 +81,12 @@ class Agent(Protocol):
     Attributes:
         current_task: Index of the task that the model was built for.
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
+        notices: What a method warns of, in a line each; shown when the task begins.
     """
 
     current_task: int
     initial: Files
+    notices: list[str]
 
     @property
     def policy(self) -> Any:

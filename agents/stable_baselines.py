@@ -61,6 +61,7 @@ class StableBaselinesAgent:
         model: The Stable-Baselines3 model of the current task.
         current_task: Index of the task that the model was built for.
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
+        notices: What a method warns of, in a line each; shown when the task begins.
     """
 
     model: Any
@@ -76,6 +77,7 @@ class StableBaselinesAgent:
         self.normalizer: TaskNormalize | None = None
         self.model = None
         self.initial: Files = {}
+        self.notices: list[str] = []
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._trained: tuple[int, ...] = ()

@@ -94,6 +94,7 @@ class SupervisedAgent:
         self.has_heads = scenario.stream.task_id == "heads"
         self.strategy = None
         self.initial: Files = {}
+        self.notices: list[str] = []
         self.current_task = 0
         self._loaded: Files | None = None
         self._trained: tuple[int, ...] = ()

@@ -104,7 +104,8 @@ class CellJournal:
         if not stages:
             self.board.text("scenario", f"```yaml\n{self.scenario.to_yaml()}\n```")
         self.began = time.monotonic()
-        self._tell(stages, step, " ".join(damage))
+        note = f"{' '.join(damage)}; fell back to the one before" if damage else ""
+        self._tell(stages, step, note)
         return stages
 
     def close(self) -> None:
@@ -126,8 +127,11 @@ class CellJournal:
 
     def watch(self, experience: TaskExperience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
+        notices, self.agent.notices = self.agent.notices, []
         if self.kept and (warning := check_growth(self.kept, len(self.scenario.stream_tasks))):
-            self._tell(experience.stage, experience.first_step, warning)
+            notices.append(warning)
+        for notice in notices:
+            self._tell(experience.stage, experience.first_step, notice)
         every = self.scenario.evaluation.every or experience.steps
         next_point, next_look = every, time.monotonic()
         first, stage = experience.first_step, experience.stage

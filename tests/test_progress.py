@@ -77,7 +77,7 @@ def test_plain_lines_say_what_is_new_and_no_more(clock: Clock) -> None:
         "ewc/seed-0: right, 130/1,000 steps, 250 steps/s, 1 min 20 s left; left 0.50, right n/a",
         "finished  ewc/seed-0 in 12.0 s: left 0.50, right n/a",
         "continued ewc/seed-1 from its checkpoint at 500/1,000 steps",
-        "warning   ewc/seed-1: a file is damaged; fell back to the one before",
+        "warning   ewc/seed-1: a file is damaged",
         "ewc/seed-1: left, 500/1,000 steps; left 0.50, right n/a",
         "failed    ewc/seed-1 in 1.0 s; the error comes at the end",
     ]

@@ -51,18 +51,20 @@ class HAT(Method):
     6; the compensated gradient of equation 5 is in ``agents/gates.py``.
 
     Here s follows the task's steps, once, where the paper anneals in every epoch; on-policy it
-    changes between two rollouts only. At a task's end each gate becomes 0 or 1, and the task is
-    acted on through these for good: a factor above is 0 or 1 then, and frozen weights stay to the
-    bit. Observations and outputs count as used by every task: a unit's weights from the
-    observations are frozen with it, and its weights to a shared output. The bias of that output
-    learns in the first task only; the heads of ``task_id: heads`` learn in their own task. PPO's
-    ``log_std`` and running statistics are kept per task. The critic has no gates.
+    changes between two rollouts only. The task that is being learned is measured through its gates
+    as they are. At its end each gate becomes 0 or 1, and it is acted on through these for good: a
+    factor above is 0 or 1 then, and frozen weights stay to the bit. Observations and outputs count
+    as used by every task: a unit's weights from the observations are frozen with it, and its
+    weights to a shared output. The bias of that output learns in the first task only; the heads of
+    ``task_id: heads`` learn in their own task. PPO's ``log_std`` and running statistics are kept
+    per task. The critic has no gates.
 
     A task that comes again begins with the embedding that it ended with and is annealed anew. It
     may take free units and give up its own, and is acted on by its new gates from then on; what it
     or another task used stays frozen. Where a layer has no free unit left, a task chooses among
     what there is and learns in what is free elsewhere and in its head alone;
-    ``method/hat/free`` says at the start of each task which share of the weights that is.
+    ``method/hat/free`` says at the start of each task which share of the weights below the heads
+    that is (a shared output counted in).
 
     Args:
         strength: Factor of the term above; the paper's c, .75 in its experiments.
@@ -315,5 +317,5 @@ def _head_tasks(agent: StableBaselinesAgent, name: str) -> int:
 def _rows_of(parameter: Tensor, task: int, tasks: int) -> Tensor:
     """Return a mask of one task's rows; every task has as many, in order."""
     mask = torch.zeros_like(parameter, dtype=torch.bool)
-    mask.unflatten(0, (tasks, -1))[task] = True  # (tasks, rows of each, ...)
+    mask.view(tasks, -1, *mask.shape[1:])[task] = True  # (tasks, rows of each, ...)
     return mask

@@ -96,6 +96,11 @@ class PackNet(Method):
         if self.retrain_updates and agent.algorithm.on_policy:
             raise UsageError("method packnet.retrain_updates: needs a replay buffer; use retrain")
         agent.lifecycle.has_views = True
+        if self._owners and all(bool((owner > 0).all()) for owner in self._owners.values()):
+            agent.notices.append(
+                f"packnet has no free weights left at task {experience.stage + 1}, which learns in "
+                "nothing but a head of its own; raise prune or widen policy_kwargs.net_arch"
+            )
         self._stage, self._left = experience.stage, experience.task_count - experience.stage
         self._held, self._is_pruned = None, False
         steps = experience.steps

@@ -224,7 +224,7 @@ def _opening(progress: Progress, *, is_first: bool) -> Sequence[str]:
     if is_first and progress.step:
         lines.append(f"continued {progress.cell} from its checkpoint at {_steps(progress)} steps")
     if progress.note:
-        lines.append(f"warning   {progress.cell}: {progress.note}; fell back to the one before")
+        lines.append(f"warning   {progress.cell}: {progress.note}")
     return lines
 
 

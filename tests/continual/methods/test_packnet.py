@@ -164,6 +164,21 @@ def test_more_stages_than_weights(learn: Any) -> None:
     assert sorted(method._owners["action_net.weight"].flatten().tolist()) == [2, 4]
 
 
+def test_without_free_weights_it_goes_on_and_says_so(run: Any) -> None:
+    """With prune 0 the first task owns all; the second learns nothing, and is told why."""
+    notes: list[tuple[str, str]] = []
+    folder = run(
+        "ppo",
+        {"packnet": {"prune": 0.0}},
+        tasks=2,
+        stream=KNOWN,
+        tell=lambda progress: notes.append((progress.task, progress.note)) if progress.note else 0,
+    )
+    assert [task for task, _ in notes] == ["t1"]
+    assert notes[0][1].startswith("packnet has no free weights left at task 2")
+    assert folder.info()["status"] == "finished"
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     method = {"packnet": {"retrain_updates": 10}} if algorithm == "sac" else "packnet"
