@@ -137,3 +137,24 @@ def _task_id_start(policy: Any, tasks: int) -> int:
         f"stream.task_id: heads cannot find the task id behind {type(extractor).__name__}; "
         "use task_id: observed, or drop policy_kwargs.features_extractor"
     )
+
+
+def is_deviation(name: str) -> bool:
+    """Return whether this is a bare parameter log_std, and no weight of a layer of that name."""
+    return name.rpartition(".")[2] == "log_std"
+
+
+def head_tasks(policy: Any, name: str) -> int:
+    """Return how many tasks have rows of their own in this parameter; 0 where it is shared."""
+    if is_deviation(name):
+        is_rowed = isinstance(getattr(policy, "action_dist", None), TaskGaussian)
+        return len(policy.log_std) if is_rowed else 0
+    owner = policy.get_submodule(".".join(name.split(".")[:-2]))
+    return owner.tasks if isinstance(owner, TaskHead) else 0
+
+
+def rows_of(parameter: Tensor, task: int, tasks: int) -> Tensor:
+    """Return a mask of one task's rows; every task has as many, in order."""
+    mask = torch.zeros_like(parameter, dtype=torch.bool)
+    mask.view(tasks, -1, *mask.shape[1:])[task] = True  # (tasks, rows of each, ...)
+    return mask

@@ -20,7 +20,7 @@ from overhead import header
 from scipy.stats import t
 
 import holdfast
-from holdfast.continual.results import MethodResults, gather
+from holdfast.continual.results import gather
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -30,6 +30,7 @@ FIRST_TIER = (
     *("l2", "ewc", "mas", "si", "agem", "cloning"),
     *("replay", "packnet", "progressive", "redo"),
 )
+COSTS = ("wall_s", "parameters", "stored_bytes")
 PERFORMANCE, FORGETTING = "average_performance/cw", "forgetting/cw"
 
 
@@ -38,19 +39,19 @@ class Row(NamedTuple):
 
     Attributes:
         label: The method's label.
-        seeds: How many.
         performance: Average performance, per seed.
         forgetting: Forgetting, per seed.
         gain: Mean difference in average performance to ``naive`` of the same seed.
         interval: Half the width of its 95% interval.
+        wall_s: Seconds of a cell.
     """
 
     label: str
-    seeds: int
     performance: NDArray[np.float64]
     forgetting: NDArray[np.float64]
     gain: float
     interval: float
+    wall_s: float
 
 
 def seeds_of(name: str) -> list[int]:
@@ -67,23 +68,39 @@ def run(scenario: str, runs: Path, jobs: int) -> None:
         holdfast.run(loaded.model_copy(update={"methods": methods}), runs=runs, jobs=jobs)
 
 
-def rows(folder: Path) -> list[Row]:
-    """Return the table of one scenario's finished cells, in the order of the scenario."""
-    methods = {method.label: method for method in gather(folder).methods if method.cells}
-    baseline = _by_seed(methods["naive"], PERFORMANCE)
-    return [_row(method, baseline) for method in methods.values()]
+def write(folder: Path, path: Path) -> None:
+    """Write a line per finished cell, in the order of the shipped scenario."""
+    found = {method.label: method.cells for method in gather(folder).methods}
+    shipped = holdfast.load(ROOT / "scenarios" / f"{folder.name}.yaml")
+    cells = [cell for method in shipped.methods for cell in found.get(method.label, ())]
+    names = list(cells[0].metrics)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.writelines(f"# {line}\n" for line in header("methods.py"))
+        table = csv.writer(file)
+        table.writerow(["method", "seed", *names, *COSTS])
+        for cell in cells:
+            numbers = [f"{cell.metrics[name]:.4f}" for name in names]
+            costs = [cell.info.get(cost, "") for cost in COSTS]
+            table.writerow([cell.folder.label, cell.folder.seed, *numbers, *costs])
 
 
-def _by_seed(method: MethodResults, metric: str) -> dict[int, float]:
-    return {cell.folder.seed: cell.metrics[metric] for cell in method.cells}
+def rows(path: Path) -> list[Row]:
+    """Return the table of one scenario, from what ``write`` wrote."""
+    with path.open(encoding="utf-8") as file:
+        cells = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    labels = dict.fromkeys(cell["method"] for cell in cells)
+    return [_row(label, cells) for label in labels]
 
 
-def _row(method: MethodResults, baseline: dict[int, float]) -> Row:
-    performance, forgetting = (_by_seed(method, name) for name in (PERFORMANCE, FORGETTING))
-    gains = np.array([value - baseline[seed] for seed, value in performance.items()])
-    gain, half = paired(gains)
-    values = [np.array(list(by_seed.values())) for by_seed in (performance, forgetting)]
-    return Row(method.label, len(gains), values[0], values[1], gain, half)
+def _row(label: str, cells: Sequence[dict[str, str]]) -> Row:
+    own = [cell for cell in cells if cell["method"] == label]
+    naive = {cell["seed"]: float(cell[PERFORMANCE]) for cell in cells if cell["method"] == "naive"}
+    performance, forgetting, wall_s = (
+        np.array([float(cell[name]) for cell in own])
+        for name in (PERFORMANCE, FORGETTING, "wall_s")
+    )
+    gain, half = paired(performance - np.array([naive[cell["seed"]] for cell in own]))
+    return Row(label, performance, forgetting, gain, half, float(np.median(wall_s)))
 
 
 def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -101,37 +118,23 @@ def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
 def markdown(table: Sequence[Row]) -> str:
     """Return the table as the README shows it."""
     lines = [
-        "| method | seeds | average performance | forgetting | more than naive (95%) | |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        "| method | seeds | average performance | forgetting | gain over naive, 95% | | cell |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for row in table:
         is_naive = row.label == "naive"
         low, high = row.gain - row.interval, row.gain + row.interval
-        verdict = "" if is_naive else "better" if low > 0 else "worse" if high < 0 else "open"
+        verdict = "better" if low > 0 else "worse" if high < 0 else "open"
         cells = (
             row.label,
-            str(row.seeds),
-            f"{row.performance.mean():.2f} ± {row.performance.std(ddof=1):.2f}",
-            f"{row.forgetting.mean():.2f} ± {row.forgetting.std(ddof=1):.2f}",
+            str(len(row.performance)),
+            *(f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" for v in (row.performance, row.forgetting)),
             "" if is_naive else f"{row.gain:+.2f} ({low:+.2f} to {high:+.2f})",
-            verdict,
+            "" if is_naive else verdict,
+            f"{row.wall_s:.0f} s",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def write(folder: Path, path: Path) -> None:
-    """Write every cell of a scenario."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("methods.py"))
-        table = csv.writer(file)
-        cells = [(m.label, cell) for m in gather(folder).methods for cell in m.cells]
-        names = list(cells[0][1].metrics)
-        table.writerow(["method", "seed", *names, "wall_s", "parameters", "kept_bytes"])
-        for label, cell in cells:
-            costs = [cell.info.get(key, "") for key in ("wall_s", "parameters", "stored_bytes")]
-            numbers = [f"{cell.metrics[name]:.4f}" for name in names]
-            table.writerow([label, cell.folder.seed, *numbers, *costs])
 
 
 def main(runs: Path, jobs: int, only_tables: bool) -> None:
@@ -139,9 +142,9 @@ def main(runs: Path, jobs: int, only_tables: bool) -> None:
     for scenario in SCENARIOS:
         if not only_tables:
             run(scenario, runs, jobs)
-        folder = runs / scenario
-        print(f"{scenario}\n\n{markdown(rows(folder))}\n")
-        write(folder, RESULTS / f"{scenario}.csv")
+        path = RESULTS / f"{scenario}.csv"
+        write(runs / scenario, path)
+        print(f"{scenario}\n\n{markdown(rows(path))}\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from holdfast.agents.gates import (
     install_gates,
 )
 from holdfast.agents.gradients import Named, Rewritten, group_of, named_parameters
-from holdfast.agents.heads import TaskGaussian, TaskHead
+from holdfast.agents.heads import head_tasks, is_deviation, rows_of
 from holdfast.agents.units import HiddenLayer, hidden_layers
 from holdfast.continual.freezing import Freezing
 from holdfast.continual.kept import Kept
@@ -127,7 +127,9 @@ class HAT(Method):
         """Freeze and begin to anneal, now that the task's model exists."""
         free = free_weights(agent, self._used, self._task)
         self._held = Freezing(free)
-        shared = (mask for n, mask in free.items() if mask.dim() > 1 and not _head_tasks(agent, n))
+        shared = (
+            mask for n, mask in free.items() if mask.dim() > 1 and not head_tasks(agent.policy, n)
+        )
         kernels = torch.cat([mask.flatten() for mask in shared])
         agent.log("method/hat/free", float(kernels.sum()) / kernels.numel())
         self._anneal(agent, gates_of(agent.policy, targets=True), steps)
@@ -185,7 +187,7 @@ class HAT(Method):
             and (
                 not isinstance(tensor, torch.nn.Parameter)
                 or is_embedding(name)
-                or (_is_deviation(name) and not _head_tasks(agent, name))
+                or (is_deviation(name) and not head_tasks(agent.policy, name))
             )
         }
         self._kept.keep(agent, task, own)
@@ -266,10 +268,10 @@ def free_weights(agent: StableBaselinesAgent, used: Sequence[Tensor], task: int)
     ]
     feeds, fed = _used_by_name(parameters, layers, used)
     for name, parameter in parameters.items():
-        tasks = _head_tasks(agent, name)
+        tasks = head_tasks(agent.policy, name)
         if tasks:
-            free[name] = _rows_of(parameter, task, tasks)
-        elif not is_gate(name) and not _is_deviation(name):
+            free[name] = rows_of(parameter, task, tasks)
+        elif not is_gate(name) and not is_deviation(name):
             frozen = torch.full_like(parameter, bool(used), dtype=torch.bool)
             if name in fed:
                 frozen &= fed[name].view(-1, *[1] * (parameter.dim() - 1))
@@ -297,25 +299,3 @@ def _used_by_name(
             columns[out.columns.to(mask.device)] = mask[:, None]  # (units, n)
             feeds[out.weight] = columns
     return feeds, fed
-
-
-def _is_deviation(name: str) -> bool:
-    """Return whether this is a bare parameter log_std, and no weight of a layer of that name."""
-    return name.rpartition(".")[2] == "log_std"
-
-
-def _head_tasks(agent: StableBaselinesAgent, name: str) -> int:
-    """Return how many tasks have rows of their own in this parameter; 0 where it is shared."""
-    policy = agent.policy
-    if _is_deviation(name):
-        is_rowed = isinstance(getattr(policy, "action_dist", None), TaskGaussian)
-        return agent.scenario.id_width if is_rowed else 0
-    owner = policy.get_submodule(".".join(name.split(".")[:-2]))
-    return owner.tasks if isinstance(owner, TaskHead) else 0
-
-
-def _rows_of(parameter: Tensor, task: int, tasks: int) -> Tensor:
-    """Return a mask of one task's rows; every task has as many, in order."""
-    mask = torch.zeros_like(parameter, dtype=torch.bool)
-    mask.view(tasks, -1, *mask.shape[1:])[task] = True  # (tasks, rows of each, ...)
-    return mask

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.gradients import Named, group_of, named_parameters
-from holdfast.agents.heads import TaskGaussian, TaskHead
+from holdfast.agents.heads import head_tasks, is_deviation, rows_of
 from holdfast.continual.freezing import Freezing
 from holdfast.continual.kept import Kept
 from holdfast.continual.method import Method
@@ -139,12 +139,12 @@ class PackNet(Method):
         """Freeze all that may not learn now: of the kernels, what ``owner`` does not own."""
         free: Named = {}
         for name, parameter in named_parameters(agent.policy, "actor", "encoder").items():
-            tasks = _head_tasks(agent, name)
+            tasks = head_tasks(agent.policy, name)
             if tasks:
-                free[name] = _rows_of(parameter, agent.current_task, tasks)
+                free[name] = rows_of(parameter, agent.current_task, tasks)
             elif name in self._owners:
                 free[name] = self._owners[name] == owner
-            elif self._stage > 0 and not _is_deviation(name):
+            elif self._stage > 0 and not is_deviation(name):
                 free[name] = torch.zeros_like(parameter, dtype=torch.bool)
         self._held = Freezing(free)
 
@@ -181,8 +181,8 @@ class PackNet(Method):
             name: tensor
             for name, tensor in shared
             if group_of(name, policy) in ("actor", "encoder")
-            and (_is_deviation(name) or not isinstance(tensor, torch.nn.Parameter))
-            and not _head_tasks(agent, name)
+            and (is_deviation(name) or not isinstance(tensor, torch.nn.Parameter))
+            and not head_tasks(agent.policy, name)
         }
         self._kept.keep(agent, task, own)
         self._stages[task] = self._stage
@@ -263,28 +263,5 @@ def _kernels(agent: StableBaselinesAgent) -> dict[str, torch.nn.Parameter]:
     return {
         name: parameter
         for name, parameter in named_parameters(agent.policy, "actor", "encoder").items()
-        if parameter.dim() > 1 and not _is_deviation(name) and not _head_tasks(agent, name)
+        if parameter.dim() > 1 and not is_deviation(name) and not head_tasks(agent.policy, name)
     }
-
-
-def _is_deviation(name: str) -> bool:
-    """Return whether this is a bare parameter log_std, and no weight of a layer of that name."""
-    return name.rpartition(".")[2] == "log_std"
-
-
-def _head_tasks(agent: StableBaselinesAgent, name: str) -> int:
-    """Return how many tasks have rows of their own in this parameter; 0 where it is shared."""
-    if not agent.has_heads:
-        return 0
-    if _is_deviation(name):
-        distribution = getattr(agent.policy, "action_dist", None)
-        return agent.scenario.id_width if isinstance(distribution, TaskGaussian) else 0
-    owner = agent.policy.get_submodule(".".join(name.split(".")[:-2]))
-    return owner.tasks if isinstance(owner, TaskHead) else 0
-
-
-def _rows_of(parameter: Tensor, task: int, tasks: int) -> Tensor:
-    """Return a mask of one task's rows; every task has as many, in order."""
-    mask = torch.zeros_like(parameter, dtype=torch.bool)
-    mask.view(tasks, -1, *mask.shape[1:])[task] = True  # (tasks, rows of each, ...)
-    return mask
