@@ -1,4 +1,4 @@
-"""What every test needs: what it imports from its own folder is forgotten with it."""
+"""What tests of all folders share."""
 
 from __future__ import annotations
 
@@ -6,18 +6,39 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def forget_imports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A scenario's folder stays on ``sys.path``, and its modules loaded, for the process's life."""
+    """Forget what a test imported from its own folder, and what that registered with Gymnasium.
+
+    A scenario's folder stays on ``sys.path``, and its modules loaded, for the process's life.
+    """
     path, base = list(sys.path), tmp_path_factory.getbasetemp()
     yield
     sys.path[:] = path
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and Path(file).is_relative_to(base):
-            del sys.modules[name]
+    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    own = {name for name, file in files.items() if file and Path(file).is_relative_to(base)}
+    for name in own:
+        del sys.modules[name]
     importlib.invalidate_caches()
+    registry = sys.modules["gymnasium"].registry if own and "gymnasium" in sys.modules else {}
+    for name, spec in list(registry.items()):
+        if _module_of(spec.entry_point) in own:
+            del registry[name]
+
+
+def _module_of(entry_point: Any) -> str:
+    if isinstance(entry_point, str):
+        return entry_point.partition(":")[0]
+    return getattr(entry_point, "__module__", "")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no score matrices for TensorBoard: they take longer than the training of small cells."""
+    tensorboard = importlib.import_module("holdfast.continual.tensorboard")
+    monkeypatch.setattr(tensorboard.TensorBoard, "matrix", lambda *_, **__: None)

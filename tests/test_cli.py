@@ -326,7 +326,11 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
 
 @pytest.mark.parametrize(
     ("number", "jobs"),
-    [pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow), (signal.SIGTERM, 2)],
+    [
+        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_continues_and_ends_as_if_it_had_not_been(
     tmp_path: Path, number: signal.Signals, jobs: int

@@ -37,6 +37,7 @@ def test_every_method_can_be_read(name: str) -> None:
         "task_id",
         "evaluation_task_id",
         "task_count",
+        "score",
     }
 
 

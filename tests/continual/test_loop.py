@@ -199,7 +199,7 @@ def test_additive_methods_at_strength_0_equal_naive(
     assert same_weights(weights(naive), weights(both))
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("dqn", marks=pytest.mark.slow), "sac"])
 def test_no_task_leaves_tensors_or_environments_behind(
     algorithm: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,6 @@ from holdfast import registry, seeding
 from holdfast.continual.cell import run_cell
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
-from holdfast.continual.tensorboard import TensorBoard
 from holdfast.errors import UsageError
 from holdfast.registry import PLUGINS
 from holdfast.scenarios.schema import Scenario
@@ -75,14 +74,8 @@ def scenario(method: Any, **changes: Any) -> Scenario:
     return Scenario.model_validate(given | changes)
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no score matrices for TensorBoard: they take longer than the training here."""
-    monkeypatch.setattr(TensorBoard, "matrix", lambda *_, **__: None)
-
-
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, no_pictures: None) -> Run:
     def run_one(method: Any, *, runs: str = "runs", tell: Any = None, **changes: Any) -> RunFolder:
         (folder,) = prepare(tmp_path / runs, scenario(method, **changes))
         run_cell(folder, tell or (lambda progress: None))
@@ -242,8 +235,11 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("task_id", ["hidden", "heads"])
-@pytest.mark.parametrize("method", [*METHODS, "isolated", "joint"], ids=str)
+@pytest.mark.parametrize(
+    ("method", "task_id"),
+    [*((method, "heads") for method in [*METHODS, "isolated", "joint"]), ("naive", "hidden")],
+    ids=str,
+)
 def test_interrupted_and_run_again_equals_uninterrupted(
     method: Any, task_id: str, run: Run
 ) -> None:
