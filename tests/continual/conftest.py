@@ -56,8 +56,8 @@ def make_scores() -> Callable[..., list[Episode]]:
 
 
 PPO = {"algorithm": "ppo", "n_steps": 32, "batch_size": 64}
-SAC = {"algorithm": "sac", "learning_starts": 32, "batch_size": 32, "buffer_size": 1000}
 DQN = {"algorithm": "dqn", "learning_starts": 32, "batch_size": 32, "buffer_size": 1000}
+SAC = DQN | {"algorithm": "sac", "train_freq": 2, "policy_kwargs": {"net_arch": [32, 32]}}
 WORLDS = {
     "ppo": ("CartPole-v1", [{}, {"action_map": [1, 0]}], PPO),
     "dqn": ("CartPole-v1", [{}, {"action_map": [1, 0]}], DQN | {"target_update_interval": 64}),
