@@ -37,6 +37,7 @@ class Method(Protocol):
         claims: What no other method composed with it may have too: ``views``, ``projection``,
             ``exploration``.
         alone: Whether it composes with nothing: a whole way of learning the stream.
+        packages: What it imports that may be missing; ``validate`` looks.
         limits: Smallest and largest value of numeric arguments; None where there is no largest.
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
@@ -50,6 +51,7 @@ class Method(Protocol):
     algorithms: ClassVar[tuple[str, ...]] = ()
     claims: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {}
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -136,11 +137,19 @@ def _check_method(method: Method, entry: Any, path: KeyPath, setting: Setting) -
             )
             yield Finding(place, message)
             continue
+        yield from _check_packages(part.name, known, place)
         yield from _check_arguments(form, part.name, known, place)
         yield from _check_needs(part.name, known, place, setting)
         yield from _check_doors(part.name, known, place, setting)
     yield from _check_claims(signatures, path)
     yield from _check_networks(signatures, path, setting)
+
+
+def _check_packages(name: str, known: Signature, place: KeyPath) -> Iterator[Finding]:
+    for package in words(known, "packages"):
+        if importlib.util.find_spec(package) is None:
+            message = f"'{name}' needs the package '{package}', which is not installed; "
+            yield Finding(place, f"{message}install it with: pip install {package}")
 
 
 def _check_arguments(form: Any, name: str, known: Signature, place: KeyPath) -> Iterator[Finding]:

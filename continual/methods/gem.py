@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +60,7 @@ class GEM(Method):
         "tqc",
     )
     claims: ClassVar[tuple[str, ...]] = ("projection",)
+    packages: ClassVar[tuple[str, ...]] = ("quadprog",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "memory_strength": (0, None),
         "samples": (1, None),
@@ -131,7 +133,7 @@ def project_into_cone(
     check_finite(products.cpu(), "gem")
     if (products >= 0).all():
         return None
-    from qpsolvers import solve_qp  # here: it imports every solver there is
+    from quadprog import solve_qp  # here: `validate` says what is missing before a run starts
 
     lengths, scale = references.norm(dim=1), gradient.norm()
     there = lengths > 0
@@ -139,13 +141,13 @@ def project_into_cone(
     units = (references[there] / lengths[there, None]).double()
     quadratic = (units @ units.T).cpu().numpy()
     quadratic[range(len(quadratic)), range(len(quadratic))] += _RIDGE
-    weights = solve_qp(
-        quadratic,
-        (units @ (gradient / scale).double()).cpu().numpy(),
-        lb=(memory_strength * lengths[there] / scale).double().cpu().numpy(),
-        solver="quadprog",
+    least = memory_strength * lengths[there] / scale
+    weights, *_ = solve_qp(  # 1/2 w'Gw - a'w, where C'w >= b
+        G=quadratic,
+        a=-(units @ (gradient / scale).double()).cpu().numpy(),
+        C=np.eye(len(quadratic)),
+        b=least.double().cpu().numpy(),
     )
-    assert weights is not None  # a bounded positive definite program has a solution
     moved = torch.as_tensor(weights, device=units.device) @ units  # (n,)
     projected: Tensor = gradient + (scale * moved).to(gradient)
     return projected

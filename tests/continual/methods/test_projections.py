@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_gem_meets_constraints_of_any_length(scale: float) -> None:
     expected = project_into_cone(gradient, references[[0, 3]])
     assert expected is not None
     torch.testing.assert_close(projected, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_gem_without_its_solver_is_refused(refusal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = importlib.util.find_spec
+    assert refusal("gem") == ""
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "quadprog" else published(name)
+    )
+    assert "needs the package 'quadprog', which is not installed; install it" in refusal("gem")
+    assert refusal("agem") == ""
 
 
 # -- PCGrad ----------------------------------------------------------------------------------------
