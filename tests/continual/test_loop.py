@@ -103,7 +103,7 @@ def test_same_cell_twice_is_equal_and_another_seed_differs(run: Run, weights: An
 METHODS = [
     ("ppo", "naive"),
     ("ppo", "isolated"),
-    ("ppo", {"ewc": {"kind": "online"}}),
+    pytest.param("ppo", {"ewc": {"kind": "online"}}, marks=pytest.mark.slow),
     ("ppo", ["ewc", "cloning"]),
     ("ppo", "progressive"),
     ("sac", ["cloning", "replay"]),

@@ -13,7 +13,8 @@ from holdfast.continual.methods.cloning import Cloning
 from holdfast.continual.methods.ewc import EWC
 from holdfast.continual.methods.expandable import Expandable
 
-WORLDS = ["ppo", "ppo-box", "sac", "dqn", "td3"]
+SLOW = [pytest.param(world, marks=pytest.mark.slow) for world in ("ppo-box", "dqn", "td3")]
+WORLDS = ["ppo", "sac", *SLOW]
 ALWAYS = {"threshold": 1e9, "patience": 0.5, "episodes": 1, "samples": 64}
 NEVER = {**ALWAYS, "threshold": -1e9}
 SCORE = {"random": 20.0, "reference": 500.0}

@@ -235,11 +235,27 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    ("method", "task_id"),
-    [*((method, "heads") for method in [*METHODS, "isolated", "joint"]), ("naive", "hidden")],
-    ids=str,
-)
+EVERY_TIME = {"avalanche-ewc", "avalanche-replay", "avalanche-gem"}
+
+
+def _is_quick(method: Any) -> bool:
+    return isinstance(method, dict) and bool({*method} & EVERY_TIME)
+
+
+RESTARTS = [
+    pytest.param(
+        method,
+        task_id,
+        marks=[] if isinstance(method, str) or _is_quick(method) else [pytest.mark.slow],
+        id=f"{method}-{task_id}",
+    )
+    for task_id in ("heads", "hidden")
+    for method in [*METHODS, "isolated", "joint"]
+    if task_id == "heads" or isinstance(method, str)
+]
+
+
+@pytest.mark.parametrize(("method", "task_id"), RESTARTS)
 def test_interrupted_and_run_again_equals_uninterrupted(
     method: Any, task_id: str, run: Run
 ) -> None:

@@ -156,6 +156,12 @@ def test_pcgrad_by_hand_and_in_order() -> None:
 
 # -- inside learning -------------------------------------------------------------------------------
 
+
+def slow(*cases: str) -> list[Any]:
+    """Return cases of which one of a kind is tried every time."""
+    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
 METHODS: dict[str, Any] = {
     "agem": AGEM,
     "per_network": lambda **keys: AGEM(dot_product="per_network", **keys),
@@ -186,7 +192,7 @@ def _record_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]
     return seen
 
 
-@pytest.mark.parametrize("case", ["ppo", "ppo-box", "sac", "dqn", "td3"])
+@pytest.mark.parametrize("case", ["ppo", "sac", *slow("ppo-box", "dqn", "td3")])
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_are_taken_with_gradients_that_do_not_conflict(
     name: str, case: str, learn: Any, monkeypatch: pytest.MonkeyPatch
