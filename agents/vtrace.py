@@ -13,11 +13,18 @@ class Corrected(NamedTuple):
 
     Attributes:
         targets: v_t, what the value of each observation should be.
-        advantages: Of the actions taken, the importance ratio included: factors of grad log pi.
+        errors: How much better each action was than the value said.
+        rho: The importance ratios, cut off.
     """
 
     targets: Tensor
-    advantages: Tensor
+    errors: Tensor
+    rho: Tensor
+
+    @property
+    def advantages(self) -> Tensor:
+        """Factors of grad log pi: the errors with their ratios."""
+        return self.rho * self.errors
 
 
 def vtrace(
@@ -35,7 +42,8 @@ def vtrace(
 
         v_t = V_t + delta_t + discount_t c_t (v_{t+1} - V_{t+1})
         delta_t = rho_t (reward_t + discount_t V_{t+1} - V_t)
-        advantage_t = rho_t (reward_t + discount_t v_{t+1} - V_t)
+        error_t = reward_t + discount_t v_{t+1} - V_t
+        advantage_t = rho_t error_t
 
     and v = V after the last step. Source: Espeholt et al. 2018, IMPALA (arXiv:1802.01561), remark 1
     and section 4.2, whose thresholds are 1.
@@ -64,5 +72,5 @@ def vtrace(
         gap = torch.addcmul(delta, travel, gap)
         gaps.append(gap)
     targets = values + torch.stack(gaps[::-1])  # (steps + 1, batch)
-    advantages = rho * (rewards + discounts * targets[1:] - values[:-1])
-    return Corrected(targets[:-1], advantages)
+    errors = rewards + discounts * targets[1:] - values[:-1]
+    return Corrected(targets[:-1], errors, rho)

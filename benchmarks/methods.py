@@ -30,7 +30,7 @@ FIRST_TIER = (
     *("l2", "ewc", "mas", "si", "agem", "cloning"),
     *("replay", "packnet", "progressive", "redo"),
 )
-COSTS = ("wall_s", "parameters", "stored_bytes")
+COSTS = ("parameters", "stored_bytes")
 PERFORMANCE, FORGETTING = "average_performance/cw", "forgetting/cw"
 
 
@@ -43,7 +43,6 @@ class Row(NamedTuple):
         forgetting: Forgetting, per seed.
         gain: Mean difference in average performance to ``naive`` of the same seed.
         interval: Half the width of its 95% interval.
-        wall_s: Seconds of a cell.
     """
 
     label: str
@@ -51,7 +50,6 @@ class Row(NamedTuple):
     forgetting: NDArray[np.float64]
     gain: float
     interval: float
-    wall_s: float
 
 
 def seeds_of(name: str) -> list[int]:
@@ -95,12 +93,11 @@ def rows(path: Path) -> list[Row]:
 def _row(label: str, cells: Sequence[dict[str, str]]) -> Row:
     own = [cell for cell in cells if cell["method"] == label]
     naive = {cell["seed"]: float(cell[PERFORMANCE]) for cell in cells if cell["method"] == "naive"}
-    performance, forgetting, wall_s = (
-        np.array([float(cell[name]) for cell in own])
-        for name in (PERFORMANCE, FORGETTING, "wall_s")
+    performance, forgetting = (
+        np.array([float(cell[name]) for cell in own]) for name in (PERFORMANCE, FORGETTING)
     )
     gain, half = paired(performance - np.array([naive[cell["seed"]] for cell in own]))
-    return Row(label, performance, forgetting, gain, half, float(np.median(wall_s)))
+    return Row(label, performance, forgetting, gain, half)
 
 
 def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -118,8 +115,8 @@ def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
 def markdown(table: Sequence[Row]) -> str:
     """Return the table as the README shows it."""
     lines = [
-        "| method | seeds | average performance | forgetting | gain over naive, 95% | | cell |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: |",
+        "| method | seeds | average performance | forgetting | gain over naive, 95% | |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in table:
         is_naive = row.label == "naive"
@@ -131,7 +128,6 @@ def markdown(table: Sequence[Row]) -> str:
             *(f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" for v in (row.performance, row.forgetting)),
             "" if is_naive else f"{row.gain:+.2f} ({low:+.2f} to {high:+.2f})",
             "" if is_naive else verdict,
-            f"{row.wall_s:.0f} s",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -151,9 +151,12 @@ class Clear(Method):
             with torch.no_grad():
                 ratios = (log_prob - behaviour).exp()
                 found = vtrace(steps(ratios), tensors["rewards"][:, :-1].T, discounts.T, worth.T)
-                advantages = found.advantages
-                if model.normalize_advantage and advantages.numel() > 1:
-                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+                errors = found.errors
+                if model.normalize_advantage and errors.numel() > 1:
+                    # Without the ratios: what is subtracted from an action that the policy would
+                    # not take any more (ratio 0) would push it down without end.
+                    errors = (errors - errors.mean()) / (errors.std() + 1e-8)
+                advantages = found.rho * errors
             total = -(advantages * steps(log_prob)).mean()
             total = total + model.vf_coef * (found.targets - worth[:, :-1].T).square().mean()
             total = total + self.policy_strength * imitation_loss(module.spec, stored, current)

@@ -102,7 +102,7 @@ def _replay_loss(agent: Any, chosen: Any, policy_strength: float, value_strength
         discounts = (model.gamma * (1 - one["episode_starts"][1:]))[:, None]
         found = vtrace(ratios, one["rewards"][:-1, None], discounts, values.detach()[:, None])
         student = policy.get_distribution(one["observations"]).distribution
-        advantages.append((found.advantages.flatten(), log_prob[:-1]))
+        advantages.append((found.errors.flatten(), found.rho.flatten(), log_prob[:-1]))
         cloning = kl_divergence(acted, student).reshape(len(values), -1).sum(-1).mean()
         losses.append(
             model.vf_coef * (found.targets.flatten() - values[:-1]).square().mean()
@@ -110,10 +110,31 @@ def _replay_loss(agent: Any, chosen: Any, policy_strength: float, value_strength
             + policy_strength * cloning
             + value_strength * (one["old_values"] - values).square().mean()
         )
-    gains, likelihoods = (torch.cat(parts) for parts in zip(*advantages, strict=True))
+    gains, rho, likelihoods = (torch.cat(parts) for parts in zip(*advantages, strict=True))
     if model.normalize_advantage:
         gains = (gains - gains.mean()) / (gains.std() + 1e-8)
-    return torch.stack(losses).mean() - (gains * likelihoods).mean()
+    return torch.stack(losses).mean() - (rho * gains * likelihoods).mean()
+
+
+def test_an_action_that_is_not_taken_any_more_is_left_alone(train: Any) -> None:
+    """Its ratio is zero: whatever the others' advantages, its probability is not pushed on."""
+    agent = train("ppo", tasks=1)
+    parameters = {n: p.detach().clone() for n, p in named_parameters(agent.policy).items()}
+    parameters["action_net.weight"].zero_()
+    parameters["action_net.bias"].copy_(torch.tensor([60.0, -60.0]))  # always action 0
+    shape, rng = (4, 5), np.random.default_rng(0)
+    chosen = {
+        "observations": rng.normal(size=(*shape, agent.policy.observation_space.shape[0])),
+        "actions": np.ones((*shape, 1)),  # the other one
+        "rewards": rng.normal(size=shape),
+        "episode_starts": np.zeros(shape),
+        "old_values": np.zeros(shape),
+        "output/logits": np.zeros((*shape, 2)),
+    }
+    method = Clear(policy_strength=0.0)
+    chosen = {name: values.astype(np.float32) for name, values in chosen.items()}
+    found = method.gradient(agent, parameters, chosen)
+    assert float(found["action_net.bias"].abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("world", WORLDS)
