@@ -117,7 +117,7 @@ def _replay_loss(agent: Any, chosen: Any, policy_strength: float, value_strength
 
 
 def test_an_action_that_is_not_taken_any_more_is_left_alone(train: Any) -> None:
-    """Its ratio is zero: whatever the others' advantages, its probability is not pushed on."""
+    """Its ratio is 0: it is not pushed on, though others that are taken have advantages."""
     agent = train("ppo", tasks=1)
     parameters = {n: p.detach().clone() for n, p in named_parameters(agent.policy).items()}
     parameters["action_net.weight"].zero_()
@@ -125,7 +125,7 @@ def test_an_action_that_is_not_taken_any_more_is_left_alone(train: Any) -> None:
     shape, rng = (4, 5), np.random.default_rng(0)
     chosen = {
         "observations": rng.normal(size=(*shape, agent.policy.observation_space.shape[0])),
-        "actions": np.ones((*shape, 1)),  # the other one
+        "actions": np.arange(20.0).reshape(*shape, 1) % 2,  # every other one is action 1
         "rewards": rng.normal(size=shape),
         "episode_starts": np.zeros(shape),
         "old_values": np.zeros(shape),
