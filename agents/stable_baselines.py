@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -80,6 +81,7 @@ class StableBaselinesAgent:
         self.notices: list[str] = []
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
+        self._takes_masks = False
         self._trained: tuple[int, ...] = ()
         self.current_task = 0
 
@@ -141,6 +143,7 @@ class StableBaselinesAgent:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
         install(model, mappings)
         set_weight_decay(model.policy, wanted.get("weight_decay"))
+        self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
 
     def _load(self, carried: Files) -> None:
@@ -317,7 +320,8 @@ class StableBaselinesAgent:
     ) -> tuple[NDArray[Any], Any]:
         if self.normalizer is not None:
             observations = self.normalizer.normalize_obs(observations)
-        masks = {} if action_masks is None else {"action_masks": action_masks}
+        takes_masks = action_masks is not None and self._takes_masks
+        masks = {"action_masks": action_masks} if takes_masks else {}
         actions, state = self.model.predict(
             observations, state, episode_starts, deterministic, **masks
         )

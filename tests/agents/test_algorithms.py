@@ -44,6 +44,10 @@ class Masked(CartPoleEnv):
     def step(self, action):
         assert self.action_masks()[action], "a masked action was taken"
         return super().step(action)
+
+class Free(CartPoleEnv):
+    def action_masks(self):
+        return np.array([True, True])
 '''
 
 
@@ -115,6 +119,14 @@ def _check(folder: Any) -> None:
     assert np.isfinite([s["return"] for s in scores]).all()
     assert folder.info()["status"] == "finished"
     assert folder.info()["parameters"] > 0
+
+
+def test_an_algorithm_that_takes_no_masks_is_measured_without(
+    run_yaml: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment offers them all the same, and here it takes every action."""
+    monkeypatch.setitem(ENVS, "ppo", ("masked:Free", ENVS["ppo"][1]))
+    _check(run_yaml("ppo", "naive"))
 
 
 HEADED = ["ppo", "a2c", "maskable_ppo", "dqn", "qrdqn", "sac", "td3", "tqc"]
