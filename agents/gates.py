@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.networks import Slot, map_slots
+from holdfast.agents.networks import Slot, check_encoder, map_slots
 from holdfast.errors import UsageError
 
 EMBEDDING, SCALE = "gate_embedding", "gate_scale"
@@ -123,11 +123,7 @@ def install_gates(policy: Any, embeddings: Callable[[int, int], Tensor], scale: 
         UsageError: If the actor has no hidden layer, or a features extractor that learns, or parts
             between a layer and its activation that mix units in a way not known here.
     """
-    if any("features_extractor." in name for name, _ in policy.named_parameters()):
-        raise UsageError(
-            "method hat: the features extractor learns and has no gates, so what earlier tasks see "
-            "would change; use it with vector observations"
-        )
+    check_encoder(policy, "hat", "has no gates, so what earlier tasks see would change")
 
     def gated(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
         first = next((layer for layer in slot.trunk if isinstance(layer, nn.Linear)), None)

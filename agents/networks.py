@@ -74,6 +74,21 @@ def map_slots(policy: Any, network_map: NetworkMap) -> None:
             slot.replace(*replacement)
 
 
+def check_encoder(
+    policy: Any, method: str, why: str = "is shared by all columns, so old columns would change"
+) -> None:
+    """Refuse a policy whose modules would share a part that goes on learning.
+
+    Raises:
+        UsageError: If the features extractor learns.
+    """
+    if any("features_extractor." in name for name, _ in policy.named_parameters()):
+        raise UsageError(
+            f"method {method}: the features extractor learns and {why}; use it with vector "
+            "observations"
+        )
+
+
 def slots(policy: Any) -> list[Slot]:
     """Return the slots of a policy.
 

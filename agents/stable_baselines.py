@@ -57,7 +57,7 @@ class StableBaselinesAgent:
     Attributes:
         gradients: Terms added to the gradient while the agent learns.
         memory: Observations and batches.
-        networks: Maps of the newly built policy; kept over tasks.
+        networks: Maps of the newly built policy of the coming task.
         lifecycle: What is carried over a task switch, and the view of each task.
         model: The Stable-Baselines3 model of the current task.
         current_task: Index of the task that the model was built for.
@@ -139,6 +139,7 @@ class StableBaselinesAgent:
         )
         wanted = options.arguments.get("policy_kwargs") or {}
         mappings = [*network_changes(wanted), *self.networks]
+        self.networks.clear()
         if self.has_heads:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
         install(model, mappings)

@@ -1,9 +1,10 @@
-"""Rows of finished tasks, and the gradient of the algorithm's own loss on them."""
+"""Rows of finished tasks, the gradient of the algorithm's own loss on them, and its use."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from holdfast.agents.gradients import Named
 from holdfast.agents.losses import loss_gradient
 from holdfast.agents.memory import Arrays
+from holdfast.continual.method import Method
 from holdfast.errors import Diverged
 
 if TYPE_CHECKING:
@@ -110,6 +112,89 @@ class EpisodicMemory:
             for path, tensor in tensors.items()
             if path.startswith("rows/")
         }
+
+
+class Projecting(Method):
+    """What the methods share that project a gradient against those on stored rows.
+
+    Args:
+        samples: Rows kept per task.
+        batch_size: Rows per gradient.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
+    # Those whose loss is a function of stored rows, in ``agents/losses.py``.
+    algorithms: ClassVar[tuple[str, ...]] = (
+        "ppo",
+        "a2c",
+        "maskable_ppo",
+        "dqn",
+        "qrdqn",
+        "sac",
+        "td3",
+        "ddpg",
+        "tqc",
+    )
+    claims: ClassVar[tuple[str, ...]] = ("projection",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "samples": (1, None),
+        "batch_size": (1, None),
+    }
+    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
+    extra: ClassVar[str] = "one more gradient per update and finished task"
+
+    def __init__(self, *, samples: int = 10_000, batch_size: int = 128) -> None:
+        self.samples = samples
+        self.stored = EpisodicMemory(samples, batch_size)
+
+    @abstractmethod
+    def project(
+        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
+    ) -> Iterator[tuple[Named, Tensor | None]]:
+        """Yield parts of the gradients with what replaces each, as one vector; None keeps it.
+
+        Args:
+            agent: The learner.
+            parameters: Those that this optimizer moves, by name.
+            gradients: Theirs, after clipping.
+            drawn: What rows and noise are drawn from.
+        """
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Project the gradients of the coming task, once there is something to protect."""
+        agent.memory.keep_rollouts(self.samples)
+        if not len(self.stored):
+            return
+        drawn = draws(agent, experience, self.name)
+        tried = replaced = 0
+
+        def edit(parameters: Named, gradients: Named) -> Named:
+            nonlocal tried, replaced
+            own = {name: parameters[name] for name in gradients}
+            changed: Named = {}
+            for part, projected in self.project(agent, own, gradients, drawn):
+                tried += 1
+                if projected is not None:
+                    replaced += 1
+                    changed |= split(projected, part)
+            agent.log(f"method/{self.name}/projected", replaced / tried)
+            return changed
+
+        agent.gradients.project(edit)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Keep rows of the finished task."""
+        self.stored.store(agent, experience.generator(self.name, "store"))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the stored rows."""
+        return self.stored.state()
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the stored rows back."""
+        self.stored.load(tensors)
 
 
 def joined(named: Named) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -16,23 +16,29 @@ if TYPE_CHECKING:
 _PREFIX = "kept/"
 
 
+def deviation_of(policy: Any) -> Named:
+    """Return PPO's ``log_std``, which is a bare parameter; nothing where there is none."""
+    deviation = getattr(policy, "log_std", None)
+    return {"log_std": deviation} if isinstance(deviation, Tensor) else {}
+
+
 class Kept:
-    """Tensors of the policy and running statistics by task, from the end of its training."""
+    """Tensors of the policy and running statistics, from the end of training a task or a module."""
 
     def __init__(self) -> None:
         self._files: dict[int, Files] = {}
 
-    def keep(self, agent: StableBaselinesAgent, task_index: int, policy: Named) -> None:
-        """Keep copies of these tensors of the policy, and the statistics, for a finished task."""
+    def keep(self, agent: StableBaselinesAgent, index: int, policy: Named) -> None:
+        """Keep copies of these tensors of the policy, and the statistics, under a number."""
         copies = {name: tensor.detach().clone() for name, tensor in policy.items()}
         statistics = agent.normalizer.tensors() if agent.normalizer is not None else {}
-        self._files[task_index] = {"policy": copies, "normalization": statistics}
+        self._files[index] = {"policy": copies, "normalization": statistics}
 
     def overlaid(
-        self, agent: StableBaselinesAgent, task_index: int, policy: Named | None = None
+        self, agent: StableBaselinesAgent, index: int, policy: Named | None = None
     ) -> AbstractContextManager[None]:
         """Return a context that acts with what was kept, and with further tensors of the policy."""
-        files = self._files.get(task_index, {})
+        files = self._files.get(index, {})
         tensors = (policy or {}) | files.get("policy", {})
         return agent.overlaid(tensors, files.get("normalization", {}))
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
 from holdfast.agents.gradients import Named, group_of
-from holdfast.continual.episodic import EpisodicMemory, check_finite, draws, joined, split
-from holdfast.continual.method import Method
+from holdfast.continual.episodic import Draws, Projecting, check_finite, joined
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
-    from holdfast.continual.stream import TaskExperience
 
 
-class AGEM(Method):
+class AGEM(Projecting):
     """Takes out of each gradient what would raise the mean loss on finished tasks.
 
     With g the gradient of the update, after clipping, and r that of the algorithm's own loss on a
@@ -39,25 +38,7 @@ class AGEM(Method):
         batch_size: Rows per update; 128 in Continual World.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
-    algorithms: ClassVar[tuple[str, ...]] = (
-        "ppo",
-        "a2c",
-        "maskable_ppo",
-        "dqn",
-        "qrdqn",
-        "sac",
-        "td3",
-        "ddpg",
-        "tqc",
-    )
-    claims: ClassVar[tuple[str, ...]] = ("projection",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "samples": (1, None),
-        "batch_size": (1, None),
-    }
-    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
+    name = "agem"
     extra: ClassVar[str] = "one more gradient per update"
     convention: ClassVar[str] = "no strength; one constraint for the mean over finished tasks"
 
@@ -68,36 +49,17 @@ class AGEM(Method):
         samples: int = 10_000,
         batch_size: int = 128,
     ) -> None:
+        super().__init__(samples=samples, batch_size=batch_size)
         self.dot_product = dot_product
-        self.samples = samples
-        self.stored = EpisodicMemory(samples, batch_size)
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Project the gradients of the coming task, once there is something to protect."""
-        agent.memory.keep_rollouts(self.samples)
-        if not len(self.stored):
-            return
-        drawn = draws(agent, experience, "agem")
-        products = conflicts = 0
-
-        def project(parameters: Named, gradients: Named) -> Named:
-            nonlocal products, conflicts
-            own = {name: parameters[name] for name in gradients}
-            reference = self.stored.gradient(agent, own, drawn)
-            changed: Named = {}
-            for names in self._networks(agent, gradients):
-                part = {name: gradients[name] for name in names}
-                projected = project_away(
-                    joined(part), joined({name: reference[name] for name in names})
-                )
-                products += 1
-                if projected is not None:
-                    conflicts += 1
-                    changed |= split(projected, part)
-            agent.log("method/agem/projected", conflicts / products)
-            return changed
-
-        agent.gradients.project(project)
+    def project(
+        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
+    ) -> Iterator[tuple[Named, Tensor | None]]:
+        """Project away what conflicts with the mean gradient on finished tasks."""
+        reference = self.stored.gradient(agent, parameters, drawn)
+        for names in self._networks(agent, gradients):
+            part = {name: gradients[name] for name in names}
+            yield part, project_away(joined(part), joined({n: reference[n] for n in names}))
 
     def _networks(self, agent: StableBaselinesAgent, gradients: Named) -> list[list[str]]:
         if self.dot_product == "joint":
@@ -106,18 +68,6 @@ class AGEM(Method):
         for name in gradients:
             networks.setdefault(group_of(name, agent.policy), []).append(name)
         return list(networks.values())
-
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Keep rows of the finished task."""
-        self.stored.store(agent, experience.generator("agem", "store"))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the stored rows."""
-        return self.stored.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take the stored rows back."""
-        self.stored.load(tensors)
 
 
 def project_away(gradient: Tensor, reference: Tensor) -> Tensor | None:

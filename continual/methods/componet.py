@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.agents.carrying import ENTROPY_COEFFICIENT
-from holdfast.agents.networks import Slot, map_slots
+from holdfast.agents.networks import Slot, check_encoder, map_slots
 from holdfast.agents.options import GAINS, is_orthogonal
 from holdfast.agents.outputs import OutputSpec, output_spec
-from holdfast.continual.kept import Kept
+from holdfast.continual.kept import Kept, deviation_of
 from holdfast.continual.method import Method
-from holdfast.continual.methods.progressive import check_encoder, to_buffers
+from holdfast.continual.methods.progressive import to_buffers
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ class CompoNet(Method):
         self.d_model = d_model
         self._tasks: list[int] = []  # of each module
         self._kept = Kept()
-        self._registered = False
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Let the coming model be built with one module more, and all else of it new."""
@@ -76,9 +75,7 @@ class CompoNet(Method):
         agent.lifecycle.has_views = True
         agent.lifecycle.start_fresh(_DEVIATION, ENTROPY_COEFFICIENT)
         agent.lifecycle.start_fresh_where(is_critic)
-        if not self._registered:
-            agent.networks.append(self._install)
-            self._registered = True
+        agent.networks.append(self._install)
 
     def _install(self, policy: Any) -> None:
         """Put modules into the actor of a newly built policy."""
@@ -102,9 +99,7 @@ class CompoNet(Method):
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Note which module the finished task has, and what else its view needs."""
-        tensors = agent.policy.state_dict()
-        own = {_DEVIATION: tensors[_DEVIATION]} if _DEVIATION in tensors else {}
-        self._kept.keep(agent, agent.current_task, own)
+        self._kept.keep(agent, agent.current_task, deviation_of(agent.policy))
         self._tasks.append(agent.current_task)
         self._keep_view(agent, len(self._tasks) - 1)
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.agents.gradients import Named, named_parameters
-from holdfast.agents.networks import Slot, map_slots
+from holdfast.agents.networks import Slot, check_encoder, map_slots
 from holdfast.continual.freezing import Freezing
-from holdfast.continual.kept import Kept
+from holdfast.continual.kept import Kept, deviation_of
 from holdfast.continual.method import Method
 from holdfast.continual.methods.cloning import Cloning
 from holdfast.continual.methods.ewc import EWC
-from holdfast.continual.methods.progressive import ColumnHead, ColumnTrunk, check_encoder
+from holdfast.continual.methods.progressive import ColumnHead, ColumnTrunk, act_with
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -102,7 +102,7 @@ class Expandable(Method):
         self._newest = 0  # module that the last task was learned with
         self._modules: dict[int, int] = {}  # of each task
         self._kept = Kept()  # by module
-        self._has_spare = self._is_registered = False
+        self._has_spare = False
         self._before: Named = {}
         self._held: Freezing | None = None
 
@@ -115,9 +115,7 @@ class Expandable(Method):
         full = self.max_modules is not None and self._newest + 1 >= self.max_modules
         self._has_spare = bool(self._modules) and not full
         self._before, self._held = {}, None
-        if not self._is_registered:
-            agent.networks.append(partial(self._install, agent))
-            self._is_registered = True
+        agent.networks.append(self._install)
         for part in self.parts:
             part.pre_adapt(agent, experience)
         if self._has_spare:
@@ -126,7 +124,7 @@ class Expandable(Method):
             due = round(self.patience * experience.steps)
             agent.lifecycle.after_steps(due, partial(self._decide, agent))
 
-    def _install(self, agent: StableBaselinesAgent, policy: Any) -> None:
+    def _install(self, policy: Any) -> None:
         check_encoder(policy, "expandable")
         count = self._newest + 1 + self._has_spare
 
@@ -139,7 +137,7 @@ class Expandable(Method):
             return trunk, dict(heads)
 
         map_slots(policy, columns)
-        _act_with(policy, self._newest)
+        act_with(policy, self._newest)
 
     def _factors(self, agent: StableBaselinesAgent, parameters: Named) -> Named:
         """Note the newest module as it is before its first update; hold it once it is frozen."""
@@ -172,7 +170,7 @@ class Expandable(Method):
         for part in self.parts:
             part.forget()
         self._newest += 1
-        _act_with(agent.policy, self._newest)
+        act_with(agent.policy, self._newest)
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Store and consolidate the finished task for its module, and keep its view."""
@@ -180,9 +178,7 @@ class Expandable(Method):
             self._held.write({n: p.detach() for n, p in named_parameters(agent.policy).items()})
         for part in self.parts:
             part.post_adapt(agent, experience)
-        deviation = getattr(agent.policy, "log_std", None)
-        own = {"log_std": deviation} if isinstance(deviation, Tensor) else {}
-        self._kept.keep(agent, self._newest, own)
+        self._kept.keep(agent, self._newest, deviation_of(agent.policy))
         self._modules[agent.current_task] = self._newest
         self._keep_view(agent, agent.current_task)
 
@@ -193,12 +189,12 @@ class Expandable(Method):
 
     @contextmanager
     def _view(self, agent: StableBaselinesAgent, module: int) -> Iterator[None]:
-        _act_with(agent.policy, module)
+        act_with(agent.policy, module)
         try:
             with self._kept.overlaid(agent, module):
                 yield
         finally:
-            _act_with(agent.policy, self._newest)
+            act_with(agent.policy, self._newest)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -230,14 +226,7 @@ class Expandable(Method):
                 self._modules[int(task)] = int(tensor)
                 self._keep_view(agent, int(task))
         if agent.model is not None:  # opened for acting: the last task may have added a module
-            _act_with(agent.policy, self._newest)
-
-
-def _act_with(policy: nn.Module, module: int) -> None:
-    """Let a module decide and judge, in the policy and in its targets."""
-    for part in policy.modules():
-        if isinstance(part, ColumnTrunk | ColumnHead):
-            part.active = module
+            act_with(agent.policy, self._newest)
 
 
 def _module(policy: Any, number: int) -> dict[str, nn.Parameter]:

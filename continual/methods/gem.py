@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -10,12 +11,10 @@ from torch import Tensor
 
 from holdfast.agents.gradients import Named
 from holdfast.agents.imitation import clipped
-from holdfast.continual.episodic import EpisodicMemory, check_finite, draws, joined, split
-from holdfast.continual.method import Method
+from holdfast.continual.episodic import Draws, Projecting, check_finite, joined
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
-    from holdfast.continual.stream import TaskExperience
 
 _RIDGE = 1e-9
 """Keeps the products of unit vectors positive definite where two tasks' gradients are parallel.
@@ -23,7 +22,7 @@ _RIDGE = 1e-9
 The authors' 1e-3, on vectors of any length, would let short gradients break the constraints."""
 
 
-class GEM(Method):
+class GEM(Projecting):
     """Takes the nearest gradient that raises the loss of no finished task.
 
     With g the gradient of the update, after clipping, and r_k that of the algorithm's own loss on a
@@ -46,28 +45,13 @@ class GEM(Method):
         batch_size: Rows per finished task and update.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
-    algorithms: ClassVar[tuple[str, ...]] = (
-        "ppo",
-        "a2c",
-        "maskable_ppo",
-        "dqn",
-        "qrdqn",
-        "sac",
-        "td3",
-        "ddpg",
-        "tqc",
-    )
-    claims: ClassVar[tuple[str, ...]] = ("projection",)
+    name = "gem"
     packages: ClassVar[tuple[str, ...]] = ("quadprog",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "memory_strength": (0, None),
         "samples": (1, None),
         "batch_size": (1, None),
     }
-    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
-    extra: ClassVar[str] = "one more gradient per update and finished task"
     convention: ClassVar[str] = (
         "memory_strength is the least weight of each finished task's gradient in the step, where "
         "any constraint is broken"
@@ -76,43 +60,18 @@ class GEM(Method):
     def __init__(
         self, *, memory_strength: float = 0.5, samples: int = 10_000, batch_size: int = 128
     ) -> None:
+        super().__init__(samples=samples, batch_size=batch_size)
         self.memory_strength = memory_strength
-        self.samples = samples
-        self.stored = EpisodicMemory(samples, batch_size)
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Project the gradients of the coming task, once there is something to protect."""
-        agent.memory.keep_rollouts(self.samples)
-        if not len(self.stored):
-            return
-        drawn = draws(agent, experience, "gem")
-        steps = conflicts = 0
-
-        def project(parameters: Named, gradients: Named) -> Named:
-            nonlocal steps, conflicts
-            own = {name: parameters[name] for name in gradients}
-            norm = getattr(agent.model, "max_grad_norm", None)
-            references = torch.stack(
-                [joined(clipped(r, norm)) for r in self.stored.gradients(agent, own, drawn)]
-            )  # (tasks, n)
-            projected = project_into_cone(joined(gradients), references, self.memory_strength)
-            steps, conflicts = steps + 1, conflicts + (projected is not None)
-            agent.log("method/gem/projected", conflicts / steps)
-            return {} if projected is None else split(projected, gradients)
-
-        agent.gradients.project(project)
-
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Keep rows of the finished task."""
-        self.stored.store(agent, experience.generator("gem", "store"))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the stored rows."""
-        return self.stored.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take the stored rows back."""
-        self.stored.load(tensors)
+    def project(
+        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
+    ) -> Iterator[tuple[Named, Tensor | None]]:
+        """Solve the quadratic program against every finished task at once."""
+        norm = getattr(agent.model, "max_grad_norm", None)
+        references = torch.stack(
+            [joined(clipped(r, norm)) for r in self.stored.gradients(agent, parameters, drawn)]
+        )  # (tasks, n)
+        yield gradients, project_into_cone(joined(gradients), references, self.memory_strength)
 
 
 def project_into_cone(

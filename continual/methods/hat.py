@@ -93,7 +93,6 @@ class HAT(Method):
         self._task = 0
         self._rng = np.random.default_rng(0)
         self._held: Freezing | None = None
-        self._registered = False
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Let the coming actor have gates of its task; freeze what earlier tasks use."""
@@ -103,9 +102,7 @@ class HAT(Method):
         self._task, self._rng = experience.task_index, experience.generator("hat")
         self._held = None
         agent.lifecycle.start_fresh_where(is_gate)
-        if not self._registered:
-            agent.networks.append(self._install)
-            self._registered = True
+        agent.networks.append(self._install)
         agent.lifecycle.learn_in(lambda: self._learning(agent, experience.steps), nullcontext)
         agent.gradients.scale(lambda named: self._held.factors(named) if self._held else {})
         agent.gradients.rewrite(self._rewritten)

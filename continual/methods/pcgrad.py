@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.gradients import Named
-from holdfast.continual.episodic import EpisodicMemory, check_finite, draws, joined, split
-from holdfast.continual.method import Method
+from holdfast.continual.episodic import Draws, Projecting, check_finite, joined
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
-class PCGrad(Method):
+class PCGrad(Projecting):
     """Takes out of each gradient, task by task, what conflicts with a finished task.
 
     With g the gradient of the update, after clipping, and r_k that of the algorithm's own loss on a
@@ -37,66 +36,23 @@ class PCGrad(Method):
         batch_size: Rows per finished task and update.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
-    algorithms: ClassVar[tuple[str, ...]] = (
-        "ppo",
-        "a2c",
-        "maskable_ppo",
-        "dqn",
-        "qrdqn",
-        "sac",
-        "td3",
-        "ddpg",
-        "tqc",
-    )
-    claims: ClassVar[tuple[str, ...]] = ("projection",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "samples": (1, None),
-        "batch_size": (1, None),
-    }
-    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
-    extra: ClassVar[str] = "one more gradient per update and finished task"
+    name = "pcgrad"
     convention: ClassVar[str] = "no strength; finished tasks' gradients are projected against only"
-
-    def __init__(self, *, samples: int = 10_000, batch_size: int = 128) -> None:
-        self.samples = samples
-        self.stored = EpisodicMemory(samples, batch_size)
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""
-        agent.memory.keep_rollouts(self.samples)
-        if not len(self.stored):
-            return
-        drawn = draws(agent, experience, "pcgrad")
-        order = experience.generator("pcgrad", "order")
-        steps = conflicts = 0
+        self._order = experience.generator("pcgrad", "order")
+        super().pre_adapt(agent, experience)
 
-        def project(parameters: Named, gradients: Named) -> Named:
-            nonlocal steps, conflicts
-            own = {name: parameters[name] for name in gradients}
-            references = torch.stack(
-                [joined(reference) for reference in self.stored.gradients(agent, own, drawn)]
-            )  # (tasks, n)
-            tasks = order.permutation(len(references)).tolist()
-            projected = project_in_turn(joined(gradients), references, tasks)
-            steps, conflicts = steps + 1, conflicts + (projected is not None)
-            agent.log("method/pcgrad/projected", conflicts / steps)
-            return {} if projected is None else split(projected, gradients)
-
-        agent.gradients.project(project)
-
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Keep rows of the finished task."""
-        self.stored.store(agent, experience.generator("pcgrad", "store"))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the stored rows."""
-        return self.stored.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take the stored rows back."""
-        self.stored.load(tensors)
+    def project(
+        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
+    ) -> Iterator[tuple[Named, Tensor | None]]:
+        """Project against one finished task after another, in a new order each time."""
+        references = torch.stack(
+            [joined(reference) for reference in self.stored.gradients(agent, parameters, drawn)]
+        )  # (tasks, n)
+        order = self._order.permutation(len(references)).tolist()
+        yield gradients, project_in_turn(joined(gradients), references, order)
 
 
 def project_in_turn(gradient: Tensor, references: Tensor, order: Iterable[int]) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from holdfast.agents.gradients import Named, group_of
 from holdfast.agents.imitation import imitation_gradient, output_of
-from holdfast.agents.networks import Slot, map_slots
+from holdfast.agents.networks import Slot, check_encoder, map_slots
 from holdfast.agents.outputs import PolicyOutput
 from holdfast.agents.samples import choose
 from holdfast.continual.importance import fisher_information
@@ -105,7 +105,6 @@ class ProgressCompress(Method):
         self.temperature = temperature
         self._tasks: list[int] = []
         self._deviation: Tensor | None = None
-        self._registered = False
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Let the coming model be built of two columns, the active one new."""
@@ -118,16 +117,11 @@ class ProgressCompress(Method):
         agent.lifecycle.has_views = True
         if self.reset:
             agent.lifecycle.start_fresh_where(is_active)
-        if not self._registered:
-            agent.networks.append(self._install)
-            self._registered = True
+        agent.networks.append(self._install)
 
     def _install(self, policy: Any) -> None:
-        if any("features_extractor." in name for name, _ in policy.named_parameters()):
-            raise UsageError(
-                "method progress-compress: the features extractor learns and is shared by both "
-                "columns, so the knowledge base would change; use it with vector observations"
-            )
+        why = "is shared by both columns, so the knowledge base would change"
+        check_encoder(policy, "progress-compress", why)
         map_slots(policy, self._columns)
 
     def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.networks import Slot, map_slots
+from holdfast.agents.networks import Slot, check_encoder, map_slots
+from holdfast.continual.kept import Kept, deviation_of
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError
 
@@ -42,17 +43,14 @@ class Progressive(Method):
     def __init__(self, *, adapter: Adapter = "linear") -> None:
         self.adapter = adapter
         self._tasks: list[int] = []
-        self._kept: list[dict[str, Tensor]] = []
-        self._registered = False
+        self._kept = Kept()  # by column
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Let the coming model be built with one column more."""
         agent.lifecycle.has_views = True
         # PPO's deviation is no part of a column; each task learns its own.
         agent.lifecycle.start_fresh("log_std")
-        if not self._registered:
-            agent.networks.append(self._install)
-            self._registered = True
+        agent.networks.append(self._install)
 
     def _install(self, policy: Any) -> None:
         """Put columns into every slot of a newly built policy."""
@@ -70,12 +68,8 @@ class Progressive(Method):
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Note which column the finished task has, and what else its view needs."""
-        files = agent.files()
-        kept = {f"normalization/{n}": t for n, t in files.get("normalization", {}).items()}
-        if "log_std" in files["policy"]:
-            kept["policy/log_std"] = files["policy"]["log_std"]
+        self._kept.keep(agent, len(self._tasks), deviation_of(agent.policy))
         self._tasks.append(agent.current_task)
-        self._kept.append(kept)
         self._keep_view(agent, len(self._tasks) - 1)
 
     def _keep_view(self, agent: StableBaselinesAgent, column: int) -> None:
@@ -83,48 +77,33 @@ class Progressive(Method):
 
     @contextmanager
     def _view(self, agent: StableBaselinesAgent, column: int) -> Iterator[None]:
-        kept = self._kept[column]
-        tensors = {n.removeprefix("policy/"): t for n, t in kept.items() if "policy/" in n}
-        statistics = {n.removeprefix("normalization/"): t for n, t in kept.items()}
-        grown = [m for m in agent.policy.modules() if isinstance(m, ColumnTrunk | ColumnHead)]
-        for module in grown:
-            module.active = column
+        grown = [m for m in agent.policy.modules() if isinstance(m, ColumnTrunk)]
+        newest = grown[0].count - 1
+        act_with(agent.policy, column)
         try:
-            with agent.overlaid(tensors, statistics):
+            with self._kept.overlaid(agent, column):
                 yield
         finally:
-            for module in grown:
-                module.active = module.count - 1
+            act_with(agent.policy, newest)
 
     def state(self) -> dict[str, Tensor]:
         """Return the task of each column and what its view needs."""
-        kept = {f"{c}/{n}": t for c, tensors in enumerate(self._kept) for n, t in tensors.items()}
-        return kept | {"tasks": torch.tensor(self._tasks)}
+        return self._kept.state() | {"tasks": torch.tensor(self._tasks)}
 
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take the columns' tasks back and register their views."""
         self._tasks = [int(task) for task in tensors["tasks"]]
-        self._kept = [{} for _ in self._tasks]
-        for path, tensor in tensors.items():
-            number, _, name = path.partition("/")
-            if name:
-                self._kept[int(number)][name] = tensor
+        self._kept.load_state(tensors)
         agent.lifecycle.has_views = True
         for column in range(len(self._tasks)):
             self._keep_view(agent, column)
 
 
-def check_encoder(policy: Any, method: str) -> None:
-    """Refuse a policy whose columns would share a part that goes on learning.
-
-    Raises:
-        UsageError: If the features extractor learns.
-    """
-    if any("features_extractor." in name for name, _ in policy.named_parameters()):
-        raise UsageError(
-            f"method {method}: the features extractor learns and is shared by all columns, "
-            "so old columns would change; use it with vector observations"
-        )
+def act_with(policy: nn.Module, column: int) -> None:
+    """Let a column decide and judge, in the policy and in its targets."""
+    for part in policy.modules():
+        if isinstance(part, ColumnTrunk | ColumnHead):
+            part.active = column
 
 
 class ColumnTrunk(nn.Module):

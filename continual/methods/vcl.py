@@ -72,13 +72,10 @@ class VCL(Method):
         self.first_task_kl = first_task_kl
         self.means: Named = {}
         self.precisions: Named = {}
-        self._registered = False
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Make the coming model's actor Bayesian, with noise while it learns; add the penalty."""
-        if not self._registered:
-            agent.networks.append(partial(make_actor_bayesian, std=self.initial_std))
-            self._registered = True
+        agent.networks.append(partial(make_actor_bayesian, std=self.initial_std))
         seed = int(experience.generator("vcl").integers(2**63))
         generator = torch.Generator(device=agent.device).manual_seed(seed)
 
