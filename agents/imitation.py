@@ -1,10 +1,10 @@
-"""Staying near what a policy said: the loss of cloning and distillation, and its gradient."""
+"""Staying near what a policy said: old policies, the loss on their answers, its gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from holdfast.agents.gradients import Named, Term, gradient_of, group_of, named_parameters
-from holdfast.agents.memory import Arrays
+from holdfast.agents.normalization import restated
 from holdfast.agents.outputs import (
     Output,
     OutputSpec,
@@ -71,6 +71,50 @@ def output_of(module: PolicyOutput, parameters: Named, observations: Any) -> Out
     return output
 
 
+class OldPolicy:
+    """The policy as it was at a task's end, with the statistics of its observations then.
+
+    Attributes:
+        tensors: All that decides actions, by name; empty before the first task's end.
+        statistics: Of the observations, where they are normalised.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: Named = {}
+        self.statistics: dict[str, Tensor] = {}
+
+    def keep(self, agent: StableBaselinesAgent) -> None:
+        """Keep the policy as it is now, in place of the one before."""
+        self.tensors = frozen_policy(agent.policy)
+        self.statistics = agent.normalizer.tensors() if agent.normalizer is not None else {}
+
+    @torch.no_grad()
+    def output(
+        self, agent: StableBaselinesAgent, module: PolicyOutput, observations: Any
+    ) -> Output:
+        """Return what it says about observations that are given as the current policy takes them.
+
+        It is shown them as it saw them: scaled by the statistics of its time.
+        """
+        seen = restated(agent.normalizer, observations, self.statistics)
+        return output_of(module, self.tensors, seen)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the policy and the statistics."""
+        return {f"policy/{name}": tensor for name, tensor in self.tensors.items()} | {
+            f"normalization/{name}": tensor for name, tensor in self.statistics.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Take both back; entries of other names are left to the caller."""
+        for path, tensor in tensors.items():
+            kind, _, name = path.partition("/")
+            if kind == "policy":
+                self.tensors[name] = tensor.to(device)
+            elif kind == "normalization":
+                self.statistics[name] = tensor
+
+
 def imitation_loss(
     spec: OutputSpec, stored: Output, current: Output, temperature: float | None = None
 ) -> Tensor:
@@ -96,6 +140,7 @@ def imitation_gradient(
     *,
     strength: float,
     temperature: float | None = None,
+    clip_norm: float | None = None,
 ) -> Named:
     """Return the gradient of ``strength`` x ``imitation_loss`` on one batch, by name.
 
@@ -106,27 +151,30 @@ def imitation_gradient(
         stored: What is to be imitated, each entry of shape (batch, n).
         strength: Factor of the loss.
         temperature: As ``imitation_loss`` takes it.
+        clip_norm: Largest norm of the gradient; None leaves it as it is.
     """
 
     def loss(values: Named) -> Tensor:
         current = output_of(module, values, observations)
         return strength * imitation_loss(module.spec, stored, current, temperature)
 
-    return gradient_of(loss, parameters)
+    return clipped(gradient_of(loss, parameters), clip_norm)
+
+
+_Stored = TypeVar("_Stored")
 
 
 def rehearsal(
     agent: StableBaselinesAgent,
-    batch: Callable[[], tuple[Arrays, Output]],
-    gradient: Callable[[PolicyOutput, Named, Any, Output], Named],
+    batch: Callable[[PolicyOutput], tuple[Any, _Stored]],
+    gradient: Callable[[PolicyOutput, Named, Any, _Stored], Named],
 ) -> Term:
     """Return a term of the gradient door that acts on the actor and its encoder.
 
     Args:
         agent: The learner; its model need not exist yet.
-        batch: Draws observations, as the environment gives them, and what is to be said of them.
-        gradient: The policy, its parameters, observations as it takes them and what is to be said
-            of them, to the gradient by name.
+        batch: Draws observations, as the policy takes them, and what is to be said of them.
+        gradient: The policy, its parameters and such a batch, to the gradient by name.
     """
     module: PolicyOutput | None = None
 
@@ -135,9 +183,8 @@ def rehearsal(
         actor = acting(parameters, agent.policy)
         if not actor:
             return {}
-        module = module or agent.output()
-        observations, stored = batch()
-        return gradient(module, actor, agent.policy_input(observations), stored)
+        module = module or agent.output()  # the task's model does not exist before it starts
+        return gradient(module, actor, *batch(module))
 
     return term
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -112,6 +112,59 @@ class EpisodicMemory:
             for path, tensor in tensors.items()
             if path.startswith("rows/")
         }
+
+
+class Labelled:
+    """Observations of finished tasks, each with what the policy said or did there.
+
+    Attributes:
+        observations: By key, as the environment gave them, shape (rows, ...).
+        labels: By name, on the agent's device, shape (rows, ...).
+    """
+
+    def __init__(self) -> None:
+        self.observations: Arrays = {}
+        self.labels: Named = {}
+
+    def __len__(self) -> int:
+        """Return how many observations are kept."""
+        return len(next(iter(self.observations.values()), ()))
+
+    def add(self, observations: Arrays, labels: Named) -> None:
+        """Keep more of both, in the same order."""
+        for key, values in observations.items():
+            old = self.observations.get(key, values[:0])
+            self.observations[key] = np.concatenate([old, values])
+        for name, label in labels.items():
+            self.labels[name] = torch.cat([self.labels.get(name, label[:0]), label])
+
+    def draw(
+        self, agent: StableBaselinesAgent, rng: np.random.Generator, size: int
+    ) -> tuple[Any, Named]:
+        """Return random observations, as the policy takes them, with their labels."""
+        rows = rng.integers(len(self), size=size)
+        seen = agent.policy_input({key: v[rows] for key, v in self.observations.items()})
+        return seen, {name: label[rows] for name, label in self.labels.items()}
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.observations, self.labels = {}, {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the observations and labels."""
+        return {
+            f"observations/{key}": torch.as_tensor(values)
+            for key, values in self.observations.items()
+        } | {f"label/{name}": label for name, label in self.labels.items()}
+
+    def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Take back what ``state`` gave."""
+        for path, tensor in tensors.items():
+            kind, _, name = path.partition("/")
+            if kind == "observations":
+                self.observations[name] = tensor.numpy()
+            else:
+                self.labels[name] = tensor.to(device)
 
 
 class Projecting(Method):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from holdfast.agents.gradients import Named, named_parameters
+from holdfast.continual.method import Method
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
 
 Kind = Literal["separate", "online", "summed"]
 
@@ -85,6 +87,38 @@ class Quadratic:
             if kind in ("importance", "centre"):
                 kept = self.importance if kind == "importance" else self.centre
                 kept[name] = tensor.to(device)
+
+
+class Penalized(Method):
+    """What the methods share that hold weights by parabolas.
+
+    Attributes:
+        name: Of the method, for errors.
+        penalty: What holds the weights.
+        regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    memory: ClassVar[str] = "2 numbers per weight, however many tasks"
+
+    penalty: Quadratic
+    regularize: str
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the penalty's gradient for the coming task, once there is something to hold."""
+        check_critic(agent, self.name, self.regularize)
+        if self.penalty.importance:
+            agent.gradients.add(self.penalty.gradient)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return importance and centre of every weight."""
+        return self.penalty.state()
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take importance and centre back."""
+        self.penalty.load(tensors, agent.device)
 
 
 def regularized(agent: StableBaselinesAgent, regularize: str) -> dict[str, nn.Parameter]:

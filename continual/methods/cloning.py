@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from holdfast.agents.exploring import Exploration, Exploring, Heads
-from holdfast.agents.gradients import Named
-from holdfast.agents.imitation import as_evaluated, clipped, imitation_gradient, rehearsal
-from holdfast.agents.memory import Arrays
-from holdfast.agents.outputs import Output, PolicyOutput
+from holdfast.agents.imitation import as_evaluated, imitation_gradient, rehearsal
+from holdfast.continual.episodic import Labelled
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError
 
@@ -74,35 +72,32 @@ class Cloning(Method):
         exploration_steps: int = 0,
         exploration: Exploring = "best_return",
     ) -> None:
-        self.strength = strength
         self.samples = samples
         self.batch_size = batch_size
-        self.clip_norm = clip_norm
-        self.temperature = temperature
         self.exploration_steps = exploration_steps
         self.exploration: Exploring = exploration
-        self._observations: Arrays = {}
-        self._outputs: Output = {}
+        self.stored = Labelled()
+        self.gradient = partial(
+            imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
+        )
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
         agent.memory.keep_rollouts(self.samples)
         self._explore(agent, experience)
-        if not self._outputs:
+        if not len(self.stored):
             return
         rng = experience.generator("cloning")
-
-        def batch() -> tuple[Arrays, Output]:
-            rows = rng.integers(len(next(iter(self._outputs.values()))), size=self.batch_size)
-            observations = {key: values[rows] for key, values in self._observations.items()}
-            return observations, {key: values[rows] for key, values in self._outputs.items()}
-
-        term = rehearsal(agent, batch, self.gradient)
-        agent.gradients.add(lambda parameters: term(parameters) if self._outputs else {})
+        term = rehearsal(
+            agent,
+            lambda _: self.stored.draw(agent, rng, self.batch_size),
+            self.gradient,
+        )
+        agent.gradients.add(lambda parameters: term(parameters) if len(self.stored) else {})
 
     def forget(self) -> None:
         """Drop all that is stored; the loss is zero from now on, until a task is stored again."""
-        self._observations, self._outputs = {}, {}
+        self.stored.clear()
 
     def _explore(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Let the coming task be begun as an earlier one, where that is asked for."""
@@ -127,45 +122,18 @@ class Cloning(Method):
                 Exploration(self.exploration_steps, heads, agent.scenario.id_width)
             )
 
-    def gradient(
-        self, module: PolicyOutput, parameters: Named, observations: object, stored: Output
-    ) -> Named:
-        """Return the gradient of the cloning loss on one batch, clipped where asked."""
-        gradients = imitation_gradient(
-            module,
-            parameters,
-            observations,
-            stored,
-            strength=self.strength,
-            temperature=self.temperature,
-        )
-        return clipped(gradients, self.clip_norm)
-
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Store observations of the finished task with what the policy says about them now."""
         observations = agent.observations(self.samples, experience.generator("cloning", "store"))
         with torch.no_grad(), as_evaluated(agent.policy):
             outputs = agent.output()(agent.policy_input(observations))
-        for key, values in observations.items():
-            old = self._observations.get(key, values[:0])
-            self._observations[key] = np.concatenate([old, values])
-        for key, output in outputs.items():
-            old_output = self._outputs.get(key, output[:0])
-            self._outputs[key] = torch.cat([old_output, output.expand(len(values), -1)])
+        rows = len(next(iter(observations.values())))
+        self.stored.add(observations, {k: v.expand(rows, -1) for k, v in outputs.items()})
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored observations and outputs."""
-        observations = {
-            f"observations/{key}": torch.as_tensor(values)
-            for key, values in self._observations.items()
-        }
-        return observations | {f"output/{key}": value for key, value in self._outputs.items()}
+        return self.stored.state()
 
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take the stored observations and outputs back."""
-        for path, tensor in tensors.items():
-            kind, _, key = path.partition("/")
-            if kind == "observations":
-                self._observations[key] = tensor.numpy()
-            else:
-                self._outputs[key] = tensor.to(agent.device)
+        self.stored.load(tensors, agent.device)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import Named
-from holdfast.agents.imitation import acting, frozen_policy, imitation_gradient, output_of
-from holdfast.agents.normalization import restated
-from holdfast.agents.outputs import PolicyOutput
+from holdfast.agents.imitation import OldPolicy, imitation_gradient, rehearsal
+from holdfast.agents.outputs import Output, PolicyOutput
 from holdfast.agents.task_ids import with_task_ids
 from holdfast.continual.method import Method
 
@@ -59,11 +57,9 @@ class Distillation(Method):
     def __init__(
         self, *, strength: float = 1.0, batch_size: int = 128, temperature: float | None = None
     ) -> None:
-        self.strength = strength
         self.batch_size = batch_size
-        self.temperature = temperature
-        self._old: Named = {}
-        self._statistics: dict[str, Tensor] = {}
+        self.old = OldPolicy()
+        self.gradient = partial(imitation_gradient, strength=strength, temperature=temperature)
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the distillation gradient for the coming task, once there is an old policy."""
@@ -71,62 +67,27 @@ class Distillation(Method):
         finished = dict.fromkeys(order[: experience.stage])
         if width:  # a task that comes again is free to be learned anew
             finished.pop(order[experience.stage], None)
-        if not self._old or not finished:
+        if not self.old.tensors or not finished:
             return
         rng, tasks = experience.generator("distillation"), np.array(list(finished))
-        module: PolicyOutput | None = None
 
-        def term(parameters: Named) -> Named:
-            nonlocal module
-            actor = acting(parameters, agent.policy)
-            if not actor:
-                return {}
-            module = module or agent.output()  # the task's model does not exist before it starts
+        def batch(module: PolicyOutput) -> tuple[Tensor, Output]:
             observations = agent.batch_observations(self.batch_size, rng)
             if width:
                 drawn = tasks[rng.integers(len(tasks), size=self.batch_size)]
                 observations = with_task_ids(observations, drawn, width)
-            return self.gradient(agent, module, actor, observations)
+            return observations, self.old.output(agent, module, observations)
 
-        agent.gradients.add(term)
-
-    def gradient(
-        self,
-        agent: StableBaselinesAgent,
-        module: PolicyOutput,
-        parameters: Named,
-        observations: Tensor,
-    ) -> Named:
-        """Return the gradient of the loss on one batch of observations as the policy takes them."""
-        with torch.no_grad():
-            # The old policy saw observations scaled by the statistics of its time.
-            seen = restated(agent.normalizer, observations, self._statistics)
-            stored = output_of(module, self._old, seen)
-        return imitation_gradient(
-            module,
-            parameters,
-            observations,
-            stored,
-            strength=self.strength,
-            temperature=self.temperature,
-        )
+        agent.gradients.add(rehearsal(agent, batch, self.gradient))
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Keep the policy as it is at the finished task's end, in place of the one before."""
-        self._old = frozen_policy(agent.policy)
-        self._statistics = agent.normalizer.tensors() if agent.normalizer is not None else {}
+        self.old.keep(agent)
 
     def state(self) -> dict[str, Tensor]:
         """Return the old policy and the statistics of its observations."""
-        return {f"policy/{name}": tensor for name, tensor in self._old.items()} | {
-            f"normalization/{name}": tensor for name, tensor in self._statistics.items()
-        }
+        return self.old.state()
 
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take the old policy back."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind == "policy":
-                self._old[name] = tensor.to(agent.device)
-            else:
-                self._statistics[name] = tensor
+        self.old.load(tensors, agent.device)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import Named, gradient_of, group_of
-from holdfast.agents.imitation import output_of
-from holdfast.agents.memory import Arrays
+from holdfast.agents.gradients import Named, gradient_of
+from holdfast.agents.imitation import output_of, rehearsal
 from holdfast.agents.outputs import PolicyOutput, draw, log_likelihood
+from holdfast.continual.episodic import Labelled
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
@@ -66,37 +65,27 @@ class ERACE(Method):
         self.strength = strength
         self.samples = samples
         self.batch_size = batch_size
-        self._observations: Arrays = {}
-        self._actions = torch.empty(0)
+        self.stored = Labelled()
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the cross-entropy's gradient for the coming task, once there is something stored."""
         agent.memory.keep_rollouts(self.samples)
-        if not self._observations:
-            return
-        rng = experience.generator("er_ace")
-        module: PolicyOutput | None = None
-
-        def term(parameters: Named) -> Named:
-            nonlocal module
-            actor = {n: p for n, p in parameters.items() if group_of(n, agent.policy) != "critic"}
-            if not actor:
-                return {}
-            module = module or agent.output()  # the task's model does not exist before it starts
-            rows = rng.integers(len(self._actions), size=self.batch_size)
-            stored = {key: values[rows] for key, values in self._observations.items()}
-            return self.gradient(module, actor, agent.policy_input(stored), self._actions[rows])
-
-        agent.gradients.add(term)
+        if len(self.stored):
+            rng = experience.generator("er_ace")
+            agent.gradients.add(
+                rehearsal(
+                    agent, lambda _: self.stored.draw(agent, rng, self.batch_size), self.gradient
+                )
+            )
 
     def gradient(
-        self, module: PolicyOutput, parameters: Named, observations: object, actions: Tensor
+        self, module: PolicyOutput, parameters: Named, observations: Any, labels: Named
     ) -> Named:
         """Return the gradient of the cross-entropy on one batch."""
 
         def loss(values: Named) -> Tensor:
             current = output_of(module, values, observations)
-            return -self.strength * log_likelihood(module.spec, current, actions).mean()
+            return -self.strength * log_likelihood(module.spec, current, labels["actions"]).mean()
 
         return gradient_of(loss, parameters)
 
@@ -111,27 +100,12 @@ class ERACE(Method):
         generator = torch.Generator(device=agent.device).manual_seed(int(rng.integers(2**63)))
         with torch.no_grad():
             actions = draw(module.spec, module(agent.policy_input(observations)), generator)
-        for key, values in observations.items():
-            old = self._observations.get(key, values[:0])
-            self._observations[key] = np.concatenate([old, values])
-        self._actions = (
-            torch.cat([self._actions.to(actions), actions]) if self._actions.numel() else actions
-        )
+        self.stored.add(observations, {"actions": actions})
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored observations and actions."""
-        if not self._observations:
-            return {}
-        observations = {
-            f"observations/{key}": torch.as_tensor(values)
-            for key, values in self._observations.items()
-        }
-        return observations | {"actions": self._actions}
+        return self.stored.state()
 
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take the stored observations and actions back."""
-        for path, tensor in tensors.items():
-            if path == "actions":
-                self._actions = tensor.to(agent.device)
-            else:
-                self._observations[path.removeprefix("observations/")] = tensor.numpy()
+        self.stored.load(tensors, agent.device)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
-
 from holdfast.continual.importance import analytic_fisher, fisher_information, measured
-from holdfast.continual.method import Method
-from holdfast.continual.quadratic import Quadratic, check_critic
+from holdfast.continual.quadratic import Penalized, Quadratic
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
-class EWC(Method):
+class EWC(Penalized):
     """Holds each weight near its old value, in proportion to its Fisher information.
 
     The penalty added to the loss is::
@@ -44,7 +41,7 @@ class EWC(Method):
             as the mean of a unit Gaussian.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    name: ClassVar[str] = "ewc"
     doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
@@ -52,7 +49,6 @@ class EWC(Method):
         "samples": (1, None),
         "floor": (0, None),
     }
-    memory: ClassVar[str] = "2 numbers per weight, however many tasks"
     extra: ClassVar[str] = "one backward pass per kept observation after each task"
     convention: ClassVar[str] = (
         "strength x sum over tasks of F (theta - theta_t)^2, no factor 1/2; F is the mean of "
@@ -78,10 +74,8 @@ class EWC(Method):
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
-        check_critic(agent, "ewc", self.regularize)
         agent.memory.keep_rollouts(self.samples)
-        if self.penalty.importance:
-            agent.gradients.add(self.penalty.gradient)
+        super().pre_adapt(agent, experience)
 
     def forget(self) -> None:
         """Let go of every weight; the penalty is zero until another task is consolidated."""
@@ -95,11 +89,3 @@ class EWC(Method):
         if self.fisher == "sampled":
             measure = partial(fisher_information, rng=rng, floor=self.floor)
         self.penalty.consolidate(*measured(agent, self.regularize, observations, measure))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return importance and centre of every weight."""
-        return self.penalty.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take importance and centre back."""
-        self.penalty.load(tensors, agent.device)

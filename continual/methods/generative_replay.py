@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
@@ -13,16 +14,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 
 from holdfast.agents.generator import Generator, new_generator, seeded
-from holdfast.agents.gradients import Named
-from holdfast.agents.imitation import (
-    clipped,
-    frozen_policy,
-    imitation_gradient,
-    output_of,
-    rehearsal,
-)
+from holdfast.agents.imitation import OldPolicy, imitation_gradient, rehearsal
 from holdfast.agents.memory import Arrays
-from holdfast.agents.normalization import restated
 from holdfast.agents.outputs import Output, PolicyOutput
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError
@@ -94,18 +87,17 @@ class GenerativeReplay(Method):
         clip_norm: float | None = None,
         temperature: float | None = None,
     ) -> None:
-        self.strength = strength
         self.batch_size = batch_size
         self.draws = draws
         self.samples = samples
         self.updates = updates
         self.latent = latent
         self.hidden = hidden
-        self.clip_norm = clip_norm
-        self.temperature = temperature
         self._generator: Generator | None = None
-        self._old: Named = {}
-        self._statistics: dict[str, Tensor] = {}
+        self.old = OldPolicy()
+        self.gradient = partial(
+            imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
+        )
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
@@ -118,11 +110,12 @@ class GenerativeReplay(Method):
         tasks = _finished(agent, experience)
         drawn: tuple[Arrays, Output] | None = None
 
-        def batch() -> tuple[Arrays, Output]:
+        def batch(_: PolicyOutput) -> tuple[Any, Output]:
             nonlocal drawn
-            drawn = drawn or self.dream(agent, tasks, rng)
+            observations, said = drawn = drawn or self.dream(agent, tasks, rng)
             rows = rng.integers(self.draws, size=self.batch_size)
-            return tuple({key: v[rows] for key, v in part.items()} for part in drawn)  # type: ignore[return-value]  # two
+            seen = agent.policy_input({key: values[rows] for key, values in observations.items()})
+            return seen, {key: values[rows] for key, values in said.items()}
 
         agent.gradients.add(rehearsal(agent, batch, self.gradient))
 
@@ -135,24 +128,7 @@ class GenerativeReplay(Method):
         ids = _one_hots(tasks[rng.integers(len(tasks), size=self.draws)], width)
         rows = self._generator.draw(ids.to(agent.device), seeded(rng, agent.device))
         arrays = unflattened(rows.cpu().numpy(), ids.numpy(), agent.policy.observation_space)
-        # The old policy saw observations scaled by the statistics of its time.
-        seen = restated(agent.normalizer, agent.policy_input(arrays), self._statistics)
-        with torch.no_grad():
-            return arrays, output_of(agent.output(), self._old, seen)
-
-    def gradient(
-        self, module: PolicyOutput, parameters: Named, observations: Any, stored: Output
-    ) -> Named:
-        """Return the gradient of the loss on one batch, clipped where asked."""
-        gradients = imitation_gradient(
-            module,
-            parameters,
-            observations,
-            stored,
-            strength=self.strength,
-            temperature=self.temperature,
-        )
-        return clipped(gradients, self.clip_norm)
+        return arrays, self.old.output(agent, agent.output(), agent.policy_input(arrays))
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Teach the generative model the finished task, and keep the policy as it is now."""
@@ -170,8 +146,7 @@ class GenerativeReplay(Method):
             old = self._generator.draw(old_ids, seeded(rng, agent.device))
             rows, ids = torch.cat([rows, old]), torch.cat([ids, old_ids])
         self.teach(rows, ids, rng)
-        self._old = frozen_policy(agent.policy)
-        self._statistics = agent.normalizer.tensors() if agent.normalizer is not None else {}
+        self.old.keep(agent)
 
     def teach(self, rows: Tensor, ids: Tensor, rng: np.random.Generator) -> None:
         """Train the generative model on observations and the one-hot ids of their tasks."""
@@ -192,28 +167,22 @@ class GenerativeReplay(Method):
         """Return the generative model, the old policy and the statistics of its observations."""
         generator = {} if self._generator is None else self._generator.state_dict()
         return {
-            f"{kind}/{name}": tensor
-            for kind, tensors in (
-                ("generator", generator),
-                ("policy", self._old),
-                ("normalization", self._statistics),
-            )
-            for name, tensor in tensors.items()
-        }
+            f"generator/{name}": tensor for name, tensor in generator.items()
+        } | self.old.state()
 
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
-        kinds: dict[str, dict[str, Tensor]] = {"generator": {}, "policy": {}, "normalization": {}}
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            kinds[kind][name] = tensor
-        self._old = {name: tensor.to(agent.device) for name, tensor in kinds["policy"].items()}
-        self._statistics = kinds["normalization"]
-        if kinds["generator"]:
-            features, width = len(kinds["generator"]["mean"]), agent.scenario.id_width
+        self.old.load(tensors, agent.device)
+        learned = {
+            path.removeprefix("generator/"): tensor
+            for path, tensor in tensors.items()
+            if path.startswith("generator/")
+        }
+        if learned:
+            features, width = len(learned["mean"]), agent.scenario.id_width
             sizes = {"latent": self.latent, "hidden": self.hidden}
             self._generator = Generator(features, width, **sizes).to(agent.device)
-            self._generator.load_state_dict(kinds["generator"])
+            self._generator.load_state_dict(learned)
 
 
 def check_space(space: gym.Space[Any]) -> None:

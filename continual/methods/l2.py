@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from holdfast.continual.method import Method
-from holdfast.continual.quadratic import Quadratic, check_critic, regularized, shared, snapshot
+from holdfast.continual.quadratic import Penalized, Quadratic, regularized, shared, snapshot
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
-class L2(Method):
+class L2(Penalized):
     """Holds every weight near its old value, all alike.
 
     The penalty added to the loss is::
@@ -37,14 +35,11 @@ class L2(Method):
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    name: ClassVar[str] = "l2"
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "decay": (0, 1),
     }
-    memory: ClassVar[str] = "2 numbers per weight, however many tasks"
-    extra: ClassVar[str] = ""
     convention: ClassVar[str] = (
         "strength x number of finished tasks x sum of (theta - theta_old)^2, no factor 1/2, not "
         "divided by the number of weights; actor only by default"
@@ -61,22 +56,8 @@ class L2(Method):
         self.penalty = Quadratic(strength, kind, decay)
         self.regularize = regularize
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Add the penalty's gradient for the coming task, once there is something to hold."""
-        check_critic(agent, "l2", self.regularize)
-        if self.penalty.importance:
-            agent.gradients.add(self.penalty.gradient)
-
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Anchor at the weights of the finished task."""
         parameters = snapshot(shared(agent, regularized(agent, self.regularize)))
         ones = {name: torch.ones_like(value) for name, value in parameters.items()}
         self.penalty.consolidate(parameters, ones)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return importance and centre of every weight."""
-        return self.penalty.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take importance and centre back."""
-        self.penalty.load(tensors, agent.device)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import Tensor
-
 from holdfast.continual.importance import measured, sensitivity
-from holdfast.continual.method import Method
-from holdfast.continual.quadratic import Quadratic, check_critic
+from holdfast.continual.quadratic import Penalized, Quadratic
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
-class MAS(Method):
+class MAS(Penalized):
     """Holds each weight near its old value, in proportion to how far it sways the output.
 
     The penalty added to the loss is::
@@ -40,14 +37,13 @@ class MAS(Method):
             its values.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    name: ClassVar[str] = "mas"
     doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "decay": (0, 1),
         "samples": (1, None),
     }
-    memory: ClassVar[str] = "2 numbers per weight, however many tasks"
     extra: ClassVar[str] = "one backward pass per kept observation after each task"
     convention: ClassVar[str] = (
         "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
@@ -69,21 +65,11 @@ class MAS(Method):
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
-        check_critic(agent, "mas", self.regularize)
         agent.memory.keep_rollouts(self.samples)
-        if self.penalty.importance:
-            agent.gradients.add(self.penalty.gradient)
+        super().pre_adapt(agent, experience)
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Measure what the finished task's weights matter and anchor at them."""
         kept = agent.observations(self.samples, experience.generator("mas"))
         observations = agent.policy_input(kept)
         self.penalty.consolidate(*measured(agent, self.regularize, observations, sensitivity))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return importance and centre of every weight."""
-        return self.penalty.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take importance and centre back."""
-        self.penalty.load(tensors, agent.device)

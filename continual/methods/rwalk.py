@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.gradients import Named
-from holdfast.continual.method import Method
-from holdfast.continual.path import Path
-from holdfast.continual.quadratic import Quadratic, check_critic, regularized, snapshot
+from holdfast.continual.path_integral import PathIntegral, follow
+from holdfast.continual.quadratic import Penalized, Quadratic, regularized, snapshot
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
-class RWalk(Method):
+class RWalk(Penalized):
     """Holds weights by an online Fisher information and by what their movement gained.
 
     The penalty added to the loss is::
@@ -42,8 +41,7 @@ class RWalk(Method):
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    name: ClassVar[str] = "rwalk"
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "alpha": (0, 1),
@@ -51,7 +49,6 @@ class RWalk(Method):
         "epsilon": (1e-30, None),
     }
     memory: ClassVar[str] = "4 numbers per weight, however many tasks"
-    extra: ClassVar[str] = ""
     convention: ClassVar[str] = (
         "strength x sum of (F + s) (theta - theta_old)^2, no factor 1/2; F and s each scaled to a "
         "maximum of 1; actor only by default"
@@ -75,24 +72,13 @@ class RWalk(Method):
         self.fisher: Named = {}
         self.scores: Named = {}
         self._new: Named = {}
-        self._paths: dict[str, Path] = {}
+        self._paths: dict[str, PathIntegral] = {}
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
-        check_critic(agent, "rwalk", self.regularize)
         self._new, self._paths = {}, {}
-        held: set[str] = set()
-
-        def look(before: Named, raw: Named, after: Named) -> None:
-            if not held:  # the task's model does not exist before it starts
-                held.update(regularized(agent, self.regularize))
-            names = [name for name in before if name in held and name in raw]
-            if names:
-                self.walk(names, before, raw, after)
-
-        agent.gradients.watch(look)
-        if self.penalty.importance:
-            agent.gradients.add(self.penalty.gradient)
+        super().pre_adapt(agent, experience)
+        follow(agent, self.regularize, self.walk)
 
     def walk(self, names: list[str], before: Named, raw: Named, after: Named) -> None:
         """Take one step of an optimizer into account.
@@ -111,13 +97,13 @@ class RWalk(Method):
         else:
             squares = torch._foreach_mul(gradients, gradients)
             self.fisher |= dict(zip(names, squares, strict=True))
-        path = self._paths.setdefault(names[0], Path())  # one per optimizer
+        path = self._paths.setdefault(names[0], PathIntegral())  # one per optimizer
         path.add(names, before, raw, after)
         if path.steps == self.interval:
             self._score(path, after)
             del self._paths[names[0]]
 
-    def _score(self, path: Path, end: Named) -> None:
+    def _score(self, path: PathIntegral, end: Named) -> None:
         for (name, gain), move in zip(path.gains.items(), path.moved(end), strict=True):
             score = gain / (0.5 * self.fisher[name] * move.square() + self.epsilon)
             self._new[name] = self._new[name] + score if name in self._new else score
@@ -147,11 +133,11 @@ class RWalk(Method):
         """Return importance and centre of every weight, the Fisher information and the scores."""
         fisher = {f"fisher/{name}": value for name, value in self.fisher.items()}
         scores = {f"score/{name}": value for name, value in self.scores.items()}
-        return self.penalty.state() | fisher | scores
+        return super().state() | fisher | scores
 
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
-        self.penalty.load(tensors, agent.device)
+        super().load_state(agent, tensors)
         for path, tensor in tensors.items():
             kind, _, name = path.partition("/")
             if kind in ("fisher", "score"):

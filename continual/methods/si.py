@@ -6,19 +6,17 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from holdfast.agents.gradients import Named
-from holdfast.continual.method import Method
-from holdfast.continual.path import Path
-from holdfast.continual.quadratic import Quadratic, check_critic, regularized, snapshot
+from holdfast.continual.path_integral import PathIntegral, follow
+from holdfast.continual.quadratic import Penalized, Quadratic, regularized, snapshot
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent
     from holdfast.continual.stream import TaskExperience
 
 
-class SI(Method):
+class SI(Penalized):
     """Holds each weight near its old value, in proportion to what its movement gained.
 
     The penalty added to the loss is::
@@ -39,14 +37,11 @@ class SI(Method):
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    name: ClassVar[str] = "si"
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "xi": (1e-30, None),
     }
-    memory: ClassVar[str] = "2 numbers per weight, however many tasks"
-    extra: ClassVar[str] = ""
     convention: ClassVar[str] = (
         "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
         "path integral / (distance^2 + xi); actor only by default"
@@ -62,24 +57,16 @@ class SI(Method):
         self.penalty = Quadratic(strength, "summed")
         self.xi = xi
         self.regularize = regularize
-        self._paths: dict[str, Path] = {}
+        self._paths: dict[str, PathIntegral] = {}
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
-        check_critic(agent, "si", self.regularize)
-        self._paths = defaultdict(Path)
-        held: set[str] = set()
+        super().pre_adapt(agent, experience)
+        self._paths = defaultdict(PathIntegral)
+        follow(agent, self.regularize, self._step)
 
-        def look(before: Named, raw: Named, after: Named) -> None:
-            if not held:  # the task's model does not exist before it starts
-                held.update(regularized(agent, self.regularize))
-            names = [name for name in before if name in held and name in raw]
-            if names:
-                self._paths[names[0]].add(names, before, raw, after)  # one per optimizer
-
-        agent.gradients.watch(look)
-        if self.penalty.importance:
-            agent.gradients.add(self.penalty.gradient)
+    def _step(self, names: list[str], before: Named, raw: Named, after: Named) -> None:
+        self._paths[names[0]].add(names, before, raw, after)  # one per optimizer
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Turn the paths into importances, and anchor at the weights of the finished task."""
@@ -90,7 +77,7 @@ class SI(Method):
         self.consolidate(parameters, importance)
         self._paths = {}
 
-    def importance(self, path: Path, end: Named) -> Named:
+    def importance(self, path: PathIntegral, end: Named) -> Named:
         """Return w / (D^2 + xi) for every weight of a path that ended at ``end``."""
         return {
             name: gain / (move.square() + self.xi)
@@ -103,11 +90,3 @@ class SI(Method):
         least = {n: -self.penalty.importance.get(n, zero).to(v) for n, v in importance.items()}
         allowed = {n: torch.maximum(value, least[n]) for n, value in importance.items()}
         self.penalty.consolidate(parameters, allowed)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return importance and centre of every weight."""
-        return self.penalty.state()
-
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
-        """Take importance and centre back."""
-        self.penalty.load(tensors, agent.device)

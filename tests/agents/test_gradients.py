@@ -75,7 +75,7 @@ def _filled_methods(policy: Any) -> tuple[EWC, Cloning, dict[str, Tensor]]:
         if hasattr(policy.action_space, "n")
         else {"mean": random((64, 1)), "log_std": 0.3 * random((64, 1))}
     )
-    cloning._observations, cloning._outputs = {"": observations}, stored
+    cloning.stored.add({"": observations}, stored)
     return ewc, cloning, stored
 
 
@@ -110,7 +110,9 @@ def test_ewc_and_cloning_add_the_gradient_of_the_summed_loss(
         if "logits" in old
         else Normal(old["mean"], old["log_std"].exp())
     )
-    student = _actor_distribution(agent.policy, torch.as_tensor(cloning._observations[""][rows]))
+    student = _actor_distribution(
+        agent.policy, torch.as_tensor(cloning.stored.observations[""][rows])
+    )
     distance = kl_divergence(teacher, student).reshape(ROWS, -1).sum(-1).mean()
     total = STRENGTHS[0] * penalty + STRENGTHS[1] * distance
     assert isinstance(total, Tensor)

@@ -71,7 +71,7 @@ def test_what_is_stored_is_the_policy_at_the_end_of_each_task(
         with torch.no_grad():
             output = agent.output()(agent.policy_input({"": observations[rows]}))
         for key, value in output.items():
-            torch.testing.assert_close(stored[f"output/{key}"][rows], value)
+            torch.testing.assert_close(stored[f"label/{key}"][rows], value)
     agent.close()
 
 

@@ -38,14 +38,14 @@ def test_the_gradient_is_that_of_the_divergence_under_old_ids(
     observations = agent.batch_observations(32, np.random.default_rng(0)).double()
     observations = with_task_ids(observations, np.random.default_rng(1).integers(2, size=32), 3)
     agent.policy.double()
-    method._old = {name: tensor.double() for name, tensor in method._old.items()}
+    method.old.tensors = {n: tensor.double() for n, tensor in method.old.tensors.items()}
     # Stable-Baselines3 turns observations into float32 on their way into the network.
     monkeypatch.setattr(
         "stable_baselines3.common.policies.preprocess_obs", lambda obs, *_, **__: obs
     )
 
     now = {name: p.detach().clone() for name, p in parameters.items()}
-    agent.policy.load_state_dict(method._old, strict=False)
+    agent.policy.load_state_dict(method.old.tensors, strict=False)
     with torch.no_grad():
         teacher = _distribution(agent.policy, observations)
     teacher = (
@@ -59,7 +59,9 @@ def test_the_gradient_is_that_of_the_divergence_under_old_ids(
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     expected = dict(zip(parameters, gradients, strict=True))
 
-    seen = method.gradient(agent, agent.output(), now, observations)
+    module = agent.output()
+    said = method.old.output(agent, module, observations)
+    seen = method.gradient(module, now, observations, said)
     assert sum(g.abs().sum().item() for g in expected.values()) > 0
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient, rtol=1e-6, atol=1e-12)
@@ -69,14 +71,14 @@ def test_rows_are_asked_under_the_ids_of_finished_tasks(train: Any) -> None:
     """And never under that of the task that is being learned, also where it comes again."""
     asked: list[tuple[int, set[int]]] = []
     method = Distillation(batch_size=64)
-    published = method.gradient
+    published = method.old.output
 
-    def spy(agent: Any, module: Any, parameters: Any, observations: Any) -> Any:
+    def spy(agent: Any, module: Any, observations: Any) -> Any:
         ids = observations[:, -2:].argmax(-1)
         asked.append((agent.current_task, set(ids.tolist())))
-        return published(agent, module, parameters, observations)
+        return published(agent, module, observations)
 
-    method.gradient = spy  # type: ignore[method-assign]
+    method.old.output = spy  # type: ignore[method-assign]
     train("ppo", lambda: [method], tasks=2, stream={"repeat": 2})
     assert {task for task, _ in asked} == {0, 1}
     assert all(ids == {1 - task} for task, ids in asked)

@@ -48,7 +48,7 @@ def test_gradient_by_hand() -> None:
     method, weight = ERACE(strength=8.0), {"weight": torch.tensor([[math.log(3.0)]])}
     for actions, expected in (([0], -2.0), ([1], 6.0), ([0, 0, 0, 1], 0.0)):
         batch = torch.ones(len(actions), 1)
-        stored = torch.tensor(actions)[:, None]
+        stored = {"actions": torch.tensor(actions)[:, None]}
         gradient = method.gradient(_TwoLogits(), weight, batch, stored)  # type: ignore[arg-type]
         assert gradient["weight"].item() == pytest.approx(expected, abs=1e-6)
 
@@ -97,7 +97,7 @@ def test_the_added_gradient_is_that_of_the_cross_entropy(
     seen = agent.policy_input({"": state["observations/"].numpy()[rows]})
     actor = named_parameters(agent.policy, "actor", "encoder")
     # SAC's critic moves first, but the actor's first step is on the weights of the start.
-    loss = -3.0 * _log_likelihood(agent.policy, seen, state["actions"][rows]).mean()
+    loss = -3.0 * _log_likelihood(agent.policy, seen, state["label/actions"][rows]).mean()
     expected = dict(zip(actor, torch.autograd.grad(loss, list(actor.values())), strict=True))
 
     seen_gradients: dict[str, Tensor] = {}
@@ -135,7 +135,7 @@ def test_actions_are_drawn_from_the_policy_at_the_end_of_each_task(case: str, le
         assert (observations[:, -2:].argmax(-1) == stage - 1).all()
         with torch.no_grad():
             policy, seen = agent.policy, agent.policy_input({"": observations.numpy()})
-            likelihood = _log_likelihood(policy, seen, state["actions"][rows])
+            likelihood = _log_likelihood(policy, seen, state["label/actions"][rows])
             if hasattr(policy, "actor"):
                 _, log_std, _ = policy.actor.get_action_dist_params(seen)
                 entropy = Normal(torch.zeros_like(log_std), log_std.exp()).entropy().sum(-1)
@@ -144,7 +144,7 @@ def test_actions_are_drawn_from_the_policy_at_the_end_of_each_task(case: str, le
         spread = (likelihood + entropy).std() / 10
         assert (likelihood + entropy).mean().abs() < 4 * spread + 1e-3
     if case != "sac":
-        assert np.isin(state["actions"], [0, 1]).all() == (case == "ppo")
+        assert np.isin(state["label/actions"], [0, 1]).all() == (case == "ppo")
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])

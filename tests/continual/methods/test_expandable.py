@@ -101,7 +101,7 @@ def test_memory_and_consolidation_are_those_of_the_newest_module(grow: Any) -> N
         assert isinstance(cloning, Cloning)
         assert isinstance(ewc, EWC)
         held = sum(bool(t.abs().sum() > 0) for t in ewc.penalty.importance.values())
-        rows.append((len(cloning._observations[""]), held))
+        rows.append((len(cloning.stored), held))
 
     method = Expandable(**(ALWAYS | {"max_modules": 2}))  # type: ignore[arg-type]
     grow("ppo", [method], watch=watch)

@@ -174,10 +174,10 @@ def test_other_methods_see_the_means_whatever_their_order(train: Any) -> None:
     for order in (1, -1):
         cloning = Cloning(samples=20)
         agent = train("ppo", lambda c=cloning, o=order: [VCL(initial_std=0.3), c][::o], tasks=1)
-        observations = agent.policy_input(cloning._observations)
+        observations = agent.policy_input(cloning.stored.observations)
         with torch.no_grad():
             said = agent.output()(observations)["logits"]
-        assert torch.equal(said, cloning._outputs["logits"])
+        assert torch.equal(said, cloning.stored.labels["logits"])
 
 
 def test_inside_learning_the_view_is_at_the_means_and_gives_the_noise_back(make_vcl: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from holdfast.continual.methods.rwalk import RWalk
 from holdfast.continual.methods.si import SI
-from holdfast.continual.path import Path
+from holdfast.continual.path_integral import PathIntegral
 
 
 def _named(value: float) -> dict[str, torch.Tensor]:
@@ -16,7 +16,7 @@ def _named(value: float) -> dict[str, torch.Tensor]:
 
 def test_two_steps_by_hand() -> None:
     """-(gradient x move): -(-2 * 0.5) and -(1 * 0.25)."""
-    path = Path()
+    path = PathIntegral()
     path.add(["w"], _named(1.0), _named(-2.0), _named(1.5))
     path.add(["w"], _named(1.5), _named(1.0), _named(1.75))
     assert path.gains["w"].item() == 0.75
@@ -33,7 +33,7 @@ def test_small_steps_gain_the_fall_of_the_loss() -> None:
     def loss(values: dict[str, torch.Tensor]) -> torch.Tensor:
         return (curve * torch.cat([values["a"], values["b"]]).square()).sum()
 
-    path, first = Path(), loss(weights)
+    path, first = PathIntegral(), loss(weights)
     for _ in range(2000):
         gradients = {"a": 2 * curve[:4] * weights["a"], "b": 2 * curve[4:] * weights["b"]}
         after = {name: value - 1e-3 * gradients[name] for name, value in weights.items()}
@@ -45,7 +45,7 @@ def test_small_steps_gain_the_fall_of_the_loss() -> None:
 
 def test_si_by_hand() -> None:
     """Gain 0.75 over a distance of 0.75 with xi 0.1875: 0.75 / (0.5625 + 0.1875) = 1."""
-    si, path = SI(strength=1.0, xi=0.1875), Path()
+    si, path = SI(strength=1.0, xi=0.1875), PathIntegral()
     path.add(["w"], _named(1.0), _named(-1.0), _named(1.75))
     si.consolidate(_named(1.75), si.importance(path, _named(1.75)))
     assert si.penalty.importance["w"].item() == pytest.approx(1.0)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.gradients import Named
+from holdfast.continual.quadratic import regularized
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
 
 
-class Path:
+class PathIntegral:
     """The first-order fall of the loss along the steps taken: -sum of gradient x move.
 
     Attributes:
@@ -43,3 +48,28 @@ class Path:
     def moved(self, end: Named) -> list[Tensor]:
         """Return how far each weight is from its start, in the order of ``gains``."""
         return list(torch._foreach_sub([end[n] for n in self.gains], list(self.start.values())))
+
+
+def follow(
+    agent: StableBaselinesAgent,
+    regularize: str,
+    step: Callable[[list[str], Named, Named, Named], None],
+) -> None:
+    """Show ``step`` every step of an optimizer in the coming task that moves held weights.
+
+    Args:
+        agent: The learner; its model need not exist yet.
+        regularize: Which weights are held.
+        step: Takes their names, the weights before, gradients of the loss itself and the weights
+            after, as ``PathIntegral.add`` does.
+    """
+    held: set[str] = set()
+
+    def look(before: Named, raw: Named, after: Named) -> None:
+        if not held:
+            held.update(regularized(agent, regularize))
+        names = [name for name in before if name in held and name in raw]
+        if names:
+            step(names, before, raw, after)
+
+    agent.gradients.watch(look)
