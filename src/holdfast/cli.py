@@ -1,4 +1,4 @@
-"""The command line: ``holdfast run|validate|schema|list|check-env|report``.
+"""The command line: ``holdfast run|validate|schema|list|check-env|new|report``.
 
 Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick.
 Exit codes are those of :mod:`holdfast.errors`.
@@ -52,6 +52,14 @@ class What(StrEnum):
     agents = "agents"
     methods = "methods"
     scenarios = "scenarios"
+
+
+class Kind(StrEnum):
+    """What ``holdfast new`` writes."""
+
+    env = "env"
+    scenario = "scenario"
+    method = "method"
 
 
 def main() -> None:
@@ -191,6 +199,22 @@ def check_env(
             print(f"{target} does not work here yet")
             raise typer.Exit(EnvironmentFailed.exit_code)
         print(f"{target} will work here")
+
+
+@app.command("new")
+def new_(
+    kind: Annotated[Kind, typer.Argument(help="What to write.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name, as a module: my_arm.")],
+) -> None:
+    """Write a working skeleton here: an environment, a scenario or a method, with tests."""
+    with _errors_told():
+        from holdfast.new import new
+
+        written = new(kind.value, name, Path.cwd())
+        print(f"Written: {', '.join(path.name for path in written)}")
+        if kind is not Kind.scenario:
+            print(f"Test:    pytest test_{name}.py")
+        print(f"Run:     holdfast run {name}.yaml")
 
 
 @app.command()
