@@ -1,4 +1,4 @@
-"""A world that moves while its task is trained."""
+"""A world that moves while its task is trained, or differs from episode to episode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import gymnasium as gym
 
+from holdfast import seeding
 from holdfast.envs.changes import SetAttributes
+from holdfast.scenarios.streams import draw
 from holdfast.scenarios.task import Drift
 
 Applied = Callable[[int, dict[str, float]], None]
@@ -73,3 +75,37 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
             self._set |= changed
             if self._applied is not None and self._fixed is None:
                 self._applied(step, dict(self._set))
+
+
+class Randomized(gym.Wrapper[Any, Any, Any, Any]):
+    """Draws attributes of the unwrapped environment anew at every reset: domain randomisation.
+
+    It has a generator of its own, seeded by the seed of the reset, so that episodes are repeatable
+    and the environment's own random numbers stay what they were. ``info["randomized"]`` of the
+    reset holds what was drawn.
+
+    Args:
+        env: The environment of one task.
+        randomize: Distribution of each attribute, such as ``uniform(5, 15)``; a dotted name reaches
+            into one.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], randomize: Mapping[str, str]) -> None:
+        super().__init__(env)
+        self._randomize = randomize
+        self._rng = seeding.generator(0, "randomize")
+        self._attributes = SetAttributes(env, self._drawn())
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset an environment that is drawn anew."""
+        if seed is not None:
+            self._rng = seeding.generator(seed, "randomize")
+        values = self._drawn()
+        self._attributes.change(values)
+        observation, info = self._attributes.reset(seed=seed, options=options)
+        return observation, {**info, "randomized": values}
+
+    def _drawn(self) -> dict[str, float]:
+        return {name: draw(text, self._rng) for name, text in self._randomize.items()}

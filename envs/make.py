@@ -21,8 +21,9 @@ from gymnasium.wrappers import (
 )
 
 from holdfast.envs.changes import apply_changes
-from holdfast.envs.drift import Applied, Drifting
+from holdfast.envs.drift import Applied, Drifting, Randomized
 from holdfast.envs.guard import Guard
+from holdfast.envs.pace import Paced
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
 from holdfast.scenarios.schema import Task, Wrapper
@@ -83,6 +84,10 @@ def make_env(
             render_mode=render_mode,
         )
         try:
+            if task.rate is not None:
+                env = Paced(env, task.rate)
+            if task.randomize:
+                env = Randomized(env, task.randomize)
             if task.drift:
                 env = Drifting(env, task.drift, task.steps, n_envs, applied)
             env = apply_changes(env, task.changes)

@@ -21,7 +21,16 @@ from pydantic import (
 )
 
 from holdfast.scenarios.changes import Changes
-from holdfast.scenarios.fields import SECTION, Flag, Index, Name, Number, Positive, Text
+from holdfast.scenarios.fields import (
+    SECTION,
+    AboveZero,
+    Flag,
+    Index,
+    Name,
+    Number,
+    Positive,
+    Text,
+)
 from holdfast.scenarios.plain import Wrapper
 
 ENV_OR_BENCHMARK = (
@@ -218,9 +227,16 @@ class Task(BaseModel):
         default_factory=dict,
         description="Drawn anew at every visit: {gravity: uniform(-15, -5)}; see Distribution.",
     )
+    randomize: dict[Text, Distribution] = Field(
+        default_factory=dict,
+        description="Attributes of the unwrapped environment, drawn anew at every reset.",
+    )
     drift: dict[Text, Drift] = Field(
         default_factory=dict,
         description="Attributes of the unwrapped environment that move while the task is trained.",
+    )
+    rate: AboveZero | None = Field(
+        default=None, description="Steps per second of real time; a robot's control rate."
     )
     exclusive: Flag = Field(
         default=False, description="The environment exists once (a robot): one instance at a time."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from holdfast.continual.cell import run_cell
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
-from holdfast.envs.drift import Drifting
+from holdfast.envs.drift import Drifting, Randomized
+from holdfast.envs.pace import LATE_KEY, Paced
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
 from holdfast.scenarios.task import Drift
@@ -152,3 +154,38 @@ def test_sampled_and_shuffled_streams_run_and_go_on(tmp_path: Path, no_pictures:
         for folder in folders
     ]
     assert masses[0] != masses[1]
+
+
+def test_randomised_episodes_are_the_seeds_own_and_leave_its_other_numbers_alone() -> None:
+    def episodes(seed: int) -> list[Any]:
+        env = Randomized(gym.make("Pendulum-v1"), {"g": "uniform(5, 15)", "m": "choice(1, 2)"})
+        found = []
+        for reset_seed in (seed, None, None):
+            observation, info = env.reset(seed=reset_seed)
+            assert env.unwrapped.g == info["randomized"]["g"]  # type: ignore[attr-defined]
+            found.append((observation.tolist(), info["randomized"]))
+        return found
+
+    plain = gym.make("Pendulum-v1")
+    starts = [plain.reset(seed=reset_seed)[0].tolist() for reset_seed in (3, None, None)]
+    assert [observation for observation, _ in episodes(3)] == starts
+    assert episodes(3) == episodes(3)
+    drawn = [values["g"] for _, values in episodes(3) + episodes(4)]
+    assert len(set(drawn)) == 6
+    assert all(5 <= value <= 15 for value in drawn)
+
+
+def test_steps_begin_at_their_rate_and_late_ones_say_so() -> None:
+    """50 Hz: eleven steps take ten periods; one that comes 60 ms late is not caught up."""
+    env = Paced(gym.make("Pendulum-v1"), 50.0)
+    env.reset(seed=0)
+    began, action = time.monotonic(), np.zeros(1, np.float32)
+    for _ in range(11):
+        info = env.step(action)[-1]
+    assert 0.2 <= time.monotonic() - began < 0.4
+    time.sleep(0.08)
+    info = env.step(action)[-1]
+    assert 0.055 < info[LATE_KEY] < 0.2
+    after = time.monotonic()
+    env.step(action)
+    assert time.monotonic() - after > 0.015
