@@ -47,7 +47,7 @@ def replay_buffer(scenario: Scenario, observation: Any, action: Any) -> Buffer |
         return None
     copies = 1 if _argument(scenario, known, "optimize_memory_usage") else 2
     row = copies * _bytes(observation) + _bytes(action) + 3 * _FLOAT
-    stages = [scenario.tasks[index].steps for index in scenario.stream_tasks]
+    stages = scenario.stage_steps
     written = sum(stages) if scenario.carry.replay_buffer else max(stages)
     return Buffer(row, rows, min(rows, written))
 

@@ -43,7 +43,7 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
         raise UsageError(f"--jobs {jobs}: task '{robots[0]}' is exclusive; run one cell at a time")
     seed = scenario.seeds[0]
     with seeding.isolated(seed):
-        experience, buffer = _first_experience(scenario, seed)
+        experience, buffer = _first_experience(scenario.only(scenario.cells()[0]), seed)
         check_room(scenario, buffer, jobs)
         for index, cell in enumerate(scenario.cells()[:: len(scenario.seeds)]):
             _build_agent(scenario.only(cell), experience, f"methods[{index}]")

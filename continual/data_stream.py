@@ -66,8 +66,8 @@ class DataExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self.task_index = order[stage]
         self.task_count = len(order)
         self.task: Task = scenario.tasks[order[stage]]
-        self.steps: int = self.task.steps
-        self.first_step = sum(scenario.tasks[index].steps for index in order[:stage])
+        self.steps: int = scenario.stage_steps[stage]
+        self.first_step = sum(scenario.stage_steps[:stage])
         self.seed = seeding.task_seed(seed, stage)
         mine = data.tasks[order[stage]]
         self.dataset = mine.train
@@ -112,6 +112,9 @@ class DataEvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships
 
     def show_task(self, task_index: int) -> None:
         """Do nothing: inputs carry no task id; the agent's view chooses the head."""
+
+    def show_step(self, step: int) -> None:
+        """Do nothing: data sets do not drift."""
 
     def play(self, act: Act, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return the accuracy on the test set, once for each seed; nothing in it is random."""

@@ -140,7 +140,7 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
     small = _Sample(scenario, few)
     wanted = few * STRETCH_S / max(small.train_s)
     sample = _Sample(scenario, _whole(scenario, max(wanted, 2 * few)))
-    stages = [scenario.tasks[index].steps for index in scenario.stream_tasks]
+    stages = scenario.stage_steps
     pace = [seconds / sample.steps for seconds in sample.train_s]  # seconds per step
     train_s = stages[0] * pace[0] + sum(stages[1:]) * pace[-1]
     worked = _kept(sample.methods, [sample.steps])
@@ -173,6 +173,8 @@ def _shortened(scenario: Scenario, steps: int) -> Scenario:
         limit = task["kwargs"].pop("max_episode_steps", _EPISODE)
         limit = min(limit, task["changes"].get("time_limit") or limit, _EPISODE)
         task["changes"] = {**task["changes"], "time_limit": limit}
+    names = tuple(scenario.tasks[index].name for index in scenario.stream_tasks)
+    given["stream"] |= {"order": names, "repeat": 1, "steps": None}  # as many stages, all short
     off_policy = algorithm(scenario.agent.algorithm).on_policy is False
     if off_policy or "learning_starts" in given["agent"]:
         given["agent"]["learning_starts"] = 0
@@ -183,7 +185,7 @@ def _shortened(scenario: Scenario, steps: int) -> Scenario:
 
 def _whole(scenario: Scenario, steps: float) -> int:
     """Return a number of steps that n_envs divides, no more than the first stage has."""
-    most = scenario.tasks[scenario.stream_tasks[0]].steps
+    most = scenario.stage_steps[0]
     return max(1, int(min(steps, most)) // scenario.n_envs) * scenario.n_envs
 
 
@@ -191,8 +193,8 @@ def _evaluations(scenario: Scenario) -> int:
     """Return how many times a task is measured in one cell."""
     order, plan, tasks = scenario.stream_tasks, scenario.evaluation, len(scenario.tasks)
     count = 0
-    for stage, index in enumerate(order):
-        inside = (scenario.tasks[index].steps - 1) // plan.every if plan.every else 0
+    for stage, steps in enumerate(scenario.stage_steps):
+        inside = (steps - 1) // plan.every if plan.every else 0
         points = inside + 1 + (stage == 0)  # the end, and before learning
         count += points * (tasks if plan.tasks == "all" else len(set(order[: stage + 1])))
     return count
@@ -242,7 +244,7 @@ def _checkpoints(
     scenario: Scenario, small: _Sample, sample: _Sample, buffer: Buffer | None
 ) -> float:
     """Return the bytes of a cell's checkpoints, one after each stage."""
-    stages = [scenario.tasks[index].steps for index in scenario.stream_tasks]
+    stages = scenario.stage_steps
     total = 0.0
     for stage in range(len(stages)):
         so_far = stages[: stage + 1]

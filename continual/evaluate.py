@@ -63,6 +63,7 @@ def evaluate(
             agent.view(index) as act,
         ):
             experience.show_task(shown)
+            experience.show_step(step)
             played = experience.play(act, seeds, plan.deterministic)
         scores += [
             {

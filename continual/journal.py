@@ -13,7 +13,7 @@ from holdfast.continual.diagnostics import Diagnostics
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.growth import check_growth, kept_bytes
 from holdfast.continual.method import Method
-from holdfast.continual.record import Episode, RunFolder
+from holdfast.continual.record import Episode, RunFolder, write_whole
 from holdfast.continual.stream import EvalExperience, TaskExperience
 from holdfast.continual.tensorboard import TensorBoard
 from holdfast.scenarios.schema import Task
@@ -145,6 +145,7 @@ class CellJournal:
                 with self.training.paused(step):
                     self._evaluate(stage, first + step)
                     self.board.scalars(self.diagnostics.measure(stage, first + step), first + step)
+                self._log_drift(experience)
                 self._tell(stage, first + step)
             elif step % _LOOK_EVERY < self.scenario.n_envs and time.monotonic() >= next_look:
                 next_look = time.monotonic() + 1.0
@@ -159,6 +160,8 @@ class CellJournal:
         stages, step = experience.stage + 1, experience.first_step + experience.steps
         self._evaluate(stages, step)
         self.diagnostics.detach()
+        self._log_drift(experience)
+        self._record_drift(experience)
         self.board.scalars(self.diagnostics.measure(stages, step), step)
         self._log_metrics(stages, step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
@@ -207,6 +210,26 @@ class CellJournal:
         for values in metrics.curves(scores, self.scenario).values:
             self.latest |= {task.name: v for _, task, v in self._by_task(values) if v == v}
 
+    def _log_drift(self, experience: TaskExperience) -> None:
+        """Log what a drift has set in the training environments last."""
+        for step, values in getattr(experience, "drifted", [])[-1:]:
+            tag = f"task/{experience.task_index}_{experience.task.name}/drift"
+            scalars = {f"{tag}/{name}": value for name, value in values.items()}
+            self.board.scalars(scalars, experience.first_step + step)
+
+    def _record_drift(self, experience: TaskExperience) -> None:
+        """Write all that a drift set in this stage; a stage that is repeated replaces its file."""
+        drifted = getattr(experience, "drifted", [])
+        if not drifted:
+            return
+        names = list(drifted[-1][1])
+        at = sorted(dict(drifted).items())  # environments side by side are set alike
+        rows = [[str(step), *(repr(values[name]) for name in names)] for step, values in at]
+        text = "\n".join(",".join(row) for row in [["step", *names], *rows]) + "\n"
+        folder = self.folder.path / "drift"
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
+
     def _log_metrics(self, stages: int, step: int) -> None:
         """Log the metrics over the tasks so far, and the score matrix as a picture."""
         so_far = metrics.until(metrics.curves(self.folder.scores(), self.scenario), stages)
@@ -220,8 +243,7 @@ class CellJournal:
         self.board.matrix("continual/scores", matrix, rows=rows, columns=names, step=step)
 
     def _first_step(self, stages: int) -> int:
-        order = self.scenario.stream_tasks[:stages]
-        return sum(self.scenario.tasks[index].steps for index in order)
+        return sum(self.scenario.stage_steps[:stages])
 
     def _tell(self, stages: int, step: int, note: str = "") -> None:
         order = self.scenario.stream_tasks

@@ -123,9 +123,9 @@ class Curves:
 def spans(scenario: Scenario) -> tuple[Span, ...]:
     """Return the training span of every stage of the scenario's stream."""
     found: list[Span] = []
-    for task in scenario.stream_tasks:
+    for task, steps in zip(scenario.stream_tasks, scenario.stage_steps, strict=True):
         start = found[-1].end if found else 0
-        found.append(Span(start, start + scenario.tasks[task].steps, task))
+        found.append(Span(start, start + steps, task))
     return tuple(found)
 
 

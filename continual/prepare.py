@@ -60,7 +60,7 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
     except CheckpointUnusable as error:
         return str(error)
     if cell is None:  # a method or seed that is not listed now: the rest must be the same
-        new = scenario.model_copy(update={"methods": old.methods, "seeds": old.seeds})
+        new = scenario.only(Cell(old.methods[0], old.seeds[0], ""))
     else:
         new = scenario.only(cell)
     new = new.model_copy(update={"description": ""})

@@ -86,14 +86,20 @@ def markdown(results: Results) -> str:
             "Every task's curve over the stream: mean over seeds, with a band of one standard "
             "deviation. The background has the colour of the task that is being trained."
         )
+    if not results.has_one_order:
+        parts.append(
+            "The seeds learn the tasks in different orders, so that the background is that of the "
+            "first seed alone; scores after each task are in the reports of the cells."
+        )
     parts += ["## Results", _results_table(results), _notes(results)]
     parts += ["## Costs", _costs_table(results)]
     if missing := _missing(results.methods):
         parts += ["## Not in these numbers", missing]
     if done:
-        parts += ["## Scores of each task", _matrix_legend(done)]
-        for method in done:
-            parts += [f"### {plain(method.label)}", _matrix_table(method, scenario)]
+        if results.has_one_order:
+            parts += ["## Scores of each task", _matrix_legend(done)]
+            for method in done:
+                parts += [f"### {plain(method.label)}", _matrix_table(method, scenario)]
         parts += ["## Returns at the end of the stream", _final_table(done, scenario, "return")]
         if any(score["success"] is not None for score in done[0].cells[0].scores):
             parts += ["## Success rates at the end", _final_table(done, scenario, "success")]

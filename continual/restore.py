@@ -29,11 +29,15 @@ class Restored(NamedTuple):
     agent: Agent
 
 
-def restore(folder: RunFolder) -> Restored:
-    """Return the agent of a run as it was at its last task boundary.
+def restore(folder: RunFolder, stage: int | None = None) -> Restored:
+    """Return the agent of a run as it was at a task boundary.
 
     The model is built as at the start of that task, by methods that know the tasks before it, so
     that its networks have their shape of then; the weights of the task's end go into it.
+
+    Args:
+        folder: The run.
+        stage: Stage of the stream at whose end; by default the last one that was finished.
 
     Raises:
         UsageError: If the run has no checkpoint yet.
@@ -41,7 +45,10 @@ def restore(folder: RunFolder) -> Restored:
     """
     scenario = folder.scenario
     place = folder.path / "checkpoints"
-    saved, _ = checkpoint.latest(place)
+    if stage is None:
+        saved, _ = checkpoint.latest(place)
+    else:
+        saved = checkpoint.load(checkpoint.task_folder(place, stage))
     if saved is None:
         raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
     stage = int(saved.state["stage"])

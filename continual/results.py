@@ -68,10 +68,21 @@ class MethodResults:
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds, methods in the order of the scenario."""
+    """What a folder of results holds, methods in the order of the scenario.
+
+    Attributes:
+        scenario: Of the first cell.
+        methods: The methods.
+    """
 
     scenario: Scenario
     methods: tuple[MethodResults, ...]
+
+    @property
+    def has_one_order(self) -> bool:
+        """Whether the tasks come in the same order in every cell: they may be shuffled by seed."""
+        cells = [cell for method in self.methods for cell in method.cells]
+        return len({cell.folder.scenario.stream_tasks for cell in cells}) < 2
 
 
 def gather(path: Path) -> Results:
@@ -118,6 +129,11 @@ def _method(label: str, folders: list[RunFolder]) -> MethodResults:
             why = str(error)
         if why:
             missing[folder.path.name] = why
+    names = [task.name for task in folders[0].scenario.tasks] if found else []
+    for name, cell in list(found.items()):
+        if [task.name for task in cell.folder.scenario.tasks] != names:
+            missing[name] = "it drew other tasks than the first seed; report its folder by itself"
+            del found[name]
     most = max((len(cell.curves.steps) for cell in found.values()), default=0)
     for name, cell in list(found.items()):
         points = len(cell.curves.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
 from holdfast.continual.evaluate import Played, play
+from holdfast.envs.drift import Drifting
 from holdfast.envs.exclusive import Slot
 from holdfast.envs.interleaved import Interleaved
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
@@ -40,6 +42,7 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         task_count: Length of the stream.
         steps: Budget of environment steps.
         first_step: Environment steps of the stream before this experience.
+        drifted: What a drift has set so far, with the step of the task.
         seed: Seed of the agent and of the training environments.
     """
 
@@ -52,17 +55,26 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self.task_index = order[stage]
         self.task_count = len(order)
         self.task: Task = scenario.tasks[order[stage]]
-        self.steps: int = self.task.steps
-        self.first_step = sum(scenario.tasks[index].steps for index in order[:stage])
+        self.steps: int = scenario.stage_steps[stage]
+        self.first_step = sum(scenario.stage_steps[:stage])
+        self.drifted: list[tuple[int, dict[str, float]]] = []
         self.seed = seeding.task_seed(seed, stage)
         self._cell_seed = seed
         self._n_envs = scenario.n_envs
-        self._make_one = partial(task_env, scenario, order[stage], spaces, slot=slot)
+        self._make_one = partial(
+            task_env,
+            scenario,
+            order[stage],
+            spaces,
+            slot=slot,
+            applied=lambda step, values: self.drifted.append((step, values)),
+        )
         self._make_each = [
             partial(task_env, scenario, index, spaces, slot=slot) for index in dict.fromkeys(order)
         ]
+        stages = list(zip(order, scenario.stage_steps, strict=True))
         self._budgets = [
-            order.count(index) * scenario.tasks[index].steps for index in dict.fromkeys(order)
+            sum(steps for index, steps in stages if index == task) for task in dict.fromkeys(order)
         ]
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
@@ -104,6 +116,13 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, MOST_COPIES)
         self._make = partial(task_env, scenario, task_index, spaces, slot=slot)
         self._copies = copies
+        stages = zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
+        ends = accumulate(scenario.stage_steps)
+        self._visits = [
+            (end - steps, steps)
+            for (index, steps), end in zip(stages, ends, strict=True)
+            if index == task_index
+        ]
 
     @cached_property
     def environments(self) -> list[gym.Env[Any, Any]]:
@@ -119,6 +138,19 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         for env in self.environments:
             if isinstance(env, TaskId):
                 env.index = task_index
+
+    def show_step(self, step: int) -> None:
+        """Let what drifts be as it is at this step of the stream, while the task is measured.
+
+        Before the task's first visit it is as at its start, after a visit as at its end.
+        """
+        began = [(first, steps) for first, steps in self._visits if first < step]
+        first, steps = began[-1] if began else (step, 0)
+        for env in self.environments if self.task.drift else ():
+            inner: Any = env
+            while not isinstance(inner, Drifting):
+                inner = inner.env
+            inner.show_step(min(step - first, steps))
 
     def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed, in the environments side by side."""

@@ -83,12 +83,14 @@ class TensorBoard:
         from holdfast.continual.plots import heat_map  # here: matplotlib is slow to import
 
         image, width, height = heat_map(values, rows=rows, columns=columns)
-        encoded = Summary.Image(
-            encoded_image_string=image, width=width, height=height, colorspace=4
+        self.image(tag, image, width, height, step)
+
+    def image(self, tag: str, encoded: bytes, width: int, height: int, step: int) -> None:
+        """Log a PNG, or a GIF, which TensorBoard plays."""
+        image = Summary.Image(
+            encoded_image_string=encoded, width=width, height=height, colorspace=4
         )
-        self._write(
-            Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=encoded)]))
-        )
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     def flush(self) -> None:
         """Hand over everything logged so far, so that a killed process loses none of it."""

@@ -77,10 +77,14 @@ class SetAttributes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], values: Mapping[str, Any]) -> None:
         RecordConstructorArgs.__init__(self, values=values)
         gym.Wrapper.__init__(self, env)
-        self._settings: list[tuple[Any, str, Any]] = []
+        self._settings: dict[str, tuple[Any, str, Any]] = {}
+        self.change(values)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Set these attributes from now on, beside those that were set before."""
         for path, value in values.items():
-            owner, name = _owner(env.unwrapped, path)
-            self._settings.append((owner, name, _converted(getattr(owner, name), value, path)))
+            owner, name = _owner(self.env.unwrapped, path)
+            self._settings[path] = owner, name, _converted(getattr(owner, name), value, path)
         self._apply()
 
     def reset(
@@ -93,7 +97,7 @@ class SetAttributes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return result
 
     def _apply(self) -> None:
-        for owner, name, value in self._settings:
+        for owner, name, value in self._settings.values():
             # A copy, because the environment may write into a list or an array of its own.
             setattr(owner, name, copy.copy(value))
 

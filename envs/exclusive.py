@@ -29,6 +29,9 @@ class ExclusiveEnv(gym.Wrapper[Any, Any, Any, Any]):
     is closed, and this one builds its own. Stepping one that lost the slot is refused, so that an
     evaluation in the middle of an episode cannot go unnoticed.
 
+    A robot is brought to rest by the method ``stop`` of its class, where it has one: before it is
+    closed, and at once when a step fails or is interrupted.
+
     Args:
         make: Builds the environment.
         slot: Shared by all environments of which one may be open.
@@ -65,13 +68,26 @@ class ExclusiveEnv(gym.Wrapper[Any, Any, Any, Any]):
                 f"{self.env} is exclusive and was closed for another one in the middle of an "
                 "episode; evaluate between tasks only (evaluation.every: null)"
             )
-        return self.env.step(action)
+        try:
+            return self.env.step(action)
+        except BaseException:
+            self._stop()
+            raise
 
     def close(self) -> None:
         """Close the environment, if it is open, and leave the slot."""
         if self._slot.holder is self:
             self._slot.holder = None
-            self.env.close()
+            try:
+                self._stop()
+            finally:
+                self.env.close()
+
+    def _stop(self) -> None:
+        """Bring a robot to rest, where its class has a method ``stop``."""
+        stop = getattr(self.env.unwrapped, "stop", None)
+        if callable(stop):
+            stop()
 
     def _take(self) -> gym.Env[Any, Any]:
         if self._slot.holder is not None:

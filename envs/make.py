@@ -21,7 +21,9 @@ from gymnasium.wrappers import (
 )
 
 from holdfast.envs.changes import apply_changes
+from holdfast.envs.drift import Applied, Drifting, Randomized
 from holdfast.envs.guard import Guard
+from holdfast.envs.pace import Paced
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
 from holdfast.scenarios.schema import Task, Wrapper
@@ -53,8 +55,10 @@ def make_env(
     folder: Path | None = None,
     on_nan: Literal["error", "truncate"] = "error",
     render_mode: str | None = None,
+    n_envs: int = 1,
+    applied: Applied | None = None,
 ) -> gym.Env[Any, Any]:
-    """Return a new environment for the task: ``env``, then ``changes``, ``wrappers``, the guard.
+    """Return a new environment for the task: what drifts, ``changes``, ``wrappers``, the guard.
 
     Where the task asks for no changes, trajectories equal those of ``gymnasium.make`` bit for bit.
 
@@ -63,6 +67,8 @@ def make_env(
         folder: The scenario's folder, searched for ``module:`` names after what is installed.
         on_nan: See :class:`~holdfast.envs.guard.Guard`.
         render_mode: For example ``rgb_array``; None renders nothing.
+        n_envs: How many will be stepped side by side; what drifts does so by their common steps.
+        applied: Is told what a drift sets.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.
@@ -78,6 +84,12 @@ def make_env(
             render_mode=render_mode,
         )
         try:
+            if task.rate is not None:
+                env = Paced(env, task.rate)
+            if task.randomize:
+                env = Randomized(env, task.randomize)
+            if task.drift:
+                env = Drifting(env, task.drift, task.steps, n_envs, applied)
             env = apply_changes(env, task.changes)
             for wrapper in task.wrappers:
                 env = _wrapped(env, wrapper, folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+from holdfast.envs.drift import Applied
 from holdfast.envs.exclusive import ExclusiveEnv, Slot
 from holdfast.envs.make import make_env
 from holdfast.envs.spaces import StreamSpaces, fit
@@ -24,6 +25,7 @@ def task_env(
     *,
     slot: Slot | None = None,
     render_mode: str | None = None,
+    applied: Applied | None = None,
 ) -> gym.Env[Any, Any]:
     """Return a new environment as the agent sees it in this task: made, fitted to the stream.
 
@@ -34,10 +36,17 @@ def task_env(
         slot: Shared by the exclusive environments of a run; needed where the task is exclusive and
             more than one environment is built in the run.
         render_mode: For example ``rgb_array``; None renders nothing.
+        applied: Is told what a drift sets.
     """
     task = scenario.tasks[task_index]
     make = partial(
-        make_env, task, folder=scenario.folder, on_nan=scenario.on_nan, render_mode=render_mode
+        make_env,
+        task,
+        folder=scenario.folder,
+        on_nan=scenario.on_nan,
+        render_mode=render_mode,
+        n_envs=scenario.n_envs,
+        applied=applied,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     return fit(env, spaces, scenario, task_index)

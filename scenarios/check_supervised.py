@@ -9,9 +9,9 @@ from typing import Any
 from holdfast.registry import BENCHMARKS, SUPERVISED, Signature, function_signature
 from holdfast.scenarios.kinds import Mismatch, convert
 from holdfast.scenarios.messages import Finding, did_you_mean
-from holdfast.scenarios.schema import ENV_OR_BENCHMARK
 from holdfast.scenarios.source import KeyPath
 from holdfast.scenarios.targets import NotUsable, is_own, own_function
+from holdfast.scenarios.task import ENV_OR_BENCHMARK
 
 # What only environments have, by section; the value that is left as it is, and what to do.
 _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.changes import Changes
 from holdfast.scenarios.fields import whole
 from holdfast.scenarios.messages import Finding, did_you_mean
 from holdfast.scenarios.plain import WRAPPERS, Wrapper
@@ -55,6 +56,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             names[name.casefold()] = index
         yield from _check_environment(task, path, folder, algorithm)
         yield from _check_wrappers(task.get("wrappers"), path, folder)
+        yield from _check_sample(task.get("sample"), path)
         yield from _check_steps(task.get("steps"), path, n_envs)
         if task.get("exclusive") is True:
             yield from _check_exclusive(path, n_envs, every)
@@ -62,11 +64,24 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
 
 def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what is wrong between ``stream:`` and ``tasks:``."""
-    stream = data.get("stream")
+    stream = data.get("stream", {})
     if not isinstance(stream, Mapping):
         return
     tasks = [task for task in data["tasks"] if isinstance(task, Mapping)]
     names = [task["name"] for task in tasks if isinstance(task.get("name"), str)]
+    sampled = next((i for i, task in enumerate(tasks) if task.get("sample")), None)
+    if sampled is not None and stream.get("task_id", "observed") != "hidden":
+        message = (
+            "every visit to a sampled task is a task of its own, so that no one-hot can number "
+            "them; write stream: {task_id: hidden}"
+        )
+        yield Finding(("tasks", sampled, "sample"), message, at_key=True)
+    if stream.get("steps") is not None and _count(stream.get("repeat", 1)) != 1:
+        message = "how long the stream is stands in stream.repeat too; remove one of the two"
+        yield Finding(("stream", "steps"), message, at_key=True)
+    n_envs, budget = _count(data.get("n_envs", 1)), _count(stream.get("steps"))
+    if budget:
+        yield from _check_steps(budget, ("stream",), n_envs)
     order = stream.get("order")
     for index, name in enumerate(order if isinstance(order, list) else ()):
         if isinstance(name, str) and name not in names:
@@ -142,6 +157,15 @@ def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterat
         if wrapper.name == "frame_stack" and _count(size) is None:
             message = f"frame_stack takes how many frames, a whole number, got {size!r}"
             yield Finding((*place, wrapper.name), message)
+
+
+def _check_sample(sample: Any, path: KeyPath) -> Iterator[Finding]:
+    for key in sample if isinstance(sample, Mapping) else ():
+        section, _, rest = str(key).partition(".")
+        change = rest.partition(".")[0]
+        if section == "changes" and change not in Changes.model_fields:
+            hint = did_you_mean(change, Changes.model_fields)
+            yield Finding((*path, "sample", key), f"no change '{change}'{hint}", at_key=True)
 
 
 def _check_steps(steps: Any, path: KeyPath, n_envs: int | None) -> Iterator[Finding]:

@@ -7,8 +7,9 @@ checked by :mod:`holdfast.scenarios.check`; :func:`holdfast.scenarios.load.load`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate, cycle, islice, takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +19,6 @@ from pydantic import (
     Field,
     PrivateAttr,
     Tag,
-    field_validator,
     model_validator,
 )
 
@@ -28,20 +28,20 @@ from holdfast.scenarios.fields import (
     SECTION,
     AboveZero,
     Flag,
-    Index,
     Name,
-    Number,
     Positive,
     Seeds,
     Text,
 )
 from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
+from holdfast.scenarios.task import Drift, Score, ScoreForm, Task
 
 __all__ = [
     "Agent",
     "Carry",
     "Cell",
     "Changes",
+    "Drift",
     "Evaluation",
     "Method",
     "MethodPart",
@@ -56,85 +56,21 @@ __all__ = [
     "json_schema",
 ]
 
-ENV_OR_BENCHMARK = (
-    "a task has an env (a Gymnasium id, module:Id-v0, or module:Class of your own), or else, for "
-    "the supervised agent, a benchmark"
-)
-
 TASK_ID = "task_id"
 """Key of the task id in a Dict observation."""
 
 Statistics = Literal["running", "first_task", "per_task"]
 
 
-class Score(BaseModel):
-    """Returns that count as 0 and as 1: (return - random) / (reference - random), not clipped."""
-
-    model_config = SECTION
-
-    random: Number = Field(description="Return of a random policy; counts as 0.")
-    reference: Number = Field(description="Return of a trained policy; counts as 1.")
-
-    @field_validator("reference")
-    @classmethod
-    def _differs(cls, value: float, info: Any) -> float:
-        if value == info.data.get("random"):
-            raise ValueError("must differ from random: a score would divide by zero")
-        return value
+def _word_or_list(value: Any) -> str:
+    return "word" if isinstance(value, str) else "list"
 
 
-def _score_form(value: Any) -> str:
-    return "score" if isinstance(value, Mapping | Score) else "success"
-
-
-ScoreForm = Annotated[
-    Annotated[Score, Tag("score")] | Annotated[Literal["success"], Tag("success")],
-    Discriminator(_score_form),
+Order = Annotated[
+    Annotated[Literal["shuffled"], Tag("word")]
+    | Annotated[tuple[Text, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_word_or_list),
 ]
-
-
-class Task(BaseModel):
-    """One environment, changes to it, and a budget of steps."""
-
-    model_config = SECTION
-
-    name: Name = Field(description="Name of the task: letters, digits, '.', '_' and '-'.")
-    env: Text | None = Field(
-        default=None,
-        description="Gymnasium id (CartPole-v1), module:Id-v0, or module:Class of your own.",
-    )
-    benchmark: Text | None = Field(
-        default=None,
-        description="Instead of env, for the supervised agent: split-digits, or module:function.",
-    )
-    experience: Index | None = Field(
-        default=None, description="Which experience of the benchmark, counted from 0."
-    )
-    steps: Positive = Field(
-        description="Environment steps to train, a multiple of n_envs; supervised: updates."
-    )
-    kwargs: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Arguments of the environment's constructor, or of the benchmark.",
-    )
-    changes: Changes = Field(
-        default_factory=Changes, description="Changes to the environment, as small wrappers."
-    )
-    wrappers: tuple[Wrapper, ...] = Field(
-        default=(), description="frame_stack, atari, or module:Class; outermost last."
-    )
-    exclusive: Flag = Field(
-        default=False, description="The environment exists once (a robot): one instance at a time."
-    )
-    score: ScoreForm | None = Field(
-        default=None, description="How a return becomes a score; overrides the scenario's."
-    )
-
-    @model_validator(mode="after")
-    def _learns_one_thing(self) -> Self:
-        if (self.env is None) == (self.benchmark is None):
-            raise ValueError(ENV_OR_BENCHMARK)
-        return self
 
 
 class Stream(BaseModel):
@@ -142,11 +78,16 @@ class Stream(BaseModel):
 
     model_config = SECTION
 
-    order: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
+    order: Order | None = Field(
         default=None,
-        description="Names of tasks in training order; may repeat. Default: as listed.",
+        description="Names of tasks in training order, which may repeat; or shuffled: each seed has"
+        " an order of its own, new at every repetition. Default: as listed.",
     )
     repeat: Positive = Field(default=1, description="How many times the order is gone through.")
+    steps: Positive | None = Field(
+        default=None,
+        description="Instead of repeat: the order is gone through until so many steps are taken.",
+    )
     task_id: Literal["hidden", "observed", "heads"] = Field(
         default="observed",
         description="Nothing, a one-hot beside the observation, or a head per task.",
@@ -332,15 +273,31 @@ class Scenario(BaseModel):
 
     @property
     def stream_tasks(self) -> tuple[int, ...]:
-        """Index of the task trained at each stage of the stream."""
+        """Index of the task trained at each stage of the stream.
+
+        What the stream leaves to chance is drawn in a cell's own scenario; see ``only``.
+        """
         names = [task.name for task in self.tasks]
-        order = self.stream.order or names
-        return tuple(names.index(name) for name in order) * self.stream.repeat
+        order = self.stream.order if isinstance(self.stream.order, tuple) else names
+        once = tuple(names.index(name) for name in order)
+        if self.stream.steps is None:
+            return once * self.stream.repeat
+        ends = accumulate(self.tasks[index].steps for index in cycle(once))
+        stages = 1 + sum(1 for _ in takewhile(lambda end: end < (self.stream.steps or 0), ends))
+        return tuple(islice(cycle(once), stages))
+
+    @property
+    def stage_steps(self) -> tuple[int, ...]:
+        """Environment steps of each stage: the task's, or what the stream's budget leaves."""
+        steps = [self.tasks[index].steps for index in self.stream_tasks]
+        if self.stream.steps is not None:
+            steps[-1] -= sum(steps) - self.stream.steps
+        return tuple(steps)
 
     @property
     def total_steps(self) -> int:
         """Environment steps of one cell over the whole stream."""
-        return sum(self.tasks[index].steps for index in self.stream_tasks)
+        return sum(self.stage_steps)
 
     @property
     def id_width(self) -> int:
@@ -360,8 +317,14 @@ class Scenario(BaseModel):
         )
 
     def only(self, cell: Cell) -> Scenario:
-        """Return the scenario with just this cell's method and seed, as its run folder keeps it."""
-        return self.model_copy(update={"methods": (cell.method,), "seeds": (cell.seed,)})
+        """Return the scenario of this cell alone, as its run folder keeps it.
+
+        It has just this method and seed, and what the stream leaves to chance is drawn for it.
+        """
+        from holdfast.scenarios.streams import drawn  # here: it is built on this module
+
+        own = self.model_copy(update={"methods": (cell.method,), "seeds": (cell.seed,)})
+        return drawn(own, cell.seed)
 
     def to_yaml(self) -> str:
         """Return the resolved scenario, defaults filled in; it loads back equal."""

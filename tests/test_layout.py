@@ -82,7 +82,7 @@ def test_every_package_is_listed() -> None:
         for package, folder in FOLDERS.items()
         for init in folder.rglob("__init__.py")
     }
-    assert found | {"holdfast"} == set(SETUPTOOLS["packages"])
+    assert found | {"holdfast", "holdfast.templates"} == set(SETUPTOOLS["packages"])
 
 
 @pytest.mark.parametrize(("module", "path"), [pytest.param(*m, id=m[0]) for m in modules()])

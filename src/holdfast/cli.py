@@ -1,4 +1,4 @@
-"""The command line: ``holdfast run|validate|schema|list|check-env|report``.
+"""The command line: ``holdfast run|validate|schema|list|check-env|new|report|video``.
 
 Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick.
 Exit codes are those of :mod:`holdfast.errors`.
@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.errors import EnvironmentFailed, HoldfastError, ScenarioError, Stopped
+from holdfast.printing import (
+    console,
+    errors_told,
+    failure_of,
+    print_labelled,
+    print_markdown,
+    tell_failure,
+    write_file,
+)
 
 if TYPE_CHECKING:
-    from holdfast.continual.failure import Failure
     from holdfast.continual.run import Outcome
     from holdfast.scenarios.schema import Scenario
 
@@ -52,6 +60,14 @@ class What(StrEnum):
     agents = "agents"
     methods = "methods"
     scenarios = "scenarios"
+
+
+class Kind(StrEnum):
+    """What ``holdfast new`` writes."""
+
+    env = "env"
+    scenario = "scenario"
+    method = "method"
 
 
 def main() -> None:
@@ -93,7 +109,7 @@ def run(
 
     Running the same command again continues what was interrupted and skips what is finished.
     """
-    with _errors_told():
+    with errors_told():
         from holdfast.scenarios.load import load
 
         loaded = load(scenario, overrides or ())
@@ -131,7 +147,7 @@ def validate(
         try:
             _validate(path, overrides, build=build)
         except HoldfastError as error:
-            _tell(_failure(error))
+            tell_failure(failure_of(error))
             failed.append(error)
     if failed:
         raise typer.Exit(failed[0].exit_code)
@@ -152,8 +168,8 @@ def schema(
     if output is None:
         print(text, end="")
     else:
-        with _errors_told():
-            _write(output, text)
+        with errors_told():
+            write_file(output, text)
 
 
 @app.command("list")
@@ -163,7 +179,7 @@ def list_(
     """List environments, agents (algorithms), methods or shipped scenarios."""
     from holdfast import listing
 
-    with _errors_told():
+    with errors_told():
         print(getattr(listing, what.value)())
 
 
@@ -179,18 +195,34 @@ def check_env(
     ] = None,
 ) -> None:
     """Say whether an environment will work here, before an hour is spent. Exit code 3 if not."""
-    with _errors_told():
+    with errors_told():
         from holdfast.envs.check import check_env as check
 
         result = check(target, _values(kwargs or ()), folder=Path.cwd())
-        console = _console()
+        shown = console()
         styles = {"ok": "green", "advice": "yellow", "error": "bold red"}
         for finding in result.findings:
-            _print_labelled(console, f"{finding.level:<7}", styles[finding.level], finding.text)
+            print_labelled(shown, f"{finding.level:<7}", styles[finding.level], finding.text)
         if not result.ok:
             print(f"{target} does not work here yet")
             raise typer.Exit(EnvironmentFailed.exit_code)
         print(f"{target} will work here")
+
+
+@app.command("new")
+def new_(
+    kind: Annotated[Kind, typer.Argument(help="What to write.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name, as a module: my_arm.")],
+) -> None:
+    """Write a working skeleton here: an environment, a scenario or a method, with tests."""
+    with errors_told():
+        from holdfast.new import new
+
+        written = new(kind.value, name, Path.cwd())
+        print(f"Written: {', '.join(path.name for path in written)}")
+        if kind is not Kind.scenario:
+            print(f"Test:    pytest test_{name}.py")
+        print(f"Run:     holdfast run {name}.yaml")
 
 
 @app.command()
@@ -198,12 +230,33 @@ def report(
     path: Annotated[Path, typer.Argument(help="runs/<scenario>, or a folder in it.")],
 ) -> None:
     """Print the comparison of finished cells, and write report.md and report.png."""
-    with _errors_told():
+    with errors_told():
         from holdfast.continual.report import report as make_report
 
         made = make_report(path)
-        _print_markdown(made.markdown)
+        print_markdown(made.markdown)
         print(f"\nWritten: {made.folder / 'report.md'}")
+
+
+@app.command()
+def video(
+    run: Annotated[Path, typer.Argument(help="A cell: runs/<scenario>/<method>/seed-<k>.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task; may be given again.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each.")] = 1,
+    longest: Annotated[int, typer.Option(min=1, help="Most steps of an episode.")] = 1000,
+) -> None:
+    """Film each task: with the final policy, and with the one that was best at it.
+
+    MP4 where imageio-ffmpeg is installed (holdfast[video]), else GIF; into the run's videos/, with
+    thumbnails in TensorBoard. Needs no display.
+    """
+    with errors_told():
+        from holdfast.continual.video import film
+
+        for path in film(run, tasks=task or (), episodes=episodes, longest=longest):
+            print(f"Written: {path}", flush=True)
 
 
 # -- run -------------------------------------------------------------------------------------------
@@ -218,7 +271,7 @@ def _run(scenario: Scenario, runs: Path, jobs: int, *, overwrite: bool) -> list[
 
     build(scenario, jobs=jobs)
     folders = prepare(runs, scenario, overwrite=overwrite)
-    with display(_console(), len(folders), scenario.total_steps) as shown:
+    with display(console(), len(folders), scenario.total_steps) as shown:
         return run_cells(folders, jobs=jobs, watcher=shown)
 
 
@@ -230,7 +283,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
     if any(outcome.failure is None for outcome in outcomes):
         made = make_report(folder)
         print()
-        _print_markdown(_comparison(made.markdown))
+        print_markdown(_comparison(made.markdown))
         print(f"\nReport:      {folder / 'report.md'} (with report.png)")
         print(f"TensorBoard: tensorboard --logdir {runs}")
     told = set()
@@ -240,7 +293,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
             continue
         told.add(failure)
         same = [other.cell for other in outcomes if other.failure == failure]
-        _tell(failure, label=f"failed: {', '.join(same)}:")
+        tell_failure(failure, label=f"failed: {', '.join(same)}:")
 
 
 def _comparison(markdown: str) -> str:
@@ -302,63 +355,3 @@ def _values(texts: Sequence[str]) -> dict[str, Any]:
         raise ScenarioError(source.problems)
     values: dict[str, Any] = source.data
     return values
-
-
-# -- printing --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Print our errors as text, without a traceback, and exit with their code."""
-    try:
-        yield
-    except HoldfastError as error:
-        _tell(_failure(error))
-        raise typer.Exit(error.exit_code) from error
-
-
-def _failure(error: HoldfastError) -> Failure:
-    from holdfast.continual.failure import Failure
-
-    return Failure.of(error)
-
-
-def _tell(failure: Failure, label: str = "error:") -> None:
-    """Print a failure to stderr; coloured on a terminal only."""
-    stopped = failure.exit_code == Stopped.exit_code
-    style = "yellow" if stopped else "bold red"
-    text = failure.trace + failure.text
-    _print_labelled(_console(stderr=True), "stopped:" if stopped else label, style, text)
-
-
-def _print_labelled(console: Any, label: str, style: str, text: str) -> None:
-    from rich.text import Text
-
-    line = Text.assemble((label, style), "\n" if "\n" in text else " ", text)
-    console.print(line, soft_wrap=True, highlight=False)
-
-
-def _print_markdown(text: str) -> None:
-    """Print markdown: drawn on a terminal, as it is elsewhere."""
-    console = _console()
-    if not console.is_terminal:
-        print(text)
-        return
-    from rich.markdown import Markdown
-
-    console.print(Markdown(text))
-
-
-def _console(*, stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-def _write(path: Path, text: str) -> None:
-    from holdfast.errors import UsageError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

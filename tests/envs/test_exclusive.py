@@ -104,3 +104,35 @@ def test_what_the_environment_offers_is_reached_through_it():
     env = ExclusiveEnv(Robot, Slot())
     assert env.get_wrapper_attr("action_masks")() == [True, False]
     assert isinstance(env.unwrapped, Robot)
+
+
+class Arm(Robot):
+    """Notes what was asked of it, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def step(self, action):
+        self.asked.append("step")
+        if action == 1:
+            raise KeyboardInterrupt
+        return super().step(action)
+
+    def stop(self):
+        self.asked.append("stop")
+
+    def close(self):
+        self.asked.append("close")
+        super().close()
+
+
+def test_a_robot_is_stopped_before_it_is_closed_and_when_a_step_is_interrupted():
+    env = ExclusiveEnv(Arm, Slot())
+    arm = env.unwrapped
+    env.reset(seed=0)
+    env.step(0)
+    with pytest.raises(KeyboardInterrupt):
+        env.step(1)
+    env.close()
+    assert arm.asked == ["step", "step", "stop", "stop", "close"]

@@ -1,0 +1,74 @@
+"""What the commands print: errors without tracebacks, markdown, labels in colour on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from holdfast.errors import HoldfastError, Stopped, UsageError
+
+if TYPE_CHECKING:
+    from holdfast.continual.failure import Failure
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Print our errors as text, without a traceback, and exit with their code."""
+    try:
+        yield
+    except HoldfastError as error:
+        tell_failure(failure_of(error))
+        raise typer.Exit(error.exit_code) from error
+
+
+def failure_of(error: HoldfastError) -> Failure:
+    """Return an error as text, with the traceback of its cause where that is not ours."""
+    from holdfast.continual.failure import Failure
+
+    return Failure.of(error)
+
+
+def tell_failure(failure: Failure, label: str = "error:") -> None:
+    """Print a failure to stderr; coloured on a terminal only."""
+    stopped = failure.exit_code == Stopped.exit_code
+    style = "yellow" if stopped else "bold red"
+    text = failure.trace + failure.text
+    print_labelled(console(stderr=True), "stopped:" if stopped else label, style, text)
+
+
+def print_labelled(to: Any, label: str, style: str, text: str) -> None:
+    """Print a coloured label and a text after it, or below it where it has several lines."""
+    from rich.text import Text
+
+    line = Text.assemble((label, style), "\n" if "\n" in text else " ", text)
+    to.print(line, soft_wrap=True, highlight=False)
+
+
+def print_markdown(text: str) -> None:
+    """Print markdown: drawn on a terminal, as it is elsewhere."""
+    to = console()
+    if not to.is_terminal:
+        print(text)
+        return
+    from rich.markdown import Markdown
+
+    to.print(Markdown(text))
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Return rich's console of the standard output, or of the standard error."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file that the user named."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

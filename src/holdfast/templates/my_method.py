@@ -1,0 +1,59 @@
+"""A mitigation of forgetting. Replace the penalty by your own idea."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from holdfast.agents.gradients import Named, named_parameters
+from holdfast.continual.method import Method
+
+if TYPE_CHECKING:
+    from holdfast.agents.stable_baselines import StableBaselinesAgent
+    from holdfast.continual.stream import TaskExperience
+
+
+class MyMethod(Method):
+    """Pulls every weight of the actor back to where the last task left it.
+
+    The penalty added to the loss is ``strength * sum of (theta - theta_old)^2``.
+
+    Args:
+        strength: Factor of the penalty.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)  # what it must be told
+    doors: ClassVar[tuple[str, ...]] = ("gradients",)  # how it reaches the agent
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {"strength": (0, None)}
+    memory: ClassVar[str] = "1 number per weight"
+    convention: ClassVar[str] = "strength x sum of (theta - theta_old)^2, no factor 1/2; actor only"
+
+    def __init__(self, *, strength: float = 0.1) -> None:
+        self.strength = strength
+        self.old: Named = {}
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Open the gradient door for the coming task; its model is built after this call."""
+        if self.old:
+            agent.gradients.add(self.gradient)
+
+    def gradient(self, parameters: Named) -> Named:
+        """Return the gradient of the penalty; a function of named tensors and nothing else."""
+        return {
+            name: 2 * self.strength * (parameters[name] - self.old[name])
+            for name in parameters.keys() & self.old.keys()
+        }
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Keep what later tasks must not lose."""
+        actor = named_parameters(agent.policy, "actor")
+        self.old = {name: parameter.detach().clone() for name, parameter in actor.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what must survive a restart."""
+        return self.old
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take it back."""
+        self.old = {name: tensor.to(agent.device) for name, tensor in tensors.items()}
