@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from holdfast import seeding
 from holdfast.continual.evaluate import Played, play
 from holdfast.envs.exclusive import Slot
 from holdfast.envs.interleaved import Interleaved
+from holdfast.envs.pool import OnFailure, ProcessPool
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
 from holdfast.envs.vector import task_env, vectorize
 from holdfast.scenarios.schema import Scenario, Task
@@ -44,7 +45,14 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
     """
 
     def __init__(
-        self, scenario: Scenario, seed: int, stage: int, spaces: StreamSpaces, slot: Slot
+        self,
+        scenario: Scenario,
+        seed: int,
+        stage: int,
+        spaces: StreamSpaces,
+        slot: Slot,
+        *,
+        on_failure: OnFailure | None = None,
     ) -> None:
         super().__init__(stage, None)
         order = scenario.stream_tasks
@@ -56,7 +64,8 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self.first_step = sum(scenario.tasks[index].steps for index in order[:stage])
         self.seed = seeding.task_seed(seed, stage)
         self._cell_seed = seed
-        self._n_envs = scenario.n_envs
+        self._n_envs, self._pool = scenario.n_envs, scenario.pool
+        self._on_failure = on_failure
         self._make_one = partial(task_env, scenario, order[stage], spaces, slot=slot)
         self._make_each = [
             partial(task_env, scenario, index, spaces, slot=slot) for index in dict.fromkeys(order)
@@ -73,14 +82,17 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
         """
-        if not interleaved:
-            return vectorize(self._make_one, self._n_envs, self.seed)
-        first = itertools.cycle(range(len(self._make_each)))
-        return vectorize(
-            lambda: Interleaved(self._make_each, self._budgets, next(first)),
-            self._n_envs,
-            self.seed,
-        )
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [self._make_one] * self._n_envs
+        if interleaved:
+            tasks = len(self._make_each)
+            makers = [
+                partial(Interleaved, self._make_each, self._budgets, index % tasks)
+                for index in range(self._n_envs)
+            ]
+        if self._pool.workers:
+            return ProcessPool(makers, self._pool, seed=self.seed, on_failure=self._on_failure)
+        take = iter(makers)
+        return vectorize(lambda: next(take)(), self._n_envs, self.seed)
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return this task's generator for a method, by name; the same after a restart."""
@@ -101,7 +113,8 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         super().__init__(task_index, None)
         self.task_index = task_index
         self.task: Task = scenario.tasks[task_index]
-        copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, MOST_COPIES)
+        most = MOST_COPIES if self.task.python is None else MOST_PROCESSES
+        copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, most)
         self._make = partial(task_env, scenario, task_index, spaces, slot=slot)
         self._copies = copies
 
@@ -138,9 +151,16 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
 MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
 
+MOST_PROCESSES = 4
+"""As ``MOST_COPIES``, where each is a process of another interpreter."""
+
 
 def make_stream(
-    scenario: Scenario, seed: int, spaces: StreamSpaces | None = None
+    scenario: Scenario,
+    seed: int,
+    spaces: StreamSpaces | None = None,
+    *,
+    on_failure: OnFailure | None = None,
 ) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
@@ -151,6 +171,7 @@ def make_stream(
         scenario: The scenario.
         seed: The cell's seed.
         spaces: What ``stream_spaces`` returned, where that is known already.
+        on_failure: Takes the record of every failure of a process with training environments.
 
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.
@@ -162,7 +183,7 @@ def make_stream(
         return make_data_stream(scenario, seed)
     spaces, slot = spaces or stream_spaces(scenario), Slot()
     train = [
-        TaskExperience(scenario, seed, stage, spaces, slot)
+        TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure)
         for stage in range(len(scenario.stream_tasks))
     ]
     measured = [

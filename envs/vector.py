@@ -37,7 +37,12 @@ def task_env(
     """
     task = scenario.tasks[task_index]
     make = partial(
-        make_env, task, folder=scenario.folder, on_nan=scenario.on_nan, render_mode=render_mode
+        make_env,
+        task,
+        folder=scenario.folder,
+        on_nan=scenario.on_nan,
+        render_mode=render_mode,
+        limits=scenario.pool,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     return fit(env, spaces, scenario, task_index)
