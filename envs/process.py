@@ -37,6 +37,11 @@ CLOSING_S = 0.7
 """Seconds in which environments may close by themselves."""
 
 _SHARED = Path("/dev/shm")  # noqa: S108  # nothing there has a name
+_PLACES: dict[float, str] = {
+    worker.STEP: "step",
+    worker.RESET: "reset",
+    worker.BUILD: "its constructor",
+}
 _MOST_BYTES = 1 << 30
 _SLICE_S = 0.1
 _ERRORS = (
@@ -259,7 +264,7 @@ class WorkerProcess:
         if self._has_ended():
             raise self._died()
         seconds = time.monotonic() - self._clock[0]
-        kind = int(self._clock[1])
+        kind = self._clock[1]
         limit = self._limit(kind)
         if seconds > limit:
             key = "pool.step_timeout_s" if kind == worker.STEP else "pool.reset_timeout_s"
@@ -267,7 +272,7 @@ class WorkerProcess:
             text = f"did not come back from {place} within {limit:g} s ({key})"
             raise self._failure("hung", text, trace=self._where_it_hangs())
 
-    def _limit(self, kind: int) -> float:
+    def _limit(self, kind: float) -> float:
         if kind == worker.STEP:
             return self._limits.step_timeout_s
         starting = STARTING_S if not self._is_started else 0.0
@@ -285,13 +290,12 @@ class WorkerProcess:
             return True
 
     def _place(self) -> str:
-        return {worker.STEP: "step", worker.RESET: "reset", worker.BUILD: "its constructor"}.get(
-            int(self._clock[1]), "a command"
-        )
+        return _PLACES.get(self._clock[1], "a command")
 
     def _failure(self, what: str, text: str, trace: str = "", **keys: Any) -> WorkerFailed:
-        env, place = int(self._clock[2]), self._place()
-        return WorkerFailed(what, text, env=env, place=place, trace=trace, **keys)
+        at_work = self._clock[2]  # by then perhaps overwritten
+        env = int(at_work) if at_work in range(self._count) else 0
+        return WorkerFailed(what, text, env=env, place=self._place(), trace=trace, **keys)
 
     def _died(self) -> WorkerFailed:
         place, usage = self._place(), self._reap(CLOSING_S)

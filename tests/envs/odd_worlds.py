@@ -1,7 +1,13 @@
-"""Environments that fail in every way, written into a folder as a user's module: see odd_worlds."""
+"""Environments that tell where they are, and some that fail in every way there is."""
 
-SOURCE = '''
-import ctypes, os, signal, subprocess, sys, threading, time
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,6 +21,7 @@ def fault(name):
     def add(function):
         FAULTS[name] = function
         return function
+
     return add
 
 
@@ -60,16 +67,14 @@ def _stop(env):
 @fault("nonsense")
 def _nonsense(env):
     for descriptor in range(3, 32):
-        try:
-            os.write(descriptor, b"hello\\\\n\\\\n17\\\\n")
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"hello\n\n17\n")
 
 
 @fault("print")
 def _print(env):
-    print("to stdout")
-    os.write(1, b"to stdout, past Python\\\\n")
+    print("to stdout")  # noqa: T201
+    os.write(1, b"to stdout, past Python\n")
     subprocess.run(["echo", "to stdout, from a child"])
     assert sys.stdin.read() == ""
 
@@ -77,7 +82,7 @@ def _print(env):
 @fault("orphan")
 def _orphan(env):
     child = subprocess.Popen(["sleep", "3600"])
-    (Path(__file__).parent / f"orphan-{child.pid}").touch()
+    Path(env.note).write_text(str(child.pid))
     os._exit(0)
 
 
@@ -100,11 +105,11 @@ class Coded(gym.Env):
     of a fault; it happens once in each process, if ``when`` (a file) is not there yet.
     """
 
-    def __init__(self, index=0, fault=None, place="step", at=4, once=None, slow_s=0.0):
+    def __init__(self, index=0, fault=None, place="step", at=4, once=None, note=None):
         self.observation_space = Box(-1.0, 2.0**33, (4,), np.float64)
         self.action_space = Discrete(1000)
         self.index, self.fault, self.place, self.at = index, fault, place, at
-        self.once, self.slow_s = once, slow_s
+        self.once, self.note = once, note
         self.seed, self.episode, self.step_count, self.total = -1, 0, 0, 0
 
     def _maybe_fail(self, place):
@@ -132,8 +137,6 @@ class Coded(gym.Env):
     def step(self, action):
         self.total += 1
         self.step_count += 1
-        if self.slow_s:
-            time.sleep(self.slow_s)
         found = self._maybe_fail("step")
         done = self.step_count >= 3 + (self.seed + self.episode) % 5
         cut = done and self.episode % 3 == 2
@@ -152,15 +155,18 @@ class Pictures(gym.Env):
 
     def __init__(self):
         picture = Box(0, 255, (12, 10, 3), np.uint8)
-        self.observation_space = Dict({"vector": Box(-1, 1, (2,), np.float32), "camera": picture,
-                                       "kind": Discrete(3)})
+        self.observation_space = Dict(
+            {"vector": Box(-1, 1, (2,), np.float32), "camera": picture, "kind": Discrete(3)}
+        )
         self.action_space = Box(-1, 1, (2,), np.float32)
         self.step_count = 0
 
     def _observation(self):
-        return {"vector": self.np_random.uniform(-1, 1, 2).astype(np.float32),
-                "camera": self.np_random.integers(0, 256, (12, 10, 3), dtype=np.uint8),
-                "kind": np.int64(self.np_random.integers(3))}
+        return {
+            "vector": self.np_random.uniform(-1, 1, 2).astype(np.float32),
+            "camera": self.np_random.integers(0, 256, (12, 10, 3), dtype=np.uint8),
+            "kind": np.int64(self.np_random.integers(3)),
+        }
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -169,8 +175,11 @@ class Pictures(gym.Env):
 
     def step(self, action):
         self.step_count += 1
-        info = {"is_success": self.step_count > 5, "array": np.arange(3, dtype=np.float32),
-                "object": object()}
+        info = {
+            "is_success": self.step_count > 5,
+            "array": np.arange(3, dtype=np.float32),
+            "object": object(),
+        }
         return self._observation(), float(action.sum()), False, self.step_count == 7, info
 
 
@@ -203,14 +212,14 @@ class Broken(gym.Env):
         FAULTS[fault](self)
 
 
-class Reached(gym.Env):
-    """Fails in its constructor in one process only: that which finds the file gone."""
+class SixArms(gym.Env):
+    """The sixth cannot be built; each notes its process."""
 
     observation_space = Box(-1, 1, (2,))
     action_space = Discrete(2)
 
-    def __init__(self, index=0):
-        (Path(__file__).parent / f"built-{os.getpid()}").touch()
+    def __init__(self, index, folder):
+        Path(folder, f"built-{os.getpid()}").touch()
         if index == 5:
             raise RuntimeError("no sixth arm")
 
@@ -219,4 +228,3 @@ class Reached(gym.Env):
 
     def step(self, action):
         return np.zeros(2, np.float32), 0.0, False, False, {}
-'''
