@@ -27,7 +27,7 @@ from holdfast.scenarios.pool import Pool
 from holdfast.seeding import derive
 
 HERE = Path(__file__).parent
-FAST = Pool(workers=2, step_timeout_s=0.5, reset_timeout_s=0.5, restarts=5)
+SLOW, FAST = Pool(workers=2), Pool(workers=2, step_timeout_s=0.5, reset_timeout_s=0.5)
 
 
 def odd(name, **kwargs):
@@ -43,7 +43,7 @@ def coded(count, *, faulty=1, **fault):
 def make_pool():
     pools = []
 
-    def make(makers, limits=FAST, seed=11, **keys):
+    def make(makers, limits=SLOW, seed=11, **keys):
         pools.append(ProcessPool(makers, limits, seed=seed, **keys))
         return pools[-1]
 
@@ -56,42 +56,7 @@ def processes(pool):
     return [process.pid for process in pool._processes]
 
 
-def is_alive(pid):
-    """Return whether a process runs; one that has ended and was not reaped yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def all_dead(pids, within_s=2.0):
-    until = time.monotonic() + within_s
-    while any(map(is_alive, pids)) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not any(map(is_alive, pids))
-
-
 # -- without failures: the same as in one process --------------------------------------------------
-
-
-def same(one, two):
-    assert isinstance(one, dict) == isinstance(two, dict)
-    if isinstance(one, dict):
-        one, two = dict(one), dict(two)
-        for entry in (one, two):
-            entry.get("episode", {}).pop("t", None)  # seconds
-            entry.pop("object", None)  # which cannot travel
-        assert one.keys() == two.keys()
-        for key in one:
-            same(one[key], two[key])
-    elif isinstance(one, list):
-        for pair in zip(one, two, strict=True):
-            same(*pair)
-    elif isinstance(one, np.ndarray | np.generic):
-        assert (one.dtype, one.shape) == (two.dtype, two.shape)
-        assert np.array_equal(one, two)
-    else:
-        assert (one, type(one)) == (two, type(two))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +70,7 @@ def same(one, two):
     ],
     ids=["discrete", "box", "dict", "image", "masks"],
 )
-def test_trajectories_equal_those_of_one_process(make_pool, maker):
+def test_trajectories_equal_those_of_one_process(make_pool, maker, same):
     one, two = vectorize(maker, 5, seed=11), make_pool([maker] * 5, seed=11)
     assert one.observation_space == two.observation_space
     assert one.action_space == two.action_space
@@ -235,10 +200,11 @@ WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "no
 
 @pytest.mark.parametrize("place", ["step", "reset"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path):
+def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path, is_alive):
     told = []
     makers = coded(4, fault=name, place=place, at=7, once=str(tmp_path / "once"))
-    pool = make_pool(makers, seed=20, on_failure=told.append)
+    limits = FAST if name in ("hang", "stop") else SLOW
+    pool = make_pool(makers, limits, seed=20, on_failure=told.append)
     before = processes(pool)
     reference = Reference(pool, seed=20)
     cut = []
@@ -252,8 +218,10 @@ def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path):
     (record,) = told
     json.dumps(record)
     assert record["what"] == WHAT.get(name, "died")
-    assert (record["place"], record["env"], record["envs"]) == (place, 1, [0, 1])
-    assert record["action"] - 1 >= 6  # the pool's step that it was of
+    assert record["envs"] == [0, 1]
+    if name != "nonsense":  # which is written over the note of who is at work, too
+        assert (record["place"], record["env"]) == (place, 1)
+        assert record["action"] - 1 >= 6  # the pool's step that it was of
     if name in ("raise", "exit"):
         assert "in _raise" in record["traceback"] or "in _exit" in record["traceback"]
     if name == "hang":
@@ -321,7 +289,7 @@ def test_prints_do_no_harm(make_pool, capfd):
         assert words in told.err
 
 
-def test_changed_folders_and_threads_do_no_harm(make_pool, tmp_path):
+def test_changed_folders_and_threads_do_no_harm(make_pool, tmp_path, all_dead):
     pool = make_pool(coded(2, fault="elsewhere", once=str(tmp_path / "once")))
     reference = Reference(pool, seed=11)
     for _ in range(20):
@@ -367,7 +335,7 @@ def test_a_wrong_shape_is_named(make_pool):
 # -- processes -------------------------------------------------------------------------------------
 
 
-def test_if_one_constructor_fails_the_other_workers_end(tmp_path):
+def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
     makers = [odd("SixArms", index=i, folder=str(tmp_path)) for i in range(8)]
     with pytest.raises(EnvironmentFailed, match="RuntimeError: no sixth arm"):
         ProcessPool(makers, Pool(workers=4), seed=0)
@@ -394,7 +362,7 @@ def test_usage_errors_stay_usage_errors():
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_close_ends_workers_within_a_second(make_pool, busy):
+def test_close_ends_workers_within_a_second(make_pool, busy, all_dead):
     limits = Pool(workers=2, step_timeout_s=60)
     pool = make_pool(coded(2, fault="hang" if busy else None, at=0), limits)
     pool.reset()
@@ -408,7 +376,7 @@ def test_close_ends_workers_within_a_second(make_pool, busy):
     assert all_dead(pids, within_s=0)
 
 
-def test_what_an_environment_started_ends_with_it(make_pool, tmp_path):
+def test_what_an_environment_started_ends_with_it(make_pool, tmp_path, all_dead):
     note = tmp_path / "pid"
     pool = make_pool(coded(2, fault="orphan", note=str(note), once=str(tmp_path / "once")))
     reference = Reference(pool, seed=11)
@@ -418,7 +386,7 @@ def test_what_an_environment_started_ends_with_it(make_pool, tmp_path):
     assert all_dead([int(note.read_text())])
 
 
-def test_a_forgotten_pool_leaves_nothing():
+def test_a_forgotten_pool_leaves_nothing(all_dead, is_alive):
     pool = ProcessPool(coded(2), FAST, seed=0)
     pids = processes(pool)
     assert all(map(is_alive, pids))
@@ -450,7 +418,7 @@ finally:
 
 @pytest.mark.parametrize("at", [3, 10**9], ids=["hung", "stepping"])
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_no_worker_outlives_the_parent(sign, at):
+def test_no_worker_outlives_the_parent(sign, at, all_dead):
     code = textwrap.dedent(PARENT).format(folder=str(HERE), at=at)
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -463,7 +431,7 @@ def test_no_worker_outlives_the_parent(sign, at):
     assert all_dead(pids, within_s=1.0)
 
 
-def churn(make_pool, seconds, seed):
+def churn(make_pool, seconds, seed, all_dead):
     """Kill, stop and crash workers at random moments while the reference looks on."""
     rng = random.Random(seed)
     limits = Pool(workers=3, step_timeout_s=1.0, reset_timeout_s=2.0, restarts=10_000)
@@ -495,20 +463,38 @@ def churn(make_pool, seconds, seed):
     pool.close()
     assert all_dead(seen, within_s=0)
     assert len(told) == pool.restarts
-    return steps, reference.cuts
+    return steps, pool.restarts
 
 
-def test_random_kills_lose_nothing_and_invent_nothing(make_pool):
-    steps, cuts = churn(make_pool, 5, seed=1)
+def test_random_kills_lose_nothing_and_invent_nothing(make_pool, all_dead):
+    steps, restarts = churn(make_pool, 5, 1, all_dead)
     assert steps > 50
-    assert cuts > 2
+    assert restarts >= 3
 
 
 @pytest.mark.slow
-def test_a_minute_of_random_kills(make_pool):
-    steps, cuts = churn(make_pool, 60, seed=2)
+def test_a_minute_of_random_kills(make_pool, all_dead):
+    steps, restarts = churn(make_pool, 60, 2, all_dead)
     assert steps > 1000
-    assert cuts > 30
+    assert restarts > 20
+
+
+def test_in_a_pool_it_is_started_anew_with_its_worker(
+    other_python, monkeypatch, tmp_path, is_alive
+):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    kwargs = {"fault": "hang", "once": str(tmp_path / "once")}
+    limits = Pool(workers=1, step_timeout_s=1.0, reset_timeout_s=30)
+    make = partial(
+        build, "odd_worlds:Coded", kwargs, folder=HERE, python=str(other_python), limits=limits
+    )
+    told = []
+    pool = ProcessPool([make], limits, seed=1, on_failure=told.append)
+    pool.reset()
+    cut = [RESTARTED in pool.step(np.ones(1, int))[3][0] for _ in range(20)]
+    pool.close()
+    assert (sum(cut), pool.restarts) == (1, 1)
+    assert "here_it_hangs" in told[0]["traceback"] + told[0]["text"]
 
 
 def test_workers_import_neither_torch_nor_avalanche(make_pool):
