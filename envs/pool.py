@@ -106,7 +106,9 @@ class ProcessPool(VecEnv):
         self._cuts = {}
         failed: dict[int, WorkerFailed] = {}
         for number, span in enumerate(self._spans):
-            self._given[span] = self._seeds[span]
+            for index in _indices(span):
+                seed = self._seeds[index]
+                self._given[index] = self._given[index] if seed is None else seed
             try:
                 self._processes[number].send(self._reset_command(_indices(span)), RESET)
             except WorkerFailed as failure:

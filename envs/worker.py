@@ -14,11 +14,12 @@ It is one file, longer than others here, because it runs where the rest of the p
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__":
     # A script's own folder comes first on the path: modules beside it would hide the user's.
-    sys.path.pop(0)
+    sys.path[:] = [entry for entry in sys.path if entry != os.path.dirname(__file__)]  # noqa: PTH120
 
 import base64
 import ctypes
@@ -27,7 +28,6 @@ import importlib
 import json
 import math
 import mmap
-import os
 import pickle
 import signal
 import time

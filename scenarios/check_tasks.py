@@ -57,7 +57,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             names[name.casefold()] = index
         if task.get("python") is None:
             yield from _check_environment(task, path, folder, algorithm)
-        else:  # which environments there are, only that interpreter knows
+        elif task.get("env") is not None:  # what there is, only that interpreter knows
             yield from check_python(task, path, folder)
         yield from _check_wrappers(task.get("wrappers"), path, folder)
         yield from _check_steps(task.get("steps"), path, n_envs)
