@@ -58,6 +58,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._step = 0
         try:
             result: Any = self.env.reset(seed=seed, options=options)
+        except EnvironmentCrashed as error:  # in a process of its own
+            raise self._placed(f"reset(seed={seed})", error) from None
         except HoldfastError:
             raise
         except (Exception, SystemExit) as error:
@@ -78,6 +80,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._step += 1
         try:
             result: Any = self.env.step(action)
+        except EnvironmentCrashed as error:  # in a process of its own
+            place = f"step {self._step}, action {_short(action)}"
+            raise self._placed(place, error) from None
         except HoldfastError:
             raise
         except (Exception, SystemExit) as error:
@@ -104,6 +109,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             self.env.close()
         except (Exception, SystemExit) as error:
             raise self._failure("close()", error) from error
+
+    def _placed(self, place: str, error: EnvironmentCrashed) -> EnvironmentCrashed:
+        return EnvironmentCrashed(f"task '{self._task_name}', {place}: {error}")
 
     def _failure(self, place: str, error: BaseException) -> EnvironmentCrashed:
         hint = ""

@@ -131,8 +131,8 @@ class ProcessPool(VecEnv):
 
     def _reset_command(self, indices: list[int]) -> dict[str, Any]:
         local = list(range(len(indices)))
-        seeds = [self._seeds[index] for index in indices]
-        options = [self._options[index] or None for index in indices]
+        seeds = _sendable([self._seeds[index] for index in indices])
+        options = _sendable([self._options[index] or None for index in indices])
         return {"do": "reset", "indices": local, "seeds": seeds, "options": options}
 
     def step_async(self, actions: NDArray[Any]) -> None:

@@ -80,7 +80,8 @@ class RemoteEnv(gym.Env[Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; the process must come back in time."""
         super().reset(seed=seed)
-        command = {"do": "reset", "indices": [0], "seeds": [seed], "options": [encoded(options)]}
+        given = {"seeds": [encoded(seed)], "options": [encoded(options)]}
+        command = {"do": "reset", "indices": [0], **given}
         try:
             answer = self._alive.ask(command, RESET)
         except WorkerFailed as failure:

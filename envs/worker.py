@@ -146,7 +146,7 @@ class Host:
             text = " " + json.dumps(found) if found else ""
             _write(self._answers, f"{number}{text}\n".encode())
         for env in self._envs:
-            env.close()
+            _close(env)
 
     def _obey(self, command: dict[str, Any]) -> dict[str, Any]:
         return getattr(self, command.pop("do"))(**command)  # type: ignore[no-any-return]  # a dict
@@ -406,6 +406,13 @@ def _is_step(found: Any) -> bool:
     _, reward, terminated, truncated, _ = found
     ends = isinstance(terminated, (bool, np.bool_)) and isinstance(truncated, (bool, np.bool_))
     return ends and isinstance(reward, (int, float, np.floating, np.integer))
+
+
+def _close(env: Any) -> None:
+    try:
+        env.close()
+    except Exception:
+        traceback.print_exc()
 
 
 def _write(descriptor: int, data: bytes) -> None:

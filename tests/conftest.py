@@ -69,6 +69,5 @@ def make_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 @pytest.fixture(scope="session")
 def other_python(make_python: Callable[..., Path]) -> Path:
     """Another interpreter, with gymnasium, numpy and what gymnasium imports, but not Holdfast."""
-    return make_python(
-        "gymnasium", "numpy", "cloudpickle", "farama_notifications", "typing_extensions"
-    )
+    imported = ("cloudpickle", "farama_notifications", "typing_extensions", "pygame")
+    return make_python("gymnasium", "numpy", *imported)

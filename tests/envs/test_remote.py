@@ -286,6 +286,14 @@ def test_the_guard_names_the_task(make_task, other_python, monkeypatch, tmp_path
         with pytest.raises(EnvironmentFailed, match=text):
             env.step(1)
         env.close()
+    env = make_env(
+        make_task("odd_worlds:Coded", python=str(other_python), kwargs={"fault": "raise", "at": 2}),
+        folder=HERE,
+    )
+    env.reset(seed=0)
+    with pytest.raises(EnvironmentFailed, match="task 'task', step 2, action 1: environment 'odd_"):
+        steps(env, 2)
+    env.close()
 
 
 def test_an_exclusive_one_is_open_once(make_scenario, other_python, monkeypatch, is_alive):
