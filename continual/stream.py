@@ -20,9 +20,10 @@ from holdfast.continual.evaluate import Played, play
 from holdfast.envs.exclusive import Slot
 from holdfast.envs.interleaved import Interleaved
 from holdfast.envs.pool import OnFailure, ProcessPool
+from holdfast.envs.process import CLOSING_S, STARTING_S
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
 from holdfast.envs.vector import task_env, vectorize
-from holdfast.scenarios.schema import Scenario, Task
+from holdfast.scenarios.schema import Pool, Scenario, Task
 
 if TYPE_CHECKING:
     from holdfast.agents.agent import Act
@@ -64,7 +65,7 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self.first_step = sum(scenario.tasks[index].steps for index in order[:stage])
         self.seed = seeding.task_seed(seed, stage)
         self._cell_seed = seed
-        self._n_envs, self._pool = scenario.n_envs, scenario.pool
+        self._n_envs, self._pool = scenario.n_envs, _timed(scenario)
         self._on_failure = on_failure
         self._make_one = partial(task_env, scenario, order[stage], spaces, slot=slot)
         self._make_each = [
@@ -97,6 +98,18 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
     def generator(self, *names: str) -> np.random.Generator:
         """Return this task's generator for a method, by name; the same after a restart."""
         return seeding.generator(self._cell_seed, "method", *names, self.stage)
+
+
+def _timed(scenario: Scenario) -> Pool:
+    """Return the pool's settings; a worker that times a process of its own gets a moment more."""
+    pool = scenario.pool
+    if all(task.python is None for task in scenario.tasks):
+        return pool
+    later = {
+        "reset_timeout_s": pool.reset_timeout_s + STARTING_S,
+        "step_timeout_s": pool.step_timeout_s + CLOSING_S + 1.0,
+    }
+    return pool.model_copy(update=later)
 
 
 class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types

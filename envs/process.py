@@ -145,7 +145,7 @@ class WorkerProcess:
             place = {"shape": shape, "offset": size}
             blocks.append({"name": name, "path": leaf.path, "dtype": leaf.dtype.str, **place})
             size += -(-math.prod(shape) * leaf.dtype.itemsize // 64) * 64
-        # Reserved, so that a full disk is an OSError here and not the death of either process later.
+        # Reserved: a full disk is an OSError here, and not the death of either process later.
         os.posix_fallocate(self._memory.fileno(), 0, size)
         memory = mmap.mmap(self._memory.fileno(), size)
         self.observed: dict[tuple[str, ...], NDArray[Any]] = {}

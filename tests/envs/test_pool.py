@@ -484,12 +484,12 @@ def test_in_a_pool_it_is_started_anew_with_its_worker(
 ):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     kwargs = {"fault": "hang", "once": str(tmp_path / "once")}
-    limits = Pool(workers=1, step_timeout_s=1.0, reset_timeout_s=30)
+    limits = Pool(step_timeout_s=1.0)
     make = partial(
         build, "odd_worlds:Coded", kwargs, folder=HERE, python=str(other_python), limits=limits
     )
     told = []
-    pool = ProcessPool([make], limits, seed=1, on_failure=told.append)
+    pool = make_pool([make], Pool(workers=1), seed=1, on_failure=told.append)
     pool.reset()
     cut = [RESTARTED in pool.step(np.ones(1, int))[3][0] for _ in range(20)]
     pool.close()
