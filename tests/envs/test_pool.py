@@ -479,8 +479,8 @@ def test_a_minute_of_random_kills(make_pool, all_dead):
     assert restarts > 20
 
 
-def test_in_a_pool_it_is_started_anew_with_its_worker(
-    other_python, monkeypatch, tmp_path, is_alive
+def test_an_environment_elsewhere_is_started_anew_with_its_worker(
+    make_pool, other_python, monkeypatch, tmp_path
 ):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     kwargs = {"fault": "hang", "once": str(tmp_path / "once")}
