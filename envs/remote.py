@@ -120,10 +120,7 @@ class RemoteEnv(gym.Env[Any, Any]):
         """Ask the process for what else the environment has, such as its action masks."""
         if name.startswith("_") or self.__dict__.get("_process") is None:
             raise AttributeError(name)
-        try:
-            found = self._alive.ask({"do": "get", "index": 0, "name": name})
-        except WorkerFailed as failure:
-            raise self._failed(failure) from None
+        found = self._ask({"do": "get", "name": name})
         if "missing" in found:
             raise AttributeError(f"{self._name} has no attribute '{name}'")
         if "method" in found:
@@ -131,11 +128,16 @@ class RemoteEnv(gym.Env[Any, Any]):
         return found["value"]
 
     def _call(self, name: str, *given: Any, **named: Any) -> Any:
-        command = {"do": "call", "index": 0, "name": name}
-        command |= {"given": encoded(given), "named": encoded(named)}
+        command = {"do": "call", "name": name, "given": encoded(given), "named": encoded(named)}
+        return self._ask(command)["value"]
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Ask between steps; an exception there is no reason to end the process."""
         try:
-            return self._alive.ask(command)["value"]
+            return self._alive.ask({**command, "index": 0})
         except WorkerFailed as failure:
+            if failure.what == "raised":
+                raise failure.as_error(self._name) from None
             raise self._failed(failure) from None
 
     @property

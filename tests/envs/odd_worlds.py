@@ -146,6 +146,9 @@ class Coded(gym.Env):
             observation[1] = found
         return observation, reward, done and not cut, cut, {"step": self.step_count}
 
+    def stumble(self):
+        raise RuntimeError("not now")
+
     def action_masks(self):
         return np.arange(3) != self.step_count % 3
 

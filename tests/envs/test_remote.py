@@ -137,6 +137,14 @@ def test_prints_do_no_harm(remote, capfd):
     assert told.out == ""
 
 
+def test_a_method_that_raises_leaves_the_environment_as_it_is(remote):
+    env = remote("odd_worlds:Coded")
+    env.reset(seed=0)
+    with pytest.raises(EnvironmentFailed, match="RuntimeError: not now"):
+        env.stumble()
+    assert env.step(1)[0].tolist() == [0, 0, 0, 1]
+
+
 def test_closing_ends_the_process_within_a_second(remote, all_dead):
     envs = [remote("CartPole-v1"), remote("odd_worlds:Coded", fault="hang", at=0)]
     pids = [pid_of(env) for env in envs]
