@@ -149,6 +149,8 @@ class Coded(gym.Env):
     def stumble(self):
         raise RuntimeError("not now")
 
+
+class Masked(Coded):
     def action_masks(self):
         return np.arange(3) != self.step_count % 3
 

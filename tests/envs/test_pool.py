@@ -66,7 +66,7 @@ def processes(pool):
         partial(gym.make, "Pendulum-v1"),
         odd("Pictures"),
         odd("OnlyCamera"),
-        odd("Coded"),
+        odd("Masked"),
     ],
     ids=["discrete", "box", "dict", "image", "masks"],
 )
@@ -99,7 +99,7 @@ def test_more_workers_than_one_share_the_environments(make_pool):
 
 
 def test_action_masks_and_attributes_come_from_the_workers(make_pool):
-    pool = make_pool(coded(3))
+    pool = make_pool([odd("Masked", index=i) for i in range(3)])
     pool.reset()
     assert is_masking_supported(pool)
     pool.step(np.zeros(3, int))

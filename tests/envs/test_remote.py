@@ -94,7 +94,7 @@ def test_time_limit_options_attributes_and_pictures(remote):
     assert env.gravity == 9.8
     assert not hasattr(env, "nothing")
     assert [env.step(0)[3] for _ in range(3)] == [False, False, True]
-    assert remote("odd_worlds:Coded").action_masks().tolist() == [False, True, True]
+    assert remote("odd_worlds:Masked").action_masks().tolist() == [False, True, True]
     assert remote("odd_worlds:Coded", index=4).reset()[0][0] == 4
 
 
