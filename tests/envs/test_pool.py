@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -431,29 +432,33 @@ def test_no_worker_outlives_the_parent(sign, at, all_dead):
     assert all_dead(pids, within_s=1.0)
 
 
-def churn(make_pool, seconds, seed, all_dead):
-    """Kill, stop and crash workers at random moments while the reference looks on."""
+def churn(make_pool, all_dead, *, seconds, restarts, seed):
+    """Kill, stop and crash workers at random moments while the reference looks on.
+
+    Moments are counted in steps, so that a slow machine gets on too.
+    """
     rng = random.Random(seed)
     limits = Pool(workers=3, step_timeout_s=1.0, reset_timeout_s=2.0, restarts=10_000)
-    told = []
-    pool = make_pool(coded(6, faulty=4, fault="raise", at=500), limits, on_failure=told.append)
+    told, steps, stop = [], 0, threading.Event()
+    pool = make_pool(coded(6, faulty=4, fault="raise", at=200), limits, on_failure=told.append)
     reference, seen = Reference(pool, seed=11), set()
-    stop = threading.Event()
 
     def vandal():
-        while not stop.wait(rng.uniform(0.05, 0.4)):
+        while not stop.is_set():
+            goal = steps + rng.choice([0, 1, 3, 10, 30])  # 0: while one is being started anew
+            while steps < goal and not stop.wait(0.002):
+                pass
+            stop.wait(rng.uniform(0, 0.05))
             pid = rng.choice(processes(pool))
             seen.add(pid)
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, rng.choice([signal.SIGKILL] * 4 + [signal.SIGSTOP, signal.SIGSEGV]))
-            except ProcessLookupError:
-                continue
 
     thread = threading.Thread(target=vandal)
     thread.start()
-    steps, until = 0, time.monotonic() + seconds
+    until = time.monotonic() + seconds
     try:
-        while time.monotonic() < until:
+        while time.monotonic() < until or pool.restarts < restarts:
             reference.step(np.array([rng.randrange(1000) for _ in range(6)]))
             steps += 1
     finally:
@@ -462,21 +467,18 @@ def churn(make_pool, seconds, seed, all_dead):
     seen |= set(processes(pool))
     pool.close()
     assert all_dead(seen, within_s=0)
-    assert len(told) == pool.restarts
-    return steps, pool.restarts
+    assert len(told) == pool.restarts >= restarts
+    assert reference.cuts > restarts / 3
+    assert steps > reference.cuts
 
 
 def test_random_kills_lose_nothing_and_invent_nothing(make_pool, all_dead):
-    steps, restarts = churn(make_pool, 5, 1, all_dead)
-    assert steps > 50
-    assert restarts >= 3
+    churn(make_pool, all_dead, seconds=3, restarts=5, seed=1)
 
 
 @pytest.mark.slow
 def test_a_minute_of_random_kills(make_pool, all_dead):
-    steps, restarts = churn(make_pool, 60, 2, all_dead)
-    assert steps > 1000
-    assert restarts > 20
+    churn(make_pool, all_dead, seconds=60, restarts=20, seed=2)
 
 
 def test_an_environment_elsewhere_is_started_anew_with_its_worker(
