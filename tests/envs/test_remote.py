@@ -9,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from holdfast.envs import worker
 from holdfast.envs.check import check_env
 from holdfast.envs.make import build, make_env
 from holdfast.envs.remote import RemoteEnv
@@ -316,20 +315,6 @@ def test_an_exclusive_one_is_open_once(make_scenario, other_python, monkeypatch,
     assert not is_alive(pid)
     two.reset(seed=0)
     two.close()
-
-
-def test_the_program_is_written_for_python_3_8():
-    import ast
-
-    source = Path(worker.__file__).read_text()
-    tree = ast.parse(source, feature_version=(3, 8))
-    imported = {
-        (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    assert imported - set(sys.stdlib_module_names) == {"gymnasium", "numpy"}
 
 
 def test_a_plain_gymnasium_check_passes(remote):
