@@ -41,6 +41,8 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
     robots = [task.name for task in scenario.tasks if task.exclusive]
     if robots and jobs > 1:
         raise UsageError(f"--jobs {jobs}: task '{robots[0]}' is exclusive; run one cell at a time")
+    # In this process: starting a pool for each method would take longer than all the rest.
+    scenario = scenario.model_copy(update={"pool": scenario.pool.model_copy(update={"workers": 0})})
     seed = scenario.seeds[0]
     with seeding.isolated(seed):
         experience, buffer = _first_experience(scenario.only(scenario.cells()[0]), seed)

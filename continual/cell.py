@@ -18,6 +18,7 @@ from holdfast.agents.agent import Agent, Files
 from holdfast.agents.carrying import read_zip
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import checkpoint
+from holdfast.continual.environment_failures import EnvironmentFailures
 from holdfast.continual.journal import CellJournal, Progress, Tell
 from holdfast.continual.loop import run_stream
 from holdfast.continual.method import Method
@@ -60,10 +61,12 @@ def run_cell(folder: RunFolder, tell: Tell) -> None:
 
 def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
     scenario = folder.scenario
-    stream = make_stream(scenario, folder.seed)
+    failures = EnvironmentFailures(folder.path)
+    stream = make_stream(scenario, folder.seed, on_failure=failures)
     agent, methods = make_agent(scenario), make_methods(scenario)
     measured = list(stream.eval_stream)
     journal = CellJournal(folder, agent, methods, measured, tell)
+    failures.journal = journal
     finished = journal.resume()
     if scenario.agent.init is not None:
         agent.initial = initial_files(scenario)

@@ -70,6 +70,7 @@ class CellJournal:
         self.training = Stopwatch()
         self.wall_s = 0.0
         self.kept: list[int] = []
+        self.place, self.environment_failures = (0, 0), 0
         self.diagnostics = Diagnostics(folder.path, agent)
         self.latest = {task.name: float("nan") for task in self.scenario.tasks}
 
@@ -140,6 +141,7 @@ class CellJournal:
 
         def look(step: int) -> None:
             nonlocal next_point, next_look
+            self.place = stage, first + step
             if step >= next_point and step < experience.steps:
                 next_point = every * (step // every + 1)
                 with self.training.paused(step):
@@ -184,6 +186,13 @@ class CellJournal:
             },
         )
         self._tell(stages, step)
+
+    def environment_failed(self, note: str) -> None:
+        """Tell that an environment's process failed; training goes on if it can be started anew."""
+        self.environment_failures += 1
+        stage, step = self.place
+        self.board.scalars({"system/env_restarts": float(self.environment_failures)}, step)
+        self._tell(stage, step, note)
 
     # -- recording ---------------------------------------------------------------------------------
 

@@ -10,16 +10,18 @@ from pathlib import Path
 
 from holdfast.continual.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
-from holdfast.scenarios.schema import Cell, Scenario
+from holdfast.scenarios.schema import Cell, Pool, Scenario
 
 _REMOVED = ".removed-"
+# What changes no number: results of different ones are of the same scenario.
+_NO_MATTER = {"description": "", "pool": Pool()}
 
 
 def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
     """Return the run folder of every cell of the scenario, in order; new ones are pending.
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
-    seeds may grow and shrink from run to run, and its description may be rewritten.
+    seeds may grow and shrink from run to run; its description and its pool may change.
 
     Args:
         runs: The folder of all results.
@@ -56,14 +58,14 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
     """Return how the cell there differs from what the scenario would run; empty if not at all."""
     try:
-        old = RunFolder(path).scenario.model_copy(update={"description": ""})
+        old = RunFolder(path).scenario.model_copy(update=_NO_MATTER)
     except CheckpointUnusable as error:
         return str(error)
     if cell is None:  # a method or seed that is not listed now: the rest must be the same
         new = scenario.only(Cell(old.methods[0], old.seeds[0], ""))
     else:
         new = scenario.only(cell)
-    new = new.model_copy(update={"description": ""})
+    new = new.model_copy(update=_NO_MATTER)
     if old == new:
         return ""
     lines = difflib.unified_diff(

@@ -12,7 +12,7 @@ from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
 from holdfast.envs.spaces import StreamSpaces, stream_spaces
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.schema import Pool, Scenario
 
 
 class Restored(NamedTuple):
@@ -43,7 +43,7 @@ def restore(folder: RunFolder, stage: int | None = None) -> Restored:
         UsageError: If the run has no checkpoint yet.
         CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
     """
-    scenario = folder.scenario
+    scenario = folder.scenario.model_copy(update={"pool": Pool()})  # nothing will be stepped
     place = folder.path / "checkpoints"
     if stage is None:
         saved, _ = checkpoint.latest(place)

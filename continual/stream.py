@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,11 @@ from holdfast.continual.evaluate import Played, play
 from holdfast.envs.drift import Drifting
 from holdfast.envs.exclusive import Slot
 from holdfast.envs.interleaved import Interleaved
+from holdfast.envs.pool import OnFailure, ProcessPool
+from holdfast.envs.process import CLOSING_S, STARTING_S
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
 from holdfast.envs.vector import task_env, vectorize
-from holdfast.scenarios.schema import Scenario, Task
+from holdfast.scenarios.schema import Pool, Scenario, Task
 
 if TYPE_CHECKING:
     from holdfast.agents.agent import Act
@@ -47,7 +49,14 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
     """
 
     def __init__(
-        self, scenario: Scenario, seed: int, stage: int, spaces: StreamSpaces, slot: Slot
+        self,
+        scenario: Scenario,
+        seed: int,
+        stage: int,
+        spaces: StreamSpaces,
+        slot: Slot,
+        *,
+        on_failure: OnFailure | None = None,
     ) -> None:
         super().__init__(stage, None)
         order = scenario.stream_tasks
@@ -60,7 +69,8 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self.drifted: list[tuple[int, dict[str, float]]] = []
         self.seed = seeding.task_seed(seed, stage)
         self._cell_seed = seed
-        self._n_envs = scenario.n_envs
+        self._n_envs, self._pool = scenario.n_envs, _timed(scenario)
+        self._on_failure = on_failure
         self._make_one = partial(
             task_env,
             scenario,
@@ -85,18 +95,33 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
         """
-        if not interleaved:
-            return vectorize(self._make_one, self._n_envs, self.seed)
-        first = itertools.cycle(range(len(self._make_each)))
-        return vectorize(
-            lambda: Interleaved(self._make_each, self._budgets, next(first)),
-            self._n_envs,
-            self.seed,
-        )
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [self._make_one] * self._n_envs
+        if interleaved:
+            tasks = len(self._make_each)
+            makers = [
+                partial(Interleaved, self._make_each, self._budgets, index % tasks)
+                for index in range(self._n_envs)
+            ]
+        if self._pool.workers:
+            return ProcessPool(makers, self._pool, seed=self.seed, on_failure=self._on_failure)
+        take = iter(makers)
+        return vectorize(lambda: next(take)(), self._n_envs, self.seed)
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return this task's generator for a method, by name; the same after a restart."""
         return seeding.generator(self._cell_seed, "method", *names, self.stage)
+
+
+def _timed(scenario: Scenario) -> Pool:
+    """Return the pool's settings; a worker that times a process of its own gets a moment more."""
+    pool = scenario.pool
+    if all(task.python is None for task in scenario.tasks):
+        return pool
+    later = {
+        "reset_timeout_s": pool.reset_timeout_s + STARTING_S,
+        "step_timeout_s": pool.step_timeout_s + CLOSING_S + 1.0,
+    }
+    return pool.model_copy(update=later)
 
 
 class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
@@ -113,7 +138,8 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         super().__init__(task_index, None)
         self.task_index = task_index
         self.task: Task = scenario.tasks[task_index]
-        copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, MOST_COPIES)
+        most = MOST_COPIES if self.task.python is None else MOST_PROCESSES
+        copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, most)
         self._make = partial(task_env, scenario, task_index, spaces, slot=slot)
         self._copies = copies
         stages = zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
@@ -170,9 +196,16 @@ class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
 MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
 
+MOST_PROCESSES = 4
+"""As ``MOST_COPIES``, where each is a process of another interpreter."""
+
 
 def make_stream(
-    scenario: Scenario, seed: int, spaces: StreamSpaces | None = None
+    scenario: Scenario,
+    seed: int,
+    spaces: StreamSpaces | None = None,
+    *,
+    on_failure: OnFailure | None = None,
 ) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
@@ -183,6 +216,7 @@ def make_stream(
         scenario: The scenario.
         seed: The cell's seed.
         spaces: What ``stream_spaces`` returned, where that is known already.
+        on_failure: Takes the record of every failure of a process with training environments.
 
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.
@@ -194,7 +228,7 @@ def make_stream(
         return make_data_stream(scenario, seed)
     spaces, slot = spaces or stream_spaces(scenario), Slot()
     train = [
-        TaskExperience(scenario, seed, stage, spaces, slot)
+        TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure)
         for stage in range(len(scenario.stream_tasks))
     ]
     measured = [

@@ -34,7 +34,11 @@ _NOT_NEWS = (
 
 
 def check_env(
-    target: str, kwargs: Mapping[str, Any] | None = None, *, folder: Path | None = None
+    target: str,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    python: str | None = None,
 ) -> CheckResult:
     """Return what was found about an environment; builds one instance and closes it.
 
@@ -46,13 +50,14 @@ def check_env(
         target: ``Id-v0``, ``module:Id-v0`` or ``module:Class``.
         kwargs: Arguments of the constructor.
         folder: Where ``module`` is looked for after what is installed.
+        python: Another interpreter, under which the environment runs.
 
     Raises:
         UsageError: The name is wrong, or a package is missing.
     """
     result = CheckResult(target)
     try:
-        env = build(target, kwargs or {}, folder=folder)
+        env = build(target, kwargs or {}, folder=folder, python=python)
     except (OldGym, EnvironmentFailed) as error:
         result.add("error", str(error))
         return result

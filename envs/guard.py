@@ -19,6 +19,10 @@ NAN_KEY = "holdfast.nan"
 warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWarning, __name__)
 
 
+class EnvironmentCrashed(EnvironmentFailed):
+    """An environment raised an exception; a pool builds it anew and goes on."""
+
+
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
     """Turns exceptions, wrong result forms and NaN into :class:`EnvironmentFailed`.
 
@@ -54,6 +58,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._step = 0
         try:
             result: Any = self.env.reset(seed=seed, options=options)
+        except EnvironmentCrashed as error:  # in a process of its own
+            raise self._placed(f"reset(seed={seed})", error) from None
         except HoldfastError:
             raise
         except (Exception, SystemExit) as error:
@@ -74,6 +80,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._step += 1
         try:
             result: Any = self.env.step(action)
+        except EnvironmentCrashed as error:  # in a process of its own
+            place = f"step {self._step}, action {_short(action)}"
+            raise self._placed(place, error) from None
         except HoldfastError:
             raise
         except (Exception, SystemExit) as error:
@@ -101,14 +110,17 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         except (Exception, SystemExit) as error:
             raise self._failure("close()", error) from error
 
-    def _failure(self, place: str, error: BaseException) -> EnvironmentFailed:
+    def _placed(self, place: str, error: EnvironmentCrashed) -> EnvironmentCrashed:
+        return EnvironmentCrashed(f"task '{self._task_name}', {place}: {error}")
+
+    def _failure(self, place: str, error: BaseException) -> EnvironmentCrashed:
         hint = ""
         if isinstance(error, ValueError | TypeError) and "unpack" in str(error):
             hint = (
                 "; an environment that returns another number of values than Gymnasium asks for "
                 "(the old gym did) fails so: `holdfast check-env` tells"
             )
-        return EnvironmentFailed(
+        return EnvironmentCrashed(
             f"task '{self._task_name}', {place}: {type(error).__name__}: {error}{hint}"
         )
 

@@ -24,9 +24,12 @@ from holdfast.envs.changes import apply_changes
 from holdfast.envs.drift import Applied, Drifting, Randomized
 from holdfast.envs.guard import Guard
 from holdfast.envs.pace import Paced
+from holdfast.envs.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
-from holdfast.scenarios.schema import Task, Wrapper
+from holdfast.scenarios.interpreter import check_interpreter, interpreter
+from holdfast.scenarios.schema import Pool, Task, Wrapper
+from holdfast.scenarios.targets import NotUsable
 
 # Packages that register their environments only when they are imported, by the start of the id.
 _REGISTERED_BY = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
@@ -57,6 +60,7 @@ def make_env(
     render_mode: str | None = None,
     n_envs: int = 1,
     applied: Applied | None = None,
+    limits: Pool | None = None,
 ) -> gym.Env[Any, Any]:
     """Return a new environment for the task: what drifts, ``changes``, ``wrappers``, the guard.
 
@@ -69,6 +73,7 @@ def make_env(
         render_mode: For example ``rgb_array``; None renders nothing.
         n_envs: How many will be stepped side by side; what drifts does so by their common steps.
         applied: Is told what a drift sets.
+        limits: Timeouts for an environment under another interpreter; None for the usual ones.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.
@@ -82,6 +87,8 @@ def make_env(
             folder=folder,
             time_limit=task.changes.time_limit,
             render_mode=render_mode,
+            python=task.python,
+            limits=limits,
         )
         try:
             if task.rate is not None:
@@ -109,6 +116,8 @@ def build(
     folder: Path | None = None,
     time_limit: int | None = None,
     render_mode: str | None = None,
+    python: str | None = None,
+    limits: Pool | None = None,
 ) -> gym.Env[Any, Any]:
     """Return the environment called ``target``, as its author made it.
 
@@ -119,11 +128,28 @@ def build(
         time_limit: Steps after which an episode is truncated, instead of what the id is registered
             with. A class of its own has no limit unless this gives one.
         render_mode: Passed on where it is not None.
+        python: Another interpreter, in whose process the environment is built.
+        limits: Timeouts of that process.
 
     Raises:
         UsageError: As :func:`make_env`.
         EnvironmentFailed: As :func:`make_env`.
     """
+    if python is not None:
+        found = interpreter(python, folder)
+        try:
+            check_interpreter(found)
+        except NotUsable as error:
+            raise UsageError(f"python: {error}") from None
+        return RemoteEnv(
+            target,
+            kwargs,
+            python=found,
+            folder=folder,
+            time_limit=time_limit,
+            render_mode=render_mode,
+            limits=limits,
+        )
     options = copy.deepcopy(dict(kwargs))  # the environment may keep and change them
     if render_mode is not None:
         options["render_mode"] = render_mode

@@ -47,6 +47,7 @@ def task_env(
         render_mode=render_mode,
         n_envs=scenario.n_envs,
         applied=applied,
+        limits=scenario.pool,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     return fit(env, spaces, scenario, task_index)

@@ -16,6 +16,7 @@ from holdfast.scenarios.task import ENV_OR_BENCHMARK
 # What only environments have, by section; the value that is left as it is, and what to do.
 _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("n_envs",), 1, "a data set is one; remove it"),
+    (("pool", "workers"), 0, "data sets are not stepped; remove it"),
     (("on_nan",), "error", "data sets are not stepped; remove it"),
     (("spaces", "observation"), "same", "inputs are never padded; remove it"),
     (("spaces", "action"), "same", "a data set has no actions; remove it"),
@@ -25,7 +26,7 @@ _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("evaluation", "episodes"), 1, "an evaluation is the whole test set, once; remove it"),
     (("evaluation", "deterministic"), True, "the likeliest class is the answer; remove it"),
 )
-_OF_ENVIRONMENT_TASKS = ("changes", "wrappers", "exclusive")
+_OF_ENVIRONMENT_TASKS = ("changes", "wrappers", "python", "exclusive")
 _DECIDED = {"return_task_id": "stream.task_id says whether there is a head per task; remove it"}
 
 TASK_ID_ADVICE = (

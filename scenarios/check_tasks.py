@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.changes import Changes
+from holdfast.scenarios.check_processes import check_pool, check_python
 from holdfast.scenarios.fields import whole
 from holdfast.scenarios.messages import Finding, did_you_mean
 from holdfast.scenarios.plain import WRAPPERS, Wrapper
@@ -42,6 +43,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
     algorithm = agent.get("algorithm") if isinstance(agent, Mapping) else None
     every = evaluation.get("every") if isinstance(evaluation, Mapping) else None
     names: dict[str, int] = {}
+    yield from check_pool(data)
     for index, task in enumerate(data["tasks"]):
         if not isinstance(task, Mapping):
             continue  # reported with the other wrong forms
@@ -54,7 +56,10 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             )
         elif isinstance(name, str):
             names[name.casefold()] = index
-        yield from _check_environment(task, path, folder, algorithm)
+        if task.get("python") is None:
+            yield from _check_environment(task, path, folder, algorithm)
+        elif task.get("env") is not None:  # what there is, only that interpreter knows
+            yield from check_python(task, path, folder)
         yield from _check_wrappers(task.get("wrappers"), path, folder)
         yield from _check_sample(task.get("sample"), path)
         yield from _check_steps(task.get("steps"), path, n_envs)

@@ -30,6 +30,7 @@ SECTIONS: dict[KeyPath, type[BaseModel]] = {
     ("tasks", "*", "score"): schema.Score,
     ("stream",): schema.Stream,
     ("spaces",): schema.Spaces,
+    ("pool",): schema.Pool,
     ("agent",): schema.Agent,
     ("agent", "normalize"): schema.Normalize,
     ("carry",): schema.Carry,

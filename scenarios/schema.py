@@ -34,6 +34,7 @@ from holdfast.scenarios.fields import (
     Text,
 )
 from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
+from holdfast.scenarios.pool import Pool
 from holdfast.scenarios.task import Drift, Score, ScoreForm, Task
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "MethodPart",
     "MujocoChanges",
     "Normalize",
+    "Pool",
     "Scenario",
     "Score",
     "Spaces",
@@ -218,6 +220,7 @@ class Scenario(BaseModel):
     stream: Stream = Field(default_factory=Stream, description="Order, and what is known of it.")
     spaces: Spaces = Field(default_factory=Spaces, description="What to do with unequal spaces.")
     n_envs: Positive = Field(default=1, description="Environments stepped side by side.")
+    pool: Pool = Field(default_factory=Pool, description="Processes for the training environments.")
     agent: Agent = Field(description="The learner and its arguments.")
     carry: Carry = Field(default_factory=Carry, description="What survives a task switch.")
     methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(labelled)] = Field(

@@ -238,6 +238,10 @@ class Task(BaseModel):
     rate: AboveZero | None = Field(
         default=None, description="Steps per second of real time; a robot's control rate."
     )
+    python: Text | None = Field(
+        default=None,
+        description="Another interpreter, whose packages the environment runs with.",
+    )
     exclusive: Flag = Field(
         default=False, description="The environment exists once (a robot): one instance at a time."
     )

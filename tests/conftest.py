@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,30 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no score matrices for TensorBoard: they take longer than the training of small cells."""
     tensorboard = importlib.import_module("holdfast.continual.tensorboard")
     monkeypatch.setattr(tensorboard.TensorBoard, "matrix", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session")
+def make_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the interpreter of a new virtual environment that sees some of our packages only."""
+
+    def make(*packages: str) -> Path:
+        folder = tmp_path_factory.mktemp("other")
+        venv, site, own = folder / "venv", folder / "packages", sysconfig.get_path("purelib")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+        site.mkdir()
+        for name in packages:
+            for path in Path(own).glob(f"{name}*"):
+                if path.suffix != ".dist-info" and path.name.split(".")[0] == name:
+                    (site / path.name).symlink_to(path)
+        (inner,) = venv.glob("lib/python*/site-packages")
+        (inner / "packages.pth").write_text(f"{site}\n")
+        return venv / "bin" / "python"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def other_python(make_python: Callable[..., Path]) -> Path:
+    """Another interpreter, with gymnasium, numpy and what gymnasium imports, but not Holdfast."""
+    imported = ("cloudpickle", "farama_notifications", "typing_extensions", "pygame")
+    return make_python("gymnasium", "numpy", *imported)

@@ -193,12 +193,15 @@ def check_env(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Arguments of its constructor."),
     ] = None,
+    python: Annotated[
+        str | None, typer.Option(help="Another interpreter, to run it with its packages.")
+    ] = None,
 ) -> None:
     """Say whether an environment will work here, before an hour is spent. Exit code 3 if not."""
     with errors_told():
         from holdfast.envs.check import check_env as check
 
-        result = check(target, _values(kwargs or ()), folder=Path.cwd())
+        result = check(target, _values(kwargs or ()), folder=Path.cwd(), python=python)
         shown = console()
         styles = {"ok": "green", "advice": "yellow", "error": "bold red"}
         for finding in result.findings:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from holdfast.scenarios.schema import Scenario, Task
@@ -25,3 +28,55 @@ def make_scenario() -> Callable[..., Scenario]:
         return Scenario.model_validate({"tasks": named, "agent": {"algorithm": algorithm}, **keys})
 
     return make
+
+
+@pytest.fixture
+def is_alive() -> Callable[[int], bool]:
+    """Return whether a process runs; one that has ended and was not reaped yet does not."""
+
+    def is_alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    return is_alive
+
+
+@pytest.fixture
+def all_dead(is_alive: Callable[[int], bool]) -> Callable[..., bool]:
+    """Return whether processes have ended, after a while."""
+
+    def all_dead(pids: Iterable[int], within_s: float = 2.0) -> bool:
+        pids, until = list(pids), time.monotonic() + within_s
+        while any(map(is_alive, pids)) and time.monotonic() < until:
+            time.sleep(0.01)
+        return not any(map(is_alive, pids))
+
+    return all_dead
+
+
+@pytest.fixture
+def same() -> Callable[[Any, Any], None]:
+    """Assert that two results of environments are equal, times apart."""
+
+    def same(one, two):
+        assert isinstance(one, dict) == isinstance(two, dict)
+        if isinstance(one, dict):
+            one, two = dict(one), dict(two)
+            for entry in (one, two):
+                entry.get("episode", {}).pop("t", None)  # seconds
+                entry.pop("object", None)  # which cannot travel
+            assert one.keys() == two.keys()
+            for key in one:
+                same(one[key], two[key])
+        elif isinstance(one, list):
+            for pair in zip(one, two, strict=True):
+                same(*pair)
+        elif isinstance(one, np.ndarray | np.generic):
+            assert (one.dtype, one.shape) == (two.dtype, two.shape)
+            assert np.array_equal(one, two)
+        else:
+            assert (one, type(one)) == (two, type(two))
+
+    return same

@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.monitor import Monitor
+
+from holdfast.envs.guard import Guard
+from holdfast.envs.make import build
+from holdfast.envs.pool import RESTARTED, ProcessPool
+from holdfast.envs.vector import vectorize
+from holdfast.errors import EnvironmentFailed, UsageError
+from holdfast.scenarios.pool import Pool
+from holdfast.seeding import derive
+
+HERE = Path(__file__).parent
+SLOW, FAST = Pool(workers=2), Pool(workers=2, step_timeout_s=0.5, reset_timeout_s=0.5)
+
+
+def odd(name, **kwargs):
+    return partial(build, f"odd_worlds:{name}", kwargs, folder=HERE)
+
+
+def coded(count, *, faulty=1, **fault):
+    """Return makers of environments that tell where they are; one of them fails."""
+    return [odd("Coded", index=i, **(fault if i == faulty else {})) for i in range(count)]
+
+
+@pytest.fixture
+def make_pool():
+    pools = []
+
+    def make(makers, limits=SLOW, seed=11, **keys):
+        pools.append(ProcessPool(makers, limits, seed=seed, **keys))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def processes(pool):
+    return [process.pid for process in pool._processes]
+
+
+# -- without failures: the same as in one process --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "maker",
+    [
+        partial(gym.make, "CartPole-v1"),
+        partial(gym.make, "Pendulum-v1"),
+        odd("Pictures"),
+        odd("OnlyCamera"),
+        odd("Masked"),
+    ],
+    ids=["discrete", "box", "dict", "image", "masks"],
+)
+def test_trajectories_equal_those_of_one_process(make_pool, maker, same):
+    one, two = vectorize(maker, 5, seed=11), make_pool([maker] * 5, seed=11)
+    assert one.observation_space == two.observation_space
+    assert one.action_space == two.action_space
+    for env in (one, two):
+        env.set_options({"wind": 3})
+    same(one.reset(), two.reset())
+    same(one.reset_infos, two.reset_infos)
+    for step in range(300):
+        actions = np.array([one.action_space.sample() for _ in range(5)])
+        assert np.array_equal(actions[0], two.action_space.sample())  # seeded alike
+        for _ in range(4):
+            two.action_space.sample()
+        if step == 200 and isinstance(one.action_space, gym.spaces.Box):
+            actions = actions.astype(np.float64)  # an agent may give another type
+        same(list(one.step(actions)), list(two.step(actions)))
+        same(one.reset_infos, two.reset_infos)
+    same(one.reset(), two.reset())  # without seeds: their own random numbers go on
+    one.close()
+
+
+def test_more_workers_than_one_share_the_environments(make_pool):
+    pool = make_pool(coded(5, faulty=None), Pool(workers=3))
+    assert len(set(processes(pool))) == 3
+    assert pool.reset()[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert pool.reset_infos == [{"begun": 0}] * 5
+
+
+def test_action_masks_and_attributes_come_from_the_workers(make_pool):
+    pool = make_pool([odd("Masked", index=i) for i in range(3)])
+    pool.reset()
+    assert is_masking_supported(pool)
+    pool.step(np.zeros(3, int))
+    assert get_action_masks(pool).tolist() == [[True, False, True]] * 3
+    assert pool.get_attr("index") == [0, 1, 2]
+    assert pool.get_attr("action_masks")[2]().tolist() == [True, False, True]
+    pool.set_attr("index", 7, indices=1)
+    assert pool.get_attr("index", [1, 2]) == [7, 2]
+    assert not pool.has_attr("nothing")
+    with pytest.raises(AttributeError, match="nothing"):
+        pool.get_attr("nothing")
+    with pytest.raises(AttributeError, match="nothing"):
+        pool.env_method("nothing")
+    with pytest.raises(UsageError, match="a object cannot travel"):
+        pool.env_method("action_masks", object())
+    assert pool.env_is_wrapped(Monitor) == [True] * 3
+    assert pool.env_is_wrapped(gym.wrappers.TimeLimit) == [False] * 3
+
+
+def test_a_wrapper_is_found_and_pictures_are_rendered(make_pool):
+    pool = make_pool([partial(gym.make, "CartPole-v1", render_mode="rgb_array")] * 2)
+    pool.reset()
+    assert pool.env_is_wrapped(gym.wrappers.TimeLimit, indices=[1]) == [True]
+    assert pool.render_mode == "rgb_array"
+    assert [picture.shape for picture in pool.get_images()] == [(400, 600, 3)] * 2
+
+
+def test_what_cannot_travel_is_named_once(make_pool, capfd):
+    pool = make_pool([odd("Pictures")], Pool(workers=1))
+    pool.reset()
+    for _ in range(3):
+        _, _, _, infos = pool.step(np.zeros((1, 2), np.float32))
+    assert capfd.readouterr().err.count("info['object'] is left out: a object") == 1
+    assert infos[0]["array"].dtype == np.float32
+
+
+# -- failures: compared with a reference that is computed here -------------------------------------
+
+
+def many_steps(env, count):
+    for _ in range(100):
+        env.step(np.ones(count, int))
+
+
+class Reference:
+    """What the environments of ``odd_worlds.Coded`` must show, worked out without running them."""
+
+    def __init__(self, pool, seed):
+        self.pool, self.seed = pool, seed
+        self.shown = pool.reset()
+        self.states = [[index, seed + index, 0, 0] for index in range(pool.num_envs)]
+        self.cuts = 0
+        assert self.shown.tolist() == self.states or pool.restarts
+        if pool.restarts:
+            self._adopt(range(pool.num_envs), 0)
+
+    def _adopt(self, indices, before):
+        """Check the seeds of episodes that began after a restart."""
+        allowed = range(before + 1, self.pool.restarts + 1)
+        for i in indices:
+            index, seed, episode, step = self.shown[i].tolist()
+            derived = {derive(self.seed, "restart", i, n) for n in allowed}
+            assert (index, episode, step) == (i, 0, 0)
+            assert seed in derived | ({self.seed + i} if before == 0 else set())
+            self.states[i] = [i, int(seed), 0, 0]
+
+    def step(self, actions):
+        before, restarts = self.shown.copy(), self.pool.restarts
+        self.shown, rewards, dones, infos = self.pool.step(actions)
+        cut = [i for i, info in enumerate(infos) if RESTARTED in info]
+        for i in cut:
+            assert (rewards[i], dones[i], infos[i]["TimeLimit.truncated"]) == (0.0, True, True)
+            assert np.array_equal(infos[i]["terminal_observation"], before[i])
+            assert "episode" not in infos[i]
+        self._adopt(cut, restarts)
+        self.cuts += bool(cut)
+        for i in set(range(len(actions))) - set(cut):
+            index, seed, episode, step = self.states[i]
+            step += 1
+            done = step >= 3 + (seed + episode) % 5
+            reached = [index, seed, episode, step]
+            assert rewards[i] == np.float32(float(actions[i]) * (1 + step + 10 * episode))
+            assert dones[i] == done
+            assert infos[i]["step"] == step
+            assert infos[i]["TimeLimit.truncated"] == (done and episode % 3 == 2)
+            if done:
+                assert infos[i]["terminal_observation"].tolist() == reached
+                assert infos[i]["episode"]["l"] == step
+                reached = [index, seed, episode + 1, 0]
+            self.states[i] = reached
+            assert self.shown[i].tolist() == reached
+        return infos
+
+
+FAULTS = ["raise", "exit", "os_exit", "kill", "segfault", "hang", "stop", "nonsense"]
+WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "nonsense": "nonsense"}
+
+
+@pytest.mark.parametrize("place", ["step", "reset"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path, is_alive):
+    told = []
+    makers = coded(4, fault=name, place=place, at=7, once=str(tmp_path / "once"))
+    limits = FAST if name in ("hang", "stop") else SLOW
+    pool = make_pool(makers, limits, seed=20, on_failure=told.append)
+    before = processes(pool)
+    reference = Reference(pool, seed=20)
+    cut = []
+    for step in range(40):
+        infos = reference.step(np.arange(4) + step)
+        cut += [i for i, info in enumerate(infos) if RESTARTED in info]
+    assert cut == [0, 1]  # both of that worker, once; the other worker went on
+    assert pool.restarts == 1
+    assert not is_alive(before[0])
+    assert processes(pool)[1] == before[1]
+    (record,) = told
+    json.dumps(record)
+    assert record["what"] == WHAT.get(name, "died")
+    assert record["envs"] == [0, 1]
+    if name != "nonsense":  # which is written over the note of who is at work, too
+        assert (record["place"], record["env"]) == (place, 1)
+        assert record["action"] - 1 >= 6  # the pool's step that it was of
+    if name in ("raise", "exit"):
+        assert "in _raise" in record["traceback"] or "in _exit" in record["traceback"]
+    if name == "hang":
+        assert "here_it_hangs" in record["traceback"]
+        assert "within 0.5 s" in record["text"]
+    if name == "kill":
+        assert "SIGKILL, exit code -9" in record["text"]
+        assert "MiB" in record["text"]
+    if name == "segfault":
+        assert "SIGSEGV" in record["text"]
+        assert "Segmentation fault" in record["traceback"]
+
+
+def test_the_first_reset_may_fail_too(make_pool, tmp_path):
+    makers = coded(4, fault="raise", place="reset", at=0, once=str(tmp_path / "once"))
+    pool = make_pool(makers, seed=20)
+    reference = Reference(pool, seed=20)
+    assert pool.restarts == 1
+    assert [state[1] for state in reference.states[2:]] == [22, 23]
+    assert reference.states[1][1] == derive(20, "restart", 1, 1)
+    for _ in range(10):
+        reference.step(np.ones(4, int))
+
+
+def test_restarted_episodes_depend_on_seed_and_restart_alone(make_pool, tmp_path):
+    def shown(run):
+        once = str(tmp_path / f"once-{run}")
+        pool = make_pool(coded(2, fault="raise", once=once), Pool(workers=1))
+        rows = [pool.reset()]
+        return np.array(rows + [pool.step(np.ones(2, int))[0] for _ in range(20)])
+
+    assert np.array_equal(shown(1), shown(2))
+
+
+def test_too_many_failures_end_the_run_with_the_original_traceback(make_pool):
+    told = []
+    pool = make_pool(coded(2, fault="raise"), Pool(workers=2, restarts=2), on_failure=told.append)
+    reference = Reference(pool, seed=11)
+    with pytest.raises(EnvironmentFailed) as caught:
+        many_steps(reference, 2)
+    assert reference.cuts == 2
+    text = str(caught.value)
+    assert "environment 1: raised ValueError: boom; given up after 2 restarts (pool.res" in text
+    assert 'odd_worlds.py", line' in text
+    assert text.endswith("ValueError: boom")
+    assert [record["restarts"] for record in told] == [0, 1, 2]
+
+
+def test_without_restarts_the_first_failure_ends_it(make_pool):
+    pool = make_pool(coded(2, fault="kill"), Pool(workers=2, restarts=0))
+    pool.reset()
+    with pytest.raises(EnvironmentFailed, match=r"memory ran out, in step; pool\.restarts is 0"):
+        many_steps(pool, 2)
+
+
+def test_prints_do_no_harm(make_pool, capfd):
+    pool = make_pool(coded(2, fault="print"))
+    reference = Reference(pool, seed=11)
+    for _ in range(20):
+        reference.step(np.ones(2, int))
+    pool.close()
+    told = capfd.readouterr()
+    assert (pool.restarts, told.out) == (0, "")
+    for words in ("to stdout\n", "to stdout, past Python", "to stdout, from a child"):
+        assert words in told.err
+
+
+def test_changed_folders_and_threads_do_no_harm(make_pool, tmp_path, all_dead):
+    pool = make_pool(coded(2, fault="elsewhere", once=str(tmp_path / "once")))
+    reference = Reference(pool, seed=11)
+    for _ in range(20):
+        reference.step(np.ones(2, int))
+    pids, began = processes(pool), time.monotonic()
+    pool.close()
+    assert time.monotonic() - began < 1.0
+    assert all_dead(pids, within_s=0)
+
+
+def test_nan_comes_through_as_the_guard_says_it(make_pool):
+    def guarded():
+        return Guard(build("odd_worlds:Coded", {"fault": "nan"}, folder=HERE), "reach")
+
+    pool, plain = make_pool([guarded], Pool(workers=1)), vectorize(guarded, 1, seed=11)
+    texts = []
+    for env in (pool, plain):
+        env.reset()
+        with pytest.raises(EnvironmentFailed) as caught:
+            many_steps(env, 1)
+        texts.append(str(caught.value))
+    strip = [text.partition("(")[0] + text.partition(")")[2] for text in texts]  # object's address
+    assert strip[0] == strip[1]
+    assert "observation[1] is nan, at step" in texts[0]
+    assert pool.restarts == 0
+
+
+def test_a_wrong_shape_is_named(make_pool):
+    class Wrong(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (3,))
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros((1, 3), np.float32), {}
+
+    pool = make_pool([Wrong], Pool(workers=1, restarts=0))
+    with pytest.raises(EnvironmentFailed, match=r"has the shape \(1, 3\), its space \(3,\)"):
+        pool.reset()
+    with pytest.raises(ValueError, match="actions of shape"):
+        pool.step(np.zeros((1, 2)))
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
+    makers = [odd("SixArms", index=i, folder=str(tmp_path)) for i in range(8)]
+    with pytest.raises(EnvironmentFailed, match="RuntimeError: no sixth arm"):
+        ProcessPool(makers, Pool(workers=4), seed=0)
+    pids = [int(file.name.partition("-")[2]) for file in tmp_path.glob("built-*")]
+    assert len(pids) >= 1
+    assert all_dead(pids)
+
+
+def test_a_constructor_may_hang_exit_or_be_killed(monkeypatch):
+    monkeypatch.setattr("holdfast.envs.process.STARTING_S", 1.0)
+    for fault, text in {
+        "hang": r"did not come back from its constructor within 1.5 s",
+        "kill": "SIGKILL",
+        "os_exit": r"exit code 7",
+        "exit": "SystemExit: 3",
+    }.items():
+        with pytest.raises(EnvironmentFailed, match=text):
+            ProcessPool([odd("Broken", fault=fault)], FAST, seed=0)
+
+
+def test_usage_errors_stay_usage_errors():
+    with pytest.raises(UsageError, match="did you mean 'odd_worlds:Coded'"):
+        ProcessPool([odd("Codedd")], FAST, seed=0)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_close_ends_workers_within_a_second(make_pool, busy, all_dead):
+    limits = Pool(workers=2, step_timeout_s=60)
+    pool = make_pool(coded(2, fault="hang" if busy else None, at=0), limits)
+    pool.reset()
+    pids = processes(pool)
+    pool.step_async(np.zeros(2, int))
+    time.sleep(0.2)
+    began = time.monotonic()
+    pool.close()
+    pool.close()
+    assert time.monotonic() - began < 1.0
+    assert all_dead(pids, within_s=0)
+
+
+def test_what_an_environment_started_ends_with_it(make_pool, tmp_path, all_dead):
+    note = tmp_path / "pid"
+    pool = make_pool(coded(2, fault="orphan", note=str(note), once=str(tmp_path / "once")))
+    reference = Reference(pool, seed=11)
+    for _ in range(20):
+        reference.step(np.ones(2, int))
+    assert pool.restarts == 1
+    assert all_dead([int(note.read_text())])
+
+
+def test_a_forgotten_pool_leaves_nothing(all_dead, is_alive):
+    pool = ProcessPool(coded(2), FAST, seed=0)
+    pids = processes(pool)
+    assert all(map(is_alive, pids))
+    del pool
+    assert all_dead(pids)
+
+
+PARENT = """
+import sys, time
+from functools import partial
+import numpy as np
+from holdfast.envs.make import build
+from holdfast.envs.pool import ProcessPool
+from holdfast.scenarios.pool import Pool
+from pathlib import Path
+
+folder = Path({folder!r})
+make = partial(build, "odd_worlds:Coded", {{"fault": "hang", "at": {at}}}, folder=folder)
+pool = ProcessPool([make] * 2, Pool(workers=2, step_timeout_s=600), seed=0)
+pool.reset()
+print(*[process.pid for process in pool._processes], flush=True)
+try:
+    while True:
+        pool.step(np.ones(2, int))
+finally:
+    pool.close()
+"""
+
+
+@pytest.mark.parametrize("at", [3, 10**9], ids=["hung", "stepping"])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_no_worker_outlives_the_parent(sign, at, all_dead):
+    code = textwrap.dedent(PARENT).format(folder=str(HERE), at=at)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(0.3)
+        parent.send_signal(sign)
+        parent.wait(5)
+    assert all_dead(pids, within_s=1.0)
+
+
+def churn(make_pool, all_dead, *, seconds, restarts, seed):
+    """Kill, stop and crash workers at random moments while the reference looks on.
+
+    Moments are counted in steps, so that a slow machine gets on too.
+    """
+    rng = random.Random(seed)
+    limits = Pool(workers=3, step_timeout_s=1.0, reset_timeout_s=2.0, restarts=10_000)
+    told, steps, stop = [], 0, threading.Event()
+    pool = make_pool(coded(6, faulty=4, fault="raise", at=200), limits, on_failure=told.append)
+    reference, seen = Reference(pool, seed=11), set()
+
+    def vandal():
+        while not stop.is_set():
+            goal = steps + rng.choice([0, 1, 3, 10, 30])  # 0: while one is being started anew
+            while steps < goal and not stop.wait(0.002):
+                pass
+            stop.wait(rng.uniform(0, 0.05))
+            pid = rng.choice(processes(pool))
+            seen.add(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, rng.choice([signal.SIGKILL] * 4 + [signal.SIGSTOP, signal.SIGSEGV]))
+
+    thread = threading.Thread(target=vandal)
+    thread.start()
+    until = time.monotonic() + seconds
+    try:
+        while time.monotonic() < until or pool.restarts < restarts:
+            reference.step(np.array([rng.randrange(1000) for _ in range(6)]))
+            steps += 1
+    finally:
+        stop.set()
+        thread.join()
+    seen |= set(processes(pool))
+    pool.close()
+    assert all_dead(seen, within_s=0)
+    assert len(told) == pool.restarts >= restarts
+    assert reference.cuts > restarts / 3
+    assert steps > reference.cuts
+
+
+def test_random_kills_lose_nothing_and_invent_nothing(make_pool, all_dead):
+    churn(make_pool, all_dead, seconds=3, restarts=5, seed=1)
+
+
+@pytest.mark.slow
+def test_a_minute_of_random_kills(make_pool, all_dead):
+    churn(make_pool, all_dead, seconds=60, restarts=20, seed=2)
+
+
+def test_an_environment_elsewhere_is_started_anew_with_its_worker(
+    make_pool, other_python, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    kwargs = {"fault": "hang", "once": str(tmp_path / "once")}
+    limits = Pool(step_timeout_s=1.0)
+    make = partial(
+        build, "odd_worlds:Coded", kwargs, folder=HERE, python=str(other_python), limits=limits
+    )
+    told = []
+    pool = make_pool([make], Pool(workers=1), seed=1, on_failure=told.append)
+    pool.reset()
+    cut = [RESTARTED in pool.step(np.ones(1, int))[3][0] for _ in range(20)]
+    pool.close()
+    assert (sum(cut), pool.restarts) == (1, 1)
+    assert "here_it_hangs" in told[0]["traceback"] + told[0]["text"]
+
+
+def test_workers_import_neither_torch_nor_avalanche(make_pool):
+    class Imported(gym.Env):
+        observation_space = action_space = gym.spaces.Discrete(2)
+
+        def heavy(self):
+            return [n for n in ("torch", "avalanche", "stable_baselines3") if n in sys.modules]
+
+    pool = make_pool([Imported])
+    assert pool.env_method("heavy") == [[]]
