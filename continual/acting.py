@@ -54,6 +54,7 @@ class TaskAgent:
             folder=self._scenario.folder,
             on_nan=self._scenario.on_nan,
             render_mode=render_mode,
+            backend=self._scenario.backend,
         )
 
     def reset(self) -> None:

@@ -205,7 +205,7 @@ def _time_limit(scenario: Scenario) -> int:
     task = scenario.tasks[0]
     if task.changes.time_limit is not None:
         return task.changes.time_limit
-    env = make_env(task, folder=scenario.folder)
+    env = make_env(task, folder=scenario.folder, backend=scenario.backend)
     env.close()
     return (env.spec.max_episode_steps if env.spec is not None else None) or 0
 

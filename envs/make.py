@@ -21,10 +21,11 @@ from gymnasium.wrappers import (
 )
 
 from holdfast.envs.changes import apply_changes
+from holdfast.envs.envpool_single import EnvPoolSingle
 from holdfast.envs.guard import Guard
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
-from holdfast.scenarios.schema import Task, Wrapper
+from holdfast.scenarios.schema import Backend, Task, Wrapper
 
 # Packages that register their environments only when they are imported, by the start of the id.
 _REGISTERED_BY = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
@@ -53,6 +54,7 @@ def make_env(
     folder: Path | None = None,
     on_nan: Literal["error", "truncate"] = "error",
     render_mode: str | None = None,
+    backend: Backend = "gymnasium",
 ) -> gym.Env[Any, Any]:
     """Return a new environment for the task: ``env``, then ``changes``, ``wrappers``, the guard.
 
@@ -63,6 +65,7 @@ def make_env(
         folder: The scenario's folder, searched for ``module:`` names after what is installed.
         on_nan: See :class:`~holdfast.envs.guard.Guard`.
         render_mode: For example ``rgb_array``; None renders nothing.
+        backend: Where ``env`` is an id.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.
@@ -70,13 +73,15 @@ def make_env(
     """
     assert task.env is not None  # a benchmark's task never comes here
     try:
-        env = build(
-            task.env,
-            task.kwargs,
-            folder=folder,
-            time_limit=task.changes.time_limit,
-            render_mode=render_mode,
-        )
+        limit = task.changes.time_limit
+        env: gym.Env[Any, Any]
+        assert backend != "auto"  # settled before anything is built
+        if backend == "envpool":
+            env = EnvPoolSingle(task.env, task.kwargs, time_limit=limit, render_mode=render_mode)
+        else:
+            env = build(
+                task.env, task.kwargs, folder=folder, time_limit=limit, render_mode=render_mode
+            )
         try:
             env = apply_changes(env, task.changes)
             for wrapper in task.wrappers:

@@ -39,6 +39,7 @@ from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
 
 __all__ = [
     "Agent",
+    "Backend",
     "Carry",
     "Cell",
     "Changes",
@@ -64,6 +65,7 @@ ENV_OR_BENCHMARK = (
 TASK_ID = "task_id"
 """Key of the task id in a Dict observation."""
 
+Backend = Literal["gymnasium", "envpool", "auto"]
 Statistics = Literal["running", "first_task", "per_task"]
 
 
@@ -277,6 +279,10 @@ class Scenario(BaseModel):
     stream: Stream = Field(default_factory=Stream, description="Order, and what is known of it.")
     spaces: Spaces = Field(default_factory=Spaces, description="What to do with unequal spaces.")
     n_envs: Positive = Field(default=1, description="Environments stepped side by side.")
+    backend: Backend = Field(
+        default="gymnasium",
+        description="Where env: is looked for: Gymnasium, EnvPool, or the faster one (auto).",
+    )
     agent: Agent = Field(description="The learner and its arguments.")
     carry: Carry = Field(default_factory=Carry, description="What survives a task switch.")
     methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(labelled)] = Field(
