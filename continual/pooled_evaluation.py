@@ -100,6 +100,8 @@ def play_pooled(batch: Batch, act: Act, seeds: list[int], deterministic: bool) -
         if lengths.max() >= LONGEST_EPISODE:
             raise never_ends()
     return [
-        Played(float(totals[i]), int(lengths[i]), None if succeeded is None else float(succeeded[i]))
+        Played(
+            float(totals[i]), int(lengths[i]), None if succeeded is None else float(succeeded[i])
+        )
         for i in range(count)
     ]

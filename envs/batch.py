@@ -188,7 +188,12 @@ class Batch:
         return shown
 
     def _repair(
-        self, shown: Any, rewards: NDArray[np.float64], bad: NDArray[np.bool_], actions: Any, ids: Ids
+        self,
+        shown: Any,
+        rewards: NDArray[np.float64],
+        bad: NDArray[np.bool_],
+        actions: Any,
+        ids: Ids,
     ) -> None:
         """Put the last good observation where one is not finite, as Guard does, or raise."""
         first = int(bad.argmax())
@@ -227,7 +232,8 @@ def flattened(space: gym.Space[Any], batch: Any) -> NDArray[Any]:
     if isinstance(space, spaces.Box):
         return np.asarray(batch, space.dtype).reshape(len(batch), -1)
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n), dtype=space.dtype)[np.asarray(batch) - space.start]
+        one_hot: NDArray[Any] = np.eye(int(space.n), dtype=space.dtype)
+        return one_hot[np.asarray(batch) - space.start]
     raise UsageError(f"EnvPool: observations in {space} cannot be flattened as a batch")
 
 

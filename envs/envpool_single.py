@@ -16,16 +16,18 @@ What EnvPool 1.2.5 does, found out by trying it:
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import cache
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from holdfast.errors import EnvironmentFailed, MissingExtra, UsageError
+from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import closest
+from holdfast.scenarios.check_backend import envpool_ids, no_id
 from holdfast.seeding import derive
 
 SUCCESS_KEYS = ("is_success", "success", "solved")
@@ -76,7 +78,9 @@ class EnvPoolSingle(gym.Env[Any, Any]):
                 raise UsageError(f"kwargs.{key}: is set by the adapter; remove it")
         if time_limit is not None:
             if "max_episode_steps" in options:
-                raise UsageError("changes.time_limit and kwargs.max_episode_steps: give one of the two")
+                raise UsageError(
+                    "changes.time_limit and kwargs.max_episode_steps: give one of the two"
+                )
             options["max_episode_steps"] = time_limit
         self.target, self.render_mode = target, render_mode
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
@@ -86,8 +90,9 @@ class EnvPoolSingle(gym.Env[Any, Any]):
         own = self._module.startswith(_OWN_LIMIT) or steps <= 0
         self.limit = 0 if own else steps
         self._options = options if own else {**options, "max_episode_steps": steps + 1}
-        self.observation_space = described.gymnasium_observation_space
-        self.action_space = described.gymnasium_action_space
+        with _quiet():
+            self.observation_space = described.gymnasium_observation_space
+            self.action_space = described.gymnasium_action_space
         self._check_actions()
         # What reads a time limit (the estimate of a run's time) finds it where Gymnasium has it.
         self.spec = EnvSpec("EnvPool-v0", max_episode_steps=steps if steps > 0 else None)
@@ -113,9 +118,12 @@ class EnvPoolSingle(gym.Env[Any, Any]):
             options["render_mode"] = self.render_mode
         signed = (np.array(seeds, dtype=np.int64) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
         try:
-            return envpool.make_gymnasium(
+            pool = envpool.make_gymnasium(
                 self.target, num_envs=len(seeds), seed=signed.tolist(), **options
             )
+            with _quiet():
+                _ = pool.observation_space  # made once; asked for at every step
+            return pool
         except ImportError as error:  # Procgen's message says what to install
             raise UsageError(f"{self}: {error}") from error
         except Exception as error:
@@ -134,9 +142,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
         observation, info = self._pool.reset()
         return _first(observation), success_of(info, 0)
 
-    def step(
-        self, action: Any
-    ) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step once."""
         observation, rewards, terminated, truncated, info = self._pool.step(
             np.asarray(action)[None]
@@ -168,7 +174,10 @@ class EnvPoolSingle(gym.Env[Any, Any]):
 
     def _check_actions(self) -> None:
         space = self.action_space
-        if isinstance(space, gym.spaces.Box) and float(np.abs(space.high).max(initial=0)) > _LARGEST:
+        if (
+            isinstance(space, gym.spaces.Box)
+            and float(np.abs(space.high).max(initial=0)) > _LARGEST
+        ):
             # ViZDoom's: uninitialised bounds, in EnvPool 1.2.5.
             raise UsageError(
                 f"{self} has actions without bounds; ViZDoom's become discrete with "
@@ -187,33 +196,10 @@ def success_key(info: Mapping[str, Any]) -> str | None:
     return next((key for key in SUCCESS_KEYS if key in info), None)
 
 
-def ids() -> dict[str, str]:
-    """Return EnvPool's ids with the module that each comes from.
-
-    Raises:
-        MissingExtra: EnvPool is not installed.
-    """
-    return dict(_ids())
-
-
-@cache
-def _ids() -> dict[str, str]:
-    try:
-        from envpool.registration import registry
-    except ImportError as error:
-        if error.name not in (None, "envpool"):
-            raise
-        raise MissingExtra("backend: envpool", "envpool", "envpool") from error
-    return {name: spec[0] for name, spec in registry.specs.items()}
-
-
 def _registered(target: str) -> str:
-    known = _ids()
-    if target in known:
-        return known[target]
-    near = closest(target, known)
-    hint = f"; did you mean '{near}'?" if near else "; `holdfast list envs` shows its families"
-    raise UsageError(f"EnvPool has no environment '{target}'{hint}")
+    if target not in envpool_ids():
+        raise UsageError(no_id(target))
+    return envpool_ids()[target]
 
 
 def _wrong_argument(target: str, error: Exception) -> str:
@@ -227,6 +213,14 @@ def _wrong_argument(target: str, error: Exception) -> str:
     known = [key for key in envpool.make_spec(target).config._fields if key not in _RESERVED]
     near = closest(name, known)
     return f"no argument '{name}'; " + (f"did you mean '{near}'?" if near else f"known: {known}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Gymnasium from warning that EnvPool gives float32 spaces their bounds in float64."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*precision lowered by casting.*")
+        yield
 
 
 def _first(observation: Any) -> Any:

@@ -86,7 +86,7 @@ class EnvPoolVector(VecEnv):
         observations = batch.observations
         if dones.any():
             over = np.flatnonzero(dones).astype(np.int32)
-            for i in over:
+            for i in over.tolist():
                 infos[i] = self._final_info(i, batch)
                 infos[i]["terminal_observation"] = _copied(rows(observations, i))
             write(observations, over, self._batch.restart(over))
@@ -141,7 +141,7 @@ class EnvPoolVector(VecEnv):
 
         return [wrapper_class is Monitor for _ in self._chosen(indices)]
 
-    def _chosen(self, indices: None | int | Iterable[int]) -> Iterable[int]:
+    def _chosen(self, indices: int | Iterable[int] | None) -> Iterable[int]:
         return self._get_indices(indices)
 
 

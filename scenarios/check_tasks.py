@@ -53,7 +53,8 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             )
         elif isinstance(name, str):
             names[name.casefold()] = index
-        yield from _check_environment(task, path, folder, algorithm)
+        if data.get("backend") != "envpool":
+            yield from _check_environment(task, path, folder, algorithm)
         yield from _check_wrappers(task.get("wrappers"), path, folder)
         yield from _check_steps(task.get("steps"), path, n_envs)
         if task.get("exclusive") is True:
