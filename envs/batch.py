@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from holdfast.envs.action_changes import ActionGain, ActionMap, DeadActuators
 from holdfast.envs.changes import RewardScale
-from holdfast.envs.envpool_single import EnvPoolSingle, success_key
+from holdfast.envs.envpool_single import EnvPoolSingle, cast_to, success_key
 from holdfast.envs.guard import Guard
 from holdfast.envs.observation_changes import (
     ObservationMask,
@@ -86,7 +86,6 @@ class Batch:
         self._scale = next((x.scale for x in layers if isinstance(x, RewardScale)), None)
         self._guard = next(layer for layer in layers if isinstance(layer, Guard))
         self._noise = [layer for layer in layers if isinstance(layer, ObservationNoise)]
-        self._dtype = _dtype(self.source.observation_space)
         self._pool: Any = None
         self._rngs: list[np.random.Generator] = []
         self._lengths = np.zeros(0, np.int64)
@@ -165,7 +164,7 @@ class Batch:
 
     def _shown(self, raw: Any, ids: Ids) -> tuple[Any, NDArray[np.bool_] | None]:
         """Return observations as they leave the guard, and where they are not finite."""
-        shown = _cast(raw, self._dtype)
+        shown = cast_to(self.source.observation_space, raw)
         for layer in self._layers:
             if isinstance(layer, Guard):
                 break
@@ -232,8 +231,9 @@ def flattened(space: gym.Space[Any], batch: Any) -> NDArray[Any]:
     if isinstance(space, spaces.Box):
         return np.asarray(batch, space.dtype).reshape(len(batch), -1)
     if isinstance(space, spaces.Discrete):
-        one_hot: NDArray[Any] = np.eye(int(space.n), dtype=space.dtype)
-        return one_hot[np.asarray(batch) - space.start]
+        one_hot = np.eye(int(space.n), dtype=np.int64)  # Gymnasium's type
+        chosen: NDArray[Any] = one_hot[np.asarray(batch) - space.start]
+        return chosen
     raise UsageError(f"EnvPool: observations in {space} cannot be flattened as a batch")
 
 
@@ -244,20 +244,6 @@ def write(batch: Any, index: Any, values: Any) -> None:
             write(value, index, values[key])
     else:
         batch[index] = values
-
-
-def _dtype(space: gym.Space[Any]) -> Any:
-    """Return the type of an observation, by key for a Dict."""
-    if isinstance(space, spaces.Dict):
-        return {key: _dtype(sub) for key, sub in space.items()}
-    return space.dtype
-
-
-def _cast(raw: Any, dtype: Any) -> Any:
-    """Return observations in their space's type; EnvPool's Discrete ones are int32."""
-    if isinstance(raw, dict):
-        return {key: _cast(value, dtype[key]) for key, value in raw.items()}
-    return raw if raw.dtype == dtype else raw.astype(dtype)
 
 
 def _not_finite(shown: Any) -> NDArray[np.bool_] | None:

@@ -140,7 +140,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
             self._pool = self.open_pool([seed if seed is not None else derive(0, _unseeded())])
         self._steps = 0
         observation, info = self._pool.reset()
-        return _first(observation), success_of(info, 0)
+        return self._one(observation), success_of(info, 0)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step once."""
@@ -150,7 +150,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
         self._steps += 1
         out_of_time = bool(truncated[0]) or (0 < self.limit <= self._steps)
         extra = success_of(info, 0)
-        return _first(observation), float(rewards[0]), bool(terminated[0]), out_of_time, extra
+        return self._one(observation), float(rewards[0]), bool(terminated[0]), out_of_time, extra
 
     def render(self) -> Any:
         """Return the picture that EnvPool draws; shape (height, width, 3)."""
@@ -161,6 +161,9 @@ class EnvPoolSingle(gym.Env[Any, Any]):
     def close(self) -> None:
         """Let go of the simulator; EnvPool ends its threads when nothing refers to the pool."""
         self._pool = None
+
+    def _one(self, observations: Any) -> Any:
+        return _first(cast_to(self.observation_space, observations))
 
     def _specified(self, options: dict[str, Any]) -> Any:
         import envpool
@@ -213,6 +216,13 @@ def _wrong_argument(target: str, error: Exception) -> str:
     known = [key for key in envpool.make_spec(target).config._fields if key not in _RESERVED]
     near = closest(name, known)
     return f"no argument '{name}'; " + (f"did you mean '{near}'?" if near else f"known: {known}")
+
+
+def cast_to(space: gym.Space[Any], raw: Any) -> Any:
+    """Return observations in their space's type; EnvPool's Discrete ones are int32."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: cast_to(sub, raw[key]) for key, sub in space.items()}
+    return raw if raw.dtype == space.dtype else raw.astype(space.dtype)
 
 
 @contextmanager
