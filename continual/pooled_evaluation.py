@@ -56,13 +56,16 @@ class PooledEvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche shi
 
     def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed."""
-        return [
-            result
-            for start in range(0, len(seeds), self._copies)
-            for result in play_pooled(
-                self.batch, act, seeds[start : start + self._copies], deterministic
-            )
-        ]
+        try:
+            return [
+                result
+                for start in range(0, len(seeds), self._copies)
+                for result in play_pooled(
+                    self.batch, act, seeds[start : start + self._copies], deterministic
+                )
+            ]
+        finally:
+            self.batch.close()  # the next evaluation builds its own; threads and models go
 
     def close(self) -> None:
         """Let go of the pool."""

@@ -73,14 +73,15 @@ class Batch:
         while isinstance(env, gym.Wrapper):
             layers.append(env)
             env = env.env
-        assert isinstance(env, EnvPoolSingle)
-        self.source = env
-        unknown = [x for x in layers if not isinstance(x, (*_ACTIONS, *_OBSERVATIONS, *_OTHERS))]
+        known = (*_ACTIONS, *_OBSERVATIONS, *_OTHERS, EnvPoolSingle)
+        unknown = [layer for layer in (*layers, env) if not isinstance(layer, known)]
         if unknown:
             raise UsageError(
                 f"task '{task_name}': EnvPool cannot take {type(unknown[0]).__name__}, which works "
                 "on one environment at a time; write `backend: gymnasium`"
             )
+        assert isinstance(env, EnvPoolSingle)  # of all that is known, nothing else is innermost
+        self.source = env
         self._actions = [layer.action for layer in layers if isinstance(layer, _ACTIONS)]
         self._layers = layers[::-1]  # from the environment outwards, as observations pass
         self._scale = next((x.scale for x in layers if isinstance(x, RewardScale)), None)

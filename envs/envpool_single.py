@@ -9,7 +9,8 @@ What EnvPool 1.2.5 does, found out by trying it:
   seed and actions alone: not on the others in the pool, nor on the number of threads.
 * At ``max_episode_steps`` it reports truncation only, even where the episode terminates in that
   very step. Elsewhere the limit changes nothing, so it is given one step more than wanted and
-  truncation is told here, as Gymnasium's TimeLimit does it. The exceptions are in ``_OWN_LIMIT``.
+  truncation is told here, as Gymnasium's TimeLimit does it. The exceptions are in ``_OWN_LIMIT``:
+  there, an episode that terminates in its very last step counts as truncated.
 * An action out of bounds is not cut, and NaN is passed on to the simulator.
 """
 

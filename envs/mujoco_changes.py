@@ -71,8 +71,9 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     Args:
         env: An environment whose ``unwrapped.model`` is an ``MjModel``.
         gravity: Factor on the gravity vector.
-        mass: Factor for each named body (``*``: for every one, here and below), on its mass and its inertia: a body made of a denser
-            material has both, and mass alone would leave it as easy to turn as before.
+        mass: Factor for each named body (``*`` is every one, here and below), on its mass and its
+            inertia: a body made of a denser material has both, and mass alone would leave it as
+            easy to turn as before.
         friction: Factor for each named geom, on sliding, torsional and rolling friction. A contact
             has the larger friction of its two geoms, so that a slippery floor wants both lowered.
         damping: Factor for each named joint, on all its degrees of freedom.

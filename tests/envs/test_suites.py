@@ -144,3 +144,14 @@ def test_without_mujoco_one_line_says_what_to_install(monkeypatch):
     with pytest.raises(ScenarioError) as caught:
         load(FOLDER / "slippery-ant.yaml")
     assert 'pip install "holdfast[mujoco]"' in caught.value.problems[0].message
+
+
+def test_list_envs_has_a_line_for_each_of_envpools_families(monkeypatch):
+    from holdfast import listing
+
+    pytest.importorskip("envpool")
+    lines = listing.envs().splitlines()
+    (metaworld,) = [line for line in lines if line.startswith("  mujoco.metaworld (50): ")]
+    assert "MetaWorld/Assembly-v3" in metaworld
+    monkeypatch.setattr(check_backend, "is_installed", lambda: False)
+    assert any('pip install "holdfast[envpool]"' in line for line in listing.envs().splitlines())
