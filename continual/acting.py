@@ -55,6 +55,7 @@ class TaskAgent:
             on_nan=self._scenario.on_nan,
             render_mode=render_mode,
             limits=self._scenario.pool,
+            backend=self._scenario.backend,
         )
 
     def reset(self) -> None:

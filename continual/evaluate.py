@@ -16,6 +16,7 @@ from holdfast.scenarios.schema import Evaluation
 if TYPE_CHECKING:
     from holdfast.agents.agent import Act, Agent, Observations
     from holdfast.continual.data_stream import DataEvalExperience
+    from holdfast.continual.pooled_evaluation import PooledEvalExperience
     from holdfast.continual.stream import EvalExperience
 
 LONGEST_EPISODE = 100_000
@@ -32,7 +33,7 @@ class Played(NamedTuple):
 
 def evaluate(
     agent: Agent,
-    tasks: Iterable[EvalExperience | DataEvalExperience],
+    tasks: Iterable[EvalExperience | PooledEvalExperience | DataEvalExperience],
     plan: Evaluation,
     seed: int,
     *,
@@ -111,14 +112,19 @@ def play(
             successes[i] = _best(successes[i], info.get("is_success", info.get("success")))
             running[i] = not (terminated or truncated)
         if lengths.max() >= LONGEST_EPISODE:
-            raise EnvironmentFailed(
-                f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the "
-                "task a time limit (changes: {time_limit: steps})"
-            )
+            raise never_ends()
     return [
         Played(float(total), int(length), success)
         for total, length, success in zip(totals, lengths, successes, strict=True)
     ]
+
+
+def never_ends() -> EnvironmentFailed:
+    """Return the error of an evaluation episode that is longer than ``LONGEST_EPISODE``."""
+    return EnvironmentFailed(
+        f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the "
+        "task a time limit (changes: {time_limit: steps})"
+    )
 
 
 def _best(before: float | None, now: object) -> float | None:

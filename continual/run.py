@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from holdfast.continual.backend import settle
 from holdfast.continual.failure import Failure
 from holdfast.continual.opened import OpenedRun
 from holdfast.continual.prepare import prepare
@@ -77,6 +78,7 @@ def run(
     """
     from holdfast.continual.build import build  # here: it imports torch and avalanche
 
+    scenario = settle(scenario, Path(runs), overwrite=overwrite).scenario
     build(scenario, jobs=jobs)
     folders = prepare(Path(runs), scenario, overwrite=overwrite)
     for outcome in run_cells(folders, jobs=jobs):

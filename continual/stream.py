@@ -18,13 +18,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
 from holdfast.continual.evaluate import Played, play
+from holdfast.continual.pooled_evaluation import PooledEvalExperience
 from holdfast.envs.drift import Drifting
 from holdfast.envs.exclusive import Slot
 from holdfast.envs.interleaved import Interleaved
 from holdfast.envs.pool import OnFailure, ProcessPool
 from holdfast.envs.process import CLOSING_S, STARTING_S
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
-from holdfast.envs.vector import task_env, vectorize
+from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.scenarios.schema import Pool, Scenario, Task
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
             slot=slot,
             applied=lambda step, values: self.drifted.append((step, values)),
         )
+        self._pooled = None
+        if scenario.backend == "envpool":
+            self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs, self.seed)
         self._make_each = [
             partial(task_env, scenario, index, spaces, slot=slot) for index in dict.fromkeys(order)
         ]
@@ -95,6 +99,9 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
         """
+        if self._pooled is not None:
+            assert not interleaved  # `joint` is refused by validate
+            return self._pooled()
         makers: list[Callable[[], gym.Env[Any, Any]]] = [self._make_one] * self._n_envs
         if interleaved:
             tasks = len(self._make_each)
@@ -231,7 +238,11 @@ def make_stream(
         TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure)
         for stage in range(len(scenario.stream_tasks))
     ]
-    measured = [
-        EvalExperience(scenario, index, spaces, slot) for index in range(len(scenario.tasks))
+    assert scenario.backend != "auto"  # settled before anything is built
+    measured: list[CLExperience] = [
+        PooledEvalExperience(scenario, index, spaces)
+        if scenario.backend == "envpool"
+        else EvalExperience(scenario, index, spaces, slot)
+        for index in range(len(scenario.tasks))
     ]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

@@ -1,4 +1,7 @@
-"""Changes between the agent's action and the environment's: each a small wrapper."""
+"""Changes between the agent's action and the environment's: each a small wrapper.
+
+Their ``action`` methods take batches too, with further dimensions in front.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         """Return the environment's action for the agent's."""
         if self._source is None:
             return self._actions[action]
-        return np.asarray(action)[self._source]  # (dimensions,)
+        return np.asarray(action)[..., self._source]  # (..., dimensions)
 
 
 class ActionGain(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -171,5 +174,5 @@ class DeadActuators(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     def action(self, action: Any) -> Any:
         """Return a copy of the action with the dead dimensions at rest."""
         changed = np.array(action)
-        changed[self._dead] = self._value
+        changed[..., self._dead] = self._value
         return changed

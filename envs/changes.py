@@ -113,11 +113,11 @@ class RewardScale(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], scale: float) -> None:
         RecordConstructorArgs.__init__(self, scale=scale)
         gym.RewardWrapper.__init__(self, env)
-        self._scale = scale
+        self.scale = scale
 
     def reward(self, reward: Any) -> float:
         """Return the scaled reward."""
-        return float(reward) * self._scale
+        return float(reward) * self.scale
 
 
 def _owner(unwrapped: Any, path: str) -> tuple[Any, str]:

@@ -70,7 +70,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 "info): the API of the old gym; `holdfast check-env` says what to change"
             )
         if not self._finite(result[0]):
-            raise EnvironmentFailed(f"{self._not_finite(result[0], 0.0)}, returned by reset()")
+            raise EnvironmentFailed(f"{self.not_finite(result[0], 0.0)}, returned by reset()")
         if self._truncate:
             self._last = _copied(result[0])
         return result[0], result[1]
@@ -96,11 +96,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise self._malformed(result, action) from error
         if not self._truncate:
-            place = f"at step {self._step} of an episode, action {_short(action)}"
-            raise EnvironmentFailed(
-                f"{self._not_finite(observation, reward)}, {place}; "
-                "`on_nan: truncate` would end the episode there instead"
-            )
+            place = self.place(self._step, action)
+            raise EnvironmentFailed(f"{self.not_finite(observation, reward)}, {place}")
         return _copied(self._last), 0.0, False, True, {**info, NAN_KEY: True}
 
     def close(self) -> None:
@@ -136,7 +133,21 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             f"the observation space is {self.env.observation_space}, a reward is one number"
         )
 
-    def _not_finite(self, observation: Any, reward: Any) -> str:
+    @property
+    def truncates(self) -> bool:
+        """Whether NaN ends an episode rather than the run."""
+        return self._truncate
+
+    @staticmethod
+    def place(step: int, action: Any) -> str:
+        """Return where in an episode something was not finite, and what else could be done."""
+        return (
+            f"at step {step} of an episode, action {_short(action)}; "
+            "`on_nan: truncate` would end the episode there instead"
+        )
+
+    def not_finite(self, observation: Any, reward: Any) -> str:
+        """Return which entry of an observation, or that the reward, is NaN or infinite."""
         found = [
             f"{key} is {values}" for key, values in bad_entries(observation, "observation")
         ] or [f"reward is {reward}"]

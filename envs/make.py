@@ -22,13 +22,14 @@ from gymnasium.wrappers import (
 
 from holdfast.envs.changes import apply_changes
 from holdfast.envs.drift import Applied, Drifting, Randomized
+from holdfast.envs.envpool_single import EnvPoolSingle
 from holdfast.envs.guard import Guard
 from holdfast.envs.pace import Paced
 from holdfast.envs.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
 from holdfast.scenarios.interpreter import check_interpreter, interpreter
-from holdfast.scenarios.schema import Pool, Task, Wrapper
+from holdfast.scenarios.schema import Backend, Pool, Task, Wrapper
 from holdfast.scenarios.targets import NotUsable
 
 # Packages that register their environments only when they are imported, by the start of the id.
@@ -61,6 +62,7 @@ def make_env(
     n_envs: int = 1,
     applied: Applied | None = None,
     limits: Pool | None = None,
+    backend: Backend = "gymnasium",
 ) -> gym.Env[Any, Any]:
     """Return a new environment for the task: what drifts, ``changes``, ``wrappers``, the guard.
 
@@ -74,6 +76,7 @@ def make_env(
         n_envs: How many will be stepped side by side; what drifts does so by their common steps.
         applied: Is told what a drift sets.
         limits: Timeouts for an environment under another interpreter; None for the usual ones.
+        backend: Where ``env`` is an id.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.
@@ -81,15 +84,21 @@ def make_env(
     """
     assert task.env is not None  # a benchmark's task never comes here
     try:
-        env = build(
-            task.env,
-            task.kwargs,
-            folder=folder,
-            time_limit=task.changes.time_limit,
-            render_mode=render_mode,
-            python=task.python,
-            limits=limits,
-        )
+        limit = task.changes.time_limit
+        env: gym.Env[Any, Any]
+        assert backend != "auto"  # settled before anything is built
+        if backend == "envpool":
+            env = EnvPoolSingle(task.env, task.kwargs, time_limit=limit, render_mode=render_mode)
+        else:
+            env = build(
+                task.env,
+                task.kwargs,
+                folder=folder,
+                time_limit=limit,
+                render_mode=render_mode,
+                python=task.python,
+                limits=limits,
+            )
         try:
             if task.rate is not None:
                 env = Paced(env, task.rate)

@@ -18,6 +18,9 @@ from holdfast.registry import closest
 # one model between instances would otherwise be scaled again at every rebuild.
 _BUILT_WITH: WeakKeyDictionary[Any, dict[str, NDArray[np.float64]]] = WeakKeyDictionary()
 
+EVERY = "*"
+"""Stands for every body, geom, joint or actuator of a model, those without a name too."""
+
 _FIELDS = ("gravity", "body_mass", "body_inertia", "geom_friction", "dof_damping", "actuator_gear")
 
 
@@ -68,8 +71,9 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     Args:
         env: An environment whose ``unwrapped.model`` is an ``MjModel``.
         gravity: Factor on the gravity vector.
-        mass: Factor for each named body, on its mass and its inertia: a body made of a denser
-            material has both, and mass alone would leave it as easy to turn as before.
+        mass: Factor for each named body (``*`` is every one, here and below), on its mass and its
+            inertia: a body made of a denser material has both, and mass alone would leave it as
+            easy to turn as before.
         friction: Factor for each named geom, on sliding, torsional and rolling friction. A contact
             has the larger friction of its two geoms, so that a slippery floor wants both lowered.
         damping: Factor for each named joint, on all its degrees of freedom.
@@ -124,7 +128,9 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _rows(self, key: str, name: str) -> Iterator[tuple[str, int | slice]]:
         """Yield which array of the model, and which rows, ``mujoco.<key>.<name>`` means."""
         kind = {"mass": "body", "friction": "geom", "damping": "joint", "gear": "actuator"}[key]
-        index = _index(self._model, kind, name, f"mujoco.{key}")
+        index: int | slice = slice(None)
+        if name != EVERY:
+            index = _index(self._model, kind, name, f"mujoco.{key}")
         if key == "mass":
             yield "body_mass", index
             yield "body_inertia", index
@@ -132,6 +138,8 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             yield "geom_friction", index
         elif key == "gear":
             yield "actuator_gear", index
+        elif name == EVERY:
+            yield "dof_damping", index
         else:
             (rows,) = np.nonzero(self._model.dof_jntid == index)  # contiguous: 6, 3 or 1 of them
             yield "dof_damping", slice(int(rows[0]), int(rows[-1]) + 1)

@@ -1,4 +1,7 @@
-"""Changes between the environment's observation and the agent's: each a small wrapper."""
+"""Changes between the environment's observation and the agent's: each a small wrapper.
+
+Their ``observation`` methods take batches too, with further dimensions in front.
+"""
 
 from __future__ import annotations
 
@@ -54,17 +57,24 @@ class ObservationNoise(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, and the noise where a seed is given."""
         if seed is not None:
-            self._rng = generator(seed, "observation_noise")
+            self._rng = self.generator(seed)
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._noisy(observation), info
+        return self.noisy(observation, self._rng), info
 
     def step(self, action: Any) -> Any:
         """Step the environment and return what a noisy sensor would show."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._noisy(observation), reward, terminated, truncated, info
+        noisy = self.noisy(observation, self._rng)
+        return noisy, reward, terminated, truncated, info
 
-    def _noisy(self, observation: Any) -> Any:
-        noisy = observation + self._std * self._rng.standard_normal(observation.shape)
+    @staticmethod
+    def generator(seed: int) -> np.random.Generator:
+        """Return the generator that ``reset(seed=...)`` makes."""
+        return generator(seed, "observation_noise")
+
+    def noisy(self, observation: Any, rng: np.random.Generator) -> Any:
+        """Return one observation as a noisy sensor would show it."""
+        noisy = observation + self._std * rng.standard_normal(observation.shape)
         if self._whole:
             noisy = np.rint(noisy)
         return np.minimum(np.maximum(noisy, self._low), self._high).astype(self._dtype)
@@ -94,7 +104,7 @@ class ObservationPermutation(gym.ObservationWrapper[Any, Any, Any], RecordConstr
 
     def observation(self, observation: Any) -> Any:
         """Return the entries in the agent's order."""
-        return observation[self._order]  # (entries,)
+        return observation[..., self._order]  # (..., entries)
 
 
 class ObservationMask(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -126,5 +136,5 @@ class ObservationMask(gym.ObservationWrapper[Any, Any, Any], RecordConstructorAr
     def observation(self, observation: Any) -> Any:
         """Return a copy of the observation with the masked entries at zero."""
         masked = np.array(observation)
-        masked[self._masked] = 0
+        masked[..., self._masked] = 0
         return masked

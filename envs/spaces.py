@@ -54,7 +54,9 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
     cause: UsageError | None = None
     for index, task in enumerate(scenario.tasks):
         try:
-            env = make_env(task, folder=scenario.folder, limits=scenario.pool)
+            env = make_env(
+                task, folder=scenario.folder, limits=scenario.pool, backend=scenario.backend
+            )
         except UsageError as error:
             problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
             cause = cause or error
@@ -129,6 +131,9 @@ def fit(
 class PadObservation(gym.ObservationWrapper[Any, Any, Any]):
     """Shows observations in the stream's space: vectors filled with zeros, others as they are.
 
+    Its ``observation``, and ``action`` of :class:`PadAction`, take batches too, with further
+    dimensions in front.
+
     Args:
         env: The environment of one task.
         space: The stream's observation space.
@@ -145,8 +150,8 @@ class PadObservation(gym.ObservationWrapper[Any, Any, Any]):
         """Return the observation, of the stream's shape and type."""
         if not self._padded:
             return observation
-        padded = np.zeros(self._size or (), self._dtype)
-        padded[: observation.shape[0]] = observation
+        padded = np.zeros((*observation.shape[:-1], *(self._size or ())), self._dtype)
+        padded[..., : observation.shape[-1]] = observation
         return padded
 
 
@@ -177,7 +182,7 @@ class PadAction(gym.ActionWrapper[Any, Any, Any]):
         """Return the task's own action."""
         if self._count is not None:
             return action % self._count
-        own = action[: self._dimensions]
+        own = action[..., : self._dimensions]
         if self._scale is not None:
             own = self._own.low + (own - self._low) * self._scale
             own = np.clip(own, self._own.low, self._own.high)
@@ -219,13 +224,22 @@ class TaskId(gym.ObservationWrapper[Any, Any, Any]):
 
     def observation(self, observation: Any) -> Any:
         """Return the observation with the task id."""
+        return self.batch(observation, ())
+
+    def batch(self, observation: Any, count: tuple[int, ...]) -> Any:
+        """Return observations with the task id.
+
+        Args:
+            observation: As the environment shows them, with the dimensions ``count`` in front.
+            count: ``(n,)`` for a batch, ``()`` for one observation.
+        """
         if self._entries is not None:
-            shown = np.zeros(self._entries + self._width, np.float32)
-            shown[: self._entries] = observation
-            shown[self._entries + self.index] = 1.0
+            shown = np.zeros((*count, self._entries + self._width), np.float32)
+            shown[..., : self._entries] = observation
+            shown[..., self._entries + self.index] = 1.0
             return shown
-        one_hot = np.zeros(self._width, np.float32)
-        one_hot[self.index] = 1.0
+        one_hot = np.zeros((*count, self._width), np.float32)
+        one_hot[..., self.index] = 1.0
         if self._dict:
             return {**observation, TASK_ID: one_hot}
         return {OBSERVATION: observation, TASK_ID: one_hot}

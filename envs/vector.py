@@ -48,6 +48,7 @@ def task_env(
         n_envs=scenario.n_envs,
         applied=applied,
         limits=scenario.pool,
+        backend=scenario.backend,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     return fit(env, spaces, scenario, task_index)
@@ -78,3 +79,18 @@ def vectorize(make_one: Callable[[], gym.Env[Any, Any]], n_envs: int, seed: int)
         for env in built:
             env.close()
         raise
+
+
+def pooled(
+    scenario: Scenario, task_index: int, spaces: StreamSpaces, n_envs: int, seed: int
+) -> VecEnv:
+    """Return ``n_envs`` environments of a task in an EnvPool, seeded as ``vectorize`` does it.
+
+    Raises:
+        UsageError: The task has something that EnvPool cannot take; see ``envs/batch.py``.
+    """
+    # Here: it imports torch, and most scenarios do not need it.
+    from holdfast.envs.envpool_vector import EnvPoolVector
+
+    env = task_env(scenario, task_index, spaces)
+    return EnvPoolVector(env, n_envs, seed, scenario.tasks[task_index].name)

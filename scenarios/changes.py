@@ -52,16 +52,20 @@ class MujocoChanges(BaseModel):
 
     gravity: Number | None = Field(default=None, description="Factor on gravity; 2.0 doubles it.")
     mass: dict[str, AboveZero] = Field(
-        default_factory=dict, description="Factor on the mass (and inertia) of each named body."
+        default_factory=dict,
+        description="Factor on the mass (and inertia) of each named body; '*' is every one.",
     )
     friction: dict[str, AtLeastZero] = Field(
-        default_factory=dict, description="Factor on the friction of each named geom."
+        default_factory=dict,
+        description="Factor on the friction of each named geom; '*' is every one.",
     )
     damping: dict[str, AtLeastZero] = Field(
-        default_factory=dict, description="Factor on the damping of each named joint."
+        default_factory=dict,
+        description="Factor on the damping of each named joint; '*' is every one.",
     )
     gear: dict[str, Number] = Field(
-        default_factory=dict, description="Factor on the gear of each named actuator."
+        default_factory=dict,
+        description="Factor on the gear of each named actuator; '*' is every one.",
     )
 
     @model_serializer(mode="wrap")

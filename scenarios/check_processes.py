@@ -26,7 +26,15 @@ def check_pool(data: Mapping[str, Any]) -> Iterator[Finding]:
         message = f"{workers} processes have only {n_envs} environments (n_envs) to share"
         yield Finding(("pool", "workers"), message)
     for index, task in enumerate(data["tasks"]):
-        if isinstance(task, Mapping) and task.get("exclusive") is True:
+        if not isinstance(task, Mapping):
+            continue
+        if task.get("drift"):
+            message = (
+                "what a drift sets is recorded by the process that trains, and these environments "
+                "run in others; write pool: {workers: 0}"
+            )
+            yield Finding(("tasks", index, "drift"), message, at_key=True)
+        if task.get("exclusive") is True:
             message = (
                 "an exclusive environment (a robot) must not be killed and started anew by itself; "
                 "write pool: {workers: 0}"
@@ -49,6 +57,10 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
         if changes.get(key):
             message = f"changes.{key} {_REACHES_IN}; give kwargs: instead, or subclass it there"
             yield Finding((*path, "changes", key), message, at_key=True)
+    for key in ("sample", "drift", "randomize"):
+        if task.get(key):
+            message = f"{key} {_REACHES_IN}; let its own reset draw, or give kwargs: to each task"
+            yield Finding((*path, key), message, at_key=True)
     dead = changes.get("dead_actuators")
     if isinstance(dead, list) and any(isinstance(entry, str) for entry in dead):
         message = f"an actuator's name {_REACHES_IN}; give its number"

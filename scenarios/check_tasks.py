@@ -57,7 +57,8 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
         elif isinstance(name, str):
             names[name.casefold()] = index
         if task.get("python") is None:
-            yield from _check_environment(task, path, folder, algorithm)
+            if data.get("backend") != "envpool":
+                yield from _check_environment(task, path, folder, algorithm)
         elif task.get("env") is not None:  # what there is, only that interpreter knows
             yield from check_python(task, path, folder)
         yield from _check_wrappers(task.get("wrappers"), path, folder)

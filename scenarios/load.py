@@ -14,6 +14,7 @@ from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import closest
 from holdfast.scenarios import papers
 from holdfast.scenarios.check_agent import argument_names, check_agent, meant_algorithm
+from holdfast.scenarios.check_backend import check_backend
 from holdfast.scenarios.check_methods import Setting, check_heads, check_methods
 from holdfast.scenarios.check_supervised import check_supervised
 from holdfast.scenarios.check_tasks import check_stream, check_tasks
@@ -143,6 +144,7 @@ def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]
     if isinstance(data.get("tasks"), list):
         yield from check_tasks(data, folder)
         yield from check_stream(data)
+        yield from check_backend(data)
 
 
 def _section(model: type[Section], data: Any) -> Section | None:

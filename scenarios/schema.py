@@ -39,6 +39,7 @@ from holdfast.scenarios.task import Drift, Score, ScoreForm, Task
 
 __all__ = [
     "Agent",
+    "Backend",
     "Carry",
     "Cell",
     "Changes",
@@ -61,11 +62,13 @@ __all__ = [
 TASK_ID = "task_id"
 """Key of the task id in a Dict observation."""
 
+Backend = Literal["gymnasium", "envpool", "auto"]
 Statistics = Literal["running", "first_task", "per_task"]
 
 
 def _word_or_list(value: Any) -> str:
-    return "word" if isinstance(value, str) else "list"
+    # Another word is more likely a task's name, which belongs in a list.
+    return "word" if isinstance(value, str) and value.startswith("shuf") else "list"
 
 
 Order = Annotated[
@@ -221,6 +224,10 @@ class Scenario(BaseModel):
     spaces: Spaces = Field(default_factory=Spaces, description="What to do with unequal spaces.")
     n_envs: Positive = Field(default=1, description="Environments stepped side by side.")
     pool: Pool = Field(default_factory=Pool, description="Processes for the training environments.")
+    backend: Backend = Field(
+        default="gymnasium",
+        description="Where env: is looked for: Gymnasium, EnvPool, or the faster one (auto).",
+    )
     agent: Agent = Field(description="The learner and its arguments.")
     carry: Carry = Field(default_factory=Carry, description="What survives a task switch.")
     methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(labelled)] = Field(

@@ -118,7 +118,8 @@ def run(
         if dry_run:
             from holdfast.dry_run import dry_run as measured
 
-            print(measured(loaded, runs=runs, jobs=jobs))
+            settled = _settled(loaded, runs, overwrite=overwrite)
+            print(measured(settled, runs=runs, jobs=jobs))
             return
         with _stop_told():
             outcomes = _run(loaded, runs, jobs, overwrite=overwrite)
@@ -272,10 +273,22 @@ def _run(scenario: Scenario, runs: Path, jobs: int, *, overwrite: bool) -> list[
     from holdfast.continual.run import run_cells
     from holdfast.progress import display
 
+    scenario = _settled(scenario, runs, overwrite=overwrite)
     build(scenario, jobs=jobs)
     folders = prepare(runs, scenario, overwrite=overwrite)
     with display(console(), len(folders), scenario.total_steps) as shown:
         return run_cells(folders, jobs=jobs, watcher=shown)
+
+
+def _settled(scenario: Scenario, runs: Path, *, overwrite: bool) -> Scenario:
+    """Return the scenario with its backend settled, and say what it is where it was open."""
+    if scenario.backend != "auto":
+        return scenario
+    from holdfast.continual.backend import settle
+
+    settled = settle(scenario, runs, overwrite=overwrite)
+    print(settled.reason, flush=True)
+    return settled.scenario
 
 
 def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -> None:
@@ -328,7 +341,7 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
     if build:
         from holdfast.continual.build import build as build_all
 
-        build_all(scenario)
+        build_all(_settled(scenario, Path("runs"), overwrite=True))
     print(f"{path}: {'good, and builds' if build else 'good'}; {_counts(scenario)}", flush=True)
 
 

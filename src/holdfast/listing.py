@@ -41,11 +41,29 @@ def envs() -> str:
         missing = _NEEDS.get(family) and find_spec(_NEEDS[family]) is None
         note = f"  (not installed: {_INSTALL.get(family, _NEEDS[family])})" if missing else ""
         blocks.append(f"{family}{note}\n{_wrapped('  ' + '  '.join(sorted(ids)), 2)}")
+    blocks.append(_pooled_families())
     blocks.append(
         "Your own: module:Class or module:Id-v0, the module beside the scenario or installed.\n"
         "Will one work? holdfast check-env CartPole-v1"
     )
     return "\n\n".join(blocks)
+
+
+def _pooled_families() -> str:
+    """Return a line for each family of EnvPool's, which scenarios reach by ``backend: envpool``."""
+    from holdfast.scenarios.check_backend import envpool_ids, is_installed
+
+    head = "EnvPool, with backend: envpool in the scenario"
+    if not is_installed():
+        return f'{head}  (not installed: pip install "holdfast[envpool]")'
+    families: dict[str, list[str]] = {}
+    for name, module in envpool_ids().items():
+        families.setdefault(module.removeprefix("envpool."), []).append(name)
+    lines = [
+        f"  {family} ({len(names)}): {names[0]}  {names[len(names) // 2]}  {names[-1]}"
+        for family, names in families.items()
+    ]
+    return "\n".join([head, *lines])
 
 
 def agents() -> str:

@@ -77,6 +77,21 @@ def test_only_the_named_parts_change():
     assert np.array_equal(ours.actuator_gear, theirs.actuator_gear)
 
 
+def test_a_star_means_every_part():
+    plain = cheetah()
+    built = plain.unwrapped.model
+    friction, mass = built.geom_friction.copy(), built.body_mass.copy()
+    damping, gear = built.dof_damping.copy(), built.actuator_gear.copy()
+    half = {"*": 0.5}
+    env = MujocoFactors(plain, mass=half, friction=half, damping=half, gear=half)
+    assert np.array_equal(built.geom_friction, 0.5 * friction)
+    assert np.array_equal(built.body_mass, 0.5 * mass)
+    assert np.array_equal(built.dof_damping, 0.5 * damping)
+    assert np.array_equal(built.actuator_gear, 0.5 * gear)
+    env.close()
+    assert np.array_equal(built.geom_friction, friction)
+
+
 def test_factors_hold_across_resets():
     env = MujocoFactors(cheetah(), gravity=1.5, gear={"bthigh": 0.5})
     for seed in (0, None, None):

@@ -41,6 +41,11 @@ def test_a_pool_is_read_and_off_by_default(write):
             "tasks[0].exclusive",
             "must not be killed and started anew by itself; write pool: {workers: 0}",
         ),
+        (
+            ["pool.workers=1", "tasks[0].drift={gravity: {linear: [9.8, 12]}}"],
+            "tasks[0].drift",
+            "is recorded by the process that trains",
+        ),
     ],
 )
 def test_a_pool_that_cannot_work_is_refused(one, overrides, path, message):
