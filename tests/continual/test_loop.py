@@ -176,22 +176,22 @@ ADDITIVE = [{"ewc": {"strength": 0.0}}, {"cloning": {"strength": 0.0}}]
 def test_additive_methods_at_strength_0_equal_naive(
     algorithm: str, run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.continual.methods.cloning import Cloning
+    from holdfast.continual.methods import cloning
     from holdfast.continual.quadratic import Quadratic
 
     calls = {"ewc": 0, "cloning": 0}
-    penalty, cloned = Quadratic.gradient, Cloning.gradient
+    penalty, cloned = Quadratic.gradient, cloning.imitation_gradient
 
     def count_ewc(self: Any, *args: Any) -> Any:
         calls["ewc"] += 1
         return penalty(self, *args)
 
-    def count_cloning(self: Any, *args: Any) -> Any:
+    def count_cloning(*args: Any, **settings: Any) -> Any:
         calls["cloning"] += 1
-        return cloned(self, *args)
+        return cloned(*args, **settings)
 
     monkeypatch.setattr(Quadratic, "gradient", count_ewc)
-    monkeypatch.setattr(Cloning, "gradient", count_cloning)
+    monkeypatch.setattr(cloning, "imitation_gradient", count_cloning)
     naive = run(algorithm, runs="naive", tasks=2)
     both = run(algorithm, ADDITIVE, runs="both", tasks=2)
     assert min(calls.values()) > 10
