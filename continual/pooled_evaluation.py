@@ -54,6 +54,9 @@ class PooledEvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche shi
         if isinstance(self.batch.env, TaskId):
             self.batch.env.index = task_index
 
+    def show_step(self, step: int) -> None:
+        """Leave the task as it is: nothing drifts in an EnvPool."""
+
     def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed."""
         try:

@@ -78,7 +78,8 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
             order[stage],
             spaces,
             slot=slot,
-            applied=lambda step, values: self.drifted.append((step, values)),
+            # Only this process can be told; `validate` keeps what drifts out of others.
+            applied=None if self._pool.workers else self._note_drift,
         )
         self._pooled = None
         if scenario.backend == "envpool":
@@ -92,6 +93,9 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         ]
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
+
+    def _note_drift(self, step: int, values: dict[str, float]) -> None:
+        self.drifted.append((step, values))
 
     def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the training environments, newly built and seeded.

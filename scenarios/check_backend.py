@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from holdfast.errors import MissingExtra
@@ -101,10 +108,29 @@ def envpool_ids() -> Mapping[str, str]:
     """
     if not is_installed():
         raise MissingExtra("backend: envpool", "envpool", "envpool")
-    # Its registration modules alone; they take a second, because each imports its simulator.
-    from envpool.registration import registry
+    file = _cache_folder() / f"envpool-{version('envpool')}.json"
+    with suppress(OSError, ValueError):
+        return dict(json.loads(file.read_text("utf-8")))
+    # In a process of its own: the import takes a second or two and brings every simulator with it.
+    listed = subprocess.run(  # noqa: S603  # this interpreter, and a text of ours
+        [sys.executable, "-c", _LIST_IDS], capture_output=True, text=True, check=True
+    ).stdout
+    ids: dict[str, str] = json.loads(listed.splitlines()[-1])
+    with suppress(OSError):  # kept for the next time, where there is room
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(ids), "utf-8")
+    return ids
 
-    return {name: spec[0] for name, spec in registry.specs.items()}
+
+_LIST_IDS = """
+import json
+from envpool.registration import registry
+print(json.dumps({name: spec[0] for name, spec in registry.specs.items()}))
+"""
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "holdfast"
 
 
 def no_id(env: str) -> str:

@@ -52,7 +52,7 @@ def task(problems):
     ],
 )
 def test_what_envpool_cannot_take_is_refused_with_reason_and_remedy(task, keys, path, text):
-    found = task(keys)
+    found = task(keys, stream="{task_id: hidden}")
     (problem,) = [problem for problem in found if problem.path == f"tasks[0].{path}"]
     assert text in problem.message
     assert "backend: gymnasium" in problem.message or "did you mean" in text or "indices" in text
