@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from avalanche.benchmarks.scenarios.generic_scenario import (
-    CLExperience,
-    CLScenario,
-    EagerCLStream,
-)
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from avalanche.benchmarks.utils import concat_datasets
 from torch.utils.data import DataLoader
 
-from holdfast import seeding
 from holdfast.continual.evaluate import Played
+from holdfast.continual.experience import MeasuredExperience, StageExperience
 from holdfast.envs.benchmarks import StreamData, stream_data
-from holdfast.scenarios.schema import Scenario, Task
+from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from holdfast.agents.agent import Act
@@ -36,19 +32,10 @@ class Known:
     classes_in_this_experience: list[int]
 
 
-class DataExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
+class DataExperience(StageExperience):
     """One task at one place of a supervised stream; Avalanche's strategies train on it as it is.
 
-    What the scenario hides is masked in the copy that ``train()`` returns.
-
     Attributes:
-        stage: Position in the stream, from 0.
-        task: The task itself.
-        task_index: Which task of the scenario; the same number when it comes again.
-        task_count: Length of the stream.
-        steps: Budget of updates.
-        first_step: Updates of the stream before this experience.
-        seed: Seed of the agent.
         dataset: Avalanche data set to learn from.
         task_labels: Its one task label: 0, or the task's index where there is a head per task.
         classes_in_this_experience: Its classes, ascending.
@@ -60,15 +47,8 @@ class DataExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
     """
 
     def __init__(self, scenario: Scenario, seed: int, stage: int, data: StreamData) -> None:
-        super().__init__(stage, None)
+        super().__init__(scenario, seed, stage)
         order = scenario.stream_tasks
-        self.stage = stage
-        self.task_index = order[stage]
-        self.task_count = len(order)
-        self.task: Task = scenario.tasks[order[stage]]
-        self.steps: int = scenario.stage_steps[stage]
-        self.first_step = sum(scenario.stage_steps[:stage])
-        self.seed = seeding.task_seed(seed, stage)
         mine = data.tasks[order[stage]]
         self.dataset = mine.train
         self.task_labels, self.classes_in_this_experience = [mine.label], list(mine.classes)
@@ -77,9 +57,6 @@ class DataExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self._stream_data = [data.tasks[index].train for index in sorted(set(order))]
         self.pool = data.pool
         self.input_shape, self.class_count = data.input_shape, data.class_count
-        self._cell_seed = seed
-        self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
-        self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
 
     def joined(self) -> DataExperience:
         """Return this experience with the data of all tasks of the stream."""
@@ -87,34 +64,20 @@ class DataExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         joined.dataset = concat_datasets(self._stream_data)
         return joined
 
-    def generator(self, *names: str) -> np.random.Generator:
-        """Return this task's generator for a method, by name; the same after a restart."""
-        return seeding.generator(self._cell_seed, "method", *names, self.stage)
 
-
-class DataEvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
+class DataEvalExperience(MeasuredExperience):
     """One task's test set, which is measured whole: one episode, whose return is the accuracy.
 
-    Attributes:
-        task: The task.
-        task_index: Which task of the scenario.
+    Inputs carry no task id (the agent's view chooses the head), and data sets do not drift.
     """
 
     def __init__(self, scenario: Scenario, task_index: int, data: StreamData) -> None:
-        super().__init__(task_index, None)
-        self.task_index = task_index
-        self.task: Task = scenario.tasks[task_index]
+        super().__init__(scenario, task_index)
         self.dataset = data.tasks[task_index].test
 
     def open(self) -> int:
         """Return that test sets are measured one by one."""
         return 1
-
-    def show_task(self, task_index: int) -> None:
-        """Do nothing: inputs carry no task id; the agent's view chooses the head."""
-
-    def show_step(self, step: int) -> None:
-        """Do nothing: data sets do not drift."""
 
     def play(self, act: Act, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return the accuracy on the test set, once for each seed; nothing in it is random."""

@@ -6,13 +6,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from avalanche.benchmarks.scenarios.generic_scenario import CLExperience
 
 from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
+from holdfast.continual.experience import MeasuredExperience
 from holdfast.envs.batch import Batch, rows, write
 from holdfast.envs.spaces import StreamSpaces, TaskId
 from holdfast.envs.vector import task_env
-from holdfast.scenarios.schema import Scenario, Task
+from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from holdfast.agents.agent import Act
@@ -21,22 +21,16 @@ MOST_COPIES = 64
 """Evaluation environments of one task in one pool; more episodes take turns."""
 
 
-class PooledEvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
+class PooledEvalExperience(MeasuredExperience):
     """One task to be measured on in an EnvPool; see ``EvalExperience``.
 
     EnvPool takes its seeds when a pool is built, so every evaluation builds one, with a seed for
     each episode. An environment's trajectory depends on its own seed alone: how many run side by
     side changes nothing.
-
-    Attributes:
-        task: The task.
-        task_index: Which task of the scenario.
     """
 
     def __init__(self, scenario: Scenario, task_index: int, spaces: StreamSpaces) -> None:
-        super().__init__(task_index, None)
-        self.task_index = task_index
-        self.task: Task = scenario.tasks[task_index]
+        super().__init__(scenario, task_index)
         self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
         self._make = partial(task_env, scenario, task_index, spaces)
 
@@ -53,9 +47,6 @@ class PooledEvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche shi
         """Let the observations carry the id of ``task_index`` from the next episode on."""
         if isinstance(self.batch.env, TaskId):
             self.batch.env.index = task_index
-
-    def show_step(self, step: int) -> None:
-        """Leave the task as it is: nothing drifts in an EnvPool."""
 
     def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed."""

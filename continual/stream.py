@@ -8,16 +8,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import numpy as np
-from avalanche.benchmarks.scenarios.generic_scenario import (
-    CLExperience,
-    CLScenario,
-    EagerCLStream,
-)
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from stable_baselines3.common.vec_env import VecEnv
 
-from holdfast import seeding
 from holdfast.continual.evaluate import Played, play
+from holdfast.continual.experience import MeasuredExperience, StageExperience
 from holdfast.continual.pooled_evaluation import PooledEvalExperience
 from holdfast.envs.drift import Drifting
 from holdfast.envs.exclusive import Slot
@@ -26,27 +21,17 @@ from holdfast.envs.pool import OnFailure, ProcessPool
 from holdfast.envs.process import CLOSING_S, STARTING_S
 from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
-from holdfast.scenarios.schema import Pool, Scenario, Task
+from holdfast.scenarios.schema import Pool, Scenario
 
 if TYPE_CHECKING:
     from holdfast.agents.agent import Act
 
 
-class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
-    """One task at one place of the stream.
-
-    What the scenario hides from the learner (``task_index`` and ``task_count``) is masked by
-    Avalanche's own mechanism in the copy that ``train()`` returns.
+class TaskExperience(StageExperience):
+    """One task at one place of the stream, with the environments to train in.
 
     Attributes:
-        stage: Position in the stream, from 0.
-        task: The task itself.
-        task_index: Which task of the scenario; the same number when it comes again.
-        task_count: Length of the stream.
-        steps: Budget of environment steps.
-        first_step: Environment steps of the stream before this experience.
         drifted: What a drift has set so far, with the step of the task.
-        seed: Seed of the agent and of the training environments.
     """
 
     def __init__(
@@ -59,17 +44,9 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         *,
         on_failure: OnFailure | None = None,
     ) -> None:
-        super().__init__(stage, None)
+        super().__init__(scenario, seed, stage)
         order = scenario.stream_tasks
-        self.stage = stage
-        self.task_index = order[stage]
-        self.task_count = len(order)
-        self.task: Task = scenario.tasks[order[stage]]
-        self.steps: int = scenario.stage_steps[stage]
-        self.first_step = sum(scenario.stage_steps[:stage])
         self.drifted: list[tuple[int, dict[str, float]]] = []
-        self.seed = seeding.task_seed(seed, stage)
-        self._cell_seed = seed
         self._n_envs, self._pool = scenario.n_envs, _timed(scenario)
         self._on_failure = on_failure
         self._make_one = partial(
@@ -91,8 +68,6 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         self._budgets = [
             sum(steps for index, steps in stages if index == task) for task in dict.fromkeys(order)
         ]
-        self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
-        self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
@@ -118,10 +93,6 @@ class TaskExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no 
         take = iter(makers)
         return vectorize(lambda: next(take)(), self._n_envs, self.seed)
 
-    def generator(self, *names: str) -> np.random.Generator:
-        """Return this task's generator for a method, by name; the same after a restart."""
-        return seeding.generator(self._cell_seed, "method", *names, self.stage)
-
 
 def _timed(scenario: Scenario) -> Pool:
     """Return the pool's settings; a worker that times a process of its own gets a moment more."""
@@ -135,20 +106,13 @@ def _timed(scenario: Scenario) -> Pool:
     return pool.model_copy(update=later)
 
 
-class EvalExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
-    """One task to be measured on; its environments are built at the first use and kept.
-
-    Attributes:
-        task: The task.
-        task_index: Which task of the scenario.
-    """
+class EvalExperience(MeasuredExperience):
+    """One task to be measured on; its environments are built at the first use and kept."""
 
     def __init__(
         self, scenario: Scenario, task_index: int, spaces: StreamSpaces, slot: Slot
     ) -> None:
-        super().__init__(task_index, None)
-        self.task_index = task_index
-        self.task: Task = scenario.tasks[task_index]
+        super().__init__(scenario, task_index)
         most = MOST_COPIES if self.task.python is None else MOST_PROCESSES
         copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, most)
         self._make = partial(task_env, scenario, task_index, spaces, slot=slot)
@@ -243,7 +207,7 @@ def make_stream(
         for stage in range(len(scenario.stream_tasks))
     ]
     assert scenario.backend != "auto"  # settled before anything is built
-    measured: list[CLExperience] = [
+    measured: list[MeasuredExperience] = [
         PooledEvalExperience(scenario, index, spaces)
         if scenario.backend == "envpool"
         else EvalExperience(scenario, index, spaces, slot)
