@@ -15,7 +15,8 @@ then, and the hooks do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +36,44 @@ Scale = Callable[[Named], Named]
 Projection = Callable[[Named, Named], Named]
 """Named parameters and their gradients, clipped, to the gradients that replace some of them."""
 
-Look = Callable[[Named, Named, Named], None]
-"""Parameters before the step, raw gradients of the algorithm's own loss, parameters after it."""
+
+def joined(named: Named) -> Tensor:
+    """Return named tensors as one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in named.values()])
+
+
+def split(vector: Tensor, like: Named) -> Named:
+    """Return a vector as named tensors, views of it, in the order and shapes of ``like``."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like.values()])
+    return {
+        name: part.view(tensor.shape)
+        for (name, tensor), part in zip(like.items(), parts, strict=True)
+    }
+
+
+@dataclass
+class Step:
+    """A step of one optimizer, as vectors: for small networks one operation costs as many do.
+
+    Attributes:
+        parameters: Those that it moves and that a gradient reached, in the vectors' order.
+        before: The weights before the step.
+        raw: Gradients of the algorithm's own loss, before terms, scales and clipping.
+        after: The weights after the step.
+    """
+
+    parameters: Named
+    before: Tensor
+    raw: Tensor
+    after: Tensor
+
+    def named(self, vector: Tensor) -> Named:
+        """Return one of the vectors by the names of the parameters."""
+        return split(vector, self.parameters)
+
+
+Look = Callable[[Step], None]
+Wanted = Callable[[], Container[str]]
 
 
 class Rewritten(NamedTuple):
@@ -89,9 +126,15 @@ class Gradients:
         """Replace gradients right before the step, after clipping, in the coming task."""
         self._work.projections.append(projection)
 
-    def watch(self, look: Look) -> None:
-        """Be told of every step of the coming task."""
-        self._work.looks.append(look)
+    def watch(self, look: Look, wanted: Wanted | None = None) -> None:
+        """Be told of every step of the coming task.
+
+        Args:
+            look: Takes a step; it must not write to its vectors.
+            wanted: The names of parameters that matter, asked for in the first update; None for
+                all. An optimizer that moves none of them is left out.
+        """
+        self._work.looks.append((look, wanted))
 
     def rewrite(self, rewrite: Rewrite) -> None:
         """Write parameters after every step of the coming task."""
@@ -139,7 +182,7 @@ class _Work:
         self.terms: list[Term] = []
         self.scales: list[Scale] = []
         self.projections: list[Projection] = []
-        self.looks: list[Look] = []
+        self.looks: list[tuple[Look, Wanted | None]] = []
         self.rewrites: list[Rewrite] = []
 
     @property
@@ -167,22 +210,25 @@ class _Update:
         self.extra: Named | None = None
         self.factors: Named = {}
         self.raw: Named = {}
-        self.earlier: Named = {}
+        self.detached: Named = {}
+        self.steps: list[Step] = []
+        self.wanted: dict[Wanted, Container[str]] = {}
         device = next((p.device for p in parameters.values()), torch.device("cpu"))
         self.found, self.one = torch.zeros(1, device=device), torch.ones(1, device=device)
 
     def open(self) -> None:
         self.is_open, self.extra = True, None
         self.raw = {}
+        # One view each for the whole update: what the optimizer writes shows through it.
+        self.detached = {name: p.detach() for name, p in self.parameters.items()}
 
     def changer(self, name: str) -> Callable[[Tensor], Tensor | None]:
         def change(gradient: Tensor) -> Tensor | None:
             if not self.is_open:
                 return None
             if self.extra is None:
-                detached = self._detached()
-                self.extra = _merged(self.work.terms, detached, torch.add)
-                self.factors = _merged(self.work.scales, detached, torch.mul)
+                self.extra = _merged(self.work.terms, self.detached, torch.add)
+                self.factors = _merged(self.work.scales, self.detached, torch.mul)
             if self.work.looks:
                 self.raw[name] = gradient
             extra, factor = self.extra.get(name), self.factors.get(name)
@@ -191,28 +237,35 @@ class _Update:
 
         return change
 
-    def _detached(self) -> Named:
-        return {name: p.detach() for name, p in self.parameters.items()}
-
     def before_step(self, *_: object) -> None:
         for projection in self.work.projections:
             gradients = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
-            for name, gradient in projection(self._detached(), gradients).items():
+            for name, gradient in projection(self.detached, gradients).items():
                 self.parameters[name].grad = gradient
         self._check()
-        if self.work.looks:
-            detached = self._detached()
-            copies = torch._foreach_clone(list(detached.values()))
-            self.earlier = dict(zip(detached, copies, strict=True))
+        self.steps = [self._begun(wanted) for _, wanted in self.work.looks]
 
     def after_step(self, *_: object) -> None:
         self.is_open, self.extra = False, None
-        for look in self.work.looks:
-            look(self.earlier, self.raw, self._detached())
+        for (look, _wanted), step in zip(self.work.looks, self.steps, strict=True):
+            if step.parameters:
+                step.after = joined(step.parameters)
+                look(step)
         for rewrite in self.work.rewrites:
-            rewritten = rewrite(self._detached())
+            rewritten = rewrite(self.detached)
             if rewritten is not None:
                 self._write(rewritten)
+
+    def _begun(self, wanted: Wanted | None) -> Step:
+        """Return a step that is yet to be taken."""
+        if wanted is not None and wanted not in self.wanted:
+            self.wanted[wanted] = wanted()  # the same all through a task
+        names = self.raw if wanted is None else self.wanted[wanted]
+        moved = {n: p for n, p in self.detached.items() if n in self.raw and n in names}
+        if not moved:
+            return Step({}, *[self.one] * 3)
+        before, raw = joined(moved), joined({name: self.raw[name] for name in moved})
+        return Step(moved, before, raw, before)
 
     @torch.no_grad()
     def _write(self, rewritten: Rewritten) -> None:

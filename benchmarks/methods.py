@@ -1,9 +1,10 @@
-"""The table of the methods: two scenarios, every method, seed by seed, and what beats ``naive``.
+"""The tables of the methods: every method, seed by seed, and what beats ``naive``.
 
-``scenarios/methods-discrete.yaml`` (PPO) and ``scenarios/methods-continuous.yaml`` (SAC) are run as
-they are shipped: the references and the first tier with seeds 0 to 4, the others with seeds 0 to 2.
-Cells that are finished in the runs folder are not run again. A method is compared with ``naive`` of
-the same seed: the mean of the differences in average performance, with Student's 95% interval.
+Four scenarios are run as they are shipped. In ``methods-discrete`` (PPO) and ``methods-continuous``
+(SAC) the references and the first tier have seeds 0 to 4, the others seeds 0 to 2; ``expandable``,
+with its ablations, has seeds 0 to 2, ``split-digits``, which is supervised, seeds 0 to 4. Cells
+that are finished in the runs folder are not run again. A method is compared with ``naive`` of the
+same seed: the mean of the differences in average performance, with Student's 95% interval.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from holdfast.continual.results import gather
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-SCENARIOS = ("methods-discrete", "methods-continuous")
+SCENARIOS = ("methods-discrete", "methods-continuous", "expandable", "split-digits")
 REFERENCES = ("naive", "isolated", "joint", "frozen")
 FIRST_TIER = (
     *("l2", "ewc", "mas", "si", "agem", "cloning"),
@@ -52,9 +53,11 @@ class Row(NamedTuple):
     interval: float
 
 
-def seeds_of(name: str) -> list[int]:
+def seeds_of(scenario: str, method: str) -> list[int]:
     """Return the seeds that a method is run with."""
-    return list(range(5 if name in (*REFERENCES, *FIRST_TIER) else 3))
+    if scenario.startswith("methods"):
+        return list(range(5 if method in (*REFERENCES, *FIRST_TIER) else 3))
+    return list(range(3 if scenario == "expandable" else 5))
 
 
 def run(scenario: str, runs: Path, jobs: int) -> None:
@@ -62,8 +65,9 @@ def run(scenario: str, runs: Path, jobs: int) -> None:
     path = ROOT / "scenarios" / f"{scenario}.yaml"
     for seed in range(5):
         loaded = holdfast.load(path, [f"seeds=[{seed}]"])
-        methods = [m for m in loaded.methods if seed in seeds_of(m.parts[0].name)]
-        holdfast.run(loaded.model_copy(update={"methods": methods}), runs=runs, jobs=jobs)
+        methods = [m for m in loaded.methods if seed in seeds_of(scenario, m.parts[0].name)]
+        if methods:
+            holdfast.run(loaded.model_copy(update={"methods": methods}), runs=runs, jobs=jobs)
 
 
 def write(folder: Path, path: Path) -> None:
@@ -73,7 +77,7 @@ def write(folder: Path, path: Path) -> None:
     cells = [cell for method in shipped.methods for cell in found.get(method.label, ())]
     names = list(cells[0].metrics)
     with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("methods.py"))
+        file.writelines(f"# {line}\n" for line in header("methods.py", ()))
         table = csv.writer(file)
         table.writerow(["method", "seed", *names, *COSTS])
         for cell in cells:
@@ -134,7 +138,7 @@ def markdown(table: Sequence[Row]) -> str:
 
 
 def main(runs: Path, jobs: int, only_tables: bool) -> None:
-    """Run, print both tables, and write ``results/methods-*.csv``."""
+    """Run, print the tables, and write one file of results per scenario."""
     for scenario in SCENARIOS:
         if not only_tables:
             run(scenario, runs, jobs)

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -236,13 +236,19 @@ def compare_starts(starts: int, goal: float = 3.0) -> Comparison:
     )
 
 
-def header(script: str = "overhead.py") -> list[str]:
-    """Return what made the numbers: command, versions, machine."""
+def header(script: str = "overhead.py", arguments: Sequence[str] | None = None) -> list[str]:
+    """Return what made the numbers: command, versions, machine.
+
+    Args:
+        script: The file that was run.
+        arguments: What followed it; None for those that it got.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     models = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return [
-        f"OMP_NUM_THREADS=1 python {' '.join([f'benchmarks/{script}', *sys.argv[1:]])}",
+        f"OMP_NUM_THREADS=1 python {' '.join([f'benchmarks/{script}', *given])}",
         f"Python {platform.python_version()}, {versions}",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {', '.join(models)}",
     ]

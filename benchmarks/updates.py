@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from overhead import alternate, header
 
+from holdfast.agents.learning import stream_logger
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual.build import build
 from holdfast.continual.cell import make_methods
@@ -121,10 +122,12 @@ class Trained:
     def ready(self) -> Iterator[None]:
         """Fill the buffer and keep the doors open inside the block."""
         model, quick = self.agent.model, self.last.steps // 2
+        model.set_logger(stream_logger(lambda *_: None, 0))
         with self.agent._open_doors():
             if hasattr(model, "rollout_buffer"):
                 _, callback = model._setup_learn(quick, None, True, "task", False)
                 model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+                self.agent._record_rollout()
             else:
                 model.learning_starts = quick  # random steps fill the buffer, nothing is learned
                 model.learn(quick)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import Named
+from holdfast.agents.gradients import Named, split
 from holdfast.agents.losses import loss_gradient
 from holdfast.agents.memory import Arrays
 from holdfast.continual.method import Method
@@ -248,20 +248,6 @@ class Projecting(Method):
     def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
         """Take the stored rows back."""
         self.stored.load(tensors)
-
-
-def joined(named: Named) -> Tensor:
-    """Return named tensors as one vector."""
-    return torch.cat([tensor.reshape(-1) for tensor in named.values()])
-
-
-def split(vector: Tensor, like: Named) -> Named:
-    """Return a vector as named tensors in the order and shapes of ``like``."""
-    parts = torch.split(vector, [tensor.numel() for tensor in like.values()])
-    return {
-        name: part.view(tensor.shape)
-        for (name, tensor), part in zip(like.items(), parts, strict=True)
-    }
 
 
 def check_finite(value: float | Tensor, method: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_not
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -48,6 +49,7 @@ class Quadratic:
         self.decay = decay
         self.importance: Named = {}
         self.centre: Named = {}
+        self._known: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def gradient(self, parameters: Named) -> Named:
         """Return the gradient of the penalty at ``parameters``; a term for the gradient door."""
@@ -57,9 +59,17 @@ class Quadratic:
         gaps = torch._foreach_sub(
             [parameters[name] for name in names], [self.centre[name] for name in names]
         )
-        torch._foreach_mul_(gaps, [self.importance[name] for name in names])
-        torch._foreach_mul_(gaps, 2 * self.strength)
+        torch._foreach_mul_(gaps, self._slopes(names))
         return dict(zip(names, gaps, strict=True))
+
+    def _slopes(self, names: list[str]) -> list[Tensor]:
+        """Return 2 x strength x importance; kept, because a factor costs more than a tensor."""
+        importance = [self.importance[name] for name in names]
+        known, slopes = self._known.get(names[0], ([], []))
+        if len(known) != len(importance) or any(map(is_not, known, importance)):
+            slopes = list(torch._foreach_mul(importance, 2 * self.strength))
+            self._known[names[0]] = importance, slopes
+        return slopes
 
     def consolidate(self, parameters: Named, importance: Named) -> None:
         """Merge the parabola of a finished task: its weights at the end, and what they matter."""

@@ -348,6 +348,8 @@ def test_a_stopped_run_continues_and_ends_as_if_it_had_not_been(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # A shell starts what is in its background deaf to Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     cells = [tmp_path / "runs" / "slow" / "naive" / f"seed-{seed}" for seed in (0, 1)]
     started = cells[:jobs]

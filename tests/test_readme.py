@@ -151,6 +151,26 @@ def test_measured_numbers_have_their_place() -> None:
     assert README.index("<!-- quickstart:begin -->") < README.index("<!-- quickstart:end -->")
 
 
+@pytest.mark.parametrize(
+    ("page", "scenario"),
+    [
+        ("README.md", "methods-discrete"),
+        ("README.md", "methods-continuous"),
+        ("benchmarks/README.md", "expandable"),
+        ("benchmarks/README.md", "split-digits"),
+    ],
+)
+def test_the_tables_of_methods_are_those_of_the_published_cells(
+    page: str, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from methods import RESULTS, markdown, rows
+
+    text = PAGES[page]
+    shown = text.split(f"<!-- {scenario}:begin -->")[1].split(f"<!-- {scenario}:end -->")[0]
+    assert shown.strip() == markdown(rows(RESULTS / f"{scenario}.csv"))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCED.sub("", PAGES[page])

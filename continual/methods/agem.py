@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
-from holdfast.agents.gradients import Named, group_of
-from holdfast.continual.episodic import Draws, Projecting, check_finite, joined
+from holdfast.agents.gradients import Named, group_of, joined
+from holdfast.continual.episodic import Draws, Projecting, check_finite
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import Named
+from holdfast.agents.gradients import Named, joined
 from holdfast.agents.imitation import clipped
-from holdfast.continual.episodic import Draws, Projecting, check_finite, joined
+from holdfast.continual.episodic import Draws, Projecting, check_finite
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent

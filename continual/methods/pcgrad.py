@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import Named
-from holdfast.continual.episodic import Draws, Projecting, check_finite, joined
+from holdfast.agents.gradients import Named, joined
+from holdfast.continual.episodic import Draws, Projecting, check_finite
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import Named
-from holdfast.continual.path_integral import PathIntegral, follow
+from holdfast.agents.gradients import Named, Step, joined, split
+from holdfast.continual.path_integral import PathIntegral
 from holdfast.continual.quadratic import Penalized, Quadratic, regularized, snapshot
 
 if TYPE_CHECKING:
@@ -71,54 +71,58 @@ class RWalk(Penalized):
         self.regularize = regularize
         self.fisher: Named = {}
         self.scores: Named = {}
-        self._new: Named = {}
+        self._sums: dict[str, tuple[Named, Tensor]] = {}
         self._paths: dict[str, PathIntegral] = {}
+        self._vectors: dict[str, Tensor] = {}
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
-        self._new, self._paths = {}, {}
+        self._sums, self._paths, self._vectors = {}, {}, {}
         super().pre_adapt(agent, experience)
-        follow(agent, self.regularize, self.walk)
+        agent.gradients.watch(self.walk, lambda: regularized(agent, self.regularize))
 
-    def walk(self, names: list[str], before: Named, raw: Named, after: Named) -> None:
-        """Take one step of an optimizer into account.
-
-        Args:
-            names: The weights it moves that are held.
-            before: Weights before the step.
-            raw: Gradients of the algorithm's own loss.
-            after: Weights after the step.
-        """
-        gradients = [raw[name] for name in names]
-        if names[0] in self.fisher:
-            fisher = [self.fisher[name] for name in names]
-            torch._foreach_mul_(fisher, 1 - self.alpha)
-            torch._foreach_addcmul_(fisher, gradients, gradients, value=self.alpha)
+    def walk(self, step: Step) -> None:
+        """Take one step of an optimizer into account."""
+        optimizer = next(iter(step.parameters))  # its first weight stands for it
+        squares = step.raw.square()
+        fisher = self._vectors.get(optimizer)
+        if fisher is not None:
+            fisher.lerp_(squares, self.alpha)
         else:
-            squares = torch._foreach_mul(gradients, gradients)
-            self.fisher |= dict(zip(names, squares, strict=True))
-        path = self._paths.setdefault(names[0], PathIntegral())  # one per optimizer
-        path.add(names, before, raw, after)
+            if optimizer in self.fisher:
+                old = joined({name: self.fisher[name] for name in step.parameters})
+                squares = old.lerp_(squares, self.alpha)
+            self._vectors[optimizer] = squares
+            self.fisher |= step.named(squares)  # views: they go on with the vector
+        if optimizer in self._paths:
+            self._paths[optimizer].add(step)
+        else:
+            self._paths[optimizer] = PathIntegral(step)
+        path = self._paths[optimizer]
         if path.steps == self.interval:
-            self._score(path, after)
-            del self._paths[names[0]]
+            self._score(optimizer, step.after)
 
-    def _score(self, path: PathIntegral, end: Named) -> None:
-        for (name, gain), move in zip(path.gains.items(), path.moved(end), strict=True):
-            score = gain / (0.5 * self.fisher[name] * move.square() + self.epsilon)
-            self._new[name] = self._new[name] + score if name in self._new else score
+    def _score(self, optimizer: str, end: Tensor) -> None:
+        path = self._paths.pop(optimizer)
+        moved = (end - path.start).square_()
+        score = path.gains / moved.mul_(self._vectors[optimizer]).mul_(0.5).add_(self.epsilon)
+        sums = self._sums.setdefault(optimizer, (path.parameters, torch.zeros_like(score)))
+        sums[1].add_(score)
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Turn Fisher information and scores into importances, and anchor at the weights."""
         parameters = snapshot(regularized(agent, self.regularize))
-        for path in self._paths.values():  # an interval that the task's end cut short
-            self._score(path, parameters)
+        for optimizer, path in [*self._paths.items()]:  # an interval that the task's end cut short
+            self._score(optimizer, path.vector(parameters))
         self.consolidate(parameters)
-        self._new, self._paths = {}, {}
+        self._sums, self._paths, self._vectors = {}, {}, {}
 
     def consolidate(self, parameters: Named) -> None:
         """Hold ``parameters`` by what was gathered in the finished task and before."""
-        for name, score in self._new.items():
+        new: Named = {}
+        for like, total in self._sums.values():
+            new |= split(total, like)
+        for name, score in new.items():
             old = self.scores.get(name)
             self.scores[name] = score if old is None else 0.5 * (old + score)
         fisher, scores = _scaled(self.fisher), _scaled(self.scores)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from holdfast.agents.gradients import Named
-from holdfast.continual.path_integral import PathIntegral, follow
+from holdfast.agents.gradients import Named, Step
+from holdfast.continual.path_integral import PathIntegral
 from holdfast.continual.quadratic import Penalized, Quadratic, regularized, snapshot
 
 if TYPE_CHECKING:
@@ -62,11 +61,15 @@ class SI(Penalized):
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
         super().pre_adapt(agent, experience)
-        self._paths = defaultdict(PathIntegral)
-        follow(agent, self.regularize, self._step)
+        self._paths = {}
+        agent.gradients.watch(self._walk, lambda: regularized(agent, self.regularize))
 
-    def _step(self, names: list[str], before: Named, raw: Named, after: Named) -> None:
-        self._paths[names[0]].add(names, before, raw, after)  # one per optimizer
+    def _walk(self, step: Step) -> None:
+        optimizer = next(iter(step.parameters))  # its first weight stands for it
+        if optimizer in self._paths:
+            self._paths[optimizer].add(step)
+        else:
+            self._paths[optimizer] = PathIntegral(step)
 
     def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
         """Turn the paths into importances, and anchor at the weights of the finished task."""
@@ -79,10 +82,7 @@ class SI(Penalized):
 
     def importance(self, path: PathIntegral, end: Named) -> Named:
         """Return w / (D^2 + xi) for every weight of a path that ended at ``end``."""
-        return {
-            name: gain / (move.square() + self.xi)
-            for (name, gain), move in zip(path.gains.items(), path.moved(end), strict=True)
-        }
+        return path.named(path.gains / ((path.vector(end) - path.start).square() + self.xi))
 
     def consolidate(self, parameters: Named, importance: Named) -> None:
         """Add the importances of a task, some perhaps negative, and anchor at ``parameters``."""

@@ -46,15 +46,15 @@ def test_terms_then_scales_then_projections_then_the_step() -> None:
         return {"w": gradients["w"] / 2}
 
     one.gradients.project(halve)
-    one.gradients.watch(lambda before, raw, after: seen.update(before=before, raw=raw, after=after))
+    one.gradients.watch(lambda step: seen.update(vars(step)))
     one.attach()
     one.update()
     # ((3 + 1) x 2, (5 + 1 + 2) x 1/2), then half of it, then a step of 1 down from (1, 1).
     assert seen["projected"].tolist() == [8.0, 4.0]
     assert one.weight.tolist() == [-3.0, -1.0]
-    assert seen["raw"]["w"].tolist() == [3.0, 5.0]
-    assert seen["before"]["w"].tolist() == [1.0, 1.0]
-    assert seen["after"]["w"].tolist() == [-3.0, -1.0]
+    assert seen["raw"].tolist() == [3.0, 5.0]
+    assert seen["before"].tolist() == [1.0, 1.0]
+    assert seen["after"].tolist() == [-3.0, -1.0]
 
 
 def test_a_rewrite_puts_values_moments_and_targets_anew() -> None:
@@ -100,7 +100,7 @@ def test_looks_and_rewrites_that_do_nothing_change_no_bit(
         agent, (experience, _) = make_agent(arguments, env)
         agent.start(experience)
         if hooked:
-            agent.gradients.watch(lambda before, raw, after: None)
+            agent.gradients.watch(lambda step: None)
             agent.gradients.scale(lambda parameters: {})
             agent.gradients.project(lambda parameters, gradients: {})
             agent.gradients.rewrite(lambda parameters: Rewritten({}, {}))
@@ -194,7 +194,7 @@ def test_more_updates_after_the_task_go_through_the_doors(make_agent: Any) -> No
     agent, (experience, _) = make_agent(SAC, "Pendulum-v1")
     _learn(agent, experience)
     steps, updates, calls = agent.model.num_timesteps, agent.model._n_updates, []
-    agent.gradients.watch(lambda before, raw, after: calls.append(len(after)))
+    agent.gradients.watch(lambda step: calls.append(len(step.after)))
     agent.train_more(3)
     assert agent.model._n_updates == updates + 3
     assert agent.model.num_timesteps == steps

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from holdfast.agents.gradients import named_parameters
+from holdfast.agents.gradients import joined, named_parameters, split
 from holdfast.agents.losses import loss_gradient
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import episodic
-from holdfast.continual.episodic import Draws, EpisodicMemory, check_finite, joined, split
+from holdfast.continual.episodic import Draws, EpisodicMemory, check_finite
 from holdfast.continual.stream import make_stream
 from holdfast.errors import Diverged
 from holdfast.scenarios.schema import Scenario

@@ -104,10 +104,10 @@ METHODS = [
     ("ppo", "naive"),
     ("ppo", "isolated"),
     pytest.param("ppo", {"ewc": {"kind": "online"}}, marks=pytest.mark.slow),
-    ("ppo", ["ewc", "cloning"]),
+    pytest.param("ppo", ["ewc", "cloning"], marks=pytest.mark.slow),
     ("ppo", "progressive"),
     ("sac", ["cloning", "replay"]),
-    ("dqn", "replay"),
+    pytest.param("dqn", "replay", marks=pytest.mark.slow),
 ]
 
 

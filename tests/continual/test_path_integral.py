@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from holdfast.agents.gradients import Named, Step, joined
 from holdfast.continual.methods.rwalk import RWalk
 from holdfast.continual.methods.si import SI
 from holdfast.continual.path_integral import PathIntegral
@@ -14,13 +15,17 @@ def _named(value: float) -> dict[str, torch.Tensor]:
     return {"w": torch.tensor([value], dtype=torch.float64)}
 
 
+def _step(before: Named, raw: Named, after: Named) -> Step:
+    return Step(before, joined(before), joined(raw), joined(after))
+
+
 def test_two_steps_by_hand() -> None:
     """-(gradient x move): -(-2 * 0.5) and -(1 * 0.25)."""
-    path = PathIntegral()
-    path.add(["w"], _named(1.0), _named(-2.0), _named(1.5))
-    path.add(["w"], _named(1.5), _named(1.0), _named(1.75))
-    assert path.gains["w"].item() == 0.75
-    assert [move.item() for move in path.moved(_named(1.75))] == [0.75]
+    path = PathIntegral(_step(_named(1.0), _named(-2.0), _named(1.5)))
+    path.add(_step(_named(1.5), _named(1.0), _named(1.75)))
+    assert path.named(path.gains)["w"].item() == 0.75
+    assert path.start.item() == 1.0
+    assert path.vector(_named(1.75)).tolist() == [1.75]
     assert path.steps == 2
 
 
@@ -33,20 +38,22 @@ def test_small_steps_gain_the_fall_of_the_loss() -> None:
     def loss(values: dict[str, torch.Tensor]) -> torch.Tensor:
         return (curve * torch.cat([values["a"], values["b"]]).square()).sum()
 
-    path, first = PathIntegral(), loss(weights)
+    first = loss(weights)
+    nowhere = _step(weights, weights, weights)
+    path = PathIntegral(nowhere)
     for _ in range(2000):
         gradients = {"a": 2 * curve[:4] * weights["a"], "b": 2 * curve[4:] * weights["b"]}
         after = {name: value - 1e-3 * gradients[name] for name, value in weights.items()}
-        path.add(["a", "b"], weights, gradients, after)
+        path.add(_step(weights, gradients, after))
         weights = after
-    gained = sum(gain.sum().item() for gain in path.gains.values())
+    gained = path.gains.sum().item()
     assert gained == pytest.approx((first - loss(weights)).item(), rel=2e-3)
 
 
 def test_si_by_hand() -> None:
     """Gain 0.75 over a distance of 0.75 with xi 0.1875: 0.75 / (0.5625 + 0.1875) = 1."""
-    si, path = SI(strength=1.0, xi=0.1875), PathIntegral()
-    path.add(["w"], _named(1.0), _named(-1.0), _named(1.75))
+    si = SI(strength=1.0, xi=0.1875)
+    path = PathIntegral(_step(_named(1.0), _named(-1.0), _named(1.75)))
     si.consolidate(_named(1.75), si.importance(path, _named(1.75)))
     assert si.penalty.importance["w"].item() == pytest.approx(1.0)
     assert si.penalty.centre["w"].item() == 1.75
@@ -60,12 +67,12 @@ def test_si_by_hand() -> None:
 def test_rwalk_by_hand() -> None:
     """Two intervals of two steps and two weights; alpha 1/2, no damping to speak of."""
     rwalk = RWalk(alpha=0.5, interval=2, epsilon=1e-30)
-    names, tensor = ["w"], lambda *values: {"w": torch.tensor(values, dtype=torch.float64)}
+    tensor = lambda *values: {"w": torch.tensor(values, dtype=torch.float64)}  # noqa: E731
     at = [tensor(0.0, 0.0), tensor(1.0, 0.0), tensor(2.0, 1.0), tensor(2.0, 1.0), tensor(3.0, 1.0)]
     slopes = [tensor(-2.0, 1.0), tensor(-1.0, 1.0), tensor(0.0, 0.0), tensor(-1.0, 0.0)]
     fisher = [(4.0, 1.0), (2.5, 1.0), (1.25, 0.5), (1.125, 0.25)]
     for step in range(4):
-        rwalk.walk(names, at[step], slopes[step], at[step + 1])
+        rwalk.walk(_step(at[step], slopes[step], at[step + 1]))
         assert rwalk.fisher["w"].tolist() == list(fisher[step])
     rwalk.consolidate(at[4])
     # Gains: 2 + 1 = 3 and -1 over moves of 2 and 1; then 1 and 0 over moves of 1 and 0.
@@ -75,7 +82,7 @@ def test_rwalk_by_hand() -> None:
     # Fisher and scores over their largest entries; the negative score counts as zero.
     assert rwalk.penalty.importance["w"].tolist() == pytest.approx([2.0, 0.25 / 1.125])
     # After a second task the scores are averaged with the first's, and the Fisher goes on.
-    rwalk._new = tensor(0.0, 4.0)
+    rwalk._sums = {"w": (at[0], tensor(0.0, 4.0)["w"])}
     rwalk.consolidate(at[0])
     assert rwalk.scores["w"].tolist() == pytest.approx([first / 2, 1.0])
     assert rwalk.penalty.importance["w"].tolist() == pytest.approx(

@@ -189,7 +189,7 @@ def test_an_unforeseen_exception_is_a_failure_with_its_traceback(
 # -- opened runs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method", ["naive", "ewc", "isolated", "progressive", "packnet", "expandable"]
 )

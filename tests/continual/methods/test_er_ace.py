@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
-from holdfast.agents.gradients import named_parameters
+from holdfast.agents.gradients import Step, named_parameters
 from holdfast.agents.outputs import OutputSpec
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual.methods.er_ace import ERACE
@@ -108,8 +108,8 @@ def test_the_added_gradient_is_that_of_the_cross_entropy(
             seen_gradients.setdefault(name, gradient.clone())
         return {}
 
-    def watch(before: Any, raw: dict[str, Tensor], after: Any) -> None:
-        for name, gradient in raw.items():
+    def watch(step: Step) -> None:
+        for name, gradient in step.named(step.raw).items():
             raw_gradients.setdefault(name, gradient.clone())
 
     agent.gradients.project(project)

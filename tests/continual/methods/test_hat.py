@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.agents.gates import Gate, GatedNorm, annealed, gates_of, opening
-from holdfast.agents.gradients import Named, named_parameters
+from holdfast.agents.gradients import Named, Step, named_parameters
 from holdfast.continual.methods.hat import HAT, free_weights, sparsity_gradient
 from holdfast.continual.restore import restore
 from holdfast.errors import UsageError
@@ -145,9 +145,9 @@ class Watched(HAT):
                 self.scales.append(gates_of(agent.policy)[0].gate_scale.item())
             return {}
 
-        def stepped(before: Named, raw: Named, after: Named) -> None:
-            if any("gate_embedding" in name for name in before):
-                self.seen.append((*started[-1], raw))
+        def stepped(step: Step) -> None:
+            if any("gate_embedding" in name for name in step.parameters):
+                self.seen.append((*started[-1], step.named(step.raw)))
 
         agent.gradients.project(stepping)
         agent.gradients.watch(stepped)

@@ -185,6 +185,14 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], where: str = "
         assert torch.equal(tensor, other[name]), f"{where}{name}"
 
 
+EVERY_TIME = {"naive", "isolated", "joint", "avalanche-ewc", "avalanche-replay", "avalanche-gem"}
+
+
+def _is_quick(method: Any) -> bool:
+    first = method[0] if isinstance(method, list) else method
+    return (first if isinstance(first, str) else next(iter(first))) in EVERY_TIME
+
+
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_equals_plain_avalanche_bit_for_bit(method: Any, run: Run) -> None:
     folder = run(method)
@@ -192,7 +200,13 @@ def test_equals_plain_avalanche_bit_for_bit(method: Any, run: Run) -> None:
         assert_same(weights(folder, stage), expected, f"after experience {stage}: ")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=[] if _is_quick(method) else [pytest.mark.slow], id=str(method))
+        for method in METHODS
+    ],
+)
 def test_equals_plain_avalanche_with_a_head_per_task(method: Any, run: Run) -> None:
     folder = run(method, stream={"task_id": "heads"})
     if "avalanche-rwalk" in method:
@@ -235,18 +249,11 @@ class Interrupted(Exception):
     pass
 
 
-EVERY_TIME = {"avalanche-ewc", "avalanche-replay", "avalanche-gem"}
-
-
-def _is_quick(method: Any) -> bool:
-    return isinstance(method, dict) and bool({*method} & EVERY_TIME)
-
-
 RESTARTS = [
     pytest.param(
         method,
         task_id,
-        marks=[] if isinstance(method, str) or _is_quick(method) else [pytest.mark.slow],
+        marks=[] if _is_quick(method) else [pytest.mark.slow],
         id=f"{method}-{task_id}",
     )
     for task_id in ("heads", "hidden")

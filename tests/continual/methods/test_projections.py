@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from holdfast.agents.gradients import joined
 from holdfast.continual import episodic
-from holdfast.continual.episodic import EpisodicMemory, joined
+from holdfast.continual.episodic import EpisodicMemory
 from holdfast.continual.methods.agem import AGEM, project_away
 from holdfast.continual.methods.gem import GEM, project_into_cone
 from holdfast.continual.methods.pcgrad import PCGrad, project_in_turn
