@@ -60,6 +60,7 @@ def check_scenario(scenario: Scenario) -> int:
         UsageError: The scenario learns data sets.
     """
     from holdfast.envs.check import check_task
+    from holdfast.envs.policies import check_policy
     from holdfast.envs.spaces import check_actions, merged_spaces
 
     if scenario.is_supervised:
@@ -85,7 +86,9 @@ def check_scenario(scenario: Scenario) -> int:
         codes.append(code)
     if not any(codes):
         alone = scenario.model_copy(update={"tasks": tuple(distinct)})
-        check_actions(scenario, merged_spaces(alone, spaces))
+        stream = merged_spaces(alone, spaces)
+        check_actions(scenario, stream)
+        check_policy(scenario, stream.observation)
     return _sum("task", codes)
 
 
