@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,6 +35,18 @@ def observations(model: Any, memory: Memory, count: int, rng: np.random.Generato
     step, env = np.divmod(choose(stored_count(buffer), count, rng), buffer.n_envs)
     stored = observation_arrays(buffer, "observations")
     return {key: values[step, env] for key, values in stored.items()}
+
+
+def as_seen(space: gym.Space[Any], batch: Observations) -> Observations:
+    """Return stored observations in the shape in which an environment shows them.
+
+    Stable-Baselines3's buffers keep a Discrete observation as a row of one number, which its
+    policies refuse.
+    """
+    if isinstance(batch, dict):
+        entries = space.spaces  # type: ignore[attr-defined]  # a Dict
+        return {key: as_seen(entries[key], rows) for key, rows in batch.items()}  # type: ignore[misc]  # arrays
+    return batch.reshape(len(batch)) if isinstance(space, gym.spaces.Discrete) else batch
 
 
 def transitions(model: Any, memory: Memory, count: int, rng: np.random.Generator) -> Arrays:

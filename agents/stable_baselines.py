@@ -249,7 +249,7 @@ class StableBaselinesAgent:
     def batch_observations(self, count: int, rng: np.random.Generator) -> Any:
         """Return observations of what is being learned from now, as the policy takes them."""
         now = samples.current_observations(self.model, self.normalizer, count, rng)
-        tensors, _ = self.policy.obs_to_tensor(now)
+        tensors, _ = self.policy.obs_to_tensor(samples.as_seen(self.policy.observation_space, now))
         return tensors
 
     def recent_scores(self, count: int) -> list[float]:
@@ -274,7 +274,8 @@ class StableBaselinesAgent:
         batch: Observations = arrays.get("", arrays)
         if self.normalizer is not None:
             batch = self.normalizer.normalize_obs(batch)
-        tensors, _ = self.policy.obs_to_tensor(batch)
+        seen = samples.as_seen(self.policy.observation_space, batch)
+        tensors, _ = self.policy.obs_to_tensor(seen)
         return tensors
 
     def batch(self, rows: Arrays) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from holdfast.continual.buffer_size import Buffer, check_room, replay_buffer
 from holdfast.continual.cell import initial_files, make_agent, make_methods
 from holdfast.continual.method import Method
 from holdfast.continual.stream import TaskExperience, make_stream
+from holdfast.envs.policies import check_policy
 from holdfast.envs.spaces import check_actions, stream_spaces
 from holdfast.errors import Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm
@@ -60,6 +61,7 @@ def _first_experience(
         return make_stream(scenario, seed).train_stream[0], None
     spaces = stream_spaces(scenario)
     check_actions(scenario, spaces)
+    check_policy(scenario, spaces.observation)
     experience: TaskExperience = make_stream(scenario, seed, spaces).train_stream[0]
     return experience, _replay_buffer(scenario, experience)
 

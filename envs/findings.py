@@ -7,9 +7,12 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from holdfast.envs.spaces import StreamSpaces
 
 Level = Literal["ok", "advice", "error"]
 
@@ -35,11 +38,13 @@ class CheckResult:
         target: The environment, as it was named.
         findings: In the order in which things were looked at.
         steps_per_s: Speed with random actions, resets included; None where it was not measured.
+        spaces: Its spaces of observations and actions; None where they were not seen.
     """
 
     target: str
     findings: list[Finding] = field(default_factory=list)
     steps_per_s: float | None = None
+    spaces: StreamSpaces | None = None
 
     @property
     def ok(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -82,23 +83,53 @@ def make_env(
         UsageError: A name, argument or change is wrong; see the classes in this module.
         EnvironmentFailed: The constructor raised something else.
     """
+    env = bare(task, folder=folder, render_mode=render_mode, limits=limits, backend=backend)
+    env = changed(env, task, folder=folder, n_envs=n_envs, applied=applied)
+    return Guard(env, task.name, on_nan)
+
+
+def bare(
+    task: Task,
+    *,
+    folder: Path | None = None,
+    render_mode: str | None = None,
+    limits: Pool | None = None,
+    backend: Backend = "gymnasium",
+) -> gym.Env[Any, Any]:
+    """Return the task's environment as its author made it, with the task's time limit.
+
+    Arguments and errors are those of :func:`make_env`.
+    """
     assert task.env is not None  # a benchmark's task never comes here
-    try:
-        limit = task.changes.time_limit
-        env: gym.Env[Any, Any]
-        assert backend != "auto"  # settled before anything is built
+    assert backend != "auto"  # settled before anything is built
+    limit = task.changes.time_limit
+    with _told_of(task):
         if backend == "envpool":
-            env = EnvPoolSingle(task.env, task.kwargs, time_limit=limit, render_mode=render_mode)
-        else:
-            env = build(
-                task.env,
-                task.kwargs,
-                folder=folder,
-                time_limit=limit,
-                render_mode=render_mode,
-                python=task.python,
-                limits=limits,
-            )
+            return EnvPoolSingle(task.env, task.kwargs, time_limit=limit, render_mode=render_mode)
+        return build(
+            task.env,
+            task.kwargs,
+            folder=folder,
+            time_limit=limit,
+            render_mode=render_mode,
+            python=task.python,
+            limits=limits,
+        )
+
+
+def changed(
+    env: gym.Env[Any, Any],
+    task: Task,
+    *,
+    folder: Path | None = None,
+    n_envs: int = 1,
+    applied: Applied | None = None,
+) -> gym.Env[Any, Any]:
+    """Return the environment with all that the task does to it, the guard left out.
+
+    Arguments and errors are those of :func:`make_env`; after one, the environment is closed.
+    """
+    with _told_of(task):
         try:
             if task.rate is not None:
                 env = Paced(env, task.rate)
@@ -112,10 +143,17 @@ def make_env(
         except BaseException:
             env.close()
             raise
+    return env
+
+
+@contextlib.contextmanager
+def _told_of(task: Task) -> Iterator[None]:
+    """Put the task's name before what goes wrong inside."""
+    try:
+        yield
     except HoldfastError as error:
         error.args = (f"task '{task.name}': {error}",)
         raise
-    return Guard(env, task.name, on_nan)
 
 
 def build(
@@ -163,7 +201,7 @@ def build(
     if render_mode is not None:
         options["render_mode"] = render_mode
     module, _, name = target.rpartition(":")
-    source = _imported(module, folder) if module else None
+    source = imported(module, folder) if module else None
     if hasattr(source, name):
         env = _constructed(target, _checked_class(getattr(source, name), target), options)
         return env if time_limit is None else TimeLimit(env, time_limit)
@@ -176,7 +214,13 @@ def build(
     return _constructed(target, gym.make, {"id": name, "disable_env_checker": True, **options})
 
 
-def _imported(module: str, folder: Path | None) -> ModuleType:
+def imported(module: str, folder: Path | None) -> ModuleType:
+    """Return a module, imported; a folder is searched after everything that is installed.
+
+    Raises:
+        MissingPackage: It, or a package that it imports, is not there.
+        ImportFailed: Importing it raised something else.
+    """
     append_path(folder)
     if module not in sys.modules:
         importlib.invalidate_caches()  # a file written a moment ago would otherwise not be seen
@@ -310,7 +354,7 @@ def _own_wrapper(target: str, folder: Path | None) -> type[gym.Wrapper[Any, Any,
         raise UsageError(
             f"wrappers: no wrapper '{target}'; known: frame_stack, atari, module:Class"
         )
-    source = _imported(module, folder)
+    source = imported(module, folder)
     found = getattr(source, name, None)
     if found is None:
         near = closest(name, _classes(source))

@@ -19,6 +19,7 @@ from holdfast.scenarios.schema import TASK_ID, Scenario
 Space = gym.Space[Any]
 
 OBSERVATION = "observation"
+MASKS = "action_masks"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
         EnvironmentFailed: The constructor of an environment raised.
     """
     problems: list[Problem] = []
-    observations: list[Space] = []
-    actions: list[Space] = []
+    found: list[StreamSpaces] = []
     cause: UsageError | None = None
     for index, task in enumerate(scenario.tasks):
         try:
@@ -62,24 +62,44 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
             cause = cause or error
             continue
         try:
-            observations.append(env.observation_space)
-            actions.append(env.action_space)
+            found.append(StreamSpaces(env.observation_space, env.action_space))
+            if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
+                problems.append(_problem(scenario, f"tasks[{index}]", _no_masks(task.name)))
         finally:
             env.close()
     if problems:
         raise ScenarioError(problems) from cause
+    return merged_spaces(scenario, found)
+
+
+def merged_spaces(scenario: Scenario, found: Sequence[StreamSpaces]) -> StreamSpaces:
+    """Return the spaces of the stream, of those of each task; see :func:`stream_spaces`.
+
+    Raises:
+        ScenarioError: The tasks that differ, and the key to set.
+    """
+    problems: list[Problem] = []
     names = [task.name for task in scenario.tasks]
-    try:
-        observation = _merged("observation", observations, scenario.spaces.observation, names)
-    except ValueError as error:
-        problems.append(_problem(scenario, "spaces.observation", str(error)))
-    try:
-        action = _merged("action", actions, scenario.spaces.action, names)
-    except ValueError as error:
-        problems.append(_problem(scenario, "spaces.action", str(error)))
+    spaces_by_kind = {
+        "observation": [task.observation for task in found],
+        "action": [task.action for task in found],
+    }
+    merged: dict[str, Space] = {}
+    for kind, own in spaces_by_kind.items():
+        try:
+            merged[kind] = _merged(kind, own, getattr(scenario.spaces, kind), names)
+        except ValueError as error:
+            problems.append(_problem(scenario, f"spaces.{kind}", str(error)))
     if problems:
         raise ScenarioError(problems)
-    return StreamSpaces(observation, action)
+    return StreamSpaces(**merged)
+
+
+def _no_masks(task: str) -> str:
+    return (
+        f"task '{task}': maskable_ppo needs an environment with a method {MASKS}(), which returns "
+        "one truth value for each action; without one, write algorithm: ppo"
+    )
 
 
 def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:

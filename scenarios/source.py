@@ -34,6 +34,7 @@ _RESOLVERS = (
     ),
     ("merge", r"<<", ["<"]),
 )
+_OPEN_CALL = re.compile(r"\w+\([^()]*")  # uniform(1
 _PLAIN_TAGS = {_CORE + kind for kind in ("null", "bool", "int", "float", "str", "merge")}
 
 
@@ -286,7 +287,7 @@ class _Reader:
     ) -> Iterator[tuple[yaml.Node, yaml.Node, bool]]:
         """Yield keys and values, those of ``<<: *base`` last and marked as merged."""
         bases: list[yaml.Node] = []
-        for key, value in node.value:
+        for key, value in _with_calls_whole(node):
             if key.tag == _CORE + "merge":
                 bases += value.value if isinstance(value, yaml.SequenceNode) else [value]
             else:
@@ -299,6 +300,29 @@ class _Reader:
             else:
                 for key, value, _ in self._pairs(base, path, (*inside, id(base))):
                     yield key, value, True
+
+
+def _with_calls_whole(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return keys and values, with ``{g: uniform(1, 2)}`` read as it is meant.
+
+    YAML ends the value at the comma and takes ``2)`` for a key without a value.
+    """
+    found: list[tuple[yaml.Node, yaml.Node]] = []
+    for key, value in node.value:
+        before = found[-1][1] if found else None
+        if (
+            isinstance(before, yaml.ScalarNode)
+            and before.style is None
+            and _OPEN_CALL.fullmatch(before.value)
+            and isinstance(key, yaml.ScalarNode)
+            and not value.value
+        ):
+            text = f"{before.value}, {key.value}"
+            whole = yaml.ScalarNode(_CORE + "str", text, before.start_mark, key.end_mark)
+            found[-1] = found[-1][0], whole
+        else:
+            found.append((key, value))
+    return found
 
 
 def override(source: Source, text: str) -> None:

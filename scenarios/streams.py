@@ -34,7 +34,7 @@ def drawn(scenario: Scenario, seed: int) -> Scenario:
         task, number = scenario.tasks[index], 0
         if task.sample:
             number = next(numbers[index])
-            task = _sampled(task, number, seeding.generator(seed, "sample", task.name, number))
+            task = visited(task, number, seed)
         tasks[index, number] = task
         order.append(task.name)
     listed = tuple(task for _, task in sorted(tasks.items()))  # alike for every seed
@@ -67,8 +67,9 @@ def _with(scenario: Scenario, tasks: tuple[Task, ...], order: list[str]) -> Scen
     return scenario.model_copy(update={"tasks": tasks, "stream": stream})
 
 
-def _sampled(task: Task, number: int, rng: np.random.Generator) -> Task:
-    """Return the task with everything that it samples drawn once."""
+def visited(task: Task, number: int, seed: int) -> Task:
+    """Return a task as it is at one visit, counted from 1: everything that it samples is drawn."""
+    rng = seeding.generator(seed, "sample", task.name, number)
     data = task.model_dump(exclude={"sample"}, exclude_unset=True)
     for path, text in task.sample.items():
         place, keys = data, sample_path(path)

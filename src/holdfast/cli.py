@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.errors import EnvironmentFailed, HoldfastError, ScenarioError, Stopped
+from holdfast.errors import HoldfastError, ScenarioError, Stopped, UsageError
 from holdfast.printing import (
     console,
     errors_told,
     failure_of,
-    print_labelled,
     print_markdown,
     tell_failure,
     write_file,
@@ -188,11 +187,18 @@ def list_(
 def check_env(
     target: Annotated[
         str,
-        typer.Argument(help="Id-v0, module:Id-v0, or module:Class here.", show_default=False),
+        typer.Argument(
+            help="Id-v0, module:Class, module:Id-v0; a module or file.py, for all in it; or a "
+            "scenario.yaml, for every task's.",
+            show_default=False,
+        ),
     ],
     kwargs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Arguments of its constructor."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Arguments of its constructor; of a scenario: values that replace the file's.",
+        ),
     ] = None,
     python: Annotated[
         str | None, typer.Option(help="Another interpreter, to run it with its packages.")
@@ -200,17 +206,19 @@ def check_env(
 ) -> None:
     """Say whether an environment will work here, before an hour is spent. Exit code 3 if not."""
     with errors_told():
-        from holdfast.envs.check import check_env as check
+        from holdfast.checking import check_named, check_scenario, is_scenario
 
-        result = check(target, _values(kwargs or ()), folder=Path.cwd(), python=python)
-        shown = console()
-        styles = {"ok": "green", "advice": "yellow", "error": "bold red"}
-        for finding in result.findings:
-            print_labelled(shown, f"{finding.level:<7}", styles[finding.level], finding.text)
-        if not result.ok:
-            print(f"{target} does not work here yet")
-            raise typer.Exit(EnvironmentFailed.exit_code)
-        print(f"{target} will work here")
+        if is_scenario(target):
+            from holdfast.scenarios.load import load
+
+            if python is not None:
+                raise UsageError("--python: a scenario's tasks name it: 'tasks[0].python=...'")
+            loaded = load(target, kwargs or ())
+            code = check_scenario(_settled(loaded, Path("runs"), overwrite=True))
+        else:
+            code = check_named(target, _values(kwargs or ()), Path.cwd(), python)
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command("new")

@@ -86,11 +86,12 @@ ALGORITHMS: dict[str, Algorithm] = {
     # Conjugate gradients and a line search: a hook on gradients would fire in every Hessian-vector
     # product.
     "trpo": Algorithm("sb3_contrib.trpo.trpo:TRPO", True, _ANY, doors=frozenset({"lifecycle"})),
-    # The recurrent state, not the observation alone, determines the output.
+    # The recurrent state, not the observation alone, determines the output. Its buffer keeps
+    # MultiBinary actions as int8, which torch's Bernoulli refuses (sb3-contrib 2.9).
     "recurrent_ppo": Algorithm(
         "sb3_contrib.ppo_recurrent.ppo_recurrent:RecurrentPPO",
         True,
-        _ANY,
+        _ANY - {"MultiBinary"},
         doors=frozenset({"gradients", "lifecycle"}),
         output=None,
     ),

@@ -209,3 +209,21 @@ def test_wrong_overrides_are_placed(text: str, message: str) -> None:
     override(found, text)
     assert str(found.problems[0]).startswith(f"override {text}: ")
     assert message in str(found.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{g: uniform(1, 2)}", {"g": "uniform(1, 2)"}),
+        ("{g: uniform(-1,2) , m: choice(1, 2, 3), h: 4}",
+         {"g": "uniform(-1, 2)", "m": "choice(1, 2, 3)", "h": 4}),
+        ("{g: 'uniform(1, 2)', m: }", {"g": "uniform(1, 2)", "m": None}),
+        ("{g: 'uniform(1', 2): }", {"g": "uniform(1", "2)": None}),
+        ("{g: f(x), m: }", {"g": "f(x)", "m": None}),
+    ],
+)  # fmt: skip
+def test_a_comma_inside_parentheses_ends_nothing(text: str, value: object) -> None:
+    assert read(f"a: {text}\n".encode(), "f.yaml").data == {"a": value}
+    source = read(b"a: 1\n", "f.yaml")
+    override(source, f"a={text}")
+    assert source.data == {"a": value}

@@ -1,0 +1,139 @@
+"""What `holdfast check-env` prints: findings and a verdict for every environment that is meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
+from holdfast.printing import console, failure_of, print_labelled
+
+if TYPE_CHECKING:
+    from holdfast.envs.findings import CheckResult
+    from holdfast.envs.spaces import StreamSpaces
+    from holdfast.scenarios.schema import Scenario, Task
+
+_STYLES = {"ok": "green", "advice": "yellow", "error": "bold red"}
+
+
+def is_scenario(named: str) -> bool:
+    """Return whether a word of the command line means a scenario file."""
+    return named.endswith((".yaml", ".yml"))
+
+
+def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | None) -> int:
+    """Check what a word means, print what was found, and return the exit code.
+
+    Raises:
+        UsageError: There is nothing of that name; or the one environment that it means has a wrong
+            argument, or lacks a package.
+    """
+    from holdfast.envs.check import check_env
+    from holdfast.envs.find import find
+
+    found = find(named, folder, imports=python is None)
+    if found.in_file:
+        print(f"A scenario in {found.folder} names it so:  {'  '.join(found.targets)}\n")
+
+    def check(target: str) -> CheckResult:
+        return check_env(target, kwargs, folder=found.folder, python=python)
+
+    if len(found.targets) == 1:
+        return _verdict(found.targets[0], check(found.targets[0]))
+    codes = [_told(target, lambda target=target: check(target))[0] for target in found.targets]  # type: ignore[misc]  # of a lambda's default
+    return _sum("environment", codes)
+
+
+def check_scenario(scenario: Scenario) -> int:
+    """Check the environment of every task, print what was found, and return the exit code.
+
+    Tasks whose environments are alike are checked once.
+
+    Args:
+        scenario: A scenario whose backend is settled.
+
+    Raises:
+        ScenarioError: Each environment works, but not all of them in one stream, or not with the
+            agent.
+        UsageError: The scenario learns data sets.
+    """
+    from holdfast.envs.check import check_task
+    from holdfast.envs.policies import check_policy
+    from holdfast.envs.spaces import check_actions, merged_spaces
+
+    if scenario.is_supervised:
+        raise UsageError(
+            f"{scenario.source}: the supervised agent learns data sets, and there is no "
+            "environment to check; `holdfast validate --build` loads them"
+        )
+    first: dict[str, tuple[str, int]] = {}
+    codes: list[int] = []
+    distinct: list[Task] = []
+    spaces: list[StreamSpaces] = []
+    for task in (_at_first_visit(task, scenario.seeds[0]) for task in scenario.tasks):
+        like, code = first.get(_identity(task), ("", 0))
+        name = f"task {task.name}"
+        if like:
+            print(f"{name} {_words(code)}: its environment is that of {like}\n")
+        else:
+            code, result = _told(name, lambda task=task: check_task(scenario, task))  # type: ignore[misc]  # of a lambda's default
+            first[_identity(task)] = name, code
+            if result is not None and result.spaces is not None:
+                distinct.append(task)
+                spaces.append(result.spaces)
+        codes.append(code)
+    if not any(codes):
+        alone = scenario.model_copy(update={"tasks": tuple(distinct)})
+        stream = merged_spaces(alone, spaces)
+        check_actions(scenario, stream)
+        check_policy(scenario, stream.observation)
+    return _sum("task", codes)
+
+
+def _at_first_visit(task: Task, seed: int) -> Task:
+    from holdfast.scenarios.streams import visited
+
+    return visited(task, 1, seed) if task.sample else task
+
+
+def _identity(task: Task) -> str:
+    """Return the same text for tasks that are built alike."""
+    left_out = {"name", "score", *(() if task.drift else ("steps",))}
+    return json.dumps(task.model_dump(exclude=left_out), sort_keys=True, default=str)
+
+
+def _told(name: str, check: Callable[[], CheckResult]) -> tuple[int, CheckResult | None]:
+    """Check one of several, print it under its name, and return its exit code."""
+    print(name)
+    try:
+        result = check()
+    except HoldfastError as error:
+        failure = failure_of(error)
+        print_labelled(console(), "error  ", _STYLES["error"], failure.trace + failure.text)
+        print(f"{name} {_words(error.exit_code)}\n")
+        return error.exit_code, None
+    code = _verdict(name, result)
+    print()
+    return code, result
+
+
+def _verdict(name: str, result: CheckResult) -> int:
+    shown = console()
+    for finding in result.findings:
+        print_labelled(shown, f"{finding.level:<7}", _STYLES[finding.level], finding.text)
+    code = 0 if result.ok else EnvironmentFailed.exit_code
+    print(f"{name} {_words(code)}", flush=True)
+    return code
+
+
+def _words(code: int) -> str:
+    return "does not work here yet" if code else "will work here"
+
+
+def _sum(noun: str, codes: Sequence[int]) -> int:
+    """Print how many work, and return the first exit code that is not 0."""
+    good = codes.count(0)
+    print(f"{good} of {len(codes)} {noun}s will work here")
+    return next((code for code in codes if code), 0)
