@@ -77,7 +77,7 @@ def write(folder: Path, path: Path) -> None:
     cells = [cell for method in shipped.methods for cell in found.get(method.label, ())]
     names = list(cells[0].metrics)
     with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("methods.py", ()))
+        file.writelines(f"# {line}\n" for line in header("methods.py", arguments=()))
         table = csv.writer(file)
         table.writerow(["method", "seed", *names, *COSTS])
         for cell in cells:

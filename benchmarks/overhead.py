@@ -236,22 +236,36 @@ def compare_starts(starts: int, goal: float = 3.0) -> Comparison:
     )
 
 
-def header(script: str = "overhead.py", arguments: Sequence[str] | None = None) -> list[str]:
+def header(
+    script: str = "overhead.py", *more: str, arguments: Sequence[str] | None = None
+) -> list[str]:
     """Return what made the numbers: command, versions, machine.
 
     Args:
         script: The file that was run.
+        more: Further packages whose versions matter.
         arguments: What followed it; None for those that it got.
     """
     given = sys.argv[1:] if arguments is None else arguments
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     models = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {version(name)}" for name in (*PACKAGES, *more))
     return [
         f"OMP_NUM_THREADS=1 python {' '.join([f'benchmarks/{script}', *given])}",
         f"Python {platform.python_version()}, {versions}",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {', '.join(models)}",
     ]
+
+
+def write_table(path: Path, lines: Sequence[str], rows: Sequence[Any]) -> None:
+    """Write rows, named tuples of one kind, below the lines that say what made them."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.writelines(f"# {line}\n" for line in lines)
+        table = csv.writer(file)
+        table.writerow(rows[0]._fields)
+        for row in rows:
+            table.writerow([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row])
 
 
 def main() -> None:
@@ -282,13 +296,7 @@ def main() -> None:
         )
         show(compare_speed("ewc / naive", setting, sides, pairs=options.pairs, goal=0.9))
     show(compare_starts(options.starts))
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header())
-        table = csv.writer(file)
-        table.writerow(Comparison._fields)
-        for row in rows:
-            table.writerow([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row])
+    write_table(RESULTS, header(), rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ units and batches of 256.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from overhead import alternate, header
+from overhead import alternate, header, write_table
 
 from holdfast.agents.learning import stream_logger
 from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -194,12 +193,7 @@ def main(names: Sequence[str], pairs: int) -> None:
                 show(rows[-1])
     if names:
         return
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("updates.py"))
-        table = csv.writer(file)
-        table.writerow(Row._fields)
-        for row in rows:
-            table.writerow([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row])
+    write_table(RESULTS, header("updates.py"), rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -83,7 +84,12 @@ class Batch:
         assert isinstance(env, EnvPoolSingle)  # of all that is known, nothing else is innermost
         self.source = env
         self._actions = [layer.action for layer in layers if isinstance(layer, _ACTIONS)]
-        self._layers = layers[::-1]  # from the environment outwards, as observations pass
+        outwards = layers[::-1]  # as observations pass
+        at_guard = next(i for i, layer in enumerate(outwards) if isinstance(layer, Guard))
+        # Found out once: asking every layer at every step takes as long as a light simulator.
+        inside = (self._change_of(layer) for layer in outwards[:at_guard])
+        self._inside = [change for change in inside if change is not None]
+        self._outside = [x for x in outwards[at_guard:] if isinstance(x, PadObservation | TaskId)]
         self._scale = next((x.scale for x in layers if isinstance(x, RewardScale)), None)
         self._guard = next(layer for layer in layers if isinstance(layer, Guard))
         self._noise = [layer for layer in layers if isinstance(layer, ObservationNoise)]
@@ -166,25 +172,33 @@ class Batch:
     def _shown(self, raw: Any, ids: Ids) -> tuple[Any, NDArray[np.bool_] | None]:
         """Return observations as they leave the guard, and where they are not finite."""
         shown = cast_to(self.source.observation_space, raw)
-        for layer in self._layers:
-            if isinstance(layer, Guard):
-                break
-            if isinstance(layer, _OBSERVATIONS):
-                shown = layer.observation(shown)
-            elif isinstance(layer, ObservationNoise):
-                pairs = zip(shown, ids, strict=True)
-                shown = np.stack([layer.noisy(row, self._rngs[i]) for row, i in pairs])
-            elif isinstance(layer, FlattenObservation):
-                shown = flattened(layer.env.observation_space, shown)
+        for change in self._inside:
+            shown = change(shown, ids)
         return shown, _not_finite(shown)
+
+    def _change_of(self, layer: gym.Env[Any, Any]) -> Callable[[Any, Ids], Any] | None:
+        """Return what a layer inside the guard does to the observations of a batch, if anything."""
+        if isinstance(layer, ObservationNoise):
+            return partial(self._with_noise, layer)
+        if isinstance(layer, FlattenObservation):
+            space = layer.env.observation_space
+            return lambda shown, _: flattened(space, shown)
+        if isinstance(layer, _OBSERVATIONS):
+            change = layer.observation
+            return lambda shown, _: change(shown)
+        return None
+
+    def _with_noise(self, layer: ObservationNoise, shown: Any, ids: Ids) -> Any:
+        pairs = zip(shown, ids, strict=True)
+        return np.stack([layer.noisy(row, self._rngs[i]) for row, i in pairs])
 
     def _fitted(self, shown: Any, count: int) -> Any:
         """Return observations in the stream's space, with the task id."""
-        for layer in self._layers:
-            if isinstance(layer, PadObservation):
-                shown = layer.observation(shown)
-            elif isinstance(layer, TaskId):
+        for layer in self._outside:
+            if isinstance(layer, TaskId):
                 shown = layer.batch(shown, (count,))
+            else:
+                shown = layer.observation(shown)
         return shown
 
     def _repair(
@@ -252,7 +266,7 @@ def _not_finite(shown: Any) -> NDArray[np.bool_] | None:
     if isinstance(shown, dict):
         parts = [part for part in map(_not_finite, shown.values()) if part is not None]
         return np.logical_or.reduce(parts) if parts else None
-    if not np.issubdtype(shown.dtype, np.floating):
+    if shown.dtype.kind != "f":
         return None
     finite = np.isfinite(shown)
     if finite.all():

@@ -12,6 +12,9 @@ What EnvPool 1.2.5 does, found out by trying it:
   truncation is told here, as Gymnasium's TimeLimit does it. The exceptions are in ``_OWN_LIMIT``:
   there, an episode that terminates in its very last step counts as truncated.
 * An action out of bounds is not cut, and NaN is passed on to the simulator.
+* Two of Meta-World's tasks (``_SPOILT_BY_RESETS``) move their goal away at every reset of a
+  simulator, by the place of the box or shelf that it belongs to: after the first episode it is out
+  of reach. Those get a new simulator for each episode; see ``envs/fresh_pool.py``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from holdfast.envs.fresh_pool import FreshPool
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import closest
 from holdfast.scenarios.check_backend import envpool_ids, no_id
@@ -44,6 +48,7 @@ _OWN_LIMIT = (
     "envpool.pgx",
     "envpool.procgen",
 )
+_SPOILT_BY_RESETS = ("MetaWorld/Hammer-v3", "MetaWorld/ShelfPlace-v3")
 _RESERVED = ("num_envs", "batch_size", "seed", "env_seed", "gym_reset_return_info", "env_type")
 _LARGEST = 1e30
 
@@ -110,8 +115,13 @@ class EnvPoolSingle(gym.Env[Any, Any]):
             seeds: Any whole numbers; 32 bits of each count.
 
         Raises:
-            EnvironmentFailed: The constructor raised.
+            EnvironmentFailed: The constructor raised, perhaps only at the first reset.
         """
+        if self.target in _SPOILT_BY_RESETS:
+            return FreshPool(self._new_pool, seeds)
+        return self._new_pool(seeds)
+
+    def _new_pool(self, seeds: Sequence[int]) -> Any:
         import envpool
 
         options = dict(self._options)

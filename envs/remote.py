@@ -179,6 +179,8 @@ def _of_construction(
             f"{name} needs the package '{missing}'; if that is its name on the registry, install "
             f"it with: {python} -m pip install {missing}"
         )
+    if told.get("type") == Unusable.__name__ and not told["cause"].startswith(Unusable.__name__):
+        return UsageError(f"{name}: {told['text']}\n{failure.trace.rstrip()}")
     if told.get("type") == Unusable.__name__ or told.get("module") == "gymnasium.error":
         return UsageError(f"{name}: {told['text']}")
     if told.get("type") == "TypeError" and "argument" in told["text"]:

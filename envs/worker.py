@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 import base64
 import ctypes
+import difflib
 import faulthandler
 import importlib
 import json
@@ -30,6 +31,7 @@ import math
 import mmap
 import pickle
 import signal
+import sysconfig
 import time
 import traceback
 from typing import Any
@@ -339,11 +341,28 @@ class Host:
             "text": str(error),
             "exit_code": getattr(error, "exit_code", None),
             "cause": f"{type(cause).__name__}: {cause}",
-            "missing": getattr(cause, "name", None) if isinstance(cause, ImportError) else None,
-            "trace": "".join(traceback.format_exception(type(cause), cause, cause.__traceback__)),
+            "missing": cause.name if isinstance(cause, ModuleNotFoundError) else None,
+            "trace": _trace(cause),
             "env": index,
             "step": self._steps[index] if index < len(self._steps) else 0,
         }
+
+
+def _trace(error: BaseException) -> str:
+    """Return a traceback from the first file on that is the user's own, or else not ours."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    modules = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames]
+    ours = [f == __file__ or f.startswith("<") or m == "holdfast" for f, m in zip(files, modules)]
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    others = [index for index in range(len(frames)) if not ours[index]]
+    own = [index for index in others if not files[index].startswith(installed)]
+    if not others:
+        return ""
+    head = "Traceback (from your own code on)" if own else "Traceback (most recent call last)"
+    lines = traceback.StackSummary.extract(iter(frames[(own or others)[0] :])).format()
+    last = traceback.format_exception_only(type(error), error)
+    return "".join([f"{head}:\n", *lines, *last])
 
 
 def _unpickled(pickled: str) -> Any:
@@ -363,16 +382,40 @@ def _made(
     if module:
         if folder is not None and folder not in sys.path:
             sys.path.append(folder)
-        source = importlib.import_module(module)
+        source = _imported(module)
     found = getattr(source, name, None)
     if found is not None:
         if not (isinstance(found, type) and issubclass(found, gym.Env)):
             raise Unusable(f"'{target}' is not a class derived from gymnasium.Env")
         env = found(**kwargs)
         return env if time_limit is None else gym.wrappers.TimeLimit(env, time_limit)
+    if source is not None:
+        _check_registered(name, source)
     if time_limit is not None:
         kwargs = {**kwargs, "max_episode_steps": time_limit}
     return gym.make(name, disable_env_checker=True, **kwargs)
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise  # told with the package that is missing
+    except (Exception, SystemExit) as error:
+        text = f"importing '{module}' failed: {type(error).__name__}: {error}"
+        raise Unusable(text) from error
+
+
+def _check_registered(name: str, source: Any) -> None:
+    """Raise, with the nearest name, if neither the module nor Gymnasium has this one."""
+    try:
+        gym.spec(name)
+    except gym.error.Error:
+        module = source.__name__
+        known = [key for key, value in vars(source).items() if isinstance(value, type)]
+        near = difflib.get_close_matches(name, [*known, *gym.registry], 1)
+        hint = f"; did you mean '{module}:{near[0]}'?" if near else ""
+        raise Unusable(f"no environment or class '{name}' in module '{module}'{hint}") from None
 
 
 def _attribute(env: Any, name: str) -> Any:

@@ -116,9 +116,10 @@ class Coded(gym.Env):
         if self.fault is None or place != self.place or self.total < self.at:
             return None
         if self.once is not None:
-            if Path(self.once).exists():
+            try:
+                Path(self.once).touch(exist_ok=False)  # in one step: workers come here at once
+            except FileExistsError:
                 return None
-            Path(self.once).touch()
         return FAULTS[self.fault](self)
 
     def _observation(self):
