@@ -30,11 +30,11 @@ setup: $(VENV)/.up-to-date
 
 $(VENV)/.up-to-date: pyproject.toml constraints.txt | $(BIN)/python
 ifdef UV
-	"$(UV)" pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[mujoco,minigrid]' --group dev
+	"$(UV)" pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all]' --group dev
 else
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
-	$(BIN)/python -m pip install -c constraints.txt -e '.[mujoco,minigrid]' --group dev
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]' --group dev
 endif
 	@touch $@
 
