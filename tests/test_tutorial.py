@@ -29,7 +29,7 @@ SAID = {
     "validate my_arm.yaml": "my_arm.yaml: good; 4 tasks, 3 cells",
     "validate --build my_arm.yaml": "good, and builds",
     "check-env my_arm.yaml": "4 of 4 tasks will work here",
-    "run my_arm.yaml --dry-run": "245,760 steps in all",
+    "run my_arm.yaml --dry-run": "48,000 steps in all",
     "run my_arm.yaml tasks[0].steps=256": "| cloning | 1 |",
     "report runs/my_arm": "## Scores of each task",
     "video runs/my_arm/cloning/seed-0": "loaded",
@@ -42,6 +42,7 @@ def test_every_block_of_the_page_is_a_file_or_is_run() -> None:
     assert len(FENCED.findall(TEXT)) == 2 * len(MARKED.findall(TEXT))
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_do_what_it_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
