@@ -210,7 +210,9 @@ class _Update:
         self.extra: Named | None = None
         self.factors: Named = {}
         self.raw: Named = {}
-        self.detached: Named = {}
+        # Views, made once: what is written into the parameters shows through them.
+        self.detached = {name: p.detach() for name, p in parameters.items()}
+        self.flat = {name: p.view(-1) for name, p in self.detached.items()}
         self.steps: list[Step] = []
         self.wanted: dict[Wanted, Container[str]] = {}
         device = next((p.device for p in parameters.values()), torch.device("cpu"))
@@ -219,8 +221,6 @@ class _Update:
     def open(self) -> None:
         self.is_open, self.extra = True, None
         self.raw = {}
-        # One view each for the whole update: what the optimizer writes shows through it.
-        self.detached = {name: p.detach() for name, p in self.parameters.items()}
 
     def changer(self, name: str) -> Callable[[Tensor], Tensor | None]:
         def change(gradient: Tensor) -> Tensor | None:
@@ -249,7 +249,7 @@ class _Update:
         self.is_open, self.extra = False, None
         for (look, _wanted), step in zip(self.work.looks, self.steps, strict=True):
             if step.parameters:
-                step.after = joined(step.parameters)
+                step.after = torch.cat([self.flat[name] for name in step.parameters])
                 look(step)
         for rewrite in self.work.rewrites:
             rewritten = rewrite(self.detached)
@@ -264,7 +264,8 @@ class _Update:
         moved = {n: p for n, p in self.detached.items() if n in self.raw and n in names}
         if not moved:
             return Step({}, *[self.one] * 3)
-        before, raw = joined(moved), joined({name: self.raw[name] for name in moved})
+        before = torch.cat([self.flat[name] for name in moved])
+        raw = joined({name: self.raw[name] for name in moved})
         return Step(moved, before, raw, before)
 
     @torch.no_grad()
