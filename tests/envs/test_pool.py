@@ -422,13 +422,21 @@ finally:
 def test_no_worker_outlives_the_parent(sign, at, all_dead):
     code = textwrap.dedent(PARENT).format(folder=str(HERE), at=at)
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # A shell starts what is in its background deaf to Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as parent:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
         time.sleep(0.3)
         parent.send_signal(sign)
-        parent.wait(5)
+        try:
+            parent.wait(5)
+        finally:
+            parent.kill()
     assert all_dead(pids, within_s=1.0)
 
 
