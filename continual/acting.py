@@ -49,14 +49,7 @@ class TaskAgent:
         Args:
             render_mode: For example ``human`` or ``rgb_array``; None renders nothing.
         """
-        return make_env(
-            self.task,
-            folder=self._scenario.folder,
-            on_nan=self._scenario.on_nan,
-            render_mode=render_mode,
-            limits=self._scenario.pool,
-            backend=self._scenario.backend,
-        )
+        return make_env(self._scenario, self.task, render_mode=render_mode)
 
     def reset(self) -> None:
         """Forget the episode so far; needed between episodes of a recurrent policy only."""

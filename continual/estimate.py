@@ -207,7 +207,7 @@ def _time_limit(scenario: Scenario) -> int:
     task = scenario.tasks[0]
     if task.changes.time_limit is not None:
         return task.changes.time_limit
-    env = make_env(task, folder=scenario.folder, limits=scenario.pool, backend=scenario.backend)
+    env = make_env(scenario, task)
     env.close()
     return (env.spec.max_episode_steps if env.spec is not None else None) or 0
 

@@ -104,11 +104,10 @@ def check_task(scenario: Scenario, task: Task) -> CheckResult:
     Raises:
         UsageError: A name, argument or change is wrong, or a package is missing.
     """
-    folder = scenario.folder
 
     def make() -> Subject:
-        author = bare(task, folder=folder, limits=scenario.pool, backend=scenario.backend)
-        env = changed(author, task, folder=folder, n_envs=scenario.n_envs)
+        author = bare(scenario, task)
+        env = changed(author, scenario, task, n_envs=scenario.n_envs)
         return Subject(author, env, task.exclusive)
 
     return _checked(CheckResult(task.name), make)

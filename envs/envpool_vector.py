@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from holdfast.envs.batch import Batch, Ids, rows, write
 from holdfast.envs.guard import NAN_KEY
+from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -126,14 +127,28 @@ class EnvPoolVector(VecEnv):
         return [value for _ in self._chosen(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Refuse: EnvPool's environments have no attributes of their own."""
-        raise NotImplementedError("EnvPool's environments have no attributes to set")
+        """Refuse: EnvPool's environments have no attributes of their own.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            f"EnvPool's environments have no attribute '{attr_name}' to set; "
+            "write `backend: gymnasium`"
+        )
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Refuse: EnvPool's environments have no methods of their own."""
-        raise NotImplementedError("EnvPool's environments have no methods to call")
+        """Refuse: EnvPool's environments have no methods of their own.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            f"EnvPool's environments have no method '{method_name}' to call; "
+            "write `backend: gymnasium`"
+        )
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return whether the copies are wrapped; by a Monitor they are in effect."""

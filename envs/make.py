@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
@@ -30,7 +30,7 @@ from holdfast.envs.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
 from holdfast.scenarios.interpreter import check_interpreter, interpreter
-from holdfast.scenarios.schema import Backend, Pool, Task, Wrapper
+from holdfast.scenarios.schema import Pool, Scenario, Task, Wrapper
 from holdfast.scenarios.targets import NotUsable
 
 # Packages that register their environments only when they are imported, by the start of the id.
@@ -55,73 +55,61 @@ class OldGym(UsageError):
 
 
 def make_env(
+    scenario: Scenario,
     task: Task,
     *,
-    folder: Path | None = None,
-    on_nan: Literal["error", "truncate"] = "error",
     render_mode: str | None = None,
     n_envs: int = 1,
     applied: Applied | None = None,
-    limits: Pool | None = None,
-    backend: Backend = "gymnasium",
 ) -> gym.Env[Any, Any]:
     """Return a new environment for the task: what drifts, ``changes``, ``wrappers``, the guard.
 
     Where the task asks for no changes, trajectories equal those of ``gymnasium.make`` bit for bit.
 
     Args:
-        task: The task.
-        folder: The scenario's folder, searched for ``module:`` names after what is installed.
-        on_nan: See :class:`~holdfast.envs.guard.Guard`.
+        scenario: Its folder is searched for ``module:`` names after what is installed; its
+            ``backend``, ``pool`` (the timeouts) and ``on_nan`` hold for all tasks.
+        task: One of its tasks, which samples nothing any more.
         render_mode: For example ``rgb_array``; None renders nothing.
         n_envs: How many will be stepped side by side; what drifts does so by their common steps.
         applied: Is told what a drift sets.
-        limits: Timeouts for an environment under another interpreter; None for the usual ones.
-        backend: Where ``env`` is an id.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.
         EnvironmentFailed: The constructor raised something else.
     """
-    env = bare(task, folder=folder, render_mode=render_mode, limits=limits, backend=backend)
-    env = changed(env, task, folder=folder, n_envs=n_envs, applied=applied)
-    return Guard(env, task.name, on_nan)
+    env = bare(scenario, task, render_mode)
+    env = changed(env, scenario, task, n_envs=n_envs, applied=applied)
+    return Guard(env, task.name, scenario.on_nan)
 
 
-def bare(
-    task: Task,
-    *,
-    folder: Path | None = None,
-    render_mode: str | None = None,
-    limits: Pool | None = None,
-    backend: Backend = "gymnasium",
-) -> gym.Env[Any, Any]:
+def bare(scenario: Scenario, task: Task, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """Return the task's environment as its author made it, with the task's time limit.
 
     Arguments and errors are those of :func:`make_env`.
     """
     assert task.env is not None  # a benchmark's task never comes here
-    assert backend != "auto"  # settled before anything is built
+    assert scenario.backend != "auto"  # settled before anything is built
     limit = task.changes.time_limit
     with _told_of(task):
-        if backend == "envpool":
+        if scenario.backend == "envpool":
             return EnvPoolSingle(task.env, task.kwargs, time_limit=limit, render_mode=render_mode)
         return build(
             task.env,
             task.kwargs,
-            folder=folder,
+            folder=scenario.folder,
             time_limit=limit,
             render_mode=render_mode,
             python=task.python,
-            limits=limits,
+            limits=scenario.pool,
         )
 
 
 def changed(
     env: gym.Env[Any, Any],
+    scenario: Scenario,
     task: Task,
     *,
-    folder: Path | None = None,
     n_envs: int = 1,
     applied: Applied | None = None,
 ) -> gym.Env[Any, Any]:
@@ -139,7 +127,7 @@ def changed(
                 env = Drifting(env, task.drift, task.steps, n_envs, applied)
             env = apply_changes(env, task.changes)
             for wrapper in task.wrappers:
-                env = _wrapped(env, wrapper, folder)
+                env = _wrapped(env, wrapper, scenario.folder)
         except BaseException:
             env.close()
             raise

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from holdfast.envs.layout import assembled, leaves
 from holdfast.envs.process import WorkerProcess, close_all
-from holdfast.envs.worker import RESET, encoded
+from holdfast.envs.wire import assembled, encoded, leaves
+from holdfast.envs.worker import RESET
 from holdfast.envs.worker_failed import WorkerFailed
 from holdfast.errors import UsageError
 from holdfast.scenarios.pool import Pool

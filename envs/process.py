@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from holdfast import errors
 from holdfast.envs import worker
 from holdfast.envs.guard import EnvironmentCrashed
-from holdfast.envs.layout import Leaf, leaves, space_of
+from holdfast.envs.wire import Leaf, decoded, leaves, space_of
 from holdfast.envs.worker_failed import WorkerFailed
 from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema import Pool
@@ -249,7 +249,7 @@ class WorkerProcess:
         if not text:
             return {}
         try:
-            found = json.loads(text, object_hook=worker.decoded)
+            found = json.loads(text, object_hook=decoded)
         except ValueError as error:
             raise self._nonsense(line) from error
         if not isinstance(found, dict):

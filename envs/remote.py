@@ -10,9 +10,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from holdfast.envs.layout import assembled
 from holdfast.envs.process import WorkerProcess, close_all
-from holdfast.envs.worker import RESET, Unusable, encoded
+from holdfast.envs.wire import Unusable, assembled, encoded
+from holdfast.envs.worker import RESET
 from holdfast.envs.worker_failed import WorkerFailed
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
 from holdfast.scenarios.pool import Pool

@@ -54,9 +54,7 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
     cause: UsageError | None = None
     for index, task in enumerate(scenario.tasks):
         try:
-            env = make_env(
-                task, folder=scenario.folder, limits=scenario.pool, backend=scenario.backend
-            )
+            env = make_env(scenario, task)
         except UsageError as error:
             problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
             cause = cause or error

@@ -41,14 +41,11 @@ def task_env(
     task = scenario.tasks[task_index]
     make = partial(
         make_env,
+        scenario,
         task,
-        folder=scenario.folder,
-        on_nan=scenario.on_nan,
         render_mode=render_mode,
         n_envs=scenario.n_envs,
         applied=applied,
-        limits=scenario.pool,
-        backend=scenario.backend,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     return fit(env, spaces, scenario, task_index)

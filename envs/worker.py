@@ -9,7 +9,7 @@ every environment, any other command is JSON; an answer is the command's number,
 is something to say. Actions, observations, rewards and ends of episodes lie in shared memory. What
 an environment itself prints goes to stderr. The process ends when its stdin does.
 
-It is one file, longer than others here, because it runs where the rest of the package is not.
+Of the rest of the package, which is not there, it takes the file ``wire.py`` along.
 """
 
 from __future__ import annotations
@@ -31,92 +31,29 @@ import math
 import mmap
 import pickle
 import signal
-import sysconfig
 import time
 import traceback
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
+
+wire: Any
+if __name__ == "__main__":
+    # By its place, under a name that no module of the user's has.
+    _spec: Any = spec_from_file_location("holdfast_wire", Path(__file__).with_name("wire.py"))
+    wire = module_from_spec(_spec)
+    _spec.loader.exec_module(wire)
+else:
+    from holdfast.envs import wire
 
 OTHER, STEP, RESET, BUILD = 0, 1, 2, 3
 """What a worker is busy with, as it notes in shared memory."""
 
 CLOCK_BYTES = mmap.PAGESIZE
 """At the start of the shared memory, as doubles: since when, with what, with which environment."""
-
-ARRAY = "$array"
-
-
-def encoded(value: Any) -> Any:
-    """Return a value as JSON can hold it; arrays keep their type and shape.
-
-    Raises:
-        TypeError: If it holds something else than numbers, texts, arrays, lists and dicts of them.
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic) and not isinstance(value, np.void):
-        return encoded(value.item())
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
-        return {ARRAY: [value.dtype.str, value.shape, data]}
-    if isinstance(value, (list, tuple)):
-        return [encoded(entry) for entry in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: encoded(entry) for key, entry in value.items()}
-    raise TypeError(f"a {type(value).__name__} cannot travel between processes")
-
-
-def _cannot_travel(value: Any) -> str:
-    try:
-        encoded(value)
-    except TypeError as error:
-        return str(error)
-    return ""
-
-
-def decoded(found: dict[str, Any]) -> Any:
-    """Return what :func:`encoded` wrote; an ``object_hook`` of ``json.loads``."""
-    if ARRAY not in found:
-        return found
-    dtype, shape, data = found[ARRAY]
-    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
-
-
-class Unusable(Exception):
-    """What is to be built is no environment, or one whose spaces cannot travel."""
-
-
-def describe_space(space: Any) -> dict[str, Any]:
-    """Return a space as JSON can hold it.
-
-    Raises:
-        Unusable: If it is of another kind than those below.
-    """
-    if isinstance(space, spaces.Box):
-        low, high = encoded(np.asarray(space.low)), encoded(np.asarray(space.high))
-        return {"kind": "Box", "low": low, "high": high, "dtype": np.dtype(space.dtype).str}
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete):
-        start = getattr(space, "start", np.zeros_like(space.nvec))
-        found = {"kind": "MultiDiscrete", "nvec": encoded(space.nvec), "start": encoded(start)}
-        return {**found, "dtype": np.dtype(space.dtype).str}
-    if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": encoded(space.n)}
-    if isinstance(space, spaces.Dict) and all(isinstance(key, str) for key in space.spaces):
-        entries = [[key, describe_space(entry)] for key, entry in space.spaces.items()]
-        return {"kind": "Dict", "entries": entries}
-    raise Unusable(
-        f"the space {space} cannot travel between processes; Box, Discrete, MultiDiscrete, "
-        "MultiBinary and Dict of those can"
-    )
-
-
-class Malformed(Exception):
-    """An environment returned what does not fit its spaces."""
 
 
 class Host:
@@ -174,8 +111,8 @@ class Host:
         env = self._envs[0]
         spec = getattr(env, "spec", None)
         return {
-            "observation_space": describe_space(env.observation_space),
-            "action_space": describe_space(env.action_space),
+            "observation_space": wire.describe_space(env.observation_space),
+            "action_space": wire.describe_space(env.action_space),
             "render_mode": getattr(env, "render_mode", None),
             "metadata": self._sendable(getattr(env, "metadata", None) or {}),
             "spec": [spec.id, spec.max_episode_steps] if spec is not None else None,
@@ -216,12 +153,12 @@ class Host:
         for index, seed, option in zip(indices, seeds, options):
             self._busy(RESET, index)
             self._steps[index] = 0
-            given = {} if option is None else {"options": _values(option)}
+            given = {} if option is None else {"options": wire.values(option)}
             found = self._envs[index].reset(seed=seed, **given)
-            if self._exact and not _is_reset(found):
-                return {"raw": encoded(found)}
+            if self._exact and not wire.is_reset(found):
+                return {"raw": wire.encoded(found)}
             if self._exact and not self._fits(found[0]):
-                return {"raw": encoded([found[0], self._sendable(found[1])])}
+                return {"raw": wire.encoded([found[0], self._sendable(found[1])])}
             self._put(self._observed, index, found[0])
             if found[1]:
                 infos[index] = self._sendable(found[1])
@@ -238,7 +175,7 @@ class Host:
             action = actions[index]
             # A copy: the environment may keep it, and the memory is written again.
             result = env.step(action.copy() if action.ndim else action)
-            if self._exact and not (_is_step(result) and self._fits(result[0])):
+            if self._exact and not (wire.is_step(result) and self._fits(result[0])):
                 return {"raw": self._raw(result)}
             observation, reward, terminated, truncated, info = result
             rewards[index] = reward
@@ -260,7 +197,7 @@ class Host:
         """Call a method of one environment."""
         self._busy(RESET, index)
         method = _attribute(self._envs[index], name)
-        return {"value": encoded(method(*_values(given), **_values(named)))}
+        return {"value": wire.encoded(method(*wire.values(given), **wire.values(named)))}
 
     def get(self, index: int, name: str) -> dict[str, Any]:
         """Return an attribute of one environment; of a method, that it is one."""
@@ -269,11 +206,11 @@ class Host:
             value = _attribute(self._envs[index], name)
         except AttributeError:
             return {"missing": True}
-        return {"method": True} if callable(value) else {"value": encoded(value)}
+        return {"method": True} if callable(value) else {"value": wire.encoded(value)}
 
     def set(self, index: int, name: str, value: Any) -> dict[str, Any]:
         """Set an attribute of one environment's outermost layer, as SB3's environments do."""
-        setattr(self._envs[index], name, _values(value))
+        setattr(self._envs[index], name, wire.values(value))
         return {}
 
     def wrapped(self, index: int, name: str) -> dict[str, Any]:
@@ -290,7 +227,7 @@ class Host:
         """Return whether an observation has the types and shapes of its space."""
         try:
             for path, array, shape in self._observed:
-                entry = np.asarray(_at(observation, path))
+                entry = np.asarray(wire.at(observation, path))
                 if entry.shape != shape or entry.dtype != array.dtype:
                     return False
         except (KeyError, TypeError, ValueError):
@@ -299,11 +236,11 @@ class Host:
 
     def _put(self, leaves: list[Any], index: int, observation: Any) -> None:
         for path, array, shape in leaves:
-            entry = _at(observation, path) if path else observation
+            entry = wire.at(observation, path) if path else observation
             found = getattr(entry, "shape", None)
             if (np.shape(entry) if found is None else found) != shape:
                 place = f" at {path}" if path else ""
-                raise Malformed(
+                raise wire.Malformed(
                     f"an observation{place} has the shape {np.shape(entry)}, its space {shape}"
                 )
             array[index] = entry
@@ -311,26 +248,26 @@ class Host:
     def _raw(self, result: Any) -> Any:
         if isinstance(result, tuple) and result and isinstance(result[-1], dict):
             result = (*result[:-1], self._sendable(result[-1]))
-        return encoded(result)
+        return wire.encoded(result)
 
     def _sendable(self, info: dict[str, Any]) -> dict[str, Any]:
         """Return what of an info can travel; the rest is named once on stderr."""
         try:
-            return encoded(info)  # type: ignore[no-any-return]  # a dict
+            return wire.encoded(info)  # type: ignore[no-any-return]  # a dict
         except TypeError:
             pass
         found = {}
         for key, value in info.items():
-            why = _cannot_travel(value)
+            why = wire.cannot_travel(value)
             if not why and isinstance(key, str):
-                found[key] = encoded(value)
+                found[key] = wire.encoded(value)
             elif key not in self._left_out:
                 self._left_out.add(key)
                 sys.stderr.write(f"holdfast: info[{key!r}] is left out: {why or 'no text'}\n")
         return found
 
     def _told(self, error: BaseException) -> dict[str, Any]:
-        """Return an exception as text: its own kind and words, the whole way to it."""
+        """Return an exception as text: its own kind and words, the way to it."""
         index = int(self._clock[2])
         cause = error
         while cause.__cause__ is not None:
@@ -342,27 +279,10 @@ class Host:
             "exit_code": getattr(error, "exit_code", None),
             "cause": f"{type(cause).__name__}: {cause}",
             "missing": cause.name if isinstance(cause, ModuleNotFoundError) else None,
-            "trace": _trace(cause),
+            "trace": wire.traced(cause, __file__),
             "env": index,
             "step": self._steps[index] if index < len(self._steps) else 0,
         }
-
-
-def _trace(error: BaseException) -> str:
-    """Return a traceback from the first file on that is the user's own, or else not ours."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    files = [frame.f_code.co_filename for frame, _ in frames]
-    modules = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames]
-    ours = [f == __file__ or f.startswith("<") or m == "holdfast" for f, m in zip(files, modules)]
-    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    others = [index for index in range(len(frames)) if not ours[index]]
-    own = [index for index in others if not files[index].startswith(installed)]
-    if not others:
-        return ""
-    head = "Traceback (from your own code on)" if own else "Traceback (most recent call last)"
-    lines = traceback.StackSummary.extract(iter(frames[(own or others)[0] :])).format()
-    last = traceback.format_exception_only(type(error), error)
-    return "".join([f"{head}:\n", *lines, *last])
 
 
 def _unpickled(pickled: str) -> Any:
@@ -386,7 +306,7 @@ def _made(
     found = getattr(source, name, None)
     if found is not None:
         if not (isinstance(found, type) and issubclass(found, gym.Env)):
-            raise Unusable(f"'{target}' is not a class derived from gymnasium.Env")
+            raise wire.Unusable(f"'{target}' is not a class derived from gymnasium.Env")
         env = found(**kwargs)
         return env if time_limit is None else gym.wrappers.TimeLimit(env, time_limit)
     if source is not None:
@@ -403,7 +323,7 @@ def _imported(module: str) -> Any:
         raise  # told with the package that is missing
     except (Exception, SystemExit) as error:
         text = f"importing '{module}' failed: {type(error).__name__}: {error}"
-        raise Unusable(text) from error
+        raise wire.Unusable(text) from error
 
 
 def _check_registered(name: str, source: Any) -> None:
@@ -415,7 +335,9 @@ def _check_registered(name: str, source: Any) -> None:
         known = [key for key, value in vars(source).items() if isinstance(value, type)]
         near = difflib.get_close_matches(name, [*known, *gym.registry], 1)
         hint = f"; did you mean '{module}:{near[0]}'?" if near else ""
-        raise Unusable(f"no environment or class '{name}' in module '{module}'{hint}") from None
+        raise wire.Unusable(
+            f"no environment or class '{name}' in module '{module}'{hint}"
+        ) from None
 
 
 def _attribute(env: Any, name: str) -> Any:
@@ -426,29 +348,6 @@ def _attribute(env: Any, name: str) -> Any:
         if not isinstance(env, gym.Wrapper):
             raise AttributeError(name)
         env = env.env
-
-
-def _at(observation: Any, path: list[str]) -> Any:
-    for key in path:
-        observation = observation[key]
-    return observation
-
-
-def _values(found: Any) -> Any:
-    """Return decoded what a command was given."""
-    return json.loads(json.dumps(found), object_hook=decoded)
-
-
-def _is_reset(found: Any) -> bool:
-    return isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)
-
-
-def _is_step(found: Any) -> bool:
-    if not (isinstance(found, tuple) and len(found) == 5 and isinstance(found[4], dict)):
-        return False
-    _, reward, terminated, truncated, _ = found
-    ends = isinstance(terminated, (bool, np.bool_)) and isinstance(truncated, (bool, np.bool_))
-    return ends and isinstance(reward, (int, float, np.floating, np.integer))
 
 
 def _close(env: Any) -> None:

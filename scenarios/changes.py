@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
 )
 
 from holdfast.scenarios.fields import (
-    SECTION,
     AboveZero,
     AtLeastZero,
     Index,
@@ -23,6 +19,7 @@ from holdfast.scenarios.fields import (
     Number,
     Permutation,
     Positive,
+    Sparse,
     Text,
 )
 
@@ -45,10 +42,8 @@ Actuator = Annotated[
 ]
 
 
-class MujocoChanges(BaseModel):
+class MujocoChanges(Sparse):
     """Factors on the physics of a MuJoCo model; 1.0 leaves it as it is."""
-
-    model_config = SECTION
 
     gravity: Number | None = Field(default=None, description="Factor on gravity; 2.0 doubles it.")
     mass: dict[str, AboveZero] = Field(
@@ -68,15 +63,9 @@ class MujocoChanges(BaseModel):
         description="Factor on the gear of each named actuator; '*' is every one.",
     )
 
-    @model_serializer(mode="wrap")
-    def _only_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value not in (None, {})}
 
-
-class Changes(BaseModel):
+class Changes(Sparse):
     """Changes to one task's environment, applied in the order of the fields below."""
-
-    model_config = SECTION
 
     set: dict[str, Any] = Field(
         default_factory=dict,
@@ -121,7 +110,3 @@ class Changes(BaseModel):
         if value == 0:
             raise ValueError("must not be 0: no reward would be left to learn from")
         return value
-
-    @model_serializer(mode="wrap")
-    def _only_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value not in (None, {})}

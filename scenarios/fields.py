@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
 
@@ -42,3 +50,13 @@ Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN, max_length=100)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 Indices = Annotated[tuple[Index, ...], Field(min_length=1), AfterValidator(_distinct)]
 Permutation = Annotated[tuple[Index, ...], Field(min_length=1), AfterValidator(_permutation)]
+
+
+class Sparse(BaseModel):
+    """A section that is written out with the fields alone that say something."""
+
+    model_config = SECTION
+
+    @model_serializer(mode="wrap")
+    def _only_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value not in (None, {})}

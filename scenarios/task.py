@@ -13,10 +13,8 @@ from pydantic import (
     BaseModel,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -29,6 +27,7 @@ from holdfast.scenarios.fields import (
     Name,
     Number,
     Positive,
+    Sparse,
     Text,
 )
 from holdfast.scenarios.plain import Wrapper
@@ -113,14 +112,12 @@ def _distribution(text: str) -> str:
 Distribution = Annotated[str, Field(strict=True), AfterValidator(_distribution)]
 
 
-class Drift(BaseModel):
+class Drift(Sparse):
     """How one attribute of an environment moves while its task is trained.
 
     One of the first four keys says along which line. The value at a step of the task is a function
     of that step alone, so that a run that is repeated or continued drifts alike.
     """
-
-    model_config = SECTION
 
     linear: tuple[Number, Number] | None = Field(
         default=None, description="From the first to the second, over the task or the period."
@@ -151,10 +148,6 @@ class Drift(BaseModel):
             if steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
                 raise ValueError("points begin at step 0, and their steps grow")
         return self
-
-    @model_serializer(mode="wrap")
-    def _only_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None}
 
     def at(self, step: int, steps: int) -> float:
         """Return the value at a step of the task, from 0 to ``steps``, its budget.

@@ -250,11 +250,15 @@ def check(told, row):
     assert "worker.py" not in told.err
 
 
-@pytest.mark.parametrize(("backend", "name"), tables(*BEFORE))
-def test_what_is_known_before_leaves_nothing_behind(run, tmp_path, backend, name):
-    row = BEFORE[name]
+def check_refused(run, tmp_path, backend, row):
+    """One error, and nothing written."""
     check(run(row.tasks, backend, row.algorithm), row)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("backend", "name"), tables(*BEFORE))
+def test_what_is_known_before_leaves_nothing_behind(run, tmp_path, backend, name):
+    check_refused(run, tmp_path, backend, BEFORE[name])
 
 
 @pytest.mark.parametrize(("backend", "name"), tables(*AT_RUN))
@@ -280,6 +284,4 @@ def test_what_an_environment_does_beside_is_nobodys_business(run, tmp_path, back
 @pytest.mark.parametrize("name", ENVPOOL)
 def test_envpool_refuses_before_anything_is_written(run, tmp_path, name):
     pytest.importorskip("envpool")
-    row = ENVPOOL[name]
-    check(run(row.tasks, "envpool", row.algorithm), row)
-    assert not (tmp_path / "runs").exists()
+    check_refused(run, tmp_path, "envpool", ENVPOOL[name])

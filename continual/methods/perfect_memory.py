@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -38,6 +39,7 @@ class PerfectMemory(Method):
     doors: ClassVar[tuple[str, ...]] = ("memory",)
     on_policy: ClassVar[bool | None] = False
     memory: ClassVar[str] = "every transition"
+    samples: ClassVar[int] = sys.maxsize
 
     def __init__(self) -> None:
         self._stored: Arrays = {}

@@ -31,7 +31,11 @@ def test_disk_is_estimated_to_a_few_percent(
         "ppo": {"n_steps": 64, "batch_size": 64, "n_epochs": 2},
         "sac": {"buffer_size": 600, "batch_size": 8, "train_freq": 16, "gradient_steps": 1},
     }[algorithm]
-    methods = [*METHODS, {"replay": {"samples": 300}}] if algorithm == "sac" else METHODS
+    methods = (
+        [*METHODS, "perfect-memory", {"replay": {"samples": 300}}]
+        if algorithm == "sac"
+        else METHODS
+    )
     scenario = make_scenario(
         tasks=tasks,
         agent={"algorithm": algorithm, **agent},

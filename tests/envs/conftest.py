@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from pools import SLOW
 
+import holdfast.envs.make
+from holdfast.envs.pool import ProcessPool
+from holdfast.scenarios.pool import Pool
 from holdfast.scenarios.schema import Scenario, Task
 
 
@@ -28,6 +33,31 @@ def make_scenario() -> Callable[..., Scenario]:
         return Scenario.model_validate({"tasks": named, "agent": {"algorithm": algorithm}, **keys})
 
     return make
+
+
+@pytest.fixture
+def make_env() -> Callable[..., gym.Env[Any, Any]]:
+    """Make a task's environment in a scenario of that task alone, which lies in a folder."""
+
+    def make(task: Task, folder: Path | None = None, **keys: Any) -> gym.Env[Any, Any]:
+        scenario = Scenario(tasks=(task,), agent={"algorithm": "ppo"})
+        scenario._folder = folder
+        return holdfast.envs.make.make_env(scenario, task, **keys)
+
+    return make
+
+
+@pytest.fixture
+def make_pool() -> Iterator[Callable[..., ProcessPool]]:
+    pools = []
+
+    def make(makers: Any, limits: Pool = SLOW, seed: int = 11, **keys: Any) -> ProcessPool:
+        pools.append(ProcessPool(makers, limits, seed=seed, **keys))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
 
 
 @pytest.fixture

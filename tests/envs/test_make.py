@@ -16,7 +16,6 @@ from holdfast.envs.make import (
     OldGym,
     UnknownEnvironment,
     build,
-    make_env,
 )
 from holdfast.errors import EnvironmentFailed, UsageError
 
@@ -87,27 +86,27 @@ def trajectory(env: gym.Env, seed: int, steps: int = 300) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
-def test_without_changes_a_trajectory_equals_plain_gymnasium(make_task, name):
+def test_without_changes_a_trajectory_equals_plain_gymnasium(make_env, make_task, name):
     ours = trajectory(make_env(make_task(name)), 3)
     plain = trajectory(gym.make(name), 3)
     assert len(ours) == len(plain)
     assert np.array_equal(np.stack(ours), np.stack(plain))
 
 
-def test_half_cheetah_equals_plain_gymnasium(make_task):
+def test_half_cheetah_equals_plain_gymnasium(make_env, make_task):
     pytest.importorskip("mujoco")
     ours = trajectory(make_env(make_task("HalfCheetah-v5")), 3, steps=100)
     plain = trajectory(gym.make("HalfCheetah-v5"), 3, steps=100)
     assert np.array_equal(np.stack(ours), np.stack(plain))
 
 
-def test_nothing_is_rendered_unless_asked_for(make_task):
+def test_nothing_is_rendered_unless_asked_for(make_env, make_task):
     assert make_env(make_task()).render_mode is None
     env = make_env(make_task("Pendulum-v1"), render_mode="rgb_array")
     assert env.render_mode == "rgb_array"
 
 
-def test_a_class_is_found_in_the_folder_of_the_scenario(make_task, folder):
+def test_a_class_is_found_in_the_folder_of_the_scenario(make_env, make_task, folder):
     module = write(folder, "walk_class")
     env = make_env(make_task(f"{module}:Walk", kwargs={"size": 2}), folder=folder)
     assert env.unwrapped.size == 2
@@ -118,7 +117,7 @@ def test_a_class_is_found_in_the_folder_of_the_scenario(make_task, folder):
     assert not isinstance(env.env, TimeLimit)
 
 
-def test_a_class_gets_a_time_limit_only_where_the_task_asks(make_task, folder):
+def test_a_class_gets_a_time_limit_only_where_the_task_asks(make_env, make_task, folder):
     module = write(folder, "walk_limit")
     task = make_task(f"{module}:Walk", kwargs={"size": 99}, changes={"time_limit": 2})
     env = make_env(task, folder=folder)
@@ -126,7 +125,7 @@ def test_a_class_gets_a_time_limit_only_where_the_task_asks(make_task, folder):
     assert [env.step(1)[3] for _ in range(2)] == [False, True]
 
 
-def test_an_id_is_registered_by_importing_its_module(make_task, folder):
+def test_an_id_is_registered_by_importing_its_module(make_env, make_task, folder):
     module = write(folder, "walk_id")
     env = make_env(make_task(f"{module}:{module}/Walk-v0", kwargs={"size": 99}), folder=folder)
     assert env.spec.max_episode_steps == 7
@@ -134,14 +133,14 @@ def test_an_id_is_registered_by_importing_its_module(make_task, folder):
     assert make_env(limited, folder=folder).spec.max_episode_steps == 4
 
 
-def test_the_time_limit_of_an_id_is_replaced(make_task):
+def test_the_time_limit_of_an_id_is_replaced(make_env, make_task):
     env = make_env(make_task("Pendulum-v1", changes={"time_limit": 250}))
     env.reset(seed=0)
     cut = [env.step(env.action_space.sample())[3] for _ in range(250)]
     assert cut.index(True) == 249
 
 
-def test_kwargs_of_the_task_are_not_handed_out_to_be_changed(make_task, folder):
+def test_kwargs_of_the_task_are_not_handed_out_to_be_changed(make_env, make_task, folder):
     source = """
         import gymnasium as gym
 
@@ -156,7 +155,7 @@ def test_kwargs_of_the_task_are_not_handed_out_to_be_changed(make_task, folder):
     assert task.kwargs == {"items": []}
 
 
-def test_wrappers_of_the_users_own_and_of_gymnasium(make_task, folder):
+def test_wrappers_of_the_users_own_and_of_gymnasium(make_env, make_task, folder):
     module = write(folder, "walk_wrapped")
     wrappers = [
         {f"{module}:Double": {"plus": 1.0}},
@@ -167,7 +166,7 @@ def test_wrappers_of_the_users_own_and_of_gymnasium(make_task, folder):
     assert env.step(1)[1] == 0.5
 
 
-def test_frames_are_stacked_and_vectors_laid_end_to_end(make_task):
+def test_frames_are_stacked_and_vectors_laid_end_to_end(make_env, make_task):
     env = make_env(make_task("Pendulum-v1", wrappers=[{"frame_stack": 3}]))
     assert env.observation_space.shape == (9,)
     first, _ = env.reset(seed=0)
@@ -177,7 +176,7 @@ def test_frames_are_stacked_and_vectors_laid_end_to_end(make_task):
     assert not np.array_equal(second[6:], first[6:])
 
 
-def test_atari_frames_are_ready_for_a_convolutional_policy(make_task):
+def test_atari_frames_are_ready_for_a_convolutional_policy(make_env, make_task):
     pytest.importorskip("ale_py")
     wrappers = ["atari", {"frame_stack": 4}]
     task = make_task("ale_py:ALE/Pong-v5", kwargs={"frameskip": 1}, wrappers=wrappers)
@@ -188,7 +187,7 @@ def test_atari_frames_are_ready_for_a_convolutional_policy(make_task):
     env.close()
 
 
-def test_atari_without_frameskip_1_says_what_to_add(make_task):
+def test_atari_without_frameskip_1_says_what_to_add(make_env, make_task):
     pytest.importorskip("ale_py")
     with pytest.raises(UsageError, match=r"wrappers.atari: .*kwargs: \{frameskip: 1\}"):
         make_env(make_task("ale_py:ALE/Pong-v5", wrappers=["atari"]))
@@ -219,7 +218,7 @@ def test_atari_without_frameskip_1_says_what_to_add(make_task):
         ),
     ],
 )
-def test_what_is_wrong_is_named(make_task, folder, env, keys, error, text):
+def test_what_is_wrong_is_named(make_env, make_task, folder, env, keys, error, text):
     write(folder, "walk_typo")
     with pytest.raises(error, match=text) as caught:
         make_env(make_task(env, **keys), folder=folder)
@@ -227,12 +226,12 @@ def test_what_is_wrong_is_named(make_task, folder, env, keys, error, text):
     assert caught.value.exit_code == 2
 
 
-def test_an_id_that_a_package_registers_names_the_package(make_task):
+def test_an_id_that_a_package_registers_names_the_package(make_env, make_task):
     with pytest.raises(UnknownEnvironment, match="'minigrid:MiniGrid-Empty-5x5-v0'"):
         make_env(make_task("MiniGrid-Empty-5x5-v0"))
 
 
-def test_a_module_that_fails_to_import_keeps_its_traceback(make_task, folder):
+def test_a_module_that_fails_to_import_keeps_its_traceback(make_env, make_task, folder):
     module = write(folder, "broken_module", "raise RuntimeError('no driver')")
     with pytest.raises(ImportFailed, match="RuntimeError: no driver") as caught:
         make_env(make_task(f"{module}:Walk"), folder=folder)
@@ -240,13 +239,13 @@ def test_a_module_that_fails_to_import_keeps_its_traceback(make_task, folder):
     assert str(caught.value.__cause__) == "no driver"
 
 
-def test_a_package_that_the_module_needs_is_told_from_the_module(make_task, folder):
+def test_a_package_that_the_module_needs_is_told_from_the_module(make_env, make_task, folder):
     module = write(folder, "needy_module", "import pybullet_that_is_missing")
     with pytest.raises(MissingPackage, match="importing 'needy_module' needs the package 'pybu"):
         make_env(make_task(f"{module}:Walk"), folder=folder)
 
 
-def test_a_class_of_the_old_gym_is_named(make_task, folder, monkeypatch):
+def test_a_class_of_the_old_gym_is_named(make_env, make_task, folder, monkeypatch):
     source = """
         import sys, types
         gym = types.ModuleType("gym")
@@ -274,7 +273,7 @@ def test_a_constructor_that_fails_or_exits_is_an_environment_that_failed(folder)
         build(f"{module}:Exits", {}, folder=folder)
 
 
-def test_an_environment_whose_change_is_refused_is_closed(make_task, folder):
+def test_an_environment_whose_change_is_refused_is_closed(make_env, make_task, folder):
     source = """
         import gymnasium as gym
 

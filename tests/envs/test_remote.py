@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.envs.check import check_env
-from holdfast.envs.make import build, make_env
+from holdfast.envs.make import build
 from holdfast.envs.remote import RemoteEnv
 from holdfast.envs.spaces import stream_spaces
 from holdfast.envs.vector import task_env
@@ -279,7 +279,7 @@ def test_changes_wrappers_and_task_id_come_on_this_side(tasks):
     assert shown[:, 0, -2:].tolist() == [[1, 0], [0, 1]]
 
 
-def test_the_guard_names_the_task(make_task, other_python, monkeypatch, tmp_path):
+def test_the_guard_names_the_task(make_env, make_task, other_python, monkeypatch, tmp_path):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "malformed.py").write_text(MALFORMED)
     for name, text in {
