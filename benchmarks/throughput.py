@@ -3,8 +3,8 @@
 * EnvPool as training gets it (checks for NaN, time limits, returns, same-step autoreset) against
   Stable-Baselines3's ``SubprocVecEnv``, which has a process for each environment; against the
   ``metaworld`` package in our own server under the interpreter that has it; and against bare
-  EnvPool. Bare EnvPool resets in the next step, whose action it ignores; these steps are counted
-  all the same, which is to its advantage.
+  EnvPool. Bare EnvPool resets in the next step, whose action it ignores: that is no step of an
+  environment, and is not counted.
 * Our pool of processes, which shares the environments out to as many workers as there are cores,
   against ``SubprocVecEnv``: the same Gymnasium environments, bare but for Stable-Baselines3's
   Monitor, whose work both do.
@@ -151,12 +151,16 @@ def random_actions(space: Any, n_envs: int) -> list[NDArray[Any]]:
     return [np.stack([space.sample() for _ in range(n_envs)]) for _ in range(100)]
 
 
-def speed(step: Callable[[Any], Any], actions: list[NDArray[Any]], steps: int) -> float:
+def speed(envs: Any, actions: list[NDArray[Any]], steps: int) -> float:
     """Return environment steps per second, over so many steps of the whole batch."""
+    step, resets = envs.step, 0
+    next_step = not isinstance(envs, VecEnv)  # bare EnvPool: it resets in the step after the last
     began = time.perf_counter()
     for index in range(steps):
-        step(actions[index % len(actions)])
-    return steps * len(actions[0]) / (time.perf_counter() - began)
+        result = step(actions[index % len(actions)])
+        if next_step:
+            resets += np.count_nonzero(result[2] | result[3])
+    return (steps * len(actions[0]) - resets) / (time.perf_counter() - began)
 
 
 def compare(row: Row, pairs: int, scale: float) -> Measured:
@@ -174,14 +178,14 @@ def compare(row: Row, pairs: int, scale: float) -> Measured:
             envs = opened()
             actions = random_actions(envs.action_space, row.n_envs)
             envs.reset()
-            speed(envs.step, actions, max(1, steps // 4))  # the last start-up work
-            alone.append(speed(envs.step, actions, steps))
+            speed(envs, actions, max(1, steps // 4))  # the last start-up work
+            alone.append(speed(envs, actions, steps))
             envs.close()
         for opened in (row.first, row.second):
             envs = opened()
             stack.callback(envs.close)
             envs.reset()
-            turns.append(partial(speed, envs.step, actions, steps))
+            turns.append(partial(speed, envs, actions, steps))
         alternate(turns[0], turns[1], 1)
         measured = alternate(turns[0], turns[1], pairs)
     before, after = (statistics.median(side) for side in zip(*measured, strict=True))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from holdfast.continual.restore import Restored
 from holdfast.envs.make import make_env
-from holdfast.envs.spaces import fit
+from holdfast.envs.spaces import PadAction, fit
 
 
 class TaskAgent:
@@ -68,7 +68,7 @@ class TaskAgent:
         Args:
             observation: As the task's environment gives it.
             deterministic: The most likely action rather than a sample.
-            action_masks: Actions that are allowed, for ``maskable_ppo``.
+            action_masks: Which of the task's own actions are allowed, for ``maskable_ppo``.
         """
         for layer in self._fitted:
             if isinstance(layer, gym.ObservationWrapper):
@@ -78,10 +78,17 @@ class TaskAgent:
             batch = {key: np.asarray(value)[None] for key, value in observation.items()}
         else:
             batch = np.asarray(observation)[None]
-        masks = None if action_masks is None else np.asarray(action_masks)[None]
+        masks = None if action_masks is None else np.asarray(action_masks)
+        for layer in self._fitted:
+            if masks is not None and isinstance(layer, PadAction):
+                masks = layer.masks(masks)
         with self._agent.view(self._task_index) as policy:
             actions, self._state = policy(
-                batch, self._state, self._starts, deterministic=deterministic, action_masks=masks
+                batch,
+                self._state,
+                self._starts,
+                deterministic=deterministic,
+                action_masks=None if masks is None else masks[None],
             )
         self._starts = np.zeros(1, dtype=bool)
         action = actions[0]

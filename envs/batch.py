@@ -97,6 +97,7 @@ class Batch:
         self._rngs: list[np.random.Generator] = []
         self._lengths = np.zeros(0, np.int64)
         self._last: Any = None
+        self._sent: tuple[NDArray[Any], Ids, NDArray[np.bool_]]
 
     def start(self, seeds: Sequence[int]) -> Any:
         """Build one environment for each seed and return their first observations."""
@@ -122,23 +123,35 @@ class Batch:
         return self._fitted(shown, len(ids))
 
     def step(self, actions: NDArray[Any], ids: Ids) -> Steps:
-        """Step some of the environments.
+        """Step some of the environments: ``send``, then ``receive``."""
+        self.send(actions, ids)
+        return self.receive()
+
+    def send(self, actions: NDArray[Any], ids: Ids) -> None:
+        """Begin a step of some of the environments, which the simulators do meanwhile.
 
         Args:
             actions: The agent's, one row for each.
             ids: Which environments.
 
         Raises:
-            EnvironmentFailed: The simulator raised, or returned NaN (``on_nan: error``).
+            EnvironmentFailed: The simulator refuses the actions.
         """
         for change in self._actions:
             actions = change(actions)
-        observations, rewards, terminated, truncated, info = self._called(
-            "step()", self._pool.step, actions, ids
-        )
+        self._called("step()", self._pool.send, actions, ids)
         self._lengths[ids] += 1
-        if self.source.limit:
-            truncated = truncated | (self._lengths[ids] >= self.source.limit)
+        self._sent = actions, ids, self._lengths[ids] >= (self.source.limit or np.inf)
+
+    def receive(self) -> Steps:
+        """End the step that was begun.
+
+        Raises:
+            EnvironmentFailed: The simulator raised, or returned NaN (``on_nan: error``).
+        """
+        actions, ids, out_of_time = self._sent
+        observations, rewards, terminated, truncated, info = self._called("step()", self._pool.recv)
+        truncated = truncated | out_of_time
         rewards = rewards.astype(np.float64)
         if self._scale is not None:
             rewards = rewards * self._scale

@@ -46,7 +46,7 @@ class EnvPoolVector(VecEnv):
         self._all: Ids = np.arange(n_envs, dtype=np.int32)
         self._started = False
         self._began = time.time()
-        self._actions: NDArray[Any] | None = None
+        self._infos: list[dict[str, Any]] = []
         self._totals = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, np.int64)
         self._succeeded = np.zeros(n_envs, np.bool_)
@@ -71,19 +71,18 @@ class EnvPoolVector(VecEnv):
         return observations  # type: ignore[no-any-return]
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Keep the actions until ``step_wait``."""
-        self._actions = actions
+        """Begin a step of every environment; what needs no result is done meanwhile."""
+        self._batch.send(actions, self._all)
+        self._lengths += 1
+        self._infos = [{} for _ in range(self.num_envs)]
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step every environment, and reset those whose episode is over."""
-        assert self._actions is not None
-        batch = self._batch.step(self._actions, self._all)
+        """End the step, and reset the environments whose episode is over."""
+        batch, infos = self._batch.receive(), self._infos
         self._totals += batch.rewards
-        self._lengths += 1
         if batch.successes is not None:
             self._succeeded |= batch.successes
         dones = batch.terminated | batch.truncated
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         observations = batch.observations
         if dones.any():
             over = np.flatnonzero(dones).astype(np.int32)

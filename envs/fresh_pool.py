@@ -32,6 +32,8 @@ class FreshPool:
         self._episodes = [0] * len(self._seeds)
         self._pools: list[Any] = [None] * len(self._seeds)
         self._places = np.zeros(len(self._seeds), np.int32)  # of each environment in its pool
+        self._sent: list[list[int]] = []  # rows of the actions, for each pool that is stepping
+        self._stepping: list[Any] = []
 
     def reset(self, ids: NDArray[np.int32] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in some of the environments, or in all; rows in the order of ``ids``."""
@@ -44,18 +46,26 @@ class FreshPool:
 
     def step(self, actions: NDArray[Any], ids: NDArray[np.int32] | None = None) -> tuple[Any, ...]:
         """Step some of the environments, or all; rows in the order of ``ids``."""
-        chosen = np.arange(len(self._seeds), dtype=np.int32) if ids is None else ids
-        rows: dict[int, list[int]] = {}
-        for row, index in enumerate(chosen.tolist()):
-            rows.setdefault(id(self._pools[index]), []).append(row)
-        if len(rows) == 1:
-            pool = self._pools[chosen[0]]
-            return pool.step(actions, self._places[chosen])  # type: ignore[no-any-return]
-        parts = []
-        for group in rows.values():
-            within = chosen[group]
-            parts.append(self._pools[within[0]].step(actions[group], self._places[within]))
-        back = np.argsort(np.concatenate(list(rows.values())))
+        self.send(actions, np.arange(len(self._seeds), dtype=np.int32) if ids is None else ids)
+        return self.recv()
+
+    def send(self, actions: NDArray[Any], ids: NDArray[np.int32]) -> None:
+        """Begin a step of some of the environments."""
+        groups: dict[int, list[int]] = {}
+        for row, index in enumerate(ids.tolist()):
+            groups.setdefault(id(self._pools[index]), []).append(row)
+        self._sent = list(groups.values())
+        for rows in self._sent:
+            within = ids[rows]
+            self._pools[within[0]].send(actions[rows], self._places[within])
+        self._stepping = [self._pools[ids[rows[0]]] for rows in self._sent]
+
+    def recv(self) -> tuple[Any, ...]:
+        """End the step that was begun; rows in the order of its ``ids``."""
+        parts = [pool.recv() for pool in self._stepping]
+        if len(parts) == 1:
+            return parts[0]  # type: ignore[no-any-return]
+        back = np.argsort(np.concatenate(self._sent))
         *arrays, infos = zip(*parts, strict=True)
         joined = [np.concatenate(array)[back] for array in arrays]
         keys = [key for key, value in infos[0].items() if isinstance(value, np.ndarray)]

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
 
 from holdfast.envs.make import make_env
 from holdfast.errors import Problem, ScenarioError, UsageError
@@ -176,6 +177,8 @@ class PadObservation(gym.ObservationWrapper[Any, Any, Any]):
 class PadAction(gym.ActionWrapper[Any, Any, Any]):
     """Takes actions of the stream's space; see :func:`stream_spaces` for what becomes of them.
 
+    Where the environment has ``action_masks()``, so has this one, for the stream's actions.
+
     Args:
         env: The environment of one task.
         space: The stream's action space.
@@ -195,6 +198,18 @@ class PadAction(gym.ActionWrapper[Any, Any, Any]):
                 self._low, self._own = low, own
                 self._scale = (own.high - own.low) / (high - low)
         self.action_space = space
+        if env.has_wrapper_attr(MASKS):
+            self.action_masks = lambda: self.masks(env.get_wrapper_attr(MASKS)())
+
+    def masks(self, own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the stream's actions stand for one that the task allows.
+
+        Args:
+            own: One truth value for each of the task's own actions.
+        """
+        if not isinstance(self.action_space, Discrete):
+            return own
+        return np.resize(own, int(self.action_space.n))  # repeats them: a stands for a % n
 
     def action(self, action: Any) -> Any:
         """Return the task's own action."""

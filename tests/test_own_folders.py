@@ -69,6 +69,7 @@ def test_environments_in_a_folder_called_envs_are_checked_from_anywhere(
     assert elsewhere.endswith("2 of 2 tasks will work here\n")
 
 
+@pytest.mark.slow
 def test_they_run_from_anywhere_and_in_workers(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "utils.py").write_text("raise RuntimeError('the wrong one')\n", "utf-8")
     out = holdfast(tmp_path, "run", repository / "arm.yaml", "--jobs", 2, "--runs", "results")

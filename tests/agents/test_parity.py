@@ -22,7 +22,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("algorithm", CASES)
+@pytest.mark.parametrize(
+    "algorithm",
+    [*(name for name in CASES if name != "td3"), pytest.param("td3", marks=pytest.mark.slow)],
+)
 def test_one_naive_task_equals_plain_stable_baselines3(algorithm: str, tmp_path: Path) -> None:
     model_class, env, arguments, n_envs, steps = CASES[algorithm]
     scenario = Scenario.model_validate(

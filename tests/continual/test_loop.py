@@ -102,10 +102,10 @@ def test_same_cell_twice_is_equal_and_another_seed_differs(run: Run, weights: An
 
 METHODS = [
     ("ppo", "naive"),
-    ("ppo", "isolated"),
+    pytest.param("ppo", "isolated", marks=pytest.mark.slow),
     pytest.param("ppo", {"ewc": {"kind": "online"}}, marks=pytest.mark.slow),
     pytest.param("ppo", ["ewc", "cloning"], marks=pytest.mark.slow),
-    ("ppo", "progressive"),
+    pytest.param("ppo", "progressive", marks=pytest.mark.slow),
     ("sac", ["cloning", "replay"]),
     pytest.param("dqn", "replay", marks=pytest.mark.slow),
 ]
@@ -199,7 +199,9 @@ def test_additive_methods_at_strength_0_equal_naive(
     assert same_weights(weights(naive), weights(both))
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("dqn", marks=pytest.mark.slow), "sac"])
+@pytest.mark.parametrize(
+    "algorithm", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dqn", "sac"))]
+)
 def test_no_task_leaves_tensors_or_environments_behind(
     algorithm: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

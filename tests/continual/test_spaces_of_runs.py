@@ -248,3 +248,54 @@ def test_what_does_not_work_is_refused_in_one_sentence(
         build(load(path, [*arguments, *overrides]))
     expected = 2 if "maskable" in agent else 1
     assert len(caught.value.problems) == expected
+
+
+MASKED = """
+import gymnasium as gym
+import numpy as np
+
+
+class Doors(gym.Env):
+    observation_space = gym.spaces.Box(0, 1, (3,), np.float32)
+
+    def __init__(self, doors):
+        self.action_space = gym.spaces.Discrete(doors)
+
+    def action_masks(self):
+        return np.arange(self.action_space.n) != self.locked
+
+    def see(self):
+        return np.eye(3, dtype=np.float32)[self.locked]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.locked = 0, 0
+        return self.see(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(int(action)), "no such door"
+        assert action != self.locked, "a locked door was opened"
+        self.time += 1
+        self.locked = int(self.np_random.integers(self.action_space.n))
+        return self.see(), float(action == 1), False, self.time == 10, {}
+"""
+
+
+def test_masks_are_padded_with_the_actions_they_belong_to(tmp_path: Path) -> None:
+    (tmp_path / "doors.py").write_text(MASKED, "utf-8")
+    (tmp_path / "doors.yaml").write_text(
+        "tasks:\n"
+        "  - {name: two, env: 'doors:Doors', kwargs: {doors: 2}, steps: 64}\n"
+        "  - {name: three, env: 'doors:Doors', kwargs: {doors: 3}, steps: 64}\n"
+        "agent: {algorithm: maskable_ppo, n_steps: 32, batch_size: 32, n_epochs: 1}\n"
+        "spaces: {action: pad}\nevaluation: {episodes: 2}\n",
+        "utf-8",
+    )
+    (folder,) = run(load(tmp_path / "doors.yaml"), tmp_path / "runs")
+    acting = open_run(folder.path).agent("two")
+    env = acting.make_env()
+    observation, _ = env.reset(seed=0)
+    for _ in range(10):
+        masks = env.get_wrapper_attr("action_masks")()
+        action = acting.act(observation, deterministic=False, action_masks=masks)
+        observation, *_ = env.step(action)

@@ -262,14 +262,14 @@ def test_success_is_what_the_family_reports_at_any_step_of_the_episode(make_scen
         {"env": "MetaWorld/WindowClose-v3", "changes": {"time_limit": 5}}, backend="envpool"
     )
     envs = pooled(scenario, 0, stream_spaces(scenario), 2, seed=0)
-    raw = envs._batch.step
+    raw = envs._batch.receive
 
-    def succeeding(actions, ids):  # in its second step only, and only the second environment
-        steps = raw(actions, ids)
-        now = np.array([False, envs._lengths[1] == 1])
+    def succeeding():  # in its second step only, and only the second environment
+        steps = raw()
+        now = np.array([False, envs._lengths[1] == 2])
         return steps._replace(successes=steps.successes | now)
 
-    envs._batch.step = succeeding
+    envs._batch.receive = succeeding
     envs.reset()
     for _ in range(5):
         _, _, dones, infos = envs.step(np.zeros((2, 4), np.float32))

@@ -108,8 +108,20 @@ FAULTS = ["raise", "exit", "os_exit", "kill", "segfault", "hang", "stop", "nonse
 WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "nonsense": "nonsense"}
 
 
-@pytest.mark.parametrize("place", ["step", "reset"])
-@pytest.mark.parametrize("name", FAULTS)
+# In both places the same is done, so that one of each kind in a reset will do for the fast run.
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *((name, "step") for name in FAULTS),
+        ("raise", "reset"),
+        ("hang", "reset"),
+        *(
+            pytest.param(name, "reset", marks=pytest.mark.slow)
+            for name in FAULTS
+            if name not in ("raise", "hang")
+        ),
+    ],
+)
 def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path, is_alive):
     told = []
     makers = coded(4, fault=name, place=place, at=7, once=str(tmp_path / "once"))

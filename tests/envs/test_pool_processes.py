@@ -83,6 +83,8 @@ def test_a_forgotten_pool_leaves_nothing(all_dead, is_alive):
     assert all_dead(pids)
 
 
+HUNG, STEPPING = 3, 10**9  # the step at which the environments hang
+
 PARENT = """
 import sys, time
 from functools import partial
@@ -105,8 +107,22 @@ finally:
 """
 
 
-@pytest.mark.parametrize("at", [3, 10**9], ids=["hung", "stepping"])
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+ENDS = [
+    (signal.SIGKILL, HUNG),
+    (signal.SIGINT, STEPPING),
+    *(
+        pytest.param(*end, marks=pytest.mark.slow)
+        for end in (
+            (signal.SIGKILL, STEPPING),
+            (signal.SIGINT, HUNG),
+            (signal.SIGTERM, HUNG),
+            (signal.SIGTERM, STEPPING),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("sign", "at"), ENDS)
 def test_no_worker_outlives_the_parent(sign, at, all_dead):
     code = textwrap.dedent(PARENT).format(folder=str(ENVS), at=at)
     with subprocess.Popen(

@@ -234,7 +234,14 @@ class Nan(Old):
 """
 
 
-@pytest.mark.parametrize("name", ["Old", "Older", "Shape", "Type", "Outside", "Nan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Old",
+        "Nan",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("Older", "Shape", "Type", "Outside")),
+    ],
+)
 def test_check_env_finds_there_what_it_finds_here(other_python, monkeypatch, tmp_path, name):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "malformed.py").write_text(MALFORMED)

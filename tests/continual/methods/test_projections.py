@@ -266,7 +266,7 @@ def test_without_a_conflict_it_is_naive_bit_for_bit(
     assert all(torch.equal(kept[key], tensor) for key, tensor in naive.items())
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["agem", "gem", "pcgrad"])
 def test_a_restart_changes_nothing(name: str, algorithm: str, check_restart: Any) -> None:
     check_restart(algorithm, {name: {"samples": 64, "batch_size": 32}})

@@ -18,7 +18,7 @@ from holdfast.scenarios.schema import Scenario
 Run = Callable[..., RunFolder]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_frozen_keeps_the_first_tasks_weights_bit_for_bit(
     run: Run, weights: Any, algorithm: str
 ) -> None:
