@@ -31,7 +31,8 @@ def learn_on_policy(model: Any, steps: int, callback: BaseCallback, updated: Upd
         iteration += 1
         model._update_current_progress_remaining(model.num_timesteps, steps)
         model.dump_logs(iteration)
-        model.train()
+        if model.rollout_buffer.buffer_size:  # 0: the agents of a team's group were all absent
+            model.train()
         updated(model.num_timesteps)
     started.on_training_end()
 

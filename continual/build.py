@@ -59,6 +59,8 @@ def _first_experience(
     """Return the first stage, and the size of the replay buffer, after building every task."""
     if scenario.is_supervised:
         return make_stream(scenario, seed).train_stream[0], None
+    if scenario.agent.policies is not None:
+        return make_stream(scenario, seed).train_stream[0], None
     spaces = stream_spaces(scenario)
     check_actions(scenario, spaces)
     check_policy(scenario, spaces.observation)

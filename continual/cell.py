@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,21 @@ def make_agent(scenario: Scenario) -> Agent:
         from holdfast.agents.supervised import SupervisedAgent  # here: only some scenarios need it
 
         return SupervisedAgent(scenario)
+    if scenario.agent.policies is not None:
+        from holdfast.agents.team import TeamAgent  # here, as above
+
+        return TeamAgent(scenario)
     return StableBaselinesAgent(scenario)
 
 
 def make_methods(scenario: Scenario) -> list[Method]:
     """Return the mitigations of a scenario's first method entry, newly built, in its order."""
+    if scenario.agent.policies is not None:
+        from holdfast.continual.per_group import PerGroup  # here: only some scenarios need it
+
+        return [
+            PerGroup(partial(_make_method, part, scenario)) for part in scenario.methods[0].parts
+        ]
     return [_make_method(part, scenario) for part in scenario.methods[0].parts]
 
 

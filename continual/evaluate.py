@@ -24,11 +24,12 @@ LONGEST_EPISODE = 100_000
 
 
 class Played(NamedTuple):
-    """One finished episode."""
+    """One finished episode; of a team, also the return of each agent."""
 
     total: float
     length: int
     success: float | None
+    agents: dict[str, float] | None = None
 
 
 def evaluate(
@@ -76,6 +77,7 @@ def evaluate(
                 "length": result.length,
                 "success": result.success,
                 "unseen": unseen,
+                **({} if result.agents is None else {"agents": result.agents}),
             }
             for episode, result in enumerate(played)
         ]

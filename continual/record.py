@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from holdfast.continual.lock import locked
 from holdfast.errors import CheckpointUnusable, ScenarioError, UsageError
@@ -31,13 +31,14 @@ Episode = TypedDict(
         "length": int,
         "success": float | None,
         "unseen": bool,
+        "agents": NotRequired[dict[str, float]],
     },
 )
 Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
 
 ``stage`` counts the stages of the stream that were finished, ``step`` the environment steps taken
 over the stream; (0, 0) is before any learning. ``unseen`` marks a task without a head or column of
-its own yet.
+its own yet. ``agents`` holds the return of each agent of a team, whose ``return`` is their mean.
 """
 
 SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"

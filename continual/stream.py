@@ -201,6 +201,10 @@ def make_stream(
         from holdfast.continual.data_stream import make_data_stream
 
         return make_data_stream(scenario, seed)
+    if scenario.agent.policies is not None:
+        from holdfast.continual.team_stream import make_team_stream  # here, as above
+
+        return make_team_stream(scenario, seed)
     spaces, slot = spaces or stream_spaces(scenario), Slot()
     train = [
         TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure)

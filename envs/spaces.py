@@ -71,14 +71,21 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
     return merged_spaces(scenario, found)
 
 
-def merged_spaces(scenario: Scenario, found: Sequence[StreamSpaces]) -> StreamSpaces:
+def merged_spaces(
+    scenario: Scenario, found: Sequence[StreamSpaces], names: Sequence[str] = ()
+) -> StreamSpaces:
     """Return the spaces of the stream, of those of each task; see :func:`stream_spaces`.
+
+    Args:
+        scenario: The scenario.
+        found: Of each task, or of each agent of a group.
+        names: What these are called in errors; by default, the tasks.
 
     Raises:
         ScenarioError: The tasks that differ, and the key to set.
     """
     problems: list[Problem] = []
-    names = [task.name for task in scenario.tasks]
+    names = names or [task.name for task in scenario.tasks]
     spaces_by_kind = {
         "observation": [task.observation for task in found],
         "action": [task.action for task in found],

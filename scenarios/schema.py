@@ -49,6 +49,7 @@ __all__ = [
     "MethodPart",
     "MujocoChanges",
     "Normalize",
+    "Policies",
     "Pool",
     "Scenario",
     "Score",
@@ -63,6 +64,7 @@ TASK_ID = "task_id"
 """Key of the task id in a Dict observation."""
 
 Backend = Literal["gymnasium", "envpool", "auto"]
+Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
 Statistics = Literal["running", "first_task", "per_task"]
 
 
@@ -76,6 +78,10 @@ Order = Annotated[
     | Annotated[tuple[Text, ...], Field(min_length=1), Tag("list")],
     Discriminator(_word_or_list),
 ]
+
+
+def _word_or_groups(value: Any) -> str:
+    return "groups" if isinstance(value, Mapping) else "word"
 
 
 class Stream(BaseModel):
@@ -153,6 +159,22 @@ class Agent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     algorithm: Text = Field(description="ppo, a2c, dqn, sac, td3, ... or module:Class.")
+    policies: (
+        Annotated[
+            Annotated[Literal["shared", "independent"], Tag("word")]
+            | Annotated[
+                dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]],
+                Field(min_length=1),
+                Tag("groups"),
+            ],
+            Discriminator(_word_or_groups),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="For tasks with many agents (PettingZoo): one policy shared by all, independent "
+        "ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.",
+    )
     policy: Text = Field(
         default="auto", description="auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."
     )

@@ -1,0 +1,155 @@
+"""The stream of a team: experiences whose environments are PettingZoo's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
+from numpy.typing import NDArray
+
+from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
+from holdfast.continual.experience import MeasuredExperience, StageExperience
+from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
+from holdfast.envs.seats import ABSENT, Seats, Teams
+from holdfast.scenarios.schema import Scenario
+
+if TYPE_CHECKING:
+    from holdfast.agents.team import Acts
+
+MOST_COPIES = 16
+"""Evaluation environments of one task that are open at once; more episodes take turns."""
+
+
+class TeamExperience(StageExperience):
+    """One task of a team at one place of the stream.
+
+    Attributes:
+        groups: The groups that have agents in this task.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
+        super().__init__(scenario, seed, stage)
+        self.groups = present_groups(spaces, self.task_index)
+        self._scenario, self._spaces = scenario, spaces
+
+    def make_seats(self) -> Mapping[str, Seats]:
+        """Return the vector environment of each group, newly built and seeded."""
+        copies = range(self._scenario.n_envs)
+        index = self._scenario.stream_tasks[self.stage]
+        envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
+        seeds = [self.seed + copy for copy in copies]
+        return Teams(envs, self._scenario, index, self._spaces, seeds).seats
+
+    @staticmethod
+    def is_absent(info: Any) -> bool:
+        """Return whether an info says that its seat did not act."""
+        return ABSENT in info
+
+
+def present_groups(spaces: TeamSpaces, task_index: int) -> tuple[str, ...]:
+    """Return the groups that have agents in a task."""
+    return tuple(name for name, agents in spaces.teams[task_index].groups.items() if agents)
+
+
+class TeamEvalExperience(MeasuredExperience):
+    """One task of a team to be measured on."""
+
+    def __init__(self, scenario: Scenario, task_index: int, spaces: TeamSpaces) -> None:
+        super().__init__(scenario, task_index)
+        self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
+        self._teams = partial(self._built, scenario, task_index, spaces)
+        self._shown = task_index
+
+    def _built(
+        self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
+    ) -> Teams:
+        envs = [make_parallel(scenario, self.task) for _ in seeds]
+        return Teams(
+            envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False
+        )
+
+    def open(self) -> int:
+        """Return how many episodes are played side by side."""
+        return self._copies
+
+    def show_task(self, task_index: int) -> None:
+        """Let the observations carry the id of ``task_index`` from the next episode on."""
+        self._shown = task_index
+
+    def play(self, acts: Acts, seeds: list[int], deterministic: bool) -> list[Played]:
+        """Return one episode per seed, in copies side by side."""
+        played: list[Played] = []
+        for start in range(0, len(seeds), self._copies):
+            teams = self._teams(seeds[start : start + self._copies])
+            try:
+                played += play_teams(teams, acts, deterministic)
+            finally:
+                teams.close()
+        return played
+
+    def close(self) -> None:
+        """Nothing stays open between evaluations."""
+
+
+def play_teams(teams: Teams, acts: Acts, deterministic: bool) -> list[Played]:
+    """Return one episode of each copy; groups that have no policy yet act at random.
+
+    The return of an episode is the mean over its agents.
+
+    Raises:
+        EnvironmentFailed: If an episode does not end.
+    """
+    observations = {group: seats.reset() for group, seats in teams.seats.items()}
+    states: dict[str, Any] = dict.fromkeys(teams.seats)
+    starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in teams.seats.items()}
+    while not teams.halted.all():
+        for group, seats in teams.seats.items():
+            actions: NDArray[Any]
+            if group in acts:
+                masks = seats.action_masks() if seats.has_attr("action_masks") else None
+                actions, states[group] = acts[group](
+                    observations[group],
+                    states[group],
+                    starts[group],
+                    deterministic=deterministic,
+                    action_masks=masks,
+                )
+            else:
+                actions = np.stack([seats.action_space.sample() for _ in range(seats.num_envs)])
+            seats.step_async(actions)
+        for group, seats in teams.seats.items():
+            observations[group], _, starts[group], _ = seats.step_wait()
+        if teams.lengths.max() >= LONGEST_EPISODE:
+            raise never_ends()
+    totals = np.mean(list(teams.returns.values()), axis=0)
+    return [
+        Played(
+            float(totals[copy]),
+            int(teams.lengths[copy]),
+            None,
+            {name: float(returns[copy]) for name, returns in teams.returns.items()},
+        )
+        for copy in range(len(teams.envs))
+    ]
+
+
+def make_team_stream(
+    scenario: Scenario, seed: int, spaces: TeamSpaces | None = None
+) -> CLScenario[Any]:
+    """Return an Avalanche scenario with the streams ``train`` and ``eval`` of a team.
+
+    Raises:
+        ScenarioError: See ``team_spaces``.
+    """
+    spaces = spaces or team_spaces(scenario)
+    train = [
+        TeamExperience(scenario, seed, stage, spaces)
+        for stage in range(len(scenario.stream_tasks))
+    ]
+    measured = [
+        TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))
+    ]
+    return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

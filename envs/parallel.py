@@ -1,0 +1,237 @@
+"""PettingZoo environments: found and made, their spaces, and the groups their agents learn in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from gymnasium import spaces
+from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.conversions import aec_to_parallel
+
+from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
+from holdfast.envs.spaces import StreamSpaces, merged_spaces
+from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
+from holdfast.registry import closest
+from holdfast.scenarios.schema import Policies, Scenario, Task
+
+Parallel = ParallelEnv[str, Any, Any]
+
+ACTION_MASK = "action_mask"
+"""Key under which PettingZoo's games show allowed actions, beside ``observation``."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The agents of one task.
+
+    Attributes:
+        groups: The agents of each group, in the environment's order; a group may have none.
+        spaces: What each agent sees and does, its action mask left out.
+    """
+
+    groups: dict[str, tuple[str, ...]]
+    spaces: dict[str, StreamSpaces]
+
+
+@dataclass(frozen=True)
+class TeamSpaces:
+    """Who learns in which group, over the whole stream.
+
+    Attributes:
+        teams: Of each of the scenario's tasks.
+        groups: The spaces that every agent of a group is fitted to, before the task id is added.
+    """
+
+    teams: tuple[Team, ...]
+    groups: dict[str, StreamSpaces]
+
+
+def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None) -> Parallel:
+    """Return a task's PettingZoo environment, in which all agents act at once.
+
+    Its ``env`` is an id of PettingZoo's (``butterfly/pistonball_v6``), a module that has
+    ``parallel_env`` (``mpe2.simple_spread_v3``), or ``module:factory``, which is called with the
+    task's ``kwargs``. An AEC environment is converted where PettingZoo can.
+
+    Raises:
+        UsageError: A name or argument is wrong, a package is missing, or agents take turns.
+        EnvironmentFailed: The constructor raised something else.
+    """
+    assert task.env is not None
+    kwargs = dict(task.kwargs)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    try:
+        made = _made(task.env, kwargs, scenario.folder)
+    except HoldfastError as error:
+        error.args = (f"task '{task.name}': {error}",)
+        raise
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise _raised(task, error) from error
+        raise UsageError(f"task '{task.name}', kwargs: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise _raised(task, error) from error
+    if isinstance(made, AECEnv):
+        if not made.metadata.get("is_parallelizable"):
+            raise UsageError(
+                f"task '{task.name}': in {task.env} agents take turns, and `policies:` needs them "
+                "to act at once"
+            )
+        made = aec_to_parallel(made)
+    if not isinstance(made, ParallelEnv):
+        raise UsageError(
+            f"task '{task.name}': {task.env} made a {type(made).__name__}, not a PettingZoo "
+            "environment; agent.policies is for those"
+        )
+    return made
+
+
+def _raised(task: Task, error: BaseException) -> EnvironmentFailed:
+    return EnvironmentFailed(
+        f"task '{task.name}': the constructor of {task.env} raised {type(error).__name__}: {error}"
+    )
+
+
+def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
+    module, _, name = target.partition(":")
+    if name:
+        source = imported(module, folder)
+        factory = getattr(source, name, None)
+        if not callable(factory):
+            near = closest(name, [key for key, value in vars(source).items() if callable(value)])
+            hint = f"; did you mean '{module}:{near}'?" if near else ""
+            raise UnknownEnvironment(f"module '{module}' has no factory '{name}'{hint}")
+        return factory(**kwargs)
+    if "/" in target:
+        return _registered(target, kwargs)
+    source = imported(target, folder)
+    factory = getattr(source, "parallel_env", None) or getattr(source, "env", None)
+    if factory is None:
+        raise UnknownEnvironment(
+            f"module '{target}' has neither parallel_env nor env, as PettingZoo's modules do; "
+            f"name a factory in it: '{target}:factory'"
+        )
+    return factory(**kwargs)
+
+
+def _registered(target: str, kwargs: dict[str, Any]) -> Any:
+    import pettingzoo
+    from pettingzoo.env_registry import registration
+
+    known = {**registration.aec_registry, **registration.parallel_registry}
+    if target not in known:
+        near = closest(target, known)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(sorted(known))}"
+        raise UnknownEnvironment(f"PettingZoo has no environment '{target}'; {hint}")
+    api = "parallel" if target in registration.parallel_registry else "aec"
+    try:
+        return pettingzoo.make(api, target, **kwargs)
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            f"'{target}' needs the package '{error.name}'; "
+            f'install it with: pip install "pettingzoo[{target.partition("/")[0]}]"'
+        ) from error
+
+
+def team_of(env: Parallel, policies: Policies, where: str) -> Team:
+    """Return the agents of an environment in their groups.
+
+    Raises:
+        UsageError: An agent is in no group, or in two.
+    """
+    found = {agent: _agent_spaces(env, agent) for agent in env.possible_agents}
+    if not found:
+        raise UsageError(f"{where}: the environment has no possible_agents")
+    return Team(grouped(policies, list(found), where), found)
+
+
+def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PettingZoo: spaces as attributes work, too
+        seen, action = env.observation_space(agent), env.action_space(agent)
+    if isinstance(seen, spaces.Dict) and ACTION_MASK in seen.spaces:
+        seen = seen["observation"]
+    return StreamSpaces(seen, action)
+
+
+def grouped(policies: Policies, agents: Sequence[str], where: str) -> dict[str, tuple[str, ...]]:
+    """Return the agents of each group.
+
+    >>> grouped("shared", ["a", "b"], ""), grouped("independent", ["a", "b"], "")
+    ({'shared': ('a', 'b')}, {'a': ('a',), 'b': ('b',)})
+    >>> grouped({"hunters": ("wolf_*",), "prey": ("hare",)}, ["wolf_0", "hare", "wolf_1"], "")
+    {'hunters': ('wolf_0', 'wolf_1'), 'prey': ('hare',)}
+
+    Raises:
+        UsageError: An agent is in no group, or in two.
+    """
+    if policies == "shared":
+        return {"shared": tuple(agents)}
+    if policies == "independent":
+        return {agent: (agent,) for agent in agents}
+    assert isinstance(policies, Mapping)
+    groups = {
+        name: tuple(a for a in agents if any(fnmatchcase(a, pattern) for pattern in patterns))
+        for name, patterns in policies.items()
+    }
+    for agent in agents:
+        inside = [name for name, members in groups.items() if agent in members]
+        if len(inside) != 1:
+            what = f"is in the groups {' and '.join(inside)}" if inside else "is in no group"
+            raise UsageError(f"{where}: agent '{agent}' {what} of agent.policies")
+    return groups
+
+
+def team_spaces(scenario: Scenario) -> TeamSpaces:
+    """Return who learns where, and the spaces of each group over the stream.
+
+    Each task's environment is built once and closed.
+
+    Raises:
+        ScenarioError: Every task that cannot be built, an agent in no group or in two, a group
+            without agents, or agents of one group whose spaces differ without a rule.
+        EnvironmentFailed: The constructor of an environment raised.
+    """
+    policies = scenario.agent.policies
+    assert policies is not None
+    teams, problems = [], []
+    for index, task in enumerate(scenario.tasks):
+        try:
+            env = make_parallel(scenario, task)
+            try:
+                teams.append(team_of(env, policies, f"task '{task.name}'"))
+            finally:
+                env.close()
+        except UsageError as error:
+            problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
+    everyone = [agent for team in teams for agent in team.spaces]
+    for name, patterns in policies.items() if isinstance(policies, Mapping) else ():
+        for index, pattern in enumerate(patterns):
+            if not problems and not any(fnmatchcase(agent, pattern) for agent in everyone):
+                near = closest(pattern, everyone)
+                hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
+                path = f"agent.policies.{name}[{index}]"
+                problems.append(_problem(scenario, path, f"no task has an agent '{pattern}'; {hint}"))
+    if problems:
+        raise ScenarioError(problems)
+    groups = {}
+    for name in dict.fromkeys(group for team in teams for group in team.groups):
+        members = {
+            f"{task.name}, {agent}": team.spaces[agent]
+            for task, team in zip(scenario.tasks, teams, strict=True)
+            for agent in team.groups.get(name, ())
+        }
+        groups[name] = merged_spaces(scenario, list(members.values()), list(members))
+    return TeamSpaces(tuple(teams), groups)
+
+
+def _problem(scenario: Scenario, path: str, text: str) -> Problem:
+    return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")
+
+
