@@ -357,7 +357,7 @@ def group_of(name: str, policy: BasePolicy) -> str | None:
             return "encoder"
         critic = ("mlp_extractor.value_net.", "value_net.", "vf_features_extractor.", "lstm_critic")
         return "critic" if name.startswith(critic) else "actor"
-    if name.startswith("critic."):
+    if name.startswith(("critic.", "mixer.")):  # a mixer judges the actions of a whole team
         return "critic"
     return "encoder" if ".features_extractor." in name else "actor"
 

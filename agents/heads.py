@@ -133,6 +133,8 @@ def _task_id_start(policy: Any, tasks: int) -> int:
                 return start
             space = policy.observation_space[key]
             start += getattr(part, "features_dim", 0) or gym.spaces.flatdim(space)
+    if hasattr(extractor, "task_id_start"):
+        return int(extractor.task_id_start)
     raise UsageError(
         f"stream.task_id: heads cannot find the task id behind {type(extractor).__name__}; "
         "use task_id: observed, or drop policy_kwargs.features_extractor"

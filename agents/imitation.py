@@ -128,7 +128,7 @@ def imitation_loss(
             values as means of unit Gaussians. Other outputs are compared as what they are.
     """
     if temperature is not None and spec.kind == "unit_gaussian":
-        return softmax_divergence(stored, current, temperature).mean()
+        return softmax_divergence(stored, current, temperature, spec.splits).mean()
     return divergence(spec, stored, current).mean()
 
 

@@ -22,6 +22,7 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from holdfast.agents.gradients import Named, gradient_of
+from holdfast.agents.mixing import VDN, joint_loss, joint_targets
 from holdfast.errors import UsageError
 
 Batch = dict[str, Tensor]
@@ -82,6 +83,8 @@ def _loss_for(model: Any, *, critic: bool) -> _Loss:
             return _clipped_surrogate
         case A2C():
             return _policy_gradient
+        case VDN():  # and QMIX
+            return _joint_values
         case DQN():
             return _action_values
         case QRDQN():
@@ -167,6 +170,13 @@ def _action_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
     values = model.policy.q_net(_seen(batch)).gather(1, batch["actions"].long())  # (batch, 1)
     loss: Tensor = F.smooth_l1_loss(values, target)
     return loss
+
+
+def _joint_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    """VDN and QMIX, Rashid et al. 2018 (arXiv:1803.11485), equation 5."""
+    following = _seen(batch, "next_observations")
+    targets = joint_targets(model.policy, following, batch["rewards"], batch["dones"], model.gamma)
+    return joint_loss(model.policy, _seen(batch), batch["actions"], targets)
 
 
 def _action_quantiles(model: Any, batch: Batch, _: torch.Generator) -> Tensor:

@@ -121,11 +121,12 @@ def _actor_critic_slots(policy: Any) -> list[Slot]:
     def replace_critic(trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
         extractor.value_net, policy.value_net = trunk, heads["value_net"]
 
-    width = policy.features_dim
+    actor_width = policy.pi_features_extractor.features_dim
+    critic_width = policy.vf_features_extractor.features_dim
     actor_heads, critic_heads = {"action_net": policy.action_net}, {"value_net": policy.value_net}
     return [
-        Slot("actor", extractor.policy_net, actor_heads, width, replace_actor),
-        Slot("critic", extractor.value_net, critic_heads, width, replace_critic),
+        Slot("actor", extractor.policy_net, actor_heads, actor_width, replace_actor),
+        Slot("critic", extractor.value_net, critic_heads, critic_width, replace_critic),
     ]
 
 
@@ -173,7 +174,7 @@ def _sequential_slot(
 
 
 def _target_pairs(policy: Any) -> list[tuple[Any, Any]]:
-    names = ("q_net", "quantile_net", "actor", "critic")
+    names = ("q_net", "quantile_net", "actor", "critic", "mixer")
     return [
         (getattr(policy, name), getattr(policy, f"{name}_target"))
         for name in names

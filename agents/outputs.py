@@ -9,6 +9,7 @@ temperature).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,7 +33,8 @@ class OutputSpec:
 
     Attributes:
         kind: The family of the distribution.
-        splits: Sizes of the independent categorical parts; one entry for Discrete actions.
+        splits: Sizes of the independent categorical parts; one entry for Discrete actions. Of
+            action values, how many there are of each agent; empty for a single one.
     """
 
     kind: Kind
@@ -85,6 +87,8 @@ def output_spec(policy: Any) -> OutputSpec:
         getattr(policy, "actor", None), "use_sde", False
     ):
         raise UsageError("agent.use_sde: this method needs a policy without state-dependent noise")
+    if hasattr(policy, "mixer"):
+        return OutputSpec("unit_gaussian", [policy.choices] * policy.agents)
     if hasattr(policy, "q_net") or hasattr(policy, "quantile_net"):
         return OutputSpec("unit_gaussian")
     if hasattr(policy, "actor"):
@@ -121,13 +125,21 @@ def divergence(spec: OutputSpec, old: Output, new: Output) -> Tensor:
     return (gap + 0.5 * (variance_ratio + distance - 1)).sum(-1)
 
 
-def softmax_divergence(old: Output, new: Output, temperature: float) -> Tensor:
+def softmax_divergence(
+    old: Output, new: Output, temperature: float, splits: Sequence[int] = ()
+) -> Tensor:
     """Return KL(softmax(old / T) || softmax(new / T)) of action values, shape (batch,).
+
+    With ``splits``, the values of several agents stand side by side and their divergences are
+    added.
 
     Source: Rusu et al. 2015, Policy Distillation (arXiv:1511.06295), section 3.2; there T divides
         the teacher only.
     """
-    return _categorical_divergence(old["mean"] / temperature, new["mean"] / temperature)
+    sizes = list(splits) or old["mean"].shape[-1]
+    olds, news = (torch.split(output["mean"] / temperature, sizes, -1) for output in (old, new))
+    parts = zip(olds, news, strict=True)
+    return torch.stack([_categorical_divergence(p, q) for p, q in parts]).sum(0)
 
 
 def draw(spec: OutputSpec, output: Output, generator: torch.Generator) -> Tensor:

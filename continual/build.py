@@ -60,7 +60,14 @@ def _first_experience(
     if scenario.is_supervised:
         return make_stream(scenario, seed).train_stream[0], None
     if scenario.agent.policies is not None:
-        return make_stream(scenario, seed).train_stream[0], None
+        # Here: PettingZoo is an extra, and only some scenarios need it.
+        from holdfast.continual.team_stream import make_team_stream
+        from holdfast.envs.parallel import team_spaces
+
+        teams = team_spaces(scenario)
+        for group in teams.groups.values():
+            check_actions(scenario, group)
+        return make_team_stream(scenario, seed, teams).train_stream[0], None
     spaces = stream_spaces(scenario)
     check_actions(scenario, spaces)
     check_policy(scenario, spaces.observation)

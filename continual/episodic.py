@@ -189,6 +189,9 @@ class Projecting(Method):
         "td3",
         "ddpg",
         "tqc",
+        "mappo",
+        "vdn",
+        "qmix",
     )
     claims: ClassVar[tuple[str, ...]] = ("projection",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {

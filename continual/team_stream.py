@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
 from holdfast.continual.experience import MeasuredExperience, StageExperience
 from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
-from holdfast.envs.seats import ABSENT, Seats, Teams
+from holdfast.envs.joint import learner_vectors
+from holdfast.envs.seats import ABSENT, Teams
 from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ class TeamExperience(StageExperience):
         self.groups = present_groups(spaces, self.task_index)
         self._scenario, self._spaces = scenario, spaces
 
-    def make_seats(self) -> Mapping[str, Seats]:
+    def make_seats(self) -> Mapping[str, Any]:
         """Return the vector environment of each group, newly built and seeded."""
         copies = range(self._scenario.n_envs)
         index = self._scenario.stream_tasks[self.stage]
         envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
         seeds = [self.seed + copy for copy in copies]
-        return Teams(envs, self._scenario, index, self._spaces, seeds).seats
+        teams = Teams(envs, self._scenario, index, self._spaces, seeds)
+        return learner_vectors(self._scenario, self._spaces, teams.seats)
 
     @staticmethod
     def is_absent(info: Any) -> bool:
@@ -61,6 +63,7 @@ class TeamEvalExperience(MeasuredExperience):
         super().__init__(scenario, task_index)
         self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
         self._teams = partial(self._built, scenario, task_index, spaces)
+        self._vectors = partial(learner_vectors, scenario, spaces)
         self._shown = task_index
 
     def _built(
@@ -85,7 +88,8 @@ class TeamEvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), self._copies):
             teams = self._teams(seeds[start : start + self._copies])
             try:
-                played += play_teams(teams, acts, deterministic)
+                vectors = self._vectors(teams.seats)
+                played += play_teams(teams, vectors, acts, deterministic)
             finally:
                 teams.close()
         return played
@@ -94,19 +98,27 @@ class TeamEvalExperience(MeasuredExperience):
         """Nothing stays open between evaluations."""
 
 
-def play_teams(teams: Teams, acts: Acts, deterministic: bool) -> list[Played]:
+def play_teams(
+    teams: Teams, vectors: Mapping[str, Any], acts: Acts, deterministic: bool
+) -> list[Played]:
     """Return one episode of each copy; groups that have no policy yet act at random.
 
     The return of an episode is the mean over its agents.
 
+    Args:
+        teams: The copies.
+        vectors: What each group's policy is shown of them.
+        acts: The policies.
+        deterministic: Whether the likeliest action is taken.
+
     Raises:
         EnvironmentFailed: If an episode does not end.
     """
-    observations = {group: seats.reset() for group, seats in teams.seats.items()}
-    states: dict[str, Any] = dict.fromkeys(teams.seats)
-    starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in teams.seats.items()}
+    observations = {group: seats.reset() for group, seats in vectors.items()}
+    states: dict[str, Any] = dict.fromkeys(vectors)
+    starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in vectors.items()}
     while not teams.halted.all():
-        for group, seats in teams.seats.items():
+        for group, seats in vectors.items():
             actions: NDArray[Any]
             if group in acts:
                 masks = seats.action_masks() if seats.has_attr("action_masks") else None
@@ -120,7 +132,7 @@ def play_teams(teams: Teams, acts: Acts, deterministic: bool) -> list[Played]:
             else:
                 actions = np.stack([seats.action_space.sample() for _ in range(seats.num_envs)])
             seats.step_async(actions)
-        for group, seats in teams.seats.items():
+        for group, seats in vectors.items():
             observations[group], _, starts[group], _ = seats.step_wait()
         if teams.lengths.max() >= LONGEST_EPISODE:
             raise never_ends()

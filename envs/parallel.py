@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel
 
 from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
-from holdfast.envs.spaces import StreamSpaces, merged_spaces
+from holdfast.envs.spaces import Space, StreamSpaces, merged_spaces
+from holdfast.envs.states import merged_state, state_space
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
-from holdfast.registry import closest
+from holdfast.registry import algorithm, closest
+from holdfast.scenarios.entries import STATE
 from holdfast.scenarios.schema import Policies, Scenario, Task
 
 Parallel = ParallelEnv[str, Any, Any]
@@ -32,10 +34,12 @@ class Team:
     Attributes:
         groups: The agents of each group, in the environment's order; a group may have none.
         spaces: What each agent sees and does, its action mask left out.
+        state: Space of the environment's global state; None where the algorithm is not shown it.
     """
 
     groups: dict[str, tuple[str, ...]]
     spaces: dict[str, StreamSpaces]
+    state: Space | None = None
 
 
 @dataclass(frozen=True)
@@ -200,12 +204,17 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
     """
     policies = scenario.agent.policies
     assert policies is not None
+    shown = algorithm(scenario.agent.algorithm).shown
     teams, problems = [], []
     for index, task in enumerate(scenario.tasks):
         try:
             env = make_parallel(scenario, task)
             try:
-                teams.append(team_of(env, policies, f"task '{task.name}'"))
+                team = team_of(env, policies, f"task '{task.name}'")
+                if "state" in shown:
+                    where = f"task '{task.name}'"
+                    team = replace(team, state=state_space(env, team.spaces, where))
+                teams.append(team)
             finally:
                 env.close()
         except UsageError as error:
@@ -220,6 +229,11 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
                 problems.append(_problem(scenario, path, f"no task has an agent '{pattern}'; {hint}"))
     if problems:
         raise ScenarioError(problems)
+    beside = {} if shown else None
+    states = [team.state for team in teams if team.state is not None]
+    if states:
+        tasks = [task.name for task in scenario.tasks]
+        beside = {STATE: merged_state(scenario, states, tasks)}
     groups = {}
     for name in dict.fromkeys(group for team in teams for group in team.groups):
         members = {
@@ -227,7 +241,8 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
             for task, team in zip(scenario.tasks, teams, strict=True)
             for agent in team.groups.get(name, ())
         }
-        groups[name] = merged_spaces(scenario, list(members.values()), list(members))
+        own = merged_spaces(scenario, list(members.values()), list(members))
+        groups[name] = replace(own, beside=beside)
     return TeamSpaces(tuple(teams), groups)
 
 

@@ -19,12 +19,23 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from holdfast.envs.parallel import ACTION_MASK, Parallel, Team, TeamSpaces
-from holdfast.envs.spaces import MASKS, PadAction, StreamSpaces, fit
+from holdfast.envs.spaces import MASKS, Beside, PadAction, StreamSpaces, fit
+from holdfast.envs.states import States
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
+from holdfast.scenarios.entries import STATE
 from holdfast.scenarios.schema import Scenario
 
 ABSENT = "holdfast.absent"
 """Key of an info: this seat did not act in the step, so that there is nothing to learn from it."""
+
+
+TERMINAL_MASKS = "holdfast.terminal_masks"
+"""Key of an info: the action mask beside ``terminal_observation``, where the agent shows masks."""
+
+
+def unmasked(observation: Any) -> Any:
+    """Return an observation without the action mask that stands beside it in a dict."""
+    return observation["observation"] if isinstance(observation, dict) else observation
 
 
 class _Described(gym.Env[Any, Any]):
@@ -45,15 +56,20 @@ class _Agent:
         masks: The actions that it may take, shape (copies, actions); None where no copy says so.
     """
 
-    def __init__(self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int) -> None:
+    def __init__(
+        self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int, states: States | None
+    ) -> None:
+        self._states, self._beside = states, None
         self._observe: list[Callable[[Any], Any]] = []
         self._act: list[Callable[[Any], Any]] = []
         self._pad: PadAction | None = None
         while isinstance(env, gym.Wrapper):
             if isinstance(env, gym.ObservationWrapper):
                 batch = getattr(env, "batch", None)  # of the task id
-                shown = (lambda seen, add=batch: add(seen, (len(seen),))) if batch else None
+                shown = (lambda seen, add=batch: add(seen, (_rows(seen),))) if batch else None
                 self._observe.insert(0, shown or env.observation)
+            if isinstance(env, Beside):
+                self._beside = env
             if isinstance(env, PadAction):
                 self._act.append(env.action)
                 self._pad = env
@@ -72,11 +88,14 @@ class _Agent:
             if self.masks is None:
                 self.masks = np.ones((len(self.seen), len(mask)), np.bool_)
             self.masks[copy] = mask
-            observation = observation["observation"]
+            observation = unmasked(observation)
         self.seen[copy] = observation
 
-    def shown(self, seen: NDArray[Any]) -> Any:
-        """Return observations as its group's policy takes them."""
+    def shown(self, copies: Sequence[int] | slice = slice(None)) -> Any:
+        """Return what it sees in some copies, as its group's policy takes it."""
+        seen = self.seen[copies]
+        if self._beside is not None and self._states is not None:
+            self._beside.shown = {STATE: self._states.values[copies]}
         for layer in self._observe:
             seen = layer(seen)
         return seen
@@ -133,11 +152,15 @@ class Teams:
         self._agents: dict[str, _Agent] = {}
         self.seats: dict[str, Seats] = {}
         copies = len(self.envs)
+        self._states: States | None = None
+        if team.state is not None:
+            state = next(iter(spaces.groups.values())).beside[STATE]  # type: ignore[index]  # shown
+            self._states = States(self.envs[0], team.spaces, state, copies)
         for group, names in team.groups.items():
             for name in names:
                 own = team.spaces[name]
                 fitted = fit(_Described(own), spaces.groups[group], scenario, shown)
-                self._agents[name] = _Agent(own, fitted, copies)
+                self._agents[name] = _Agent(own, fitted, copies, self._states)
             if names:
                 members = [self._agents[name] for name in names]
                 self.seats[group] = Seats(self, members, copies, fitted, self._seeds[0])
@@ -198,6 +221,7 @@ class Teams:
             raise EnvironmentFailed(f"task '{self._task}': after reset() there are no agents")
         for agent in self._agents.values():
             agent.present[copy] = False
+        self._take_state(copy, env, result[0], env.agents)
         self._appear(copy, env, result[0], "reset()")
         for agent in self._agents.values():
             agent.totals[copy], agent.lengths[copy] = 0.0, 0
@@ -218,6 +242,13 @@ class Teams:
                 agent.present[copy] = True
                 agent.totals[copy], agent.lengths[copy] = 0.0, 0
 
+    def _take_state(
+        self, copy: int, env: Parallel, observations: Mapping[str, Any], present: Sequence[str]
+    ) -> None:
+        if self._states is not None:
+            seen = {name: unmasked(observations[name]) for name in present}
+            self._called("state()", lambda: self._states.take(copy, env, seen, present))
+
     def _step(self, copy: int, env: Parallel, own: Mapping[str, Any]) -> None:
         acting = list(env.agents)
         actions = {name: own[name][copy] for name in acting}
@@ -230,6 +261,8 @@ class Teams:
                 "environments do"
             ) from error
         self.lengths[copy] += 1
+        # The last state of an episode is of those who saw it; else of those who go on.
+        self._take_state(copy, env, observations, env.agents or acting)
         for name in acting:
             agent = self._agents[name]
             reward = float(rewards[name])
@@ -330,11 +363,13 @@ class Seats(VecEnv):
 
     def ended(self, agent: _Agent, copy: int, episode: dict[str, Any], cut: bool) -> None:
         """Take the end of one agent's part; its last observation is there."""
-        last = agent.shown(agent.seen[copy : copy + 1])
+        last = agent.shown([copy])  # a copy: the next episode's first observation comes here too
         info = self._infos[self._row(agent, copy)]
         info["episode"] = episode
         info["TimeLimit.truncated"] = cut
         info["terminal_observation"] = _row_of(last, 0)
+        if agent.masks is not None:
+            info[TERMINAL_MASKS] = agent.allowed()[copy].copy()
 
     def _row(self, agent: _Agent, copy: int) -> int:
         return copy * len(self.members) + self.members.index(agent)
@@ -363,8 +398,18 @@ class Seats(VecEnv):
         return self._shown(), self._rewards, self._dones, self._infos
 
     def _shown(self) -> Any:
-        parts = [agent.shown(agent.seen) for agent in self.members]
+        parts = [agent.shown() for agent in self.members]
         return _interleaved(parts)
+
+    def present(self) -> NDArray[np.bool_]:
+        """Return which seats act in the next step, shape (seats,)."""
+        return np.stack([agent.present for agent in self.members], axis=1).reshape(-1)
+
+    def goes_on(self) -> NDArray[np.bool_]:
+        """Return in which copies somebody of the group acts on in the same episode, (copies,)."""
+        here = self.present().reshape(self._copies, -1).any(axis=1)
+        goes_on: NDArray[np.bool_] = here & (self._teams.lengths > 0)
+        return goes_on
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the actions that each seat may take, shape (seats, actions)."""
@@ -417,6 +462,11 @@ def _interleaved(parts: list[Any]) -> Any:
         return {key: _interleaved([part[key] for part in parts]) for key in parts[0]}
     stacked = np.stack(parts, axis=1)
     return stacked.reshape(-1, *stacked.shape[2:])
+
+
+def _rows(batch: Any) -> int:
+    """Return how many observations there are, one array or one per key."""
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
 
 
 def _row_of(batch: Any, row: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from holdfast.envs.make import make_env
 from holdfast.errors import Problem, ScenarioError, UsageError
-from holdfast.registry import ALGORITHMS
+from holdfast.registry import AGENTS, ALGORITHMS, TEAM_ALGORITHMS
+from holdfast.scenarios.entries import OBSERVATION
 from holdfast.scenarios.schema import TASK_ID, Scenario
 
 Space = gym.Space[Any]
 
-OBSERVATION = "observation"
 MASKS = "action_masks"
 
 
@@ -30,10 +30,13 @@ class StreamSpaces:
     Attributes:
         observation: Where the tasks' bounds differ, the widest of each.
         action: The action space.
+        beside: What a team's learner is shown beside the observation, in a Dict; None where it is
+            shown the observation as it is.
     """
 
     observation: Space
     action: Space
+    beside: Mapping[str, Space] | None = None
 
 
 def stream_spaces(scenario: Scenario) -> StreamSpaces:
@@ -114,11 +117,11 @@ def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:
     Raises:
         ScenarioError: Names the algorithms that can. An algorithm of the user's own is not checked.
     """
-    algorithm = ALGORITHMS.get(scenario.agent.algorithm)
+    algorithm = AGENTS.get(scenario.agent.algorithm)
     space = stream.action
     if algorithm is None:
         return
-    able = algorithms_for(space)
+    able = algorithms_for(space, team=scenario.agent.policies is not None)
     if type(space).__name__ not in algorithm.actions:
         listed = ", ".join(able) or "no known algorithm"
         text = f"{scenario.agent.algorithm} cannot take the action space {space}; {listed} can"
@@ -135,10 +138,11 @@ def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:
         raise ScenarioError([_problem(scenario, "tasks", text)])
 
 
-def algorithms_for(space: Space) -> list[str]:
-    """Return the names of the algorithms that can take an action space."""
+def algorithms_for(space: Space, *, team: bool = False) -> list[str]:
+    """Return the names of the algorithms that can take an action space, of an agent or a team."""
     kind = type(space).__name__
-    return [name for name, algorithm in ALGORITHMS.items() if kind in algorithm.actions]
+    known = {**ALGORITHMS, **(TEAM_ALGORITHMS if team else {})}
+    return [name for name, algorithm in known.items() if kind in algorithm.actions]
 
 
 def fit(
@@ -149,6 +153,8 @@ def fit(
         env = PadObservation(env, stream.observation)
     if env.action_space != stream.action:
         env = PadAction(env, stream.action)
+    if stream.beside is not None:
+        env = Beside(env, stream.beside)
     if scenario.id_width:
         env = TaskId(env, task_index, scenario.id_width)
     return env
@@ -179,6 +185,23 @@ class PadObservation(gym.ObservationWrapper[Any, Any, Any]):
         padded = np.zeros((*observation.shape[:-1], *(self._size or ())), self._dtype)
         padded[..., : observation.shape[-1]] = observation
         return padded
+
+
+class Beside(gym.ObservationWrapper[Any, Any, Any]):
+    """Shows an observation in a Dict, with what else a team's learner is shown.
+
+    Attributes:
+        shown: What that is now; for a batch of observations, a batch of it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], beside: Mapping[str, Space]) -> None:
+        super().__init__(env)
+        self.shown: dict[str, Any] = {}
+        self.observation_space = spaces.Dict({OBSERVATION: env.observation_space, **beside})
+
+    def observation(self, observation: Any) -> Any:
+        """Return the observation, of one agent or a batch, with what is shown beside it."""
+        return {OBSERVATION: observation, **self.shown}
 
 
 class PadAction(gym.ActionWrapper[Any, Any, Any]):

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import AGENTS, ALGORITHMS, Signature, algorithm, closest, signature
+from holdfast.registry import (
+    AGENTS,
+    ALGORITHMS,
+    TEAM_ALGORITHMS,
+    Signature,
+    algorithm,
+    closest,
+    signature,
+)
 from holdfast.scenarios.kinds import Mismatch, convert
 from holdfast.scenarios.messages import Finding, choice, did_you_mean, home, show, unknown_key
 from holdfast.scenarios.plain import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
@@ -120,12 +128,31 @@ def check_agent(data: dict[str, Any], folder: Path | None) -> Iterator[Finding]:
             yield from _check_argument(data, key, arguments[key].annotation, path)
         elif not known.takes_any and isinstance(key, str):
             yield Finding(path, _unknown(key, name, known), at_key=True)
+    yield from _check_team(data, name)
     yield from _check_policy(data, known, folder)
     yield from _check_init(data.get("init"), folder)
     normalizes = data.get("normalize_advantage", "normalize_advantage" in arguments)
-    if data.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo"):
+    if data.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
         message = "must be at least 2: advantages are normalised over each batch"
         yield Finding(("agent", "batch_size"), message)
+
+
+def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
+    """Yield what is wrong where an algorithm trains a team centrally."""
+    if name not in TEAM_ALGORITHMS:
+        return
+    if data.get("policies") is None:
+        others = ", ".join(ALGORITHMS)
+        message = (
+            f"'{name}' trains a team centrally: add agent.policies (shared, independent, or "
+            f"groups) and PettingZoo tasks; for a single agent there are {others}"
+        )
+        yield Finding(("agent", "algorithm"), message)
+    options = data.get("policy_kwargs")
+    if isinstance(options, Mapping) and "share_features_extractor" in options:
+        message = "the critic sees the state and the actor does not: they share nothing; remove it"
+        path = ("agent", "policy_kwargs", "share_features_extractor")
+        yield Finding(path, message, at_key=True)
 
 
 def _signature(name: str, folder: Path | None) -> Signature:

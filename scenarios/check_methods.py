@@ -246,7 +246,7 @@ def _check_doors(
         yield Finding(place, message)
         return
     only = words(known, "algorithms")
-    if only and algorithm in ALGORITHMS and algorithm not in only:
+    if only and algorithm in AGENTS and algorithm not in only:
         yield Finding(place, f"'{name}' works with {', '.join(only)}, not with '{algorithm}'")
         return
     for door in doors:

@@ -58,7 +58,7 @@ class CompoNet(Method):
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id")
     doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle", "output")
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc")
+    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
     claims: ClassVar[tuple[str, ...]] = ("views",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {"d_model": (1, None)}
     memory: ClassVar[str] = "one actor and two attention heads per task"

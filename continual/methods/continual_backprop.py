@@ -64,6 +64,9 @@ class ContinualBackprop(Method):
         "tqc",
         "qrdqn",
         "maskable_ppo",
+        "mappo",
+        "vdn",
+        "qmix",
     )
     claims: ClassVar[tuple[str, ...]] = ("weights",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {

@@ -47,7 +47,7 @@ class ERACE(Method):
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
     # Those whose output is a distribution, but for CrossQ: stored rows would move its statistics.
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc")
+    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "samples": (1, None),

@@ -22,6 +22,7 @@ __all__ = [
     "METHODS",
     "PLUGINS",
     "SUPERVISED",
+    "TEAM_ALGORITHMS",
     "Algorithm",
     "Argument",
     "Output",
@@ -57,6 +58,8 @@ class Algorithm:
         output: What "the policy's output" is: a ``distribution`` over actions (categorical, or
             Gaussian before squashing), a ``deterministic`` action (as a unit Gaussian), action
             ``values`` (as a unit Gaussian), or None where one observation does not determine it.
+        shown: What it is shown of a team beside each agent's own observation: ``state``, the
+            environment's global one, and ``joint``, all agents of its group as one row.
     """
 
     target: str
@@ -64,6 +67,7 @@ class Algorithm:
     actions: frozenset[str]
     doors: frozenset[str] = _ALL_DOORS
     output: Output | None = "distribution"
+    shown: frozenset[str] = frozenset()
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -98,10 +102,27 @@ ALGORITHMS: dict[str, Algorithm] = {
     "maskable_ppo": Algorithm("sb3_contrib.ppo_mask.ppo_mask:MaskablePPO", True, _COUNTABLE),
 }
 
+TEAM_ALGORITHMS: dict[str, Algorithm] = {
+    "mappo": Algorithm("holdfast.agents.mappo:MAPPO", True, _ANY, shown=frozenset({"state"})),
+    "vdn": Algorithm(
+        "holdfast.agents.mixing:VDN", False, _DISCRETE, output="values", shown=frozenset({"joint"})
+    ),
+    "qmix": Algorithm(
+        "holdfast.agents.mixing:QMIX",
+        False,
+        _DISCRETE,
+        output="values",
+        shown=frozenset({"joint", "state"}),
+    ),
+}
+"""Those that train a team centrally, and so need ``agent.policies``."""
+
 SUPERVISED = "supervised"
 """The agent that learns data sets, with Avalanche's own training loop and plugins."""
 
-AGENTS: dict[str, Algorithm] = ALGORITHMS | {
+AGENTS: dict[str, Algorithm] = {
+    **ALGORITHMS,
+    **TEAM_ALGORITHMS,
     SUPERVISED: Algorithm(
         "holdfast.agents.classifier:Classifier",
         None,
