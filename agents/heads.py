@@ -133,8 +133,9 @@ def _task_id_start(policy: Any, tasks: int) -> int:
                 return start
             space = policy.observation_space[key]
             start += getattr(part, "features_dim", 0) or gym.spaces.flatdim(space)
-    if hasattr(extractor, "task_id_start"):
-        return int(extractor.task_id_start)
+    told = getattr(extractor, "task_id_start", None)  # of a team's joint observation
+    if told is not None:
+        return int(told)
     raise UsageError(
         f"stream.task_id: heads cannot find the task id behind {type(extractor).__name__}; "
         "use task_id: observed, or drop policy_kwargs.features_extractor"

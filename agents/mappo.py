@@ -1,4 +1,4 @@
-"""MAPPO: PPO whose critic sees the environment's global state while each actor sees its own part."""
+"""MAPPO: PPO whose critic sees the global state, while the actor sees its own observation."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def joint_loss(
 
 def values_of(policy: SumPolicy, values: Tensor, actions: Tensor) -> Tensor:
     """Return the values of chosen actions, (batch, agents * n) to (batch, agents)."""
-    by_agent = values.unflatten(-1, (policy.agents, policy.choices))
+    by_agent = values.reshape(*actions.shape, policy.choices)
     return by_agent.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
 
 
@@ -178,7 +178,7 @@ class VDN(OffPolicyAlgorithm):
             )
             loss = joint_loss(self.policy, batch.observations, batch.actions, targets)
             self.policy.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # of torch
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
             self.policy.optimizer.step()
             losses.append(loss.item())
@@ -210,7 +210,10 @@ class VDN(OffPolicyAlgorithm):
         return actions, state
 
     def _sample_action(
-        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+        self,
+        learning_starts: int,
+        action_noise: Any = None,  # noqa: ARG002  # of the base class
+        n_envs: int = 1,  # noqa: ARG002
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the actions of the next step: at random among those allowed, or as predicted."""
         assert isinstance(self._last_obs, dict)
@@ -231,8 +234,8 @@ class VDN(OffPolicyAlgorithm):
             rate: Probability of a random action.
         """
         # As DQN, from numpy's global generator, which the model seeds.
-        at_random = np.random.rand(*masks.shape[:-1]) < rate  # noqa: NPY002
-        drawn = np.where(masks > 0, np.random.rand(*masks.shape), -1.0).argmax(-1)  # noqa: NPY002
+        at_random = np.random.rand(*masks.shape[:-1]) < rate
+        drawn = np.where(masks > 0, np.random.rand(*masks.shape), -1.0).argmax(-1)
         chosen: NDArray[Any] = np.where(at_random, drawn, actions)
         return chosen
 

@@ -60,7 +60,7 @@ class TeamValues(QNetwork):
         assert isinstance(obs, dict)
         values: Tensor = super().forward(obs)  # (batch * agents, n)
         present = obs[PRESENT].to(values)  # (batch, agents)
-        by_agent = values.unflatten(0, present.shape) * present.unsqueeze(-1)
+        by_agent = values.reshape(*present.shape, -1) * present.unsqueeze(-1)
         return by_agent.flatten(1)
 
 
@@ -99,7 +99,7 @@ class MonotonicMixer(nn.Module):
 
     def forward(self, values: Tensor, state: Tensor) -> Tensor:
         """Return the joint value, (batch, agents) and (batch, state) to (batch, 1)."""
-        weight = self.first_weight(state).abs().unflatten(-1, (self.agents, self.embed_dim))
+        weight = self.first_weight(state).abs().reshape(-1, self.agents, self.embed_dim)
         mixed = (values.unsqueeze(-2) @ weight).squeeze(-2)  # (batch, embed)
         hidden = nn.functional.elu(mixed + self.first_bias(state))
         last = (hidden * self.last_weight(state).abs()).sum(-1, keepdim=True)
@@ -179,14 +179,15 @@ class SumPolicy(BasePolicy):
 
     def best_actions(self, observations: Observations) -> Tensor:
         """Return the allowed action of highest value of each agent, shape (batch, agents)."""
-        values = self.q_net(observations).unflatten(-1, (self.agents, self.choices))
-        return values.masked_fill(observations[MASKS] == 0, -torch.inf).argmax(-1)
+        masks = observations[MASKS]
+        values: Tensor = self.q_net(observations).reshape(masks.shape)
+        return values.masked_fill(masks == 0, -torch.inf).argmax(-1)
 
     def forward(self, observation: Observations, deterministic: bool = True) -> Tensor:
         """Return the best actions."""
         return self._predict(observation, deterministic)
 
-    def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
+    def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:  # noqa: ARG002  # of the base class
         assert isinstance(observation, dict)
         return self.best_actions(observation)
 

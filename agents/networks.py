@@ -53,7 +53,7 @@ def install(model: Any, mappings: list[Callable[[Any], None]]) -> None:
     model.policy.to(model.device)
     for online, target in _target_pairs(model.policy):
         target.load_state_dict(online.state_dict())
-        target.set_training_mode(False)
+        target.train(False)
     _rebuild_optimizers(model.policy)
 
 

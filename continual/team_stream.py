@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
 from holdfast.continual.experience import MeasuredExperience, StageExperience
-from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
 from holdfast.envs.joint import learner_vectors
+from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
 from holdfast.envs.seats import ABSENT, Teams
 from holdfast.scenarios.schema import Scenario
 
@@ -70,9 +70,7 @@ class TeamEvalExperience(MeasuredExperience):
         self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
     ) -> Teams:
         envs = [make_parallel(scenario, self.task) for _ in seeds]
-        return Teams(
-            envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False
-        )
+        return Teams(envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False)
 
     def open(self) -> int:
         """Return how many episodes are played side by side."""
@@ -130,7 +128,7 @@ def play_teams(
                     action_masks=masks,
                 )
             else:
-                actions = np.stack([seats.action_space.sample() for _ in range(seats.num_envs)])
+                actions = seats.random_actions()
             seats.step_async(actions)
         for group, seats in vectors.items():
             observations[group], _, starts[group], _ = seats.step_wait()
@@ -158,10 +156,7 @@ def make_team_stream(
     """
     spaces = spaces or team_spaces(scenario)
     train = [
-        TeamExperience(scenario, seed, stage, spaces)
-        for stage in range(len(scenario.stream_tasks))
+        TeamExperience(scenario, seed, stage, spaces) for stage in range(len(scenario.stream_tasks))
     ]
-    measured = [
-        TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))
-    ]
+    measured = [TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

@@ -105,7 +105,7 @@ class JointSeats(VecEnv):
     @property
     def absent(self) -> NDArray[np.bool_]:
         """Whether nobody of the group acted in the last step, for each copy."""
-        absent: NDArray[np.bool_] = self._by_copy(self._seats.absent).all(axis=1)
+        absent: NDArray[np.bool_] = np.all(self._by_copy(self._seats.absent), axis=1)
         return absent
 
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
@@ -170,16 +170,19 @@ class JointSeats(VecEnv):
         shown = {key: self._by_copy(value)[:, 0] for key, value in seen.items()}  # alike in a copy
         present = self._placed(self._by_copy(self._seats.present()).astype(np.int8))
         own = self._placed(self._by_copy(seen[OBSERVATION]))
-        masks = np.ones((self._copies, self._width, self._choices), np.int8)
-        if self._seats.has_attr(SEAT_MASKS):
-            masks[:, : self._agents] = self._by_copy(self._seats.action_masks())
-        masks[present == 0] = 1
         return {
             **shown,
             OBSERVATION: np.where(present[..., None] > 0, own, 0).astype(own.dtype),
             PRESENT: present,
-            MASKS: masks,
+            MASKS: self._masks(present),
         }
+
+    def _masks(self, present: NDArray[Any]) -> NDArray[np.int8]:
+        masks = np.ones((self._copies, self._width, self._choices), np.int8)
+        if self._seats.has_attr(SEAT_MASKS):
+            masks[:, : self._agents] = self._by_copy(self._seats.action_masks())
+        masks[present == 0] = 1
+        return masks
 
     def _by_copy(self, rows: NDArray[Any]) -> NDArray[Any]:
         return rows.reshape(self._copies, self._agents, *rows.shape[1:])
@@ -189,6 +192,11 @@ class JointSeats(VecEnv):
         placed = np.zeros((self._copies, self._width, *values.shape[2:]), values.dtype)
         placed[:, : self._agents] = values
         return placed
+
+    def random_actions(self) -> NDArray[Any]:
+        """Return a joint action for each copy, drawn by the action space from what is allowed."""
+        masks = self._masks(self._placed(self._by_copy(self._seats.present())))
+        return np.stack([self.action_space.sample(tuple(own)) for own in masks])
 
     def has_attr(self, attr_name: str) -> bool:
         """Return False for action masks: they are in the observation."""

@@ -226,10 +226,12 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
                 near = closest(pattern, everyone)
                 hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
                 path = f"agent.policies.{name}[{index}]"
-                problems.append(_problem(scenario, path, f"no task has an agent '{pattern}'; {hint}"))
+                problems.append(
+                    _problem(scenario, path, f"no task has an agent '{pattern}'; {hint}")
+                )
     if problems:
         raise ScenarioError(problems)
-    beside = {} if shown else None
+    beside: dict[str, Space] | None = {} if shown else None
     states = [team.state for team in teams if team.state is not None]
     if states:
         tasks = [task.name for task in scenario.tasks]
@@ -248,5 +250,3 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
 
 def _problem(scenario: Scenario, path: str, text: str) -> Problem:
     return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")
-
-

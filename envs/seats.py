@@ -8,8 +8,8 @@ seat, marked as done, until it acts again.
 from __future__ import annotations
 
 import time
-from copy import deepcopy as copy_of
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy as copy_of
 from typing import Any
 
 import gymnasium as gym
@@ -245,9 +245,10 @@ class Teams:
     def _take_state(
         self, copy: int, env: Parallel, observations: Mapping[str, Any], present: Sequence[str]
     ) -> None:
-        if self._states is not None:
+        states = self._states
+        if states is not None:
             seen = {name: unmasked(observations[name]) for name in present}
-            self._called("state()", lambda: self._states.take(copy, env, seen, present))
+            self._called("state()", lambda: states.take(copy, env, seen, present))
 
     def _step(self, copy: int, env: Parallel, own: Mapping[str, Any]) -> None:
         acting = list(env.agents)
@@ -267,7 +268,9 @@ class Teams:
             agent = self._agents[name]
             reward = float(rewards[name])
             if not np.isfinite(reward):
-                raise EnvironmentFailed(f"task '{self._task}', step(): reward of {name} is {reward}")
+                raise EnvironmentFailed(
+                    f"task '{self._task}', step(): reward of {name} is {reward}"
+                )
             agent.totals[copy] += reward
             self.returns[name][copy] += reward
             agent.lengths[copy] += 1
@@ -415,6 +418,13 @@ class Seats(VecEnv):
         """Return the actions that each seat may take, shape (seats, actions)."""
         masks = np.stack([agent.allowed() for agent in self.members], axis=1)
         return masks.reshape(self.num_envs, -1)
+
+    def random_actions(self) -> NDArray[Any]:
+        """Return an action for each seat, drawn by the action space from what is allowed."""
+        if not self.has_attr(MASKS):
+            return np.stack([self.action_space.sample() for _ in range(self.num_envs)])
+        masks = self.action_masks().astype(np.int8)
+        return np.stack([self.action_space.sample(mask) for mask in masks])
 
     def has_attr(self, attr_name: str) -> bool:
         """Return whether the agents show action masks, where that is asked for."""

@@ -101,7 +101,7 @@ def merged_spaces(
             problems.append(_problem(scenario, f"spaces.{kind}", str(error)))
     if problems:
         raise ScenarioError(problems)
-    return StreamSpaces(**merged)
+    return StreamSpaces(merged["observation"], merged["action"])
 
 
 def _no_masks(task: str) -> str:

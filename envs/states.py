@@ -102,13 +102,13 @@ class States:
             raise EnvironmentFailed(
                 f"state() has the shape {state.shape}, and state_space {self._shape}"
             )
-        self.values[(copy, *(slice(size) for size in state.shape))] = state
+        self.values[copy][tuple(slice(size) for size in state.shape)] = state
 
     def _joint(
         self, observations: Mapping[str, Any], present: Collection[str]
     ) -> NDArray[np.float32]:
-        parts = [
-            np.ravel(gym.spaces.flatten(space, observations[name]))
+        parts: list[Any] = [
+            gym.spaces.flatten(space, observations[name])
             if name in present
             else np.zeros(gym.spaces.flatdim(space))
             for name, space in self._seen.items()
