@@ -120,8 +120,10 @@ class TeamAgent:
         )
 
     def output(self) -> Any:
-        """Return nothing: each group's learner has an output of its own."""
-        raise NotImplementedError
+        """Return the outputs of all groups, as one module."""
+        return torch.nn.ModuleDict(
+            {group: member.output() for group, member in self.members.items() if member.model}
+        )
 
     # -- learning ----------------------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ _RANGES: dict[str, tuple[float, float | None, bool]] = {
     "cg_damping": (0, None, False),
     "line_search_shrinking_factor": (0, 1, True),
     "line_search_max_iter": (1, None, False),
+    "embed_dim": (1, None, False),
+    "hypernet_dim": (1, None, False),
     "n_critic_updates": (1, None, False),
     "sub_sampling_factor": (1, None, False),
 }
@@ -149,10 +151,15 @@ def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
         )
         yield Finding(("agent", "algorithm"), message)
     options = data.get("policy_kwargs")
-    if isinstance(options, Mapping) and "share_features_extractor" in options:
-        message = "the critic sees the state and the actor does not: they share nothing; remove it"
-        path = ("agent", "policy_kwargs", "share_features_extractor")
-        yield Finding(path, message, at_key=True)
+    closed = {
+        "share_features_extractor": (
+            "the critic sees the state and the actor does not: they share nothing; remove it"
+        ),
+        "features_extractor": f"'{name}' takes vectors of all agents as they are; remove it",
+    }
+    key = "features_extractor" if "joint" in algorithm(name).shown else "share_features_extractor"
+    if isinstance(options, Mapping) and key in options:
+        yield Finding(("agent", "policy_kwargs", key), closed[key], at_key=True)
 
 
 def _signature(name: str, folder: Path | None) -> Signature:

@@ -156,9 +156,9 @@ def _contract(rows: Iterable[MethodRow]) -> str:
 
 def _with(algorithms: tuple[str, ...]) -> str:
     """Return the algorithms, or those that are missing where they are the fewer."""
-    from holdfast.registry import ALGORITHMS
+    from holdfast.registry import ALGORITHMS, TEAM_ALGORITHMS
 
-    missing = [name for name in ALGORITHMS if name not in algorithms]
+    missing = [name for name in (*ALGORITHMS, *TEAM_ALGORITHMS) if name not in algorithms]
     if len(missing) >= len(algorithms):
         return ", ".join(algorithms)
     return f"all but {', '.join(missing)}" if missing else "all"
