@@ -78,8 +78,10 @@ def values_of(policy: SumPolicy, values: Tensor, actions: Tensor) -> Tensor:
 class VDN(OffPolicyAlgorithm):
     """Value-decomposition networks: the joint value is the sum of the agents' own values.
 
-    Feed-forward; every agent explores by itself (epsilon-greedy). Where not said otherwise, the
-    defaults are those of Rashid et al. 2018's code; a batch has transitions here, not episodes.
+    Feed-forward; every agent explores by itself (epsilon-greedy). The learning rate, the discount,
+    the ends of exploration, clipping and the optimizer are those of Rashid et al. 2018's code by
+    default. It counts the buffer, a batch and the targets' updates in episodes (5,000, 32, 200),
+    where here they are steps.
 
     Args:
         policy: ``MultiInputPolicy``.
@@ -121,7 +123,7 @@ class VDN(OffPolicyAlgorithm):
         gamma: float = 0.99,
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
-        target_update_interval: int = 2000,
+        target_update_interval: int = 5000,
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,

@@ -239,6 +239,9 @@ class MonotonicPolicy(SumPolicy):
         return MonotonicMixer(self.agents, width, self.embed_dim, self.hypernet_dim)
 
     def _state(self, observations: Observations) -> Tensor:
-        seen = preprocess_obs(observations, self.observation_space)
-        assert isinstance(seen, dict)
-        return torch.cat([seen[key].flatten(1) for key in self._conditions()], -1)
+        assert isinstance(self.observation_space, spaces.Dict)
+        parts: list[Any] = [
+            preprocess_obs(observations[key], self.observation_space[key])
+            for key in self._conditions()
+        ]
+        return torch.cat([part.flatten(1) for part in parts], -1)  # (batch, state + task id)

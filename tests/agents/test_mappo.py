@@ -279,6 +279,25 @@ def test_a_shared_encoder_is_refused(tmp_path: Path) -> None:
     assert "the critic sees the state and the actor does not" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("features_extractor: own:Own", "'qmix' takes vectors of all agents as they are"),
+        ("embed_dim: 0", "must be at least 1, got 0"),
+        ("embed_dims: 8", "unknown key; did you mean 'embed_dim'?"),
+    ],
+)
+def test_options_of_the_networks_are_checked(option: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(
+        "tasks: [{name: a, env: CartPole-v1, steps: 64}]\n"
+        f"agent: {{algorithm: qmix, policies: shared, policy_kwargs: {{{option}}}}}\n"
+    )
+    with pytest.raises(ScenarioError) as caught:
+        load(path)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("algorithm", ["vdn", "qmix"])
 def test_actions_that_have_no_joint_value_are_refused(algorithm: str) -> None:
     task = {"env": "mpe2.simple_spread_v3", "kwargs": {"continuous_actions": True}}

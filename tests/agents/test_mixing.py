@@ -369,6 +369,22 @@ def test_a_growing_team_runs_with_two_methods(algorithm: str, tmp_path: Path) ->
     assert [score["return"] for score in folder.scores()] == [16.0, 144.0] * 3  # whatever they do
 
 
+@pytest.mark.parametrize("algorithm", BOTH)
+def test_groups_are_teams_of_their_own(algorithm: str, tmp_path: Path) -> None:
+    """Each with its own joint value; one is over before the other."""
+    groups = {"first": ("agent_0",), "rest": ("agent_1", "agent_2")}
+    task = {**LEAVING, "kwargs": {"k": 3}}
+    agent = learned(team_scenario(algorithm, task, n_envs=1, agent={"policies": groups}))
+    first, rest = (agent.member(group).model.replay_buffer for group in groups)
+    assert first.rewards[:3, 0].tolist() == [1.0] * 3  # of 4 steps it acts in 2
+    assert first.dones[:4, 0].tolist() == [0, 1, 0, 1]
+    assert first.timeouts[:4, 0].tolist() == [0, 0, 0, 0]
+    assert first.size() == 30
+    assert rest.rewards[:5, 0].tolist() == [110.0, 110.0, 110.0, 100.0, 110.0]
+    assert rest.dones[:4, 0].tolist() == rest.timeouts[:4, 0].tolist() == [0, 0, 0, 1]
+    assert rest.size() == 60
+
+
 def test_seeds(tmp_path: Path) -> None:
     one, twin, other = (
         learned(team_scenario("qmix", LEAVING), seed).files()["shared.policy"] for seed in (0, 0, 1)

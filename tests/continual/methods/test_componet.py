@@ -336,9 +336,9 @@ def test_it_runs_marks_unseen_tasks_and_is_restored(algorithm: str, run: Any) ->
 def test_validate_refuses_by_name(refusal: Any) -> None:
     assert refusal("componet") == refusal("componet: {d_model: 32}", "sac") == ""
     for other in ("dqn", "td3", "trpo", "crossq"):
-        assert f"'componet' works with ppo, a2c, maskable_ppo, sac, tqc, mappo, not with '{other}'" in (
-            refusal("componet", other)
-        )
+        able = "ppo, a2c, maskable_ppo, sac, tqc, mappo"
+        said = f"'componet' works with {able}, not with '{other}'"
+        assert said in refusal("componet", other)
     assert "task_id: observed" in refusal("componet", stream="{task_id: heads}")
     assert "which task it is in" in refusal("componet", stream="{task_id: hidden}")
     assert "where tasks end" in refusal("componet", stream="{boundaries: hidden}")
