@@ -60,6 +60,12 @@ def _first_experience(
     if scenario.is_supervised:
         return make_stream(scenario, seed).train_stream[0], None
     if scenario.agent.policies is not None:
+        from holdfast.envs.parallel import team_spaces  # here: only some scenarios need PettingZoo
+
+        team = team_spaces(scenario)
+        for group in team.groups.values():
+            check_actions(scenario, group)
+            check_policy(scenario, group.observation)
         return make_stream(scenario, seed).train_stream[0], None
     spaces = stream_spaces(scenario)
     check_actions(scenario, spaces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,21 @@ class TeamExperience(StageExperience):
 
     Attributes:
         groups: The groups that have agents in this task.
+        seats: Agents of each of them.
     """
 
     def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
         super().__init__(scenario, seed, stage)
-        self.groups = present_groups(spaces, self.task_index)
+        team = spaces.teams[self.task_index]
+        self.groups = tuple(name for name, agents in team.groups.items() if agents)
         self._scenario, self._spaces = scenario, spaces
+        self.seats = {name: len(agents) for name, agents in team.groups.items() if agents}
+
+    def part(self, group: str) -> TeamExperience:
+        """Return the experience as a group's method is told of it, in steps of its agents."""
+        own = copy(self)
+        own.steps = self.steps * self.seats[group]
+        return own
 
     def make_seats(self) -> Mapping[str, Seats]:
         """Return the vector environment of each group, newly built and seeded."""
@@ -49,11 +59,6 @@ class TeamExperience(StageExperience):
         return ABSENT in info
 
 
-def present_groups(spaces: TeamSpaces, task_index: int) -> tuple[str, ...]:
-    """Return the groups that have agents in a task."""
-    return tuple(name for name, agents in spaces.teams[task_index].groups.items() if agents)
-
-
 class TeamEvalExperience(MeasuredExperience):
     """One task of a team to be measured on."""
 
@@ -67,9 +72,7 @@ class TeamEvalExperience(MeasuredExperience):
         self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
     ) -> Teams:
         envs = [make_parallel(scenario, self.task) for _ in seeds]
-        return Teams(
-            envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False
-        )
+        return Teams(envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False)
 
     def open(self) -> int:
         """Return how many episodes are played side by side."""
@@ -102,7 +105,7 @@ def play_teams(teams: Teams, acts: Acts, deterministic: bool) -> list[Played]:
     Raises:
         EnvironmentFailed: If an episode does not end.
     """
-    observations = {group: seats.reset() for group, seats in teams.seats.items()}
+    observations: dict[str, Any] = {group: seats.reset() for group, seats in teams.seats.items()}
     states: dict[str, Any] = dict.fromkeys(teams.seats)
     starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in teams.seats.items()}
     while not teams.halted.all():
@@ -146,10 +149,7 @@ def make_team_stream(
     """
     spaces = spaces or team_spaces(scenario)
     train = [
-        TeamExperience(scenario, seed, stage, spaces)
-        for stage in range(len(scenario.stream_tasks))
+        TeamExperience(scenario, seed, stage, spaces) for stage in range(len(scenario.stream_tasks))
     ]
-    measured = [
-        TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))
-    ]
+    measured = [TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

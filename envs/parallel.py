@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
@@ -19,7 +20,8 @@ from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioE
 from holdfast.registry import closest
 from holdfast.scenarios.schema import Policies, Scenario, Task
 
-Parallel = ParallelEnv[str, Any, Any]
+Parallel: TypeAlias = Any
+"""A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
 
 ACTION_MASK = "action_mask"
 """Key under which PettingZoo's games show allowed actions, beside ``observation``."""
@@ -122,16 +124,14 @@ def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
 
 def _registered(target: str, kwargs: dict[str, Any]) -> Any:
     import pettingzoo
-    from pettingzoo.env_registry import registration
+    from pettingzoo.env_registry import exceptions, registration
 
-    known = {**registration.aec_registry, **registration.parallel_registry}
-    if target not in known:
-        near = closest(target, known)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(sorted(known))}"
-        raise UnknownEnvironment(f"PettingZoo has no environment '{target}'; {hint}")
-    api = "parallel" if target in registration.parallel_registry else "aec"
+    name = re.sub(r"_v(\d+)$", r"-v\1", target)
+    api = "parallel" if name in registration.parallel_registry else "aec"
     try:
-        return pettingzoo.make(api, target, **kwargs)
+        return pettingzoo.make(api, name, **kwargs)
+    except exceptions.PettingZooRegistryError as error:
+        raise UnknownEnvironment(f"PettingZoo has no environment '{target}': {error}") from error
     except ModuleNotFoundError as error:
         raise MissingPackage(
             f"'{target}' needs the package '{error.name}'; "
@@ -217,7 +217,9 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
                 near = closest(pattern, everyone)
                 hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
                 path = f"agent.policies.{name}[{index}]"
-                problems.append(_problem(scenario, path, f"no task has an agent '{pattern}'; {hint}"))
+                problems.append(
+                    _problem(scenario, path, f"no task has an agent '{pattern}'; {hint}")
+                )
     if problems:
         raise ScenarioError(problems)
     groups = {}
@@ -233,5 +235,3 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
 
 def _problem(scenario: Scenario, path: str, text: str) -> Problem:
     return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")
-
-

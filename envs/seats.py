@@ -8,8 +8,8 @@ seat, marked as done, until it acts again.
 from __future__ import annotations
 
 import time
-from copy import deepcopy as copy_of
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy as copy_of
 from typing import Any
 
 import gymnasium as gym
@@ -43,7 +43,10 @@ class _Agent:
         totals: Sum of rewards of the running episode, for each copy.
         lengths: Its steps, for each copy.
         masks: The actions that it may take, shape (copies, actions); None where no copy says so.
+        seats: Its group's.
     """
+
+    seats: Seats
 
     def __init__(self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int) -> None:
         self._observe: list[Callable[[Any], Any]] = []
@@ -234,7 +237,9 @@ class Teams:
             agent = self._agents[name]
             reward = float(rewards[name])
             if not np.isfinite(reward):
-                raise EnvironmentFailed(f"task '{self._task}', step(): reward of {name} is {reward}")
+                raise EnvironmentFailed(
+                    f"task '{self._task}', step(): reward of {name} is {reward}"
+                )
             agent.totals[copy] += reward
             self.returns[name][copy] += reward
             agent.lengths[copy] += 1
@@ -278,11 +283,11 @@ class Teams:
 
 
 class Seats(VecEnv):
-    """One group's agents in all copies, for its learner; the row of agent ``j`` of ``k`` in copy
-    ``i`` is ``i * k + j``.
+    """One group's agents in all copies, for its learner.
 
-    ``step_async`` hands the actions in; the copies step once every group has done so. A learner
-    that asks for results before that must let the others go first: ``wait`` is called for it.
+    The row of agent ``j`` of ``k`` in copy ``i`` is ``i * k + j``. ``step_async`` hands the actions
+    in; the copies step once every group has done so. A learner that asks for results before that
+    must let the others go first: ``wait`` is called for it.
 
     Attributes:
         wait: Returns when every group has its actions ready; None where this group is alone.
@@ -330,7 +335,7 @@ class Seats(VecEnv):
 
     def ended(self, agent: _Agent, copy: int, episode: dict[str, Any], cut: bool) -> None:
         """Take the end of one agent's part; its last observation is there."""
-        last = agent.shown(agent.seen[copy : copy + 1])
+        last = agent.shown(agent.seen[copy : copy + 1].copy())  # what is seen next comes there
         info = self._infos[self._row(agent, copy)]
         info["episode"] = episode
         info["TimeLimit.truncated"] = cut
@@ -345,7 +350,7 @@ class Seats(VecEnv):
         """Return the first observations; the copies begin when the first group asks."""
         self._teams.start()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return self._shown()
+        return self._shown()  # type: ignore[no-any-return]  # an array, or one per key
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Hand the actions in."""
@@ -363,8 +368,7 @@ class Seats(VecEnv):
         return self._shown(), self._rewards, self._dones, self._infos
 
     def _shown(self) -> Any:
-        parts = [agent.shown(agent.seen) for agent in self.members]
-        return _interleaved(parts)
+        return _interleaved([agent.shown(agent.seen) for agent in self.members])
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the actions that each seat may take, shape (seats, actions)."""
@@ -415,7 +419,7 @@ def _interleaved(parts: list[Any]) -> Any:
     """
     if isinstance(parts[0], dict):
         return {key: _interleaved([part[key] for part in parts]) for key in parts[0]}
-    stacked = np.stack(parts, axis=1)
+    stacked: NDArray[Any] = np.stack(parts, axis=1)
     return stacked.reshape(-1, *stacked.shape[2:])
 
 
