@@ -7,6 +7,7 @@ seat, marked as done, until it acts again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy as copy_of
