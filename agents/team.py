@@ -119,11 +119,9 @@ class TeamAgent:
             {group: member.policy for group, member in self.members.items() if member.model}
         )
 
-    def output(self) -> Any:
-        """Return the outputs of all groups, as one module."""
-        return torch.nn.ModuleDict(
-            {group: member.output() for group, member in self.members.items() if member.model}
-        )
+    def output(self) -> dict[str, Any]:
+        """Return the output of each group's policy in this task."""
+        return {group: self.member(group).output() for group in self._active}
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -143,7 +141,8 @@ class TeamAgent:
             )
             member = self.member(group)
             member.start(begun)
-            learn_from_present(member.model, lambda seats=seats: seats.absent, experience.is_absent)
+            absent = partial(getattr, seats, "absent")
+            learn_from_present(member.model, absent, experience.is_absent)
 
     def learn(self, experience: TeamStart, watch: Watch, log: Log) -> None:
         """Let every group take and learn from exactly ``experience.steps`` environment steps."""
@@ -183,7 +182,7 @@ class TeamAgent:
     # -- acting ------------------------------------------------------------------------------------
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
-        """Return the task whose id the policies are shown, and whether a group's view is missing."""
+        """Return the task whose id the policies are shown, and whether a view is missing."""
         shown = [member.shown_task(task_index) for member in self.members.values() if member.model]
         return (shown[0][0], any(unseen for _, unseen in shown)) if shown else (task_index, True)
 
@@ -249,4 +248,6 @@ def _scaled(watch: Watch, scale: int, step: int) -> None:
 def _placed(
     log: Log, prefix: str, first: int, scale: int, scalars: Mapping[str, float], step: int
 ) -> None:
-    log({f"{prefix}{tag}": value for tag, value in scalars.items()}, first + (step - first) // scale)
+    log(
+        {f"{prefix}{tag}": value for tag, value in scalars.items()}, first + (step - first) // scale
+    )

@@ -64,10 +64,11 @@ def _first_experience(
         from holdfast.continual.team_stream import make_team_stream
         from holdfast.envs.parallel import team_spaces
 
-        teams = team_spaces(scenario)
-        for group in teams.groups.values():
+        team = team_spaces(scenario)
+        for group in team.groups.values():
             check_actions(scenario, group)
-        return make_team_stream(scenario, seed, teams).train_stream[0], None
+            check_policy(scenario, group.observation)
+        return make_team_stream(scenario, seed, team).train_stream[0], None
     spaces = stream_spaces(scenario)
     check_actions(scenario, spaces)
     check_policy(scenario, spaces.observation)

@@ -77,10 +77,12 @@ def evaluate(
                 "length": result.length,
                 "success": result.success,
                 "unseen": unseen,
-                **({} if result.agents is None else {"agents": result.agents}),
             }
             for episode, result in enumerate(played)
         ]
+        for row, result in zip(scores[-len(played) :], played, strict=True):
+            if result.agents is not None:
+                row["agents"] = result.agents
     return scores
 
 

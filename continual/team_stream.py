@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,21 @@ class TeamExperience(StageExperience):
 
     Attributes:
         groups: The groups that have agents in this task.
+        seats: Agents of each of them.
     """
 
     def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
         super().__init__(scenario, seed, stage)
-        self.groups = present_groups(spaces, self.task_index)
+        team = spaces.teams[self.task_index]
+        self.groups = tuple(name for name, agents in team.groups.items() if agents)
         self._scenario, self._spaces = scenario, spaces
+        self.seats = {name: len(agents) for name, agents in team.groups.items() if agents}
+
+    def part(self, group: str) -> TeamExperience:
+        """Return the experience as a group's method is told of it, in steps of its agents."""
+        own = copy(self)
+        own.steps = self.steps * self.seats[group]
+        return own
 
     def make_seats(self) -> Mapping[str, Any]:
         """Return the vector environment of each group, newly built and seeded."""
@@ -49,11 +59,6 @@ class TeamExperience(StageExperience):
     def is_absent(info: Any) -> bool:
         """Return whether an info says that its seat did not act."""
         return ABSENT in info
-
-
-def present_groups(spaces: TeamSpaces, task_index: int) -> tuple[str, ...]:
-    """Return the groups that have agents in a task."""
-    return tuple(name for name, agents in spaces.teams[task_index].groups.items() if agents)
 
 
 class TeamEvalExperience(MeasuredExperience):
@@ -112,7 +117,7 @@ def play_teams(
     Raises:
         EnvironmentFailed: If an episode does not end.
     """
-    observations = {group: seats.reset() for group, seats in vectors.items()}
+    observations: dict[str, Any] = {group: seats.reset() for group, seats in vectors.items()}
     states: dict[str, Any] = dict.fromkeys(vectors)
     starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in vectors.items()}
     while not teams.halted.all():
@@ -132,15 +137,15 @@ def play_teams(
             seats.step_async(actions)
         for group, seats in vectors.items():
             observations[group], _, starts[group], _ = seats.step_wait()
-        if teams.lengths.max() >= LONGEST_EPISODE:
+        if max(teams.lengths) >= LONGEST_EPISODE:
             raise never_ends()
     totals = np.mean(list(teams.returns.values()), axis=0)
     return [
         Played(
             float(totals[copy]),
-            int(teams.lengths[copy]),
+            teams.lengths[copy],
             None,
-            {name: float(returns[copy]) for name, returns in teams.returns.items()},
+            {name: returns[copy] for name, returns in teams.returns.items()},
         )
         for copy in range(len(teams.envs))
     ]

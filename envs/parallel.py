@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
-from pettingzoo.utils.conversions import aec_to_parallel
+from pettingzoo.utils.conversions import aec_to_parallel_wrapper
+from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
 from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.spaces import Space, StreamSpaces, merged_spaces
@@ -19,9 +21,11 @@ from holdfast.envs.states import merged_state, state_space
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
 from holdfast.scenarios.entries import STATE
+from holdfast.scenarios.groups import grouped
 from holdfast.scenarios.schema import Policies, Scenario, Task
 
-Parallel = ParallelEnv[str, Any, Any]
+Parallel: TypeAlias = Any
+"""A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
 
 ACTION_MASK = "action_mask"
 """Key under which PettingZoo's games show allowed actions, beside ``observation``."""
@@ -71,35 +75,73 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
     try:
-        made = _made(task.env, kwargs, scenario.folder)
+        return make_team(task.env, kwargs, scenario.folder)
     except HoldfastError as error:
         error.args = (f"task '{task.name}': {error}",)
         raise
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise _raised(task, error) from error
-        raise UsageError(f"task '{task.name}', kwargs: {error}") from error
+
+
+def make_team(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Parallel:
+    """Return the PettingZoo environment called ``target``; see :func:`make_parallel`."""
+    try:
+        made = _made(target, dict(kwargs), folder)
+    except HoldfastError:
+        raise
     except (Exception, SystemExit) as error:
-        raise _raised(task, error) from error
+        if isinstance(error, TypeError) and "argument" in str(error):
+            raise UsageError(f"{target}, kwargs: {error}") from error
+        raise EnvironmentFailed(
+            f"the constructor of {target} raised {type(error).__name__}: {error}"
+        ) from error
     if isinstance(made, AECEnv):
         if not made.metadata.get("is_parallelizable"):
             raise UsageError(
-                f"task '{task.name}': in {task.env} agents take turns, and `policies:` needs them "
-                "to act at once"
+                f"in {target} agents take turns, and `policies:` needs them to act at once"
             )
-        made = aec_to_parallel(made)
+        made = Cycle(made)
+    elif isinstance(made, aec_to_parallel_wrapper):
+        made = Cycle(made.aec_env)
     if not isinstance(made, ParallelEnv):
         raise UsageError(
-            f"task '{task.name}': {task.env} made a {type(made).__name__}, not a PettingZoo "
-            "environment; agent.policies is for those"
+            f"{target} made a {type(made).__name__}, not a PettingZoo environment; "
+            "agent.policies is for those"
         )
     return made
 
 
-def _raised(task: Task, error: BaseException) -> EnvironmentFailed:
-    return EnvironmentFailed(
-        f"task '{task.name}': the constructor of {task.env} raised {type(error).__name__}: {error}"
-    )
+class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships no types
+    """Agents that take turns in a fixed order and act as if at once.
+
+    It is PettingZoo's own conversion without what takes half of a light environment's time: its
+    wrappers that check the order of calls and the bounds of actions, and an observation for each
+    agent before its turn, at which nobody looks.
+
+    Args:
+        env: An AEC environment that says it can be converted (``is_parallelizable``).
+    """
+
+    def __init__(self, env: AECEnv) -> None:
+        while isinstance(env, OrderEnforcingWrapper | AssertOutOfBoundsWrapper):
+            env = env.env
+        super().__init__(env)
+
+    def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Let every agent take its turn; rewards of all turns are added up."""
+        env = self.aec_env
+        rewards = dict.fromkeys(env.agents, 0.0)
+        for agent in list(env.agents):
+            assert agent == env.agent_selection, (
+                f"it is {env.agent_selection}'s turn, not {agent}'s"
+            )
+            env.step(actions[agent])
+            for name in env.agents:
+                rewards[name] = rewards.get(name, 0.0) + env.rewards[name]
+        ends, cuts, infos = dict(env.terminations), dict(env.truncations), dict(env.infos)
+        observations = {agent: env.observe(agent) for agent in env.agents}
+        while env.agents and (ends[env.agent_selection] or cuts[env.agent_selection]):
+            env.step(None)
+        self.agents = env.agents
+        return observations, rewards, ends, cuts, infos
 
 
 def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
@@ -126,21 +168,21 @@ def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
 
 def _registered(target: str, kwargs: dict[str, Any]) -> Any:
     import pettingzoo
-    from pettingzoo.env_registry import registration
+    from pettingzoo.env_registry import exceptions, registration
 
-    known = {**registration.aec_registry, **registration.parallel_registry}
-    if target not in known:
-        near = closest(target, known)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(sorted(known))}"
-        raise UnknownEnvironment(f"PettingZoo has no environment '{target}'; {hint}")
-    api = "parallel" if target in registration.parallel_registry else "aec"
+    name = re.sub(r"_v(\d+)$", r"-v\1", target)
+    api = "parallel" if name in registration.parallel_registry else "aec"
     try:
-        return pettingzoo.make(api, target, **kwargs)
-    except ModuleNotFoundError as error:
+        return pettingzoo.make(api, name, **kwargs)
+    except exceptions.FailedToImport as error:
+        missing = error.__cause__ or error.__context__
+        needs = f"the package '{missing.name}'" if isinstance(missing, ImportError) else "packages"
         raise MissingPackage(
-            f"'{target}' needs the package '{error.name}'; "
+            f"'{target}' needs {needs}; "
             f'install it with: pip install "pettingzoo[{target.partition("/")[0]}]"'
         ) from error
+    except exceptions.PettingZooRegistryError as error:
+        raise UnknownEnvironment(f"PettingZoo has no environment '{target}': {error}") from error
 
 
 def team_of(env: Parallel, policies: Policies, where: str) -> Team:
@@ -162,34 +204,6 @@ def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
     if isinstance(seen, spaces.Dict) and ACTION_MASK in seen.spaces:
         seen = seen["observation"]
     return StreamSpaces(seen, action)
-
-
-def grouped(policies: Policies, agents: Sequence[str], where: str) -> dict[str, tuple[str, ...]]:
-    """Return the agents of each group.
-
-    >>> grouped("shared", ["a", "b"], ""), grouped("independent", ["a", "b"], "")
-    ({'shared': ('a', 'b')}, {'a': ('a',), 'b': ('b',)})
-    >>> grouped({"hunters": ("wolf_*",), "prey": ("hare",)}, ["wolf_0", "hare", "wolf_1"], "")
-    {'hunters': ('wolf_0', 'wolf_1'), 'prey': ('hare',)}
-
-    Raises:
-        UsageError: An agent is in no group, or in two.
-    """
-    if policies == "shared":
-        return {"shared": tuple(agents)}
-    if policies == "independent":
-        return {agent: (agent,) for agent in agents}
-    assert isinstance(policies, Mapping)
-    groups = {
-        name: tuple(a for a in agents if any(fnmatchcase(a, pattern) for pattern in patterns))
-        for name, patterns in policies.items()
-    }
-    for agent in agents:
-        inside = [name for name, members in groups.items() if agent in members]
-        if len(inside) != 1:
-            what = f"is in the groups {' and '.join(inside)}" if inside else "is in no group"
-            raise UsageError(f"{where}: agent '{agent}' {what} of agent.policies")
-    return groups
 
 
 def team_spaces(scenario: Scenario) -> TeamSpaces:

@@ -7,6 +7,7 @@ seat, marked as done, until it acts again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy as copy_of
@@ -51,15 +52,21 @@ class _Agent:
     Attributes:
         seen: Its observations as the environment gave them, shape (copies, ...).
         present: Whether it acts in the next step, for each copy.
-        totals: Sum of rewards of the running episode, for each copy.
+        totals: Sum of rewards since it appeared, for each copy.
         lengths: Its steps, for each copy.
         masks: The actions that it may take, shape (copies, actions); None where no copy says so.
+        seats: Its group's.
+        place: Its number in the group.
     """
+
+    seats: Seats
+    place: int
 
     def __init__(
         self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int, states: States | None
     ) -> None:
-        self._states, self._beside = states, None
+        self._states = states
+        self._beside: Beside | None = None
         self._observe: list[Callable[[Any], Any]] = []
         self._act: list[Callable[[Any], Any]] = []
         self._pad: PadAction | None = None
@@ -77,8 +84,9 @@ class _Agent:
         if not isinstance(own.observation, gym.spaces.Box | gym.spaces.Discrete):
             raise UsageError(f"agents cannot observe {own.observation} yet; give them a Box")
         self.seen = np.zeros((copies, *(own.observation.shape or ())), own.observation.dtype)
-        self.present = np.zeros(copies, np.bool_)
-        self.totals, self.lengths = np.zeros(copies), np.zeros(copies, np.int64)
+        # Lists: single numbers of an array take three times as long to read and write.
+        self.present = [False] * copies
+        self.totals, self.lengths = [0.0] * copies, [0] * copies
         self.masks: NDArray[np.bool_] | None = None
 
     def take(self, copy: int, observation: Any) -> None:
@@ -130,7 +138,7 @@ class Teams:
     Attributes:
         seats: The vector environment of each group that has agents in this task.
         halted: Which copies have come to the end of their only episode.
-        lengths: Steps of each copy's running, or only, episode.
+        lengths: Steps of each copy's running, or only, episode, shape (copies,).
         returns: Sum of rewards of each agent in that episode, for each copy.
     """
 
@@ -165,8 +173,8 @@ class Teams:
                 members = [self._agents[name] for name in names]
                 self.seats[group] = Seats(self, members, copies, fitted, self._seeds[0])
         self.halted = np.zeros(copies, np.bool_)
-        self.lengths = np.zeros(copies, np.int64)
-        self.returns = {name: np.zeros(copies) for name in self._agents}
+        self.lengths = [0] * copies
+        self.returns = {name: [0.0] * copies for name in self._agents}
         self._began: NDArray[np.float64] = np.full(copies, time.time())
         self._started = False
         self._waiting: set[Seats] = set()
@@ -267,7 +275,7 @@ class Teams:
         for name in acting:
             agent = self._agents[name]
             reward = float(rewards[name])
-            if not np.isfinite(reward):
+            if not math.isfinite(reward):
                 raise EnvironmentFailed(
                     f"task '{self._task}', step(): reward of {name} is {reward}"
                 )
@@ -291,8 +299,8 @@ class Teams:
 
     def _episode(self, agent: _Agent, copy: int) -> dict[str, Any]:
         return {
-            "r": round(float(agent.totals[copy]), 6),
-            "l": int(agent.lengths[copy]),
+            "r": round(agent.totals[copy], 6),
+            "l": agent.lengths[copy],
             "t": round(time.time() - float(self._began[copy]), 6),
         }
 
@@ -314,11 +322,11 @@ class Teams:
 
 
 class Seats(VecEnv):
-    """One group's agents in all copies, for its learner; the row of agent ``j`` of ``k`` in copy
-    ``i`` is ``i * k + j``.
+    """One group's agents in all copies, for its learner.
 
-    ``step_async`` hands the actions in; the copies step once every group has done so. A learner
-    that asks for results before that must let the others go first: ``wait`` is called for it.
+    The row of agent ``j`` of ``k`` in copy ``i`` is ``i * k + j``. ``step_async`` hands the actions
+    in; the copies step once every group has done so. A learner that asks for results before that
+    must let the others go first: ``wait`` is called for it.
 
     Attributes:
         wait: Returns when every group has its actions ready; None where this group is alone.
@@ -335,8 +343,8 @@ class Seats(VecEnv):
         seed: int,
     ) -> None:
         self._teams, self.members, self._copies = teams, list(members), copies
-        for agent in self.members:
-            agent.seats = self
+        for place, agent in enumerate(self.members):
+            agent.seats, agent.place = self, place
         # The space's generator is training's own; evaluation has other seats of the same spaces.
         actions = copy_of(fitted.action_space)
         super().__init__(copies * len(self.members), fitted.observation_space, actions)
@@ -350,7 +358,7 @@ class Seats(VecEnv):
     def actions_of(self, agent: _Agent) -> NDArray[Any]:
         """Return one agent's actions in all copies, shape (copies, ...)."""
         assert self._actions is not None
-        return self._actions[self.members.index(agent) :: len(self.members)]
+        return self._actions[agent.place :: len(self.members)]
 
     def begin(self) -> None:
         """Begin a step: whoever does not act in it is absent."""
@@ -375,7 +383,7 @@ class Seats(VecEnv):
             info[TERMINAL_MASKS] = agent.allowed()[copy].copy()
 
     def _row(self, agent: _Agent, copy: int) -> int:
-        return copy * len(self.members) + self.members.index(agent)
+        return copy * len(self.members) + agent.place
 
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
 
@@ -383,7 +391,7 @@ class Seats(VecEnv):
         """Return the first observations; the copies begin when the first group asks."""
         self._teams.start()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return self._shown()
+        return self._shown()  # type: ignore[no-any-return]  # an array, or one per key
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Hand the actions in."""
@@ -401,8 +409,7 @@ class Seats(VecEnv):
         return self._shown(), self._rewards, self._dones, self._infos
 
     def _shown(self) -> Any:
-        parts = [agent.shown() for agent in self.members]
-        return _interleaved(parts)
+        return _interleaved([agent.shown() for agent in self.members])
 
     def present(self) -> NDArray[np.bool_]:
         """Return which seats act in the next step, shape (seats,)."""
@@ -411,7 +418,7 @@ class Seats(VecEnv):
     def goes_on(self) -> NDArray[np.bool_]:
         """Return in which copies somebody of the group acts on in the same episode, (copies,)."""
         here = self.present().reshape(self._copies, -1).any(axis=1)
-        goes_on: NDArray[np.bool_] = here & (self._teams.lengths > 0)
+        goes_on: NDArray[np.bool_] = here & (np.asarray(self._teams.lengths) > 0)
         return goes_on
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -470,7 +477,7 @@ def _interleaved(parts: list[Any]) -> Any:
     """
     if isinstance(parts[0], dict):
         return {key: _interleaved([part[key] for part in parts]) for key in parts[0]}
-    stacked = np.stack(parts, axis=1)
+    stacked: NDArray[Any] = np.stack(parts, axis=1)
     return stacked.reshape(-1, *stacked.shape[2:])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.changes import Changes
 from holdfast.scenarios.check_processes import check_pool, check_python
+from holdfast.scenarios.check_team import is_team
 from holdfast.scenarios.fields import whole
 from holdfast.scenarios.messages import Finding, did_you_mean
 from holdfast.scenarios.plain import WRAPPERS, Wrapper
@@ -56,7 +57,9 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             )
         elif isinstance(name, str):
             names[name.casefold()] = index
-        if task.get("python") is None:
+        if is_team(data):
+            pass  # see check_team
+        elif task.get("python") is None:
             if data.get("backend") != "envpool":
                 yield from _check_environment(task, path, folder, algorithm)
         elif task.get("env") is not None:  # what there is, only that interpreter knows

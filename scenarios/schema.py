@@ -172,8 +172,8 @@ class Agent(BaseModel):
         | None
     ) = Field(
         default=None,
-        description="For tasks with many agents (PettingZoo): one policy shared by all, independent "
-        "ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.",
+        description="For tasks with many agents (PettingZoo): one policy shared by all, or "
+        "independent ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.",
     )
     policy: Text = Field(
         default="auto", description="auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."

@@ -54,7 +54,7 @@ class Clear(Method):
 
     doors: ClassVar[tuple[str, ...]] = ("gradients", "memory", "output")
     on_policy: ClassVar[bool | None] = True
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "mappo")
+    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "ratio": (0, None),
         "policy_strength": (0, None),

@@ -172,7 +172,7 @@ def test_pictures_go_through_an_encoder_of_each_side() -> None:
 
 # -- through the loop ------------------------------------------------------------------------------
 
-METHODS = ["ewc", "cloning", "packnet", "progressive", "componet", "clear", "agem"]
+METHODS = ["ewc", "cloning", "packnet", "progressive", "componet", "er-ace", "agem"]
 
 
 @pytest.mark.parametrize("method", METHODS)
