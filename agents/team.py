@@ -247,4 +247,6 @@ def _scaled(watch: Watch, scale: int, step: int) -> None:
 def _placed(
     log: Log, prefix: str, first: int, scale: int, scalars: Mapping[str, float], step: int
 ) -> None:
-    log({f"{prefix}{tag}": value for tag, value in scalars.items()}, first + (step - first) // scale)
+    log(
+        {f"{prefix}{tag}": value for tag, value in scalars.items()}, first + (step - first) // scale
+    )

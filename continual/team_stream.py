@@ -67,9 +67,7 @@ class TeamEvalExperience(MeasuredExperience):
         self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
     ) -> Teams:
         envs = [make_parallel(scenario, self.task) for _ in seeds]
-        return Teams(
-            envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False
-        )
+        return Teams(envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False)
 
     def open(self) -> int:
         """Return how many episodes are played side by side."""
@@ -146,10 +144,7 @@ def make_team_stream(
     """
     spaces = spaces or team_spaces(scenario)
     train = [
-        TeamExperience(scenario, seed, stage, spaces)
-        for stage in range(len(scenario.stream_tasks))
+        TeamExperience(scenario, seed, stage, spaces) for stage in range(len(scenario.stream_tasks))
     ]
-    measured = [
-        TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))
-    ]
+    measured = [TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

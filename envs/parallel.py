@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
@@ -19,7 +20,8 @@ from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioE
 from holdfast.registry import closest
 from holdfast.scenarios.schema import Policies, Scenario, Task
 
-Parallel = ParallelEnv[str, Any, Any]
+Parallel: TypeAlias = Any
+"""A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
 
 ACTION_MASK = "action_mask"
 """Key under which PettingZoo's games show allowed actions, beside ``observation``."""
@@ -62,21 +64,7 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
         UsageError: A name or argument is wrong, a package is missing, or agents take turns.
         EnvironmentFailed: The constructor raised something else.
     """
-    assert task.env is not None
-    kwargs = dict(task.kwargs)
-    if render_mode is not None:
-        kwargs["render_mode"] = render_mode
-    try:
-        made = _made(task.env, kwargs, scenario.folder)
-    except HoldfastError as error:
-        error.args = (f"task '{task.name}': {error}",)
-        raise
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise _raised(task, error) from error
-        raise UsageError(f"task '{task.name}', kwargs: {error}") from error
-    except (Exception, SystemExit) as error:
-        raise _raised(task, error) from error
+    made = pettingzoo_env(scenario, task, render_mode)
     if isinstance(made, AECEnv):
         if not made.metadata.get("is_parallelizable"):
             raise UsageError(
@@ -90,6 +78,30 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
             "environment; agent.policies is for those"
         )
     return made
+
+
+def pettingzoo_env(scenario: Scenario, task: Task, render_mode: str | None = None) -> Any:
+    """Return what a task's ``env`` makes, which should be a PettingZoo environment.
+
+    Raises:
+        UsageError: A name or argument is wrong, or a package is missing.
+        EnvironmentFailed: The constructor raised something else.
+    """
+    assert task.env is not None
+    kwargs = dict(task.kwargs)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    try:
+        return _made(task.env, kwargs, scenario.folder)
+    except HoldfastError as error:
+        error.args = (f"task '{task.name}': {error}",)
+        raise
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise _raised(task, error) from error
+        raise UsageError(f"task '{task.name}', kwargs: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise _raised(task, error) from error
 
 
 def _raised(task: Task, error: BaseException) -> EnvironmentFailed:
@@ -122,16 +134,14 @@ def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
 
 def _registered(target: str, kwargs: dict[str, Any]) -> Any:
     import pettingzoo
-    from pettingzoo.env_registry import registration
+    from pettingzoo.env_registry import exceptions, registration
 
-    known = {**registration.aec_registry, **registration.parallel_registry}
-    if target not in known:
-        near = closest(target, known)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(sorted(known))}"
-        raise UnknownEnvironment(f"PettingZoo has no environment '{target}'; {hint}")
-    api = "parallel" if target in registration.parallel_registry else "aec"
+    name = re.sub(r"_v(\d+)$", r"-v\1", target)
+    api = "parallel" if name in registration.parallel_registry else "aec"
     try:
-        return pettingzoo.make(api, target, **kwargs)
+        return pettingzoo.make(api, name, **kwargs)
+    except exceptions.PettingZooRegistryError as error:
+        raise UnknownEnvironment(f"PettingZoo has no environment '{target}': {error}") from error
     except ModuleNotFoundError as error:
         raise MissingPackage(
             f"'{target}' needs the package '{error.name}'; "
@@ -217,7 +227,9 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
                 near = closest(pattern, everyone)
                 hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
                 path = f"agent.policies.{name}[{index}]"
-                problems.append(_problem(scenario, path, f"no task has an agent '{pattern}'; {hint}"))
+                problems.append(
+                    _problem(scenario, path, f"no task has an agent '{pattern}'; {hint}")
+                )
     if problems:
         raise ScenarioError(problems)
     groups = {}
@@ -233,5 +245,3 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
 
 def _problem(scenario: Scenario, path: str, text: str) -> Problem:
     return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")
-
-

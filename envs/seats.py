@@ -8,8 +8,8 @@ seat, marked as done, until it acts again.
 from __future__ import annotations
 
 import time
-from copy import deepcopy as copy_of
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy as copy_of
 from typing import Any
 
 import gymnasium as gym
@@ -234,7 +234,9 @@ class Teams:
             agent = self._agents[name]
             reward = float(rewards[name])
             if not np.isfinite(reward):
-                raise EnvironmentFailed(f"task '{self._task}', step(): reward of {name} is {reward}")
+                raise EnvironmentFailed(
+                    f"task '{self._task}', step(): reward of {name} is {reward}"
+                )
             agent.totals[copy] += reward
             self.returns[name][copy] += reward
             agent.lengths[copy] += 1
@@ -330,7 +332,7 @@ class Seats(VecEnv):
 
     def ended(self, agent: _Agent, copy: int, episode: dict[str, Any], cut: bool) -> None:
         """Take the end of one agent's part; its last observation is there."""
-        last = agent.shown(agent.seen[copy : copy + 1])
+        last = agent.shown(agent.seen[copy : copy + 1].copy())  # what is seen next comes there
         info = self._infos[self._row(agent, copy)]
         info["episode"] = episode
         info["TimeLimit.truncated"] = cut
