@@ -34,7 +34,7 @@ def learn_from_present(
 
 def _mixed(mixin: type, buffer: Any) -> Any:
     kind = type(buffer)
-    mixed = type(f"{mixin.__name__}{kind.__name__}", (mixin, kind), {})
+    mixed: Any = type(f"{mixin.__name__}{kind.__name__}", (mixin, kind), {})
     made = mixed.__new__(mixed)
     made.__dict__.update(buffer.__dict__)
     return made

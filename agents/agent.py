@@ -108,8 +108,11 @@ class Agent(Protocol):
     def random_spaces(self) -> tuple[Any, ...]:
         """The spaces whose generators training draws from."""
 
-    def view(self, task_index: int) -> AbstractContextManager[Act]:
-        """Return a context in which the policy acts as it does for that task."""
+    def view(self, task_index: int) -> AbstractContextManager[Any]:
+        """Return a context in which the policy acts as it does for that task.
+
+        It gives an ``Act``; that of a team gives one for each group, by name.
+        """
 
     def files(self) -> Files:
         """Return everything the next task start needs, as named tensors by file."""

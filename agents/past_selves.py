@@ -1,7 +1,7 @@
 """A pool of past selves: what a learner in self-play plays against.
 
-Prioritized sampling is prioritized fictitious self-play with the weight that prefers hard opponents,
-of Vinyals et al. 2019 (AlphaStar, doi:10.1038/s41586-019-1724-z), Methods, "Multi-agent learning".
+Prioritized sampling is prioritized fictitious self-play, with the weight that prefers hard
+opponents, of Vinyals et al. 2019 (AlphaStar, doi:10.1038/s41586-019-1724-z), Methods.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ class PastSelves:
         if self.rule.sample == "uniform":
             return np.full(len(self.selves), 1 / len(self.selves))
         weights = np.array([(1 - past.win_rate) ** _HARDNESS for past in self.selves])
-        return weights / weights.sum()
+        chances: NDArray[np.float64] = weights / weights.sum()
+        return chances
 
     def record(self, name: str, score: float) -> None:
         """Take how a game ended for the learner; games of others than past selves are not kept."""

@@ -141,7 +141,8 @@ class TeamAgent:
             )
             member = self.member(group)
             member.start(begun)
-            learn_from_present(member.model, lambda seats=seats: seats.absent, experience.is_absent)
+            absent = partial(getattr, seats, "absent")
+            learn_from_present(member.model, absent, experience.is_absent)
 
     def learn(self, experience: TeamStart, watch: Watch, log: Log) -> None:
         """Let every group take and learn from exactly ``experience.steps`` environment steps."""
@@ -181,7 +182,7 @@ class TeamAgent:
     # -- acting ------------------------------------------------------------------------------------
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
-        """Return the task whose id the policies are shown, and whether a group's view is missing."""
+        """Return the task whose id the policies are shown, and whether a view is missing."""
         shown = [member.shown_task(task_index) for member in self.members.values() if member.model]
         return (shown[0][0], any(unseen for _, unseen in shown)) if shown else (task_index, True)
 

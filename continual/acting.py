@@ -124,6 +124,7 @@ class TaskClassifier:
         """
         with self._agent.view(self._task_index) as answer:
             starts = np.ones(len(inputs), dtype=bool)
+            classes: NDArray[np.int64]
             classes, _ = answer(inputs, None, starts, deterministic=True)
         return classes
 

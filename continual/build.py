@@ -62,6 +62,16 @@ def _first_experience(
     if scenario.is_supervised:
         return make_stream(scenario, seed).train_stream[0], None
     if scenario.agent.policies is not None:
+        from holdfast.envs.parallel import team_spaces  # here: only some scenarios need PettingZoo
+
+        team = team_spaces(scenario)
+        for group in team.groups.values():
+            check_actions(scenario, group)
+            check_policy(scenario, group.observation)
+        if any(task.partners for task in scenario.tasks):
+            from holdfast.continual.frozen_team import check_partners  # here, as above
+
+            check_partners(scenario, team)
         return make_stream(scenario, seed).train_stream[0], None
     spaces = stream_spaces(scenario)
     _check_opponents(scenario, spaces)

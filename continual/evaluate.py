@@ -81,11 +81,14 @@ def evaluate(
                 "length": result.length,
                 "success": result.success,
                 "unseen": unseen,
-                **({} if result.agents is None else {"agents": result.agents}),
-                **(result.game or {}),  # type: ignore[typeddict-item]  # opponent and seat
             }
             for episode, result in enumerate(played)
         ]
+        for row, result in zip(scores[-len(played) :], played, strict=True):
+            if result.agents is not None:
+                row["agents"] = result.agents
+            if result.game is not None:
+                row["opponent"], row["seat"] = result.game["opponent"], result.game["seat"]
     return scores
 
 

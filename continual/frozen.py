@@ -1,36 +1,33 @@
-"""Policies of earlier runs that act and learn no more: opponents in games, partners in teams."""
+"""The policies of earlier runs, which act and learn no more: opponents in games."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from holdfast.agents.agent import Act
 from holdfast.agents.past_selves import action_chances
 from holdfast.continual import checkpoint
 from holdfast.continual.record import SCENARIO, RunFolder
-from holdfast.continual.restore import Restored, restore
+from holdfast.continual.restore import restore
 from holdfast.envs.players import PolicyPlayer
 from holdfast.envs.self_play import SelfPlay, View
 from holdfast.envs.spaces import TaskId
 from holdfast.envs.vector import task_env
-from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.errors import UsageError
 from holdfast.registry import closest
-from holdfast.scenarios.opponents import FrozenRun, Partner
+from holdfast.scenarios.opponents import OpponentSpec, Partner
 from holdfast.scenarios.schema import Scenario
 
 Key = tuple[str, int, int]
 """Run folder, stage, and the time at which its checkpoint was written."""
 
 
-def frozen_player(entry: FrozenRun, folder: Path | None) -> PolicyPlayer:
+def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
     """Return the opponent that an earlier run of a game left.
 
     It draws from its policy, or is greedy where that has action values. Built once a process.
@@ -43,16 +40,16 @@ def frozen_player(entry: FrozenRun, folder: Path | None) -> PolicyPlayer:
         UsageError: There is no such run, stage or task, or it did not learn a game.
         CheckpointUnusable: If a checkpoint cannot be read.
     """
-    return _player(_key(entry, folder, "opponents"), entry.task)
+    return _player(checkpoint_key(entry, folder, "opponents"), entry.task)
 
 
 @lru_cache(maxsize=64)
 def _player(key: Key, task: str | None) -> PolicyPlayer:
     path, stage, _ = key
     where = f"opponents: run {path}"
-    restored = _restored(key)
+    restored = restore(RunFolder(Path(path)), stage)
     scenario, agent = restored.scenario, restored.agent
-    index = _task_index(scenario, task, agent.current_task, where)
+    index = task_index(scenario, task, agent.current_task, where)
     if scenario.tasks[index].opponents is None:
         raise UsageError(f"{where}: task '{scenario.tasks[index].name}' is no turn-based game")
     assert restored.spaces is not None  # a game is no data set, and has no team
@@ -74,14 +71,13 @@ def _player(key: Key, task: str | None) -> PolicyPlayer:
     return PolicyPlayer(f"{Path(path).parent.name}-{Path(path).name}-{stage}", view.through(choose))
 
 
-def _restored(key: Key) -> Restored:
-    path, stage, _ = key
-    return restore(RunFolder(Path(path)), stage)
+def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: str) -> Key:
+    """Return which checkpoint is meant.
 
-
-def _key(entry: FrozenRun, folder: Path | None, where: str) -> Key:
-    """Return which checkpoint is meant."""
-    path = ((folder or Path()) / entry.run).resolve()
+    Raises:
+        UsageError: There is no such run, or it has no such checkpoint; ``where`` comes first.
+    """
+    path = ((folder or Path()) / str(entry.run)).resolve()
     if not (path / SCENARIO).exists():
         raise UsageError(
             f"{where}: '{entry.run}' is no run folder; name one, like runs/x/naive/seed-0 (paths "
@@ -102,7 +98,12 @@ def _key(entry: FrozenRun, folder: Path | None, where: str) -> Key:
     return str(path), stage, manifest.stat().st_mtime_ns
 
 
-def _task_index(scenario: Scenario, task: str | None, newest: int, where: str) -> int:
+def task_index(scenario: Scenario, task: str | None, newest: int, where: str) -> int:
+    """Return which task of a run is meant; by default the ``newest``.
+
+    Raises:
+        UsageError: It has no such task.
+    """
     names = [entry.name for entry in scenario.tasks]
     if task is None:
         return newest

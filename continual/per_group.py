@@ -37,12 +37,12 @@ class PerGroup(Method):
     def pre_adapt(self, agent: TeamAgent, experience: Any) -> None:
         """Open the doors of the groups that are in the coming task."""
         for group in experience.groups:
-            self.member(group).pre_adapt(agent.member(group), experience)
+            self.member(group).pre_adapt(agent.member(group), experience.part(group))
 
     def post_adapt(self, agent: TeamAgent, experience: Any) -> None:
         """Take what later tasks must keep from each of them."""
         for group in experience.groups:
-            self.member(group).post_adapt(agent.member(group), experience)
+            self.member(group).post_adapt(agent.member(group), experience.part(group))
 
     def state(self) -> dict[str, Tensor]:
         """Return what the members keep, by group."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
 from holdfast.continual.experience import MeasuredExperience, StageExperience
 from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
-from holdfast.envs.seats import ABSENT, Seats, Teams
-from holdfast.scenarios.schema import Scenario
+from holdfast.envs.seats import ABSENT, FrozenGroup, Seats, Teams
+from holdfast.scenarios.schema import Scenario, Task
 
 if TYPE_CHECKING:
     from holdfast.agents.team import Acts
@@ -23,17 +24,39 @@ MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
 
 
+def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:
+    """Return the groups of a task that do not learn."""
+    if not task.partners:
+        return {}
+    from holdfast.continual import frozen_team  # here: it restores runs, by this module
+
+    return frozen_team.partner_groups(scenario, task)
+
+
 class TeamExperience(StageExperience):
     """One task of a team at one place of the stream.
 
     Attributes:
-        groups: The groups that have agents in this task.
+        groups: The groups that have agents in this task, and learn.
+        seats: Agents of each of them.
     """
 
     def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
         super().__init__(scenario, seed, stage)
-        self.groups = present_groups(spaces, self.task_index)
+        team = spaces.teams[self.task_index]
         self._scenario, self._spaces = scenario, spaces
+        self.seats = {
+            name: len(agents)
+            for name, agents in team.groups.items()
+            if agents and name not in self.task.partners
+        }
+        self.groups = tuple(self.seats)
+
+    def part(self, group: str) -> TeamExperience:
+        """Return the experience as a group's method is told of it, in steps of its agents."""
+        own = copy(self)
+        own.steps = self.steps * self.seats[group]
+        return own
 
     def make_seats(self) -> Mapping[str, Seats]:
         """Return the vector environment of each group, newly built and seeded."""
@@ -41,17 +64,13 @@ class TeamExperience(StageExperience):
         index = self._scenario.stream_tasks[self.stage]
         envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
         seeds = [self.seed + copy for copy in copies]
-        return Teams(envs, self._scenario, index, self._spaces, seeds).seats
+        partners = partner_groups(self._scenario, self.task)
+        return Teams(envs, self._scenario, index, self._spaces, seeds, partners=partners).seats
 
     @staticmethod
     def is_absent(info: Any) -> bool:
         """Return whether an info says that its seat did not act."""
         return ABSENT in info
-
-
-def present_groups(spaces: TeamSpaces, task_index: int) -> tuple[str, ...]:
-    """Return the groups that have agents in a task."""
-    return tuple(name for name, agents in spaces.teams[task_index].groups.items() if agents)
 
 
 class TeamEvalExperience(MeasuredExperience):
@@ -67,7 +86,16 @@ class TeamEvalExperience(MeasuredExperience):
         self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
     ) -> Teams:
         envs = [make_parallel(scenario, self.task) for _ in seeds]
-        return Teams(envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False)
+        return Teams(
+            envs,
+            scenario,
+            task_index,
+            spaces,
+            seeds,
+            shown=self._shown,
+            autoreset=False,
+            partners=partner_groups(scenario, self.task),
+        )
 
     def open(self) -> int:
         """Return how many episodes are played side by side."""
@@ -100,7 +128,7 @@ def play_teams(teams: Teams, acts: Acts, deterministic: bool) -> list[Played]:
     Raises:
         EnvironmentFailed: If an episode does not end.
     """
-    observations = {group: seats.reset() for group, seats in teams.seats.items()}
+    observations: dict[str, Any] = {group: seats.reset() for group, seats in teams.seats.items()}
     states: dict[str, Any] = dict.fromkeys(teams.seats)
     starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in teams.seats.items()}
     while not teams.halted.all():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from holdfast import registry
 from holdfast.envs.board_games import ROW_GAMES, RowGame, best_moves
 from holdfast.errors import UsageError
-from holdfast.scenarios.opponents import FrozenRun, Minimax
+from holdfast.scenarios.opponents import RANDOM, OpponentSpec
 
 FROZEN = "holdfast.continual.frozen:frozen_player"
 """Loaded where a scenario asks for it: it restores a run, and imports the learners."""
@@ -79,7 +79,7 @@ class PolicyPlayer:
         return int(rng.choice(len(chances), p=chances))
 
 
-def make_player(entry: str | Minimax | FrozenRun, game: str, folder: Path | None) -> Player:
+def make_player(entry: str | OpponentSpec, game: str, folder: Path | None) -> Player:
     """Return the opponent that an entry of ``opponents:`` names, ``past`` apart.
 
     Args:
@@ -90,12 +90,13 @@ def make_player(entry: str | Minimax | FrozenRun, game: str, folder: Path | None
     Raises:
         UsageError: Minimax does not know the game, or the run has no policy that could play it.
     """
-    if isinstance(entry, Minimax):
-        if game not in ROW_GAMES:
-            known = ", ".join(ROW_GAMES)
-            raise UsageError(f"opponents: minimax knows {known}, not {game}")
-        return MinimaxPlayer(ROW_GAMES[game], entry.minimax)
-    if isinstance(entry, FrozenRun):
+    if isinstance(entry, str):
+        assert entry == RANDOM  # past selves are no such opponent
+        return RandomPlayer()
+    if entry.minimax is None:
         player: Player = registry.load(FROZEN)(entry, folder)
         return player
-    return RandomPlayer()
+    if game not in ROW_GAMES:
+        known = ", ".join(ROW_GAMES)
+        raise UsageError(f"opponents: minimax knows {known}, not {game}")
+    return MinimaxPlayer(ROW_GAMES[game], entry.minimax)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy as copy_of
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -27,11 +27,27 @@ ABSENT = "holdfast.absent"
 """Key of an info: this seat did not act in the step, so that there is nothing to learn from it."""
 
 
-class _Described(gym.Env[Any, Any]):
-    """The spaces of one agent, to which the wrappers of the stream are fitted."""
+class FrozenGroup(Protocol):
+    """The policy of a group that does not learn."""
 
-    def __init__(self, own: StreamSpaces) -> None:
-        self.observation_space, self.action_space = own.observation, own.action
+    def fitted(self, described: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        """Return an agent's spaces, fitted to what the policy takes.
+
+        Raises:
+            UsageError: If the policy has not learned with such spaces.
+        """
+
+    def act(
+        self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None
+    ) -> NDArray[Any]:
+        """Return an action for each seat; ``starts`` says where an episode begins."""
+
+
+def described(own: StreamSpaces) -> gym.Env[Any, Any]:
+    """Return the spaces of one agent, to which the wrappers of the stream are fitted."""
+    env: gym.Env[Any, Any] = gym.Env()
+    env.observation_space, env.action_space = own.observation, own.action
+    return env
 
 
 class _Agent:
@@ -43,7 +59,10 @@ class _Agent:
         totals: Sum of rewards of the running episode, for each copy.
         lengths: Its steps, for each copy.
         masks: The actions that it may take, shape (copies, actions); None where no copy says so.
+        seats: Its group's.
     """
+
+    seats: Seats
 
     def __init__(self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int) -> None:
         self._observe: list[Callable[[Any], Any]] = []
@@ -107,9 +126,10 @@ class Teams:
         seeds: Of each copy's first episode.
         shown: The task whose id the policies are shown; by default the task itself.
         autoreset: Whether a copy goes on after its episode; else it halts.
+        partners: The groups that do not learn.
 
     Attributes:
-        seats: The vector environment of each group that has agents in this task.
+        seats: The vector environment of each group that has agents in this task, and learns.
         halted: Which copies have come to the end of their only episode.
         lengths: Steps of each copy's running, or only, episode.
         returns: Sum of rewards of each agent in that episode, for each copy.
@@ -125,6 +145,7 @@ class Teams:
         *,
         shown: int | None = None,
         autoreset: bool = True,
+        partners: Mapping[str, FrozenGroup] | None = None,
     ) -> None:
         team: Team = spaces.teams[task_index]
         self.envs, self._seeds, self._autoreset = list(envs), list(seeds), autoreset
@@ -132,15 +153,24 @@ class Teams:
         shown = task_index if shown is None else shown
         self._agents: dict[str, _Agent] = {}
         self.seats: dict[str, Seats] = {}
+        self._frozen: list[tuple[Seats, FrozenGroup]] = []
         copies = len(self.envs)
         for group, names in team.groups.items():
+            partner = (partners or {}).get(group)
             for name in names:
-                own = team.spaces[name]
-                fitted = fit(_Described(own), spaces.groups[group], scenario, shown)
-                self._agents[name] = _Agent(own, fitted, copies)
+                own = described(team.spaces[name])
+                if partner is not None:
+                    fitted = partner.fitted(own)
+                else:
+                    fitted = fit(own, spaces.groups[group], scenario, shown)
+                self._agents[name] = _Agent(team.spaces[name], fitted, copies)
             if names:
                 members = [self._agents[name] for name in names]
-                self.seats[group] = Seats(self, members, copies, fitted, self._seeds[0])
+                seats = Seats(self, members, copies, fitted, self._seeds[0])
+                if partner is not None:
+                    self._frozen.append((seats, partner))
+                else:
+                    self.seats[group] = seats
         self.halted = np.zeros(copies, np.bool_)
         self.lengths = np.zeros(copies, np.int64)
         self.returns = {name: np.zeros(copies) for name in self._agents}
@@ -171,11 +201,14 @@ class Teams:
         """Step every copy with the actions of all groups."""
         assert self.is_ready
         self._waiting.clear()
-        for seats in self.seats.values():
+        for seats, partner in self._frozen:
+            seats.act(partner)
+        everyone = [*self.seats.values(), *(seats for seats, _ in self._frozen)]
+        for seats in everyone:
             seats.begin()
         own = {
             name: agent.own(seats.actions_of(agent))
-            for seats in self.seats.values()
+            for seats in everyone
             for name, agent in self._members(seats)
         }
         for copy in np.flatnonzero(~self.halted):
@@ -280,11 +313,11 @@ class Teams:
 
 
 class Seats(VecEnv):
-    """One group's agents in all copies, for its learner; the row of agent ``j`` of ``k`` in copy
-    ``i`` is ``i * k + j``.
+    """One group's agents in all copies, for its learner.
 
-    ``step_async`` hands the actions in; the copies step once every group has done so. A learner
-    that asks for results before that must let the others go first: ``wait`` is called for it.
+    The row of agent ``j`` of ``k`` in copy ``i`` is ``i * k + j``. ``step_async`` hands the actions
+    in; the copies step once every group has done so. A learner that asks for results before that
+    must let the others go first: ``wait`` is called for it.
 
     Attributes:
         wait: Returns when every group has its actions ready; None where this group is alone.
@@ -318,6 +351,11 @@ class Seats(VecEnv):
         assert self._actions is not None
         return self._actions[self.members.index(agent) :: len(self.members)]
 
+    def act(self, partner: FrozenGroup) -> None:
+        """Let a policy that does not learn choose the actions."""
+        masks = self.action_masks() if self.has_attr(MASKS) else None
+        self._actions = np.asarray(partner.act(self._shown(), self._dones, masks))
+
     def begin(self) -> None:
         """Begin a step: whoever does not act in it is absent."""
         self._rewards = np.zeros(self.num_envs, np.float32)
@@ -347,7 +385,7 @@ class Seats(VecEnv):
         """Return the first observations; the copies begin when the first group asks."""
         self._teams.start()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return self._shown()
+        return self._shown()  # type: ignore[no-any-return]  # an array, or one per key
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Hand the actions in."""
@@ -365,8 +403,7 @@ class Seats(VecEnv):
         return self._shown(), self._rewards, self._dones, self._infos
 
     def _shown(self) -> Any:
-        parts = [agent.shown(agent.seen) for agent in self.members]
-        return _interleaved(parts)
+        return _interleaved([agent.shown(agent.seen) for agent in self.members])
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the actions that each seat may take, shape (seats, actions)."""
@@ -417,7 +454,7 @@ def _interleaved(parts: list[Any]) -> Any:
     """
     if isinstance(parts[0], dict):
         return {key: _interleaved([part[key] for part in parts]) for key in parts[0]}
-    stacked = np.stack(parts, axis=1)
+    stacked: NDArray[Any] = np.stack(parts, axis=1)
     return stacked.reshape(-1, *stacked.shape[2:])
 
 

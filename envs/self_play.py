@@ -20,7 +20,7 @@ from holdfast.envs.players import Choices, Player, PolicyPlayer, RandomPlayer, m
 from holdfast.envs.spaces import PadAction
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import closest
-from holdfast.scenarios.opponents import PAST, FrozenRun
+from holdfast.scenarios.opponents import PAST
 from holdfast.scenarios.schema import Scenario, Task
 
 GAME = "game"
@@ -72,7 +72,7 @@ class View:
                 return choices(observation, allowed)
             padded = choices(observation, self._pad.masks(allowed))
             actions = self._pad.action(np.arange(len(padded)))
-            return np.bincount(actions, padded, len(allowed))
+            return np.bincount(actions, padded, len(allowed)).astype(np.float64)
 
         return choose
 
@@ -164,7 +164,9 @@ class SelfPlay(gym.Env[Any, Any]):
         allowed = np.ones(int(self.action_space.n), np.bool_)  # type: ignore[attr-defined]  # Discrete
         zeros = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
         for entry in (*self.opponents.against, *self.opponents.in_evaluation):
-            if not isinstance(entry, FrozenRun):
+            if entry == PAST:
+                continue
+            if isinstance(entry, str) or entry.run is None:
                 self._player(entry)
                 continue
             try:

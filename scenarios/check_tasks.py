@@ -8,7 +8,9 @@ from typing import Any
 
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.changes import Changes
+from holdfast.scenarios.check_opponents import check_opponents, check_partners
 from holdfast.scenarios.check_processes import check_pool, check_python
+from holdfast.scenarios.check_team import is_team
 from holdfast.scenarios.fields import whole
 from holdfast.scenarios.messages import Finding, did_you_mean
 from holdfast.scenarios.plain import WRAPPERS, Wrapper
@@ -56,7 +58,11 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             )
         elif isinstance(name, str):
             names[name.casefold()] = index
-        if task.get("python") is None:
+        if is_team(data):
+            pass  # see check_team
+        elif task.get("opponents") is not None:
+            yield from check_opponents(data, index, folder)
+        elif task.get("python") is None:
             if data.get("backend") != "envpool":
                 yield from _check_environment(task, path, folder, algorithm)
         elif task.get("env") is not None:  # what there is, only that interpreter knows
@@ -64,6 +70,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
         yield from _check_wrappers(task.get("wrappers"), path, folder)
         yield from _check_sample(task.get("sample"), path)
         yield from _check_steps(task.get("steps"), path, n_envs)
+        yield from check_partners(data, index, folder)
         if task.get("exclusive") is True:
             yield from _check_exclusive(path, n_envs, every)
 

@@ -18,6 +18,7 @@ from holdfast.scenarios.check_backend import check_backend
 from holdfast.scenarios.check_methods import Setting, check_heads, check_methods
 from holdfast.scenarios.check_supervised import check_supervised
 from holdfast.scenarios.check_tasks import check_stream, check_tasks
+from holdfast.scenarios.check_team import check_team, is_team
 from holdfast.scenarios.messages import Finding, findings
 from holdfast.scenarios.schema import Carry, Scenario, Stream
 from holdfast.scenarios.source import MAX_BYTES, Place, Source, override, read
@@ -145,6 +146,8 @@ def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]
         yield from check_tasks(data, folder)
         yield from check_stream(data)
         yield from check_backend(data)
+        if is_team(data):
+            yield from check_team(data, folder)
 
 
 def _section(model: type[Section], data: Any) -> Section | None:

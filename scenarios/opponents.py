@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from holdfast.scenarios.fields import SECTION, Flag, Index, Name, Positive, Sparse, Text
 
 PAST, RANDOM = "past", "random"
 
 
-class FrozenRun(Sparse):
-    """The policy of an earlier run, which learns no more."""
+class OpponentSpec(Sparse):
+    """A search, or the policy of an earlier run, that plays against the learner."""
 
-    run: Text = Field(
-        description="Its folder, runs/x/naive/seed-0; paths count from the scenario's folder."
+    minimax: Positive | None = Field(
+        default=None,
+        description="A search of so many moves, its own first among them; connect_four_v3 and "
+        "tictactoe_v3.",
+    )
+    run: Text | None = Field(
+        default=None,
+        description="Folder of a run, runs/x/naive/seed-0; paths count from the scenario's folder.",
     )
     stage: Index | None = Field(
-        default=None, description="Stage at whose end, from 0. Default: the last one finished."
+        default=None, description="Of run: the stage at whose end, from 0. Default: the last one."
     )
     task: Name | None = Field(
-        default=None, description="It acts as in this task of its run. Default: that of the stage."
+        default=None, description="Of run: as in which of its tasks. Default: the stage's."
     )
 
-
-class Minimax(BaseModel):
-    """A search of so many moves, the opponent's own first among them."""
-
-    model_config = SECTION
-
-    minimax: Positive = Field(
-        description="Moves that are searched; beyond them no move is better than another."
-    )
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.minimax is None) == (self.run is None):
+            raise ValueError("write one of {minimax: 2} and {run: runs/x/naive/seed-0}")
+        if self.run is None and (self.stage is not None or self.task is not None):
+            raise ValueError("stage and task belong to run:, and a minimax has none")
+        return self
 
 
 def _form(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "minimax" if "minimax" in value else "run"
-    return {Minimax: "minimax", FrozenRun: "run"}.get(type(value), "word")
+    return "mapping" if isinstance(value, Mapping | OpponentSpec) else "word"
 
 
 Opponent = Annotated[
-    Annotated[Literal["random", "past"], Tag("word")]
-    | Annotated[Minimax, Tag("minimax")]
-    | Annotated[FrozenRun, Tag("run")],
+    Annotated[Literal["random", "past"], Tag("word")] | Annotated[OpponentSpec, Tag("mapping")],
     Discriminator(_form),
 ]
 
@@ -94,9 +94,18 @@ class Opponents(BaseModel):
         return self.measured or fixed or (RANDOM,)
 
 
-class Partner(FrozenRun):
-    """The policy of a group in an earlier run of a team."""
+class Partner(Sparse):
+    """The policy of a group in an earlier run of a team, which learns no more."""
 
+    run: Text = Field(
+        description="Its folder, runs/x/naive/seed-0; paths count from the scenario's folder."
+    )
+    stage: Index | None = Field(
+        default=None, description="Stage at whose end, from 0. Default: the last one finished."
+    )
+    task: Name | None = Field(
+        default=None, description="As in which task of its run. Default: the stage's."
+    )
     group: Name | None = Field(
         default=None, description="Group of that run. Default: the one of this name."
     )

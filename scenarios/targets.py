@@ -62,6 +62,13 @@ _ACTIONS = {
 }
 
 
+_MPE = (
+    *("simple_adversary_v3", "simple_crypto_v3", "simple_push_v3", "simple_reference_v3"),
+    *("simple_speaker_listener_v4", "simple_spread_v3", "simple_tag_v3", "simple_v3"),
+    "simple_world_comm_v3",
+)
+
+
 class NotUsable(Exception):  # a finding about the scenario, caught where it is placed
     """A name leads to nothing that can be used; the text says why and what to write instead."""
 
@@ -124,6 +131,37 @@ def check_environment(env: str, folder: Path | None) -> None:
     for start, package in _NEEDED_BY.items():
         if str(spec.entry_point).startswith(start) and not _installed(package):
             raise NotUsable(f"'{env}' needs the package '{package}'; {_install(package)}")
+
+
+def check_team_environment(env: str, folder: Path | None) -> None:
+    """Raise if no PettingZoo environment is called ``env``.
+
+    Raises:
+        NotUsable: With the nearest name, or what to install.
+    """
+    if is_own(env):
+        _check_own_environment(env, folder)
+    elif "/" in env:
+        from pettingzoo.env_registry import registration  # here: only ids need it
+
+        known = {*registration.parallel_registry, *registration.aec_registry}
+        if re.sub(r"_v(\d+)$", r"-v\1", env) not in known:  # both ways to write it are PettingZoo's
+            near = closest(env, sorted(known))
+            hint = f"did you mean '{near}'?" if near else f"known: {', '.join(sorted(known))}"
+            raise NotUsable(f"PettingZoo has no environment '{env}'; {hint}")
+    else:
+        try:
+            find_source(env, folder)
+        except ModuleNotFoundError as error:
+            if env in _registry():
+                raise NotUsable(
+                    f"'{env}' has one agent, and agent.policies is for many; remove policies:"
+                ) from error
+            if error.name and error.name != env.partition(".")[0]:
+                near = closest(env, [f"mpe2.{name}" for name in _MPE])
+                hint = f"; did you mean '{near}'?" if near else ""
+                raise NotUsable(f"no module '{env}'{hint}") from error
+            raise NotUsable(_no_module(env, error, folder)) from error
 
 
 def action_space(env: str) -> str | None:

@@ -1,0 +1,71 @@
+"""Whether a scenario with many agents (``agent.policies``) asks for what a team has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.messages import Finding
+from holdfast.scenarios.source import KeyPath
+from holdfast.scenarios.targets import NotUsable, check_team_environment
+
+# What single agents alone have, by section; the value that is left as it is, and what to do.
+_OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
+    (("pool", "workers"), 0, "a team's environments are stepped in this process; remove it"),
+    (("backend",), "gymnasium", "PettingZoo's environments have no other backend; remove it"),
+    (("on_nan",), "error", "a team's run stops at NaN; remove it"),
+    (("agent", "normalize"), None, "a team's observations are not scaled yet; scale them in env:"),
+    (("agent", "init"), None, "a team begins with fresh weights; remove it"),
+)
+_OF_ONE_AGENTS_TASK = (
+    *("changes", "wrappers", "sample", "randomize", "drift", "rate", "python", "exclusive"),
+)
+_METHODS = {
+    "joint": "it trains on all tasks at once, which a team's environments cannot",
+    "clear": "it corrects sequences of steps, and a team's agents come and go within them",
+    "perfect-memory": "it keeps every step of the environments, not every one of their agents",
+}
+# Their loops are not a plain sequence of steps of all environments.
+_ALGORITHMS = tuple(name for name in ALGORITHMS if name != "recurrent_ppo")
+
+
+def is_team(data: Mapping[str, Any]) -> bool:
+    """Return whether a scenario has many agents."""
+    agent = data.get("agent")
+    return isinstance(agent, Mapping) and agent.get("policies") is not None
+
+
+def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with a scenario that has ``agent.policies``."""
+    for path, usual, remedy in _OF_ONE_AGENT:
+        section: Any = data
+        for key in path[:-1]:
+            section = section.get(key) if isinstance(section, Mapping) else None
+        value = section.get(path[-1], usual) if isinstance(section, Mapping) else usual
+        if value != usual:
+            yield Finding(path, remedy, at_key=True)
+    algorithm = data["agent"].get("algorithm")
+    if algorithm in ALGORITHMS and algorithm not in _ALGORITHMS:
+        message = f"'{algorithm}' cannot learn in a team; {', '.join(_ALGORITHMS)} can"
+        yield Finding(("agent", "algorithm"), message)
+    methods = data.get("methods")
+    for index, entry in enumerate(methods if isinstance(methods, list) else ()):
+        for name in _METHODS:
+            if name in (entry if isinstance(entry, list | dict) else (entry,)):
+                message = f"'{name}' does not work in a team: {_METHODS[name]}"
+                yield Finding(("methods", index), message)
+    for index, task in enumerate(data["tasks"]):
+        if not isinstance(task, Mapping):
+            continue  # reported with the other wrong forms
+        for key in _OF_ONE_AGENTS_TASK:
+            if task.get(key):
+                message = "not for many agents; give the environment's own kwargs instead"
+                yield Finding(("tasks", index, key), message, at_key=True)
+        env = task.get("env")
+        if isinstance(env, str) and env:
+            try:
+                check_team_environment(env, folder)
+            except NotUsable as error:
+                yield Finding(("tasks", index, "env"), str(error))

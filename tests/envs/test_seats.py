@@ -1,0 +1,185 @@
+"""Groups of agents as vector environments: rows, deaths, arrivals, seeds, masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from relays import AGENTS, Relay
+
+from holdfast.envs.parallel import make_parallel, team_spaces
+from holdfast.envs.seats import ABSENT, Teams
+from holdfast.errors import EnvironmentFailed, ScenarioError, UsageError
+from holdfast.scenarios.schema import Scenario
+
+
+@pytest.fixture
+def make_team():
+    def make(*tasks, policies="shared", **keys):
+        named = [
+            {"name": f"task{i}", "env": "relays:Relay", "steps": 100, **task}
+            for i, task in enumerate(tasks or [{}])
+        ]
+        given = {"stream": {"task_id": "hidden"}, **keys}
+        agent = {"algorithm": "ppo", "policies": policies}
+        return Scenario.model_validate({"tasks": named, "agent": agent, **given})
+
+    return make
+
+
+def teams(scenario, seeds=(7, 17), index=0, **keys):
+    envs = [make_parallel(scenario, scenario.tasks[index]) for _ in seeds]
+    return Teams(envs, scenario, index, team_spaces(scenario), seeds, **keys)
+
+
+def test_rows_are_agents_within_copies_and_who_is_gone_is_absent(make_team):
+    team = teams(make_team())
+    (seats,) = team.seats.values()
+    assert seats.num_envs == 6
+    shown = seats.reset()
+    assert shown[:, 0].tolist()[:2] == [0, 1]
+    assert shown[[0, 1, 3, 4], 2].tolist() == [7, 7, 17, 17]
+    # Who acts in each of the five steps, and whose part ends in it.
+    acting = [{0, 1}, {0, 1}, {0, 2}, {0, 2}, {0, 2}]
+    ending = [set(), {1}, set(), set(), {0, 2}]
+    for step in range(10):
+        actions = np.arange(6) % 3
+        shown, rewards, dones, infos = seats.step(actions)
+        now, over = acting[step % 5], ending[step % 5]
+        for row in range(6):
+            copy, agent = divmod(row, 3)
+            assert (ABSENT in infos[row]) == (agent not in now)
+            assert seats.absent[row] == (agent not in now)
+            assert rewards[row] == (actions[row] if agent in now else 0.0)
+            assert dones[row] == (agent in over or agent not in now)
+            assert ("terminal_observation" in infos[row]) == (agent in over)
+            if agent in over:
+                last, seed = infos[row]["terminal_observation"], [7, 17][copy] + step // 5
+                assert last.tolist() == [agent, step % 5 + 1, seed, actions[row]]
+                assert infos[row]["TimeLimit.truncated"] is False
+                length = {0: 5, 1: 2, 2: 3}[agent]
+                assert infos[row]["episode"]["l"] == length
+                assert infos[row]["episode"]["r"] == length * actions[row]
+        if step % 5 == 4:
+            seeds = [7 + (step + 1) // 5, 17 + (step + 1) // 5]
+            assert shown[[0, 1, 3, 4]].tolist() == [
+                [agent, 0, seed, 0] for seed in seeds for agent in (0, 1)
+            ]
+
+
+def test_an_agent_that_is_cut_off_says_so(make_team):
+    (seats,) = teams(make_team({"kwargs": {"cut": True}})).seats.values()
+    seats.reset()
+    infos = [seats.step(np.zeros(6, int))[3] for _ in range(5)]
+    assert infos[1][1]["TimeLimit.truncated"] is True
+    assert infos[4][0]["TimeLimit.truncated"] is True
+
+
+def test_groups_wait_for_each_other(make_team):
+    team = teams(make_team(policies={"front": ["first"], "rest": ["second", "third"]}))
+    front, rest = team.seats["front"], team.seats["rest"]
+    assert (front.num_envs, rest.num_envs) == (2, 4)
+    assert front.reset()[:, 0].tolist() == [0, 0]
+    assert rest.reset()[[0, 2], 0].tolist() == [1, 1]
+    front.step_async(np.array([1, 2]))
+    assert not team.is_ready
+    rest.step_async(np.array([2, 0, 1, 0]))
+    assert front.step_wait()[1].tolist() == [1, 2]
+    assert rest.step_wait()[1].tolist() == [2, 0, 1, 0]
+    assert team.lengths.tolist() == [1, 1]
+
+
+def test_without_autoreset_a_copy_halts_and_keeps_its_returns(make_team):
+    team = teams(make_team(), autoreset=False)
+    (seats,) = team.seats.values()
+    seats.reset()
+    for _ in range(7):
+        seats.step(np.array([1, 2, 1, 0, 1, 2]))
+    assert team.halted.all()
+    assert team.lengths.tolist() == [5, 5]
+    found = {name: returns.tolist() for name, returns in team.returns.items()}
+    assert found == {"first": [5, 0], "second": [4, 2], "third": [3, 6]}
+
+
+def test_teams_that_grow_are_padded_and_told_the_task(make_team):
+    tasks = [{"env": "mpe2.simple_spread_v3", "kwargs": {"N": n}} for n in (2, 3)]
+    scenario = make_team(*tasks, spaces={"observation": "pad"}, stream={})
+    two, three = (teams(scenario, index=i).seats["shared"] for i in range(2))
+    assert (two.num_envs, three.num_envs) == (4, 6)
+    assert two.observation_space.shape == three.observation_space.shape == (18 + 2,)
+    shown = two.reset()
+    assert shown[:, 12:].tolist() == [[0] * 6 + [1, 0]] * 4
+    assert three.reset()[:, 18:].tolist() == [[0, 1]] * 6
+
+
+def test_copies_equal_the_environment_itself_under_the_same_seeds_and_actions(make_team):
+    scenario = make_team({"env": "mpe2.simple_tag_v3"}, policies="independent")
+    team = teams(scenario, seeds=(3, 4))
+    plain = make_parallel(scenario, scenario.tasks[0])
+    seen, _ = plain.reset(seed=4)
+    shown = {group: seats.reset() for group, seats in team.seats.items()}
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        for agent in team.seats:
+            np.testing.assert_array_equal(shown[agent][1], seen[agent])
+        actions = {agent: rng.integers(5, size=2) for agent in team.seats}
+        for agent, seats in team.seats.items():
+            seats.step_async(actions[agent])
+        results = {agent: seats.step_wait() for agent, seats in team.seats.items()}
+        shown = {agent: result[0] for agent, result in results.items()}
+        seen, rewards, *_ = plain.step({agent: pair[1] for agent, pair in actions.items()})
+        for agent in team.seats:
+            assert results[agent][1][1] == np.float32(rewards[agent])
+        if not plain.agents:
+            seen, _ = plain.reset()
+
+
+def test_a_game_with_masks_shows_them_apart(make_team):
+    scenario = make_team({"env": "classic/connect_four_v3"})
+    with pytest.raises(UsageError, match="agents take turns"):
+        make_parallel(scenario, scenario.tasks[0])
+
+
+@pytest.mark.parametrize(
+    ("policies", "text"),
+    [
+        ({"a": ["first"]}, "agent 'second' is in no group"),
+        ({"a": ["*"], "b": ["third"]}, "agent 'third' is in the groups a and b"),
+        ({"a": ["*"], "b": ["fourth"]}, "no task has an agent 'fourth'"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(make_team, policies, text):
+    with pytest.raises(ScenarioError, match=text):
+        team_spaces(make_team(policies=policies))
+
+
+def test_unequal_spaces_without_a_rule_are_refused(make_team):
+    with pytest.raises(ScenarioError, match=r"`spaces: \{observation: pad\}` brings them together"):
+        team_spaces(make_team({"env": "mpe2.simple_tag_v3"}))
+
+
+def broken(**changed):
+    return type("Broken", (Relay,), changed)()
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"reset": lambda self, seed=None, options=None: ({}, {})}, "there are no agents"),
+        ({"reset": lambda self, seed=None, options=None: [0]}, "returned a list"),
+        ({"step": lambda self, actions: 1 / 0}, r"step\(\): ZeroDivisionError"),
+        ({"step": lambda self, actions: ({}, {})}, "five dicts"),
+    ],
+)
+def test_what_goes_wrong_inside_is_one_clear_error(make_team, changed, text):
+    scenario = make_team()
+    spaces = team_spaces(scenario)
+    env = broken(**changed)
+    env.agents = []
+    (seats,) = Teams([env], scenario, 0, spaces, [0]).seats.values()
+
+    def use():
+        seats.reset()
+        seats.step(np.zeros(len(AGENTS), int))
+
+    with pytest.raises(EnvironmentFailed, match=f"task 'task0'.*{text}"):
+        use()
