@@ -119,9 +119,9 @@ class TeamAgent:
             {group: member.policy for group, member in self.members.items() if member.model}
         )
 
-    def output(self) -> Any:
-        """Return nothing: each group's learner has an output of its own."""
-        raise NotImplementedError
+    def output(self) -> dict[str, Any]:
+        """Return the output of each group's policy in this task."""
+        return {group: self.member(group).output() for group in self._active}
 
     # -- learning ----------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from holdfast.continual.metrics import FORMULAS, NOTATION, Array, Curves, Quanti
 from holdfast.continual.plasticity_report import plasticity_parts
 from holdfast.continual.record import write_whole
 from holdfast.continual.results import CellResults, MethodResults, Results, gather, spread
+from holdfast.continual.team_report import team_parts
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
 
@@ -103,6 +104,7 @@ def markdown(results: Results) -> str:
         parts += ["## Returns at the end of the stream", _final_table(done, scenario, "return")]
         if any(score["success"] is not None for score in done[0].cells[0].scores):
             parts += ["## Success rates at the end", _final_table(done, scenario, "success")]
+    parts += team_parts(results)
     parts += plasticity_parts(results)
     parts += ["## Definitions", _definitions(results)]
     if done:

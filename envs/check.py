@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-from holdfast.envs.findings import CheckResult, CrashedError, Finding, crashes_at, form, told
+from holdfast.envs.findings import CheckResult, CrashedError, Finding, Level, crashes_at, form, told
 from holdfast.envs.make import OldGym, bare, build, changed
 from holdfast.envs.probes import check_seeding, check_values, measure_speed
 from holdfast.envs.spaces import StreamSpaces, algorithms_for, not_learnable
@@ -244,30 +244,47 @@ def _run_published_checkers(subject: Subject, result: CheckResult) -> None:
         author = _as_made_by_its_author(subject.author)
         gymnasium_checks(author, skip_render_check=True, skip_close_check=True)
 
-    for name, checker in (
-        ("Gymnasium's checker", gymnasium_checker),
-        ("Stable-Baselines3's checker", lambda: sb3_checks(subject.env, warn=True)),
+    # That a robot does not repeat itself is said in plain words by check_seeding.
+    known = "eterminis" if subject.is_robot else None
+    run_checker("Gymnasium's checker", gymnasium_checker, result, known)
+    run_checker(
+        "Stable-Baselines3's checker", lambda: sb3_checks(subject.env, warn=True), result, known
+    )
+
+
+def run_checker(
+    name: str, checker: Callable[[], Any], result: CheckResult, known: str | None = None
+) -> None:
+    """Run a published checker, and tell what it raised and warned of.
+
+    Args:
+        name: Of the checker.
+        checker: Raises what is wrong.
+        result: Takes it.
+        known: A word of errors that need no telling.
+    """
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        contextlib.redirect_stdout(io.StringIO()),
     ):
-        failed = False
-        with (
-            warnings.catch_warnings(record=True) as caught,
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("always")
-            try:
-                checker()
-            except (Exception, SystemExit) as error:
-                if subject.is_robot and "eterminis" in str(error):
-                    continue  # said in plain words by check_seeding
-                failed = True
-                text = str(error) if isinstance(error, AssertionError) else told(error)
-                result.add("error", f"{name}: {text}")
-        for warning in caught:
-            text = re.sub(r"\x1b\[\d+m|^.*?WARN: ", "", str(warning.message)).strip()
-            if not any(known in text for known in _NOT_NEWS):
-                result.add("advice", f"{name}: {text}")
-        if not failed:
-            result.add("ok", f"{name} found no error")
+        warnings.simplefilter("always")
+        level: Level = "ok"
+        text = f"{name} found no error"
+        try:
+            checker()
+        except (Exception, SystemExit) as error:
+            if known and known in str(error):
+                return
+            said = str(error) if isinstance(error, AssertionError) else told(error)
+            level, text = "error", f"{name}: {said or type(error).__name__}"
+    if level == "error":
+        result.add(level, text)
+    for warning in caught:
+        said = re.sub(r"\x1b\[\d+m|^.*?WARN: ", "", str(warning.message)).strip()
+        if not any(news in said for news in _NOT_NEWS):
+            result.add("advice", f"{name}: {said}")
+    if level == "ok":
+        result.add(level, text)
 
 
 def _as_made_by_its_author(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +18,7 @@ from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.spaces import StreamSpaces, merged_spaces
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import closest
+from holdfast.scenarios.groups import grouped
 from holdfast.scenarios.schema import Policies, Scenario, Task
 
 Parallel: TypeAlias = Any
@@ -64,50 +65,51 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
         UsageError: A name or argument is wrong, a package is missing, or agents take turns.
         EnvironmentFailed: The constructor raised something else.
     """
-    made = pettingzoo_env(scenario, task, render_mode)
-    if isinstance(made, AECEnv):
-        if not made.metadata.get("is_parallelizable"):
-            raise UsageError(
-                f"task '{task.name}': in {task.env} agents take turns, and `policies:` needs them "
-                "to act at once"
-            )
-        made = aec_to_parallel(made)
-    if not isinstance(made, ParallelEnv):
-        raise UsageError(
-            f"task '{task.name}': {task.env} made a {type(made).__name__}, not a PettingZoo "
-            "environment; agent.policies is for those"
-        )
-    return made
-
-
-def pettingzoo_env(scenario: Scenario, task: Task, render_mode: str | None = None) -> Any:
-    """Return what a task's ``env`` makes, which should be a PettingZoo environment.
-
-    Raises:
-        UsageError: A name or argument is wrong, or a package is missing.
-        EnvironmentFailed: The constructor raised something else.
-    """
     assert task.env is not None
     kwargs = dict(task.kwargs)
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
     try:
-        return _made(task.env, kwargs, scenario.folder)
+        return make_team(task.env, kwargs, scenario.folder)
     except HoldfastError as error:
         error.args = (f"task '{task.name}': {error}",)
         raise
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise _raised(task, error) from error
-        raise UsageError(f"task '{task.name}', kwargs: {error}") from error
+
+
+def make_team(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Parallel:
+    """Return the PettingZoo environment called ``target``; see :func:`make_parallel`."""
+    made = pettingzoo_env(target, kwargs, folder)
+    if isinstance(made, AECEnv):
+        if not made.metadata.get("is_parallelizable"):
+            raise UsageError(
+                f"in {target} agents take turns, and `policies:` needs them to act at once"
+            )
+        made = aec_to_parallel(made)
+    if not isinstance(made, ParallelEnv):
+        raise UsageError(
+            f"{target} made a {type(made).__name__}, not a PettingZoo environment; "
+            "agent.policies is for those"
+        )
+    return made
+
+
+def pettingzoo_env(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Any:
+    """Return what ``target`` makes, which should be a PettingZoo environment.
+
+    Raises:
+        UsageError: A name or argument is wrong, or a package is missing.
+        EnvironmentFailed: The constructor raised something else.
+    """
+    try:
+        return _made(target, dict(kwargs), folder)
+    except HoldfastError:
+        raise
     except (Exception, SystemExit) as error:
-        raise _raised(task, error) from error
-
-
-def _raised(task: Task, error: BaseException) -> EnvironmentFailed:
-    return EnvironmentFailed(
-        f"task '{task.name}': the constructor of {task.env} raised {type(error).__name__}: {error}"
-    )
+        if isinstance(error, TypeError) and "argument" in str(error):
+            raise UsageError(f"{target}, kwargs: {error}") from error
+        raise EnvironmentFailed(
+            f"the constructor of {target} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
@@ -140,13 +142,15 @@ def _registered(target: str, kwargs: dict[str, Any]) -> Any:
     api = "parallel" if name in registration.parallel_registry else "aec"
     try:
         return pettingzoo.make(api, name, **kwargs)
-    except exceptions.PettingZooRegistryError as error:
-        raise UnknownEnvironment(f"PettingZoo has no environment '{target}': {error}") from error
-    except ModuleNotFoundError as error:
+    except exceptions.FailedToImport as error:
+        missing = error.__cause__ or error.__context__
+        needs = f"the package '{missing.name}'" if isinstance(missing, ImportError) else "packages"
         raise MissingPackage(
-            f"'{target}' needs the package '{error.name}'; "
+            f"'{target}' needs {needs}; "
             f'install it with: pip install "pettingzoo[{target.partition("/")[0]}]"'
         ) from error
+    except exceptions.PettingZooRegistryError as error:
+        raise UnknownEnvironment(f"PettingZoo has no environment '{target}': {error}") from error
 
 
 def team_of(env: Parallel, policies: Policies, where: str) -> Team:
@@ -168,34 +172,6 @@ def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
     if isinstance(seen, spaces.Dict) and ACTION_MASK in seen.spaces:
         seen = seen["observation"]
     return StreamSpaces(seen, action)
-
-
-def grouped(policies: Policies, agents: Sequence[str], where: str) -> dict[str, tuple[str, ...]]:
-    """Return the agents of each group.
-
-    >>> grouped("shared", ["a", "b"], ""), grouped("independent", ["a", "b"], "")
-    ({'shared': ('a', 'b')}, {'a': ('a',), 'b': ('b',)})
-    >>> grouped({"hunters": ("wolf_*",), "prey": ("hare",)}, ["wolf_0", "hare", "wolf_1"], "")
-    {'hunters': ('wolf_0', 'wolf_1'), 'prey': ('hare',)}
-
-    Raises:
-        UsageError: An agent is in no group, or in two.
-    """
-    if policies == "shared":
-        return {"shared": tuple(agents)}
-    if policies == "independent":
-        return {agent: (agent,) for agent in agents}
-    assert isinstance(policies, Mapping)
-    groups = {
-        name: tuple(a for a in agents if any(fnmatchcase(a, pattern) for pattern in patterns))
-        for name, patterns in policies.items()
-    }
-    for agent in agents:
-        inside = [name for name, members in groups.items() if agent in members]
-        if len(inside) != 1:
-            what = f"is in the groups {' and '.join(inside)}" if inside else "is in no group"
-            raise UsageError(f"{where}: agent '{agent}' {what} of agent.policies")
-    return groups
 
 
 def team_spaces(scenario: Scenario) -> TeamSpaces:

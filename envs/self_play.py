@@ -119,7 +119,10 @@ class SelfPlay(gym.Env[Any, Any]):
         self.view = View()
         self.render_mode = render_mode
         self._task, self._folder = task.name, scenario.folder
-        self._game = _turn_based(pettingzoo_env(scenario, task, render_mode), task)
+        assert task.env is not None
+        shown = {} if render_mode is None else {"render_mode": render_mode}
+        made = pettingzoo_env(task.env, {**task.kwargs, **shown}, scenario.folder)
+        self._game = _turn_based(made, task)
         self._kind = str(self._game.metadata.get("name", task.env))
         self.metadata = {"render_modes": [], **self._game.metadata}
         self.seats = self._seats(list(self._game.possible_agents))
@@ -140,12 +143,16 @@ class SelfPlay(gym.Env[Any, Any]):
         seat = self.opponents.seat
         if seat in ("alternate", "drawn"):
             return agents
-        if seat not in agents:
-            known = ["alternate", "drawn", *agents]
-            near = closest(seat, known)
-            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(known)}"
-            raise UsageError(f"opponents.seat: {self._kind} has no agent '{seat}'; {hint}")
+        self._check_seat(seat)
         return [seat]
+
+    def _check_seat(self, seat: str) -> None:
+        agents = list(self._game.possible_agents)
+        if seat not in agents:
+            near = closest(seat, agents)
+            known = ", ".join(["alternate", "drawn", *agents])
+            hint = f"did you mean '{near}'?" if near else f"there are: {known}"
+            raise UsageError(f"opponents.seat: {self._kind} has no agent '{seat}'; {hint}")
 
     def _spaces_of(self, seat: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
         seen, actions = self._game.observation_space(seat), self._game.action_space(seat)
@@ -206,6 +213,7 @@ class SelfPlay(gym.Env[Any, Any]):
         self._next_seat += 1
         against = self.opponents.against
         entry = against[int(self.np_random.integers(len(against)))]
+        self._check_seat(seat)
         return seat, options.get("opponent") or self._player(entry)
 
     def _player(self, entry: Any) -> Player:

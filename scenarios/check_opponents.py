@@ -32,7 +32,8 @@ def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) ->
         try:
             check_team_environment(env, folder)
         except NotUsable as error:
-            yield Finding((*path, "env"), str(error))
+            text = str(error).replace("agent.policies is", "opponents are")
+            yield Finding((*path, "env"), text.replace("remove policies:", "remove opponents:"))
     agent = data.get("agent")
     agent = agent if isinstance(agent, Mapping) else {}
     algorithm = agent.get("algorithm", MASKED)

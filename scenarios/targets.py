@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,20 @@ def check_environment(env: str, folder: Path | None) -> None:
     for start, package in _NEEDED_BY.items():
         if str(spec.entry_point).startswith(start) and not _installed(package):
             raise NotUsable(f"'{env}' needs the package '{package}'; {_install(package)}")
+
+
+def is_team(env: str, folder: Path | None) -> bool:
+    """Return whether a name is a PettingZoo id, or a module that makes parallel environments."""
+    if is_own(env):
+        return False
+    if "/" in env:
+        with suppress(NotUsable):
+            check_team_environment(env, folder)
+            return True
+        return False
+    with suppress(ModuleNotFoundError, SyntaxError, ValueError):
+        return "parallel_env" in module_names(env, folder)
+    return False
 
 
 def check_team_environment(env: str, folder: Path | None) -> None:

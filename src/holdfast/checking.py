@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,10 @@ def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | 
     """
     from holdfast.envs.check import check_env
     from holdfast.envs.find import find
+    from holdfast.scenarios.targets import is_team
 
+    if python is None and is_team(named, folder):
+        return _check_team(named, kwargs, folder)
     found = find(named, folder, imports=python is None)
     if found.in_file:
         print(f"A scenario in {found.folder} names it so:  {'  '.join(found.targets)}\n")
@@ -68,6 +72,8 @@ def check_scenario(scenario: Scenario) -> int:
             f"{scenario.source}: the supervised agent learns data sets, and there is no "
             "environment to check; `holdfast validate --build` loads them"
         )
+    if scenario.agent.policies is not None:
+        return _check_teams(scenario)
     first: dict[str, tuple[str, int]] = {}
     codes: list[int] = []
     distinct: list[Task] = []
@@ -89,6 +95,32 @@ def check_scenario(scenario: Scenario) -> int:
         stream = merged_spaces(alone, spaces)
         check_actions(scenario, stream)
         check_policy(scenario, stream.observation)
+    return _sum("task", codes)
+
+
+def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
+    from holdfast.envs.check_team import check_team
+    from holdfast.envs.parallel import make_team
+
+    return _verdict(named, check_team(named, lambda: make_team(named, kwargs, folder)))
+
+
+def _check_teams(scenario: Scenario) -> int:
+    """Check the environment of every task of a team, and that they fit into one stream."""
+    from holdfast.envs.check_team import check_team
+    from holdfast.envs.parallel import make_parallel, team_spaces
+    from holdfast.envs.policies import check_policy
+    from holdfast.envs.spaces import check_actions
+
+    codes = []
+    for task in scenario.tasks:
+        name = f"task {task.name}"
+        make = partial(make_parallel, scenario, task)
+        codes.append(_told(name, partial(check_team, name, make))[0])
+    if not any(codes):
+        for group in team_spaces(scenario).groups.values():
+            check_actions(scenario, group)
+            check_policy(scenario, group.observation)
     return _sum("task", codes)
 
 

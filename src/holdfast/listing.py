@@ -42,6 +42,7 @@ def envs() -> str:
         note = f"  (not installed: {_INSTALL.get(family, _NEEDS[family])})" if missing else ""
         blocks.append(f"{family}{note}\n{_wrapped('  ' + '  '.join(sorted(ids)), 2)}")
     blocks.append(_pooled_families())
+    blocks.append(_teams())
     blocks.append(
         "Your own: module:Class or module:Id-v0, the module beside the scenario or installed.\n"
         "Will one work? holdfast check-env CartPole-v1"
@@ -64,6 +65,24 @@ def _pooled_families() -> str:
         for family, names in families.items()
     ]
     return "\n".join([head, *lines])
+
+
+def _teams() -> str:
+    """Return PettingZoo's environments whose agents act at once, for ``agent.policies``."""
+    from pettingzoo.env_registry import registration  # here: nothing else lists teams
+
+    families: dict[str, list[str]] = {}
+    for name in registration.parallel_registry:
+        family, _, rest = name.partition("/")
+        families.setdefault(family, []).append(rest)
+    missing = "" if find_spec("mpe2") else '  (not installed: pip install "holdfast[marl]")'
+    lines = [f"  {family}/: {'  '.join(names)}" for family, names in families.items()]
+    lines.append(f"  mpe2.simple_spread_v3  mpe2.simple_tag_v3  ...{missing}")
+    return "\n".join(["PettingZoo, with agent.policies in the scenario", *map(_indented, lines)])
+
+
+def _indented(line: str) -> str:
+    return _wrapped(line, 4)
 
 
 def agents() -> str:

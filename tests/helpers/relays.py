@@ -51,3 +51,8 @@ class Relay(ParallelEnv):
         ends = {agent: dead[agent] and not self.cut for agent in actions}
         cuts = {agent: dead[agent] and self.cut for agent in actions}
         return seen, rewards, ends, cuts, {agent: {} for agent in seen}
+
+
+def broken():
+    """Fail, as a constructor may."""
+    raise TypeError("no relay today")
