@@ -159,7 +159,7 @@ def speed(envs: Any, actions: list[NDArray[Any]], steps: int) -> float:
     for index in range(steps):
         result = step(actions[index % len(actions)])
         if next_step:
-            resets += np.count_nonzero(result[2] | result[3])
+            resets += int(np.count_nonzero(result[2] | result[3]))
     return (steps * len(actions[0]) - resets) / (time.perf_counter() - began)
 
 

@@ -148,15 +148,15 @@ def play_teams(teams: Teams, acts: Acts, deterministic: bool) -> list[Played]:
             seats.step_async(actions)
         for group, seats in teams.seats.items():
             observations[group], _, starts[group], _ = seats.step_wait()
-        if teams.lengths.max() >= LONGEST_EPISODE:
+        if max(teams.lengths) >= LONGEST_EPISODE:
             raise never_ends()
     totals = np.mean(list(teams.returns.values()), axis=0)
     return [
         Played(
             float(totals[copy]),
-            int(teams.lengths[copy]),
+            teams.lengths[copy],
             None,
-            {name: float(returns[copy]) for name, returns in teams.returns.items()},
+            {name: returns[copy] for name, returns in teams.returns.items()},
         )
         for copy in range(len(teams.envs))
     ]

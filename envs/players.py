@@ -68,14 +68,18 @@ class MinimaxPlayer:
 
 
 class PolicyPlayer:
-    """Draws from a policy that learns no more."""
+    """Draws from a policy that learns no more.
 
-    def __init__(self, name: str, choices: Choices) -> None:
-        self.name, self._choices = name, choices
+    Attributes:
+        chances: The probability of each action, of an observation and the allowed actions.
+    """
+
+    def __init__(self, name: str, chances: Choices) -> None:
+        self.name, self.chances = name, chances
 
     def act(self, observation: Any, allowed: NDArray[np.bool_], rng: np.random.Generator) -> int:
         """Return an allowed action; see ``Player``."""
-        chances = self._choices(observation, allowed)
+        chances = self.chances(observation, allowed)
         return int(rng.choice(len(chances), p=chances))
 
 

@@ -7,6 +7,7 @@ seat, marked as done, until it acts again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy as copy_of
@@ -56,13 +57,15 @@ class _Agent:
     Attributes:
         seen: Its observations as the environment gave them, shape (copies, ...).
         present: Whether it acts in the next step, for each copy.
-        totals: Sum of rewards of the running episode, for each copy.
+        totals: Sum of rewards since it appeared, for each copy.
         lengths: Its steps, for each copy.
         masks: The actions that it may take, shape (copies, actions); None where no copy says so.
         seats: Its group's.
+        place: Its number in the group.
     """
 
     seats: Seats
+    place: int
 
     def __init__(self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int) -> None:
         self._observe: list[Callable[[Any], Any]] = []
@@ -80,8 +83,9 @@ class _Agent:
         if not isinstance(own.observation, gym.spaces.Box | gym.spaces.Discrete):
             raise UsageError(f"agents cannot observe {own.observation} yet; give them a Box")
         self.seen = np.zeros((copies, *(own.observation.shape or ())), own.observation.dtype)
-        self.present = np.zeros(copies, np.bool_)
-        self.totals, self.lengths = np.zeros(copies), np.zeros(copies, np.int64)
+        # Lists: single numbers of an array take three times as long to read and write.
+        self.present = [False] * copies
+        self.totals, self.lengths = [0.0] * copies, [0] * copies
         self.masks: NDArray[np.bool_] | None = None
 
     def take(self, copy: int, observation: Any) -> None:
@@ -131,7 +135,7 @@ class Teams:
     Attributes:
         seats: The vector environment of each group that has agents in this task, and learns.
         halted: Which copies have come to the end of their only episode.
-        lengths: Steps of each copy's running, or only, episode.
+        lengths: Steps of each copy's running, or only, episode, shape (copies,).
         returns: Sum of rewards of each agent in that episode, for each copy.
     """
 
@@ -172,8 +176,8 @@ class Teams:
                 else:
                     self.seats[group] = seats
         self.halted = np.zeros(copies, np.bool_)
-        self.lengths = np.zeros(copies, np.int64)
-        self.returns = {name: np.zeros(copies) for name in self._agents}
+        self.lengths = [0] * copies
+        self.returns = {name: [0.0] * copies for name in self._agents}
         self._began: NDArray[np.float64] = np.full(copies, time.time())
         self._started = False
         self._waiting: set[Seats] = set()
@@ -266,7 +270,7 @@ class Teams:
         for name in acting:
             agent = self._agents[name]
             reward = float(rewards[name])
-            if not np.isfinite(reward):
+            if not math.isfinite(reward):
                 raise EnvironmentFailed(
                     f"task '{self._task}', step(): reward of {name} is {reward}"
                 )
@@ -290,8 +294,8 @@ class Teams:
 
     def _episode(self, agent: _Agent, copy: int) -> dict[str, Any]:
         return {
-            "r": round(float(agent.totals[copy]), 6),
-            "l": int(agent.lengths[copy]),
+            "r": round(agent.totals[copy], 6),
+            "l": agent.lengths[copy],
             "t": round(time.time() - float(self._began[copy]), 6),
         }
 
@@ -334,8 +338,8 @@ class Seats(VecEnv):
         seed: int,
     ) -> None:
         self._teams, self.members, self._copies = teams, list(members), copies
-        for agent in self.members:
-            agent.seats = self
+        for place, agent in enumerate(self.members):
+            agent.seats, agent.place = self, place
         # The space's generator is training's own; evaluation has other seats of the same spaces.
         actions = copy_of(fitted.action_space)
         super().__init__(copies * len(self.members), fitted.observation_space, actions)
@@ -349,7 +353,7 @@ class Seats(VecEnv):
     def actions_of(self, agent: _Agent) -> NDArray[Any]:
         """Return one agent's actions in all copies, shape (copies, ...)."""
         assert self._actions is not None
-        return self._actions[self.members.index(agent) :: len(self.members)]
+        return self._actions[agent.place :: len(self.members)]
 
     def act(self, partner: FrozenGroup) -> None:
         """Let a policy that does not learn choose the actions."""
@@ -377,7 +381,7 @@ class Seats(VecEnv):
         info["terminal_observation"] = _row_of(last, 0)
 
     def _row(self, agent: _Agent, copy: int) -> int:
-        return copy * len(self.members) + self.members.index(agent)
+        return copy * len(self.members) + agent.place
 
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
 

@@ -104,6 +104,8 @@ class SelfPlay(gym.Env[Any, Any]):
         render_mode: Passed on to the game.
 
     Attributes:
+        kind: The game's name in its metadata.
+        seats: Those that learn.
         past: Past selves that ``past`` draws from; until there are any, it plays at random.
         view: How those see the game.
 
@@ -123,7 +125,7 @@ class SelfPlay(gym.Env[Any, Any]):
         shown = {} if render_mode is None else {"render_mode": render_mode}
         made = pettingzoo_env(task.env, {**task.kwargs, **shown}, scenario.folder)
         self._game = _turn_based(made, task)
-        self._kind = str(self._game.metadata.get("name", task.env))
+        self.kind = str(self._game.metadata.get("name", task.env))
         self.metadata = {"render_modes": [], **self._game.metadata}
         self.seats = self._seats(list(self._game.possible_agents))
         spaces = [self._spaces_of(seat) for seat in self.seats]
@@ -152,7 +154,7 @@ class SelfPlay(gym.Env[Any, Any]):
             near = closest(seat, agents)
             known = ", ".join(["alternate", "drawn", *agents])
             hint = f"did you mean '{near}'?" if near else f"there are: {known}"
-            raise UsageError(f"opponents.seat: {self._kind} has no agent '{seat}'; {hint}")
+            raise UsageError(f"opponents.seat: {self.kind} has no agent '{seat}'; {hint}")
 
     def _spaces_of(self, seat: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
         seen, actions = self._game.observation_space(seat), self._game.action_space(seat)
@@ -180,7 +182,7 @@ class SelfPlay(gym.Env[Any, Any]):
                 self._player(entry).act(zeros, allowed, np.random.default_rng(0))
             except (ValueError, RuntimeError, IndexError) as error:
                 raise UsageError(
-                    f"opponents: the policy of '{entry.run}' cannot play {self._kind}: {error}"
+                    f"opponents: the policy of '{entry.run}' cannot play {self.kind}: {error}"
                 ) from error
 
     # -- a game ------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ class SelfPlay(gym.Env[Any, Any]):
             return PolicyPlayer(drawn[0], self.view.through(drawn[1])) if drawn else RandomPlayer()
         key = repr(entry)
         if key not in self._players:
-            self._players[key] = make_player(entry, self._kind, self._folder)
+            self._players[key] = make_player(entry, self.kind, self._folder)
         return self._players[key]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

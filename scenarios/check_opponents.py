@@ -137,10 +137,8 @@ def _check_run(entry: Mapping[str, Any], path: KeyPath, folder: Path | None) -> 
     if not isinstance(run, str) or not run:
         return
     place = (folder or Path()) / run
-    if not place.is_dir():
-        message = f"there is no '{place}' (paths count from the scenario's folder)"
-        yield Finding((*path, "run"), message)
-    elif not (place / "checkpoints").is_dir():
+    # A run that is not there yet may be run first; `validate --build` and `run` ask for it.
+    if place.is_dir() and not (place / "checkpoints").is_dir():
         inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("**/checkpoints"))
         hint = f"; a run is in it: {run.rstrip('/')}/{inside[0]}" if inside else ""
         message = f"'{place}' is no run with a checkpoint{hint}"

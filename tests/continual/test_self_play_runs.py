@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from holdfast.errors import ScenarioError, UsageError
 from holdfast.scenarios.schema import OpponentSpec, Scenario
 
 TTT = "classic/tictactoe_v3"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 class Interrupted(Exception):
@@ -131,7 +133,7 @@ def test_a_frozen_policy_plays_as_its_run_acts(play: Any, tmp_path: Path) -> Non
     seen, _ = env.reset(seed=0)
     for _ in range(3):
         masks = env.unwrapped.action_masks()  # type: ignore[attr-defined]  # a game
-        likeliest = int(player._choices(seen, masks).argmax())
+        likeliest = int(player.chances(seen, masks).argmax())
         assert likeliest == agent.act(seen, action_masks=masks)
         seen, _, over, _, _ = env.step(likeliest)
         if over:
@@ -139,7 +141,7 @@ def test_a_frozen_policy_plays_as_its_run_acts(play: Any, tmp_path: Path) -> Non
     other = frozen_player(OpponentSpec(run="runs/earlier/naive/seed-0", stage=0), tmp_path)
     seen, _ = env.reset(seed=0)
     masks = env.unwrapped.action_masks()  # type: ignore[attr-defined]  # a game
-    assert (other._choices(seen, masks) != player._choices(seen, masks)).any()
+    assert (other.chances(seen, masks) != player.chances(seen, masks)).any()
     later = play({"run": "runs/earlier/naive/seed-0"}, name="later")
     assert {e["opponent"] for e in later.scores()} == {"naive-seed-0-1"}
 
@@ -264,3 +266,34 @@ def test_a_run_of_one_agent_is_no_partner(play: Any, tmp_path: Path) -> None:
     entry = {"others": {"run": "runs/earlier/naive/seed-0"}}
     with pytest.raises(UsageError, match="is of one agent, not of a team"):
         build(crew(tmp_path, "later", entry))
+
+
+def test_the_games_of_a_run_are_played_and_rated(play: Any, capsys: Any) -> None:
+    run = play("random", "past", every=32)
+    spec = importlib.util.spec_from_file_location("games", BENCHMARKS / "games.py")
+    assert spec is not None
+    assert spec.loader is not None
+    games = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(games)
+    told = ["--games", "20", "--depth", "1", "9", "--stages", "4"]
+    games.main([str(run.path), *told])
+    out = capsys.readouterr().out
+    games.main([str(run.path), *told])
+    assert capsys.readouterr().out == out
+    table, rated = out.split("\n\n")
+    rows = [line.split(",") for line in table.splitlines()[3:]]
+    assert [row[:3] for row in rows] == [
+        ["naive-seed-0-1", name, "20"] for name in ("random", "minimax-1", "minimax-9")
+    ]
+    for row in rows:
+        rate, low, high, first, second = map(float, row[3:])
+        assert (low, high) == pytest.approx(games.wilson(rate, 20), abs=1e-4)
+        assert (first + second) / 2 == pytest.approx(rate)
+    assert float(rows[2][3]) <= 0.5  # a perfect player never loses tic-tac-toe
+    ratings = dict(line.split(",") for line in rated.splitlines()[1:])
+    assert ratings["random"] == "0"
+    assert set(ratings) == {
+        *("random", "minimax-1", "minimax-9", "naive-seed-0-0", "naive-seed-0-1")
+    }
+    # By hand: 0.5 -+ 1.96 sqrt(0.25 / 100 + 1.96^2 / 40,000) / (1 + 1.96^2 / 100).
+    assert games.wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
+import pettingzoo
 import pytest
 from relays import AGENTS, Relay
 
@@ -85,7 +88,7 @@ def test_groups_wait_for_each_other(make_team):
     rest.step_async(np.array([2, 0, 1, 0]))
     assert front.step_wait()[1].tolist() == [1, 2]
     assert rest.step_wait()[1].tolist() == [2, 0, 1, 0]
-    assert team.lengths.tolist() == [1, 1]
+    assert team.lengths == [1, 1]
 
 
 def test_without_autoreset_a_copy_halts_and_keeps_its_returns(make_team):
@@ -95,9 +98,8 @@ def test_without_autoreset_a_copy_halts_and_keeps_its_returns(make_team):
     for _ in range(7):
         seats.step(np.array([1, 2, 1, 0, 1, 2]))
     assert team.halted.all()
-    assert team.lengths.tolist() == [5, 5]
-    found = {name: returns.tolist() for name, returns in team.returns.items()}
-    assert found == {"first": [5, 0], "second": [4, 2], "third": [3, 6]}
+    assert team.lengths == [5, 5]
+    assert team.returns == {"first": [5, 0], "second": [4, 2], "third": [3, 6]}
 
 
 def test_teams_that_grow_are_padded_and_told_the_task(make_team):
@@ -111,17 +113,30 @@ def test_teams_that_grow_are_padded_and_told_the_task(make_team):
     assert three.reset()[:, 18:].tolist() == [[0, 1]] * 6
 
 
-def test_copies_equal_the_environment_itself_under_the_same_seeds_and_actions(make_team):
-    scenario = make_team({"env": "mpe2.simple_tag_v3"}, policies="independent")
+@pytest.mark.parametrize(
+    ("env", "kwargs"),
+    [
+        ("mpe2.simple_tag_v3", {}),
+        ("mpe2.simple_spread_v3", {"N": 2}),
+        ("mpe2.simple_speaker_listener_v4", {}),
+        ("sisl/pursuit_v5", {"n_pursuers": 3, "max_cycles": 20}),
+    ],
+)
+def test_copies_equal_the_published_one_under_the_same_seeds_and_actions(make_team, env, kwargs):
+    scenario = make_team({"env": env, "kwargs": kwargs}, policies="independent")
     team = teams(scenario, seeds=(3, 4))
-    plain = make_parallel(scenario, scenario.tasks[0])
+    if "/" in env:
+        plain = pettingzoo.make("parallel", env, **kwargs)
+    else:
+        plain = importlib.import_module(env).parallel_env(**kwargs)
     seen, _ = plain.reset(seed=4)
     shown = {group: seats.reset() for group, seats in team.seats.items()}
     rng = np.random.default_rng(0)
     for _ in range(60):
         for agent in team.seats:
             np.testing.assert_array_equal(shown[agent][1], seen[agent])
-        actions = {agent: rng.integers(5, size=2) for agent in team.seats}
+        counts = {agent: seats.action_space.n for agent, seats in team.seats.items()}
+        actions = {agent: rng.integers(count, size=2) for agent, count in counts.items()}
         for agent, seats in team.seats.items():
             seats.step_async(actions[agent])
         results = {agent: seats.step_wait() for agent, seats in team.seats.items()}

@@ -10,7 +10,7 @@ from pettingzoo import AECEnv
 class Nim(AECEnv):
     """Five matches, of which one or two are taken by turns; who takes the last one wins."""
 
-    metadata = {"name": "nim", "is_parallelizable": False}
+    metadata = {"name": "nim", "is_parallelizable": False}  # noqa: RUF012  # as PettingZoo has it
 
     def __init__(self, render_mode=None):
         super().__init__()

@@ -36,7 +36,6 @@ def first(problems, text, *overrides):
         ("{against: [{minimax: 2, stage: 1}]}", "against[0]: stage and task belong to run:"),
         ("{against: [{}]}", "against[0]: write one of {minimax: 2} and {run: runs/x"),
         ("{against: []}", "against: must not be empty"),
-        ("{against: [{run: nowhere}]}", "against[0].run: there is no"),
         ("{against: [{run: empty}]}", "is no run with a checkpoint; a run is in it: empty/naive/"),
         ("{against: [past], measured: [past]}", "measured[0]: past selves change while it learns"),
         ("{against: [random], past: {every: 8}}", "past: nobody plays against past selves"),
@@ -75,7 +74,7 @@ def test_what_games_cannot_have(problems, override, message):
     [
         ("{me: [agent_0], them: ['agent_[12]']}", "{then: {run: x}}", "did you mean 'them'?"),
         ("{me: [agent_0], them: ['agent_[12]']}", "{them: {ru: x}}", "did you mean 'run'?"),
-        ("{me: [agent_0], them: ['agent_[12]']}", "{them: {run: y}}", "there is no"),
+        ("{me: [agent_0], them: ['agent_[12]']}", "{them: {run: y}}", "is no run with a checkpoi"),
         ("{me: ['*']}", "{me: {run: x}}", "every group is frozen, so that nobody would learn"),
         ("shared", "{shared: {run: x}}", "shared is one group, so that nobody would learn"),
         ("null", "{them: {run: x}}", "partners are groups of a team"),
@@ -83,9 +82,15 @@ def test_what_games_cannot_have(problems, override, message):
 )
 def test_partners(problems, tmp_path: Path, policies, partners, message):
     (tmp_path / "x" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "y").mkdir()
     text = TEAM.replace("POLICIES", policies).replace("PARTNERS", partners)
     found = first(problems, text)
     assert any(message in text for text in found), found
+
+
+def test_a_run_may_come_later(write):
+    scenario = load(write(GAME.replace("OPPONENTS", "{against: [{run: runs/later/naive/seed-0}]}")))
+    assert scenario.tasks[0].opponents.against[0].run == "runs/later/naive/seed-0"
 
 
 def test_what_is_good_loads_back_equal(write, tmp_path: Path):
