@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,12 +109,14 @@ ROW_GAMES: Mapping[str, RowGame] = {
 """By the name in the ``metadata`` of PettingZoo's environment."""
 
 
-def best_moves(game: RowGame, board: Board, depth: int) -> list[int]:
+@lru_cache(maxsize=1 << 14)  # games begin alike
+def best_moves(game: RowGame, board: Board, depth: int) -> tuple[int, ...]:
     """Return the moves that minimax of a depth finds best, all of them of one worth.
 
     >>> ttt = ROW_GAMES["tictactoe_v3"]
     >>> best_moves(ttt, (0b000000011, 0b000011000), depth=1)  # it wins in cell 2
-    [2]
+    (2,)
     """
     worth = {move: game.move_value(board, cell, depth) for move, cell in game.moves(board).items()}
-    return [move for move, value in worth.items() if value == max(worth.values())]
+    best = max(worth.values())
+    return tuple(move for move, value in worth.items() if value == best)
