@@ -282,6 +282,15 @@ class SelfPlay(gym.Env[Any, Any]):
             self._game.close()
 
 
+class Legal(gym.ActionWrapper[Any, Any, Any]):
+    """Takes the next allowed action for one that is not, for checks that know no masks."""
+
+    def action(self, action: Any) -> int:
+        """Return an allowed action."""
+        allowed = np.flatnonzero(self.env.get_wrapper_attr("action_masks")())
+        return int(allowed[np.searchsorted(allowed, action) % len(allowed)])
+
+
 def _turn_based(made: Any, task: Task) -> Any:
     if not isinstance(made, AECEnv) or made.metadata.get("is_parallelizable"):
         what = "agents act at once" if _is_pettingzoo(made) else "there is one agent"

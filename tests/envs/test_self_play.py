@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from holdfast.envs.board_games import ROW_GAMES, best_moves
+from holdfast.envs.check import check_task
 from holdfast.envs.make import make_env
 from holdfast.envs.players import PolicyPlayer
 from holdfast.envs.self_play import GAME, SelfPlay
@@ -285,6 +286,24 @@ def test_seen_to_the_end_tic_tac_toe_is_a_draw_and_never_lost(game):
     scores = [played(env, rng, seed)[1]["success"] for seed in range(6)]
     assert max(scores) <= 0.5
     assert min(scores) == 0.0  # and a random player loses
+
+
+def test_the_check_finds_nothing_wrong(game):
+    scenario = Scenario.model_validate(
+        {
+            "tasks": [
+                {
+                    "name": "game",
+                    "env": TTT,
+                    "steps": 9,
+                    "opponents": {"against": ["random", {"minimax": 1}]},
+                }
+            ],
+            "agent": {"algorithm": "maskable_ppo"},
+        }
+    )
+    found = check_task(scenario, scenario.tasks[0])
+    assert found.ok, found
 
 
 # -- what is refused -------------------------------------------------------------------------------
