@@ -226,7 +226,9 @@ def test_what_is_wrong_is_named(make_env, make_task, folder, env, keys, error, t
     assert caught.value.exit_code == 2
 
 
-def test_an_id_that_a_package_registers_names_the_package(make_env, make_task):
+def test_an_id_that_a_package_registers_names_the_package(make_env, make_task, monkeypatch):
+    # Another test may have imported the package.
+    monkeypatch.delitem(gym.registry, "MiniGrid-Empty-5x5-v0", raising=False)
     with pytest.raises(UnknownEnvironment, match="'minigrid:MiniGrid-Empty-5x5-v0'"):
         make_env(make_task("MiniGrid-Empty-5x5-v0"))
 
