@@ -45,6 +45,7 @@ from holdfast.agents.networks import install
 from holdfast.agents.normalization import TaskNormalize, carried_statistics
 from holdfast.agents.options import network_changes, set_weight_decay
 from holdfast.agents.outputs import PolicyOutput
+from holdfast.agents.past_selves import PastSelves
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
 
@@ -63,6 +64,7 @@ class StableBaselinesAgent:
         current_task: Index of the task that the model was built for.
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
         notices: What a method warns of, in a line each; shown when the task begins.
+        past: What it plays against in self-play; empty elsewhere.
     """
 
     model: Any
@@ -79,6 +81,7 @@ class StableBaselinesAgent:
         self.model = None
         self.initial: Files = {}
         self.notices: list[str] = []
+        self.past = PastSelves()
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._takes_masks = False
@@ -112,6 +115,9 @@ class StableBaselinesAgent:
         learned = self.lifecycle.learned(experience.stage)
         self._trained = self.scenario.stream_tasks[:learned]
         self._load(carried)
+        self.past.load_tensors(carried.get("past_selves", {}))
+        task = self.scenario.tasks[experience.task_index]
+        self.past.start(task, self.model, experience.first_step)
         self.lifecycle.started()
 
     def _files_to_carry(self) -> Files:
@@ -183,7 +189,12 @@ class StableBaselinesAgent:
         self.model.set_logger(stream_logger(log, experience.first_step))
         on_policy = isinstance(self.model, OnPolicyAlgorithm)
         keeps = on_policy and self.memory.wanted
-        callback = Watching(watch, self._record_rollout if keeps else None)
+
+        def look(step: int) -> None:
+            watch(step)
+            self.past.look(self.model, step, experience.first_step)
+
+        callback = Watching(look, self._record_rollout if keeps else None)
         with self._open_doors():
             if on_policy:
                 learn_on_policy(self.model, experience.steps, callback, self.lifecycle.updated)
@@ -334,6 +345,8 @@ class StableBaselinesAgent:
     def files(self) -> Files:
         """Return what the next task start needs; each tensor a contiguous copy."""
         files = {"policy": policy_tensors(self.model)}
+        if self.past.selves:
+            files["past_selves"] = self.past.tensors()
         if self.normalizer is not None:
             files["normalization"] = self.normalizer.tensors()
         if self.scenario.carry.optimizer:

@@ -27,7 +27,7 @@ from throughput import Measured, show, speed
 from holdfast.agents.team import TeamAgent
 from holdfast.continual.team_stream import make_team_stream
 from holdfast.envs.parallel import make_parallel, team_spaces
-from holdfast.envs.seats import Teams
+from holdfast.envs.teams import Teams
 from holdfast.scenarios.schema import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "teams.csv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +14,8 @@ from holdfast.continual.cell import initial_files, make_agent, make_methods
 from holdfast.continual.method import Method
 from holdfast.continual.stream import TaskExperience, make_stream
 from holdfast.envs.policies import check_policy
-from holdfast.envs.spaces import check_actions, stream_spaces
+from holdfast.envs.spaces import StreamSpaces, check_actions, stream_spaces
+from holdfast.envs.vector import task_env
 from holdfast.errors import Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema import Scenario
@@ -68,12 +70,32 @@ def _first_experience(
         for group in team.groups.values():
             check_actions(scenario, group)
             check_policy(scenario, group.observation)
+        if any(task.partners for task in scenario.tasks):
+            from holdfast.continual.frozen_team import check_partners  # here, as above
+
+            check_partners(scenario, team)
         return make_team_stream(scenario, seed, team).train_stream[0], None
     spaces = stream_spaces(scenario)
+    _check_opponents(scenario, spaces)
     check_actions(scenario, spaces)
     check_policy(scenario, spaces.observation)
     experience: TaskExperience = make_stream(scenario, seed, spaces).train_stream[0]
     return experience, _replay_buffer(scenario, experience)
+
+
+def _check_opponents(scenario: Scenario, spaces: StreamSpaces) -> None:
+    """Build every opponent of every game, those of earlier runs included."""
+    for index, task in enumerate(scenario.tasks):
+        if task.opponents is None:
+            continue
+        try:
+            env: Any = task_env(scenario, index, spaces)
+            with closing(env):
+                env.unwrapped.check_opponents()
+        except UsageError as error:
+            file = str(scenario.source) if scenario.source else ""
+            place = f"tasks[{index}].opponents"
+            raise ScenarioError([Problem(str(error), path=place, file=file)]) from error
 
 
 def _replay_buffer(scenario: Scenario, experience: TaskExperience) -> Buffer | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
     from holdfast.continual.pooled_evaluation import PooledEvalExperience
     from holdfast.continual.stream import EvalExperience
 
+GAME = "game"
+"""Key of an info at a game's end: who was the opponent, and where the learner sat."""
+
 LONGEST_EPISODE = 100_000
 """Steps after which an episode is taken to never end."""
 
 
 class Played(NamedTuple):
-    """One finished episode; of a team, also the return of each agent."""
+    """One finished episode; of a team, also the return of each agent; of a game, who played."""
 
     total: float
     length: int
     success: float | None
     agents: dict[str, float] | None = None
+    game: dict[str, str] | None = None
 
 
 def evaluate(
@@ -83,21 +87,40 @@ def evaluate(
         for row, result in zip(scores[-len(played) :], played, strict=True):
             if result.agents is not None:
                 row["agents"] = result.agents
+            if result.game is not None:
+                row["opponent"], row["seat"] = result.game["opponent"], result.game["seat"]
     return scores
 
 
 def play(
-    envs: list[gym.Env[Any, Any]], act: Act, seeds: list[int], deterministic: bool
+    envs: list[gym.Env[Any, Any]],
+    act: Act,
+    seeds: list[int],
+    deterministic: bool,
+    *,
+    options: Sequence[dict[str, Any] | None] = (),
 ) -> list[Played]:
     """Return one episode per seed, played side by side in the first environments of the list.
+
+    Args:
+        envs: Environments of one task.
+        act: The policy.
+        seeds: Of the episodes.
+        deterministic: The most likely action rather than a sample.
+        options: What each reset is given; by default nothing.
 
     Raises:
         EnvironmentFailed: If an episode does not end.
     """
     envs = envs[: len(seeds)]
-    observations = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)]
+    options = options or [None] * len(envs)
+    observations = [
+        env.reset(seed=seed, options=given)[0]
+        for env, seed, given in zip(envs, seeds, options, strict=True)
+    ]
     totals, lengths = np.zeros(len(envs)), np.zeros(len(envs), dtype=int)
     successes: list[float | None] = [None] * len(envs)
+    games: list[dict[str, str] | None] = [None] * len(envs)
     running = np.ones(len(envs), dtype=bool)
     state, starts = None, np.ones(len(envs), dtype=bool)
     masked = "action_masks" if _has_masks(envs[0]) else None
@@ -114,12 +137,13 @@ def play(
             totals[i] += float(reward)
             lengths[i] += 1
             successes[i] = _best(successes[i], info.get("is_success", info.get("success")))
+            games[i] = info.get(GAME)
             running[i] = not (terminated or truncated)
         if lengths.max() >= LONGEST_EPISODE:
             raise never_ends()
     return [
-        Played(float(total), int(length), success)
-        for total, length, success in zip(totals, lengths, successes, strict=True)
+        Played(float(total), int(length), success, game=game)
+        for total, length, success, game in zip(totals, lengths, successes, games, strict=True)
     ]
 
 

@@ -32,6 +32,8 @@ Episode = TypedDict(
         "success": float | None,
         "unseen": bool,
         "agents": NotRequired[dict[str, float]],
+        "opponent": NotRequired[str],
+        "seat": NotRequired[str],
     },
 )
 Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
@@ -39,6 +41,8 @@ Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
 ``stage`` counts the stages of the stream that were finished, ``step`` the environment steps taken
 over the stream; (0, 0) is before any learning. ``unseen`` marks a task without a head or column of
 its own yet. ``agents`` holds the return of each agent of a team, whose ``return`` is their mean.
+In a game, ``success`` is 1 for a win, 0.5 for a draw and 0 for a loss, and ``opponent`` and
+``seat`` say against whom and in which seat the learner played.
 """
 
 SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"

@@ -20,7 +20,7 @@ class Restored(NamedTuple):
 
     Attributes:
         scenario: What it was trained on.
-        spaces: The spaces of the stream; None where it is a stream of data sets.
+        spaces: The spaces of the stream; None where it is one of data sets or of a team.
         agent: The agent; its training environments are closed.
     """
 
@@ -52,7 +52,8 @@ def restore(folder: RunFolder, stage: int | None = None) -> Restored:
     if saved is None:
         raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
     stage = int(saved.state["stage"])
-    spaces = None if scenario.is_supervised else stream_spaces(scenario)
+    is_one = not scenario.is_supervised and scenario.agent.policies is None
+    spaces = stream_spaces(scenario) if is_one else None
     experience = make_stream(scenario, folder.seed, spaces).train_stream[stage]
     agent, methods = make_agent(scenario), make_methods(scenario)
     with seeding.isolated(folder.seed):

@@ -156,11 +156,14 @@ class EvalExperience(MeasuredExperience):
     def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed, in the environments side by side."""
         envs = self.environments
-        return [
-            result
-            for start in range(0, len(seeds), len(envs))
-            for result in play(envs, act, seeds[start : start + len(envs)], deterministic)
-        ]
+        # Seats and opponents come by turns, so that each has its share.
+        is_game = self.task.opponents is not None
+        turns = [{"measured": turn} if is_game else None for turn in range(len(seeds))]
+        played: list[Played] = []
+        for start in range(0, len(seeds), len(envs)):
+            now = slice(start, start + len(envs))
+            played += play(envs, act, seeds[now], deterministic, options=turns[now])
+        return played
 
     def close(self) -> None:
         """Close the environments; they are built anew if they are asked for again."""

@@ -15,8 +15,9 @@ from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
 from holdfast.continual.experience import MeasuredExperience, StageExperience
 from holdfast.envs.joint import learner_vectors
 from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
-from holdfast.envs.seats import ABSENT, Teams
-from holdfast.scenarios.schema import Scenario
+from holdfast.envs.seats import ABSENT
+from holdfast.envs.teams import FrozenGroup, Teams
+from holdfast.scenarios.schema import Scenario, Task
 
 if TYPE_CHECKING:
     from holdfast.agents.team import Acts
@@ -25,20 +26,33 @@ MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
 
 
+def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:
+    """Return the groups of a task that do not learn."""
+    if not task.partners:
+        return {}
+    from holdfast.continual import frozen_team  # here: it restores runs, by this module
+
+    return frozen_team.partner_groups(scenario, task)
+
+
 class TeamExperience(StageExperience):
     """One task of a team at one place of the stream.
 
     Attributes:
-        groups: The groups that have agents in this task.
+        groups: The groups that have agents in this task, and learn.
         seats: Agents of each of them.
     """
 
     def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
         super().__init__(scenario, seed, stage)
         team = spaces.teams[self.task_index]
-        self.groups = tuple(name for name, agents in team.groups.items() if agents)
         self._scenario, self._spaces = scenario, spaces
-        self.seats = {name: len(agents) for name, agents in team.groups.items() if agents}
+        self.seats = {
+            name: len(agents)
+            for name, agents in team.groups.items()
+            if agents and name not in self.task.partners
+        }
+        self.groups = tuple(self.seats)
 
     def part(self, group: str) -> TeamExperience:
         """Return the experience as a group's method is told of it, in steps of its agents."""
@@ -52,7 +66,8 @@ class TeamExperience(StageExperience):
         index = self._scenario.stream_tasks[self.stage]
         envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
         seeds = [self.seed + copy for copy in copies]
-        teams = Teams(envs, self._scenario, index, self._spaces, seeds)
+        partners = partner_groups(self._scenario, self.task)
+        teams = Teams(envs, self._scenario, index, self._spaces, seeds, partners=partners)
         return learner_vectors(self._scenario, self._spaces, teams.seats)
 
     @staticmethod
@@ -75,7 +90,16 @@ class TeamEvalExperience(MeasuredExperience):
         self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
     ) -> Teams:
         envs = [make_parallel(scenario, self.task) for _ in seeds]
-        return Teams(envs, scenario, task_index, spaces, seeds, shown=self._shown, autoreset=False)
+        return Teams(
+            envs,
+            scenario,
+            task_index,
+            spaces,
+            seeds,
+            shown=self._shown,
+            autoreset=False,
+            partners=partner_groups(scenario, self.task),
+        )
 
     def open(self) -> int:
         """Return how many episodes are played side by side."""

@@ -108,6 +108,10 @@ def check_task(scenario: Scenario, task: Task) -> CheckResult:
     def make() -> Subject:
         author = bare(scenario, task)
         env = changed(author, scenario, task, n_envs=scenario.n_envs)
+        if task.opponents is not None:
+            from holdfast.envs.self_play import Legal  # here: only games need PettingZoo
+
+            env = Legal(env)  # the checks draw any action
         return Subject(author, env, task.exclusive)
 
     return _checked(CheckResult(task.name), make)

@@ -92,6 +92,11 @@ def bare(scenario: Scenario, task: Task, render_mode: str | None = None) -> gym.
     assert scenario.backend != "auto"  # settled before anything is built
     limit = task.changes.time_limit
     with _told_of(task):
+        if task.opponents is not None:
+            # Here: only games need PettingZoo.
+            from holdfast.envs.self_play import SelfPlay
+
+            return SelfPlay(scenario, task, render_mode)
         if scenario.backend == "envpool":
             return EnvPoolSingle(task.env, task.kwargs, time_limit=limit, render_mode=render_mode)
         return build(

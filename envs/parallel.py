@@ -83,16 +83,7 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
 
 def make_team(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Parallel:
     """Return the PettingZoo environment called ``target``; see :func:`make_parallel`."""
-    try:
-        made = _made(target, dict(kwargs), folder)
-    except HoldfastError:
-        raise
-    except (Exception, SystemExit) as error:
-        if isinstance(error, TypeError) and "argument" in str(error):
-            raise UsageError(f"{target}, kwargs: {error}") from error
-        raise EnvironmentFailed(
-            f"the constructor of {target} raised {type(error).__name__}: {error}"
-        ) from error
+    made = pettingzoo_env(target, kwargs, folder)
     if isinstance(made, AECEnv):
         if not made.metadata.get("is_parallelizable"):
             raise UsageError(
@@ -107,6 +98,25 @@ def make_team(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Pa
             "agent.policies is for those"
         )
     return made
+
+
+def pettingzoo_env(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Any:
+    """Return what ``target`` makes, which should be a PettingZoo environment.
+
+    Raises:
+        UsageError: A name or argument is wrong, or a package is missing.
+        EnvironmentFailed: The constructor raised something else.
+    """
+    try:
+        return _made(target, dict(kwargs), folder)
+    except HoldfastError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TypeError) and "argument" in str(error):
+            raise UsageError(f"{target}, kwargs: {error}") from error
+        raise EnvironmentFailed(
+            f"the constructor of {target} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships no types

@@ -48,7 +48,14 @@ def task_env(
         applied=applied,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
-    return fit(env, spaces, scenario, task_index)
+    env = fit(env, spaces, scenario, task_index)
+    if task.opponents is not None:
+        # Here: only games need PettingZoo.
+        from holdfast.envs.self_play import SelfPlay, View
+
+        assert isinstance(env.unwrapped, SelfPlay)
+        env.unwrapped.view = View(env)  # past selves see the game as the learner does
+    return env
 
 
 def vectorize(make_one: Callable[[], gym.Env[Any, Any]], n_envs: int, seed: int) -> VecEnv:

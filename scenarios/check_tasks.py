@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.changes import Changes
+from holdfast.scenarios.check_opponents import check_opponents, check_partners
 from holdfast.scenarios.check_processes import check_pool, check_python
 from holdfast.scenarios.check_team import is_team
 from holdfast.scenarios.fields import whole
@@ -59,6 +60,8 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             names[name.casefold()] = index
         if is_team(data):
             pass  # see check_team
+        elif task.get("opponents") is not None:
+            yield from check_opponents(data, index, folder)
         elif task.get("python") is None:
             if data.get("backend") != "envpool":
                 yield from _check_environment(task, path, folder, algorithm)
@@ -67,6 +70,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
         yield from _check_wrappers(task.get("wrappers"), path, folder)
         yield from _check_sample(task.get("sample"), path)
         yield from _check_steps(task.get("steps"), path, n_envs)
+        yield from check_partners(data, index, folder)
         if task.get("exclusive") is True:
             yield from _check_exclusive(path, n_envs, every)
 

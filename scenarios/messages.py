@@ -36,6 +36,11 @@ SECTIONS: dict[KeyPath, type[BaseModel]] = {
     ("carry",): schema.Carry,
     ("evaluation",): schema.Evaluation,
     ("score",): schema.Score,
+    ("tasks", "*", "drift", "*"): schema.Drift,
+    ("tasks", "*", "opponents"): schema.Opponents,
+    ("tasks", "*", "opponents", "*", "*"): schema.OpponentSpec,
+    ("tasks", "*", "opponents", "past"): schema.Past,
+    ("tasks", "*", "partners", "*"): schema.Partner,
 }
 
 _SYNONYMS = {
@@ -72,6 +77,11 @@ _FORMS: dict[KeyPath, str] = {
     ("tasks", "*", "score"): "write {random: 20, reference: 500}, or success",
     ("tasks", "*", "wrappers"): "write [atari]",
     ("tasks", "*", "changes"): "write {action_delay: 2}",
+    ("tasks", "*", "opponents"): "write {against: [random]}",
+    ("tasks", "*", "opponents", "against"): "write [random, {minimax: 2}]",
+    ("tasks", "*", "opponents", "measured"): "write [random, {minimax: 2}]",
+    ("tasks", "*", "opponents", "past"): "write {sample: uniform, every: 10000}",
+    ("tasks", "*", "partners"): "write {helpers: {run: runs/x/naive/seed-0}}",
     ("carry",): "write {optimizer: true}",
     ("agent", "normalize"): "write {observations: running}",
 }
@@ -153,7 +163,8 @@ def did_you_mean(name: str, known: Collection[str], noun: str = "known") -> str:
 
 def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> str:
     """Return what to write instead of a key that its section does not have."""
-    own = list(SECTIONS[_general(section)].model_fields)
+    model = _model(section)
+    own = list(model.model_fields) if model else []
     if section == ("agent",):
         own += agent_arguments
     if section and section[-1] == "changes" and not closest(key, own):
@@ -175,12 +186,26 @@ def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = (
 def home(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> str | None:
     """Return where a key belongs that another section has."""
     for path, model in SECTIONS.items():
-        if key in model.model_fields and path != _general(section) and "score" not in path:
+        if key in model.model_fields and path != _general(section) and not _DEEP.intersection(path):
             if not path:
                 return "at the top level, without indentation"
             return "in each task" if path == ("tasks", "*") else f"under {_dotted(path)}:"
     if key in agent_arguments and section != ("agent",):
         return "under agent:"
+    return None
+
+
+_DEEP = frozenset({"score", "drift", "opponents", "partners"})  # nobody looks for a key there
+
+
+def _model(section: KeyPath) -> type[BaseModel] | None:
+    """Return the model of a section; some sections have keys of the user's own above them."""
+    general = _general(section)
+    for path, model in SECTIONS.items():
+        if len(path) == len(general) and all(
+            part in ("*", own) for part, own in zip(path, general, strict=True)
+        ):
+            return model
     return None
 
 
@@ -209,7 +234,7 @@ def _path(error: ErrorDetails, data: Any) -> KeyPath:
 
 
 def _missing(path: KeyPath) -> str:
-    model = SECTIONS.get(_general(path[:-1]))
+    model = _model(path[:-1])
     field = model.model_fields.get(str(path[-1])) if model else None
     return "missing" + (f": {field.description}" if field and field.description else "")
 

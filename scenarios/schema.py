@@ -33,6 +33,7 @@ from holdfast.scenarios.fields import (
     Seeds,
     Text,
 )
+from holdfast.scenarios.opponents import Opponents, OpponentSpec, Partner, Past
 from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.pool import Pool
 from holdfast.scenarios.task import Drift, Score, ScoreForm, Task
@@ -49,6 +50,10 @@ __all__ = [
     "MethodPart",
     "MujocoChanges",
     "Normalize",
+    "OpponentSpec",
+    "Opponents",
+    "Partner",
+    "Past",
     "Policies",
     "Pool",
     "Scenario",

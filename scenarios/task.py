@@ -30,6 +30,7 @@ from holdfast.scenarios.fields import (
     Sparse,
     Text,
 )
+from holdfast.scenarios.opponents import Opponents, Partner
 from holdfast.scenarios.plain import Wrapper
 
 ENV_OR_BENCHMARK = (
@@ -240,6 +241,15 @@ class Task(BaseModel):
     )
     score: ScoreForm | None = Field(
         default=None, description="How a return becomes a score; overrides the scenario's."
+    )
+    opponents: Opponents | None = Field(
+        default=None,
+        description="In a turn-based game of PettingZoo's: who plays the seats that do not learn.",
+    )
+    partners: dict[Name, Partner] = Field(
+        default_factory=dict,
+        description="Groups of agent.policies that do not learn in this task, by earlier runs: "
+        "{helpers: {run: runs/x/naive/seed-0}}.",
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,8 @@ import pytest
 from relays import AGENTS, Relay
 
 from holdfast.envs.parallel import make_parallel, team_spaces
-from holdfast.envs.seats import ABSENT, Teams
+from holdfast.envs.seats import ABSENT
+from holdfast.envs.teams import Teams
 from holdfast.errors import EnvironmentFailed, ScenarioError, UsageError
 from holdfast.scenarios.schema import Scenario
 

@@ -1,0 +1,114 @@
+"""The policies of earlier runs, which act and learn no more: opponents in games."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.agents.past_selves import action_chances
+from holdfast.continual import checkpoint
+from holdfast.continual.record import SCENARIO, RunFolder
+from holdfast.continual.restore import restore
+from holdfast.envs.players import PolicyPlayer
+from holdfast.envs.self_play import SelfPlay, View
+from holdfast.envs.spaces import TaskId
+from holdfast.envs.vector import task_env
+from holdfast.errors import UsageError
+from holdfast.registry import closest
+from holdfast.scenarios.opponents import OpponentSpec, Partner
+from holdfast.scenarios.schema import Scenario
+
+Key = tuple[str, int, int]
+"""Run folder, stage, and the time at which its checkpoint was written."""
+
+
+def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
+    """Return the opponent that an earlier run of a game left.
+
+    It draws from its policy, or is greedy where that has action values. Built once a process.
+
+    Args:
+        entry: Run, stage and task.
+        folder: The run's path counts from there.
+
+    Raises:
+        UsageError: There is no such run, stage or task, or it did not learn a game.
+        CheckpointUnusable: If a checkpoint cannot be read.
+    """
+    return _player(checkpoint_key(entry, folder, "opponents"), entry.task)
+
+
+@lru_cache(maxsize=64)
+def _player(key: Key, task: str | None) -> PolicyPlayer:
+    path, stage, _ = key
+    where = f"opponents: run {path}"
+    restored = restore(RunFolder(Path(path)), stage)
+    scenario, agent = restored.scenario, restored.agent
+    index = task_index(scenario, task, agent.current_task, where)
+    if scenario.tasks[index].opponents is None:
+        raise UsageError(f"{where}: task '{scenario.tasks[index].name}' is no turn-based game")
+    assert restored.spaces is not None  # a game is no data set, and has no team
+    env = task_env(scenario, index, restored.spaces)
+    shown, _ = agent.shown_task(index)
+    if isinstance(env, TaskId):
+        env.index = shown
+    assert isinstance(env.unwrapped, SelfPlay)
+    view = View(env)
+    # Never left: nobody else acts with this agent, and a view may copy all weights.
+    ExitStack().enter_context(agent.view(index))
+    output = agent.output()
+
+    def choose(observation: Any, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+        entries = observation if isinstance(observation, dict) else {"": observation}
+        arrays = {key: np.asarray(value)[None] for key, value in entries.items()}
+        return action_chances(output, agent.policy_input(arrays), allowed)  # type: ignore[attr-defined]  # of StableBaselinesAgent
+
+    return PolicyPlayer(f"{Path(path).parent.name}-{Path(path).name}-{stage}", view.through(choose))
+
+
+def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: str) -> Key:
+    """Return which checkpoint is meant.
+
+    Raises:
+        UsageError: There is no such run, or it has no such checkpoint; ``where`` comes first.
+    """
+    path = ((folder or Path()) / str(entry.run)).resolve()
+    if not (path / SCENARIO).exists():
+        raise UsageError(
+            f"{where}: '{entry.run}' is no run folder; name one, like runs/x/naive/seed-0 (paths "
+            f"count from {(folder or Path()).resolve()})"
+        )
+    saved = path / "checkpoints"
+    stage = entry.stage
+    if stage is None:
+        newest, _ = checkpoint.latest(saved)
+        if newest is None:
+            raise UsageError(f"{where}: {path} has no checkpoint: no task was finished yet")
+        stage = int(newest.state["stage"])
+    manifest = checkpoint.task_folder(saved, stage) / checkpoint.MANIFEST
+    if not manifest.exists():
+        there = sorted(int(p.name.removeprefix("task-")) for p in saved.glob("task-*[0-9]"))
+        listed = ", ".join(map(str, there)) or "none"
+        raise UsageError(f"{where}: {path} has no checkpoint of stage {stage}; there are: {listed}")
+    return str(path), stage, manifest.stat().st_mtime_ns
+
+
+def task_index(scenario: Scenario, task: str | None, newest: int, where: str) -> int:
+    """Return which task of a run is meant; by default the ``newest``.
+
+    Raises:
+        UsageError: It has no such task.
+    """
+    names = [entry.name for entry in scenario.tasks]
+    if task is None:
+        return newest
+    if task not in names:
+        near = closest(task, names)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
+        raise UsageError(f"{where}: no task '{task}'; {hint}")
+    return names.index(task)

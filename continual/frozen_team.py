@@ -1,0 +1,129 @@
+"""Partners: groups of a team that act by the policies of earlier runs and learn no more."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.agents.agent import Act
+from holdfast.agents.team import TeamAgent
+from holdfast.continual.frozen import Key, checkpoint_key, task_index
+from holdfast.continual.record import RunFolder
+from holdfast.continual.restore import restore
+from holdfast.envs.member import described
+from holdfast.envs.parallel import TeamSpaces, team_spaces
+from holdfast.envs.spaces import StreamSpaces, fit
+from holdfast.errors import UsageError
+from holdfast.registry import closest
+from holdfast.scenarios.schema import Scenario, Task
+
+
+class _Frozen(NamedTuple):
+    """A team that was trained, acting as in one task."""
+
+    scenario: Scenario
+    spaces: TeamSpaces
+    acts: dict[str, Act]
+    shown: int
+
+
+class PartnerGroup:
+    """A group of an earlier run; see ``FrozenGroup`` in ``envs/seats.py``.
+
+    It is shown the id of its own run's task, and its agents' observations and actions must be like
+    those that it learned with.
+    """
+
+    def __init__(self, frozen: _Frozen, group: str, where: str, *, deterministic: bool) -> None:
+        self._frozen, self._group, self._where = frozen, group, where
+        self._deterministic = deterministic
+
+    def fitted(self, described: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        """Return an agent's spaces, fitted to what the policy takes."""
+        scenario, spaces, _, shown = self._frozen
+        learned = [
+            team.spaces[name] for team in spaces.teams for name in team.groups.get(self._group, ())
+        ]
+        own = StreamSpaces(described.observation_space, described.action_space)
+        if not any(_are_alike(own, other) for other in learned):
+            raise UsageError(
+                f"{self._where}: its agents saw {learned[0].observation} and did "
+                f"{learned[0].action}; here they see {own.observation} and do {own.action}"
+            )
+        return fit(described, spaces.groups[self._group], scenario, shown)
+
+    def act(
+        self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None
+    ) -> NDArray[Any]:
+        """Return an action for each seat."""
+        act = self._frozen.acts[self._group]
+        actions, _ = act(
+            observations, None, starts, deterministic=self._deterministic, action_masks=masks
+        )
+        return actions
+
+
+def _are_alike(one: StreamSpaces, other: StreamSpaces) -> bool:
+    return one.observation.shape == other.observation.shape and one.action == other.action
+
+
+def partner_groups(scenario: Scenario, task: Task) -> dict[str, PartnerGroup]:
+    """Return the groups of a task that do not learn, with the policies of their runs.
+
+    Raises:
+        UsageError: There is no such run, stage, task or group, or the run is no team's.
+        CheckpointUnusable: If a checkpoint cannot be read.
+    """
+    found = {}
+    for group, entry in task.partners.items():
+        where = f"task '{task.name}', partners.{group}: run {entry.run}"
+        frozen = _frozen(checkpoint_key(entry, scenario.folder, where), entry.task)
+        theirs = entry.group or group
+        if theirs not in frozen.acts:
+            near = closest(theirs, frozen.acts)
+            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(frozen.acts)}"
+            raise UsageError(f"{where}: no group '{theirs}' learned there; group: {hint}")
+        found[group] = PartnerGroup(frozen, theirs, where, deterministic=entry.deterministic)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _frozen(key: Key, task: str | None) -> _Frozen:
+    path, stage, _ = key
+    restored = restore(RunFolder(Path(path)), stage)
+    scenario, agent = restored.scenario, restored.agent
+    if not isinstance(agent, TeamAgent):
+        raise UsageError(f"partners: run {path} is of one agent, not of a team (agent.policies)")
+    index = task_index(scenario, task, agent.current_task, f"partners: run {path}")
+    shown, _ = agent.shown_task(index)
+    # Never left: nobody else acts with this agent, and a view may copy all weights.
+    acts = ExitStack().enter_context(agent.view(index))
+    return _Frozen(scenario, team_spaces(scenario), acts, shown)
+
+
+def check_partners(scenario: Scenario, spaces: TeamSpaces) -> None:
+    """Raise what is wrong with the partners of any task.
+
+    Raises:
+        UsageError: See ``partner_groups``; also where their agents saw or did other things, or
+            nobody is left to learn.
+    """
+    for task, team in zip(scenario.tasks, spaces.teams, strict=True):
+        partners = partner_groups(scenario, task)
+        for group, partner in partners.items():
+            if not team.groups.get(group):
+                known = ", ".join(team.groups)
+                raise UsageError(
+                    f"task '{task.name}', partners: no agent is in a group '{group}'; there are: "
+                    f"{known}"
+                )
+            for name in team.groups[group]:
+                partner.fitted(described(team.spaces[name]))
+        if not any(agents for group, agents in team.groups.items() if group not in partners):
+            raise UsageError(f"task '{task.name}', partners: every group is frozen; nobody learns")
