@@ -99,7 +99,7 @@ def play(env: SelfPlay, one: Player, other: Player, games: int, seed: int) -> Ma
         own = seeding.derive(seed, "games", one.name, other.name, number)
         rng = np.random.default_rng(own)
         observation, _ = env.reset(seed=own, options={"seat": seat, "opponent": other})
-        over, info = False, {}
+        over, info = False, dict[str, Any]()
         while not over:
             action = one.act(observation, env.action_masks(), rng)
             observation, _, terminated, truncated, info = env.step(action)
@@ -155,7 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     folder = RunFolder(given.folder)
     env = game_of(folder)
-    entries = [RANDOM, *(OpponentSpec(minimax=depth) for depth in given.depth)]
+    entries: list[str | OpponentSpec] = [
+        RANDOM,
+        *(OpponentSpec(minimax=depth) for depth in given.depth),
+    ]
     opponents = [make_player(entry, env.kind, None) for entry in entries]
     versions = [f"{name} {version(name)}" for name in PACKAGES]
     print(f"# {', '.join(versions)}, python {platform.python_version()}")
