@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from holdfast.agents.networks import Slot, map_slots
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema import TASK_ID
+from holdfast.scenarios.entries import TASK_ID
 
 
 class TaskTrunk(nn.Module):

@@ -18,8 +18,7 @@ from stable_baselines3.dqn.policies import QNetwork
 from torch import Tensor, nn
 
 from holdfast.errors import UsageError
-from holdfast.scenarios.entries import MASKS, OBSERVATION, PRESENT, STATE
-from holdfast.scenarios.schema import TASK_ID
+from holdfast.scenarios.entries import MASKS, OBSERVATION, PRESENT, STATE, TASK_ID
 
 Observations = dict[str, Tensor]
 
@@ -199,19 +198,26 @@ class SumPolicy(BasePolicy):
 
 
 class MonotonicPolicy(SumPolicy):
-    """QMIX's networks: action values, mixed by a network that the state conditions."""
+    """QMIX's networks: action values, mixed by a network that the state conditions.
+
+    Args:
+        observation_space: Joint, with a state.
+        action_space: Joint.
+        lr_schedule: Of the optimizer.
+        embed_dim: See ``MonotonicMixer``.
+        hypernet_dim: See ``MonotonicMixer``.
+        options: Of ``SumPolicy``.
+    """
 
     def __init__(
         self,
         observation_space: spaces.Dict,
         action_space: spaces.MultiDiscrete,
         lr_schedule: Schedule,
-        net_arch: list[int] | None = None,
-        activation_fn: type[nn.Module] = nn.ReLU,
+        *,
         embed_dim: int = 32,
         hypernet_dim: int = 32,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.RMSprop,
-        optimizer_kwargs: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         if is_image_space(observation_space[STATE]):
             raise UsageError(
@@ -219,15 +225,7 @@ class MonotonicPolicy(SumPolicy):
                 "use algorithm: vdn or mappo"
             )
         self.embed_dim, self.hypernet_dim = embed_dim, hypernet_dim
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch,
-            activation_fn,
-            optimizer_class,
-            optimizer_kwargs,
-        )
+        super().__init__(observation_space, action_space, lr_schedule, **options)
 
     def _conditions(self) -> tuple[str, ...]:
         assert isinstance(self.observation_space, spaces.Dict)

@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema import TASK_ID, Normalize
+from holdfast.scenarios.entries import TASK_ID
+from holdfast.scenarios.schema import Normalize
 
 
 class TaskNormalize(VecNormalize):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.scenarios.schema import TASK_ID
+from holdfast.scenarios.entries import TASK_ID
 
 
 def with_task_ids(observations: Any, tasks: NDArray[np.int64], width: int) -> Any:

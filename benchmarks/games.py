@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from holdfast import seeding
 from holdfast.continual.elo import Game, elo
-from holdfast.continual.frozen import frozen_player
+from holdfast.continual.opponents import frozen_player
 from holdfast.continual.record import RunFolder
 from holdfast.envs.make import make_env
 from holdfast.envs.players import Player, PolicyPlayer, make_player

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.continual.restore import Restored
+from holdfast.envs.fitting import PadAction, fit
 from holdfast.envs.make import make_env
-from holdfast.envs.spaces import PadAction, fit
 
 
 class TaskAgent:

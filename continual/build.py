@@ -71,7 +71,7 @@ def _first_experience(
             check_actions(scenario, group)
             check_policy(scenario, group.observation)
         if any(task.partners for task in scenario.tasks):
-            from holdfast.continual.frozen_team import check_partners  # here, as above
+            from holdfast.continual.partners import check_partners  # here, as above
 
             check_partners(scenario, team)
         return make_team_stream(scenario, seed, team).train_stream[0], None

@@ -10,7 +10,8 @@ import numpy as np
 from holdfast.continual.evaluate import LONGEST_EPISODE, Played, never_ends
 from holdfast.continual.experience import MeasuredExperience
 from holdfast.envs.batch import Batch, rows, write
-from holdfast.envs.spaces import StreamSpaces, TaskId
+from holdfast.envs.fitting import TaskId
+from holdfast.envs.spaces import StreamSpaces
 from holdfast.envs.vector import task_env
 from holdfast.scenarios.schema import Scenario
 

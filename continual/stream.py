@@ -16,10 +16,11 @@ from holdfast.continual.experience import MeasuredExperience, StageExperience
 from holdfast.continual.pooled_evaluation import PooledEvalExperience
 from holdfast.envs.drift import Drifting
 from holdfast.envs.exclusive import Slot
+from holdfast.envs.fitting import TaskId
 from holdfast.envs.interleaved import Interleaved
 from holdfast.envs.pool import OnFailure, ProcessPool
 from holdfast.envs.process import CLOSING_S, STARTING_S
-from holdfast.envs.spaces import StreamSpaces, TaskId, stream_spaces
+from holdfast.envs.spaces import StreamSpaces, stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.scenarios.schema import Pool, Scenario
 

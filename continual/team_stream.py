@@ -30,9 +30,9 @@ def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:
     """Return the groups of a task that do not learn."""
     if not task.partners:
         return {}
-    from holdfast.continual import frozen_team  # here: it restores runs, by this module
+    from holdfast.continual import partners  # here: it restores runs, by this module
 
-    return frozen_team.partner_groups(scenario, task)
+    return partners.partner_groups(scenario, task)
 
 
 class TeamExperience(StageExperience):

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from holdfast.envs.action_changes import ActionGain, ActionMap, DeadActuators
 from holdfast.envs.changes import RewardScale
 from holdfast.envs.envpool_single import EnvPoolSingle, cast_to, success_key
+from holdfast.envs.fitting import PadAction, PadObservation, TaskId
 from holdfast.envs.guard import Guard
 from holdfast.envs.observation_changes import (
     ObservationMask,
     ObservationNoise,
     ObservationPermutation,
 )
-from holdfast.envs.spaces import PadAction, PadObservation, TaskId
 from holdfast.errors import EnvironmentFailed, UsageError
 
 Ids = NDArray[np.int32]

@@ -111,7 +111,7 @@ def check_task(scenario: Scenario, task: Task) -> CheckResult:
         if task.opponents is not None:
             from holdfast.envs.self_play import Legal  # here: only games need PettingZoo
 
-            env = Legal(env)  # the checks draw any action
+            author, env = Legal(author), Legal(env)  # the checks draw any action
         return Subject(author, env, task.exclusive)
 
     return _checked(CheckResult(task.name), make)

@@ -13,6 +13,7 @@ from holdfast.envs.check import run_checker
 from holdfast.envs.findings import CheckResult, CrashedError, crashes_at
 from holdfast.envs.parallel import Parallel, team_of
 from holdfast.envs.spaces import algorithms_for, not_learnable
+from holdfast.envs.states import own_state_space
 
 _CYCLES = 200
 _SPEED_S = 0.5
@@ -103,11 +104,17 @@ def _play(env: Parallel, result: CheckResult) -> None:
             result.add("ok", f"some {what}: {', '.join(sorted(agents))}; their rows are left out")
     if missing:
         result.add("advice", f"never seen with random actions: {', '.join(sorted(missing))}")
-    try:
-        state = np.asarray(env.state())
-        result.add("ok", f"state() has the shape {state.shape}")
-    except (NotImplementedError, AttributeError):
-        result.add("advice", "no state(): central critics see all observations together instead")
+    space = own_state_space(env)
+    if space is None:
+        result.add(
+            "advice", "no state_space: central critics see all observations together instead"
+        )
+    else:
+        with crashes_at("state()"):
+            shape = np.shape(env.state())
+        if shape != space.shape:
+            raise CrashedError(f"state() has the shape {shape}, and state_space {space.shape}")
+        result.add("ok", f"state() has the shape {shape}")
     result.steps_per_s = speed
     result.add("ok", f"{speed:,.0f} steps/s, all agents at once")
 

@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from holdfast.envs.parallel import TeamSpaces
 from holdfast.envs.seats import ABSENT, TERMINAL_MASKS, Seats
-from holdfast.envs.spaces import MASKS as SEAT_MASKS
 from holdfast.errors import UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.entries import MASKS, OBSERVATION, PRESENT
@@ -179,7 +178,7 @@ class JointSeats(VecEnv):
 
     def _masks(self, present: NDArray[Any]) -> NDArray[np.int8]:
         masks = np.ones((self._copies, self._width, self._choices), np.int8)
-        if self._seats.has_attr(SEAT_MASKS):
+        if self._seats.has_attr(MASKS):
             masks[:, : self._agents] = self._by_copy(self._seats.action_masks())
         masks[present == 0] = 1
         return masks
@@ -200,7 +199,7 @@ class JointSeats(VecEnv):
 
     def has_attr(self, attr_name: str) -> bool:
         """Return False for action masks: they are in the observation."""
-        return attr_name != SEAT_MASKS and self._seats.has_attr(attr_name)
+        return attr_name != MASKS and self._seats.has_attr(attr_name)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Return an attribute of each copy."""

@@ -9,8 +9,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.envs.fitting import Beside, PadAction
 from holdfast.envs.parallel import ACTION_MASK
-from holdfast.envs.spaces import Beside, PadAction, StreamSpaces
+from holdfast.envs.spaces import StreamSpaces
 from holdfast.envs.states import States
 from holdfast.errors import UsageError
 from holdfast.scenarios.entries import STATE

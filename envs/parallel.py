@@ -75,13 +75,13 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
     try:
-        return make_team(task.env, kwargs, scenario.folder)
+        return build_parallel(task.env, kwargs, scenario.folder)
     except HoldfastError as error:
         error.args = (f"task '{task.name}': {error}",)
         raise
 
 
-def make_team(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Parallel:
+def build_parallel(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Parallel:
     """Return the PettingZoo environment called ``target``; see :func:`make_parallel`."""
     made = pettingzoo_env(target, kwargs, folder)
     if isinstance(made, AECEnv):

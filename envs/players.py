@@ -14,7 +14,7 @@ from holdfast.envs.board_games import ROW_GAMES, RowGame, best_moves
 from holdfast.errors import UsageError
 from holdfast.scenarios.opponents import RANDOM, OpponentSpec
 
-FROZEN = "holdfast.continual.frozen:frozen_player"
+FROZEN = "holdfast.continual.opponents:frozen_player"
 """Loaded where a scenario asks for it: it restores a run, and imports the learners."""
 
 Choices = Callable[[Any, NDArray[np.bool_]], NDArray[np.float64]]

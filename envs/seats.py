@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from holdfast.envs.member import Member
-from holdfast.envs.spaces import MASKS
+from holdfast.scenarios.entries import MASKS
 
 if TYPE_CHECKING:
     from holdfast.envs.teams import FrozenGroup, Teams

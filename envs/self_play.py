@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
+from holdfast.envs.fitting import PadAction
 from holdfast.envs.parallel import ACTION_MASK, pettingzoo_env
 from holdfast.envs.players import Choices, Player, PolicyPlayer, RandomPlayer, make_player
-from holdfast.envs.spaces import PadAction
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import closest
 from holdfast.scenarios.opponents import PAST

@@ -14,10 +14,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.envs.fitting import fit
 from holdfast.envs.member import Member, described, unmasked
 from holdfast.envs.parallel import Parallel, Team, TeamSpaces
 from holdfast.envs.seats import Seats
-from holdfast.envs.spaces import fit
 from holdfast.envs.states import States
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.entries import STATE

@@ -10,8 +10,9 @@ import gymnasium as gym
 
 from holdfast.envs.drift import Applied
 from holdfast.envs.exclusive import ExclusiveEnv, Slot
+from holdfast.envs.fitting import fit
 from holdfast.envs.make import make_env
-from holdfast.envs.spaces import StreamSpaces, fit
+from holdfast.envs.spaces import StreamSpaces
 from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:

@@ -58,21 +58,28 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
             )
         elif isinstance(name, str):
             names[name.casefold()] = index
-        if is_team(data):
-            pass  # see check_team
-        elif task.get("opponents") is not None:
-            yield from check_opponents(data, index, folder)
-        elif task.get("python") is None:
-            if data.get("backend") != "envpool":
-                yield from _check_environment(task, path, folder, algorithm)
-        elif task.get("env") is not None:  # what there is, only that interpreter knows
-            yield from check_python(task, path, folder)
+        if not is_team(data):  # check_team looks at those
+            yield from _check_one_agents(data, index, folder, algorithm)
         yield from _check_wrappers(task.get("wrappers"), path, folder)
         yield from _check_sample(task.get("sample"), path)
         yield from _check_steps(task.get("steps"), path, n_envs)
         yield from check_partners(data, index, folder)
         if task.get("exclusive") is True:
             yield from _check_exclusive(path, n_envs, every)
+
+
+def _check_one_agents(
+    data: Mapping[str, Any], index: int, folder: Path | None, algorithm: Any
+) -> Iterator[Finding]:
+    """Yield what is wrong with the environment of one agent: a game, a backend's, or its own."""
+    task, path = data["tasks"][index], ("tasks", index)
+    if task.get("opponents") is not None:
+        yield from check_opponents(data, index, folder)
+    elif task.get("python") is not None:
+        if task.get("env") is not None:  # what there is, only that interpreter knows
+            yield from check_python(task, path, folder)
+    elif data.get("backend") != "envpool":
+        yield from _check_environment(task, path, folder, algorithm)
 
 
 def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:

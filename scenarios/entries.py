@@ -1,6 +1,9 @@
-"""Entries of a Dict observation that a team's learner is shown; the task id's is ``TASK_ID``."""
+"""Entries of the Dict observations that learners are shown, and of what stands beside them."""
 
 from __future__ import annotations
+
+TASK_ID = "task_id"
+"""The one-hot of the task, where the observation is no vector."""
 
 OBSERVATION = "observation"
 """What the agent sees itself; of a joint observation, of all agents: (agents, features)."""
@@ -12,4 +15,5 @@ PRESENT = "present"
 """Of a joint observation: which agents act next, (agents,)."""
 
 MASKS = "action_masks"
-"""Of a joint observation: which actions each agent may take, (agents, actions)."""
+"""Which actions may be taken: of a joint observation, (agents, actions); elsewhere no entry, but
+the method of an environment that says so, one truth value for each action."""

@@ -65,9 +65,6 @@ __all__ = [
     "json_schema",
 ]
 
-TASK_ID = "task_id"
-"""Key of the task id in a Dict observation."""
-
 Backend = Literal["gymnasium", "envpool", "auto"]
 Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
 Statistics = Literal["running", "first_task", "per_task"]

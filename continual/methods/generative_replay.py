@@ -19,7 +19,7 @@ from holdfast.agents.memory import Arrays
 from holdfast.agents.outputs import Output, PolicyOutput
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema import TASK_ID
+from holdfast.scenarios.entries import TASK_ID
 
 if TYPE_CHECKING:
     from holdfast.agents.stable_baselines import StableBaselinesAgent

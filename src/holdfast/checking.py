@@ -100,9 +100,9 @@ def check_scenario(scenario: Scenario) -> int:
 
 def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
     from holdfast.envs.check_team import check_team
-    from holdfast.envs.parallel import make_team
+    from holdfast.envs.parallel import build_parallel
 
-    return _verdict(named, check_team(named, lambda: make_team(named, kwargs, folder)))
+    return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
 
 
 def _check_teams(scenario: Scenario) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cells import finish, interrupting
 from team_runs import run, same_weights, started, team_scenario
 from torch import nn
 
@@ -15,7 +16,7 @@ from holdfast.agents.gradients import named_parameters
 from holdfast.agents.networks import slots
 from holdfast.agents.team import TeamAgent
 from holdfast.continual.build import build
-from holdfast.continual.journal import Progress
+from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
 from holdfast.errors import ScenarioError
@@ -194,10 +195,6 @@ def test_a_head_per_task(tmp_path: Path) -> None:
     }
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     ("algorithm", "method"), [("mappo", ["ewc", "cloning"]), ("vdn", "replay"), ("qmix", "naive")]
 )
@@ -214,24 +211,8 @@ def test_stopped_and_run_again_equals_uninterrupted(
         agent={"normalize": {"observations": "running", "rewards": "running"}},
     )
     straight = run(tmp_path / "straight", scenario)
-    interrupt_at = iter([20, 80, 100])
-    due = next(interrupt_at)
-
-    def tell(progress: Progress) -> None:
-        nonlocal due
-        if progress.step >= due:
-            due = next(interrupt_at, 10**9)
-            raise Interrupted
-
-    attempts, broken = 0, None
-    while broken is None or broken.info()["status"] != "finished":
-        attempts += 1
-        try:
-            broken = run(tmp_path / "broken", scenario, tell)
-        except Interrupted:
-            (path,) = (tmp_path / "broken").glob("*/*/seed-0")
-            broken = RunFolder(path)
-    assert attempts == 4
+    (broken,) = prepare(tmp_path / "broken", scenario)
+    assert finish(broken, interrupting(20, 80, 100)) == 4
     assert broken.scores() == straight.scores()
     for stage in range(2):
         one, other = (tensors(folder, stage) for folder in (straight, broken))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import stable_baselines3 as sb3
 import torch
+from cells import Interrupted, run_all
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -86,13 +87,6 @@ def make(tmp_path: Path) -> Any:
     return make
 
 
-def run(scenario: Scenario, runs: Path) -> list[RunFolder]:
-    folders = prepare(runs, scenario)
-    for folder in folders:
-        run_cell(folder, lambda progress: None)
-    return folders
-
-
 def policies(folder: RunFolder) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -111,9 +105,9 @@ def policies(folder: RunFolder) -> dict[str, torch.Tensor]:
 def test_a_team_of_one_equals_a_single_agent(make: Any, tmp_path: Path, algorithm: str) -> None:
     env, agent = ENVS[algorithm], {"algorithm": algorithm, **AGENTS[algorithm]}
     keys = {"n_envs": 2, "methods": ["naive", {"ewc": {"samples": 64}}]}
-    single = run(make("single", {"env": env}, agent, **keys), tmp_path)
+    single = run_all(make("single", {"env": env}, agent, **keys), tmp_path)
     task = {"env": "worlds:Alone", "kwargs": {"env": env}}
-    team = run(make("team", task, {**agent, "policies": "shared"}, **keys), tmp_path)
+    team = run_all(make("team", task, {**agent, "policies": "shared"}, **keys), tmp_path)
     for one, other in zip(single, team, strict=True):
         ours = [{k: v for k, v in row.items() if k != "agents"} for row in other.scores()]
         assert ours == one.scores()
@@ -130,7 +124,7 @@ def test_a_shared_policy_learns_from_all_agents_as_from_so_many_environments(
     task = {"env": "worlds:Alone", "kwargs": {"env": "Pendulum-v1", "agents": 3}, "steps": 512}
     agent = {"algorithm": "ppo", "n_steps": 64, "batch_size": 96, "policies": "shared"}
     scenario = make("three", task, agent, names=("one",), n_envs=2, stream={"task_id": "hidden"})
-    (folder,) = run(scenario, tmp_path)
+    (folder,) = run_all(scenario, tmp_path)
     envs = DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 6)
     plain = sb3.PPO("MlpPolicy", envs, n_steps=64, batch_size=96, seed=0, device="cpu")
     envs.seed(0)  # rows 0 to 2 are the first copy, seeded 0 * 3 + 0, 1, 2
@@ -146,9 +140,6 @@ GROUPS = {"front": ["first"], "rest": ["second", "third"]}
 def test_groups_learn_side_by_side_and_go_on_after_a_stop(
     make: Any, tmp_path: Path, algorithm: str
 ) -> None:
-    class Interrupted(Exception):
-        pass
-
     def stop(progress: Any) -> None:
         if progress.step >= 384:
             raise Interrupted
@@ -157,7 +148,7 @@ def test_groups_learn_side_by_side_and_go_on_after_a_stop(
     agent = {"algorithm": algorithm, **AGENTS[algorithm], "policies": GROUPS}
     keys = {"n_envs": 2, "methods": [["ewc", "cloning"]], "stream": {"task_id": "heads"}}
     scenario = make("groups", task, agent, **keys)
-    (whole,) = run(scenario, tmp_path / "whole")
+    (whole,) = run_all(scenario, tmp_path / "whole")
     (cut,) = prepare(tmp_path / "cut", scenario)
     with pytest.raises(Interrupted):
         run_cell(cut, stop)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cells import Interrupted
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -69,10 +70,6 @@ def test_the_record_of_a_run(run: Any, weights: Any) -> None:
         if name not in ("stage", "step"):
             event = view.Scalars(f"plasticity/{name}")[-1]
             assert (event.step, event.value) == (last["step"], pytest.approx(value))
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.mark.parametrize("method", ["progressive", {"redo": {"tau": 0.5, "period": 5}}])

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+from cells import Interrupted, finish, interrupting
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -111,10 +112,6 @@ METHODS = [
 ]
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize(("algorithm", "method"), METHODS, ids=str)
 def test_interrupted_and_run_again_equals_uninterrupted(
     algorithm: str, method: Any, run: Run, weights: Any
@@ -123,28 +120,13 @@ def test_interrupted_and_run_again_equals_uninterrupted(
     normalize = {"agent": {"normalize": {"observations": "running", "rewards": "running"}}}
     straight = run(algorithm, method, runs="straight", **carry, **normalize)
 
-    interrupt_at = iter([100, 300, 512, 700])
-    due = next(interrupt_at)
-
-    def tell(progress: Progress) -> None:
-        nonlocal due
-        if progress.step >= due:
-            due = next(interrupt_at, 10**9)
-            raise Interrupted
-
+    tell = interrupting(100, 300, 512, 700)
     with pytest.raises(Interrupted):
         run(algorithm, method, runs="broken", tell=tell, **carry, **normalize)
     broken = RunFolder(
         straight.path.parents[3] / "broken" / straight.path.relative_to(straight.path.parents[2])
     )
-    attempts = 1
-    while broken.info()["status"] != "finished":
-        attempts += 1
-        try:
-            run_cell(broken, tell)
-        except Interrupted:
-            assert broken.info()["status"] == "failed"
-    assert attempts == 5
+    assert finish(broken, tell) == 4
     assert broken.scores() == straight.scores()
     for stage in range(3):
         assert same_weights(weights(broken, stage), weights(straight, stage))

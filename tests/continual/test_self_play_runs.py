@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from cells import Interrupted
 
 from holdfast.continual import checkpoint
 from holdfast.continual.build import build
 from holdfast.continual.cell import run_cell
-from holdfast.continual.frozen import frozen_player
 from holdfast.continual.opened import open_run
+from holdfast.continual.opponents import frozen_player
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
@@ -23,10 +24,6 @@ from holdfast.scenarios.schema import OpponentSpec, Scenario
 
 TTT = "classic/tictactoe_v3"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-class Interrupted(Exception):
-    """Stops a run."""
 
 
 @pytest.fixture

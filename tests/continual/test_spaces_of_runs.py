@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cells import Interrupted, run_all
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
 from holdfast.continual.build import build
 from holdfast.continual.cell import run_cell
 from holdfast.continual.opened import open_run
 from holdfast.continual.prepare import prepare
-from holdfast.continual.record import RunFolder
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema import Scenario
@@ -84,10 +84,6 @@ OFF = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100, "train_freq": 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
     (tmp_path / "dots.py").write_text(ENVIRONMENT, "utf-8")
@@ -110,13 +106,6 @@ def make(tmp_path: Path) -> Any:
     return make
 
 
-def run(scenario: Scenario, runs: Path) -> list[RunFolder]:
-    folders = prepare(runs, scenario)
-    for folder in folders:
-        run_cell(folder, lambda progress: None)
-    return folders
-
-
 def check(scenario: Scenario, folder: Path) -> Any:
     """Run it; stop it between the tasks and go on; return the agent, which acts in both tasks."""
 
@@ -124,7 +113,7 @@ def check(scenario: Scenario, folder: Path) -> Any:
         if progress.step >= 96:
             raise Interrupted
 
-    whole = run(scenario, folder / "whole")
+    whole = run_all(scenario, folder / "whole")
     for one, cut in zip(whole, prepare(folder / "cut", scenario), strict=True):
         with pytest.raises(Interrupted):
             run_cell(cut, stop)
@@ -207,7 +196,7 @@ def test_minigrid_pictures_run(tmp_path: Path) -> None:
         + "agent: {algorithm: ppo, n_steps: 32, batch_size: 32, n_epochs: 1}\n"
         "methods: [ewc]\nevaluation: {episodes: 1}\n"
     )
-    (folder,) = run(load(path), tmp_path / "runs")
+    (folder,) = run_all(load(path), tmp_path / "runs")
     policy = open_run(folder.path)._restored.agent.policy
     assert policy.observation_space["observation"].shape == (3, 56, 56)
     assert {score["task"] for score in folder.scores()} == {"5x5", "6x6"}
@@ -291,7 +280,7 @@ def test_masks_are_padded_with_the_actions_they_belong_to(tmp_path: Path) -> Non
         "spaces: {action: pad}\nevaluation: {episodes: 2}\n",
         "utf-8",
     )
-    (folder,) = run(load(tmp_path / "doors.yaml"), tmp_path / "runs")
+    (folder,) = run_all(load(tmp_path / "doors.yaml"), tmp_path / "runs")
     acting = open_run(folder.path).agent("two")
     env = acting.make_env()
     observation, _ = env.reset(seed=0)

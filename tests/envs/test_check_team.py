@@ -7,7 +7,7 @@ import pytest
 from relays import Relay
 
 from holdfast.envs.check_team import check_team
-from holdfast.envs.parallel import make_team
+from holdfast.envs.parallel import build_parallel
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.targets import NotUsable, check_team_environment, is_team
 
@@ -17,7 +17,7 @@ def found(result, level):
 
 
 def test_a_published_environment_passes_its_own_tests():
-    result = check_team("tag", lambda: make_team("mpe2.simple_tag_v3", {}, None))
+    result = check_team("tag", lambda: build_parallel("mpe2.simple_tag_v3", {}, None))
     assert result.ok
     good = "\n".join(found(result, "ok"))
     assert "PettingZoo's API test found no error" in good
@@ -32,7 +32,7 @@ def test_who_comes_and_goes_is_told():
     good = "\n".join(found(result, "ok"))
     assert "some leave before the others: second; their rows are left out" in good
     assert "some come after the others: third" in good
-    assert any("no state()" in text for text in found(result, "advice"))
+    assert any("no state_space" in text for text in found(result, "advice"))
 
 
 class Nobody(Relay):
@@ -86,12 +86,12 @@ def test_mistakes_are_found(world, text):
 )
 def test_what_cannot_be_made_is_one_clear_error(target, kwargs, text):
     with pytest.raises(UsageError, match=text):
-        make_team(target, kwargs, None)
+        build_parallel(target, kwargs, None)
 
 
 def test_a_constructor_that_raises_is_told():
     with pytest.raises(EnvironmentFailed, match="relays:broken raised TypeError: no r"):
-        make_team("relays:broken", {}, None)
+        build_parallel("relays:broken", {}, None)
 
 
 @pytest.mark.parametrize(

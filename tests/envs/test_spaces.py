@@ -8,16 +8,8 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 from gymnasium.utils.env_checker import check_env
 
-from holdfast.envs.spaces import (
-    PadAction,
-    PadObservation,
-    StreamSpaces,
-    TaskId,
-    _merged,
-    check_actions,
-    fit,
-    stream_spaces,
-)
+from holdfast.envs.fitting import PadAction, PadObservation, TaskId, fit
+from holdfast.envs.spaces import StreamSpaces, _merged, check_actions, stream_spaces
 from holdfast.errors import ScenarioError, UsageError
 
 CARTPOLE = {"env": "CartPole-v1"}

@@ -17,7 +17,7 @@ from holdfast.continual.methods.generative_replay import (
     unflattened,
 )
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema import TASK_ID
+from holdfast.scenarios.entries import TASK_ID
 
 SMALL = {"samples": 40, "draws": 50, "batch_size": 16, "updates": 3, "latent": 2, "hidden": 8}
 

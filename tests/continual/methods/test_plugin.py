@@ -19,6 +19,7 @@ from avalanche.logging import BaseLogger
 from avalanche.models import as_multitask
 from avalanche.training.plugins import EvaluationPlugin, SynapticIntelligencePlugin
 from avalanche.training.supervised import Naive
+from cells import Interrupted, finish, interrupting
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -245,10 +246,6 @@ def test_synaptic_intelligence_of_avalanche_still_forgets_its_weights() -> None:
     assert torch.equal(noted["bias"].data, weight.bias)
 
 
-class Interrupted(Exception):
-    pass
-
-
 RESTARTS = [
     pytest.param(
         method,
@@ -268,24 +265,12 @@ def test_interrupted_and_run_again_equals_uninterrupted(
 ) -> None:
     stream = {"task_id": task_id}
     straight = run(method, runs="straight", stream=stream)
-    interrupt_at = iter([20, UPDATES + 20, 2 * UPDATES])
-    due = next(interrupt_at)
-
-    def tell(progress: Any) -> None:
-        nonlocal due
-        if progress.step >= due:
-            due = next(interrupt_at, 10**9)
-            raise Interrupted
-
+    tell = interrupting(20, UPDATES + 20, 2 * UPDATES)
     with pytest.raises(Interrupted):
         run(method, runs="broken", stream=stream, tell=tell)
     place = straight.path.relative_to(straight.path.parents[2])
     broken = RunFolder(straight.path.parents[3] / "broken" / place)
-    while broken.info()["status"] != "finished":
-        try:
-            run_cell(broken, tell)
-        except Interrupted:
-            assert broken.info()["status"] == "failed"
+    finish(broken, tell)
     assert broken.scores() == straight.scores()
     for stage in range(3):
         for file in sorted((straight.path / "checkpoints" / f"task-{stage}").glob("*.safetensors")):

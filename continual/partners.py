@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from holdfast.agents.agent import Act
 from holdfast.agents.team import TeamAgent
-from holdfast.continual.frozen import Key, checkpoint_key, task_index
+from holdfast.continual.opponents import Key, checkpoint_key, task_index
 from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
+from holdfast.envs.fitting import fit
 from holdfast.envs.member import described
 from holdfast.envs.parallel import TeamSpaces, team_spaces
-from holdfast.envs.spaces import StreamSpaces, fit
+from holdfast.envs.spaces import StreamSpaces
 from holdfast.errors import UsageError
 from holdfast.registry import closest
 from holdfast.scenarios.schema import Scenario, Task
@@ -34,7 +35,7 @@ class _Frozen(NamedTuple):
 
 
 class PartnerGroup:
-    """A group of an earlier run; see ``FrozenGroup`` in ``envs/seats.py``.
+    """A group of an earlier run; see ``FrozenGroup`` in ``envs/teams.py``.
 
     It is shown the id of its own run's task, and its agents' observations and actions must be like
     those that it learned with.

@@ -14,9 +14,9 @@ from holdfast.agents.past_selves import action_chances
 from holdfast.continual import checkpoint
 from holdfast.continual.record import SCENARIO, RunFolder
 from holdfast.continual.restore import restore
+from holdfast.envs.fitting import TaskId
 from holdfast.envs.players import PolicyPlayer
 from holdfast.envs.self_play import SelfPlay, View
-from holdfast.envs.spaces import TaskId
 from holdfast.envs.vector import task_env
 from holdfast.errors import UsageError
 from holdfast.registry import closest
