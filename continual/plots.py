@@ -1,4 +1,4 @@
-"""Figures: every task's curve over the stream, and the score matrix as a heat map.
+"""The figure of a report: every task's curve over the stream.
 
 Drawn by matplotlib's Agg, without pyplot: no display, no global state.
 """
@@ -13,11 +13,10 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from holdfast.continual.metrics import Span
 
@@ -85,47 +84,9 @@ def curves_figure(
         frameon=False,
         fontsize=9,
     )
-    return _png(figure)[0]
-
-
-def heat_map(
-    values: ArrayLike, *, rows: Sequence[str], columns: Sequence[str]
-) -> tuple[bytes, int, int]:
-    """Return a PNG of a score matrix with its numbers in the cells, and its width and height.
-
-    Args:
-        values: Shape (rows, columns); NaN is left blank.
-        rows: What each row was measured after.
-        columns: Names of the tasks.
-    """
-    scores = np.asarray(values, dtype=np.float64)
-    longest = max((len(name) for name in rows), default=0)
-    size = 1.2 + 0.09 * longest + 0.9 * len(columns), 1.1 + 0.45 * len(rows)
-    figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
-    ax = figure.subplots()
-    known = scores[np.isfinite(scores)]
-    low, high = min(0.0, known.min(initial=0.0)), max(1.0, known.max(initial=1.0))
-    image = ax.imshow(scores, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-    for (row, column), score in np.ndenumerate(scores):
-        if np.isfinite(score):
-            dark = score < low + 0.6 * (high - low)
-            text = f"{score:.2f}" if abs(score) < 100 else f"{score:.0f}"
-            ax.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=10,
-                color="white" if dark else "black",
-            )
-    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="left", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0, labelsize=9)
-    ax.spines[:].set_visible(False)
-    figure.colorbar(image, ax=ax, fraction=0.05).outline.set_visible(False)
-    return _png(figure)
+    file = BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def _colour(task: int) -> str:
@@ -196,10 +157,3 @@ def _name_spans(ax: Axes, names: Sequence[str], spans: Sequence[Span]) -> None:
                 fontsize=8,
                 color=_colour(span.task),
             )
-
-
-def _png(figure: Figure) -> tuple[bytes, int, int]:
-    canvas = FigureCanvasAgg(figure)
-    file = BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue(), *canvas.get_width_height()

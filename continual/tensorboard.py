@@ -18,6 +18,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from holdfast.continual.heat_map import heat_map
+
 _PREFIX = "events.out.tfevents."
 
 
@@ -80,8 +82,6 @@ class TensorBoard:
             columns: Names of the tasks.
             step: Environment steps over the stream.
         """
-        from holdfast.continual.plots import heat_map  # here: matplotlib is slow to import
-
         image, width, height = heat_map(values, rows=rows, columns=columns)
         self.image(tag, image, width, height, step)
 

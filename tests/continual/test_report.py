@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from holdfast.continual import markdown
-from holdfast.continual.plots import heat_map
+from holdfast.continual.heat_map import heat_map
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
 from holdfast.continual.report import report
@@ -203,8 +204,22 @@ def test_a_heat_map_of_any_range() -> None:
     image, width, height = heat_map(
         [[np.nan, -3.0], [500.0, 0.2]], rows=["at the start", "a"], columns=["a", "b"]
     )
-    assert image.startswith(b"\x89PNG")
-    assert (width, height) > (100, 100)
+    with Image.open(io.BytesIO(image)) as picture:
+        assert picture.size == (width, height)
+        colours = {colour: count for count, colour in picture.convert("RGB").getcolors(1 << 16)}
+    lowest, highest = colours[0, 34, 78], colours[254, 232, 56]
+    assert abs(lowest - highest) < 1500  # a cell of each, apart from its number
+    assert min(lowest, highest) > 4000
+
+
+def test_a_score_that_is_not_known_is_left_blank() -> None:
+    def blank(values: list[list[float]]) -> int:
+        image, *_ = heat_map(values, rows=["a"], columns=["b", "c"])
+        with Image.open(io.BytesIO(image)) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        return int((pixels == 255).all(axis=-1).sum())
+
+    assert blank([[np.nan, 1.0]]) - blank([[0.0, 1.0]]) == 110 * 56
 
 
 def test_results_keep_the_order_of_the_scenario(runs: Path) -> None:
