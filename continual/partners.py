@@ -17,8 +17,7 @@ from holdfast.continual.opponents import Key, checkpoint_key, task_index
 from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
 from holdfast.envs.fitting import fit
-from holdfast.envs.member import described
-from holdfast.envs.parallel import TeamSpaces, team_spaces
+from holdfast.envs.parallel import TeamSpaces, described, team_spaces
 from holdfast.envs.spaces import StreamSpaces
 from holdfast.errors import UsageError
 from holdfast.registry import closest
@@ -49,7 +48,7 @@ class PartnerGroup:
         """Return an agent's spaces, fitted to what the policy takes."""
         scenario, spaces, _, shown = self._frozen
         learned = [
-            team.spaces[name] for team in spaces.teams for name in team.groups.get(self._group, ())
+            team.changed[name] for team in spaces.teams for name in team.groups.get(self._group, ())
         ]
         own = StreamSpaces(described.observation_space, described.action_space)
         if not any(_are_alike(own, other) for other in learned):
@@ -125,6 +124,6 @@ def check_partners(scenario: Scenario, spaces: TeamSpaces) -> None:
                     f"{known}"
                 )
             for name in team.groups[group]:
-                partner.fitted(described(team.spaces[name]))
+                partner.fitted(described(team.spaces[name], task.changes))
         if not any(agents for group, agents in team.groups.items() if group not in partners):
             raise UsageError(f"task '{task.name}', partners: every group is frozen; nobody learns")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from holdfast.envs.mujoco_changes import actuator_index
 from holdfast.errors import UsageError
+from holdfast.scenarios.entries import MASKS
 
 
 def _vector(env: gym.Env[Any, Any], key: str) -> Box:
@@ -49,7 +50,8 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
 
     Discrete: the agent sees as many actions as ``mapping`` has entries, counted from zero, so that
     a shorter list removes actions and a list of real actions mends a space that does not start at
-    zero. Box: a permutation of the dimensions; the bounds move along.
+    zero. Box: a permutation of the dimensions; the bounds move along. Where the environment has
+    ``action_masks()``, so has this one, for the agent's actions.
 
     Args:
         env: The environment to change.
@@ -69,8 +71,11 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
                         f"{first} to {last}"
                     )
             self._actions = np.array(mapping, dtype=np.int64)
+            self._first = first
             self._source: NDArray[np.intp] | None = None
             self.action_space = Discrete(len(mapping))
+            if env.has_wrapper_attr(MASKS):
+                self.action_masks = lambda: self.masks(env.get_wrapper_attr(MASKS)())
         else:
             box = _vector(env, "action_map")
             if sorted(mapping) != list(range(box.shape[0])):
@@ -87,6 +92,14 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         if self._source is None:
             return self._actions[action]
         return np.asarray(action)[..., self._source]  # (..., dimensions)
+
+    def masks(self, own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the agent's actions stand for one that the environment allows.
+
+        Args:
+            own: One truth value for each of the environment's actions.
+        """
+        return own if self._source is not None else own[self._actions - self._first]
 
 
 class ActionGain(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):

@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.envs.action_changes import ActionMap
+from holdfast.envs.changes import RewardScale
 from holdfast.envs.fitting import Beside, PadAction
 from holdfast.envs.parallel import ACTION_MASK
 from holdfast.envs.spaces import StreamSpaces
@@ -25,13 +27,6 @@ def unmasked(observation: Any) -> Any:
     return observation["observation"] if isinstance(observation, dict) else observation
 
 
-def described(own: StreamSpaces) -> gym.Env[Any, Any]:
-    """Return the spaces of one agent, to which the wrappers of the stream are fitted."""
-    env: gym.Env[Any, Any] = gym.Env()
-    env.observation_space, env.action_space = own.observation, own.action
-    return env
-
-
 class Member:
     """One agent in all copies: how it is fitted to its group, and what it shows now.
 
@@ -40,6 +35,7 @@ class Member:
         present: Whether it acts in the next step, for each copy.
         totals: Sum of rewards since it appeared, for each copy.
         lengths: Its steps, for each copy.
+        scale: Factor on its rewards.
         masks: The actions that it may take, shape (copies, actions); None where no copy says so.
         seats: Its group's.
         place: Its number in the group.
@@ -55,7 +51,8 @@ class Member:
         self._beside: Beside | None = None
         self._observe: list[Callable[[Any], Any]] = []
         self._act: list[Callable[[Any], Any]] = []
-        self._pad: PadAction | None = None
+        self._allow: list[Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = []
+        self.scale = 1.0
         while isinstance(env, gym.Wrapper):
             if isinstance(env, gym.ObservationWrapper):
                 batch = getattr(env, "batch", None)  # of the task id
@@ -63,9 +60,12 @@ class Member:
                 self._observe.insert(0, shown or env.observation)
             if isinstance(env, Beside):
                 self._beside = env
-            if isinstance(env, PadAction):
+            if isinstance(env, gym.ActionWrapper):
                 self._act.append(env.action)
-                self._pad = env
+            if isinstance(env, ActionMap | PadAction):
+                self._allow.insert(0, env.masks)
+            if isinstance(env, RewardScale):
+                self.scale = env.scale
             env = env.env
         if not isinstance(own.observation, gym.spaces.Box | gym.spaces.Discrete):
             raise UsageError(f"agents cannot observe {own.observation} yet; give them a Box")
@@ -103,7 +103,10 @@ class Member:
     def allowed(self) -> NDArray[np.bool_]:
         """Return the masks of the group's actions."""
         assert self.masks is not None
-        return self.masks if self._pad is None else np.stack([*map(self._pad.masks, self.masks)])
+        masks = self.masks
+        for layer in self._allow:
+            masks = np.stack([*map(layer, masks)])
+        return masks
 
 
 def _rows(batch: Any) -> int:

@@ -10,11 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import gymnasium as gym
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
+from holdfast.envs.changes import apply_changes
 from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.spaces import Space, StreamSpaces, merged_spaces
 from holdfast.envs.states import merged_state, state_space
@@ -22,7 +24,7 @@ from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioE
 from holdfast.registry import algorithm, closest
 from holdfast.scenarios.entries import STATE
 from holdfast.scenarios.groups import grouped
-from holdfast.scenarios.schema import Policies, Scenario, Task
+from holdfast.scenarios.schema import Changes, Policies, Scenario, Task
 
 Parallel: TypeAlias = Any
 """A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
@@ -38,11 +40,13 @@ class Team:
     Attributes:
         groups: The agents of each group, in the environment's order; a group may have none.
         spaces: What each agent sees and does, its action mask left out.
+        changed: The same after the task's changes.
         state: Space of the environment's global state; None where the algorithm is not shown it.
     """
 
     groups: dict[str, tuple[str, ...]]
     spaces: dict[str, StreamSpaces]
+    changed: dict[str, StreamSpaces]
     state: Space | None = None
 
 
@@ -195,16 +199,23 @@ def _registered(target: str, kwargs: dict[str, Any]) -> Any:
         raise UnknownEnvironment(f"PettingZoo has no environment '{target}': {error}") from error
 
 
-def team_of(env: Parallel, policies: Policies, where: str) -> Team:
+def team_of(env: Parallel, policies: Policies, where: str, changes: Changes | None = None) -> Team:
     """Return the agents of an environment in their groups.
 
     Raises:
-        UsageError: An agent is in no group, or in two.
+        UsageError: An agent is in no group, or in two, or a change does not fit it.
     """
     found = {agent: _agent_spaces(env, agent) for agent in env.possible_agents}
     if not found:
         raise UsageError(f"{where}: the environment has no possible_agents")
-    return Team(grouped(policies, list(found), where), found)
+    changed = {}
+    for agent, own in found.items():
+        try:
+            shown = described(own, changes or Changes())
+        except UsageError as error:
+            raise UsageError(f"{where}, agent '{agent}', {error}") from error
+        changed[agent] = StreamSpaces(shown.observation_space, shown.action_space)
+    return Team(grouped(policies, list(found), where), found, changed)
 
 
 def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
@@ -214,6 +225,17 @@ def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
     if isinstance(seen, spaces.Dict) and ACTION_MASK in seen.spaces:
         seen = seen["observation"]
     return StreamSpaces(seen, action)
+
+
+def described(own: StreamSpaces, changes: Changes) -> gym.Env[Any, Any]:
+    """Return the spaces of one agent, with what its task changes, to fit wrappers of the stream to.
+
+    Raises:
+        UsageError: If a change does not fit the agent; the text begins with its key.
+    """
+    env: gym.Env[Any, Any] = gym.Env()
+    env.observation_space, env.action_space = own.observation, own.action
+    return apply_changes(env, changes)
 
 
 def team_spaces(scenario: Scenario) -> TeamSpaces:
@@ -234,9 +256,9 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
         try:
             env = make_parallel(scenario, task)
             try:
-                team = team_of(env, policies, f"task '{task.name}'")
+                where = f"task '{task.name}'"
+                team = team_of(env, policies, where, task.changes)
                 if "state" in shown:
-                    where = f"task '{task.name}'"
                     team = replace(team, state=state_space(env, team.spaces, where))
                 teams.append(team)
             finally:
@@ -263,7 +285,7 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
     groups = {}
     for name in dict.fromkeys(group for team in teams for group in team.groups):
         members = {
-            f"{task.name}, {agent}": team.spaces[agent]
+            f"{task.name}, {agent}": team.changed[agent]
             for task, team in zip(scenario.tasks, teams, strict=True)
             for agent in team.groups.get(name, ())
         }

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.envs.fitting import fit
-from holdfast.envs.member import Member, described, unmasked
-from holdfast.envs.parallel import Parallel, Team, TeamSpaces
+from holdfast.envs.member import Member, unmasked
+from holdfast.envs.parallel import Parallel, Team, TeamSpaces, described
 from holdfast.envs.seats import Seats
 from holdfast.envs.states import States
 from holdfast.errors import EnvironmentFailed, HoldfastError
@@ -77,7 +77,8 @@ class Teams:
     ) -> None:
         team: Team = spaces.teams[task_index]
         self.envs, self._seeds, self._autoreset = list(envs), list(seeds), autoreset
-        self._task = scenario.tasks[task_index].name
+        task = scenario.tasks[task_index]
+        self._task = task.name
         shown = task_index if shown is None else shown
         self._agents: dict[str, Member] = {}
         self.seats: dict[str, Seats] = {}
@@ -90,7 +91,7 @@ class Teams:
         for group, names in team.groups.items():
             partner = (partners or {}).get(group)
             for name in names:
-                own = described(team.spaces[name])
+                own = described(team.spaces[name], task.changes)
                 if partner is not None:
                     fitted = partner.fitted(own)
                 else:
@@ -209,7 +210,7 @@ class Teams:
         self._take_state(copy, env, observations, env.agents or acting)
         for name in acting:
             agent = self._agents[name]
-            reward = float(rewards[name])
+            reward = float(rewards[name]) * agent.scale
             if not math.isfinite(reward):
                 raise EnvironmentFailed(
                     f"task '{self._task}', step(): reward of {name} is {reward}"

@@ -42,6 +42,13 @@ Actuator = Annotated[
 ]
 
 
+OF_AN_AGENT = (
+    *("action_map", "action_gain", "dead_actuators"),
+    *("observation_permutation", "observation_mask", "reward_scale"),
+)
+"""Changes to what one agent sees, does and is paid at one moment, which teams can have, too."""
+
+
 class MujocoChanges(Sparse):
     """Factors on the physics of a MuJoCo model; 1.0 leaves it as it is."""
 

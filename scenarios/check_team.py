@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.changes import OF_AN_AGENT, Changes
 from holdfast.scenarios.messages import Finding
 from holdfast.scenarios.source import KeyPath
 from holdfast.scenarios.targets import NotUsable, check_team_environment
@@ -20,7 +21,7 @@ _OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
     (("agent", "init"), None, "a team begins with fresh weights; remove it"),
 )
 _OF_ONE_AGENTS_TASK = (
-    *("changes", "wrappers", "sample", "randomize", "drift", "rate", "python", "exclusive"),
+    *("wrappers", "sample", "randomize", "drift", "rate", "python", "exclusive"),
 )
 _METHODS = {
     "joint": "it trains on all tasks at once, which a team's environments cannot",
@@ -63,6 +64,11 @@ def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding
             if task.get(key):
                 message = "not for many agents; give the environment's own kwargs instead"
                 yield Finding(("tasks", index, key), message, at_key=True)
+        changes = task.get("changes")
+        for key in changes if isinstance(changes, Mapping) else ():
+            if key in Changes.model_fields and key not in OF_AN_AGENT:
+                message = f"not for many agents; each can have {', '.join(OF_AN_AGENT)}"
+                yield Finding(("tasks", index, "changes", key), message, at_key=True)
         env = task.get("env")
         if isinstance(env, str) and env:
             try:

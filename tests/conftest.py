@@ -39,13 +39,6 @@ def _module_of(entry_point: Any) -> str:
     return getattr(entry_point, "__module__", "")
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no score matrices for TensorBoard: they take longer than the training of small cells."""
-    tensorboard = importlib.import_module("holdfast.continual.tensorboard")
-    monkeypatch.setattr(tensorboard.TensorBoard, "matrix", lambda *_, **__: None)
-
-
 @pytest.fixture(scope="session")
 def make_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return the interpreter of a new virtual environment that sees some of our packages only."""

@@ -199,7 +199,7 @@ class Told:
 
 
 @pytest.fixture
-def run(tmp_path, request, monkeypatch, no_pictures):
+def run(tmp_path, request, monkeypatch):
     (tmp_path / "bad_worlds.py").write_text(WORLDS)
     (tmp_path / "needy.py").write_text("import no_such_sim\n\nclass Arm: ...\n")
     (tmp_path / "torn.py").write_text("1 / 0\n\nclass Arm: ...\n")

@@ -47,7 +47,6 @@ def test_the_commands_of_the_page_do_what_it_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    no_pictures: None,
 ) -> None:
     """In this process: each command of its own would spend its time on imports."""
     monkeypatch.chdir(tmp_path)

@@ -76,7 +76,7 @@ PAIRS = [
 
 
 @pytest.fixture
-def run_yaml(tmp_path: Path, no_pictures: None) -> Callable[..., Any]:
+def run_yaml(tmp_path: Path) -> Callable[..., Any]:
     def run(algorithm: str, method: str, task_id: str = "observed", more: str = "") -> Any:
         env, arguments = ENVS[algorithm]
         (tmp_path / "masked.py").write_text(MASKED)

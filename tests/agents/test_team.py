@@ -68,8 +68,6 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 ENVS = {"ppo": "CartPole-v1", "a2c": "CartPole-v1", "dqn": "CartPole-v1", "sac": "Pendulum-v1"}
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
@@ -98,15 +96,31 @@ def policies(folder: RunFolder) -> dict[str, torch.Tensor]:
     return found
 
 
+# Each alters what the agent sees, does or is paid.
+CHANGES: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {
+        "action_map": [1, 0],
+        "observation_permutation": [2, 3, 0, 1],
+        "observation_mask": [3],
+        "reward_scale": 0.5,
+    },
+    "Pendulum-v1": {"action_gain": -0.5, "observation_mask": [0], "reward_scale": 0.1},
+}
+
+
+@pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize(
     "algorithm",
     ["ppo", "dqn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a2c", "sac"))],
 )
-def test_a_team_of_one_equals_a_single_agent(make: Any, tmp_path: Path, algorithm: str) -> None:
+def test_a_team_of_one_equals_a_single_agent(
+    make: Any, tmp_path: Path, algorithm: str, *, changed: bool
+) -> None:
     env, agent = ENVS[algorithm], {"algorithm": algorithm, **AGENTS[algorithm]}
     keys = {"n_envs": 2, "methods": ["naive", {"ewc": {"samples": 64}}]}
-    single = run_all(make("single", {"env": env}, agent, **keys), tmp_path)
-    task = {"env": "worlds:Alone", "kwargs": {"env": env}}
+    changes = {"changes": CHANGES[env]} if changed else {}
+    single = run_all(make("single", {"env": env, **changes}, agent, **keys), tmp_path)
+    task = {"env": "worlds:Alone", "kwargs": {"env": env}, **changes}
     team = run_all(make("team", task, {**agent, "policies": "shared"}, **keys), tmp_path)
     for one, other in zip(single, team, strict=True):
         ours = [{k: v for k, v in row.items() if k != "agents"} for row in other.scores()]

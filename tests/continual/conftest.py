@@ -66,7 +66,7 @@ WORLDS = {
 
 
 @pytest.fixture
-def run(tmp_path: Path, no_pictures: None) -> Callable[..., RunFolder]:
+def run(tmp_path: Path) -> Callable[..., RunFolder]:
     """Run one small cell to its end and return its folder."""
 
     def run_one(

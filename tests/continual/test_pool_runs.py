@@ -47,7 +47,7 @@ def odd_scenario(once, restarts=5):
     return scenario
 
 
-def test_a_crash_is_written_down_and_the_run_goes_on(tmp_path, no_pictures):
+def test_a_crash_is_written_down_and_the_run_goes_on(tmp_path):
     notes = []
     (folder,) = prepare(tmp_path, odd_scenario(tmp_path / "once"))
     run_cell(folder, lambda progress: notes.append(progress.note))
@@ -62,7 +62,7 @@ def test_a_crash_is_written_down_and_the_run_goes_on(tmp_path, no_pictures):
     assert [event.value for event in board.Scalars("system/env_restarts")] == [1.0]
 
 
-def test_too_many_crashes_fail_the_run_with_the_environments_own_words(tmp_path, no_pictures):
+def test_too_many_crashes_fail_the_run_with_the_environments_own_words(tmp_path):
     (folder,) = prepare(tmp_path, odd_scenario(None, restarts=1))
     with pytest.raises(EnvironmentFailed, match="given up after 1 restarts"):
         run_cell(folder, lambda _: None)
@@ -78,7 +78,7 @@ def test_a_cell_may_go_on_with_another_pool(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_another_interpreter_changes_no_number(tmp_path, no_pictures, other_python, workers):
+def test_another_interpreter_changes_no_number(tmp_path, other_python, workers):
     def scores(name, **keys):
         given = {
             "name": name,

@@ -27,7 +27,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def play(tmp_path: Path, no_pictures: None) -> Any:
+def play(tmp_path: Path) -> Any:
     """Run a small stream of games to its end, and return its folder."""
 
     def run(
@@ -205,7 +205,7 @@ def run_crew(tmp_path: Path, scenario: Scenario, tell: Any = lambda progress: No
     return folder
 
 
-def test_partners_act_as_in_their_run_and_do_not_learn(tmp_path: Path, no_pictures: None) -> None:
+def test_partners_act_as_in_their_run_and_do_not_learn(tmp_path: Path) -> None:
     earlier = run_crew(tmp_path, crew(tmp_path, "crew", {}, {}))
     path = "runs/crew/naive/seed-0"
     both = [{"others": {"run": path, "stage": 0}}, {"others": {"run": path, "stage": 1}}]
@@ -224,7 +224,7 @@ def test_partners_act_as_in_their_run_and_do_not_learn(tmp_path: Path, no_pictur
     assert same(broken, straight)
 
 
-def test_partners_play_as_their_run_was_measured(tmp_path: Path, no_pictures: None) -> None:
+def test_partners_play_as_their_run_was_measured(tmp_path: Path) -> None:
     earlier = run_crew(tmp_path, crew(tmp_path, "crew", {}, {}))
     restored = restore(earlier)
     partner = {"run": "runs/crew/naive/seed-0", "deterministic": True}
@@ -250,9 +250,7 @@ def test_partners_play_as_their_run_was_measured(tmp_path: Path, no_pictures: No
         ({"run": "runs/crew/naive/seed-0", "stage": 3}, "there are: 0"),
     ],
 )
-def test_partners_that_are_not_there_are_refused(
-    tmp_path: Path, no_pictures: None, entry: Any, message: str
-) -> None:
+def test_partners_that_are_not_there_are_refused(tmp_path: Path, entry: Any, message: str) -> None:
     run_crew(tmp_path, crew(tmp_path, "crew", {}))
     with pytest.raises(UsageError, match=message):
         build(crew(tmp_path, "later", {"others": entry}))

@@ -81,8 +81,6 @@ class Dot(gym.Env):
 ON = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
 OFF = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100, "train_freq": 8}
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def make(tmp_path: Path) -> Any:

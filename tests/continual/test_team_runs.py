@@ -13,8 +13,6 @@ from holdfast.continual.report import report
 from holdfast.continual.team_report import agent_returns, group_returns
 from holdfast.scenarios.schema import Scenario
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 def scenario(policies: Any, *tasks: dict[str, Any], **keys: Any) -> Scenario:
     listed = [

@@ -137,7 +137,7 @@ class Deaf(Blind):
     ],
 )
 def test_what_cannot_be_drawn_is_said(
-    name: str, drawn: str, message: str, tmp_path: Path, no_pictures: None, no_ffmpeg: None
+    name: str, drawn: str, message: str, tmp_path: Path, no_ffmpeg: None
 ) -> None:
     import holdfast
 

@@ -121,3 +121,11 @@ def test_neutral_is_zero_or_the_bound_next_to_it():
 def test_what_does_not_fit_is_refused(change, text):
     with pytest.raises(UsageError, match=text):
         change()
+
+
+def test_masks_follow_the_map():
+    env = Recorder(Discrete(3, start=1))
+    env.action_masks = lambda: np.array([True, False, False])
+    assert ActionMap(env, [3, 1]).action_masks().tolist() == [False, True]
+    free = ActionMap(Recorder(Discrete(3)), [1, 0])
+    assert not free.has_wrapper_attr("action_masks")

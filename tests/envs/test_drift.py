@@ -108,7 +108,7 @@ def _run(runs: Path, scenario: Scenario, tell: Any = lambda progress: None) -> R
     return folder
 
 
-def test_what_was_applied_is_recorded_and_the_same_again(tmp_path: Path, no_pictures: None) -> None:
+def test_what_was_applied_is_recorded_and_the_same_again(tmp_path: Path) -> None:
     first = _run(tmp_path / "one", _scenario())
     rows = (first.path / "drift" / "stage-1.csv").read_text().splitlines()
     assert rows[0] == "step,g"
@@ -134,7 +134,7 @@ def test_what_was_applied_is_recorded_and_the_same_again(tmp_path: Path, no_pict
     assert files[0].read_text() == files[1].read_text()
 
 
-def test_sampled_and_shuffled_streams_run_and_go_on(tmp_path: Path, no_pictures: None) -> None:
+def test_sampled_and_shuffled_streams_run_and_go_on(tmp_path: Path) -> None:
     tasks = [
         {"name": name, "env": "Pendulum-v1", "steps": 60, "changes": {"time_limit": 20}}
         for name in ("plain", "heavy")

@@ -149,10 +149,49 @@ def test_copies_equal_the_published_one_under_the_same_seeds_and_actions(make_te
             seen, _ = plain.reset()
 
 
-def test_a_game_with_masks_shows_them_apart(make_team):
+def test_a_game_in_which_agents_take_turns_is_refused(make_team):
     scenario = make_team({"env": "classic/connect_four_v3"})
     with pytest.raises(UsageError, match="agents take turns"):
         make_parallel(scenario, scenario.tasks[0])
+
+
+@pytest.mark.parametrize(
+    ("order", "allowed"),
+    [(None, [False, True, True]), ([2, 1, 0], [True, True, False]), ([0, 2], [False, True])],
+)
+def test_masks_are_of_the_actions_as_the_policy_counts_them(make_team, order, allowed):
+    """In odd steps action 0 of the environment is not allowed; it raises where it is taken."""
+    task = {"env": "team_worlds:Leaving", "kwargs": {"k": 2, "masked": True}}
+    changes = {} if order is None else {"changes": {"action_map": order}}
+    team = teams(make_team({**task, **changes}))
+    (seats,) = team.seats.values()
+    seats.reset()
+    assert np.stack(seats.env_method("action_masks")).all()
+    seats.step(np.zeros(4, np.int64))
+    np.testing.assert_array_equal(np.stack(seats.env_method("action_masks")), [allowed] * 4)
+    seats.step(np.full(4, allowed.index(True)))
+
+
+def test_changes_alter_what_each_agent_sees_does_and_is_paid(make_team):
+    changes = {"observation_permutation": [1, 0], "reward_scale": -2.0}
+    task = {"env": "team_worlds:Leaving", "kwargs": {"k": 2}}
+    plain, changed = (teams(make_team({**task, **extra})) for extra in ({}, {"changes": changes}))
+    (one,), (other,) = plain.seats.values(), changed.seats.values()
+    np.testing.assert_array_equal(other.reset(), one.reset()[:, ::-1])
+    for _ in range(4):
+        seen, rewards, *_ = one.step(np.zeros(4, np.int64))
+        shown, paid, *_ = other.step(np.zeros(4, np.int64))
+        np.testing.assert_array_equal(shown, seen[:, ::-1])
+        np.testing.assert_array_equal(paid, -2 * rewards)
+    assert changed.returns == {
+        name: [-2 * total for total in totals] for name, totals in plain.returns.items()
+    }
+
+
+def test_a_change_that_does_not_fit_an_agent_names_it(make_team):
+    task = {"env": "mpe2.simple_tag_v3", "changes": {"observation_mask": [15]}}
+    with pytest.raises(ScenarioError, match=r"task .task0., agent 'agent_0', changes.observation_m"):
+        team_spaces(make_team(task, spaces={"observation": "pad"}))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def scenario(method: Any, **changes: Any) -> Scenario:
 
 
 @pytest.fixture
-def run(tmp_path: Path, no_pictures: None) -> Run:
+def run(tmp_path: Path) -> Run:
     def run_one(method: Any, *, runs: str = "runs", tell: Any = None, **changes: Any) -> RunFolder:
         (folder,) = prepare(tmp_path / runs, scenario(method, **changes))
         run_cell(folder, tell or (lambda progress: None))
