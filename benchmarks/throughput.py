@@ -131,11 +131,11 @@ def rows(metaworld: str | None) -> Iterator[Row]:
     """Yield what is compared; that with ``metaworld`` where an interpreter has it."""
     env = "HalfCheetah-v5"
     name = f"EnvPool, adapter / SubprocVecEnv, {env}"
-    yield Row(name, partial(subprocesses, env, 16), partial(adapter, env, 16), 16, 500, 3.0)
+    yield Row(name, partial(subprocesses, env, 16), partial(adapter, env, 16), 16, 250, 3.0)
     if metaworld:
         env, n_envs = "MetaWorld/Push-v3", 2 * CORES
         sides = partial(package, metaworld, n_envs), partial(adapter, env, n_envs)
-        yield Row(f"EnvPool, adapter / metaworld, server, {env}", *sides, n_envs, 500, 1.8)
+        yield Row(f"EnvPool, adapter / metaworld, server, {env}", *sides, n_envs, 250, 1.8)
     for env, goal in {
         "CartPole-v1": 1.3,
         "Pendulum-v1": 1.3,
@@ -143,10 +143,10 @@ def rows(metaworld: str | None) -> Iterator[Row]:
         "HalfCheetah-v5": None,
     }.items():
         sides = partial(subprocesses, env, 8), partial(pool, partial(gym.make, env), 8)
-        yield Row(f"pool / SubprocVecEnv, {env}", *sides, 8, 1000, goal)
+        yield Row(f"pool / SubprocVecEnv, {env}", *sides, 8, 500, goal)
     for env, n_envs in PHYSICS:
         sides = partial(bare, env, n_envs), partial(adapter, env, n_envs)
-        name, steps = f"EnvPool, adapter / bare, {env}", 24_000 // n_envs
+        name, steps = f"EnvPool, adapter / bare, {env}", 12_000 // n_envs
         yield Row(name, *sides, n_envs, steps, 0.8)
 
 
@@ -224,7 +224,7 @@ def show(row: Measured) -> None:
 def main() -> None:
     """Measure, print the table, and write ``results/throughput.csv`` unless it is a quick look."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=12, help="turns of each side")
+    parser.add_argument("--pairs", type=int, default=24, help="turns of each side")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of a turn")
     parser.add_argument("--metaworld", help="a Python interpreter that has the metaworld package")
     parser.add_argument("--only", default="", help="rows whose name holds this; no file is written")
