@@ -100,6 +100,15 @@ def load(path: Path) -> Checkpoint:
     )
 
 
+def stages(folder: Path) -> list[int]:
+    """Return the stages that have a checkpoint, the first one first; nothing is changed or read."""
+    return sorted(
+        int(file.parent.name.removeprefix("task-"))
+        for file in folder.glob(f"task-*[0-9]/{MANIFEST}")
+        if file.parent.name.removeprefix("task-").isdecimal()
+    )
+
+
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that can be read, and what is wrong with newer ones.
 

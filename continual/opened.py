@@ -29,6 +29,20 @@ def open_run(folder: str | Path) -> OpenedRun:
     return OpenedRun(RunFolder(path))
 
 
+def task_index(scenario: Scenario, task: str, where: str) -> int:
+    """Return which task of a run is called so.
+
+    Raises:
+        UsageError: None is; the text begins with ``where``.
+    """
+    names = [entry.name for entry in scenario.tasks]
+    if task not in names:
+        near = closest(task, names)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
+        raise UsageError(f"{where}: no task '{task}'; {hint}")
+    return names.index(task)
+
+
 class OpenedRun:
     """One cell's results.
 
@@ -72,14 +86,9 @@ class OpenedRun:
         from holdfast.continual.acting import TaskAgent, TaskClassifier
 
         kind = TaskClassifier if self.scenario.is_supervised else TaskAgent
-        names = [entry.name for entry in self.scenario.tasks]
         if task is None:
             return kind(self._restored, self._restored.agent.current_task)
-        if task not in names:
-            near = closest(task, names)
-            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
-            raise UsageError(f"{self.folder.path} has no task '{task}'; {hint}")
-        return kind(self._restored, names.index(task))
+        return kind(self._restored, task_index(self.scenario, task, str(self.folder.path)))
 
     @cached_property
     def _restored(self) -> Restored:

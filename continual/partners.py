@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from holdfast.agents.agent import Act
 from holdfast.agents.team import TeamAgent
-from holdfast.continual.opponents import Key, checkpoint_key, task_index
+from holdfast.continual.opened import task_index
+from holdfast.continual.opponents import Key, checkpoint_key
 from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
 from holdfast.envs.fitting import fit
@@ -101,7 +102,8 @@ def _frozen(key: Key, task: str | None) -> _Frozen:
     scenario, agent = restored.scenario, restored.agent
     if not isinstance(agent, TeamAgent):
         raise UsageError(f"partners: run {path} is of one agent, not of a team (agent.policies)")
-    index = task_index(scenario, task, agent.current_task, f"partners: run {path}")
+    where = f"partners: run {path}"
+    index = agent.current_task if task is None else task_index(scenario, task, where)
     shown, _ = agent.shown_task(index)
     # Never left: nobody else acts with this agent, and a view may copy all weights.
     acts = ExitStack().enter_context(agent.view(index))

@@ -116,6 +116,10 @@ class RunFolder:
         """The method's label, which names the folder above."""
         return self.path.absolute().parent.name
 
+    def policy_name(self, stage: int) -> str:
+        """Return the name of its policy at the end of a stage, where policies meet each other."""
+        return f"{self.label}-{self.path.name}-{stage}"
+
     @property
     def seed(self) -> int:
         """The cell's seed."""

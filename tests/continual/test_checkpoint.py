@@ -22,6 +22,17 @@ def _save_two(folder: Path) -> None:
         checkpoint.save(folder, stage, FILES, {"scores_bytes": stage})
 
 
+def test_stages_are_those_that_are_whole_and_asking_removes_nothing(tmp_path: Path) -> None:
+    _save_two(tmp_path)
+    checkpoint.save(tmp_path, 10, FILES, {})
+    (tmp_path / "task-3.tmp-7").mkdir()  # of a process that is writing it
+    (tmp_path / "task-3.tmp-7" / checkpoint.MANIFEST).touch()
+    (tmp_path / "task-4").mkdir()
+    assert checkpoint.stages(tmp_path) == [0, 1, 10]
+    assert (tmp_path / "task-3.tmp-7").exists()
+    assert checkpoint.stages(tmp_path / "nowhere") == []
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     _save_two(tmp_path)
     saved, damage = checkpoint.latest(tmp_path)
