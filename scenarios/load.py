@@ -134,6 +134,7 @@ def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]
         arguments=agent,
         folder=folder,
         has_scores=_has_scores(data),
+        is_team=is_team(data),
     )
     methods = data.get("methods", ["naive"])
     yield from chain(
