@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from holdfast.continual import checkpoint
 from holdfast.continual.markdown import plain
 from holdfast.continual.opened import task_index
-from holdfast.continual.record import RunFolder, find_cells, write_whole
+from holdfast.continual.record import CROSS_PLAY, RunFolder, find_cells, write_whole
 from holdfast.errors import UsageError
 from holdfast.scenarios.opponents import OpponentSpec
 from holdfast.scenarios.schema import Scenario
@@ -30,7 +30,7 @@ def _quietly(done: int, total: int) -> None:
     """Tell nobody."""
 
 
-MARKDOWN, TABLE = "cross-play.md", "cross-play.csv"
+TABLE = "cross-play.csv"
 
 
 class Policy(NamedTuple):
@@ -110,7 +110,7 @@ def cross_play(
     text = "\n\n".join([f"# Cross-play: {plain(scenario.name)}", setting, *sections]) + "\n"
     made = CrossPlay(text, _as_csv(rows), path)
     try:
-        write_whole(path / MARKDOWN, made.markdown.encode())
+        write_whole(path / CROSS_PLAY, made.markdown.encode())
         write_whole(path / TABLE, made.csv.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written to: {error.strerror}") from error

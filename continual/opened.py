@@ -13,6 +13,7 @@ from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from holdfast.continual.acting import TaskAgent, TaskClassifier
+    from holdfast.continual.acting_team import TaskTeam
     from holdfast.continual.restore import Restored
 
 
@@ -71,8 +72,10 @@ class OpenedRun:
         """Every evaluation episode, as ``scores.jsonl`` holds them."""
         return self.folder.scores()
 
-    def agent(self, task: str | None = None) -> TaskAgent | TaskClassifier:
+    def agent(self, task: str | None = None) -> TaskAgent | TaskTeam | TaskClassifier:
         """Return the agent as it was at the last task boundary, acting in one task.
+
+        A team (``agent.policies``) acts as a whole: a dict of observations, a dict of actions.
 
         Args:
             task: Name of the task; by default the one that it was trained on last. In a task
@@ -85,7 +88,12 @@ class OpenedRun:
         # Here: it imports torch and avalanche.
         from holdfast.continual.acting import TaskAgent, TaskClassifier
 
+        kind: type[TaskAgent | TaskTeam | TaskClassifier]
         kind = TaskClassifier if self.scenario.is_supervised else TaskAgent
+        if self.scenario.agent.policies is not None:
+            from holdfast.continual.acting_team import TaskTeam  # here: PettingZoo is an extra
+
+            kind = TaskTeam
         if task is None:
             return kind(self._restored, self._restored.agent.current_task)
         return kind(self._restored, task_index(self.scenario, task, str(self.folder.path)))

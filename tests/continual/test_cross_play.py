@@ -19,6 +19,7 @@ from holdfast.continual.cross_play import Plan, cross_play
 from holdfast.continual.matches import Match, match_rows, ratings, wilson
 from holdfast.continual.mixed_teams import MixedTeams, gap, mixture_tables, shown_as
 from holdfast.continual.prepare import prepare
+from holdfast.continual.report import report
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
 
@@ -70,6 +71,9 @@ def test_policies_of_stages_and_seeds_play_each_other_and_those_they_are_measure
     elo = {one: float(row["elo"]) for (one, _), row in rows.items()}
     assert elo["random"] == 0
     assert max(elo, key=lambda name: elo[name]) == "minimax-9"
+    told = report(tmp_path / "games").markdown
+    assert told.index("## Win rates at the end") < told.index("\n## Cross-play: games\n")
+    assert "\n### Win rates\n" in told
     line = next(x for x in made.markdown.splitlines() if x.startswith("| minimax-9 | 0."))
     assert (
         line.split("|")[2].split()[0] == f"{float(rows['minimax-9', policies[0]]['win_rate']):.2f}"

@@ -1,0 +1,73 @@
+"""A team that was trained, acting in its task's own environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from team_runs import run, team_scenario
+
+from holdfast import seeding
+from holdfast.continual.acting_team import TaskTeam
+from holdfast.continual.opened import open_run
+from holdfast.continual.record import RunFolder
+from holdfast.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+RELAYS = {"env": "relays:Relay"}, {"env": "relays:Relay", "kwargs": {"length": 7}}
+"""Agents that die and appear, and are paid their action."""
+
+
+def replayed(folder: RunFolder, task: str, index: int) -> list[dict[str, float]]:
+    """Return the agents' returns in the episodes of evaluation, as ``act`` plays them."""
+    team = open_run(folder.path).agent(task)
+    assert isinstance(team, TaskTeam)
+    found, env = [], team.make_env()
+    for episode in range(2):
+        seen, _ = env.reset(seed=seeding.derive(0, "evaluation", index, episode))
+        totals = dict.fromkeys(env.possible_agents, 0.0)
+        while env.agents:
+            actions = team.act({name: seen[name] for name in env.agents})
+            assert actions.keys() == set(env.agents)
+            seen, rewards, *_ = env.step(actions)
+            for name, reward in rewards.items():
+                totals[name] += reward
+        found.append(totals)
+    return found
+
+
+def recorded(folder: RunFolder, task: str) -> list[Any]:
+    last = max(row["stage"] for row in folder.scores())
+    rows = [r for r in folder.scores() if (r["stage"], r["task"]) == (last, task)]
+    return [row["agents"] for row in rows]
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "mappo", "vdn", "qmix"])
+def test_a_team_acts_as_it_was_measured(tmp_path: Path, algorithm: str) -> None:
+    # Scaled, because they see the seed of the episode, which is a large number in evaluation.
+    agent = {"normalize": {"observations": "running"}}
+    made = team_scenario(algorithm, *RELAYS, agent=agent, evaluation={"episodes": 2})
+    folder = run(tmp_path, made)
+    for index, task in enumerate(("t0", "t1")):
+        assert replayed(folder, task, index) == recorded(folder, task)
+    team = open_run(folder.path).agent("t1")
+    with pytest.raises(UsageError, match="no agent 'fourth'; it has first, second, third"):
+        team.act({"fourth": 0})
+
+
+def test_action_masks_are_obeyed(tmp_path: Path) -> None:
+    task = {"env": "team_worlds:Leaving", "kwargs": {"masked": True}}
+    folder = run(tmp_path, team_scenario("vdn", task, evaluation={"episodes": 2}))
+    assert replayed(folder, "t0", 0) == recorded(folder, "t0")  # else the environment raises
+
+
+def test_partners_act_for_their_agents(tmp_path: Path) -> None:
+    groups = {"policies": {"front": ["first"], "rest": ["second", "third"]}}
+    plan = {"agent": groups, "evaluation": {"episodes": 2}}
+    before = run(tmp_path, team_scenario("ppo", *RELAYS, name="before", **plan))
+    partner = {"rest": {"run": str(before.path), "deterministic": True, "task": "t1"}}
+    later = team_scenario("ppo", {**RELAYS[1], "partners": partner}, name="later", **plan)
+    folder = run(tmp_path, later)
+    assert replayed(folder, "t0", 0) == recorded(folder, "t0")
