@@ -11,6 +11,7 @@ from team_runs import run, team_scenario
 from holdfast import seeding
 from holdfast.continual.acting_team import TaskTeam
 from holdfast.continual.opened import open_run
+from holdfast.continual.partners import partner_groups
 from holdfast.continual.record import RunFolder
 from holdfast.errors import UsageError
 
@@ -63,11 +64,24 @@ def test_action_masks_are_obeyed(tmp_path: Path) -> None:
     assert replayed(folder, "t0", 0) == recorded(folder, "t0")  # else the environment raises
 
 
-def test_partners_act_for_their_agents(tmp_path: Path) -> None:
-    groups = {"policies": {"front": ["first"], "rest": ["second", "third"]}}
-    plan = {"agent": groups, "evaluation": {"episodes": 2}}
-    before = run(tmp_path, team_scenario("ppo", *RELAYS, name="before", **plan))
+GROUPS = {"policies": {"front": ["first"], "rest": ["second", "third"]}}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "mappo"])
+def test_partners_act_for_their_agents(tmp_path: Path, algorithm: str) -> None:
+    agent = {**GROUPS, "normalize": {"observations": "running"}}
+    before = run(tmp_path, team_scenario(algorithm, *RELAYS, name="before", agent=agent))
     partner = {"rest": {"run": str(before.path), "deterministic": True, "task": "t1"}}
+    plan = {"agent": agent, "evaluation": {"episodes": 2}}
     later = team_scenario("ppo", {**RELAYS[1], "partners": partner}, name="later", **plan)
     folder = run(tmp_path, later)
     assert replayed(folder, "t0", 0) == recorded(folder, "t0")
+
+
+def test_who_acts_for_a_whole_group_is_no_partner(tmp_path: Path) -> None:
+    agent = {**GROUPS, "normalize": {"observations": "running"}}
+    before = run(tmp_path, team_scenario("vdn", RELAYS[0], name="before", agent=agent))
+    partner = {"rest": {"run": str(before.path)}}
+    later = team_scenario("ppo", {**RELAYS[0], "partners": partner}, name="later", agent=GROUPS)
+    with pytest.raises(UsageError, match="'vdn' acts for all agents of its group at once"):
+        partner_groups(later, later.tasks[0])

@@ -20,6 +20,7 @@ from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
 from holdfast.continual.team_stream import make_team_stream
 from holdfast.errors import ScenarioError, UsageError
+from holdfast.scenarios.load import load
 from holdfast.scenarios.schema import OpponentSpec, Scenario
 
 
@@ -224,6 +225,32 @@ def test_partners_that_are_not_there_are_refused(
     run_crew(tmp_path, crew(tmp_path, "crew", {}))
     with pytest.raises(UsageError, match=message):
         build(crew(tmp_path, "later", {"others": entry}))
+
+
+def test_what_is_wrong_with_others_is_told_with_its_line(tmp_path: Path, no_pictures: None) -> None:
+    run_crew(tmp_path, crew(tmp_path, "crew", {}))
+    (tmp_path / "later.yaml").write_text(
+        "tasks:\n"
+        "  - name: t\n"
+        "    env: mpe2.simple_spread_v3\n"
+        "    steps: 32\n"
+        "    partners: {others: {run: runs/crew/naive/seed-0, stage: 3}}\n"
+        "agent: {algorithm: ppo, policies: {me: [agent_0], others: ['agent_[12]']}, n_steps: 16,\n"
+        "        batch_size: 16}\n"
+    )
+    with pytest.raises(ScenarioError) as caught:
+        build(load(tmp_path / "later.yaml"))
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.path) == (5, "tasks[0].partners")
+    assert "no checkpoint of stage 3; there are: 0" in problem.message
+    (tmp_path / "game.yaml").write_text(
+        "tasks:\n"
+        f"  - {{name: t, env: {TTT}, steps: 32,\n"
+        "     opponents: {against: [{run: runs/nothing}]}}\n"
+        "agent: {algorithm: maskable_ppo, n_steps: 16, batch_size: 16}\n"
+    )
+    with pytest.raises(ScenarioError, match=r"game\.yaml:3:.*'runs/nothing' is no run folder"):
+        build(load(tmp_path / "game.yaml"))
 
 
 def test_a_run_of_one_agent_is_no_partner(play: Any, tmp_path: Path) -> None:
