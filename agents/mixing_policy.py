@@ -204,9 +204,12 @@ class MonotonicPolicy(SumPolicy):
         observation_space: Joint, with a state.
         action_space: Joint.
         lr_schedule: Of the optimizer.
+        net_arch: Of the agents' values; see ``SumPolicy`` for these four.
+        activation_fn: As above.
+        optimizer_class: As above.
+        optimizer_kwargs: As above.
         embed_dim: See ``MonotonicMixer``.
         hypernet_dim: See ``MonotonicMixer``.
-        options: Of ``SumPolicy``.
     """
 
     def __init__(
@@ -214,10 +217,12 @@ class MonotonicPolicy(SumPolicy):
         observation_space: spaces.Dict,
         action_space: spaces.MultiDiscrete,
         lr_schedule: Schedule,
-        *,
+        net_arch: list[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.RMSprop,
+        optimizer_kwargs: dict[str, Any] | None = None,
         embed_dim: int = 32,
         hypernet_dim: int = 32,
-        **options: Any,
     ) -> None:
         if is_image_space(observation_space[STATE]):
             raise UsageError(
@@ -225,7 +230,15 @@ class MonotonicPolicy(SumPolicy):
                 "use algorithm: vdn or mappo"
             )
         self.embed_dim, self.hypernet_dim = embed_dim, hypernet_dim
-        super().__init__(observation_space, action_space, lr_schedule, **options)
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch,
+            activation_fn,
+            optimizer_class,
+            optimizer_kwargs,
+        )
 
     def _conditions(self) -> tuple[str, ...]:
         assert isinstance(self.observation_space, spaces.Dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -14,15 +15,39 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from holdfast.errors import UsageError
-from holdfast.scenarios.entries import TASK_ID
+from holdfast.scenarios.entries import OBSERVATION, TASK_ID
 from holdfast.scenarios.schema import Normalize
+
+
+class ActingMeanStd(RunningMeanStd):
+    """Moments of the rows of agents that act, in a team of which some may be absent.
+
+    Args:
+        shape: Of one agent's signal; all agents of a group have the same moments.
+        acting: Returns which rows count, shape (rows,) or (copies, agents).
+    """
+
+    def __init__(self, shape: tuple[int, ...], acting: Callable[[], NDArray[np.bool_]]) -> None:
+        super().__init__(shape=shape)
+        self._acting = acting
+
+    def update(self, arr: NDArray[Any]) -> None:
+        """Take a batch, shape (rows, ...) or (copies, agents, ...)."""
+        acting: NDArray[Any] = self._acting()
+        if arr.ndim - self.mean.ndim < acting.ndim:  # one row for all agents of a copy
+            acting = np.asarray(acting.any(axis=1))
+        rows = arr.reshape(-1, *self.mean.shape)[acting.reshape(-1)]
+        if len(rows):
+            super().update(rows)
 
 
 class TaskNormalize(VecNormalize):
     """Stable-Baselines3's VecNormalize that leaves the task id alone.
 
+    In a team, the statistics are those of the group, and of agents that act.
+
     Args:
-        venv: Training environments.
+        venv: Training environments; a team's tell ``present`` and ``absent`` (see ``Seats``).
         options: What is normalised, and when its statistics stop moving.
         gamma: Discount of the running return that scales rewards.
         id_width: Width of the one-hot task id at the end of a vector observation, or 0.
@@ -55,11 +80,26 @@ class TaskNormalize(VecNormalize):
             gamma=gamma,
             norm_obs_keys=keys if options.observations else None,
         )
+        if hasattr(venv, "present"):
+            self._leave_out_absent(venv)
         if stage > 0 and options.observations == "first_task":
             for statistics in self._observation_statistics().values():
                 _freeze(statistics)
         if stage > 0 and options.rewards == "first_task":
             _freeze(self.ret_rms)
+
+    def _leave_out_absent(self, seats: Any) -> None:
+        """Let statistics be of what agents saw that act on, and earned that acted."""
+        self.ret_rms = ActingMeanStd((), lambda: ~seats.absent)
+        if not self.norm_obs:
+            return
+        if not isinstance(self.obs_rms, dict):
+            self.obs_rms = ActingMeanStd(self.obs_rms.mean.shape, seats.present)
+            return
+        joint = seats.present().ndim > 1  # a row is that of all agents
+        for key, moments in self.obs_rms.items():
+            shape = moments.mean.shape[1:] if joint and key == OBSERVATION else moments.mean.shape
+            self.obs_rms[key] = ActingMeanStd(shape, seats.present)
 
     def _normalize_obs(
         self, obs: NDArray[Any], obs_rms: RunningMeanStd

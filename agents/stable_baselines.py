@@ -344,6 +344,8 @@ class StableBaselinesAgent:
 
     def files(self) -> Files:
         """Return what the next task start needs; each tensor a contiguous copy."""
+        if self._loaded is not None:  # not started since: a group that is not in the task of now
+            return self._loaded
         files = {"policy": policy_tensors(self.model)}
         if self.past.selves:
             files["past_selves"] = self.past.tensors()

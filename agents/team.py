@@ -85,6 +85,8 @@ class TeamAgent:
     Attributes:
         members: The learner of each group that was met so far.
         current_task: Index of the task that the models were built for.
+        resting: Learners that were restored to act for groups which have learned, and do not learn
+            in the task of now; in a run that was never interrupted, their own members do.
         initial: Always empty: a team begins with fresh weights.
         notices: What methods warn of, in a line each.
     """
@@ -92,6 +94,7 @@ class TeamAgent:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.members: dict[str, StableBaselinesAgent] = {}
+        self.resting: dict[str, StableBaselinesAgent] = {}
         self.current_task = 0
         self.initial: Files = {}
         self._active: dict[str, GroupStart] = {}
@@ -115,9 +118,12 @@ class TeamAgent:
     @property
     def policy(self) -> Any:
         """The policies of all groups, as one module."""
-        return torch.nn.ModuleDict(
-            {group: member.policy for group, member in self.members.items() if member.model}
-        )
+        return torch.nn.ModuleDict({name: member.policy for name, member in self._acting.items()})
+
+    @property
+    def _acting(self) -> dict[str, StableBaselinesAgent]:
+        """The learner of each group that has a policy."""
+        return {group: m for group, m in self.members.items() if m.model} | self.resting
 
     def output(self) -> dict[str, Any]:
         """Return the output of each group's policy in this task."""
@@ -141,6 +147,7 @@ class TeamAgent:
             )
             member = self.member(group)
             member.start(begun)
+            self.resting.pop(group, None)
             absent = partial(getattr, seats, "absent")
             learn_from_present(member.model, absent, experience.is_absent)
 
@@ -183,18 +190,13 @@ class TeamAgent:
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
         """Return the task whose id the policies are shown, and whether a view is missing."""
-        shown = [member.shown_task(task_index) for member in self.members.values() if member.model]
+        shown = [member.shown_task(task_index) for member in self._acting.values()]
         return (shown[0][0], any(unseen for _, unseen in shown)) if shown else (task_index, True)
 
     @property
     def random_spaces(self) -> tuple[Any, ...]:
         """The spaces whose generators training draws from."""
-        return tuple(
-            space
-            for member in self.members.values()
-            if member.model
-            for space in member.random_spaces
-        )
+        return tuple(space for member in self._acting.values() for space in member.random_spaces)
 
     @contextmanager
     def view(self, task_index: int) -> Iterator[Acts]:
@@ -202,8 +204,7 @@ class TeamAgent:
         with ExitStack() as opened:
             yield {
                 group: opened.enter_context(member.view(task_index))
-                for group, member in self.members.items()
-                if member.model
+                for group, member in self._acting.items()
             }
 
     # -- checkpoints -------------------------------------------------------------------------------

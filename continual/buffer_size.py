@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from holdfast.continual.markdown import size
-from holdfast.errors import Problem, ScenarioError
+from holdfast.errors import ScenarioError
 from holdfast.registry import Signature, algorithm, signature
 from holdfast.scenarios.schema import Scenario
 
@@ -70,8 +70,7 @@ def check_room(scenario: Scenario, buffer: Buffer | None, jobs: int = 1) -> None
         f"{buffer.rows:,} transitions of {size(buffer.row)} each{beside} take {size(needed)}, and "
         f"this machine has {size(memory)} of memory; {most:,} would take half of it"
     )
-    file = str(scenario.source) if scenario.source else ""
-    raise ScenarioError([Problem(text, path="agent.buffer_size", file=file)])
+    raise ScenarioError([scenario.problem("agent.buffer_size", text)])
 
 
 def memory_bytes() -> int:

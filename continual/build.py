@@ -16,7 +16,7 @@ from holdfast.continual.stream import TaskExperience, make_stream
 from holdfast.envs.policies import check_policy
 from holdfast.envs.spaces import StreamSpaces, check_actions, stream_spaces
 from holdfast.envs.vector import task_env
-from holdfast.errors import Problem, ScenarioError, UsageError
+from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema import Scenario
 
@@ -93,9 +93,8 @@ def _check_opponents(scenario: Scenario, spaces: StreamSpaces) -> None:
             with closing(env):
                 env.unwrapped.check_opponents()
         except UsageError as error:
-            file = str(scenario.source) if scenario.source else ""
-            place = f"tasks[{index}].opponents"
-            raise ScenarioError([Problem(str(error), path=place, file=file)]) from error
+            found = scenario.problem(f"tasks[{index}].opponents", str(error))
+            raise ScenarioError([found]) from error
 
 
 def _replay_buffer(scenario: Scenario, experience: TaskExperience) -> Buffer | None:
@@ -141,8 +140,7 @@ def _refuse(error: Exception, scenario: Scenario, path: str) -> NoReturn:
     if module.startswith("holdfast.") and "__init__()" not in str(error):
         raise error
     text = f"{error or type(error).__name__} (refused by {module}, line {line})"
-    file = str(scenario.source) if scenario.source else ""
-    raise ScenarioError([Problem(text, path=path, file=file)]) from error
+    raise ScenarioError([scenario.problem(path, text)]) from error
 
 
 def _origin(trace: TracebackType | None) -> tuple[str, int]:

@@ -71,6 +71,10 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
     finished = journal.resume()
     if scenario.agent.init is not None:
         agent.initial = initial_files(scenario)
+    if scenario.agent.policies is not None and 0 < finished < len(scenario.stream_tasks):
+        from holdfast.continual.restore import bring_back  # here: it is built on this module
+
+        bring_back(folder, agent, finished)
     try:
         run_stream(list(stream.train_stream)[finished:], agent, methods, journal)
         return journal.summary()

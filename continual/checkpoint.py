@@ -100,21 +100,32 @@ def load(path: Path) -> Checkpoint:
     )
 
 
+def stages(folder: Path) -> list[int]:
+    """Return the stages that have a checkpoint, the first one first; nothing is changed or read."""
+    return sorted(
+        int(file.parent.name.removeprefix("task-"))
+        for file in folder.glob(f"task-*[0-9]/{MANIFEST}")
+        if file.parent.name.removeprefix("task-").isdecimal()
+    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process left that died while writing; for the one that holds the run's lock."""
+    for leftover in folder.glob("*.tmp-*"):
+        shutil.rmtree(leftover)
+
+
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that can be read, and what is wrong with newer ones.
 
-    Leftovers of a process that died while writing are removed. None where nothing was saved yet.
+    None where nothing was saved yet. Nothing is changed: somebody else may be writing.
 
     Raises:
         CheckpointUnusable: If there are checkpoints and none can be read.
     """
-    for leftover in folder.glob("*.tmp-*"):
-        shutil.rmtree(leftover)
-    stages = sorted(
-        (int(p.name.removeprefix("task-")) for p in folder.glob("task-*")), reverse=True
-    )
+    numbers = (path.name.removeprefix("task-") for path in folder.glob("task-*"))
     damage: list[str] = []
-    for stage in stages:
+    for stage in sorted((int(text) for text in numbers if text.isdecimal()), reverse=True):
         try:
             return load(task_folder(folder, stage)), damage
         except CheckpointUnusable as error:

@@ -84,6 +84,7 @@ class CellJournal:
         Raises:
             CheckpointUnusable: If there are checkpoints and none can be read.
         """
+        checkpoint.remove_leftovers(self.checkpoints)
         saved, damage = checkpoint.latest(self.checkpoints)
         stages = 0
         if saved is None:

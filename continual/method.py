@@ -34,6 +34,7 @@ class Method(Protocol):
             ``output`` where it reads the policy's output.
         on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.
         algorithms: The only algorithms that can take it; all that have the doors where empty.
+        not_in_teams: Why it cannot work in a team; empty where it can.
         claims: What no other method composed with it may have too: ``views``, ``projection``,
             ``exploration``.
         alone: Whether it composes with nothing: a whole way of learning the stream.
@@ -49,6 +50,7 @@ class Method(Protocol):
     doors: ClassVar[tuple[str, ...]] = ()
     on_policy: ClassVar[bool | None] = None
     algorithms: ClassVar[tuple[str, ...]] = ()
+    not_in_teams: ClassVar[str] = ""
     claims: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()

@@ -13,6 +13,7 @@ from holdfast.scenarios.schema import Scenario
 
 if TYPE_CHECKING:
     from holdfast.continual.acting import TaskAgent, TaskClassifier
+    from holdfast.continual.acting_team import TaskTeam
     from holdfast.continual.restore import Restored
 
 
@@ -27,6 +28,20 @@ def open_run(folder: str | Path) -> OpenedRun:
         cells = [str(cell.path) for cell in find_cells(path)]  # raises where there are none
         raise UsageError(f"{path} holds several runs; open one of them: {', '.join(cells)}")
     return OpenedRun(RunFolder(path))
+
+
+def task_index(scenario: Scenario, task: str, where: str) -> int:
+    """Return which task of a run is called so.
+
+    Raises:
+        UsageError: None is; the text begins with ``where``.
+    """
+    names = [entry.name for entry in scenario.tasks]
+    if task not in names:
+        near = closest(task, names)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
+        raise UsageError(f"{where}: no task '{task}'; {hint}")
+    return names.index(task)
 
 
 class OpenedRun:
@@ -57,8 +72,10 @@ class OpenedRun:
         """Every evaluation episode, as ``scores.jsonl`` holds them."""
         return self.folder.scores()
 
-    def agent(self, task: str | None = None) -> TaskAgent | TaskClassifier:
+    def agent(self, task: str | None = None) -> TaskAgent | TaskTeam | TaskClassifier:
         """Return the agent as it was at the last task boundary, acting in one task.
+
+        A team (``agent.policies``) acts as a whole: a dict of observations, a dict of actions.
 
         Args:
             task: Name of the task; by default the one that it was trained on last. In a task
@@ -71,15 +88,15 @@ class OpenedRun:
         # Here: it imports torch and avalanche.
         from holdfast.continual.acting import TaskAgent, TaskClassifier
 
+        kind: type[TaskAgent | TaskTeam | TaskClassifier]
         kind = TaskClassifier if self.scenario.is_supervised else TaskAgent
-        names = [entry.name for entry in self.scenario.tasks]
+        if self.scenario.agent.policies is not None:
+            from holdfast.continual.acting_team import TaskTeam  # here: PettingZoo is an extra
+
+            kind = TaskTeam
         if task is None:
             return kind(self._restored, self._restored.agent.current_task)
-        if task not in names:
-            near = closest(task, names)
-            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
-            raise UsageError(f"{self.folder.path} has no task '{task}'; {hint}")
-        return kind(self._restored, names.index(task))
+        return kind(self._restored, task_index(self.scenario, task, str(self.folder.path)))
 
     @cached_property
     def _restored(self) -> Restored:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.agents.past_selves import action_chances
 from holdfast.continual import checkpoint
+from holdfast.continual.opened import task_index
 from holdfast.continual.record import SCENARIO, RunFolder
 from holdfast.continual.restore import restore
 from holdfast.envs.fitting import TaskId
@@ -19,9 +20,7 @@ from holdfast.envs.players import PolicyPlayer
 from holdfast.envs.self_play import SelfPlay, View
 from holdfast.envs.vector import task_env
 from holdfast.errors import UsageError
-from holdfast.registry import closest
 from holdfast.scenarios.opponents import OpponentSpec, Partner
-from holdfast.scenarios.schema import Scenario
 
 Key = tuple[str, int, int]
 """Run folder, stage, and the time at which its checkpoint was written."""
@@ -49,7 +48,7 @@ def _player(key: Key, task: str | None) -> PolicyPlayer:
     where = f"opponents: run {path}"
     restored = restore(RunFolder(Path(path)), stage)
     scenario, agent = restored.scenario, restored.agent
-    index = task_index(scenario, task, agent.current_task, where)
+    index = agent.current_task if task is None else task_index(scenario, task, where)
     if scenario.tasks[index].opponents is None:
         raise UsageError(f"{where}: task '{scenario.tasks[index].name}' is no turn-based game")
     assert restored.spaces is not None  # a game is no data set, and has no team
@@ -68,7 +67,7 @@ def _player(key: Key, task: str | None) -> PolicyPlayer:
         arrays = {key: np.asarray(value)[None] for key, value in entries.items()}
         return action_chances(output, agent.policy_input(arrays), allowed)  # type: ignore[attr-defined]  # of StableBaselinesAgent
 
-    return PolicyPlayer(f"{Path(path).parent.name}-{Path(path).name}-{stage}", view.through(choose))
+    return PolicyPlayer(RunFolder(Path(path)).policy_name(stage), view.through(choose))
 
 
 def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: str) -> Key:
@@ -90,25 +89,8 @@ def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: st
         if newest is None:
             raise UsageError(f"{where}: {path} has no checkpoint: no task was finished yet")
         stage = int(newest.state["stage"])
-    manifest = checkpoint.task_folder(saved, stage) / checkpoint.MANIFEST
-    if not manifest.exists():
-        there = sorted(int(p.name.removeprefix("task-")) for p in saved.glob("task-*[0-9]"))
-        listed = ", ".join(map(str, there)) or "none"
+    if stage not in checkpoint.stages(saved):
+        listed = ", ".join(map(str, checkpoint.stages(saved))) or "none"
         raise UsageError(f"{where}: {path} has no checkpoint of stage {stage}; there are: {listed}")
+    manifest = checkpoint.task_folder(saved, stage) / checkpoint.MANIFEST
     return str(path), stage, manifest.stat().st_mtime_ns
-
-
-def task_index(scenario: Scenario, task: str | None, newest: int, where: str) -> int:
-    """Return which task of a run is meant; by default the ``newest``.
-
-    Raises:
-        UsageError: It has no such task.
-    """
-    names = [entry.name for entry in scenario.tasks]
-    if task is None:
-        return newest
-    if task not in names:
-        near = closest(task, names)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
-        raise UsageError(f"{where}: no task '{task}'; {hint}")
-    return names.index(task)

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from holdfast.agents.agent import Act
 from holdfast.agents.team import TeamAgent
-from holdfast.continual.opponents import Key, checkpoint_key, task_index
+from holdfast.continual.opened import task_index
+from holdfast.continual.opponents import Key, checkpoint_key
 from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
 from holdfast.envs.fitting import fit
-from holdfast.envs.parallel import TeamSpaces, described, team_spaces
+from holdfast.envs.parallel import Team, TeamSpaces, described, team_spaces
 from holdfast.envs.spaces import StreamSpaces
-from holdfast.errors import UsageError
-from holdfast.registry import closest
+from holdfast.errors import ScenarioError, UsageError
+from holdfast.registry import algorithm, closest
 from holdfast.scenarios.schema import Scenario, Task
 
 
@@ -63,6 +64,10 @@ class PartnerGroup:
     ) -> NDArray[Any]:
         """Return an action for each seat."""
         act = self._frozen.acts[self._group]
+        # Only what trains is shown a state; it stands in the observation that actors are shown.
+        beside = self._frozen.spaces.groups[self._group].beside or {}
+        blank = {k: np.zeros((len(starts), *(s.shape or ())), s.dtype) for k, s in beside.items()}
+        observations = {**blank, **observations} if blank else observations
         actions, _ = act(
             observations, None, starts, deterministic=self._deterministic, action_masks=masks
         )
@@ -84,6 +89,11 @@ def partner_groups(scenario: Scenario, task: Task) -> dict[str, PartnerGroup]:
     for group, entry in task.partners.items():
         where = f"task '{task.name}', partners.{group}: run {entry.run}"
         frozen = _frozen(checkpoint_key(entry, scenario.folder, where), entry.task)
+        if "joint" in algorithm(frozen.scenario.agent.algorithm).shown:
+            raise UsageError(
+                f"{where}: '{frozen.scenario.agent.algorithm}' acts for all agents of its group at "
+                "once and cannot be a partner; use a run of ppo, mappo or dqn"
+            )
         theirs = entry.group or group
         if theirs not in frozen.acts:
             near = closest(theirs, frozen.acts)
@@ -100,7 +110,8 @@ def _frozen(key: Key, task: str | None) -> _Frozen:
     scenario, agent = restored.scenario, restored.agent
     if not isinstance(agent, TeamAgent):
         raise UsageError(f"partners: run {path} is of one agent, not of a team (agent.policies)")
-    index = task_index(scenario, task, agent.current_task, f"partners: run {path}")
+    where = f"partners: run {path}"
+    index = agent.current_task if task is None else task_index(scenario, task, where)
     shown, _ = agent.shown_task(index)
     # Never left: nobody else acts with this agent, and a view may copy all weights.
     acts = ExitStack().enter_context(agent.view(index))
@@ -111,19 +122,26 @@ def check_partners(scenario: Scenario, spaces: TeamSpaces) -> None:
     """Raise what is wrong with the partners of any task.
 
     Raises:
-        UsageError: See ``partner_groups``; also where their agents saw or did other things, or
+        ScenarioError: See ``partner_groups``; also where their agents saw or did other things, or
             nobody is left to learn.
     """
-    for task, team in zip(scenario.tasks, spaces.teams, strict=True):
-        partners = partner_groups(scenario, task)
-        for group, partner in partners.items():
-            if not team.groups.get(group):
-                known = ", ".join(team.groups)
-                raise UsageError(
-                    f"task '{task.name}', partners: no agent is in a group '{group}'; there are: "
-                    f"{known}"
-                )
-            for name in team.groups[group]:
-                partner.fitted(described(team.spaces[name], task.changes))
-        if not any(agents for group, agents in team.groups.items() if group not in partners):
-            raise UsageError(f"task '{task.name}', partners: every group is frozen; nobody learns")
+    problems = []
+    for index, (task, team) in enumerate(zip(scenario.tasks, spaces.teams, strict=True)):
+        try:
+            _check_partners(scenario, task, team)
+        except UsageError as error:
+            problems.append(scenario.problem(f"tasks[{index}].partners", str(error)))
+    if problems:
+        raise ScenarioError(problems)
+
+
+def _check_partners(scenario: Scenario, task: Task, team: Team) -> None:
+    partners = partner_groups(scenario, task)
+    for group, partner in partners.items():
+        if not team.groups.get(group):
+            known = ", ".join(team.groups)
+            raise UsageError(f"no agent is in a group '{group}'; there are: {known}")
+        for name in team.groups[group]:
+            partner.fitted(described(team.spaces[name], task.changes))
+    if not any(agents for group, agents in team.groups.items() if group not in partners):
+        raise UsageError("every group is frozen; nobody learns")

@@ -46,6 +46,8 @@ In a game, ``success`` is 1 for a win, 0.5 for a draw and 0 for a loss, and ``op
 """
 
 SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"
+CROSS_PLAY = "cross-play.md"
+"""Of the folder of a cell, a method or a scenario, whose report then has it as a section."""
 
 _BLOCK = 1 << 16
 
@@ -115,6 +117,10 @@ class RunFolder:
     def label(self) -> str:
         """The method's label, which names the folder above."""
         return self.path.absolute().parent.name
+
+    def policy_name(self, stage: int) -> str:
+        """Return the name of its policy at the end of a stage, where policies meet each other."""
+        return f"{self.label}-{self.path.name}-{stage}"
 
     @property
     def seed(self) -> int:

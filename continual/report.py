@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from holdfast.continual import metrics
+from holdfast.continual.game_report import game_parts
 from holdfast.continual.markdown import NA, duration, number, over, plain, plural, size, table
 from holdfast.continual.metrics import FORMULAS, NOTATION, Array, Curves, Quantity
 from holdfast.continual.plasticity_report import plasticity_parts
-from holdfast.continual.record import write_whole
+from holdfast.continual.record import CROSS_PLAY, write_whole
 from holdfast.continual.results import CellResults, MethodResults, Results, gather, spread
 from holdfast.continual.team_report import team_parts
 from holdfast.errors import UsageError
@@ -50,6 +52,8 @@ def report(path: Path) -> Report:
     """
     results = gather(path)
     text = markdown(results)
+    if (path / CROSS_PLAY).exists():  # its headings one level lower: it is a section here
+        text += "\n" + re.sub("^#", "##", (path / CROSS_PLAY).read_text("utf-8"), flags=re.M)
     try:
         if any(method.cells for method in results.methods):
             write_whole(path / "report.png", figure(results))
@@ -105,6 +109,7 @@ def markdown(results: Results) -> str:
         if any(score["success"] is not None for score in done[0].cells[0].scores):
             parts += ["## Success rates at the end", _final_table(done, scenario, "success")]
     parts += team_parts(results)
+    parts += game_parts(results)
     parts += plasticity_parts(results)
     parts += ["## Definitions", _definitions(results)]
     if done:

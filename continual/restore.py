@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from holdfast import seeding
 from holdfast.agents.agent import Agent
@@ -43,18 +43,52 @@ def restore(folder: RunFolder, stage: int | None = None) -> Restored:
         UsageError: If the run has no checkpoint yet.
         CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
     """
-    scenario = folder.scenario.model_copy(update={"pool": Pool()})  # nothing will be stepped
     place = folder.path / "checkpoints"
     if stage is None:
         saved, _ = checkpoint.latest(place)
-    else:
-        saved = checkpoint.load(checkpoint.task_folder(place, stage))
-    if saved is None:
-        raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
-    stage = int(saved.state["stage"])
+        if saved is None:
+            raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
+        stage = int(saved.state["stage"])
+    scenario = _unpooled(folder)
     is_one = not scenario.is_supervised and scenario.agent.policies is None
     spaces = stream_spaces(scenario) if is_one else None
-    experience = make_stream(scenario, folder.seed, spaces).train_stream[stage]
+    stream = make_stream(scenario, folder.seed, spaces).train_stream
+    agent = _agent_after(folder, scenario, stream[stage])
+    if scenario.agent.policies is not None:
+        bring_back(folder, agent, stage)
+    return Restored(scenario, spaces, agent)
+
+
+def bring_back(folder: RunFolder, team: Any, stage: int) -> None:
+    """Let the groups of a team that learned before a stage, and not in it, act as they did then.
+
+    Args:
+        folder: The run.
+        team: The ``TeamAgent`` that has started this stage, or will; see its ``resting``.
+        stage: The stage.
+
+    Raises:
+        CheckpointUnusable: If the checkpoint of a group's last stage cannot be read.
+    """
+    scenario = _unpooled(folder)
+    stream = make_stream(scenario, folder.seed).train_stream
+    met = set(stream[stage].groups)
+    for experience in stream[:stage][::-1]:
+        absent = set(experience.groups) - met
+        if absent:
+            before = _agent_after(folder, scenario, experience)
+            team.resting |= {group: before.member(group) for group in absent}
+            met |= absent
+
+
+def _unpooled(folder: RunFolder) -> Scenario:
+    return folder.scenario.model_copy(update={"pool": Pool()})  # nothing will be stepped
+
+
+def _agent_after(folder: RunFolder, scenario: Scenario, experience: Any) -> Any:
+    """Return the agent as it was at the end of a stage."""
+    place, stage = folder.path / "checkpoints", experience.stage
+    saved = checkpoint.load(checkpoint.task_folder(place, stage))
     agent, methods = make_agent(scenario), make_methods(scenario)
     with seeding.isolated(folder.seed):
         if stage:
@@ -68,4 +102,4 @@ def restore(folder: RunFolder, stage: int | None = None) -> Restored:
     agent.load_trained(saved.files)
     for index, method in enumerate(methods):
         method.load_state(agent, saved.files.get(f"method-{index}", {}))
-    return Restored(scenario, spaces, agent)
+    return agent

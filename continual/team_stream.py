@@ -17,9 +17,11 @@ from holdfast.envs.joint import learner_vectors
 from holdfast.envs.parallel import TeamSpaces, make_parallel, team_spaces
 from holdfast.envs.seats import ABSENT
 from holdfast.envs.teams import FrozenGroup, Teams
+from holdfast.scenarios.entries import MASKS
 from holdfast.scenarios.schema import Scenario, Task
 
 if TYPE_CHECKING:
+    from holdfast.agents.agent import Act
     from holdfast.agents.team import Acts
 
 MOST_COPIES = 16
@@ -146,18 +148,14 @@ def play_teams(
     starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in vectors.items()}
     while not teams.halted.all():
         for group, seats in vectors.items():
-            actions: NDArray[Any]
-            if group in acts:
-                masks = seats.action_masks() if seats.has_attr("action_masks") else None
-                actions, states[group] = acts[group](
-                    observations[group],
-                    states[group],
-                    starts[group],
-                    deterministic=deterministic,
-                    action_masks=masks,
-                )
-            else:
-                actions = seats.random_actions()
+            actions, states[group] = choose_actions(
+                seats,
+                acts.get(group),
+                observations[group],
+                states[group],
+                starts[group],
+                deterministic=deterministic,
+            )
             seats.step_async(actions)
         for group, seats in vectors.items():
             observations[group], _, starts[group], _ = seats.step_wait()
@@ -173,6 +171,31 @@ def play_teams(
         )
         for copy in range(len(teams.envs))
     ]
+
+
+def choose_actions(
+    seats: Any,
+    act: Act | None,
+    observations: Any,
+    state: Any,
+    starts: NDArray[np.bool_],
+    *,
+    deterministic: bool,
+) -> tuple[NDArray[Any], Any]:
+    """Return a group's actions among the allowed ones, and the state for the next call.
+
+    Args:
+        seats: What the policy is shown.
+        act: The policy; None acts at random.
+        observations: Of all seats.
+        state: Of the policy.
+        starts: Which seats begin an episode, shape (seats,).
+        deterministic: Whether the likeliest action is taken.
+    """
+    if act is None:
+        return seats.random_actions(), state
+    masks = seats.action_masks() if seats.has_attr(MASKS) else None
+    return act(observations, state, starts, deterministic=deterministic, action_masks=masks)
 
 
 def make_team_stream(

@@ -14,12 +14,11 @@ from PIL import Image
 from holdfast import seeding
 from holdfast.continual import metrics
 from holdfast.continual.acting import TaskAgent
-from holdfast.continual.opened import open_run
+from holdfast.continual.opened import open_run, task_index
 from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
 from holdfast.continual.tensorboard import TensorBoard
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.registry import closest
 
 Frames = list[NDArray[np.uint8]]
 
@@ -88,10 +87,7 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
         raise UsageError(f"{folder.path}: data sets have nothing to film")
     names = [task.name for task in scenario.tasks]
     for name in tasks:
-        if name not in names:
-            near = closest(name, names)
-            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
-            raise UsageError(f"{folder.path} has no task '{name}'; {hint}")
+        task_index(scenario, name, str(folder.path))
     matrix = metrics.matrix(metrics.curves(folder.scores(), scenario))  # (stages + 1, tasks)
     finished = [stage for stage in range(len(matrix) - 1) if _is_saved(folder, stage)]
     if not finished:

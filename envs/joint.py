@@ -107,6 +107,11 @@ class JointSeats(VecEnv):
         absent: NDArray[np.bool_] = np.all(self._by_copy(self._seats.absent), axis=1)
         return absent
 
+    def present(self) -> NDArray[np.bool_]:
+        """Return which agents act in the next step, shape (copies, width)."""
+        present: NDArray[np.bool_] = self._placed(self._by_copy(self._seats.present()))
+        return present
+
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
 
     def reset(self) -> VecEnvObs:
@@ -167,7 +172,7 @@ class JointSeats(VecEnv):
 
     def _joint(self, seen: Any) -> dict[str, NDArray[Any]]:
         shown = {key: self._by_copy(value)[:, 0] for key, value in seen.items()}  # alike in a copy
-        present = self._placed(self._by_copy(self._seats.present()).astype(np.int8))
+        present = self.present().astype(np.int8)
         own = self._placed(self._by_copy(seen[OBSERVATION]))
         return {
             **shown,
@@ -194,7 +199,7 @@ class JointSeats(VecEnv):
 
     def random_actions(self) -> NDArray[Any]:
         """Return a joint action for each copy, drawn by the action space from what is allowed."""
-        masks = self._masks(self._placed(self._by_copy(self._seats.present())))
+        masks = self._masks(self.present())
         return np.stack([self.action_space.sample(tuple(own)) for own in masks])
 
     def has_attr(self, attr_name: str) -> bool:

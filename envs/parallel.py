@@ -20,7 +20,7 @@ from holdfast.envs.changes import apply_changes
 from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.spaces import Space, StreamSpaces, merged_spaces
 from holdfast.envs.states import merged_state, state_space
-from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
+from holdfast.errors import EnvironmentFailed, HoldfastError, ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
 from holdfast.scenarios.entries import STATE
 from holdfast.scenarios.groups import grouped
@@ -264,7 +264,7 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
             finally:
                 env.close()
         except UsageError as error:
-            problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
+            problems.append(scenario.problem(f"tasks[{index}]", str(error)))
     everyone = [agent for team in teams for agent in team.spaces]
     for name, patterns in policies.items() if isinstance(policies, Mapping) else ():
         for index, pattern in enumerate(patterns):
@@ -272,9 +272,7 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
                 near = closest(pattern, everyone)
                 hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
                 path = f"agent.policies.{name}[{index}]"
-                problems.append(
-                    _problem(scenario, path, f"no task has an agent '{pattern}'; {hint}")
-                )
+                problems.append(scenario.problem(path, f"no task has an agent '{pattern}'; {hint}"))
     if problems:
         raise ScenarioError(problems)
     beside: dict[str, Space] | None = {} if shown else None
@@ -292,7 +290,3 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
         own = merged_spaces(scenario, list(members.values()), list(members))
         groups[name] = replace(own, beside=beside)
     return TeamSpaces(tuple(teams), groups)
-
-
-def _problem(scenario: Scenario, path: str, text: str) -> Problem:
-    return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")

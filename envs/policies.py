@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from holdfast.errors import Problem, ScenarioError
+from holdfast.errors import ScenarioError
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.schema import Scenario
 
@@ -40,7 +40,7 @@ def check_policy(scenario: Scenario, observations: gym.Space[Any]) -> None:
         return
     for key, space in entries.items():
         if _is_picture(space) and min(_sides(space)) < SMALLEST:
-            raise _problem(scenario, "tasks", _too_small(key, *_sides(space)))
+            raise ScenarioError([scenario.problem("tasks", _too_small(key, *_sides(space)))])
 
 
 def _check_form(scenario: Scenario, is_dict: bool, beside: bool) -> None:
@@ -57,11 +57,7 @@ def _check_form(scenario: Scenario, is_dict: bool, beside: bool) -> None:
         why = "the task id stands in a Dict beside an observation that is no vector"
     best = "MultiInputPolicy" if is_dict or beside else "MlpPolicy or CnnPolicy"
     text = f"{policy} cannot read them: {why}; write {best}, or leave policy out"
-    raise _problem(scenario, "agent.policy", text)
-
-
-def _problem(scenario: Scenario, path: str, text: str) -> ScenarioError:
-    return ScenarioError([Problem(text, path=path, file=str(scenario.source or ""))])
+    raise ScenarioError([scenario.problem("agent.policy", text)])
 
 
 def _too_small(key: str, height: int, width: int) -> str:

@@ -57,13 +57,13 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
         try:
             env = make_env(scenario, task)
         except UsageError as error:
-            problems.append(_problem(scenario, f"tasks[{index}]", str(error)))
+            problems.append(scenario.problem(f"tasks[{index}]", str(error)))
             cause = cause or error
             continue
         try:
             found.append(StreamSpaces(env.observation_space, env.action_space))
             if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
-                problems.append(_problem(scenario, f"tasks[{index}]", _no_masks(task.name)))
+                problems.append(scenario.problem(f"tasks[{index}]", _no_masks(task.name)))
         finally:
             env.close()
     if problems:
@@ -95,7 +95,7 @@ def merged_spaces(
         try:
             merged[kind] = _merged(kind, own, getattr(scenario.spaces, kind), names)
         except ValueError as error:
-            problems.append(_problem(scenario, f"spaces.{kind}", str(error)))
+            problems.append(scenario.problem(f"spaces.{kind}", str(error)))
     if problems:
         raise ScenarioError(problems)
     return StreamSpaces(merged["observation"], merged["action"])
@@ -122,17 +122,17 @@ def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:
     if type(space).__name__ not in algorithm.actions:
         listed = ", ".join(able) or "no known algorithm"
         text = f"{scenario.agent.algorithm} cannot take the action space {space}; {listed} can"
-        raise ScenarioError([_problem(scenario, "agent.algorithm", text)])
+        raise ScenarioError([scenario.problem("agent.algorithm", text)])
     if isinstance(space, Discrete) and space.start != 0:
         listed = ", ".join(str(space.start + number) for number in range(space.n))
         text = (
             f"the actions {space} do not start at 0, which algorithms take for granted; "
             f"add to each task `changes: {{action_map: [{listed}]}}`"
         )
-        raise ScenarioError([_problem(scenario, "tasks", text)])
+        raise ScenarioError([scenario.problem("tasks", text)])
     if isinstance(space, Box) and not space.is_bounded():
         text = f"the action space {space} has no finite bounds; wrap it, or give it some"
-        raise ScenarioError([_problem(scenario, "tasks", text)])
+        raise ScenarioError([scenario.problem("tasks", text)])
 
 
 def algorithms_for(space: Space, *, team: bool = False) -> list[str]:
@@ -140,10 +140,6 @@ def algorithms_for(space: Space, *, team: bool = False) -> list[str]:
     kind = type(space).__name__
     known = {**ALGORITHMS, **(TEAM_ALGORITHMS if team else {})}
     return [name for name, algorithm in known.items() if kind in algorithm.actions]
-
-
-def _problem(scenario: Scenario, path: str, text: str) -> Problem:
-    return Problem(text, path=path, file=str(scenario.source) if scenario.source else "")
 
 
 def _merged(what: str, found: Sequence[Space], rule: str, names: Sequence[str]) -> Space:

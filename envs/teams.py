@@ -135,18 +135,36 @@ class Teams:
         """Step every copy with the actions of all groups."""
         assert self.is_ready
         self._waiting.clear()
-        for seats, partner in self._frozen:
-            seats.act(partner)
-        everyone = [*self.seats.values(), *(seats for seats, _ in self._frozen)]
-        for seats in everyone:
+        own = self.actions()
+        for seats in self._everyone:
             seats.begin()
-        own = {
-            name: agent.own(seats.actions_of(agent))
-            for seats in everyone
-            for name, agent in self._members(seats)
-        }
         for copy in np.flatnonzero(~self.halted):
             self._step(int(copy), self.envs[copy], own)
+
+    def actions(self) -> dict[str, NDArray[Any]]:
+        """Return what each agent does, as its environment takes it, shape (copies, ...).
+
+        Learners have handed their actions in; partners choose now.
+        """
+        for seats, partner in self._frozen:
+            seats.act(partner)
+        return {
+            name: agent.own(seats.actions_of(agent))
+            for seats in self._everyone
+            for name, agent in self._members(seats)
+        }
+
+    def look(self, observations: Mapping[str, Any]) -> None:
+        """Take what agents see in the only copy, which somebody else resets and steps."""
+        self._started = True
+        for name, agent in self._agents.items():
+            agent.present[0] = name in observations
+            if name in observations:
+                agent.take(0, observations[name])
+
+    @property
+    def _everyone(self) -> list[Seats]:
+        return [*self.seats.values(), *(seats for seats, _ in self._frozen)]
 
     def _members(self, seats: Seats) -> list[tuple[str, Member]]:
         return [(name, agent) for name, agent in self._agents.items() if agent in seats.members]

@@ -16,6 +16,7 @@ from holdfast.registry import (
     METHODS,
     PLUGINS,
     SUPERVISED,
+    TEAM_ALGORITHMS,
     Algorithm,
     Plugin,
     Signature,
@@ -39,6 +40,7 @@ class Setting:
     arguments: Mapping[str, Any]
     folder: Path | None
     has_scores: bool = True
+    is_team: bool = False
 
     @property
     def table(self) -> Algorithm | None:
@@ -136,6 +138,10 @@ def _check_method(method: Method, entry: Any, path: KeyPath, setting: Setting) -
                 "what is to be compared are entries side by side"
             )
             yield Finding(place, message)
+            continue
+        if setting.is_team and known.attributes.get("not_in_teams"):
+            why = known.attributes["not_in_teams"]
+            yield Finding(place, f"'{part.name}' does not work in a team: {why}")
             continue
         yield from _check_packages(part.name, known, place)
         yield from _check_arguments(form, part.name, known, place)
@@ -295,6 +301,7 @@ def can_take(algorithm: str, known: Signature) -> bool:
         and ("output" not in doors or table.output is not None)
         and known.attributes.get("on_policy") in (None, table.on_policy)
         and algorithm in (words(known, "algorithms") or (algorithm,))
+        and not (algorithm in TEAM_ALGORITHMS and known.attributes.get("not_in_teams"))
     )
 
 

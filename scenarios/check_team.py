@@ -17,17 +17,11 @@ _OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
     (("pool", "workers"), 0, "a team's environments are stepped in this process; remove it"),
     (("backend",), "gymnasium", "PettingZoo's environments have no other backend; remove it"),
     (("on_nan",), "error", "a team's run stops at NaN; remove it"),
-    (("agent", "normalize"), None, "a team's observations are not scaled yet; scale them in env:"),
     (("agent", "init"), None, "a team begins with fresh weights; remove it"),
 )
 _OF_ONE_AGENTS_TASK = (
     *("wrappers", "sample", "randomize", "drift", "rate", "python", "exclusive"),
 )
-_METHODS = {
-    "joint": "it trains on all tasks at once, which a team's environments cannot",
-    "clear": "it corrects sequences of steps, and a team's agents come and go within them",
-    "perfect-memory": "it keeps every step of the environments, not every one of their agents",
-}
 # Their loops are not a plain sequence of steps of all environments.
 _ALGORITHMS = tuple(name for name in ALGORITHMS if name != "recurrent_ppo")
 
@@ -51,12 +45,6 @@ def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding
     if algorithm in ALGORITHMS and algorithm not in _ALGORITHMS:
         message = f"'{algorithm}' cannot learn in a team; {', '.join(_ALGORITHMS)} can"
         yield Finding(("agent", "algorithm"), message)
-    methods = data.get("methods")
-    for index, entry in enumerate(methods if isinstance(methods, list) else ()):
-        for name in _METHODS:
-            if name in (entry if isinstance(entry, list | dict) else (entry,)):
-                message = f"'{name}' does not work in a team: {_METHODS[name]}"
-                yield Finding(("methods", index), message)
     for index, task in enumerate(data["tasks"]):
         if not isinstance(task, Mapping):
             continue  # reported with the other wrong forms

@@ -24,6 +24,7 @@ class MethodRow:
         memory: What it keeps, in a few words.
         extra: Updates or steps beside the task's own, in a few words.
         convention: What its strength multiplies.
+        not_in_teams: Why it cannot work in a team; empty where it can.
     """
 
     name: str
@@ -35,6 +36,7 @@ class MethodRow:
     memory: str
     extra: str
     convention: str
+    not_in_teams: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def describe_method(name: str, folder: Path | None = None) -> MethodRow:
         memory=str(known.attributes.get("memory", "")),
         extra=str(known.attributes.get("extra", "")),
         convention=str(known.attributes.get("convention", "")),
+        not_in_teams=str(known.attributes.get("not_in_teams", "")),
     )
 
 

@@ -54,7 +54,7 @@ def load(
     if problems:
         raise ScenarioError(sorted(problems, key=_order))
     scenario = Scenario.model_validate(source.data)
-    scenario._source, scenario._folder = path, place
+    scenario._source, scenario._folder, scenario._document = path, place, source
     return scenario
 
 
@@ -79,6 +79,7 @@ def load_resolved(path: str | Path, *, folder: str | Path | None = None) -> Scen
         problems = [source.problem(f.path, f.message, at_key=f.at_key) for f in found]
         raise ScenarioError([*source.problems, *problems]) from error
     scenario._source, scenario._folder = path, Path(folder) if folder else path.parent
+    scenario._document = source
     return scenario
 
 
@@ -134,6 +135,7 @@ def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]
         arguments=agent,
         folder=folder,
         has_scores=_has_scores(data),
+        is_team=is_team(data),
     )
     methods = data.get("methods", ["naive"])
     yield from chain(

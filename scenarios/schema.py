@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from holdfast.errors import Problem
 from holdfast.registry import SUPERVISED
 from holdfast.scenarios.changes import Changes, MujocoChanges
 from holdfast.scenarios.fields import (
@@ -281,6 +282,7 @@ class Scenario(BaseModel):
             plan = {"episodes": 1, **plan}
         return {"score": {"random": 0.0, "reference": 1.0}, **data, "evaluation": plan}
 
+    _document: Any = PrivateAttr(None)  # the Source that it was read from, or None
     _source: Path | None = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
 
@@ -299,6 +301,15 @@ class Scenario(BaseModel):
     def folder(self) -> Path | None:
         """Where ``module:Name`` and ``agent.init`` are looked for: that file's folder, or None."""
         return self._folder
+
+    def problem(self, path: str, message: str) -> Problem:
+        """Return what is wrong with a key, ``tasks[1].env``; with its line, where that is known."""
+        if self._document is None:
+            return Problem(message, path=path, file=str(self.source or ""))
+        from holdfast.scenarios.source import undotted  # here, as below
+
+        found: Problem = self._document.problem(undotted(path), message)
+        return found
 
     @property
     def is_supervised(self) -> bool:

@@ -333,7 +333,7 @@ def override(source: Source, text: str) -> None:
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     place = Place(f"override {shown}")
     key, equals, value_text = text.partition("=")
-    path = _split(key)
+    path = undotted(key)
     if not equals or not path:
         message = "an override is written key=value: agent.learning_rate=1e-4"
         source.problems.append(place.problem(message))
@@ -357,8 +357,8 @@ def override(source: Source, text: str) -> None:
     source.keys |= {(*path, *inner): place for inner in value.keys}
 
 
-def _split(key: str) -> KeyPath:
-    """Return the path that an override names; words of digits index lists where there is one."""
+def undotted(key: str) -> KeyPath:
+    """Return the path that text names, ``tasks[1].env``; words of digits index lists."""
     parts = re.findall(r"[^.\[\]]+", key.strip())
     return tuple(int(part) if part.isdecimal() else part for part in parts)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cells import run_all
+from game_runs import games
 from typer.testing import CliRunner
 
 import holdfast
@@ -249,6 +251,19 @@ def test_run_prints_the_comparison_and_running_again_skips(scenario: Path, tmp_p
     assert "## Definitions" in report.out
     dry = Told("run", scenario, "--runs", runs, "methods=[naive, ewc]", "--dry-run")
     assert "1 of them are finished" in dry.out
+
+
+def test_policies_meet_in_games_and_in_nothing_else(scenario: Path, tmp_path: Path) -> None:
+    assert Told("run", scenario, "--runs", tmp_path / "runs").code == 0
+    told = Told("cross-play", tmp_path / "runs" / "demo")
+    assert (told.code, told.err.count("error:")) == (2, 1)
+    assert "is neither a game with opponents: nor a team's" in " ".join(told.err.split())
+    run_all(games(tmp_path, "random"), tmp_path)
+    told = Told("cross-play", tmp_path / "games", "--games", 2, "--stages", "all", "--seed", 1)
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith("cross-play: 0 of 3\n# Cross-play: games\n")
+    assert "seed 1." in told.out
+    assert (tmp_path / "games" / "cross-play.md").read_text() in told.out
 
 
 def test_a_different_scenario_is_refused_until_overwritten(scenario: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from holdfast import progress as shown
 from holdfast.continual.cell import Progress
 from holdfast.continual.failure import Failure
 from holdfast.continual.run import Outcome
-from holdfast.progress import Ledger, Lines, LiveTable, display
+from holdfast.progress import Ledger, Lines, LiveTable, counted, display
 
 
 class Clock:
@@ -55,6 +55,20 @@ def test_time_left_is_by_the_clock_and_counts_what_was_done_here(clock: Clock) -
     ledger.end(Outcome("ewc/seed-0", "finished", 10.0))
     assert (ledger.ended, ledger.running) == (2, {})
     assert ledger.all_left_s() == pytest.approx(10 / 600 * 2000)
+
+
+def test_what_is_counted_is_told_now_and_then(clock: Clock) -> None:
+    clock.now = 100.0
+    screen = console(terminal=False)
+    with counted(screen, "games") as tell:
+        for done in range(4):
+            tell(done, 3)
+            clock.now += 6.0
+    assert text_of(screen) == "games: 0 of 3\ngames: 2 of 3\n"
+    screen = console(terminal=True)
+    with counted(screen, "games") as tell:
+        tell(2, 3)
+    assert "2/3" in text_of(screen)
 
 
 def test_plain_lines_say_what_is_new_and_no_more(clock: Clock) -> None:

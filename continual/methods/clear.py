@@ -55,6 +55,9 @@ class Clear(Method):
     doors: ClassVar[tuple[str, ...]] = ("gradients", "memory", "output")
     on_policy: ClassVar[bool | None] = True
     algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c")
+    not_in_teams: ClassVar[str] = (
+        "it corrects sequences of steps, and a team's agents come and go within them"
+    )
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "ratio": (0, None),
         "policy_strength": (0, None),

@@ -57,6 +57,20 @@ class GenerativeReplay(Method):
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output")
+    # Not VDN and QMIX: which agents act and what they may do are no vectors to be drawn.
+    algorithms: ClassVar[tuple[str, ...]] = (
+        "ppo",
+        "a2c",
+        "dqn",
+        "sac",
+        "td3",
+        "ddpg",
+        "tqc",
+        "qrdqn",
+        "crossq",
+        "maskable_ppo",
+        "mappo",
+    )
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "batch_size": (1, None),

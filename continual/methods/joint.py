@@ -22,6 +22,9 @@ class Joint(Method):
     """
 
     doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
+    not_in_teams: ClassVar[str] = (
+        "it trains on all tasks at once, which a team's environments cannot"
+    )
     alone: ClassVar[bool] = True
 
     def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:

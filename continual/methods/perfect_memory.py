@@ -38,6 +38,9 @@ class PerfectMemory(Method):
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("memory",)
     on_policy: ClassVar[bool | None] = False
+    not_in_teams: ClassVar[str] = (
+        "it keeps every step of the environments, not every one of their agents"
+    )
     memory: ClassVar[str] = "every transition"
     samples: ClassVar[int] = sys.maxsize
 

@@ -1,4 +1,4 @@
-"""The command line: ``holdfast run|validate|schema|list|check-env|new|report|video``.
+"""The command line: ``holdfast run|validate|schema|list|check-env|new|report|cross-play|video``.
 
 Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick.
 Exit codes are those of :mod:`holdfast.errors`.
@@ -10,9 +10,8 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -52,21 +51,9 @@ Overrides = Annotated[
 ]
 
 
-class What(StrEnum):
-    """What ``holdfast list`` lists."""
-
-    envs = "envs"
-    agents = "agents"
-    methods = "methods"
-    scenarios = "scenarios"
-
-
-class Kind(StrEnum):
-    """What ``holdfast new`` writes."""
-
-    env = "env"
-    scenario = "scenario"
-    method = "method"
+What = Literal["envs", "agents", "methods", "scenarios"]
+Kind = Literal["env", "scenario", "method"]
+Stages = Literal["last", "all"]
 
 
 def main() -> None:
@@ -180,7 +167,7 @@ def list_(
     from holdfast import listing
 
     with errors_told():
-        print(getattr(listing, what.value)())
+        print(getattr(listing, what)())
 
 
 @app.command("check-env")
@@ -230,9 +217,9 @@ def new_(
     with errors_told():
         from holdfast.new import new
 
-        written = new(kind.value, name, Path.cwd())
+        written = new(kind, name, Path.cwd())
         print(f"Written: {', '.join(path.name for path in written)}")
-        if kind is not Kind.scenario:
+        if kind != "scenario":
             print(f"Test:    pytest test_{name}.py")
         print(f"Run:     holdfast run {name}.yaml")
 
@@ -248,6 +235,37 @@ def report(
         made = make_report(path)
         print_markdown(made.markdown)
         print(f"\nWritten: {made.folder / 'report.md'}")
+
+
+@app.command("cross-play")
+def cross_play(
+    path: Annotated[Path, typer.Argument(help="runs/<scenario>, or a folder in it.")],
+    games: Annotated[
+        int, typer.Option(min=2, help="Games of each two; of a team, episodes of each mixture.")
+    ] = 100,
+    stages: Annotated[
+        Stages, typer.Option(help="Policies of each run: that of its last stage, or of all.")
+    ] = "last",
+    task: Annotated[str | None, typer.Option(help="Where they meet; the last one.")] = None,
+    likeliest: Annotated[
+        bool, typer.Option("--likeliest", help="Likeliest actions; else they are drawn.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Let the policies of runs meet: win rates and Elo of games, returns of mixed teams.
+
+    In games they play each other, a random player and whom they were measured against. In teams one
+    group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
+    """
+    with errors_told():
+        from holdfast.continual import cross_play as meeting
+        from holdfast.progress import counted
+
+        with counted(console(), "cross-play") as tell:
+            plan = meeting.Plan(games, likeliest, seed, tell)
+            made = meeting.cross_play(path, plan, stages=stages, task=task)
+        print_markdown(made.markdown)
+        print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")
 
 
 @app.command()

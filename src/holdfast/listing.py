@@ -119,6 +119,7 @@ def methods() -> str:
                 row.summary,
                 f"must be told: {told}; keeps: {row.memory}{extra}",
                 f"with: {_with(row.algorithms)}",
+                f"not in teams: {row.not_in_teams}" if row.not_in_teams else "",
                 f"strength: {row.convention}" if row.convention else "",
                 _arguments(row.arguments),
             )

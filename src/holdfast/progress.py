@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -46,6 +48,40 @@ def display(console: Console, cells: int, steps: int) -> Display:
     """
     ledger = Ledger(cells, steps)
     return LiveTable(console, ledger) if console.is_terminal else Lines(console, ledger)
+
+
+@contextmanager
+def counted(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of a number of things are done: a bar on a terminal, lines elsewhere.
+
+    Args:
+        console: Of the standard output.
+        what: Is done.
+
+    Yields:
+        A function that takes how many of how many are.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(_BAR), MofNCompleteColumn())
+    told = 0.0
+    # Drawn where it is told: a thread of its own would slow down what is counted.
+    with Bars(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        disable=not console.is_terminal,
+    ) as bars:
+        bar = bars.add_task(what, total=None)
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            bars.update(bar, completed=done, total=total, refresh=True)
+            if not console.is_terminal and time.monotonic() - told >= LINE_S:
+                told = time.monotonic()
+                console.print(f"{what}: {done} of {total}", markup=False, highlight=False)
+
+        yield tell
 
 
 class Ledger:

@@ -15,12 +15,14 @@ from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from holdfast.agents.absent import PresentRollouts, PresentTransitions, learn_from_present
+from holdfast.agents.normalization import TaskNormalize
 from holdfast.agents.team import TeamAgent
 from holdfast.continual.cell import run_cell
+from holdfast.continual.checkpoint import load
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
 from holdfast.continual.team_stream import make_team_stream
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.schema import Normalize, Scenario
 
 WORLDS = '''
 import gymnasium as gym
@@ -108,15 +110,25 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize(
-    "algorithm",
-    ["ppo", "dqn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a2c", "sac"))],
+    ("algorithm", "normalize", "changed"),
+    [
+        ("ppo", None, True),
+        ("ppo", "running", False),
+        ("dqn", "first_task", True),
+        *(
+            pytest.param(name, None, False, marks=pytest.mark.slow)
+            for name in ("ppo", "dqn", "a2c")
+        ),
+        pytest.param("sac", None, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_team_of_one_equals_a_single_agent(
-    make: Any, tmp_path: Path, algorithm: str, *, changed: bool
+    make: Any, tmp_path: Path, algorithm: str, normalize: str | None, *, changed: bool
 ) -> None:
     env, agent = ENVS[algorithm], {"algorithm": algorithm, **AGENTS[algorithm]}
+    if normalize:
+        agent["normalize"] = {"observations": normalize, "rewards": normalize}
     keys = {"n_envs": 2, "methods": ["naive", {"ewc": {"samples": 64}}]}
     changes = {"changes": CHANGES[env]} if changed else {}
     single = run_all(make("single", {"env": env, **changes}, agent, **keys), tmp_path)
@@ -129,6 +141,38 @@ def test_a_team_of_one_equals_a_single_agent(
         assert len(expected) == len(found) > 0
         for (_, a), (_, b) in zip(expected.items(), found.items(), strict=True):
             assert torch.equal(a, b)
+        statistics = [
+            load(folder.path / "checkpoints" / "task-1").files.get(name, {})
+            for folder, name in ((one, "normalization"), (other, "shared.normalization"))
+        ]
+        assert bool(statistics[0]) == bool(normalize)
+        assert statistics[0].keys() == statistics[1].keys()
+        assert all(torch.equal(t, statistics[1][name]) for name, t in statistics[0].items())
+
+
+@pytest.mark.parametrize(("algorithm", "entry"), [("ppo", ""), ("vdn", "observation")])
+def test_statistics_are_of_agents_that_act(make: Any, algorithm: str, entry: str) -> None:
+    """By hand: in an episode 0 acts at times 0 to 4, 1 at 0 and 1, 2 at 2 to 4; each earns 1."""
+    agent = {"algorithm": algorithm, "policies": "shared"}
+    keys = {"names": ("one",), "stream": {"task_id": "hidden"}}
+    scenario = make("statistics", {"env": "relays:Relay"}, agent, **keys)
+    (experience,) = make_team_stream(scenario, 0).train_stream
+    options = Normalize.model_validate({"observations": "running", "rewards": "running"})
+    env = TaskNormalize(experience.make_seats()["shared"], options, gamma=0.0, id_width=0, stage=0)
+    env.reset()
+    for _ in range(10):  # two episodes, and the start of a third
+        env.step(np.ones((env.num_envs, *env.action_space.shape), np.int64))
+    found = env.tensors()
+    mean, count = found[f"observations.{entry}/mean"], found[f"observations.{entry}/count"]
+    assert float(count) == pytest.approx(22, abs=1e-3)  # 10 acts an episode, and two agents now
+    number, time = mean[:2].tolist()
+    assert number == pytest.approx((2 * (1 * 2 + 2 * 3) + 1) / 22, abs=1e-3)
+    assert time == pytest.approx(2 * (10 + 1 + 9) / 22, abs=1e-3)
+    assert float(found["rewards/count"]) == pytest.approx(20 if entry == "" else 10, abs=1e-3)
+    # Steps of joint rewards 2, 2, 2, 2, 2: somebody always takes the place of who has died.
+    assert float(found["rewards/mean"]) == pytest.approx(1 if entry == "" else 2, abs=1e-3)
+    assert float(found["rewards/var"]) == pytest.approx(0, abs=1e-3)
+    env.close()
 
 
 def test_a_shared_policy_learns_from_all_agents_as_from_so_many_environments(
@@ -160,6 +204,7 @@ def test_groups_learn_side_by_side_and_go_on_after_a_stop(
 
     task = {"env": "relays:Relay"}
     agent = {"algorithm": algorithm, **AGENTS[algorithm], "policies": GROUPS}
+    agent["normalize"] = {"observations": "running", "rewards": "running"}
     keys = {"n_envs": 2, "methods": [["ewc", "cloning"]], "stream": {"task_id": "heads"}}
     scenario = make("groups", task, agent, **keys)
     (whole,) = run_all(scenario, tmp_path / "whole")

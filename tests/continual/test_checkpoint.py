@@ -22,6 +22,17 @@ def _save_two(folder: Path) -> None:
         checkpoint.save(folder, stage, FILES, {"scores_bytes": stage})
 
 
+def test_stages_are_those_that_are_whole_and_asking_removes_nothing(tmp_path: Path) -> None:
+    _save_two(tmp_path)
+    checkpoint.save(tmp_path, 10, FILES, {})
+    (tmp_path / "task-3.tmp-7").mkdir()  # of a process that is writing it
+    (tmp_path / "task-3.tmp-7" / checkpoint.MANIFEST).touch()
+    (tmp_path / "task-4").mkdir()
+    assert checkpoint.stages(tmp_path) == [0, 1, 10]
+    assert (tmp_path / "task-3.tmp-7").exists()
+    assert checkpoint.stages(tmp_path / "nowhere") == []
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     _save_two(tmp_path)
     saved, damage = checkpoint.latest(tmp_path)
@@ -79,13 +90,17 @@ def test_when_all_are_damaged_nothing_is_loaded(tmp_path: Path) -> None:
     assert error.value.exit_code == 5
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_do_not_count_and_go_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
     _save_two(tmp_path)
     shutil.copytree(tmp_path / "task-1", tmp_path / "task-2.tmp-99")
     saved, _ = checkpoint.latest(tmp_path)
     assert saved is not None
     assert saved.state["stage"] == 1
-    assert not (tmp_path / "task-2.tmp-99").exists()
+    assert (tmp_path / "task-2.tmp-99").exists()  # whoever reads does not know who writes
+    checkpoint.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["task-0", "task-1"]
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path, serial: Ran) -> None:
         holdfast.open_run(root)
     with pytest.raises(UsageError, match="no run folders in"):
         holdfast.open_run(tmp_path / "nothing")
-    with pytest.raises(UsageError, match="has no task 'lefft'; did you mean 'left'"):
+    with pytest.raises(UsageError, match="no task 'lefft'; did you mean 'left'"):
         holdfast.open_run(serial.folders[0].path).agent("lefft")
     (new,) = prepare(tmp_path / "runs", fragile_scenario(tmp_path, seeds=[7]))
     with pytest.raises(UsageError, match="no task was finished yet"):

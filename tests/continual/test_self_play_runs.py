@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cells import Interrupted
+from game_runs import TTT, games
 
 from holdfast.continual import checkpoint
 from holdfast.continual.build import build
@@ -20,47 +20,16 @@ from holdfast.continual.record import RunFolder
 from holdfast.continual.restore import restore
 from holdfast.continual.team_stream import make_team_stream
 from holdfast.errors import ScenarioError, UsageError
+from holdfast.scenarios.load import load
 from holdfast.scenarios.schema import OpponentSpec, Scenario
-
-TTT = "classic/tictactoe_v3"
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
 def play(tmp_path: Path) -> Any:
     """Run a small stream of games to its end, and return its folder."""
 
-    def run(
-        *against: Any,
-        name: str = "games",
-        at: int | None = None,
-        method: Any = "naive",
-        **rule: Any,
-    ) -> RunFolder:
-        opponents = {"against": list(against), **({"past": rule} if rule else {})}
-        scenario = Scenario.model_validate(
-            {
-                "name": name,
-                "tasks": [
-                    {"name": task, "env": TTT, "steps": 64, "opponents": opponents}
-                    for task in ("first", "second")
-                ],
-                "agent": {
-                    "algorithm": "maskable_ppo",
-                    "n_steps": 16,
-                    "batch_size": 16,
-                    "n_epochs": 2,
-                    "learning_rate": 0.01,
-                    "policy_kwargs": {"net_arch": [16]},
-                },
-                "n_envs": 2,
-                "methods": [method],
-                "evaluation": {"episodes": 4, "every": 32},
-                "score": "success",
-            }
-        )
-        scenario._folder = tmp_path
-        (folder,) = prepare(tmp_path / "runs", scenario)
+    def run(*against: Any, at: int | None = None, **keys: Any) -> RunFolder:
+        (folder,) = prepare(tmp_path / "runs", games(tmp_path, *against, **keys))
 
         def tell(progress: Any) -> None:
             if at is not None and progress.step >= at:
@@ -256,39 +225,34 @@ def test_partners_that_are_not_there_are_refused(tmp_path: Path, entry: Any, mes
         build(crew(tmp_path, "later", {"others": entry}))
 
 
+def test_what_is_wrong_with_others_is_told_with_its_line(tmp_path: Path) -> None:
+    run_crew(tmp_path, crew(tmp_path, "crew", {}))
+    (tmp_path / "later.yaml").write_text(
+        "tasks:\n"
+        "  - name: t\n"
+        "    env: mpe2.simple_spread_v3\n"
+        "    steps: 32\n"
+        "    partners: {others: {run: runs/crew/naive/seed-0, stage: 3}}\n"
+        "agent: {algorithm: ppo, policies: {me: [agent_0], others: ['agent_[12]']}, n_steps: 16,\n"
+        "        batch_size: 16}\n"
+    )
+    with pytest.raises(ScenarioError) as caught:
+        build(load(tmp_path / "later.yaml"))
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.path) == (5, "tasks[0].partners")
+    assert "no checkpoint of stage 3; there are: 0" in problem.message
+    (tmp_path / "game.yaml").write_text(
+        "tasks:\n"
+        f"  - {{name: t, env: {TTT}, steps: 32,\n"
+        "     opponents: {against: [{run: runs/nothing}]}}\n"
+        "agent: {algorithm: maskable_ppo, n_steps: 16, batch_size: 16}\n"
+    )
+    with pytest.raises(ScenarioError, match=r"game\.yaml:3:.*'runs/nothing' is no run folder"):
+        build(load(tmp_path / "game.yaml"))
+
+
 def test_a_run_of_one_agent_is_no_partner(play: Any, tmp_path: Path) -> None:
     play("random", name="earlier")
     entry = {"others": {"run": "runs/earlier/naive/seed-0"}}
     with pytest.raises(UsageError, match="is of one agent, not of a team"):
         build(crew(tmp_path, "later", entry))
-
-
-def test_the_games_of_a_run_are_played_and_rated(play: Any, capsys: Any) -> None:
-    run = play("random", "past", every=32)
-    spec = importlib.util.spec_from_file_location("games", BENCHMARKS / "games.py")
-    assert spec is not None
-    assert spec.loader is not None
-    games = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(games)
-    told = ["--games", "12", "--depth", "1", "9", "--stages", "2"]
-    games.main([str(run.path), *told])
-    out = capsys.readouterr().out
-    games.main([str(run.path), *told])
-    assert capsys.readouterr().out == out
-    table, rated = out.split("\n\n")
-    rows = [line.split(",") for line in table.splitlines()[3:]]
-    assert [row[:3] for row in rows] == [
-        ["naive-seed-0-1", name, "12"] for name in ("random", "minimax-1", "minimax-9")
-    ]
-    for row in rows:
-        rate, low, high, first, second = map(float, row[3:])
-        assert (low, high) == pytest.approx(games.wilson(rate, 12), abs=1e-3)
-        assert (first + second) / 2 == pytest.approx(rate, abs=1e-3)
-    assert float(rows[2][3]) <= 0.5  # a perfect player never loses tic-tac-toe
-    ratings = dict(line.split(",") for line in rated.splitlines()[1:])
-    assert ratings["random"] == "0"
-    assert set(ratings) == {
-        *("random", "minimax-1", "minimax-9", "naive-seed-0-0", "naive-seed-0-1")
-    }
-    # By hand: 0.5 -+ 1.96 sqrt(0.25 / 100 + 1.96^2 / 40,000) / (1 + 1.96^2 / 100).
-    assert games.wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)

@@ -7,9 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells import finish, interrupting, run_all
+from team_runs import same_weights
 
 import holdfast
+from holdfast.continual.checkpoint import load
+from holdfast.continual.evaluate import evaluate
+from holdfast.continual.prepare import prepare
 from holdfast.continual.report import report
+from holdfast.continual.restore import restore
+from holdfast.continual.stream import make_stream
 from holdfast.continual.team_report import agent_returns, group_returns
 from holdfast.scenarios.schema import Scenario
 
@@ -64,3 +71,30 @@ def test_a_group_that_comes_later_acts_at_random_until_it_learns(tmp_path: Path)
     assert files == {"agent_0.policy.safetensors", "agent_1.policy.safetensors"}
     (again,) = holdfast.run(made, runs=tmp_path / "again")
     assert again.scores == run.scores
+
+
+@pytest.mark.parametrize("method", ["naive", "progressive"])
+def test_a_group_that_rests_acts_as_before_whether_or_not_the_run_was_stopped(
+    tmp_path: Path, method: str
+) -> None:
+    """The second agent is there in the first and the third task; each is measured all the time."""
+    tasks = [
+        {"env": "mpe2.simple_spread_v3", "kwargs": {"N": n, "max_cycles": 8}} for n in (2, 1, 2)
+    ]
+    plan = {"episodes": 2, "every": 32}
+    keys = {"spaces": {"observation": "pad"}, "evaluation": plan, "methods": [method]}
+    made = scenario("independent", *tasks, **keys)
+    (whole,) = run_all(made, tmp_path / "whole")
+    (cut,) = prepare(tmp_path / "cut", made)
+    stop = interrupting(96, 160)  # in the second task, and in the third
+    assert finish(cut, stop) == 3
+    assert cut.scores() == whole.scores()
+    for stage in range(3):
+        files = [load(folder.path / "checkpoints" / f"task-{stage}") for folder in (whole, cut)]
+        assert files[0].files.keys() == files[1].files.keys()
+        for name, tensors in files[0].files.items():
+            assert same_weights(tensors, files[1].files[name])
+    agent = restore(whole, 1).agent
+    (task, *_) = make_stream(made, 0).eval_stream
+    told = evaluate(agent, [task], made.evaluation, 0, stage=2, step=128)
+    assert told == [r for r in whole.scores() if (r["step"], r["task"]) == (128, "t0")][-2:]

@@ -190,9 +190,7 @@ def test_changes_alter_what_each_agent_sees_does_and_is_paid(make_team):
 
 def test_a_change_that_does_not_fit_an_agent_names_it(make_team):
     task = {"env": "mpe2.simple_tag_v3", "changes": {"observation_mask": [15]}}
-    with pytest.raises(
-        ScenarioError, match=r"task .task0., agent 'agent_0', changes"
-    ):
+    with pytest.raises(ScenarioError, match=r"task .task0., agent 'agent_0', changes"):
         team_spaces(make_team(task, spaces={"observation": "pad"}))
 
 

@@ -15,7 +15,6 @@ TEAM = """
         ("tasks[0].env=mpe2.simple_spred_v3", "did you mean 'mpe2.simple_spread_v3'"),
         ("tasks[0].changes={time_limit: 9}", "not for many agents; each can have action_map"),
         ("tasks[0].drift={gravity: {linear: [1, 2]}}", "not for many agents"),
-        ("agent.normalize={rewards: running}", "not scaled yet"),
         ("agent.init=runs/x", "begins with fresh weights"),
         ("agent.algorithm=recurrent_ppo", "'recurrent_ppo' cannot learn in a team"),
         ("n_envs=2 pool={workers: 2}", "stepped in this process"),
