@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,13 @@ from holdfast.continual import metrics
 from holdfast.continual.acting import TaskAgent
 from holdfast.continual.opened import open_run, task_index
 from holdfast.continual.record import RunFolder
-from holdfast.continual.restore import restore
+from holdfast.continual.restore import Restored, restore
 from holdfast.continual.tensorboard import TensorBoard
 from holdfast.errors import EnvironmentFailed, UsageError
+from holdfast.scenarios.entries import MASKS
+
+if TYPE_CHECKING:
+    from holdfast.continual.acting_team import TaskTeam
 
 Frames = list[NDArray[np.uint8]]
 
@@ -114,27 +119,51 @@ def _end(folder: RunFolder, stage: int) -> int:
 
 def _filmed(folder: RunFolder, scene: Scene, episodes: int, longest: int) -> tuple[Frames, float]:
     """Play episodes and return their frames, each (height, width, 3), and their rate in Hz."""
-    agent = TaskAgent(restore(folder, scene.stage), scene.task)
+    restored = restore(folder, scene.stage)
+    is_team = folder.scenario.agent.policies is not None
+    agent = (_team if is_team else TaskAgent)(restored, scene.task)
     env = agent.make_env(render_mode="rgb_array")
     frames: Frames = []
     try:
         for episode in range(episodes):
             seed = seeding.derive(folder.seed, "evaluation", scene.task, episode)
-            frames += _episode(agent, env, seed, longest)
+            if isinstance(agent, TaskAgent):
+                shown = _episode(agent, env, seed, episode)
+            else:
+                shown = _team_episode(agent, env, seed)
+            frames += islice(shown, longest + 1)
     finally:
         env.close()
     return frames, float(env.metadata.get("render_fps") or _FPS)
 
 
-def _episode(agent: TaskAgent, env: Any, seed: int, longest: int) -> Iterator[NDArray[np.uint8]]:
-    observation, _ = env.reset(seed=seed)
+def _team(restored: Restored, task_index: int) -> TaskTeam:
+    from holdfast.continual.acting_team import TaskTeam  # here: PettingZoo is an extra
+
+    return TaskTeam(restored, task_index)
+
+
+def _episode(agent: TaskAgent, env: Any, seed: int, number: int) -> Iterator[NDArray[np.uint8]]:
+    is_game = agent.task.opponents is not None
+    observation, _ = env.reset(seed=seed, options={"measured": number} if is_game else None)
     agent.reset()
     yield _frame(env)
-    for _ in range(longest):
-        observation, _, terminated, truncated, _ = env.step(agent.act(observation))
+    is_over = False
+    while not is_over:
+        masks = env.get_wrapper_attr(MASKS)() if env.has_wrapper_attr(MASKS) else None
+        action = agent.act(observation, action_masks=masks)
+        observation, _, terminated, truncated, _ = env.step(action)
+        is_over = terminated or truncated
         yield _frame(env)
-        if terminated or truncated:
-            return
+
+
+def _team_episode(agent: TaskTeam, env: Any, seed: int) -> Iterator[NDArray[np.uint8]]:
+    observations, _ = env.reset(seed=seed)
+    yield _frame(env)
+    while env.agents:
+        actions = agent.act({name: observations[name] for name in env.agents})
+        observations, *_ = env.step(actions)
+        yield _frame(env)
 
 
 def _frame(env: Any) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells import run_all
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,6 +18,7 @@ from holdfast.continual import video
 from holdfast.continual.record import RunFolder
 from holdfast.continual.video import film, gif, scenes
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
+from holdfast.scenarios.schema import Scenario
 
 
 def _frames(path: Path) -> int:
@@ -59,6 +61,41 @@ def test_a_film_is_the_first_evaluation_episode(run: Any, no_ffmpeg: None) -> No
 def _duration(picture: Any, frame: int) -> int:
     picture.seek(frame)
     return int(picture.info["duration"])
+
+
+@pytest.mark.parametrize(
+    ("task", "agent"),
+    [
+        (
+            {"env": "mpe2.simple_spread_v3", "kwargs": {"N": 2, "max_cycles": 6}},
+            {"policies": "shared"},
+        ),
+        (
+            {"env": "classic/tictactoe_v3", "opponents": {"against": ["random"]}},
+            {"algorithm": "maskable_ppo"},
+        ),
+    ],
+)
+def test_a_team_and_a_game_are_filmed_as_they_were_measured(
+    tmp_path: Path, no_ffmpeg: None, task: Any, agent: Any
+) -> None:
+    pytest.importorskip("pygame")
+    given = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1, **agent}
+    scenario = Scenario.model_validate(
+        {
+            "name": "seen",
+            "tasks": [{"name": "only", "steps": 64, **task}],
+            "agent": given,
+            "evaluation": {"episodes": 2},
+        }
+    )
+    (folder,) = run_all(scenario, tmp_path)
+    (path,) = film(folder.path, episodes=2)
+    lengths = [row["length"] for row in folder.scores() if row["stage"] == 1]
+    with Image.open(path) as picture:
+        shown = sum(_duration(picture, frame) for frame in range(picture.n_frames))  # type: ignore[attr-defined]
+        each = min(_duration(picture, frame) for frame in range(picture.n_frames))  # type: ignore[attr-defined]
+    assert shown == each * (sum(lengths) + 2)
 
 
 def test_an_mp4_has_every_frame(tmp_path: Path) -> None:
