@@ -324,7 +324,8 @@ def main() -> None:
     lines = header("peers.py", "skrl", "pettingzoo", "mpe2", arguments=())
     print("\n".join(lines), flush=True)
     if options.only:
-        list(comparison(*options.only, options.kept, options.seeds))
+        environment, algorithm = options.only
+        list(comparison(environment, algorithm, options.kept, options.seeds))
         return
     rows = [
         row
