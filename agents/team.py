@@ -12,6 +12,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from stable_baselines3.common.vec_env import VecEnv
 
+from holdfast import seeding
 from holdfast.agents.absent import learn_from_present
 from holdfast.agents.agent import Act, Files, Log, Watch
 from holdfast.agents.stable_baselines import StableBaselinesAgent
@@ -135,14 +136,14 @@ class TeamAgent:
         """Build a fresh model for each group of this task and load what is carried into it."""
         self.current_task = experience.task_index
         self._active = {}
-        for group, seats in experience.make_seats().items():
+        for number, (group, seats) in enumerate(experience.make_seats().items()):
             per_copy = seats.num_envs // self.scenario.n_envs
             begun = self._active[group] = GroupStart(
                 experience.stage,
                 experience.task_index,
                 experience.steps * per_copy,
                 experience.first_step,
-                experience.seed,
+                seeding.group_seed(experience.seed, number, group),
                 seats,
             )
             member = self.member(group)

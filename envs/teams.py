@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast import seeding
 from holdfast.envs.fitting import fit
 from holdfast.envs.member import Member, unmasked
 from holdfast.envs.parallel import Parallel, Team, TeamSpaces, described
@@ -88,7 +89,7 @@ class Teams:
         if team.state is not None:
             state = next(iter(spaces.groups.values())).beside[STATE]  # type: ignore[index]  # shown
             self._states = States(self.envs[0], team.spaces, state, copies)
-        for group, names in team.groups.items():
+        for number, (group, names) in enumerate(team.groups.items()):
             partner = (partners or {}).get(group)
             for name in names:
                 own = described(team.spaces[name], task.changes)
@@ -100,7 +101,8 @@ class Teams:
                 self._agents[name] = Member(team.spaces[name], fitted, copies, states)
             if names:
                 members = [self._agents[name] for name in names]
-                seats = Seats(self, members, copies, fitted, self._seeds[0])
+                seed = seeding.group_seed(self._seeds[0], number, group)
+                seats = Seats(self, members, copies, fitted, seed)
                 if partner is not None:
                     self._frozen.append((seats, partner))
                 else:

@@ -40,6 +40,14 @@ def task_seed(seed: int, stage: int) -> int:
     return seed if stage == 0 else derive(seed, "task", stage)
 
 
+def group_seed(seed: int, number: int, name: str) -> int:
+    """Return the seed of a team's group, so that groups begin and explore each in its own way.
+
+    The first one takes the integer as it is, as a single agent does.
+    """
+    return seed if number == 0 else derive(seed, "group", name)
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch."""
     import torch  # here, because `validate` and `report` import this module without torch

@@ -191,6 +191,19 @@ def test_a_shared_policy_learns_from_all_agents_as_from_so_many_environments(
         assert torch.equal(tensor, plain.policy.state_dict()[name.rpartition("/")[2]])
 
 
+def test_independent_agents_begin_and_explore_each_in_its_own_way(make: Any) -> None:
+    task = {"env": "worlds:Alone", "kwargs": {"env": "CartPole-v1", "agents": 2}}
+    scenario = make("two", task, {"algorithm": "dqn", "policies": "independent", **AGENTS["dqn"]})
+    agent = TeamAgent(scenario)
+    agent.start(next(iter(make_team_stream(scenario, 0).train_stream)))
+    agent.close()
+    one, other = (member.model for member in agent.members.values())
+    drawn = [[int(model.action_space.sample()) for _ in range(40)] for model in (one, other)]
+    assert drawn[0] != drawn[1]
+    for first, second in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        assert not torch.equal(first, second)
+
+
 GROUPS = {"front": ["first"], "rest": ["second", "third"]}
 
 
