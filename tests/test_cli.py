@@ -167,7 +167,8 @@ def test_validate_build_goes_further(scenario: Path) -> None:
     assert Told("validate", scenario, "agent.policy=CnnPolicy").code == 0
     told = Told("validate", "--build", scenario, "agent.policy=CnnPolicy")
     assert told.code == 2
-    assert f"{scenario}: agent.policy: You should use NatureCNN only with images" in told.err
+    place = "override agent.policy=CnnPolicy: agent.policy"
+    assert f"{place}: You should use NatureCNN only with images" in told.err
     assert "good, and builds" in Told("validate", "--build", scenario).out
 
 
