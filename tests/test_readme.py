@@ -187,5 +187,5 @@ def test_commands_exist(page: str) -> None:
     assert targets <= rules
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
     assert set(re.findall(r"\bholdfast ([a-z][a-z-]+)", code)) <= known
-    paths = re.findall(r"\b(?:scenarios|benchmarks|continual|agents|envs)/[\w./-]+\w", code)
+    paths = re.findall(r"\b(?:tests|scenarios|benchmarks|continual|agents|envs)/[\w./-]+\w", code)
     assert [path for path in paths if not (ROOT / path).exists()] == []
