@@ -41,7 +41,8 @@ def test_all_suites_are_here():
         if (robot, axis) != ("hopper", "transfer")
     ]
     robots = ["playground-go1", "playground-spot", "playground-panda"]
-    expected = {"cw20", *triplets, *axes, *robots, "atari-cycles", "vizdoom-objectives"}
+    others = {"cw20", "cw-mini", "atari-cycles", "vizdoom-objectives"}
+    expected = {*triplets, *axes, *robots, *others}
     assert set(HEAVY) == expected
 
 
