@@ -204,7 +204,8 @@ class MonotonicPolicy(SumPolicy):
         observation_space: Joint, with a state.
         action_space: Joint.
         lr_schedule: Of the optimizer.
-        net_arch: Of the agents' values; see ``SumPolicy`` for these four.
+        net_arch: Of the agents' values; ``SumPolicy``'s four, spelled out because ``validate``
+            reads from this signature what ``policy_kwargs`` may hold.
         activation_fn: As above.
         optimizer_class: As above.
         optimizer_kwargs: As above.

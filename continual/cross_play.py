@@ -50,13 +50,13 @@ class Plan(NamedTuple):
 
     Attributes:
         games: Games of each two in a game, episodes of each mixture of a team.
-        likeliest: Whether a policy takes its likeliest action; else it is drawn.
+        deterministic: The most likely action of each policy rather than a sample.
         seed: Of everything that is drawn.
         tell: Takes how far it is.
     """
 
     games: int = 100
-    likeliest: bool = False
+    deterministic: bool = False
     seed: int = 0
     tell: Tell = _quietly
 
@@ -101,10 +101,10 @@ def cross_play(
         sections, rows = _mixed(scenario, index, policies, plan)
     else:
         sections, rows = _matched(scenario, index, policies, plan)
-    choice = "likeliest" if plan.likeliest else "drawn"
+    choice = "most likely" if plan.deterministic else "sampled"
     meeting = "episodes of each mixture" if is_team else "games of each two"
     setting = (
-        f"Task {plain(scenario.tasks[index].name)}; {plan.games} {meeting}, actions {choice}, seed "
+        f"Task {plain(scenario.tasks[index].name)}; {plan.games} {meeting}, {choice} actions, seed "
         f"{plan.seed}. A policy is named by its method, its seed and its stage, from 0."
     )
     text = "\n\n".join([f"# Cross-play: {plain(scenario.name)}", setting, *sections]) + "\n"
@@ -154,6 +154,7 @@ def _matched(
 ) -> tuple[list[str], list[dict[str, Any]]]:
     from holdfast.continual import matches  # here: PettingZoo is an extra
     from holdfast.continual.opponents import frozen_player
+    from holdfast.envs.players import PolicyPlayer
 
     task = scenario.tasks[index]
     env = matches.game_of(scenario, task)
@@ -163,10 +164,12 @@ def _matched(
             run = str(policy.run.path.resolve())
             entry = OpponentSpec(run=run, stage=policy.stage, task=task.name)
             player = frozen_player(entry, None)
-            players[policy.name] = matches.Likeliest(player) if plan.likeliest else player
+            players[policy.name] = PolicyPlayer(
+                policy.name, player.chances, deterministic=plan.deterministic
+            )
         players |= matches.fixed_players(env, scenario)
         played = matches.play_matches(env, players, plan.games, plan.seed, plan.tell)
-        tables = matches.match_tables(played, list(players), likeliest=plan.likeliest)
+        tables = matches.match_tables(played, list(players), deterministic=plan.deterministic)
         return tables, matches.match_rows(played, env.seats)
     finally:
         env.close()
@@ -185,7 +188,7 @@ def _mixed(
         )
     teams = mixed_teams.MixedTeams(scenario, index, plan.games)
     agents = {policy.name: restore(policy.run, policy.stage).agent for policy in policies}
-    played = teams.play(agents, plan.seed, likeliest=plan.likeliest, tell=plan.tell)
+    played = teams.play(agents, plan.seed, deterministic=plan.deterministic, tell=plan.tell)
     tables = mixed_teams.mixture_tables(
         played, list(agents), teams.parts, are_peers=teams.are_peers
     )

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from holdfast import seeding
 from holdfast.continual.elo import Game, elo
 from holdfast.continual.markdown import plain, table
 from holdfast.envs.make import make_env
-from holdfast.envs.players import Player, PolicyPlayer, make_player
+from holdfast.envs.players import Player, make_player
 from holdfast.envs.self_play import SelfPlay
 from holdfast.errors import UsageError
 from holdfast.scenarios.opponents import RANDOM
@@ -67,18 +66,6 @@ def wilson(rate: float, games: int) -> tuple[float, float]:
     half = Z / (1 + Z**2 / games)
     half *= math.sqrt(rate * (1 - rate) / games + Z**2 / (4 * games**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
-class Likeliest:
-    """A policy's player that takes its likeliest move, ties at random."""
-
-    def __init__(self, player: PolicyPlayer) -> None:
-        self.name, self._player = player.name, player
-
-    def act(self, observation: Any, allowed: NDArray[np.bool_], rng: np.random.Generator) -> int:
-        """Return an allowed action; see ``Player``."""
-        chances = self._player.chances(observation, allowed)
-        return int(rng.choice(np.flatnonzero(chances == chances.max())))
 
 
 def game_of(scenario: Scenario, task: Task) -> SelfPlay:
@@ -201,13 +188,13 @@ def match_rows(matches: Matches, seats: Sequence[str]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["player"], row["opponent"]))
 
 
-def match_tables(matches: Matches, names: Sequence[str], *, likeliest: bool) -> list[str]:
+def match_tables(matches: Matches, names: Sequence[str], *, deterministic: bool) -> list[str]:
     """Return the sections of a page on matches: win rates, and ratings, the strongest first.
 
     Args:
         matches: All of them.
         names: Of the players, in their order.
-        likeliest: Whether policies drew no moves.
+        deterministic: Whether policies drew no moves.
     """
     rows = []
     for player in names:
@@ -218,7 +205,7 @@ def match_tables(matches: Matches, names: Sequence[str], *, likeliest: bool) -> 
     return [
         "## Win rates",
         f"Of the row against the column, in {games} games, by turns from both seats: a win counts "
-        "1, a draw 0.5. In parentheses Wilson's 95% interval." + (_ALIKE if likeliest else ""),
+        "1, a draw 0.5. In parentheses Wilson's 95% interval." + (_ALIKE if deterministic else ""),
         table(["", *map(plain, names)], rows),
         "## Elo",
         "By maximum likelihood, random at 0; one drawn game of each with random is added, so that "

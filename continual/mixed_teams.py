@@ -101,7 +101,7 @@ class MixedTeams:
         agents: Mapping[str, Agent],
         seed: int,
         *,
-        likeliest: bool,
+        deterministic: bool,
         tell: Callable[[int, int], None],
     ) -> Mixtures:
         """Return what all mixtures of each two policies reach, in episodes from the same seeds.
@@ -109,7 +109,7 @@ class MixedTeams:
         Args:
             agents: Teams that were trained, by name.
             seed: Of everything that is drawn.
-            likeliest: Whether policies take their likeliest action rather than a sample.
+            deterministic: The most likely action of each policy rather than a sample.
             tell: Takes how many of how many were played.
         """
         mixtures = list(product(self.parts, agents, agents))
@@ -125,7 +125,7 @@ class MixedTeams:
                 tell(done, len(casts))
                 mixed = acts[own] if own == others else self._mixed(part, acts[own], acts[others])
                 with seeding.isolated(seeding.derive(seed, "cross-play", *cast)):
-                    played[cast] = self._experience.play(mixed, seeds, likeliest)
+                    played[cast] = self._experience.play(mixed, seeds, deterministic)
         tell(len(casts), len(casts))
         return {
             (part.name, own, others): _mixture(part, played[self._cast(part, own, others)])

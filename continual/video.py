@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from holdfast import seeding
-from holdfast.continual import metrics
+from holdfast.continual import checkpoint, metrics
 from holdfast.continual.acting import TaskAgent
 from holdfast.continual.opened import open_run, task_index
 from holdfast.continual.record import RunFolder
@@ -94,7 +94,7 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
     for name in tasks:
         task_index(scenario, name, str(folder.path))
     matrix = metrics.matrix(metrics.curves(folder.scores(), scenario))  # (stages + 1, tasks)
-    finished = [stage for stage in range(len(matrix) - 1) if _is_saved(folder, stage)]
+    finished = [n for n in checkpoint.stages(folder.path / "checkpoints") if n < len(matrix) - 1]
     if not finished:
         raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
     last, found = finished[-1], []
@@ -107,10 +107,6 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
         if best != last:
             found.append(Scene(index, best, f"{name}-best-after-stage-{best + 1}"))
     return found
-
-
-def _is_saved(folder: RunFolder, stage: int) -> bool:
-    return (folder.path / "checkpoints" / f"task-{stage}").is_dir()
 
 
 def _end(folder: RunFolder, stage: int) -> int:

@@ -68,18 +68,25 @@ class MinimaxPlayer:
 
 
 class PolicyPlayer:
-    """Draws from a policy that learns no more.
+    """Plays by a policy that learns no more.
+
+    Args:
+        name: In the record of games.
+        chances: The probability of each action, of an observation and the allowed actions.
+        deterministic: The most likely action, of several one at random, rather than a sample.
 
     Attributes:
-        chances: The probability of each action, of an observation and the allowed actions.
+        chances: As above.
     """
 
-    def __init__(self, name: str, chances: Choices) -> None:
-        self.name, self.chances = name, chances
+    def __init__(self, name: str, chances: Choices, *, deterministic: bool = False) -> None:
+        self.name, self.chances, self._deterministic = name, chances, deterministic
 
     def act(self, observation: Any, allowed: NDArray[np.bool_], rng: np.random.Generator) -> int:
         """Return an allowed action; see ``Player``."""
         chances = self.chances(observation, allowed)
+        if self._deterministic:
+            return int(rng.choice(np.flatnonzero(chances == chances.max())))
         return int(rng.choice(len(chances), p=chances))
 
 

@@ -247,8 +247,8 @@ def cross_play(
         Stages, typer.Option(help="Policies of each run: that of its last stage, or of all.")
     ] = "last",
     task: Annotated[str | None, typer.Option(help="Where they meet; the last one.")] = None,
-    likeliest: Annotated[
-        bool, typer.Option("--likeliest", help="Likeliest actions; else they are drawn.")
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Most likely actions rather than samples.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
@@ -262,7 +262,7 @@ def cross_play(
         from holdfast.progress import counted
 
         with counted(console(), "cross-play") as tell:
-            plan = meeting.Plan(games, likeliest, seed, tell)
+            plan = meeting.Plan(games, deterministic, seed, tell)
             made = meeting.cross_play(path, plan, stages=stages, task=task)
         print_markdown(made.markdown)
         print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")

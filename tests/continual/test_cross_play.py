@@ -80,7 +80,7 @@ def test_policies_of_stages_and_seeds_play_each_other_and_those_they_are_measure
 
 def test_a_policy_alone_meets_those_it_is_measured_against(tmp_path: Path) -> None:
     (run,) = run_all(games(tmp_path, "random"), tmp_path)
-    made = cross_play(run.path, Plan(games=4, likeliest=True))
+    made = cross_play(run.path, Plan(games=4, deterministic=True))
     assert [row["player"] for row in rows_of(run.path)] == ["naive-seed-0-1", "random"]
     assert "the interval between them means nothing" in made.markdown
 
@@ -137,7 +137,7 @@ class Constant:
 def mixed(scenario: Scenario, groups: list[str], width: int = 0) -> Any:
     teams = MixedTeams(scenario, 0, 3)
     agents: Any = {"none": Constant(0, groups, width), "most": Constant(2, groups, width)}
-    return teams, teams.play(agents, 0, likeliest=True, tell=lambda done, total: None)
+    return teams, teams.play(agents, 0, deterministic=True, tell=lambda done, total: None)
 
 
 def means(mixtures: Any) -> dict[tuple[str, str, str], tuple[float, float]]:
@@ -194,7 +194,7 @@ def test_of_joint_actions_one_agents_column_is_exchanged() -> None:
 def test_a_group_that_somebody_has_not_learned_acts_at_random() -> None:
     teams = MixedTeams(relays({"front": ["first"], "rest": ["second", "third"]}), 0, 20)
     agents: Any = {"early": Constant(0, ["front"]), "late": Constant(0, ["front", "rest"])}
-    found = means(teams.play(agents, 0, likeliest=True, tell=lambda done, total: None))
+    found = means(teams.play(agents, 0, deterministic=True, tell=lambda done, total: None))
     assert found["front", "early", "late"] == (0, 0)
     assert 1 < found["front", "late", "early"][0] < 7 / 3  # on average 1 a step, of 5 in 3 agents
 
@@ -229,9 +229,9 @@ def test_teams_as_they_were_trained_reach_what_their_record_says(
     runs = run_all(two_step(algorithm=algorithm, seeds=[0, 1, 2]), tmp_path)
     folder = tmp_path / "relays"
     before = hashes(folder / "naive")
-    made = cross_play(folder, Plan(games=2, likeliest=True))
+    made = cross_play(folder, Plan(games=2, deterministic=True))
     assert hashes(folder / "naive") == before
-    assert cross_play(folder, Plan(games=2, likeliest=True)).csv == made.csv
+    assert cross_play(folder, Plan(games=2, deterministic=True)).csv == made.csv
     found = {(r["part"], r["policy"], r["others"]): float(r["return"]) for r in rows_of(folder)}
     assert len(found) == 2 * 3 * 3
     for run in runs:
