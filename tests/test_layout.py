@@ -34,6 +34,7 @@ LIGHT = (
     "holdfast.continual.prepare",
     "holdfast.continual.record",
     "holdfast.continual.report",
+    "holdfast.cli_results",
     "holdfast.cli",
 )
 
