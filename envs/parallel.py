@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +20,7 @@ from holdfast.envs.changes import apply_changes
 from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.spaces import Space, StreamSpaces, merged_spaces
 from holdfast.envs.states import merged_state, state_space
-from holdfast.errors import EnvironmentFailed, HoldfastError, ScenarioError, UsageError
+from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
 from holdfast.scenarios.entries import STATE
 from holdfast.scenarios.groups import grouped
@@ -101,6 +101,8 @@ def build_parallel(target: str, kwargs: Mapping[str, Any], folder: Path | None) 
             f"{target} made a {type(made).__name__}, not a PettingZoo environment; "
             "agent.policies is for those"
         )
+    if not hasattr(made, "render_mode"):  # Stable-Baselines3 asks every environment for it
+        made.render_mode = None
     return made
 
 
@@ -238,6 +240,19 @@ def described(own: StreamSpaces, changes: Changes) -> gym.Env[Any, Any]:
     return apply_changes(env, changes)
 
 
+def _nobody(scenario: Scenario, everyone: Sequence[str]) -> list[Problem]:
+    """Return a problem for each pattern of ``agent.policies`` that no agent of any task fits."""
+    policies, problems = scenario.agent.policies, []
+    for name, patterns in policies.items() if isinstance(policies, Mapping) and everyone else ():
+        for index, pattern in enumerate(patterns):
+            if not any(fnmatchcase(agent, pattern) for agent in everyone):
+                near = closest(pattern, everyone)
+                hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
+                path = f"agent.policies.{name}[{index}]"
+                problems.append(scenario.problem(path, f"no task has an agent '{pattern}'; {hint}"))
+    return problems
+
+
 def team_spaces(scenario: Scenario) -> TeamSpaces:
     """Return who learns where, and the spaces of each group over the stream.
 
@@ -251,11 +266,12 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
     policies = scenario.agent.policies
     assert policies is not None
     shown = algorithm(scenario.agent.algorithm).shown
-    teams, problems = [], []
+    teams, problems, everyone = [], [], list[str]()
     for index, task in enumerate(scenario.tasks):
         try:
             env = make_parallel(scenario, task)
             try:
+                everyone += env.possible_agents
                 where = f"task '{task.name}'"
                 team = team_of(env, policies, where, task.changes)
                 if "state" in shown:
@@ -265,15 +281,7 @@ def team_spaces(scenario: Scenario) -> TeamSpaces:
                 env.close()
         except UsageError as error:
             problems.append(scenario.problem(f"tasks[{index}]", str(error)))
-    everyone = [agent for team in teams for agent in team.spaces]
-    for name, patterns in policies.items() if isinstance(policies, Mapping) else ():
-        for index, pattern in enumerate(patterns):
-            if not problems and not any(fnmatchcase(agent, pattern) for agent in everyone):
-                near = closest(pattern, everyone)
-                hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
-                path = f"agent.policies.{name}[{index}]"
-                problems.append(scenario.problem(path, f"no task has an agent '{pattern}'; {hint}"))
-    if problems:
+    if problems := _nobody(scenario, everyone) + problems:
         raise ScenarioError(problems)
     beside: dict[str, Space] | None = {} if shown else None
     states = [team.state for team in teams if team.state is not None]

@@ -182,7 +182,10 @@ class Teams:
                 "(observations, infos)"
             )
         if not env.agents:
-            raise EnvironmentFailed(f"task '{self._task}': after reset() there are no agents")
+            raise EnvironmentFailed(
+                f"task '{self._task}': after reset() there are no agents: the environment's "
+                "`agents` is empty; reset() must fill it (`holdfast check-env` tells more)"
+            )
         for agent in self._agents.values():
             agent.present[copy] = False
         self._take_state(copy, env, result[0], env.agents)

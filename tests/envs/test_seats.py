@@ -207,6 +207,15 @@ def test_groups_that_do_not_fit_are_refused(make_team, policies, text):
         team_spaces(make_team(policies=policies))
 
 
+def test_a_pattern_that_names_nobody_is_told_beside_who_is_left_out(make_team):
+    policies = {"predators": ["adversry_*"], "prey": ["agent_*"]}
+    with pytest.raises(ScenarioError) as caught:
+        team_spaces(make_team({"env": "mpe2.simple_tag_v3"}, policies=policies))
+    text = str(caught.value)
+    assert "no task has an agent 'adversry_*'; did you mean 'adversary_" in text
+    assert "agent 'adversary_0' is in no group of agent.policies" in text
+
+
 def test_unequal_spaces_without_a_rule_are_refused(make_team):
     with pytest.raises(ScenarioError, match=r"`spaces: \{observation: pad\}` brings them together"):
         team_spaces(make_team({"env": "mpe2.simple_tag_v3"}))
