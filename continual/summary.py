@@ -1,0 +1,197 @@
+"""The summary of results: every number of a report, computed once for all its forms.
+
+Markdown, CSV, LaTeX and the page read from one frozen :class:`Summary`, and compute nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from holdfast.continual import metrics
+from holdfast.continual.costs import COSTS, cost
+from holdfast.continual.metrics import Array
+from holdfast.continual.results import CellResults, MethodResults, Results
+from holdfast.continual.statistics import (
+    Comparison,
+    Estimate,
+    Profile,
+    compare,
+    estimate,
+    holm,
+    optimality_gap,
+    performance_profile,
+)
+
+BASELINE = "naive"
+"""The method that others are compared with."""
+
+COMPARED = "average_performance/cw"
+"""The metric that they are compared by."""
+
+_THRESHOLDS = 101
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of one method.
+
+    Attributes:
+        values: Shape (seeds, tasks); NaN where it is n/a. Seeds that train different tasks have one
+            column, their mean over tasks.
+        tasks: Name of each column; empty where there is one column of means.
+        estimate: The interquartile mean over seeds and tasks, with its interval.
+    """
+
+    values: Array
+    tasks: tuple[str, ...]
+    estimate: Estimate
+
+    @property
+    def per_seed(self) -> Array:
+        """Mean over the tasks, shape (seeds,); NaN where one is n/a."""
+        return np.asarray(self.values.mean(axis=1))
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """The numbers of one method.
+
+    Attributes:
+        label: The method's label.
+        seeds: Of its finished cells, in the order of every array below.
+        missing: Why each of the others is not in these numbers, by the name of its folder.
+        measures: Every metric by its full name, in the order of ``metrics.FORMULAS``; empty where
+            no cell is finished.
+        costs: Shape (seeds,) each, by the names of ``costs.COSTS``; NaN where it was not recorded.
+        comparison: With the baseline, by average performance; None for the baseline itself, and
+            where one of the two has no finished cell.
+        optimality_gap: Of the scores at the end below 1; None where they are no scores.
+        profile: Share of the scores at the end that is above ``Summary.thresholds``; None where
+            they are n/a.
+    """
+
+    label: str
+    seeds: tuple[int, ...]
+    missing: Mapping[str, str]
+    measures: Mapping[str, Measure]
+    costs: Mapping[str, Array]
+    comparison: Comparison | None = None
+    optimality_gap: Estimate | None = None
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of one scenario.
+
+    Attributes:
+        name: Of the scenario.
+        tasks: Their names.
+        unit: What the numbers are: ``score`` (0 to 1), ``return`` (raw) or ``mixed``.
+        methods: In the order of the scenario.
+        thresholds: Shape (thresholds,), of the performance profiles.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    unit: str
+    methods: tuple[MethodSummary, ...]
+    thresholds: Array
+
+    @property
+    def done(self) -> tuple[MethodSummary, ...]:
+        """The methods with finished cells."""
+        return tuple(method for method in self.methods if method.measures)
+
+    def known(self, names: Sequence[str]) -> list[str]:
+        """Return those of the metrics that some method has a number for."""
+        return [
+            name
+            for name in names
+            if any(np.isfinite(method.measures[name].estimate.value) for method in self.done)
+        ]
+
+
+def summarize(results: Results) -> Summary:
+    """Return every number of the report of one scenario."""
+    cells = [cell for method in results.methods for cell in method.cells]
+    columns = {name: _columns(name, cells) for name in metrics.FORMULAS}
+    names = tuple(task.name for task in results.scenario.tasks)
+    methods = [_method(method, columns, names) for method in results.methods]
+    methods = _compared(methods)
+    unit = cells[0].curves.unit if cells else "score"
+    thresholds = _thresholds(methods)
+    methods = [_profiled(method, thresholds, unit) for method in methods]
+    return Summary(results.scenario.name, names, unit, tuple(methods), thresholds)
+
+
+def _columns(name: str, cells: Sequence[CellResults]) -> tuple[int, ...] | None:
+    """Return the tasks that a metric averages over; None where they differ between the cells."""
+    found = {tuple(sorted(metrics.averaged(name, cell.curves))) for cell in cells}
+    return found.pop() if len(found) == 1 else None
+
+
+def _method(
+    method: MethodResults,
+    columns: Mapping[str, tuple[int, ...] | None],
+    names: Sequence[str],
+) -> MethodSummary:
+    per_task = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
+    measures = {}
+    for name, tasks in columns.items() if method.cells else ():
+        if tasks:
+            rows = [found[name][list(tasks)] for found in per_task]
+            values = np.array(rows)  # (seeds, tasks)
+            if any(cell.curves.unit == "mixed" for cell in method.cells):
+                values = np.full_like(values, np.nan)
+            measures[name] = Measure(values, tuple(names[i] for i in tasks), estimate(values))
+        else:
+            means = method.over_seeds(lambda cell, name=name: cell.metrics[name])[:, None]
+            measures[name] = Measure(means, (), estimate(means))
+    costs = {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS}
+    seeds = tuple(cell.folder.seed for cell in method.cells)
+    return MethodSummary(method.label, seeds, method.missing, measures, costs)
+
+
+def _compared(methods: Sequence[MethodSummary]) -> list[MethodSummary]:
+    """Return the methods with their comparison to the baseline, over the seeds that both have."""
+    baseline = next((m for m in methods if m.label == BASELINE and m.measures), None)
+    if baseline is None:
+        return list(methods)
+    theirs = dict(zip(baseline.seeds, baseline.measures[COMPARED].values, strict=True))
+    found: dict[str, Comparison] = {}
+    for method in methods:
+        if method is not baseline and method.measures:
+            ours = dict(zip(method.seeds, method.measures[COMPARED].values, strict=True))
+            both = [seed for seed in ours if seed in theirs]
+            width = method.measures[COMPARED].values.shape[1]
+            found[method.label] = compare(
+                np.array([ours[seed] for seed in both]).reshape(-1, width),
+                np.array([theirs[seed] for seed in both]).reshape(-1, width),
+            )
+    corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
+    return [
+        replace(method, comparison=found[method.label]._replace(p_holm=corrected[method.label]))
+        if method.label in found
+        else method
+        for method in methods
+    ]
+
+
+def _thresholds(methods: Sequence[MethodSummary]) -> Array:
+    """Return the grid of the profiles: 0 to 1, or more where scores reach further."""
+    values = [method.measures[COMPARED].values for method in methods if method.measures]
+    known = np.concatenate([value[np.isfinite(value)] for value in values] or [np.empty(0)])
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    return np.linspace(min(0.0, low), max(1.0, high), _THRESHOLDS)
+
+
+def _profiled(method: MethodSummary, thresholds: Array, unit: str) -> MethodSummary:
+    if not method.measures or np.isnan(method.measures[COMPARED].estimate.value):
+        return method
+    values = method.measures[COMPARED].values
+    gap = estimate(values, optimality_gap) if unit == "score" else None
+    return replace(method, optimality_gap=gap, profile=performance_profile(values, thresholds))
