@@ -1,10 +1,8 @@
 """Metrics of continual learning: pure functions of the stored scores.
 
-One array convention: ``Curves`` holds what was measured, one row per evaluation point in the order
-of measuring and one column per task of the scenario. Not measured, or not defined, is NaN and never
-zero. The functions named like a metric return one number per task, shape (tasks,); ``summary``
-averages each over the tasks that it is defined for (``averaged``), and is NaN as soon as one of
-those is NaN.
+They take ``Curves``, and those named like a metric return one number per task, shape (tasks,); not
+measured, or not defined, is NaN and never zero. ``summary`` averages each over the tasks that it is
+defined for (``averaged``), and is NaN as soon as one of those is NaN.
 
 Every metric is a named variant (``cw`` is Continual World's, arXiv:2105.10919, section 4.2; ``gem``
 is that of arXiv:1706.08840, equation 3; ``dense`` needs evaluations inside the tasks, after
@@ -13,22 +11,23 @@ arXiv:2205.13452); ``FORMULAS`` holds the text that a report prints beside the n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from holdfast.continual.record import Episode
-    from holdfast.scenarios.schema import Scenario, Score
-
-Array = NDArray[np.float64]
-Quantity = Literal["score", "return", "success"]
-
-WINDOW = 5
-"""Most evaluation points that are averaged into a performance "at the end of a task"."""
+# "as": to be had from here as well, where metrics are taken of what was read.
+from holdfast.continual.curves import WINDOW, Array, inside
+from holdfast.continual.curves import Curves as Curves
+from holdfast.continual.curves import Span as Span
+from holdfast.continual.curves import at_end as at_end
+from holdfast.continual.curves import curves as curves
+from holdfast.continual.curves import matrix as matrix
+from holdfast.continual.curves import spans as spans
+from holdfast.continual.curves import trained as trained
+from holdfast.continual.curves import unseen as unseen
+from holdfast.continual.curves import until as until
+from holdfast.continual.curves import window as window
 
 
 @dataclass(frozen=True)
@@ -109,129 +108,6 @@ FORMULAS: dict[str, Formula] = {
 }
 
 
-@dataclass(frozen=True)
-class Span:
-    """The steps ``(start, end]`` of the stream in which ``task`` (an index) is trained."""
-
-    start: int
-    end: int
-    task: int
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What was measured in one cell.
-
-    Attributes:
-        steps: Shape (points,), environment steps over the stream, never falling.
-        values: Shape (points, tasks), mean over the episodes; NaN where not measured.
-        spans: The training span of each stage of the stream.
-        unit: ``score`` if every column is normalised or a success rate, ``return`` if none is, else
-            ``mixed``: then no average over tasks has a meaning.
-    """
-
-    steps: NDArray[np.int64]
-    values: Array
-    spans: tuple[Span, ...]
-    unit: Literal["score", "return", "mixed"] = "score"
-
-    def __post_init__(self) -> None:
-        """Check the shapes.
-
-        Raises:
-            ValueError: If rows and steps, or columns and spans, do not fit together.
-        """
-        points, tasks = self.values.shape
-        if self.steps.shape != (points,):
-            raise ValueError(f"{points} rows of values for steps of shape {self.steps.shape}")
-        if points and (np.diff(self.steps) < 0).any():
-            raise ValueError("steps must never fall from one evaluation point to the next")
-        if any(not 0 <= span.task < tasks or span.end <= span.start for span in self.spans):
-            raise ValueError(f"spans {self.spans} do not fit {tasks} tasks")
-
-
-def spans(scenario: Scenario) -> tuple[Span, ...]:
-    """Return the training span of every stage of the scenario's stream."""
-    found: list[Span] = []
-    for task, steps in zip(scenario.stream_tasks, scenario.stage_steps, strict=True):
-        start = found[-1].end if found else 0
-        found.append(Span(start, start + steps, task))
-    return tuple(found)
-
-
-def curves(scores: Iterable[Episode], scenario: Scenario, quantity: Quantity = "score") -> Curves:
-    """Return the curve of every task, averaged over the episodes of each evaluation point.
-
-    Args:
-        scores: The record of one cell, in any order.
-        scenario: The scenario that was run.
-        quantity: ``score`` normalises each task's return by its ``score:`` key, linearly and
-            without clipping (raw returns where a task has none); ``return`` and ``success`` take
-            what was measured.
-    """
-    episodes = list(scores)
-    points = sorted({(episode["stage"], episode["step"]) for episode in episodes})
-    row = {point: index for index, point in enumerate(points)}
-    column = {task.name: index for index, task in enumerate(scenario.tasks)}
-    forms = [_form(scenario, task) for task in range(len(column))]
-    shape = (len(points), len(column))
-    total, counts = np.zeros(shape), np.zeros(shape)
-    for episode in episodes:
-        task = column[episode["task"]]
-        place = row[episode["stage"], episode["step"]], task
-        total[place] += _value(episode, forms[task] if quantity == "score" else quantity)
-        counts[place] += 1
-    values = np.divide(total, counts, out=np.full(shape, np.nan), where=counts > 0)
-    steps = np.array([step for _, step in points], dtype=np.int64)
-    return Curves(steps, values, spans(scenario), _unit(forms, quantity))
-
-
-def unseen(scores: Iterable[Episode], scenario: Scenario) -> NDArray[np.bool_]:
-    """Return which entries of ``matrix`` were measured without a head or column of their own."""
-    column = {task.name: index for index, task in enumerate(scenario.tasks)}
-    boundary = [0, *(span.end for span in spans(scenario))]
-    marked = np.zeros((len(boundary), len(column)), dtype=np.bool_)
-    for episode in scores:
-        if episode["unseen"] and episode["step"] == boundary[episode["stage"]]:
-            marked[episode["stage"], column[episode["task"]]] = True
-    return marked
-
-
-def until(curves: Curves, stages: int) -> Curves:
-    """Return the curves as they stood after the first ``stages`` stages of the stream.
-
-    Its metrics are over the tasks trained so far; a running run logs them at each task boundary.
-    """
-    end = curves.spans[stages - 1].end if stages else 0
-    kept = curves.steps <= end
-    return Curves(curves.steps[kept], curves.values[kept], curves.spans[:stages], curves.unit)
-
-
-def trained(curves: Curves) -> tuple[int, ...]:
-    """Return the indices of the tasks that are trained, in the order of their first training."""
-    return tuple(dict.fromkeys(span.task for span in curves.spans))
-
-
-def window(curves: Curves, span: Span) -> int:
-    """Return how many points count as "at the end of" a span: min(5, those inside it)."""
-    return min(WINDOW, int(_inside(curves, span).sum()))
-
-
-def at_end(curves: Curves, span: Span) -> Array:
-    """Return P_i(span.end) of every task: its mean over the last ``window`` points of the span.
-
-    >>> run = Curves(
-    ...     np.array([0, 10, 20]), np.array([[0.0], [0.2], [0.6]]), (Span(0, 20, 0),)
-    ... )
-    >>> at_end(run, run.spans[0])
-    array([0.4])
-    """
-    points = curves.values[_inside(curves, span)][-WINDOW:]  # (window, tasks)
-    if not len(points):
-        return np.full(curves.values.shape[1], np.nan)
-    return np.asarray(points.mean(axis=0))
-
-
 def averaged(name: str, curves: Curves) -> tuple[int, ...]:
     """Return the indices of the tasks that a metric of ``FORMULAS`` averages over."""
     order = [span.task for span in curves.spans]
@@ -290,8 +166,8 @@ def auc(curves: Curves) -> Array:
     """
     areas = np.full(curves.values.shape[1], np.nan)
     for span in reversed(curves.spans):  # the first span of a task is written last
-        inside = _inside(curves, span)
-        areas[span.task] = curves.values[inside, span.task].mean() if inside.any() else np.nan
+        at = inside(curves, span)
+        areas[span.task] = curves.values[at, span.task].mean() if at.any() else np.nan
     return areas
 
 
@@ -319,26 +195,6 @@ def forward_transfer(curves: Curves, reference: Curves) -> Array:
     area, alone = auc(curves), auc(reference)
     room = np.where(alone < 1, 1 - alone, np.nan)
     return np.asarray((area - alone) / room)
-
-
-def matrix(curves: Curves) -> Array:
-    """Return the score matrix R at the task boundaries, shape (stages + 1, tasks).
-
-    Row 0 is before any learning, row k after the k-th stage of the stream; NaN where not measured.
-
-    >>> run = Curves(
-    ...     np.array([0, 5, 10]), np.array([[0.0], [0.5], [1.0]]), (Span(0, 10, 0),)
-    ... )
-    >>> matrix(run)
-    array([[0.],
-           [1.]])
-    """
-    rows = np.full((len(curves.spans) + 1, curves.values.shape[1]), np.nan)
-    for stage, step in enumerate([0, *(span.end for span in curves.spans)]):
-        at = np.flatnonzero(curves.steps == step)
-        if at.size:
-            rows[stage] = curves.values[at[-1]]  # the last of them: after the method's own work
-    return rows
 
 
 def backward_transfer(curves: Curves) -> Array:
@@ -395,7 +251,7 @@ def min_acc(curves: Curves) -> Array:
     array([0.2, nan])
     """
     lowest = np.full(curves.values.shape[1], np.nan)
-    dense = [bool((_inside(curves, s) & (curves.steps < s.end)).any()) for s in curves.spans]
+    dense = [bool((inside(curves, s) & (curves.steps < s.end)).any()) for s in curves.spans]
     for stage, span in enumerate(curves.spans, start=1):
         after = curves.values[curves.steps > span.end, span.task]
         known = stage < len(curves.spans) and all(dense[stage:]) and after.size
@@ -502,28 +358,3 @@ def _recovery(curves: Curves, span: Span, wanted: float) -> float:
         return float("nan")
     reached = np.flatnonzero(scores >= wanted)
     return float(steps[reached[0]] if reached.size else span.end - span.start + 1)
-
-
-def _inside(curves: Curves, span: Span) -> NDArray[np.bool_]:
-    return (curves.steps > span.start) & (curves.steps <= span.end)
-
-
-def _form(scenario: Scenario, task: int) -> Score | Literal["return", "success"]:
-    return scenario.tasks[task].score or scenario.score or "return"
-
-
-def _value(episode: Episode, form: Score | Literal["return", "success"]) -> float:
-    if form == "return":
-        return episode["return"]
-    if form == "success":
-        return float("nan") if episode["success"] is None else episode["success"]
-    return (episode["return"] - form.random) / (form.reference - form.random)
-
-
-def _unit(
-    forms: list[Score | Literal["return", "success"]], quantity: Quantity
-) -> Literal["score", "return", "mixed"]:
-    raw = quantity == "return" or (quantity == "score" and all(form == "return" for form in forms))
-    if raw:
-        return "return"
-    return "mixed" if quantity == "score" and "return" in forms else "score"

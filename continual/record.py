@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -193,11 +194,15 @@ class RunFolder:
             CheckpointUnusable: If a whole line is not a score; the text names file and line.
         """
         path = self.path / SCORES
-        content = path.read_bytes()[: self.size()] if path.exists() else b""
-        return [
-            _episode(line, path, number)
-            for number, line in enumerate(content.splitlines(), start=1)
-        ]
+        content = path.read_bytes() if path.exists() else b""
+        lines = content.split(b"\n")[:-1]
+        try:  # all lines at once: six times as fast as one by one
+            found: list[Episode] = json.loads(b"[%s]" % b",".join(lines), parse_constant=_refuse)
+        except ValueError:
+            found = []
+        if len(found) == len(lines) and all(not _fault(episode) for episode in found):
+            return found
+        return [_episode(line, path, number) for number, line in enumerate(lines, start=1)]
 
     def size(self) -> int:
         """Return the bytes of ``scores.jsonl`` up to its last whole line; checkpoints keep it."""
@@ -278,14 +283,39 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_INTEGERS = itemgetter("stage", "step", "episode", "length")
+_NUMBERS = (int, float)
+
+
+def _fault(found: Any) -> str:
+    """Return what is wrong with a line of the record, empty for an episode."""
+    if not isinstance(found, dict):
+        return f"holds {type(found).__name__}, not a JSON object"
+    if lacking := Episode.__required_keys__ - found.keys():
+        return f"lacks {', '.join(sorted(lacking))}"
+    success = found["success"]
+    if (
+        {*map(type, _INTEGERS(found))} == {int}
+        and type(found["task"]) is str
+        and type(found["return"]) in _NUMBERS
+        and (success is None or type(success) in _NUMBERS)
+        and type(found["unseen"]) is bool
+    ):
+        return ""
+    return "a value is of another type than an episode's"
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
 def _episode(line: bytes, path: Path, number: int) -> Episode:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_refuse)
     except ValueError as error:
         raise CheckpointUnusable(_corrupt(path, number, f"not JSON ({error})")) from error
-    lacking = Episode.__required_keys__.difference(found if isinstance(found, dict) else ())
-    if lacking:
-        raise CheckpointUnusable(_corrupt(path, number, f"lacks {', '.join(sorted(lacking))}"))
+    if fault := _fault(found):
+        raise CheckpointUnusable(_corrupt(path, number, fault))
     episode: Episode = found
     return episode
 

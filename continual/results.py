@@ -1,9 +1,10 @@
-"""Results: the cells of a folder, read and measured; the unfinished are named, never averaged."""
+"""Results: the cells of folders, read and measured; the unfinished are named, never averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.continual import metrics
-from holdfast.continual.metrics import Array, Curves
+from holdfast.continual.curves import Array, Curves, curves_of, matrix, unseen
 from holdfast.continual.plasticity_record import Point, read_points
-from holdfast.continual.record import Episode, RunFolder, find_cells
-from holdfast.errors import CheckpointUnusable
+from holdfast.continual.record import SCENARIO, Episode, RunFolder, find_cells
+from holdfast.continual.same import changed, difference, setting
+from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema import Scenario
 
 REFERENCE = "isolated"
@@ -28,18 +30,28 @@ class CellResults:
     Attributes:
         folder: Its run folder.
         info: Its ``run.json``.
-        scores: Its record.
         curves: The record as curves, in scores.
+        returns: The same in returns.
+        successes: The same in success rates.
+        unseen: Shape (stages + 1, tasks), where the score matrix is of a task without a head of its
+            own.
         reference: The curves of ``isolated`` with the same seed, or None.
         points: Its record of plasticity.
     """
 
     folder: RunFolder
     info: dict[str, Any]
-    scores: list[Episode]
     curves: Curves
-    reference: Curves | None
+    returns: Curves
+    successes: Curves
+    unseen: NDArray[np.bool_]
+    reference: Curves | None = None
     points: tuple[Point, ...] = ()
+
+    @property
+    def scores(self) -> list[Episode]:
+        """Its record, read anew: all of them together may be larger than memory."""
+        return self.folder.scores()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -68,15 +80,17 @@ class MethodResults:
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds, methods in the order of the scenario.
+    """What folders hold of one scenario, methods in the order of the scenario.
 
     Attributes:
         scenario: Of the first cell.
         methods: The methods.
+        folders: Where they were found.
     """
 
     scenario: Scenario
     methods: tuple[MethodResults, ...]
+    folders: tuple[Path, ...] = field(default=())
 
     @property
     def has_one_order(self) -> bool:
@@ -85,19 +99,37 @@ class Results:
         return len({cell.folder.scenario.stream_tasks for cell in cells}) < 2
 
 
-def gather(path: Path) -> Results:
-    """Return the results in a scenario's, a method's or a cell's folder.
+def gather(*paths: Path) -> Results:
+    """Return the results of one scenario, in its folder, or a method's, or a cell's, or several.
 
     Raises:
-        UsageError: If there are none.
+        UsageError: If there are none, or they are of several scenarios, or disagree.
         CheckpointUnusable: If no cell's scenario can be read.
     """
-    cells = find_cells(path)
-    groups: dict[str, list[RunFolder]] = {}
-    for cell in cells:
-        groups.setdefault(cell.label, []).append(cell)
-    methods = tuple(_method(label, group) for label, group in groups.items())
-    return Results(_readable_scenario(cells), methods)
+    found = gather_all(paths)
+    if len(found) > 1:
+        names = ", ".join(results.scenario.name for results in found)
+        raise UsageError(f"the folders are of several scenarios: {names}")
+    return found[0]
+
+
+def gather_all(paths: Sequence[Path]) -> tuple[Results, ...]:
+    """Return the results of every scenario in folders; those of one name are taken together.
+
+    Args:
+        paths: Scenarios', methods' or cells' folders.
+
+    Raises:
+        UsageError: If one holds no results, or two hold the same cell, or different scenarios under
+            one name: those are never averaged together.
+        CheckpointUnusable: If no cell's scenario in a folder can be read.
+    """
+    groups: dict[str, list[tuple[Path, list[RunFolder]]]] = {}
+    for path in dict.fromkeys(path.resolve() for path in paths):
+        cells = find_cells(path)
+        _read_scenarios(cells)
+        groups.setdefault(_readable(cells).scenario.name, []).append((path, cells))
+    return tuple(_results(group) for group in groups.values())
 
 
 def spread(values: Array) -> tuple[Array, Array]:
@@ -117,58 +149,154 @@ def spread(values: Array) -> tuple[Array, Array]:
     return mean, np.sqrt(variance)
 
 
-def _method(label: str, folders: list[RunFolder]) -> MethodResults:
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _results(group: Sequence[tuple[Path, list[RunFolder]]]) -> Results:
+    """Return the results of one scenario from all its folders."""
+    path, cells = group[0]
+    first = _readable(cells)
+    for other, own in group[1:]:
+        if text := difference(first, _readable(own)):
+            raise UsageError(
+                f"{path} and {other} hold different scenarios of one name:\n{text}\n"
+                "report them one by one, or give one of them another name:"
+            )
+    by_label: dict[str, dict[str, RunFolder]] = {}
+    for cell in [cell for _, own in group for cell in own]:
+        known = by_label.setdefault(cell.label, {}).setdefault(cell.path.name, cell)
+        if known is not cell:
+            raise UsageError(
+                f"{known.path} and {cell.path} are the same cell; leave one of them out"
+            )
+    methods = [_method(label, list(own.values()), first) for label, own in by_label.items()]
+    names = dict.fromkeys(name for own in by_label.values() for name in own)
+    for method in methods:
+        absent = [name for name in names if name not in by_label[method.label]]
+        method.missing.update(dict.fromkeys(absent, "there is no such folder"))
+    methods = _with_references(methods, {path for path, _ in group})
+    return Results(first.scenario, tuple(methods), tuple(path for path, _ in group))
+
+
+_SEEDS = re.compile(rb"(?m)^seeds: \[(\d+)\]$")
+
+
+def _read_scenarios(cells: Iterable[RunFolder]) -> None:
+    """Read the scenarios, those that differ in the seed alone once: YAML is slow to read."""
+    known: dict[bytes, Scenario] = {}
+    for cell in cells:
+        try:
+            content = (cell.path / SCENARIO).read_bytes()
+            folder = str(cell.info().get("folder")).encode()
+            seed, text = _SEEDS.search(content), folder + _SEEDS.sub(b"", content)
+            if seed is not None and text in known:
+                cell.scenario = known[text].model_copy(update={"seeds": (int(seed[1]),)})
+            else:
+                known[text] = cell.scenario
+        except (CheckpointUnusable, OSError):  # told where the cell is measured
+            continue
+
+
+def _readable(cells: Sequence[RunFolder]) -> RunFolder:
+    """Return the first cell whose scenario can be read.
+
+    Raises:
+        CheckpointUnusable: If none can.
+    """
+    for cell in cells[:-1]:
+        try:
+            _ = cell.scenario
+        except CheckpointUnusable:
+            continue
+        return cell
+    _ = cells[-1].scenario
+    return cells[-1]
+
+
+def _method(label: str, folders: Sequence[RunFolder], first: RunFolder) -> MethodResults:
     found: dict[str, CellResults] = {}
     missing: dict[str, str] = {}
     for folder in folders:
         try:
             why = _unfinished(folder.info())
             if not why:
+                same = [first, *(cell.folder for cell in [*found.values()][:1])]
+                why = "" if folder is first else _strange(folder, same)
+            if not why:
                 found[folder.path.name] = _measure(folder)
         except CheckpointUnusable as error:
             why = str(error)
+        except OSError as error:
+            why = f"{error.filename or folder.path}: {error.strerror}"
         if why:
             missing[folder.path.name] = why
-    names = [task.name for task in folders[0].scenario.tasks] if found else []
-    for name, cell in list(found.items()):
-        if [task.name for task in cell.folder.scenario.tasks] != names:
-            missing[name] = "it drew other tasks than the first seed; report its folder by itself"
-            del found[name]
     most = max((len(cell.curves.steps) for cell in found.values()), default=0)
     for name, cell in list(found.items()):
         points = len(cell.curves.steps)
-        if points < most or np.isnan(metrics.matrix(cell.curves)).all(axis=1).any():
+        if points < most or np.isnan(matrix(cell.curves)).all(axis=1).any():
             missing[name] = f"finished, but evaluation points are missing (it has {points})"
             del found[name]
     return MethodResults(label, tuple(found.values()), missing)
 
 
+def _strange(folder: RunFolder, others: Sequence[RunFolder]) -> str:
+    """Return why a cell cannot be compared with others, empty if it can."""
+    names = [task.name for task in folder.scenario.tasks]
+    for other in others:
+        if names != [task.name for task in other.scenario.tasks]:
+            return f"it drew other tasks than {_place(other)}; report its folder by itself"
+        if text := difference(other, folder):
+            return f"it is of a different scenario than {_place(other)}: {changed(text)}"
+    return ""
+
+
+def _place(folder: RunFolder) -> str:
+    return f"{folder.label}/{folder.path.name}"
+
+
 def _measure(folder: RunFolder) -> CellResults:
-    scores = folder.scores()
-    curves = metrics.curves(scores, folder.scenario)
-    points = tuple(read_points(folder.path))
-    return CellResults(folder, folder.info(), scores, curves, _reference(folder), points)
-
-
-def _reference(folder: RunFolder) -> Curves | None:
-    """Return the curves of the isolated cell with the same seed, where it is finished."""
-    path = folder.path.absolute()
-    isolated = RunFolder(path.parent.parent / REFERENCE / path.name)
+    scores, scenario = folder.scores(), folder.scenario
     try:
-        if isolated.info().get("status") != "finished":
-            return None
-        scenario = isolated.scenario.model_copy(
-            update={
-                "methods": folder.scenario.methods,
-                "description": folder.scenario.description,
-            }
-        )
-        # A cell that was moved here from elsewhere is no reference.
-        if scenario != folder.scenario:
-            return None
-        return metrics.curves(isolated.scores(), isolated.scenario)
-    except CheckpointUnusable:  # reported where the isolated cell itself is read
-        return None
+        own, returns, successes = curves_of(scores, scenario, ("score", "return", "success"))
+        marked = unseen(scores, scenario)
+    except (ValueError, IndexError) as error:
+        raise CheckpointUnusable(
+            f"{folder.path}: scores.jsonl and scenario.yaml do not fit together ({error}); start "
+            "the cell anew with --overwrite"
+        ) from error
+    points = tuple(read_points(folder.path))
+    return CellResults(folder, folder.info(), own, returns, successes, marked, points=points)
+
+
+def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list[MethodResults]:
+    """Return the methods, each cell with the curves of its single-task reference.
+
+    That is the cell of ``isolated`` with the same seed and otherwise the same scenario; one that
+    was moved here from elsewhere is none. It is looked for beside what is reported, too.
+    """
+    cells = [cell for method in methods for cell in method.cells]
+    references = [cell for cell in cells if cell.folder.label.startswith(REFERENCE)]
+    read = {cell.folder.path for cell in cells}
+    beside = {path.parent.parent for path in read} - roots
+    for path in sorted(p for root in beside for p in root.glob(f"{REFERENCE}*/seed-*/{SCENARIO}")):
+        if path.parent not in read:
+            other = _method("", [RunFolder(path.parent)], RunFolder(path.parent))
+            references += other.cells
+    known = [(setting(cell.folder.scenario), cell) for cell in references if _is_alone(cell)]
+
+    def referred(cell: CellResults) -> CellResults:
+        own = [(found, one) for found, one in known if one.folder.seed == cell.folder.seed]
+        wanted = setting(cell.folder.scenario) if own else None
+        curves = next((one.curves for found, one in own if found == wanted), None)
+        return replace(cell, reference=curves)
+
+    return [
+        replace(method, cells=tuple(referred(cell) for cell in method.cells)) for method in methods
+    ]
+
+
+def _is_alone(cell: CellResults) -> bool:
+    return [part.name for part in cell.folder.scenario.methods[0].parts] == [REFERENCE]
 
 
 def _unfinished(info: dict[str, Any]) -> str:
@@ -181,12 +309,3 @@ def _unfinished(info: dict[str, Any]) -> str:
     if status == "running":
         return "running, or killed; running the scenario again continues it"
     return f"{status}: {reason}" if reason else str(status)
-
-
-def _readable_scenario(cells: list[RunFolder]) -> Scenario:
-    for cell in cells[:-1]:
-        try:
-            return cell.scenario
-        except CheckpointUnusable:
-            continue
-    return cells[-1].scenario

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from holdfast.continual import metrics
 from holdfast.continual.costs import COSTS, cost
-from holdfast.continual.metrics import Array
+from holdfast.continual.curves import Array
 from holdfast.continual.results import CellResults, MethodResults, Results
+from holdfast.continual.same import setting, undrawn
 from holdfast.continual.statistics import (
     Comparison,
     Estimate,
@@ -121,7 +123,7 @@ def summarize(results: Results) -> Summary:
     columns = {name: _columns(name, cells) for name in metrics.FORMULAS}
     names = tuple(task.name for task in results.scenario.tasks)
     methods = [_method(method, columns, names) for method in results.methods]
-    methods = _compared(methods)
+    methods = _compared(methods, results.methods)
     unit = cells[0].curves.unit if cells else "score"
     thresholds = _thresholds(methods)
     methods = [_profiled(method, thresholds, unit) for method in methods]
@@ -149,29 +151,33 @@ def _method(
                 values = np.full_like(values, np.nan)
             measures[name] = Measure(values, tuple(names[i] for i in tasks), estimate(values))
         else:
-            means = method.over_seeds(lambda cell, name=name: cell.metrics[name])[:, None]
+            means = np.array([[cell.metrics[name]] for cell in method.cells])  # (seeds, 1)
             measures[name] = Measure(means, (), estimate(means))
     costs = {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS}
     seeds = tuple(cell.folder.seed for cell in method.cells)
     return MethodSummary(method.label, seeds, method.missing, measures, costs)
 
 
-def _compared(methods: Sequence[MethodSummary]) -> list[MethodSummary]:
-    """Return the methods with their comparison to the baseline, over the seeds that both have."""
-    baseline = next((m for m in methods if m.label == BASELINE and m.measures), None)
-    if baseline is None:
-        return list(methods)
-    theirs = dict(zip(baseline.seeds, baseline.measures[COMPARED].values, strict=True))
+def _compared(
+    methods: Sequence[MethodSummary], gathered: Sequence[MethodResults]
+) -> list[MethodSummary]:
+    """Return the methods with their comparison to the baseline, over the seeds that both have.
+
+    Where a sweep goes over the keys of the scenario, it is the baseline with the same values.
+    """
+    baselines = [
+        (_setting(results), summary)
+        for summary, results in zip(methods, gathered, strict=True)
+        if results.cells and _parts(results) == [BASELINE]
+    ]
     found: dict[str, Comparison] = {}
-    for method in methods:
-        if method is not baseline and method.measures:
-            ours = dict(zip(method.seeds, method.measures[COMPARED].values, strict=True))
-            both = [seed for seed in ours if seed in theirs]
-            width = method.measures[COMPARED].values.shape[1]
-            found[method.label] = compare(
-                np.array([ours[seed] for seed in both]).reshape(-1, width),
-                np.array([theirs[seed] for seed in both]).reshape(-1, width),
-            )
+    for method, results in zip(methods, gathered, strict=True):
+        if not results.cells or _parts(results) == [BASELINE]:
+            continue
+        wanted = _setting(results)
+        baseline = next((one for setting, one in baselines if setting == wanted), None)
+        if baseline is not None:
+            found[method.label] = _comparison(method, baseline)
     corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
     return [
         replace(method, comparison=found[method.label]._replace(p_holm=corrected[method.label]))
@@ -179,6 +185,27 @@ def _compared(methods: Sequence[MethodSummary]) -> list[MethodSummary]:
         else method
         for method in methods
     ]
+
+
+def _comparison(method: MethodSummary, baseline: MethodSummary) -> Comparison:
+    ours, theirs = (
+        dict(zip(one.seeds, one.measures[COMPARED].values, strict=True))
+        for one in (method, baseline)
+    )
+    both = [seed for seed in ours if seed in theirs]
+    width = method.measures[COMPARED].values.shape[1]
+    return compare(
+        np.array([ours[seed] for seed in both]).reshape(-1, width),
+        np.array([theirs[seed] for seed in both]).reshape(-1, width),
+    )
+
+
+def _parts(results: MethodResults) -> list[str]:
+    return [part.name for part in results.cells[0].folder.scenario.methods[0].parts]
+
+
+def _setting(results: MethodResults) -> dict[str, Any]:
+    return undrawn(setting(results.cells[0].folder.scenario))
 
 
 def _thresholds(methods: Sequence[MethodSummary]) -> Array:

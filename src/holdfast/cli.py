@@ -264,7 +264,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
         made = make_report(folder)
         print()
         print_markdown(_comparison(made.markdown))
-        print(f"\nReport:      {folder / 'report.md'} (with report.png)")
+        print(f"\nReport:      {folder / 'report.md'} (with {', '.join(made.files[1:])})")
         print(f"TensorBoard: tensorboard --logdir {runs}")
     told = set()
     for outcome in outcomes:

@@ -19,15 +19,26 @@ Stages = Literal["last", "all"]
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(help="runs/<scenario>, or a folder in it.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="runs/<scenario>, or a folder in it.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to write; the folder itself, or what holds them all."
+        ),
+    ] = None,
 ) -> None:
-    """Print the comparison of finished cells, and write report.md and report.png."""
+    """Print the comparison of finished cells, and write it as markdown, CSV, LaTeX and a figure.
+
+    Folders of one scenario are taken together; other scenarios have a section each.
+    """
     with errors_told():
         from holdfast.continual.report import report as make_report
 
-        made = make_report(path)
+        made = make_report(*paths, into=output)
         print_markdown(made.markdown)
-        print(f"\nWritten: {made.folder / 'report.md'}")
+        print(f"\nWritten: {made.folder / 'report.md'} (with {', '.join(made.files[1:])})")
 
 
 @app.command("cross-play")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from holdfast.continual import metrics
+from holdfast.continual import curves, metrics, statistics
 from holdfast.continual.metrics import Curves, Span
 
 NAN = float("nan")
@@ -37,14 +37,15 @@ def test_doctests() -> None:
 
 
 def test_imports_numpy_and_the_standard_library_only() -> None:
-    tree = ast.parse(Path(metrics.__file__).read_text())
     found = set()
-    for node in tree.body:  # what stands under TYPE_CHECKING is not imported
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    assert found - sys.stdlib_module_names == {"numpy"}
+    for module in (metrics, curves, statistics):
+        for node in ast.parse(Path(module.__file__).read_text()).body:  # not under TYPE_CHECKING
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(str(node.module))
+    names = {name for name in found if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert names == {"numpy", "numpy.typing", "holdfast.continual.curves"}
 
 
 def test_windows_take_the_last_five_points_of_the_span() -> None:

@@ -81,7 +81,24 @@ def test_size_finds_a_newline_far_back(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "what"), [(b"\0\0\0\n", "not JSON"), (b'{"stage": 0}\n', "lacks"), (b"3\n", "lacks")]
+    ("damage", "what"),
+    [
+        (b"\0\0\0\n", "not JSON"),
+        (b'{"stage": 0}\n', "lacks"),
+        (b"3\n", "holds int"),
+        (b"\n", "not JSON"),
+        (b'1, {"stage": 0}\n', "not JSON"),
+        (
+            b'{"stage": 0, "step": 0, "task": "left", "episode": 0, "return": "much", "length": 7, '
+            b'"success": null, "unseen": false}\n',
+            "a value is of another type",
+        ),
+        (
+            b'{"stage": 0, "step": 0, "task": "left", "episode": 0, "return": NaN, "length": 7, '
+            b'"success": null, "unseen": false}\n',
+            "not JSON",
+        ),
+    ],
 )
 def test_a_damaged_line_is_named(folder: RunFolder, make_scores, damage: bytes, what: str) -> None:
     folder.append(make_scores(0, 0, left=1))

@@ -1,0 +1,81 @@
+"""Whether two cells ran the same scenario, and how it differs if not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from typing import Any
+
+from holdfast.continual.record import SCENARIO, RunFolder
+from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.source import dump
+
+_OWN = {"methods", "seeds", "description", "pool"}
+"""What the cells of one scenario may differ in; the last two change no number."""
+
+_VISIT = re.compile(r"-\d+$")
+"""Ends the name of a task that was drawn for its seed."""
+
+
+def setting(scenario: Scenario) -> dict[str, Any]:
+    """Return all of a scenario but what its cells may differ in."""
+    return scenario.model_dump(exclude=_OWN)
+
+
+def difference(one: RunFolder, other: RunFolder) -> str:
+    """Return how the scenarios of two cells differ, as a diff; empty where they are the same.
+
+    Not counted are what is drawn for each seed, where the seeds differ, and what is swept: the keys
+    whose values the labels name, where the labels differ.
+
+    Raises:
+        CheckpointUnusable: If a scenario cannot be read.
+    """
+    settings = [setting(folder.scenario) for folder in (one, other)]
+    if one.label != other.label:
+        settings = [_without(found, _swept(one.label) | _swept(other.label)) for found in settings]
+    if one.seed != other.seed:
+        settings = [undrawn(found) for found in settings]
+    if settings[0] == settings[1]:
+        return ""
+    texts = [dump(found).splitlines() for found in settings]
+    names = [str(folder.path / SCENARIO) for folder in (one, other)]
+    return "\n".join(difflib.unified_diff(*texts, *names, lineterm="", n=1))
+
+
+def changed(diff: str) -> str:
+    r"""Return the lines that differ alone, in one line.
+
+    >>> changed("--- a\\n+++ b\\n@@ -1 +1 @@\\n tasks:\\n-n_envs: 1\\n+n_envs: 2")
+    '-n_envs: 1 +n_envs: 2'
+    """
+    lines = [line for line in diff.splitlines()[2:] if line[:1] in ("-", "+")]
+    return " ".join(f"{line[0]}{line[1:].strip()}" for line in lines)
+
+
+def _swept(label: str) -> set[str]:
+    """Return the last words of the keys whose values a label names.
+
+    >>> sorted(_swept("ewc-strength=10-agent.learning_rate=0.001"))
+    ['learning_rate', 'strength']
+    """
+    return set(re.findall(r"(\w+)=", label))
+
+
+def _without(data: Any, names: Collection[str]) -> Any:
+    if isinstance(data, dict):
+        return {key: _without(value, names) for key, value in data.items() if key not in names}
+    return [_without(value, names) for value in data] if isinstance(data, list | tuple) else data
+
+
+def undrawn(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``setting`` without what may have been drawn for the seed."""
+    stream = {key: v for key, v in found["stream"].items() if key not in ("order", "repeat")}
+    tasks = [
+        {key: v for key, v in task.items() if key not in ("changes", "kwargs")}
+        if _VISIT.search(task["name"])
+        else task
+        for task in found["tasks"]
+    ]
+    return {**found, "stream": stream, "tasks": tasks}
