@@ -41,7 +41,15 @@ COSTS = {
         "environment steps per second of training, the method's own work included, "
         "evaluation left out",
     ),
-    "updates": Cost("updates", _whole, "steps of the optimizers", optional=True),
+    "updates": Cost(
+        "updates", _whole, "steps of all optimizers while the agent learned", optional=True
+    ),
+    "extra_updates": Cost(
+        "extra updates",
+        _whole,
+        "steps of optimizers in the method's own work before and after each task",
+        optional=True,
+    ),
     "parameters": Cost("parameters", _whole, "of the policy at the end of the stream"),
     "stored_bytes": Cost("stored", size, "what the method keeps beside the policy at the end"),
     "extra_steps": Cost(
@@ -50,11 +58,15 @@ COSTS = {
     "peak_memory_bytes": Cost(
         "peak memory",
         size,
-        "largest resident memory of the cell's process and of its environment processes' largest",
+        "largest resident memory of the cell's process, environments in processes of their own "
+        "left out",
         optional=True,
     ),
     "energy_kwh": Cost(
-        "energy", _energy, "of the machine while the cell ran, by codecarbon", optional=True
+        "energy",
+        _energy,
+        "of the cell's process, estimated by codecarbon where it is installed (`holdfast[energy]`)",
+        optional=True,
     ),
 }
 """By the name of the entry in ``run.json``."""

@@ -14,6 +14,7 @@ from holdfast.continual.evaluate import evaluate
 from holdfast.continual.growth import check_growth, kept_bytes
 from holdfast.continual.method import Method
 from holdfast.continual.record import Episode, RunFolder, write_whole
+from holdfast.continual.spent import Spent
 from holdfast.continual.stream import EvalExperience, TaskExperience
 from holdfast.continual.tensorboard import TensorBoard
 from holdfast.scenarios.schema import Task
@@ -102,6 +103,7 @@ class CellJournal:
         step = self._first_step(stages)
         if stages:
             self.diagnostics.resume(step)
+        self.spent = Spent(None if saved is None else saved.state.get("spent", {}))
         self.board = TensorBoard(self.folder.path / "tb", purge_step=step + 1 if stages else 0)
         if not stages:
             self.board.text("scenario", f"```yaml\n{self.scenario.to_yaml()}\n```")
@@ -111,7 +113,8 @@ class CellJournal:
         return stages
 
     def close(self) -> None:
-        """Close the event file."""
+        """Close the event file and stop counting."""
+        self.spent.close()
         self.board.close()
 
     # -- the Journal of the loop -------------------------------------------------------------------
@@ -139,6 +142,7 @@ class CellJournal:
         first, stage = experience.first_step, experience.stage
         self.diagnostics.attach()
         self.training.start(0)
+        self.spent.learning = True
 
         def look(step: int) -> None:
             nonlocal next_point, next_look
@@ -156,6 +160,10 @@ class CellJournal:
                 self._tell(stage, first + step)
 
         return look
+
+    def learned(self) -> None:
+        """Count updates as extra ones from here on."""
+        self.spent.learning = False
 
     def finished(self, experience: TaskExperience) -> None:
         """Measure the finished task's row of the score matrix and save a checkpoint."""
@@ -181,6 +189,7 @@ class CellJournal:
             {
                 "scores_bytes": self.folder.size(),
                 "kept_bytes": self.kept,
+                "spent": self.spent.so_far(),
                 "wall_s": self.wall_s,
                 "training_s": self.training.seconds,
                 "training_steps": self.training.steps,
@@ -272,6 +281,7 @@ class CellJournal:
             "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
             "stored_bytes": sum(t.numel() * t.element_size() for t in stored),
             "extra_steps": 0,  # every method so far works inside the budget
+            **self.spent.so_far(),
             "conventions": {
                 part.name: convention
                 for part, method in parts

@@ -24,6 +24,9 @@ class Journal(Protocol):
     def watch(self, experience: TaskExperience | DataExperience) -> Watch:
         """Return what is called after every environment step: dense evaluation, progress."""
 
+    def learned(self) -> None:
+        """Be told that the agent has learned the task; what comes now is the methods' own work."""
+
     def finished(self, experience: TaskExperience | DataExperience) -> None:
         """Measure the agent at the task's end and save a checkpoint."""
 
@@ -50,6 +53,7 @@ def run_stream(
         if experience.stage == 0:
             journal.before_learning()
         agent.learn(experience, journal.watch(experience), journal.log)
+        journal.learned()
         for method in methods:
             method.post_adapt(agent, told)
         journal.finished(experience)

@@ -87,7 +87,9 @@ def _notes(results: Results, summary: Summary) -> str:
     cells = [cell for method in results.methods for cell in method.cells]
     notes = []
     seeds = min((len(method.cells) for method in results.methods if method.cells), default=0)
-    if 0 < seeds < FEW:
+    if seeds == 1:
+        notes.append("With 1 seed there is no interval and no p-value: differences mean nothing.")
+    elif 1 < seeds < FEW:
         notes.append(f"With {plural(seeds, 'seed')}, small differences mean nothing. {FEW_SEEDS}")
     if cells and all(method.comparison is None for method in summary.methods):
         notes.append(

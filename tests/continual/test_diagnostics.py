@@ -18,8 +18,9 @@ from holdfast.continual.cell import run_cell
 from holdfast.continual.diagnostics import Diagnostics, GradientNorms, measure_units
 from holdfast.continual.plasticity_record import QUANTITIES, read_points, write_points
 from holdfast.continual.record import RunFolder
-from holdfast.continual.report import markdown
+from holdfast.continual.report_text import markdown
 from holdfast.continual.results import gather
+from holdfast.continual.summary import summarize
 from holdfast.errors import CheckpointUnusable
 
 RELU = {"policy_kwargs": {"net_arch": [16, 12], "activation": "relu"}}
@@ -170,7 +171,8 @@ def test_a_damaged_record_is_named(tmp_path: Any) -> None:
 def test_the_report_shows_it(run: Any) -> None:
     folder = run("ppo", tasks=1, agent=RELU)
     first, *_, last = read_points(folder.path)
-    text = markdown(gather(folder.path))
+    results = gather(folder.path)
+    text = markdown(results, summarize(results))
     assert "## Plasticity" in text
     _, _, table = text.partition("### Actor\n\n")
     head, _, before, after, *_ = table.splitlines()
@@ -182,4 +184,5 @@ def test_the_report_shows_it(run: Any) -> None:
     assert "### Critic" in text
     assert "- **Srank**:" in text
     (folder.path / "plasticity.json").unlink()
-    assert "## Plasticity" not in markdown(gather(folder.path))
+    results = gather(folder.path)
+    assert "## Plasticity" not in markdown(results, summarize(results))

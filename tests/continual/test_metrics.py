@@ -243,3 +243,45 @@ def test_curves_refuse_shapes_that_do_not_fit() -> None:
         Curves(np.array([5, 0]), np.zeros((2, 1)), ())
     with pytest.raises(ValueError, match="do not fit"):
         Curves(np.array([0]), np.zeros((1, 1)), (Span(0, 10, 1),))
+
+
+def test_plasticity_less_forgetting_is_average_performance() -> None:
+    found = metrics.summary(run_of_two())
+    assert_allclose(found["plasticity/cw"], 0.8)
+    assert_allclose(
+        found["plasticity/cw"] - found["forgetting/cw"], found["average_performance/cw"]
+    )
+
+
+def test_the_stability_gap_worked_by_hand() -> None:
+    # Task 0 falls from 0.8 to 0.1 right after the switch, and is back at 0.7 in the end.
+    steps = np.array([0, 5, 10, 12, 20, 25, 30])
+    first = [0.0, 0.4, 0.8, 0.1, 0.6, 0.5, 0.7]
+    second = [0.0, 0.0, 0.1, 0.5, 0.9, 0.3, 0.6]
+    third = [0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 1.0]
+    spans = (Span(0, 10, 0), Span(10, 20, 1), Span(20, 30, 2))
+    run = Curves(steps, np.array([first, second, third]).T, spans)
+    assert_allclose(metrics.min_acc(run), [0.1, 0.3, NAN])
+    assert_allclose(metrics.stability_gap(run), [0.7, 0.6, NAN])
+    found = metrics.summary(run)
+    assert_allclose(found["min_acc/dense"], 0.2)
+    assert_allclose(found["stability_gap/dense"], 0.65)
+    # Without a point inside the last span what happened there is not known.
+    sparse = Curves(steps[[0, 1, 2, 3, 4, 6]], run.values[[0, 1, 2, 3, 4, 6]], spans)
+    assert np.isnan(metrics.summary(sparse)["min_acc/dense"])
+    assert np.isnan(metrics.min_acc(sparse)).all()
+
+
+def test_recovery_time_worked_by_hand() -> None:
+    spans = (Span(0, 10, 0), Span(10, 20, 1), Span(20, 30, 0), Span(30, 40, 1), Span(40, 50, 0))
+    steps = np.array([0, 10, 20, 25, 30, 35, 40, 45, 50])
+    first = [0.0, 0.8, 0.2, 0.5, 0.8, 0.1, 0.9, 0.9, 0.9]
+    second = [0.0, 0.0, 0.9, 0.2, 0.1, 0.3, 0.4, 0.0, 0.0]
+    run = Curves(steps, np.array([first, second]).T, spans)
+    # Task 0: P is 0.8 at 10, reached again 10 steps into the visit; P is (0.5 + 0.8)/2 at 30, and
+    # it starts above that at 40. Task 1: 0.9 is not reached in its 10 steps.
+    assert_allclose(metrics.recovery_time(run), [5, 11])
+    assert_allclose(metrics.summary(run)["recovery_time/steps"], 8)
+    assert np.isnan(metrics.summary(run_of_two())["recovery_time/steps"])  # no task comes again
+    at = [0, 1, 2, 4, 6, 8]
+    assert np.isnan(metrics.recovery_time(Curves(steps[at], run.values[at], spans))).all()

@@ -1,4 +1,7 @@
+import csv
 import io
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +11,12 @@ from PIL import Image
 
 from holdfast.continual import markdown
 from holdfast.continual.heat_map import heat_map
+from holdfast.continual.latex import latex
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
 from holdfast.continual.report import report
 from holdfast.continual.results import gather, spread
+from holdfast.continual.tables import Table
 from holdfast.errors import UsageError
 
 # Mean returns of (left, right) at the start, after left, after right.
@@ -38,8 +43,11 @@ def finish(make_scores):
             parameters=5000,
             stored_bytes=20_000,
             extra_steps=0,
+            energy_kwh=0.012,
             versions={"holdfast": "0.1.0"},
             commit="abc",
+            host="node",
+            cores=2,
             conventions={"ewc": "strength x half the distance"} if folder.label == "ewc" else {},
         )
 
@@ -65,36 +73,66 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def test_the_table_worked_by_hand(runs: Path) -> None:
+def test_the_means_worked_by_hand(runs: Path) -> None:
     found = report(runs)
-    table = rows(found.markdown, "Results")
+    table = rows(found.markdown, "Means and deviations")
     assert list(table) == ["method", "---", "naive", "ewc", "isolated"]
-    assert table["method"][:5] == [
+    assert table["method"] == [
         "seeds",
         "average performance",
         "forgetting",
         "forward transfer",
         "backward transfer",
+        "area under the curve",
+        "plasticity",
     ]
     # performance: seed 0 (.3 + .7)/2 = .5, seed 1 (.4 + .9)/2 = .65; forgetting .3 and .2;
     # forward transfer: seed 0 ((.9-.8)/.2 + (.7-.6)/.4)/2 = .375, seed 1 (0 + (.9-.8)/.2)/2 = .25
-    assert table["naive"][:5] == [
+    assert table["naive"] == [
         "2",
         "0.57 ± 0.11",
         "0.25 ± 0.07",
         "0.31 ± 0.09",
         "-0.50 ± 0.14",
+        "0.83 ± 0.04",
+        "0.83 ± 0.04",
     ]
     assert table["isolated"][3] == "0.00 ± 0.00"
-    assert "With 2 seeds, small differences mean nothing." in found.markdown
+    assert "With 2 seeds, small differences mean nothing. Bootstrap intervals" in found.markdown
     assert "add `isolated`" not in found.markdown
     assert found.folder == runs
     assert (runs / "report.md").read_text(encoding="utf-8") == found.markdown
 
 
+def test_the_summary_worked_by_hand(runs: Path) -> None:
+    text = report(runs).markdown
+    table = rows(text, "Results")
+    assert table["method"] == [
+        *("seeds", "average performance", "forgetting", "forward transfer"),
+        *("better than naive", "p (Holm)"),
+    ]
+    # The middle half of .3 .4 .7 .9; resamples hold seed 0 twice (mean of .3 .7) or seed 1 twice.
+    # Forgetting: that of 0 0 .4 .6; of 0 0 .4 .4 and 0 0 .6 .6.
+    assert table["naive"] == [
+        *("2", "0.55 [0.50, 0.65]", "0.20 [0.20, 0.30]", "0.31 [0.25, 0.38]"),
+        *("", ""),
+    ]
+    # Left: .85 .95 against .3 .4, always better; right: .75 .85 against .7 .9, better in half.
+    assert table["ewc"][0:2] == ["2", "0.85 [0.80, 0.90]"]
+    assert table["ewc"][4] == "0.75 [0.50, 1.00]"
+    # Mean ranks 2.5 3.5 against 1 3: two of the six ways to part these are that far apart or
+    # farther, so that p is 4/6, and twice that by Holm.
+    assert table["ewc"][5] == "1.000"
+    assert "corrected by Holm for the 2 methods compared" in text
+
+
 def test_costs_matrices_and_conventions_are_shown(runs: Path) -> None:
     text = report(runs).markdown
-    assert rows(text, "Costs")["ewc"] == ["1 min 40 s", "1,234", "5,000", "20.0 kB", "0"]
+    assert rows(text, "Costs")["method"] == [
+        *("wall time", "steps/s", "parameters", "stored", "extra steps", "energy")
+    ]
+    costs = ["1 min 40 s", "1,234", "5,000", "20.0 kB", "0", "12 Wh"]
+    assert rows(text, "Costs")["ewc"] == costs
     matrix = rows(text, "naive")
     assert matrix["at the start"] == ["0.00", "0.00"]
     assert matrix["after 1: left"] == ["**0.85**", "0.10"]
@@ -109,6 +147,7 @@ def test_costs_matrices_and_conventions_are_shown(runs: Path) -> None:
     assert "- **ewc**: strength x half the distance" in text
     assert "1/N Σ_i [P_i(e_i) - P_i(T)]" in text
     assert "- Versions: holdfast 0.1.0" in text
+    assert "- Machines: node (2 cores)" in text
 
 
 def test_unfinished_cells_are_listed_and_never_averaged(runs: Path, make_scores) -> None:
@@ -119,6 +158,8 @@ def test_unfinished_cells_are_listed_and_never_averaged(runs: Path, make_scores)
     table = rows(text, "Results")
     assert table["naive"][:2] == ["1 of 2", "0.50"]
     assert table["ewc"][:2] == ["1 of 2", "0.80"]
+    assert table["ewc"][4:] == ["1.00", "n/a"]  # of the one seed that both have
+    assert "With 1 seed there is no interval and no p-value" in text
     assert table["isolated"][0] == "1 of 2"
     missing = text.split("## Not in these numbers\n")[1].split("\n#")[0]
     assert "- ewc, seed-1: failed: it \\| raised ValueError" in missing
@@ -138,7 +179,7 @@ def test_a_seed_without_reference_is_counted(runs: Path) -> None:
 def test_nothing_finished_is_a_report_too(tmp_path: Path, make_scenario) -> None:
     prepare(tmp_path, make_scenario(seeds=[0, 1]))
     text = report(tmp_path / "demo").markdown
-    assert rows(text, "Results")["naive"] == ["0 of 2", *["n/a"] * 5]
+    assert rows(text, "Results")["naive"] == ["0 of 2", *["n/a"] * 3]
     assert "- naive, seed-1: not started" in text
     assert not (tmp_path / "demo" / "report.png").exists()
 
@@ -165,6 +206,7 @@ def test_raw_returns_are_said_to_be_raw(tmp_path: Path, make_scenario, finish) -
     assert "The numbers are raw returns" in text
     table = rows(text, "Results")
     assert table["naive"][:4] == ["1", "50.0", "30.0", "n/a"]
+    assert report(tmp_path / "demo").sections[0].summary.methods[0].optimality_gap is None
     assert "Score of every task: the return itself." in text
 
 
@@ -224,6 +266,7 @@ def test_a_score_that_is_not_known_is_left_blank() -> None:
 
 def test_results_keep_the_order_of_the_scenario(runs: Path) -> None:
     found = gather(runs)
+    assert found.folders == (runs,)
     assert [method.label for method in found.methods] == ["naive", "ewc", "isolated"]
     assert_allclose(
         found.methods[0].over_seeds(lambda cell: cell.metrics["forgetting/cw"]), [0.3, 0.2]
@@ -239,3 +282,224 @@ def test_spread_leaves_out_nan() -> None:
 def test_no_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run folders"):
         report(tmp_path)
+
+
+# -- several folders, and what is wrong with them --------------------------------------------------
+
+
+def test_folders_of_one_scenario_are_taken_together(tmp_path: Path, make_scenario, finish) -> None:
+    for root, seeds in (("one", [0]), ("two", [1])):
+        scenario = make_scenario(methods=["naive", "ewc", "isolated"], seeds=seeds)
+        for folder in prepare(tmp_path / root, scenario):
+            finish(folder)
+    scenario = make_scenario(methods=["naive", "ewc", "isolated"], seeds=[0, 1])
+    for folder in prepare(tmp_path / "whole", scenario):
+        finish(folder)
+    apart = report(tmp_path / "one" / "demo", tmp_path / "two" / "demo")
+    whole = report(tmp_path / "whole" / "demo")
+    for heading in ("Results", "Means and deviations"):
+        assert rows(apart.markdown, heading) == rows(whole.markdown, heading)
+    assert apart.folder == tmp_path
+    assert (tmp_path / "report.csv").read_text() == (
+        tmp_path / "whole" / "demo" / "report.csv"
+    ).read_text()
+    # A reference in another folder is found, too.
+    split = gather(tmp_path / "one" / "demo" / "naive", tmp_path / "one" / "demo" / "isolated")
+    assert [method.label for method in split.methods] == ["naive", "isolated"]
+    assert split.methods[0].cells[0].reference is not None
+
+
+def test_other_scenarios_have_a_section_each(tmp_path: Path, make_scenario, finish) -> None:
+    for name in ("first", "second"):
+        for folder in prepare(tmp_path, make_scenario(name=name, methods=["naive", "ewc"])):
+            finish(folder)
+    made = report(tmp_path / "first", tmp_path / "second", into=tmp_path / "out" / "put")
+    assert made.folder == tmp_path / "out" / "put"
+    assert made.files == (
+        *("report.md", "report.csv", "report-points.csv", "report.tex"),
+        *("report-first.png", "report-second.png"),
+    )
+    assert all((made.folder / name).stat().st_size > 100 for name in made.files)
+    assert made.markdown.startswith("# Report of first, second\n")
+    assert made.markdown.count("\n### Results\n") == 2
+    assert "(report-second.png)" in made.markdown
+    assert not (tmp_path / "first" / "report.md").exists()
+    with pytest.raises(UsageError, match="several scenarios: first, second"):
+        gather(tmp_path / "first", tmp_path / "second")
+
+
+def test_scenarios_that_differ_under_one_name_are_refused(
+    tmp_path: Path, make_scenario, finish
+) -> None:
+    for root, n_envs in (("one", 1), ("two", 2)):
+        for folder in prepare(tmp_path / root, make_scenario(n_envs=n_envs)):
+            finish(folder)
+    both = [tmp_path / "one" / "demo", tmp_path / "two" / "demo"]
+    with pytest.raises(UsageError, match="different scenarios of one name") as refused:
+        report(*both)
+    for text in (*map(str, both), "-n_envs: 1", "+n_envs: 2"):
+        assert text in str(refused.value)
+    assert not list(tmp_path.glob("**/report.*"))
+
+
+def test_the_same_cell_twice_is_refused(tmp_path: Path, make_scenario, finish) -> None:
+    for root in ("one", "two"):
+        for folder in prepare(tmp_path / root, make_scenario()):
+            finish(folder)
+    with pytest.raises(UsageError, match="are the same cell; leave one of them out"):
+        report(tmp_path / "one" / "demo", tmp_path / "two" / "demo")
+    again = report(tmp_path / "one" / "demo", tmp_path / "one" / "demo")  # named twice, read once
+    assert rows(again.markdown, "Results")["naive"][0] == "1"
+
+
+def test_a_cell_of_another_scenario_is_marked(runs: Path, make_scenario) -> None:
+    foreign = make_scenario(methods=["ewc"], seeds=[1], n_envs=2)
+    (runs / "ewc" / "seed-1" / "scenario.yaml").write_text(foreign.to_yaml(), "utf-8")
+    text = report(runs).markdown
+    assert rows(text, "Results")["ewc"][:2] == ["1 of 2", "0.80"]
+    assert "- ewc, seed-1: it is of a different scenario than naive/seed-0: -n" in text
+    assert "+n\\_envs: 2" in text or "+n_envs: 2" in text
+
+
+def test_a_sweep_is_compared_point_by_point(tmp_path: Path, make_scenario, finish) -> None:
+    """Cells of other points have other scenarios, which their labels name."""
+    for rate, better in ((0.001, 0.0), (0.01, 5.0)):
+        scenario = make_scenario(
+            methods=["naive", "ewc", "isolated"],
+            agent={"algorithm": "ppo", "learning_rate": rate},
+        )
+        for cell in scenario.cells():
+            path = tmp_path / "demo" / f"{cell.label}-learning_rate={rate}" / "seed-0"
+            own = RunFolder.create(path, scenario.only(cell))
+            left, right = {"naive": (30, 70), "ewc": (40, 60), "isolated": (90, 90)}[cell.label]
+            finish(own, [(0, 0), (80, 10), (left + better, right + better)])
+    (section,) = report(tmp_path / "demo").sections
+    methods = {method.label: method for method in section.summary.methods}
+    assert all(not method.missing for method in methods.values())
+    for rate in (0.001, 0.01):
+        ewc = methods[f"ewc-learning_rate={rate}"]
+        assert ewc.comparison is not None
+        assert ewc.comparison.difference.value == pytest.approx(0)  # to the same point's naive
+        assert ewc.measures["forward_transfer/cw"].estimate.seeds == 1
+        assert methods[f"naive-learning_rate={rate}"].comparison is None
+
+
+def test_a_cell_whose_folder_is_not_there_is_marked(runs: Path) -> None:
+    shutil.rmtree(runs / "ewc" / "seed-1")
+    text = report(runs).markdown
+    assert rows(text, "Results")["ewc"][0] == "1 of 2"
+    assert "- ewc, seed-1: there is no such folder" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("run.json", "{", "not JSON"),
+        ("run.json", "[]", "holds list, not a JSON object"),
+        ("scenario.yaml", "tasks: 3", "cannot be read as a scenario"),
+        ("scores.jsonl", '{"stage": 0', "evaluation points are missing"),
+        ("scores.jsonl", "{\n", "scores.jsonl:1: not JSON"),
+        ("plasticity.json", "{", "plasticity.json"),
+    ],
+)
+@pytest.mark.parametrize("seed", ["seed-0", "seed-1"])
+def test_a_damaged_cell_is_named_and_the_others_are_reported(
+    runs: Path, name: str, content: str, what: str, seed: str
+) -> None:
+    (runs / "ewc" / seed / name).write_text(content, encoding="utf-8")
+    text = report(runs).markdown
+    assert rows(text, "Results")["ewc"][0] == "1 of 2"
+    (line,) = [line for line in text.splitlines() if line.startswith(f"- ewc, {seed}: ")]
+    assert what in line.replace("\\", "")
+
+
+def test_a_task_that_the_scenario_has_not_is_damage(runs: Path, make_scores) -> None:
+    RunFolder(runs / "ewc" / "seed-0").append(make_scores(2, 20, up=3))
+    text = report(runs).markdown
+    assert "do not fit together (no task 'up')" in text
+
+
+def test_an_empty_folder_beside_others_stops_all(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run folders in .*nothing"):
+        report(runs, tmp_path / "nothing")
+    assert not (runs / "report.md").exists()
+
+
+def test_a_report_that_cannot_be_written_says_so(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        report(runs, into=tmp_path / "taken")
+
+
+# -- CSV and LaTeX ---------------------------------------------------------------------------------
+
+
+def test_every_number_is_in_the_csv(runs: Path) -> None:
+    RunFolder(runs / "ewc" / "seed-1").update(status="failed")
+    report(runs)
+    with (runs / "report.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+
+    def value(**keys: str) -> str:
+        (row,) = [r for r in found if all(r[key] == wanted for key, wanted in keys.items())]
+        return row["value"]
+
+    cell = {"scenario": "demo", "method": "naive", "seed": "1", "statistic": "value"}
+    assert float(value(**cell, task="", metric="average_performance/cw")) == 0.65
+    assert float(value(**cell, task="left", metric="forgetting/cw")) == 0.4
+    assert value(**cell, task="", metric="stability_gap/dense") == ""  # n/a, not zero
+    assert float(value(**cell, task="", metric="wall_s")) == 101
+    assert value(method="ewc", seed="1", statistic="missing") == ""
+    means = {"method": "naive", "seed": "", "metric": "average_performance/cw"}
+    (mean,) = [row for row in found if row.items() >= means.items()]
+    assert mean["statistic"] == "interquartile mean"
+    assert [float(mean[key]) for key in ("value", "low", "high")] == [0.55, 0.5, 0.65]
+    assert float(value(method="ewc", statistic="probability of improvement")) == 1
+    with (runs / "report-points.csv").open(newline="") as file:
+        points = list(csv.DictReader(file))
+    assert len(points) == 5 * 3 * 2  # finished cells, points, tasks
+    assert points[3] == {
+        "scenario": "demo",
+        "method": "naive",
+        "seed": "0",
+        "step": "10",
+        "task": "right",
+        "score": "0.1",
+        "return": "10.0",
+        "success": "",
+    }
+
+
+def test_the_latex_tables_are_well_formed(runs: Path) -> None:
+    report(runs)
+    text = (runs / "report.tex").read_text("utf-8")
+    assert re.findall(r"\\label\{(.*?)\}", text) == [
+        f"tab:demo-{name}" for name in ("summary", "means", "tasks", "costs")
+    ]
+    for table in text.split(r"\begin{table}")[1:]:
+        columns = re.search(r"\\begin\{tabular\}\{(l r*|lr*)\}", table)
+        assert columns is not None
+        body = table.split(r"\toprule")[1].split(r"\bottomrule")[0]
+        lines = [line for line in body.splitlines() if line.strip() and "rule" not in line]
+        assert len(lines) == 4
+        for line in lines:
+            assert line.endswith(r" \\")
+            cells = re.split(r"(?<!\\)&", line)
+            assert len(cells) == len(columns[1])
+        for brackets in ("{}", r"\begin \end"):
+            opening, closing = brackets.split() if " " in brackets else brackets
+            assert table.count(opening) == table.count(closing) + (opening == r"\begin") * -1
+    assert r"0.57 $\pm$ 0.11" in text
+    assert r"{$-$0.50 $\pm$ 0.14}" in text
+
+
+def test_what_latex_would_read_is_escaped() -> None:
+    odd = Table(
+        "odd", "100% of #1", ("a_b", "x^y~"), (("{c}", r"\d $e & f"), ("-g-1", "[0.1, -2]"))
+    )
+    text = latex([("my study", odd)])
+    assert r"\caption{100\% of \#1}" in text
+    assert r"\label{tab:my-study-odd}" in text
+    assert r"{a\_b} & {x\textasciicircum{}y\textasciitilde{}} \\" in text
+    assert r"{\{c\}} & {\textbackslash{}d \$e \& f} \\" in text
+    assert r"{-g-1} & {[0.1, $-$2]} \\" in text

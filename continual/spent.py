@@ -1,0 +1,112 @@
+"""What a cell spends: updates, memory, energy."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_PEAK = "VmHWM:"
+
+
+class Spent:
+    """Counts from its making on, until it is closed.
+
+    Args:
+        before: What ``so_far`` gave at the checkpoint of a cell that is resumed; energy that was
+            not measured then is not known any more.
+
+    Attributes:
+        updates: Optimizer steps while the agent learns.
+        extra_updates: Optimizer steps of the methods' own work before and after it.
+        learning: Whether the agent learns now.
+    """
+
+    def __init__(self, before: Mapping[str, Any] | None = None) -> None:
+        known = {"energy_kwh": 0.0} if before is None else before
+        self.updates: int = known.get("updates", 0)
+        self.extra_updates: int = known.get("extra_updates", 0)
+        self.learning = False
+        self._peak: int = known.get("peak_memory_bytes", 0)
+        self._energy_kwh: float | None = known.get("energy_kwh")
+        _forget_peak()
+        self._meter = _energy_meter()
+        self._hook = register_optimizer_step_post_hook(self._count)
+
+    def so_far(self) -> dict[str, Any]:
+        """Return the entries of ``run.json``; energy is None where it was not measured throughout.
+
+        Of the cell's process: not of its environments' own processes.
+        """
+        self._peak = max(self._peak, _peak())
+        self._measure_energy()
+        return {
+            "updates": self.updates,
+            "extra_updates": self.extra_updates,
+            "peak_memory_bytes": self._peak,
+            "energy_kwh": self._energy_kwh,
+        }
+
+    def close(self) -> None:
+        """Count no more."""
+        self._hook.remove()
+        if self._meter is not None:
+            with suppress(Exception):  # a package beside the run never fails it
+                self._meter.stop_task()
+                self._meter.stop()
+
+    def _measure_energy(self) -> None:
+        before, self._energy_kwh = self._energy_kwh, None  # not known, if the meter fails
+        if before is None or self._meter is None:
+            return
+        with suppress(Exception):  # as in close
+            task = self._meter.stop_task()
+            self._meter.start_task()
+            self._energy_kwh = before + float(task.energy_consumed)
+
+    def _count(self, *_: Any) -> None:
+        if self.learning:
+            self.updates += 1
+        else:
+            self.extra_updates += 1
+
+
+def _forget_peak() -> None:
+    """Let the peak begin anew: a worker process runs one cell after another."""
+    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak() -> int:
+    """Return the largest resident memory of this process in bytes."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(_PEAK):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _energy_meter() -> Any:
+    """Return codecarbon's tracker, started; None where it is not installed or does not work."""
+    if find_spec("codecarbon") is None:
+        return None
+    logging.getLogger("codecarbon").disabled = True  # it would write into the live table
+    with suppress(Exception):  # a package beside the run never fails it
+        from codecarbon import OfflineEmissionsTracker
+
+        meter = OfflineEmissionsTracker(
+            country_iso_code="USA",  # of its estimate of carbon dioxide, which is not taken
+            tracking_mode="process",
+            allow_multiple_runs=True,
+            save_to_file=False,
+            log_level="critical",
+        )
+        meter.start_task()
+        return meter
+    return None
