@@ -39,15 +39,15 @@ def difference(one: RunFolder, other: RunFolder) -> str:
         settings = [undrawn(found) for found in settings]
     if settings[0] == settings[1]:
         return ""
-    texts = [dump(found).splitlines() for found in settings]
-    names = [str(folder.path / SCENARIO) for folder in (one, other)]
-    return "\n".join(difflib.unified_diff(*texts, *names, lineterm="", n=1))
+    before, after = (dump(found).splitlines() for found in settings)
+    names = str(one.path / SCENARIO), str(other.path / SCENARIO)
+    return "\n".join(difflib.unified_diff(before, after, *names, lineterm="", n=1))
 
 
 def changed(diff: str) -> str:
     r"""Return the lines that differ alone, in one line.
 
-    >>> changed("--- a\\n+++ b\\n@@ -1 +1 @@\\n tasks:\\n-n_envs: 1\\n+n_envs: 2")
+    >>> changed("--- a\n+++ b\n@@ -1 +1 @@\n tasks:\n-n_envs: 1\n+n_envs: 2")
     '-n_envs: 1 +n_envs: 2'
     """
     lines = [line for line in diff.splitlines()[2:] if line[:1] in ("-", "+")]

@@ -29,7 +29,7 @@ class Spent:
     """
 
     def __init__(self, before: Mapping[str, Any] | None = None) -> None:
-        known = {"energy_kwh": 0.0} if before is None else before
+        known: Mapping[str, Any] = {"energy_kwh": 0.0} if before is None else before
         self.updates: int = known.get("updates", 0)
         self.extra_updates: int = known.get("extra_updates", 0)
         self.learning = False
