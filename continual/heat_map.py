@@ -68,14 +68,14 @@ def heat_map(
         if np.isfinite(score):
             x, y = left + width * column, top + height * row
             share = (score - low) / (high - low)
-            draw.rectangle((x, y, x + width - 1, y + height - 1), _colour(share))
+            draw.rectangle((x, y, x + width - 1, y + height - 1), cividis(share))
             text = f"{score:.2f}" if abs(score) < 100 else f"{score:.0f}"
             middle = x + width // 2, y + height // 2
             draw.text(middle, text, "white" if share < 0.6 else "black", font, anchor="mm")
     foot = top + height * len(rows) - 1
     for y in range(top, foot + 1):
         share = 1 - (y - top) / max(foot - top, 1)
-        draw.line((end + _GAP, y, end + 2 * _GAP, y), _colour(share))
+        draw.line((end + _GAP, y, end + 2 * _GAP, y), cividis(share))
     draw.text((end + 3 * _GAP, top), scale[0], "black", font, anchor="lt")
     draw.text((end + 3 * _GAP, foot), scale[1], "black", font, anchor="lb")
     file = BytesIO()
@@ -83,7 +83,8 @@ def heat_map(
     return file.getvalue(), *picture.size
 
 
-def _colour(share: float) -> _Colour:
+def cividis(share: float) -> _Colour:
+    """Return the colour of a share between 0 and 1: dark blue to light yellow."""
     places = np.linspace(0, 1, len(_CIVIDIS))
     red, green, blue = (round(np.interp(share, places, part)) for part in _CIVIDIS.T)
     return red, green, blue

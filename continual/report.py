@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.continual.curves import Curves
+from holdfast.continual.html_report import html_report
 from holdfast.continual.latex import latex
 from holdfast.continual.markdown import plural
 from holdfast.continual.record import CROSS_PLAY, write_whole
@@ -70,7 +71,7 @@ def report(*paths: Path, into: Path | None = None) -> Report:
     folder = into or Path(os.path.commonpath([path.absolute() for path in paths]))
     folder = paths[0] if into is None and len(paths) == 1 else folder
     text = _text(sections)
-    files = {"report.md": text.encode()}
+    files = {"report.md": text.encode(), "report.html": html_report(sections).encode()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files |= _tables(sections)

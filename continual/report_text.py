@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,14 +167,21 @@ def _matrix_table(method: MethodResults, scenario: Scenario) -> str:
                 text = f"**{text}**"
             row.append(f"({text})" if unseen[stage, task] else text)
         rows.append(row)
-    for name, measure in (
-        ("forgetting/cw", lambda cell: metrics.forgetting(cell.curves)),
-        ("forward_transfer/cw", _gain),
-        ("auc/cw", lambda cell: metrics.auc(cell.curves)),
-    ):
-        per_seed = method.over_seeds(measure)  # (seeds, tasks)
-        rows.append([f"*{FORMULAS[name].title}*", *(over(column) for column in per_seed.T)])
+    rows += [[f"*{title}*", *texts] for title, texts in per_task_rows(method)]
     return table(["", *map(plain, names)], rows)
+
+
+def per_task_rows(method: MethodResults) -> list[tuple[str, list[str]]]:
+    """Return what is said of each task below a matrix: the title, and one text for each task."""
+    measures: dict[str, Callable[[CellResults], Array]] = {
+        "forgetting/cw": lambda cell: metrics.forgetting(cell.curves),
+        "forward_transfer/cw": _gain,
+        "auc/cw": lambda cell: metrics.auc(cell.curves),
+    }
+    return [
+        (FORMULAS[name].title, [over(column) for column in method.over_seeds(measure).T])
+        for name, measure in measures.items()
+    ]
 
 
 def _final_table(done: Sequence[MethodResults], scenario: Scenario, quantity: Quantity) -> str:

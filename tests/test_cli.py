@@ -240,7 +240,7 @@ def test_run_prints_the_comparison_and_running_again_skips(scenario: Path, tmp_p
     assert "naive/seed-0: right, 64/128 steps" in told.out
     assert "\nfinished  isolated/seed-0 in " in told.out
     assert "| method | seeds | average performance |" in told.out
-    assert f"{runs / 'demo' / 'report.md'} (with report.csv, " in told.out
+    assert f"{runs / 'demo' / 'report.md'} (with report.html, report.csv, " in told.out
     assert f"tensorboard --logdir {runs}" in told.out
     assert (runs / "demo" / "report.png").exists()
     again = Told("run", scenario, "--runs", runs, "methods=[naive, isolated]")

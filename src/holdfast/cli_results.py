@@ -29,7 +29,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print the comparison of finished cells, and write it as markdown, CSV, LaTeX and a figure.
+    """Print the comparison of finished cells, and write it: page, markdown, CSV, LaTeX, figure.
 
     Folders of one scenario are taken together; other scenarios have a section each.
     """

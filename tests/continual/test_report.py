@@ -316,7 +316,7 @@ def test_other_scenarios_have_a_section_each(tmp_path: Path, make_scenario, fini
     made = report(tmp_path / "first", tmp_path / "second", into=tmp_path / "out" / "put")
     assert made.folder == tmp_path / "out" / "put"
     assert made.files == (
-        *("report.md", "report.csv", "report-points.csv", "report.tex"),
+        *("report.md", "report.html", "report.csv", "report-points.csv", "report.tex"),
         *("report-first.png", "report-second.png"),
     )
     assert all((made.folder / name).stat().st_size > 100 for name in made.files)

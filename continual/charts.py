@@ -1,0 +1,314 @@
+"""The charts of the page, each a small SVG that is read at 400 pixels and on a wide screen.
+
+All are drawn 360 units wide, with text of 11: the page puts as many beside each other as there is
+room for, and scales them little. Colours come from the style sheet (``continual/page.css``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from holdfast.continual import svg
+from holdfast.continual.curves import Span
+from holdfast.continual.svg import Frame, element, label
+
+WIDTH = 360.0
+STEPS = "environment steps"
+
+_ROW = 22.0
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's curves.
+
+    Attributes:
+        name: The method's label.
+        index: Its place among the methods, which gives its colour, dashes and mark.
+        x: Shape (points,).
+        y: Shape (points, tasks) or (points,); NaN is left out.
+        low: Lower end of the band, shaped as ``y``; NaN where there is none.
+        high: Its upper end.
+    """
+
+    name: str
+    index: int
+    x: ArrayLike
+    y: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def of(self, task: int) -> Line:
+        """Return the curve of one task."""
+        columns = (self.y[:, task], self.low[:, task], self.high[:, task])
+        return Line(self.name, self.index, self.x, *columns)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A number of one method with its interval, ``(value, low, high)``; NaN where it is n/a.
+
+    Attributes:
+        name: The method's label.
+        index: Its place among the methods.
+        x: The number.
+        y: The second number, where there are two.
+        text: How it is written.
+    """
+
+    name: str
+    index: int
+    x: tuple[float, float, float]
+    y: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    text: str = ""
+
+
+def stream(
+    line: Line, *, title: str, tasks: Sequence[str], spans: Sequence[Span], ranges: Sequence[Bounds]
+) -> Element:
+    """Return every task's curve of one method, one strip above the other, over the whole stream.
+
+    Args:
+        line: Its curves.
+        title: What is read to those who cannot see it.
+        tasks: Name of each task.
+        spans: When each is trained: that part of its strip is shaded.
+        ranges: Lowest and highest number of each task's strip.
+    """
+    end = max([span.end for span in spans] + [int(np.max(line.x, initial=1))])
+    widest = max((len(name) for name in tasks), default=0)
+    height = min(70.0, max(32.0, 210 / max(len(tasks), 1)))  # of one strip
+    left, right = min(110.0, 6.2 * widest + 10), WIDTH - 32
+    bottom = 6 + len(tasks) * height
+    whole = Frame(left, 6, right, bottom, (0, end), (0, 1))
+    parts = [svg.horizontal_axis(whole, STEPS)]
+    for task, name in enumerate(tasks):
+        top = 6 + task * height
+        frame = Frame(left, top + 2, right, top + height - 2, (0, end), ranges[task])
+        own = [span for span in spans if span.task == task]
+        parts.append(_strip(frame, name, own))
+        parts.append(_drawn(frame, line.of(task), f"{line.name}: {name}"))
+    ends = "".join(f"M{float(whole.across(span.end)):.1f} 6V{bottom:.1f}" for span in spans[:-1])
+    parts.append(element("path", d=ends, class_="switch"))
+    return svg.picture(WIDTH, bottom + 36, title, *parts)
+
+
+def _strip(frame: Frame, name: str, spans: Sequence[Span]) -> Element:
+    width, height = frame.right - frame.left, frame.bottom - frame.top
+    group = element("g", class_="strip")
+    box = {"x": frame.left, "y": frame.top, "width": width, "height": height}
+    group.append(element("rect", class_="ground", **box))
+    for span in spans:
+        group.append(_shade(frame, span))
+    middle = (frame.top + frame.bottom) / 2 + 4
+    title = element("title", name)
+    short = element("text", svg.fitted(name, frame.left - 8), title, class_="end name")
+    short.set("x", f"{frame.left - 7:.1f}")
+    short.set("y", f"{middle:.1f}")
+    group.append(short)
+    for tick in svg.ticks(*frame.y, 2):
+        y = float(frame.up(tick))
+        beside = min(max(y + 3.5, frame.top + 8), frame.bottom)  # not into the next strip's
+        group.append(
+            element("path", d=f"M{frame.left:.1f} {y:.1f}H{frame.right:.1f}", class_="level")
+        )
+        group.append(label(frame.right + 4, beside, svg.short(tick), "small"))
+    return group
+
+
+def _shade(frame: Frame, span: Span) -> Element:
+    start, end = (float(frame.across(step)) for step in (span.start, span.end))
+    height = frame.bottom - frame.top
+    return element("rect", class_="trained", x=start, y=frame.top, width=end - start, height=height)
+
+
+def _drawn(frame: Frame, line: Line, hint: str, *, with_band: bool = True) -> Element:
+    """Return one curve with its band."""
+    group = element("g", class_=f"line {svg.style(line.index)}", data_method=line.index)
+    if with_band and (around := svg.band(frame, line.x, line.low, line.high)):
+        group.append(element("path", d=around, class_="band"))
+    group.append(element("path", element("title", hint), d=svg.curve(frame, line.x, line.y)))
+    return group
+
+
+def curves(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    axes: tuple[str, str],
+    y: Bounds,
+    spans: Sequence[Span] = (),
+    switches: Sequence[float] = (),
+    with_bands: bool = True,
+    bottom: float = 168,
+) -> Element:
+    """Return the curves of several methods in one frame.
+
+    Args:
+        lines: One curve each.
+        title: What is read to those who cannot see it.
+        axes: Name of the horizontal and of the vertical axis.
+        y: Lowest and highest number of the vertical axis.
+        spans: What is shaded: when the task is trained.
+        switches: Where vertical lines are drawn: where one task ends and the next begins.
+        with_bands: Whether bands are drawn around the curves.
+        bottom: The lower edge of the frame.
+    """
+    x = svg.bounds(*(line.x for line in lines), [span.end for span in spans])
+    frame = Frame(46, 8, WIDTH - 12, bottom, x, y)
+    parts = [_shade(frame, span) for span in spans]
+    parts += [svg.vertical_axis(frame, axes[1]), svg.horizontal_axis(frame, axes[0])]
+    ends = "".join(f"M{float(frame.across(at)):.1f} 8V{bottom:g}" for at in switches)
+    parts.append(element("path", d=ends, class_="switch"))
+    parts += [_drawn(frame, line, line.name, with_band=with_bands) for line in lines]
+    return svg.picture(WIDTH, bottom + 36, title, *parts)
+
+
+def intervals(
+    points: Sequence[Point],
+    *,
+    title: str,
+    axis: str,
+    least: Sequence[float],
+    reference: float = 0.0,
+) -> Element:
+    """Return one row for each method: its number as a mark, its interval as a line.
+
+    Args:
+        points: The methods.
+        title: What is read to those who cannot see it.
+        axis: What the numbers are.
+        least: What the axis spans at least.
+        reference: Where a line is drawn that marks no difference.
+    """
+    x = _wider(svg.bounds(*(point.x for point in points), least=least), 0.03)
+    frame = _rows(points, x)
+    parts = [svg.horizontal_axis(frame, axis, grid=True, most=5)]
+    if x[0] < reference < x[1]:
+        at = float(frame.across(reference))
+        parts.append(element("path", d=f"M{at:.1f} 4V{frame.bottom:.1f}", class_="zero"))
+    for row, point in enumerate(points):
+        y = 4 + (row + 0.5) * _ROW
+        group = _row(frame, point, y)
+        if np.isnan(point.x[0]):
+            group.append(label(frame.left + 4, y + 4, "n/a", "small halo"))
+        else:
+            if np.isfinite(point.x).all():
+                low, high = (float(frame.across(end)) for end in point.x[1:])
+                group.append(element("path", d=f"M{low:.1f} {y}H{high:.1f}", class_="interval"))
+            group.append(svg.marker(float(frame.across(point.x[0])), y, point.index))
+        parts.append(group)
+    return svg.picture(WIDTH, frame.bottom + 36, title, *parts)
+
+
+def bars(points: Sequence[Point], *, title: str) -> Element:
+    """Return one row for each method: its number as a bar from zero, and as text."""
+    frame = _rows(points, svg.bounds(*(point.x[:1] for point in points), least=(0.0,)), 70)
+    parts = []
+    for row, point in enumerate(points):
+        y = 4 + (row + 0.5) * _ROW
+        group = _row(frame, point, y)
+        end = float(frame.across(np.nan_to_num(point.x[0])))
+        size = {"width": end - frame.left, "height": _ROW - 10}
+        group.append(element("rect", x=frame.left, y=y - size["height"] / 2, class_="bar", **size))
+        group.append(label(end + 5, y + 4, point.text, "value"))
+        parts.append(group)
+    return svg.picture(WIDTH, frame.bottom + 4, title, *parts)
+
+
+def _rows(points: Sequence[Point], x: Bounds, right: float = 14) -> Frame:
+    widest = max((len(point.name) for point in points), default=0)
+    left = min(130.0, 6.4 * widest + 12)
+    return Frame(left, 4, WIDTH - right, 4 + _ROW * len(points), x, (0, 1))
+
+
+def _row(frame: Frame, point: Point, y: float) -> Element:
+    name = element("text", svg.fitted(point.name, frame.left - 8), x=frame.left - 8, y=y + 4)
+    name.set("class", "end name")
+    values = ", ".join(svg.short(value) for value in point.x if np.isfinite(value))
+    hint = element("title", f"{point.name}: {point.text or values or 'n/a'}")
+    return element("g", hint, name, class_=svg.style(point.index), data_method=point.index)
+
+
+def scatter(points: Sequence[Point], *, title: str, axes: tuple[str, str]) -> Element:
+    """Return the methods in a plane, with intervals along both axes and their names beside them.
+
+    Args:
+        points: The methods; those that are n/a are left out.
+        title: What is read to those who cannot see it.
+        axes: Name of the horizontal and of the vertical axis.
+    """
+    shown = [point for point in points if np.isfinite([point.x[0], point.y[0]]).all()]
+    x = _wider(svg.bounds(*(point.x for point in shown)), 0.08)
+    y = _wider(svg.bounds(*(point.y for point in shown), least=(0.0,)), 0.08)
+    frame = Frame(50, 8, WIDTH - 12, 268, x, y)
+    parts = [svg.vertical_axis(frame, axes[1]), svg.horizontal_axis(frame, axes[0], grid=True)]
+    if y[0] < 0 < y[1]:
+        zero = float(frame.up(0))
+        parts.append(element("path", d=f"M50 {zero:.1f}H{frame.right:.1f}", class_="zero"))
+    places = [(float(frame.across(point.x[0])), float(frame.up(point.y[0]))) for point in shown]
+    names = _names([point.name for point in shown], places, frame)
+    for point, (a, b), name in zip(shown, places, names, strict=True):
+        group = element("g", class_=svg.style(point.index), data_method=point.index)
+        group.append(
+            element("title", f"{point.name}: {svg.short(point.x[0])}, {svg.short(point.y[0])}")
+        )
+        if np.isfinite(point.x).all():
+            low, high = (float(frame.across(end)) for end in point.x[1:])
+            group.append(element("path", d=f"M{low:.1f} {b:.1f}H{high:.1f}", class_="interval"))
+        if np.isfinite(point.y).all():
+            low, high = (float(frame.up(end)) for end in point.y[1:])
+            group.append(element("path", d=f"M{a:.1f} {low:.1f}V{high:.1f}", class_="interval"))
+        group.append(svg.marker(a, b, point.index))
+        group.append(name)
+        parts.append(group)
+    return svg.picture(WIDTH, 304, title, *parts)
+
+
+def _wider(span: Bounds, share: float) -> Bounds:
+    room = share * (span[1] - span[0])
+    return span[0] - room, span[1] + room
+
+
+Box = tuple[float, float, float, float]
+_RISES = (-6, 16, -18, 28, -30, 40, -42, 52, -54, 64, -66)
+
+
+def _names(
+    texts: Sequence[str], places: Sequence[tuple[float, float]], frame: Frame
+) -> list[Element]:
+    """Return each point's name where it is away from other marks and names, with a line to it."""
+    marks: list[Box] = [(a - 11, b - 9, a + 11, b + 9) for a, b in places]
+    taken: list[Box] = []
+    names = []
+    for (a, b), own, name in zip(places, marks, texts, strict=True):
+        text = svg.fitted(name, 130)
+        width = 6.4 * len(text)
+        others = [mark for mark in marks if mark is not own]
+        found = []
+        for side, rise in product((10, -10 - width), _RISES):
+            box = (a + side, b + rise - 10, a + side + width, b + rise + 2)
+            beyond = max(frame.left - box[0], 0) + max(box[2] - frame.right, 0)
+            beyond += max(frame.top - box[1], 0) + max(box[3] - frame.bottom, 0)
+            hits = sum(_overlap(box, other) for other in (*taken, *others))
+            found.append((hits + 50 * beyond + abs(rise) + (side < 0), box))
+        box = min(found)[1]
+        taken.append(box)
+        end = (box[0] - 1 if box[0] > a else box[2] + 1, (box[1] + box[3]) / 2)
+        line = f"M{a:.1f} {b:.1f}L{end[0]:.1f} {end[1]:.1f}"
+        far = element("path", d=line, class_="leader") if abs(end[1] - b) > 14 else None
+        names.append(element("g", far, label(box[0], box[3] - 2, text, "name halo")))
+    return names
+
+
+def _overlap(one: Box, other: Box) -> float:
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return across * down if across > 0 and down > 0 else 0.0

@@ -1,0 +1,40 @@
+"use strict";
+// A page without this script lacks nothing but sorting and highlighting.
+for (const table of document.querySelectorAll("table.sorted")) {
+  const number = (row, column) => {
+    const found = row.cells[column].textContent.replaceAll(",", "").replace("\u2212", "-").match(/^[^\d-]*(-?\d+\.?\d*)/);
+    return found ? Number(found[1]) : NaN;
+  };
+  const plain = /^(n\/a|[-\u2212]?[\d,.]+( (±|of|\[|\().*)?)?$/; // not durations and sizes, which have units
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    if (column && ![...table.tBodies[0].rows].every((row) => plain.test(row.cells[column].textContent))) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const rising = head.getAttribute("aria-sort") === "descending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+      const rows = [...table.tBodies[0].rows];
+      const text = (row) => row.cells[column].textContent;
+      rows.sort((a, b) => {
+        if (column === 0) return (rising ? 1 : -1) * text(a).localeCompare(text(b));
+        const [x, y] = [number(a, column), number(b, column)];
+        if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y); // what is n/a comes last
+        return rising ? x - y : y - x;
+      });
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+const buttons = [...document.querySelectorAll(".legend button")];
+for (const button of buttons) {
+  button.addEventListener("click", () => {
+    const pressed = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", pressed);
+    const shown = new Set(buttons.filter((b) => b.ariaPressed === "true").map((b) => b.dataset.of));
+    for (const part of document.querySelectorAll("[data-method]"))
+      part.classList.toggle("dim", shown.size > 0 && !shown.has(part.dataset.method));
+  });
+}
