@@ -10,7 +10,7 @@ import numpy as np
 
 from holdfast.continual.costs import COSTS
 from holdfast.continual.curves import Array
-from holdfast.continual.markdown import NA, number, over
+from holdfast.continual.markdown import NA, number, over, plural
 from holdfast.continual.metrics import FORMULAS
 from holdfast.continual.statistics import Comparison, Estimate
 from holdfast.continual.summary import BASELINE, COMPARED, MethodSummary, Summary
@@ -62,7 +62,7 @@ def summary_table(summary: Summary) -> Table:
             f" Better than {BASELINE}: probability that a run of the method scores higher than a "
             f"run of {BASELINE} at a task in the end, over the seeds that both have; p of a "
             "permutation test of it, corrected by Holm for the "
-            f"{len(compared)} methods compared."
+            f"{plural(len(compared), 'method')} compared."
         )
     return Table("summary", caption, tuple(head), tuple(rows))
 
