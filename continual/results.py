@@ -15,6 +15,7 @@ from holdfast.continual.metrics import Array, Curves
 from holdfast.continual.plasticity_record import Point, read_points
 from holdfast.continual.record import Episode, RunFolder, find_cells
 from holdfast.errors import CheckpointUnusable
+from holdfast.scenarios.cells import pointed
 from holdfast.scenarios.schema import Scenario
 
 REFERENCE = "isolated"
@@ -151,16 +152,21 @@ def _measure(folder: RunFolder) -> CellResults:
 
 
 def _reference(folder: RunFolder) -> Curves | None:
-    """Return the curves of the isolated cell with the same seed, where it is finished."""
+    """Return the curves of the isolated cell with the same seed, where it is finished.
+
+    In a sweep it is that of the same point.
+    """
     path = folder.path.absolute()
-    isolated = RunFolder(path.parent.parent / REFERENCE / path.name)
     try:
+        label = pointed(REFERENCE, folder.info().get("point", ""))
+        isolated = RunFolder(path.parent.parent / label / path.name)
         if isolated.info().get("status") != "finished":
             return None
         scenario = isolated.scenario.model_copy(
             update={
                 "methods": folder.scenario.methods,
                 "description": folder.scenario.description,
+                "tuned": folder.scenario.tuned,
             }
         )
         # A cell that was moved here from elsewhere is no reference.
