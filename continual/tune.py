@@ -91,8 +91,6 @@ def plan(scenario: Scenario, runs: Path) -> Plan:
     if tune is None:
         example = "tune: {space: {agent.learning_rate: {log: [1e-5, 1e-3]}}, percent: 10}"
         raise refuse("", f"says nothing to tune; write {example}")
-    if scenario.sweep:
-        raise refuse("sweep", "a sweep is run, not tuned; leave it out with 'sweep={}'")
     known = [name for name in metrics.FORMULAS if not name.startswith("forward_transfer")]
     if tune.metric not in known:
         near = closest(tune.metric, known)
@@ -109,6 +107,11 @@ def plan(scenario: Scenario, runs: Path) -> Plan:
     space = tuple(axis for axis in axes_of(scenario, tune.space) if axis.method in (None, index))
     if not space:
         raise refuse("tune.space", f"no key of it concerns '{labels[index]}'")
+    looked_for = [axis.path for axis in space]
+    for axis in axes_of(scenario, scenario.sweep):
+        if axis.method in (None, index) and axis.path not in looked_for:
+            message = "is swept and not tuned; put it into tune.space, or add 'sweep={}'"
+            raise refuse(f"sweep.{axis.key}", message)
     seeds = tune.seeds or scenario.seeds
     made = Plan(
         scenario, tune, scenario.methods[index], space, seeds,
@@ -192,7 +195,7 @@ def _settle(made: Plan, *, overwrite: bool) -> None:
     """Write what the study is, or check that it is what is there already."""
     space = {axis.key: made.tune.space[axis.key] for axis in made.space}
     same = made.tune.model_copy(update={"trials": 1, "space": space})  # of which there may be more
-    alone = {**NO_MATTER, "methods": (made.method,), "tune": same}
+    alone = {**NO_MATTER, "methods": (made.method,), "sweep": {}, "tune": same}
     text = made.scenario.model_copy(update=alone).to_yaml()
     path = made.folder / STUDY
     if path.exists() and path.read_text("utf-8") != text and not overwrite:

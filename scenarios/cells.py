@@ -124,7 +124,7 @@ def names(axes: Sequence[Axis], among: Sequence[Axis]) -> list[str]:
             end = axis.path[start:]
             if isinstance(end[0], str) and not any(path[-len(end) :] == end for path in others):
                 break
-        found.append(safe(dotted(end)))
+        found.append(safe(dotted(end).replace("]", "")))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain, product
 from math import prod
@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.scenarios.cells import Axis
 from holdfast.scenarios.messages import Finding
 from holdfast.scenarios.override import NoSuchPlace, look, put, resolved, undotted
-from holdfast.scenarios.source import KeyPath, Source, dotted
+from holdfast.scenarios.source import KeyPath, Source
 from holdfast.scenarios.sweep import values
 from holdfast.scenarios.tune import dimension, probes
 
@@ -62,7 +62,9 @@ def check_sweep(
             taken = values(given[key])
         except ValueError:
             continue  # reported with the other wrong forms
-        wrong = _wrong_key(key, plain, [axis.path for axis in axes]) or _set_elsewhere(source, key)
+        wrong = _wrong_key(key, plain, {axis.path: axis.key for axis in axes}) or _set_elsewhere(
+            source, key
+        )
         if wrong:
             yield Finding(place, wrong, at_key=True)
             continue
@@ -100,7 +102,7 @@ def check_tune(
         return
     yield from _check_protocol(tune, source.data)
     space = tune.get("space")
-    paths: list[KeyPath] = []
+    paths: dict[KeyPath, str] = {}
     found: set[Finding] = set(base)
     for key, given in space.items() if isinstance(space, dict) else ():
         place = ("tune", "space", key)
@@ -112,12 +114,13 @@ def check_tune(
         if wrong:
             yield Finding(place, wrong, at_key=True)
             continue
-        paths.append(resolved(plain, undotted(key)))
+        path = resolved(plain, undotted(key))
+        paths[path] = key
         for index, value in enumerate(tried):
             data = deepcopy(plain)
-            put(data, paths[-1], deepcopy(value))
+            put(data, path, deepcopy(value))
             for finding in check(data):
-                near = _related(finding.path, paths[-1])
+                near = _related(finding.path, path)
                 where = (*place, index) if isinstance(given, list) else place
                 told = Finding(
                     (place if finding.at_key else where) if near else finding.path,
@@ -144,8 +147,14 @@ def _check_protocol(tune: dict[str, Any], data: dict[str, Any]) -> Iterator[Find
             yield Finding(("tune", "seeds", index), message)
 
 
-def _wrong_key(key: Any, plain: Any, others: Collection[KeyPath]) -> str:
-    """Return what is wrong with the path of a swept key, empty if nothing is."""
+def _wrong_key(key: Any, plain: Any, others: Mapping[KeyPath, str]) -> str:
+    """Return what is wrong with the path of a swept key, empty if nothing is.
+
+    Args:
+        key: As written.
+        plain: The scenario's data.
+        others: Keys that are swept with it, by their paths.
+    """
     try:
         path = resolved(plain, undotted(str(key)))
     except NoSuchPlace as error:
@@ -163,10 +172,10 @@ def _wrong_key(key: Any, plain: Any, others: Collection[KeyPath]) -> str:
         return _METHODS.format(name=path[2] if len(path) == 3 else known[-1])
     if path[-1] == "paper":
         return "a paper stands for many values; list the method twice instead"
-    for other in others:
+    for other, written in others.items():
         if _related(path, other):
             same = "is the same key as" if path == other else "overlaps with"
-            return f"'{dotted(path)}' {same} '{dotted(other)}'; keep one of them"
+            return f"'{key}' {same} '{written}'; keep one of them"
     return ""
 
 

@@ -293,10 +293,10 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
     from holdfast.scenarios.load import load
 
     scenario = load(path, overrides)
-    if scenario.tune is not None and not scenario.sweep:
+    if scenario.tune is not None:
         from holdfast.continual.tune import plan
 
-        plan(scenario, Path("runs"))
+        plan(scenario.model_copy(update={"sweep": {}}), Path("runs"))
     if build:
         from holdfast.continual.build import build as build_all
 
