@@ -254,6 +254,7 @@ def _next(
             trial = found.trial.Trial(study, there[number]._trial_id)
         else:
             trial = study.ask()
+        _ = trial.relative_params  # lazily drawn: now, by this sampler, however many are suggested
         batch.append((trial, {axis.key: _suggest(study, trial, made, axis) for axis in made.space}))
     return batch
 

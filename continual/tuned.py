@@ -56,7 +56,8 @@ def command(made: Plan, source: Path | None) -> str:
     """Return the command that runs the whole study with the best values."""
     scenario = shlex.quote(str(source or "SCENARIO.yaml"))
     best = shlex.quote(f"@{made.folder / BEST}")
-    return f"holdfast run {scenario} {best} name={made.scenario.name}-tuned"
+    swept = "'sweep={}' " if made.scenario.sweep else ""
+    return f"holdfast run {scenario} {swept}{best} name={made.scenario.name}-tuned"
 
 
 def _record(

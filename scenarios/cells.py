@@ -48,11 +48,14 @@ def cells(scenario: Scenario) -> tuple[Cell, ...]:
     """Return every run of the scenario, as ``Scenario.cells`` does."""
     axes = axes_of(scenario, scenario.sweep)
     entries = list(_entries(scenario, axes))
-    shown = [[axis.argument for axis in axes if axis.method == index] for index, *_ in entries]
-    methods = labelled(tuple(method for _, method, _ in entries), shown)
+    methods = tuple(method for _, method, _ in entries)
+    shared = [axis for axis in axes if axis.method is None]
+    if len(axes) > len(shared):
+        shown = [[a.argument for a in axes if a.method == index] for index, *_ in entries]
+        methods = labelled(methods, shown)
     found: list[Cell] = []
     taken: set[str] = set()
-    for shared, point in _points([axis for axis in axes if axis.method is None], axes):
+    for shared, point in _points(shared, axes):
         for (index, _, own), method in zip(entries, methods, strict=True):
             label = _new(pointed(method.label, point), taken)
             method = method.model_copy()

@@ -147,8 +147,7 @@ def find_source(module_name: str, folder: Path | None = None) -> Path:
     """Return the file of a module, found without importing it or its parents.
 
     Raises:
-        ModuleNotFoundError: If the module is not there, or has no Python source. ``name`` holds the
-            first part that is missing.
+        ModuleNotFoundError: If it is not there, or has no Python source; ``name`` is what lacks.
     """
     parts = module_name.split(".")
     spec = _find_top(parts[0], folder)
