@@ -128,7 +128,8 @@ def cut(scenario: Scenario, percent: float) -> Scenario:
     """Return a cell's scenario with the first part of its stream alone.
 
     Tasks that come later stay in the scenario, whose spaces and task ids depend on them, and are
-    never stepped: only tasks that were trained are measured.
+    never stepped: only tasks that were trained are measured. What depends on the length of the
+    stream or of a stage, a task count that is told or a schedule, is that of the part.
 
     Args:
         scenario: Of one cell: nothing in it is left to chance.

@@ -55,13 +55,13 @@ def cells(scenario: Scenario) -> tuple[Cell, ...]:
         methods = labelled(methods, shown)
     found: list[Cell] = []
     taken: set[str] = set()
-    for shared, point in _points(shared, axes):
+    for of_all, point in _points(shared, axes):
         for (index, _, own), method in zip(entries, methods, strict=True):
             label = _new(pointed(method.label, point), taken)
             method = method.model_copy()
             method._label = label
             found += [
-                Cell(method, seed, label, {**shared, **own}, point, index)
+                Cell(method, seed, label, {**of_all, **own}, point, index)
                 for seed in scenario.seeds
             ]
     return tuple(found)

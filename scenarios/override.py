@@ -177,8 +177,9 @@ def _named(entries: list[Any] | tuple[Any, ...], wanted: str, name: str) -> KeyP
         if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
             steps[index] = entry["name"], (index,)
         elif isinstance(entry, Mapping) and len(entry) == 1:
-            (key,) = entry
-            steps[index] = str(key), (index, key)
+            ((key, arguments),) = entry.items()
+            if arguments is None or isinstance(arguments, Mapping):
+                steps[index] = str(key), (index, key)
         elif isinstance(entry, str):
             steps[index] = entry, (index, entry)
     there = [index for index, (called, _) in steps.items() if called == wanted]
