@@ -8,6 +8,7 @@ Mesbahi et al. 2024 (arXiv:2404.02113).
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ from holdfast.continual.lock import locked
 from holdfast.continual.prepare import NO_MATTER
 from holdfast.continual.record import LOCK, SCENARIO, RunFolder, write_whole
 from holdfast.continual.tuned import difference, tell_results
-from holdfast.errors import MissingExtra, ScenarioError, Stopped, UsageError
+from holdfast.errors import (
+    CheckpointUnusable,
+    MissingExtra,
+    ScenarioError,
+    Stopped,
+    UsageError,
+)
 from holdfast.registry import closest
 from holdfast.scenarios.cells import Axis, axes_of, with_values
 from holdfast.scenarios.schema import Cell, Method, Scenario, Tune
@@ -174,6 +181,7 @@ def tune(
     Raises:
         UsageError: The scenario cannot be tuned or built, or another study is in its place.
         MissingExtra: Optuna is not installed.
+        CheckpointUnusable: The study's journal is damaged.
         HoldfastError: No trial finished; the text holds the last reason.
     """
     from holdfast.continual.build import build  # here: it imports torch and avalanche
@@ -223,15 +231,23 @@ def _optuna() -> Any:
 
 def _open(made: Plan) -> optuna.Study:
     """Return the study of the folder's journal; new ones are empty."""
-    found = _optuna()
-    backend = found.storages.journal.JournalFileBackend(str(made.folder / JOURNAL))
+    found, path = _optuna(), made.folder / JOURNAL
+    if path.exists():  # a half-written last line, left by a crash, would spoil what comes after it
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     higher = metrics.FORMULAS[made.tune.metric].higher_is_better
-    study: optuna.Study = found.create_study(
-        storage=found.storages.JournalStorage(backend),
-        study_name=TRIALS,
-        direction="maximize" if higher else "minimize",
-        load_if_exists=True,
-    )
+    try:
+        study: optuna.Study = found.create_study(
+            storage=found.storages.JournalStorage(
+                found.storages.journal.JournalFileBackend(str(path))
+            ),
+            study_name=TRIALS,
+            direction="maximize" if higher else "minimize",
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError) as error:
+        raise CheckpointUnusable(
+            f"{path}: damaged ({error}); start the study anew with --overwrite"
+        ) from error
     return study
 
 

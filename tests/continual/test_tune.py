@@ -16,7 +16,7 @@ from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder, find_cells
 from holdfast.continual.run import Outcome, cell_name
 from holdfast.continual.tune import cut, plan, tune
-from holdfast.errors import HoldfastError, ScenarioError, UsageError
+from holdfast.errors import CheckpointUnusable, HoldfastError, ScenarioError, UsageError
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema import Scenario
 
@@ -238,6 +238,19 @@ def test_more_trials_go_on_and_another_study_is_refused(tuned, tmp_path: Path, q
     with pytest.raises(UsageError, match=r"is another study:\n(.|\n)*\+  percent: 50"):
         tune(tuned(percent=50), runs=tmp_path)
     assert len(rows(tune(tuned(percent=50), runs=tmp_path, overwrite=True))) == 3
+
+
+def test_a_torn_journal_goes_on_and_a_damaged_one_is_refused(tuned, tmp_path: Path, quick) -> None:
+    folder = tune(tuned(), runs=tmp_path)
+    first = rows(folder)
+    with (folder / "journal.log").open("ab") as file:
+        file.write(b'{"op_code":4,"wor')
+    assert rows(tune(tuned(trials=4), runs=tmp_path))[:3] == first
+    content = (folder / "journal.log").read_bytes()
+    (folder / "journal.log").write_bytes(b"{oh\n" + content)
+    with pytest.raises(CheckpointUnusable, match=r"journal.log: damaged .* --overwrite"):
+        tune(tuned(trials=4), runs=tmp_path)
+    assert len(rows(tune(tuned(), runs=tmp_path, overwrite=True))) == 3
 
 
 def test_trials_are_no_cells_of_the_study(tuned, tmp_path: Path, quick) -> None:
