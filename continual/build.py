@@ -48,11 +48,14 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
     scenario = scenario.model_copy(update={"pool": scenario.pool.model_copy(update={"workers": 0})})
     seed = scenario.seeds[0]
     with seeding.isolated(seed):
-        experience, buffer = _first_experience(scenario.only(scenario.cells()[0]), seed)
-        check_room(scenario, buffer, jobs)
-        for index, cell in enumerate(scenario.cells()[:: len(scenario.seeds)]):
-            _build_agent(scenario.only(cell), experience, f"methods[{index}]")
-    return buffer
+        buffers: dict[str, Buffer | None] = {}
+        for cell in scenario.cells()[:: len(scenario.seeds)]:
+            alone = scenario.only(cell)
+            if cell.point not in buffers:  # all methods of a point have the same environments
+                experience, buffers[cell.point] = _first_experience(alone, seed)
+                check_room(alone, buffers[cell.point], jobs)
+            _build_agent(alone, experience, f"methods[{cell.listed}]")
+    return next(iter(buffers.values()))
 
 
 def _first_experience(

@@ -7,21 +7,24 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from holdfast.continual.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.scenarios.override import NoSuchPlace
 from holdfast.scenarios.schema import Cell, Pool, Scenario
 
 _REMOVED = ".removed-"
 # What changes no number: results of different ones are of the same scenario.
-_NO_MATTER = {"description": "", "pool": Pool()}
+NO_MATTER = {"description": "", "pool": Pool(), "tuned": {}}
 
 
 def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
     """Return the run folder of every cell of the scenario, in order; new ones are pending.
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
-    seeds may grow and shrink from run to run; its description and its pool may change.
+    seeds, and what it sweeps, may grow and shrink from run to run; its description and its pool may
+    change.
 
     Args:
         runs: The folder of all results.
@@ -46,26 +49,31 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
         raise UsageError(_refusal(different, differences[different[0]]))
     if overwrite:
         _remove([path for path in present if path in wanted or path in different])
-    order = [method.label for method in scenario.methods]
+    order = list(dict.fromkeys(cell.label for cell in wanted.values()))
     return [
         RunFolder(path)
         if (path / SCENARIO).exists()
-        else RunFolder.create(path, scenario.only(cell), position=order.index(cell.label))
+        else RunFolder.create(path, scenario.only(cell), **_info(cell, order))
         for path, cell in wanted.items()
     ]
+
+
+def _info(cell: Cell, order: list[str]) -> dict[str, Any]:
+    """Return what ``run.json`` says of a cell's place among the others."""
+    swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
+    return {"position": order.index(cell.label), **swept}
 
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
     """Return how the cell there differs from what the scenario would run; empty if not at all."""
     try:
-        old = RunFolder(path).scenario.model_copy(update=_NO_MATTER)
-    except CheckpointUnusable as error:
+        old = RunFolder(path).scenario.model_copy(update=NO_MATTER)
+        sweep = RunFolder(path).info().get("sweep", {})
+        if cell is None:  # its method, seed or point is not listed now: the rest must be the same
+            cell = Cell(old.methods[0], old.seeds[0], "", sweep)
+        new = scenario.only(cell).model_copy(update=NO_MATTER)
+    except (CheckpointUnusable, NoSuchPlace) as error:
         return str(error)
-    if cell is None:  # a method or seed that is not listed now: the rest must be the same
-        new = scenario.only(Cell(old.methods[0], old.seeds[0], ""))
-    else:
-        new = scenario.only(cell)
-    new = new.model_copy(update=_NO_MATTER)
     if old == new:
         return ""
     lines = difflib.unified_diff(

@@ -266,8 +266,18 @@ def _origin(done: Sequence[MethodResults]) -> str:
         ("Commits", sorted({str(info["commit"]) for info in infos if info.get("commit")})),
         ("Machines", sorted({_machine(info) for info in infos if info.get("host")})),
         ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),
+        ("Tuned", [f"{name}: {text}" for name, text in _tuned(done).items()]),
     ]
     return "\n".join(f"- {title}: {plain(', '.join(found))}" for title, found in lines if found)
+
+
+def _tuned(done: Sequence[MethodResults]) -> dict[str, str]:
+    """Return how values were found, by the method that they were found for."""
+    found: dict[str, str] = {}
+    for method in done:
+        for cell in method.cells:
+            found |= cell.folder.scenario.tuned
+    return found
 
 
 def _machine(info: dict[str, Any]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, cast
 
 from holdfast.continual.record import SCENARIO, RunFolder
+from holdfast.scenarios.cells import plain_data
+from holdfast.scenarios.override import NoSuchPlace, put, resolved, undotted
 from holdfast.scenarios.schema import Scenario
 from holdfast.scenarios.source import dump
 
-_OWN = {"methods", "seeds", "description", "pool"}
-"""What the cells of one scenario may differ in; the last two change no number."""
+_OWN = {"methods", "seeds", "description", "pool", "resources", "tuned"}
+"""What the cells of one scenario may differ in; from the third on it changes no number."""
 
 _VISIT = re.compile(r"-\d+$")
 """Ends the name of a task that was drawn for its seed."""
@@ -26,15 +29,15 @@ def setting(scenario: Scenario) -> dict[str, Any]:
 def difference(one: RunFolder, other: RunFolder) -> str:
     """Return how the scenarios of two cells differ, as a diff; empty where they are the same.
 
-    Not counted are what is drawn for each seed, where the seeds differ, and what is swept: the keys
-    whose values the labels name, where the labels differ.
+    Not counted are what is drawn for each seed, where the seeds differ, and the keys that are
+    swept, which ``run.json`` names.
 
     Raises:
         CheckpointUnusable: If a scenario cannot be read.
     """
     settings = [setting(folder.scenario) for folder in (one, other)]
-    if one.label != other.label:
-        settings = [_without(found, _swept(one.label) | _swept(other.label)) for found in settings]
+    swept = {key for folder in (one, other) for key in folder.info().get("sweep", {})}
+    settings = [_without(found, swept) for found in settings]
     if one.seed != other.seed:
         settings = [undrawn(found) for found in settings]
     if settings[0] == settings[1]:
@@ -54,19 +57,13 @@ def changed(diff: str) -> str:
     return " ".join(f"{line[0]}{line[1:].strip()}" for line in lines)
 
 
-def _swept(label: str) -> set[str]:
-    """Return the last words of the keys whose values a label names.
-
-    >>> sorted(_swept("ewc-strength=10-agent.learning_rate=0.001"))
-    ['learning_rate', 'strength']
-    """
-    return set(re.findall(r"(\w+)=", label))
-
-
-def _without(data: Any, names: Collection[str]) -> Any:
-    if isinstance(data, dict):
-        return {key: _without(value, names) for key, value in data.items() if key not in names}
-    return [_without(value, names) for value in data] if isinstance(data, list | tuple) else data
+def _without(found: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return a ``setting`` without the values of keys; those of methods are in none."""
+    plain = plain_data(found)
+    for key in keys:
+        with suppress(NoSuchPlace):
+            put(plain, resolved(plain, undotted(key)), None)
+    return cast("dict[str, Any]", plain)
 
 
 def undrawn(found: dict[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,14 @@ from holdfast.scenarios.check_agent import argument_names, check_agent, meant_al
 from holdfast.scenarios.check_backend import check_backend
 from holdfast.scenarios.check_methods import Setting, check_heads, check_methods
 from holdfast.scenarios.check_supervised import check_supervised
+from holdfast.scenarios.check_sweep import check_sweep, check_tune, without_studies
 from holdfast.scenarios.check_tasks import check_stream, check_tasks
 from holdfast.scenarios.check_team import check_team, is_team
 from holdfast.scenarios.messages import Finding, findings
+from holdfast.scenarios.override import override
 from holdfast.scenarios.schema import Carry, Scenario, Stream
-from holdfast.scenarios.source import MAX_BYTES, Place, Source, override, read
+from holdfast.scenarios.source import MAX_BYTES, Place, Source, read
+from holdfast.signature import remembering
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -45,7 +48,8 @@ def load(
     for text in overrides:
         override(source, text)
     place = Path(folder) if folder else path.parent
-    found = list(_check(source, place, path.stem))
+    with remembering():
+        found = list(_check_all(source, place, path.stem))
     problems = [*source.problems]
     for finding in found:
         problem = source.problem(finding.path, finding.message, at_key=finding.at_key)
@@ -102,9 +106,21 @@ def _order(problem: Problem) -> tuple[bool, int, int]:
     return (not problem.line, problem.line, problem.column)
 
 
-def _check(source: Source, folder: Path, stem: str) -> Iterator[Finding]:
+def _check_all(source: Source, folder: Path, stem: str) -> Iterator[Finding]:
+    """Yield every finding, those about points of a sweep or a search space last."""
+    plain = without_studies(source.data)  # now: checking writes numbers out
+
+    def check(data: dict[str, Any]) -> Iterator[Finding]:
+        yield from _check(data, folder, stem)
+
+    base = list(check(source.data))
+    yield from base
+    yield from check_sweep(source, plain, base, check)
+    yield from check_tune(source, plain, base, check)
+
+
+def _check(data: Any, folder: Path, stem: str) -> Iterator[Finding]:
     """Yield every finding; numbers in the data become what their arguments take."""
-    data = source.data
     if not isinstance(data, dict):
         yield Finding((), "a scenario is a mapping with at least tasks: and agent:")
         return

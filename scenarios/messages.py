@@ -41,6 +41,7 @@ SECTIONS: dict[KeyPath, type[BaseModel]] = {
     ("tasks", "*", "opponents", "*", "*"): schema.OpponentSpec,
     ("tasks", "*", "opponents", "past"): schema.Past,
     ("tasks", "*", "partners", "*"): schema.Partner,
+    ("tune",): schema.Tune,
 }
 
 _SYNONYMS = {
@@ -84,6 +85,9 @@ _FORMS: dict[KeyPath, str] = {
     ("tasks", "*", "partners"): "write {helpers: {run: runs/x/naive/seed-0}}",
     ("carry",): "write {optimizer: true}",
     ("agent", "normalize"): "write {observations: running}",
+    ("sweep",): "write {agent.learning_rate: [1e-4, 3e-4]}",
+    ("tune",): "write {space: {agent.learning_rate: {log: [1e-5, 1e-3]}}, percent: 10}",
+    ("tune", "space"): "write {agent.learning_rate: {log: [1e-5, 1e-3]}}",
 }
 
 _EXPECTED = {
@@ -195,7 +199,9 @@ def home(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> s
     return None
 
 
-_DEEP = frozenset({"score", "drift", "opponents", "partners"})  # nobody looks for a key there
+_DEEP = frozenset(
+    {"score", "drift", "opponents", "partners", "tune"}
+)  # nobody looks for a key there
 
 
 def _model(section: KeyPath) -> type[BaseModel] | None:

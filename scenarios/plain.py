@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import (
@@ -140,7 +140,7 @@ class Method(BaseModel):
     @property
     def base_label(self) -> str:
         """The names alone: ``ewc``, ``ewc+cloning``; the class's own name for ``module:Name``."""
-        return _safe("+".join(part.name.rpartition(":")[2] for part in self.parts))
+        return safe("+".join(part.name.rpartition(":")[2] for part in self.parts))
 
     @model_validator(mode="before")
     @classmethod
@@ -177,17 +177,28 @@ class Method(BaseModel):
         return {"description": cls.__doc__, "anyOf": [*one["anyOf"], several]}
 
 
-def labelled(methods: tuple[Method, ...]) -> tuple[Method, ...]:
-    """Return the methods, each labelled by its names and what tells it from others of the same."""
+Arguments = Collection[tuple[int, str]]
+"""Arguments of a method: the position of the part that takes it, and its name."""
+
+
+def labelled(
+    methods: tuple[Method, ...], shown: Sequence[Arguments] | None = None
+) -> tuple[Method, ...]:
+    """Return the methods, each labelled by its names and what tells it from others of the same.
+
+    Args:
+        methods: The methods.
+        shown: For each method, arguments that its label names in any case.
+    """
     methods = tuple(method.model_copy() for method in methods)  # another scenario may hold them too
-    groups: dict[str, list[Method]] = {}
-    for method in methods:
+    groups: dict[str, list[tuple[Method, Arguments]]] = {}
+    for method, own in zip(methods, shown or [()] * len(methods), strict=True):
         # Folded, because some file systems take `EWC` and `ewc` for one folder.
-        groups.setdefault(method.base_label.casefold(), []).append(method)
+        groups.setdefault(method.base_label.casefold(), []).append((method, own))
     taken: set[str] = set()
     for group in groups.values():
-        for method in group:
-            wanted = method.base_label if len(group) == 1 else _distinguishing(method, group)
+        for method, own in group:
+            wanted = _distinguishing(method, [other for other, _ in group], own)
             label, number = wanted, 1
             while label.casefold() in taken:
                 number += 1
@@ -197,7 +208,7 @@ def labelled(methods: tuple[Method, ...]) -> tuple[Method, ...]:
     return methods
 
 
-def _distinguishing(method: Method, group: list[Method]) -> str:
+def _distinguishing(method: Method, group: list[Method], shown: Arguments) -> str:
     """Return the base label with the names and arguments in which the group differs."""
     names = [[part.name for part in other.parts] for other in group]
     label = method.base_label
@@ -206,16 +217,30 @@ def _distinguishing(method: Method, group: list[Method]) -> str:
     for position, part in enumerate(method.parts):
         others = [other.parts[position].arguments for other in group]
         for key, value in part.arguments.items():
-            if any(key not in other or other[key] != value for other in others):
-                label += f"-{key}={_short(value)}"
-    return _safe(label)
+            differs = any(key not in other or other[key] != value for other in others)
+            if differs or (position, key) in shown:
+                label += f"-{key}={short(value)}"
+    return safe(label)
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def short(value: Any) -> str:
+    """Return a value as labels have it.
+
+    >>> short(1e-4), short(0.12345678), short([64, 64]), short({"linear": [3e-4, 0]})
+    ('0.0001', '0.12345678', '64x64', 'linear.0.0003x0')
+    """
+    if isinstance(value, float):
+        text = f"{value:g}"
+        return text if float(text) == value else repr(value)
+    if isinstance(value, list | tuple):
+        return "x".join(map(short, value))
+    if isinstance(value, Mapping):
+        return ".".join(f"{key}.{short(inner)}" for key, inner in value.items())
+    return str(value)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Return a text as the name of a folder."""
     return _UNSAFE.sub(".", text).strip(".")[:_LONGEST] or "method"
 
 

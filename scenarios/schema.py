@@ -25,19 +25,14 @@ from pydantic import (
 from holdfast.errors import Problem
 from holdfast.registry import SUPERVISED
 from holdfast.scenarios.changes import Changes, MujocoChanges
-from holdfast.scenarios.fields import (
-    SECTION,
-    AboveZero,
-    Flag,
-    Name,
-    Positive,
-    Seeds,
-    Text,
-)
+from holdfast.scenarios.fields import SECTION, Name, Positive, Seeds, Text
 from holdfast.scenarios.opponents import Opponents, OpponentSpec, Partner, Past
 from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.pool import Pool
+from holdfast.scenarios.sections import Carry, Evaluation, Normalize, Spaces
+from holdfast.scenarios.sweep import Values
 from holdfast.scenarios.task import Drift, Score, ScoreForm, Task
+from holdfast.scenarios.tune import Tune
 
 __all__ = [
     "Agent",
@@ -62,13 +57,13 @@ __all__ = [
     "Spaces",
     "Stream",
     "Task",
+    "Tune",
     "Wrapper",
     "json_schema",
 ]
 
 Backend = Literal["gymnasium", "envpool", "auto"]
 Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
-Statistics = Literal["running", "first_task", "per_task"]
 
 
 def _word_or_list(value: Any) -> str:
@@ -114,38 +109,6 @@ class Stream(BaseModel):
     )
     max_tasks: Positive | None = Field(
         default=None, description="Width of the one-hot. Default: the number of tasks."
-    )
-
-
-class Spaces(BaseModel):
-    """What happens where tasks have different spaces: refused (same) or padded."""
-
-    model_config = SECTION
-
-    observation: Literal["same", "pad"] = Field(
-        default="same", description="Pad vectors with zeros."
-    )
-    action: Literal["same", "pad"] = Field(
-        default="same",
-        description="Take the largest action space; each task ignores what it lacks.",
-    )
-
-
-class Normalize(BaseModel):
-    """Running statistics that scale what the agent sees; never applied to the task id."""
-
-    model_config = SECTION
-
-    observations: Statistics | None = Field(
-        default=None,
-        description="running, first_task (frozen after it) or per_task (reset at each).",
-    )
-    rewards: Statistics | None = Field(
-        default=None,
-        description="running, first_task (frozen after it) or per_task (reset at each).",
-    )
-    clip: AboveZero = Field(
-        default=10.0, description="Scaled values are cut at plus and minus this."
     )
 
 
@@ -197,42 +160,29 @@ class Agent(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Carry(BaseModel):
-    """What a task start takes over from the task before."""
-
-    model_config = SECTION
-
-    weights: Flag = Field(default=True, description="Weights of all networks.")
-    optimizer: Flag = Field(default=False, description="Moments of the optimizers.")
-    replay_buffer: Flag = Field(
-        default=False, description="Transitions stored so far (off-policy)."
-    )
-
-
-class Evaluation(BaseModel):
-    """When and how the frozen agent is measured."""
-
-    model_config = SECTION
-
-    every: Positive | None = Field(
-        default=None,
-        description="Steps between evaluations inside a task. Default: at boundaries only.",
-    )
-    episodes: Positive = Field(default=10, description="Episodes of each task at each evaluation.")
-    deterministic: Flag = Field(
-        default=True, description="Most likely action rather than a sample."
-    )
-    tasks: Literal["all", "seen"] = Field(
-        default="all", description="Tasks measured at each evaluation."
-    )
-
-
 class Cell(NamedTuple):
-    """One run of a scenario: a method and a seed. ``label`` names its folder."""
+    """One run of a scenario: a method, a seed, and a point of the sweep.
+
+    Attributes:
+        method: With the arguments that are swept.
+        seed: The seed.
+        label: Names its folder.
+        sweep: Every swept key that concerns it, as written, and its value.
+        point: What is swept and concerns all methods, as text: ``learning_rate=0.001``. Cells of
+            one point are compared with each other.
+        listed: Place of the method among those that the scenario lists.
+    """
 
     method: Method
     seed: int
     label: str
+    sweep: Mapping[str, Any] = {}
+    point: str = ""
+    listed: int = 0
+
+
+def _is_empty(value: Any) -> bool:
+    return not value
 
 
 class Scenario(BaseModel):
@@ -262,6 +212,20 @@ class Scenario(BaseModel):
     seeds: Seeds = Field(default=(0,), description="One run of every method for each.")
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="When and how the agent is measured."
+    )
+    sweep: dict[Text, Values] = Field(
+        default_factory=dict,
+        exclude_if=_is_empty,
+        description="Values of any key, compared with each other: {agent.learning_rate: [1e-4, "
+        "3e-4], methods.ewc.strength: {log: [1, 100, 3]}}.",
+    )
+    tune: Tune | None = Field(
+        default=None, exclude_if=_is_empty, description="What holdfast tune looks for, and on what."
+    )
+    tuned: dict[Text, Text] = Field(
+        default_factory=dict,
+        exclude_if=_is_empty,
+        description="How values were found, by method; holdfast tune writes it for the record.",
     )
     score: ScoreForm | None = Field(
         default=None,
@@ -306,7 +270,7 @@ class Scenario(BaseModel):
         """Return what is wrong with a key, ``tasks[1].env``; with its line, where that is known."""
         if self._document is None:
             return Problem(message, path=path, file=str(self.source or ""))
-        from holdfast.scenarios.source import undotted  # here, as below
+        from holdfast.scenarios.override import undotted  # here, as below
 
         found: Problem = self._document.problem(undotted(path), message)
         return found
@@ -356,20 +320,23 @@ class Scenario(BaseModel):
         return self.tasks[task].score or self.score
 
     def cells(self) -> tuple[Cell, ...]:
-        """Return every run of the scenario, all seeds of the first method first."""
-        return tuple(
-            Cell(method, seed, method.label) for method in self.methods for seed in self.seeds
-        )
+        """Return every run: for each point of the sweep all methods, for each method all seeds."""
+        from holdfast.scenarios.cells import cells  # here: it is built on this module
+
+        return cells(self)
 
     def only(self, cell: Cell) -> Scenario:
         """Return the scenario of this cell alone, as its run folder keeps it.
 
-        It has just this method and seed, and what the stream leaves to chance is drawn for it.
+        It has just this method, seed and point of the sweep, and what the stream leaves to chance
+        is drawn for it.
         """
+        from holdfast.scenarios.cells import at  # here, as below
         from holdfast.scenarios.streams import drawn  # here: it is built on this module
 
-        own = self.model_copy(update={"methods": (cell.method,), "seeds": (cell.seed,)})
-        return drawn(own, cell.seed)
+        alone: dict[str, Any] = {"methods": (cell.method,), "seeds": (cell.seed,)}
+        alone |= {"sweep": {}, "tune": None}
+        return drawn(at(self, cell.sweep).model_copy(update=alone), cell.seed)
 
     def to_yaml(self) -> str:
         """Return the resolved scenario, defaults filled in; it loads back equal."""

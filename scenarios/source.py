@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -323,77 +323,3 @@ def _with_calls_whole(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node
         else:
             found.append((key, value))
     return found
-
-
-def override(source: Source, text: str) -> None:
-    """Set one value of a source from ``tasks[0].steps=100`` (or ``tasks.0.steps=100``).
-
-    A mistake goes to ``source.problems``, placed as ``override tasks.0.steps=100``.
-    """
-    shown = text if len(text) <= 80 else f"{text[:77]}..."
-    place = Place(f"override {shown}")
-    key, equals, value_text = text.partition("=")
-    path = undotted(key)
-    if not equals or not path:
-        message = "an override is written key=value: agent.learning_rate=1e-4"
-        source.problems.append(place.problem(message))
-        return
-    try:
-        value = read(value_text.encode() or b"null", place.file)
-    except ScenarioError as error:
-        source.problems += [_in_override(place, path, problem) for problem in error.problems]
-        return
-    source.problems += [_in_override(place, path, problem) for problem in value.problems]
-    source.unread |= {_joined(path, below) for below in value.unread}
-    refusal = _put(source, path, value.data)
-    if refusal:
-        source.problems.append(place.problem(refusal, path))
-        return
-    for places in (source.keys, source.values):
-        for old in [known for known in places if known[: len(path)] == path]:
-            del places[old]
-    source.keys[path] = place
-    source.values |= {(*path, *inner): place for inner in value.values}
-    source.keys |= {(*path, *inner): place for inner in value.keys}
-
-
-def undotted(key: str) -> KeyPath:
-    """Return the path that text names, ``tasks[1].env``; words of digits index lists."""
-    parts = re.findall(r"[^.\[\]]+", key.strip())
-    return tuple(int(part) if part.isdecimal() else part for part in parts)
-
-
-def _in_override(place: Place, path: KeyPath, problem: Problem) -> Problem:
-    return replace(place.problem(problem.message), path=_joined(path, problem.path))
-
-
-def _joined(path: KeyPath, below: str) -> str:
-    return dotted(path) + (f".{below}" if below and below[0] != "[" else below)
-
-
-def _put(source: Source, path: KeyPath, value: Any) -> str | None:
-    """Set a value in the data, or return what is wrong with its path."""
-    if not isinstance(source.data, dict):
-        return "the scenario is not a mapping"
-    target: Any = source.data
-    for depth, part in enumerate(path):
-        last = depth == len(path) - 1
-        if isinstance(target, list):
-            if not isinstance(part, int):
-                name = dotted(path[:depth])
-                return f"{name} is a list; write an index: {name}[0]"
-            if part >= len(target):
-                entries = "1 entry" if len(target) == 1 else f"{len(target)} entries"
-                return f"{dotted(path[:depth])} has {entries}, counted from 0"
-        elif isinstance(target, dict):
-            part = part if part in target or not isinstance(part, int) else str(part)
-        else:
-            name = dotted(path[:depth])
-            return f"'{name}' is {target!r}, which has no entries; set all of it: {name}=..."
-        if last:
-            target[part] = value
-        else:
-            if isinstance(target, dict) and target.get(part) is None:
-                target[part] = {}
-            target = target[part]
-    return None

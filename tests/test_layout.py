@@ -35,6 +35,7 @@ LIGHT = (
     "holdfast.continual.record",
     "holdfast.continual.report",
     "holdfast.cli_results",
+    "holdfast.cli_tune",
     "holdfast.cli",
 )
 

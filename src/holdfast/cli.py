@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from holdfast.cli_results import app as of_results
-from holdfast.errors import HoldfastError, ScenarioError, Stopped, UsageError
+from holdfast.cli_tune import app as of_tuning
+from holdfast.errors import HoldfastError, ScenarioError, UsageError
 from holdfast.printing import (
     console,
     errors_told,
     failure_of,
     print_markdown,
+    stop_told,
     tell_failure,
     write_file,
 )
@@ -46,7 +47,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Values that replace the file's: agent.learning_rate=1e-4 'seeds=[0, 1]'.",
+        help="Values that replace the file's: agent.learning_rate=1e-4 'seeds=[0, 1]'; "
+        "@FILE takes those of a file.",
         show_default=False,
     ),
 ]
@@ -107,7 +109,7 @@ def run(
             settled = _settled(loaded, runs, overwrite=overwrite)
             print(measured(settled, runs=runs, jobs=jobs))
             return
-        with _stop_told():
+        with stop_told():
             outcomes = _run(loaded, runs, jobs, overwrite=overwrite)
         _tell_results(loaded, runs, outcomes)
         failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
@@ -224,6 +226,7 @@ def new_(
         print(f"Run:     holdfast run {name}.yaml")
 
 
+app.add_typer(of_tuning)
 app.add_typer(of_results)
 
 
@@ -283,18 +286,6 @@ def _comparison(markdown: str) -> str:
     return markdown[start : end if end >= 0 else None].strip()
 
 
-@contextmanager
-def _stop_told() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the block, with one line and exit code 75."""
-    from holdfast.continual.run import stoppable
-
-    try:
-        with stoppable():
-            yield
-    except KeyboardInterrupt:
-        raise Stopped("the same command continues every cell from its last task boundary") from None
-
-
 # -- validate, check-env ---------------------------------------------------------------------------
 
 
@@ -302,6 +293,10 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
     from holdfast.scenarios.load import load
 
     scenario = load(path, overrides)
+    if scenario.tune is not None:
+        from holdfast.continual.tune import plan
+
+        plan(scenario.model_copy(update={"sweep": {}}), Path("runs"))
     if build:
         from holdfast.continual.build import build as build_all
 
@@ -312,21 +307,27 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
 def _counts(scenario: Scenario) -> str:
     from holdfast.continual.markdown import plural
 
+    cells, methods = scenario.cells(), plural(len(scenario.methods), "method")
+    product = f"{methods} x {plural(len(scenario.seeds), 'seed')}"
+    if scenario.sweep:
+        swept = (f"{key} ({len(values)})" for key, values in scenario.sweep.items())
+        product += f"; swept: {', '.join(swept)}"
     return (
-        f"{plural(len(scenario.tasks), 'task')}, {plural(len(scenario.cells()), 'cell')} "
-        f"({plural(len(scenario.methods), 'method')} x {plural(len(scenario.seeds), 'seed')}) of "
+        f"{plural(len(scenario.tasks), 'task')}, {plural(len(cells), 'cell')} ({product}) of "
         f"{scenario.total_steps:,} steps"
     )
 
 
 def _is_override(text: str) -> bool:
     """Return whether an argument is key=value rather than a file."""
-    return re.match(r"[A-Za-z_][\w.\[\]-]*=", text) is not None and not Path(text).exists()
+    key_value = re.match(r"[A-Za-z_][\w.:\[\]-]*=", text)
+    return text[:1] == "@" or (key_value is not None and not Path(text).exists())
 
 
 def _values(texts: Sequence[str]) -> dict[str, Any]:
     """Return key=value arguments as a mapping, each value read as YAML."""
-    from holdfast.scenarios.source import override, read
+    from holdfast.scenarios.override import override
+    from holdfast.scenarios.source import read
 
     source = read(b"{}", "")
     for text in texts:

@@ -30,7 +30,8 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
         finished[cell.label] += _is_finished(
             runs / scenario.name / cell.label / f"seed-{cell.seed}"
         )
-    lines = [f"{len(cells) * scenario.total_steps:,} steps in all"]
+    steps = sum(scenario.only(cell).total_steps for cell in cells)
+    lines = [f"{steps:,} steps in all"]
     if any(finished.values()):
         lines.append(f"{sum(finished.values())} of them are finished in {runs} and will be skipped")
     robots = [task.name for task in scenario.tasks if task.exclusive]

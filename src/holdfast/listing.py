@@ -142,7 +142,7 @@ def scenarios() -> str:
         except HoldfastError as error:  # most often an extra that is not installed
             blocks.append(_block(str(shown), f"cannot run here: {str(error).splitlines()[0]}"))
             continue
-        labels = ", ".join(method.label for method in scenario.methods)
+        labels = ", ".join(dict.fromkeys(cell.label for cell in scenario.cells()))
         counts = (
             f"{len(scenario.tasks)} tasks, {scenario.total_steps:,} steps; "
             f"{scenario.agent.algorithm}; methods: {labels}"

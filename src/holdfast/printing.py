@@ -25,6 +25,18 @@ def errors_told() -> Iterator[None]:
         raise typer.Exit(error.exit_code) from error
 
 
+@contextmanager
+def stop_told() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the block, with one line and exit code 75."""
+    from holdfast.continual.run import stoppable
+
+    try:
+        with stoppable():
+            yield
+    except KeyboardInterrupt:
+        raise Stopped("the same command continues every cell from its last task boundary") from None
+
+
 def failure_of(error: HoldfastError) -> Failure:
     """Return an error as text, with the traceback of its cause where that is not ours."""
     from holdfast.continual.failure import Failure

@@ -1,8 +1,7 @@
 """Arguments of a class, read from its source by ``ast``: nothing is imported, nothing runs.
 
 Importing Stable-Baselines3 takes seconds and importing a user's file runs it; checking a scenario
-needs neither. Imports between files are followed, to re-exported names and inherited
-arguments.
+needs neither. Imports are followed, to re-exported names and inherited arguments.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -80,6 +80,20 @@ class Module:
         return self.path.name == "__init__.py"
 
 
+_known: dict[tuple[str, Path | None], Signature] | None = None
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Read each class once inside the block, where files stay as they are."""
+    global _known
+    _known = {}
+    try:
+        yield
+    finally:
+        _known = None
+
+
 def signature(target: str, folder: Path | None = None) -> Signature:
     """Return the constructor arguments and literal attributes of ``module:Class``.
 
@@ -92,11 +106,14 @@ def signature(target: str, folder: Path | None = None) -> Signature:
         AttributeError: If the module has no such class.
         SyntaxError: If the file is not Python.
     """
-    module_name, _, name = target.partition(":")
-    found = _follow(module_name, name, folder)
-    if found is None:
-        raise AttributeError(f"module '{module_name}' has no class '{name}'")
-    return _read(*found, folder, _MAX_HOPS)
+    known = {} if _known is None else _known
+    if (target, folder) not in known:
+        module_name, _, name = target.partition(":")
+        found = _follow(module_name, name, folder)
+        if found is None:
+            raise AttributeError(f"module '{module_name}' has no class '{name}'")
+        known[target, folder] = _read(*found, folder, _MAX_HOPS)
+    return known[target, folder]
 
 
 def function_signature(target: str, folder: Path | None = None) -> Signature:
@@ -130,8 +147,7 @@ def find_source(module_name: str, folder: Path | None = None) -> Path:
     """Return the file of a module, found without importing it or its parents.
 
     Raises:
-        ModuleNotFoundError: If the module is not there, or has no Python source. ``name`` holds the
-            first part that is missing.
+        ModuleNotFoundError: If it is not there, or has no Python source; ``name`` is what lacks.
     """
     parts = module_name.split(".")
     spec = _find_top(parts[0], folder)

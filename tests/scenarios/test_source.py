@@ -7,7 +7,8 @@ import pytest
 
 from holdfast.errors import ScenarioError
 from holdfast.scenarios import source
-from holdfast.scenarios.source import dump, override, read
+from holdfast.scenarios.override import override
+from holdfast.scenarios.source import dump, read
 
 
 def value(text: str) -> object:

@@ -1,0 +1,170 @@
+"""The cells of a scenario: every point of its sweep, with every method and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from itertools import product
+from typing import Any, NamedTuple
+
+from holdfast.scenarios.override import put, resolved, undotted
+from holdfast.scenarios.plain import Method, labelled, safe, short
+from holdfast.scenarios.schema import Cell, Scenario
+from holdfast.scenarios.source import KeyPath, dotted
+from holdfast.scenarios.tune import probes
+
+_LONGEST = 100
+
+
+class Axis(NamedTuple):
+    """One key that is swept.
+
+    Attributes:
+        key: As written.
+        path: Where it leads in the scenario's plain data.
+        values: What it takes.
+    """
+
+    key: str
+    path: KeyPath
+    values: tuple[Any, ...]
+
+    @property
+    def method(self) -> int | None:
+        """Index of the method that alone it concerns, or None where it concerns all."""
+        index = self.path[1] if self.path[0] == "methods" and len(self.path) > 1 else None
+        return index if isinstance(index, int) else None
+
+    @property
+    def argument(self) -> tuple[int, str]:
+        """Of a method's axis: the position of the part that takes the argument, and its name."""
+        composed = isinstance(self.path[2], int)
+        name = self.path[4] if composed else self.path[3]
+        return int(self.path[2]) if composed else 0, str(name)
+
+
+def cells(scenario: Scenario) -> tuple[Cell, ...]:
+    """Return every run of the scenario, as ``Scenario.cells`` does."""
+    axes = axes_of(scenario, scenario.sweep)
+    entries = list(_entries(scenario, axes))
+    methods = tuple(method for _, method, _ in entries)
+    shared = [axis for axis in axes if axis.method is None]
+    if len(axes) > len(shared):
+        shown = [[a.argument for a in axes if a.method == index] for index, *_ in entries]
+        methods = labelled(methods, shown)
+    found: list[Cell] = []
+    taken: set[str] = set()
+    for of_all, point in _points(shared, axes):
+        for (index, _, own), method in zip(entries, methods, strict=True):
+            label = _new(pointed(method.label, point), taken)
+            method = method.model_copy()
+            method._label = label
+            found += [
+                Cell(method, seed, label, {**of_all, **own}, point, index)
+                for seed in scenario.seeds
+            ]
+    return tuple(found)
+
+
+def axes_of(scenario: Scenario, given: Mapping[str, Any]) -> list[Axis]:
+    """Return the keys of a sweep, or of a search space, whose axes hold what stands for it."""
+    plain = plain_data(scenario.model_dump(exclude={"sweep", "tune"}))
+    return [Axis(key, resolved(plain, undotted(key)), tuple(probes(v))) for key, v in given.items()]
+
+
+def at(scenario: Scenario, sweep: Mapping[str, Any]) -> Scenario:
+    """Return the scenario with values of its keys; those of methods are the cell's own method.
+
+    Raises:
+        NoSuchPlace: If a key leads nowhere.
+        ValidationError: Of pydantic, if the scenario cannot have such a value.
+    """
+    values = {key: value for key, value in sweep.items() if undotted(key)[0] != "methods"}
+    if not values:
+        return scenario
+    plain = plain_data(scenario.model_dump())
+    for key, value in values.items():
+        put(plain, resolved(plain, undotted(key)), deepcopy(value))
+    changed = Scenario.model_validate(plain)
+    changed._document, changed._source = scenario._document, scenario._source
+    changed._folder = scenario._folder
+    return changed
+
+
+def with_values(method: Method, values: Iterable[tuple[KeyPath, Any]]) -> Method:
+    """Return a method with arguments set, at paths below ``methods[index]``."""
+    plain = [plain_data(method.model_dump())]
+    for path, value in values:
+        put(plain, (0, *path), deepcopy(value))
+    return Method.model_validate(plain[0])
+
+
+def pointed(label: str, point: str) -> str:
+    """Return the label of a method at a point of the sweep; no longer than a folder's name may be.
+
+    >>> pointed("ewc", "learning_rate=0.001"), pointed("ewc", "")
+    ('ewc-learning_rate=0.001', 'ewc')
+    """
+    whole = f"{label}-{point}" if point else label
+    if len(whole) <= _LONGEST:
+        return whole
+    return f"{whole[: _LONGEST - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def names(axes: Sequence[Axis], among: Sequence[Axis]) -> list[str]:
+    """Return short names of keys: the last words of each that tell it from the others.
+
+    >>> paths = ("agent", "rate"), ("methods", 0, "x", "rate")
+    >>> rate, own = (Axis("", path, ()) for path in paths)
+    >>> names([rate], [rate]), names([rate], [rate, own])
+    (['rate'], ['agent.rate'])
+    """
+    found = []
+    for axis in axes:
+        others = [other.path for other in among if other.path != axis.path]
+        for start in range(len(axis.path) - 1, -1, -1):
+            end = axis.path[start:]
+            if isinstance(end[0], str) and not any(path[-len(end) :] == end for path in others):
+                break
+        found.append(safe(dotted(end).replace("]", "")))
+    return found
+
+
+def _entries(
+    scenario: Scenario, axes: Sequence[Axis]
+) -> Iterable[tuple[int, Method, dict[str, Any]]]:
+    """Yield each listed method with each combination of its own swept arguments."""
+    for index, method in enumerate(scenario.methods):
+        own = [axis for axis in axes if axis.method == index]
+        for values in product(*(axis.values for axis in own)):
+            given = [(axis.path[2:], value) for axis, value in zip(own, values, strict=True)]
+            changed = with_values(method, given) if own else method
+            yield index, changed, {axis.key: v for axis, v in zip(own, values, strict=True)}
+
+
+def _points(shared: Sequence[Axis], axes: Sequence[Axis]) -> Iterable[tuple[dict[str, Any], str]]:
+    """Yield the values of the keys that concern all methods, and their text."""
+    called = names(shared, axes)
+    taken: set[str] = set()
+    for values in product(*(axis.values for axis in shared)):
+        words = [f"{name}={short(value)}" for name, value in zip(called, values, strict=True)]
+        text = _new(safe("-".join(words)), taken) if words else ""
+        yield {axis.key: value for axis, value in zip(shared, values, strict=True)}, text
+
+
+def _new(wanted: str, taken: set[str]) -> str:
+    """Return the text, numbered where it is taken."""
+    text, number = wanted, 1
+    while text.casefold() in taken:
+        number += 1
+        text = f"{wanted}-{number}"
+    taken.add(text.casefold())
+    return text
+
+
+def plain_data(data: Any) -> Any:
+    """Return data with lists for tuples, which can be changed."""
+    if isinstance(data, Mapping):
+        return {key: plain_data(value) for key, value in data.items()}
+    return [plain_data(value) for value in data] if isinstance(data, list | tuple) else data
