@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import launched
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,13 @@ def forget_imports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name, spec in list(registry.items()):
         if _module_of(spec.entry_point) in own:
             del registry[name]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's chromium, headless; ``browser.Visit`` opens pages in it."""
+    with launched() as started:
+        yield started
 
 
 def _module_of(entry_point: Any) -> str:
