@@ -84,7 +84,7 @@ class StableBaselinesAgent:
         self.past = PastSelves()
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
-        self._takes_masks = False
+        self.takes_masks = False
         self._trained: tuple[int, ...] = ()
         self.current_task = 0
 
@@ -150,7 +150,7 @@ class StableBaselinesAgent:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
         install(model, mappings)
         set_weight_decay(model.policy, wanted.get("weight_decay"))
-        self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+        self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
 
     def _load(self, carried: Files) -> None:
@@ -333,7 +333,7 @@ class StableBaselinesAgent:
     ) -> tuple[NDArray[Any], Any]:
         if self.normalizer is not None:
             observations = self.normalizer.normalize_obs(observations)
-        takes_masks = action_masks is not None and self._takes_masks
+        takes_masks = action_masks is not None and self.takes_masks
         masks = {"action_masks": action_masks} if takes_masks else {}
         actions, state = self.model.predict(
             observations, state, episode_starts, deterministic, **masks

@@ -358,13 +358,13 @@ class Answer:
     """The network in one task: inputs to the likeliest classes."""
 
     def __init__(self, network: Any, label: int, device: torch.device) -> None:
-        self._network, self._label, self._device = network, label, device
+        self._network, self.label, self._device = network, label, device
 
     @torch.no_grad()
     def logits(self, inputs: Any) -> Tensor:
         """Return the logits of inputs, shape (batch, classes)."""
         tensor = torch.as_tensor(inputs, device=self._device)
-        labels = torch.full((len(tensor),), self._label, device=self._device)
+        labels = torch.full((len(tensor),), self.label, device=self._device)
         found: Tensor = avalanche_forward(self._network, tensor, labels)
         return found
 

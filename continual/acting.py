@@ -29,6 +29,11 @@ class TaskAgent:
     Args:
         restored: The agent and its scenario.
         task_index: Which task.
+
+    Attributes:
+        task: The task.
+        unseen: Whether it has no head or column of its own.
+        fitted: The layers that fit its environment to the stream, the innermost first.
     """
 
     def __init__(self, restored: Restored, task_index: int) -> None:
@@ -40,7 +45,9 @@ class TaskAgent:
         self._shown, self.unseen = self._agent.shown_task(task_index)
         env = self.make_env()
         env.close()
-        self._fitted = _layers(fit(_Described(env), self._spaces, self._scenario, self._shown))
+        self.fitted = fitting_layers(
+            fit(_Described(env), self._spaces, self._scenario, self._shown)
+        )
         self.reset()
 
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -70,7 +77,7 @@ class TaskAgent:
             deterministic: The most likely action rather than a sample.
             action_masks: Which of the task's own actions are allowed, for ``maskable_ppo``.
         """
-        for layer in self._fitted:
+        for layer in self.fitted:
             if isinstance(layer, gym.ObservationWrapper):
                 observation = layer.observation(observation)
         batch: Any
@@ -79,7 +86,7 @@ class TaskAgent:
         else:
             batch = np.asarray(observation)[None]
         masks = None if action_masks is None else np.asarray(action_masks)
-        for layer in self._fitted:
+        for layer in self.fitted:
             if masks is not None and isinstance(layer, PadAction):
                 masks = layer.masks(masks)
         with self._agent.view(self._task_index) as policy:
@@ -92,7 +99,7 @@ class TaskAgent:
             )
         self._starts = np.zeros(1, dtype=bool)
         action = actions[0]
-        for layer in reversed(self._fitted):
+        for layer in reversed(self.fitted):
             if isinstance(layer, gym.ActionWrapper):
                 action = layer.action(action)
         return action
@@ -137,7 +144,7 @@ class _Described(gym.Env[Any, Any]):
         self.action_space = env.action_space
 
 
-def _layers(env: gym.Env[Any, Any]) -> list[gym.Wrapper[Any, Any, Any, Any]]:
+def fitting_layers(env: gym.Env[Any, Any]) -> list[gym.Wrapper[Any, Any, Any, Any]]:
     """Return the wrappers of an environment, the innermost first."""
     layers = []
     while isinstance(env, gym.Wrapper):

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from holdfast.agents.agent import Agent, Files
 from holdfast.agents.carrying import read_zip
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import checkpoint
+from holdfast.continual.card import write_card
 from holdfast.continual.environment_failures import EnvironmentFailures
 from holdfast.continual.journal import CellJournal, Progress, Tell
 from holdfast.continual.loop import run_stream
@@ -58,6 +60,8 @@ def run_cell(folder: RunFolder, tell: Tell) -> None:
             folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
             raise
         folder.update(status="finished", ended=_now(), **costs)
+        with suppress(OSError):  # a full disk; the run is finished, and its card a view of it
+            write_card(folder)
 
 
 def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:

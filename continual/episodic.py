@@ -198,6 +198,7 @@ class Projecting(Method):
         "samples": (1, None),
         "batch_size": (1, None),
     }
+    logs: ClassVar[dict[str, str]] = {"projected": "share of the gradients that was projected"}
     memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
     extra: ClassVar[str] = "one more gradient per update and finished task"
 

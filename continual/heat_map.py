@@ -52,7 +52,7 @@ def heat_map(
     top = max((name.height for name in names), default=0) + 2 * _GAP
     end = left + width * len(columns)
     beyond = max((name.width - width // 2 for name in names[-1:]), default=0)
-    scale = [f"{high:.4g}", f"{low:.4g}"]
+    scale = [_number(high), _number(low)]
     right = max(beyond, 4 * _GAP + max(map(_length, scale)))
     size = end + right, top + height * len(rows) + _GAP
     picture = Image.new("RGBA", size, "white")
@@ -69,7 +69,7 @@ def heat_map(
             x, y = left + width * column, top + height * row
             share = (score - low) / (high - low)
             draw.rectangle((x, y, x + width - 1, y + height - 1), cividis(share))
-            text = f"{score:.2f}" if abs(score) < 100 else f"{score:.0f}"
+            text = _number(score)
             middle = x + width // 2, y + height // 2
             draw.text(middle, text, "white" if share < 0.6 else "black", font, anchor="mm")
     foot = top + height * len(rows) - 1
@@ -81,6 +81,10 @@ def heat_map(
     file = BytesIO()
     picture.save(file, format="PNG")
     return file.getvalue(), *picture.size
+
+
+def _number(score: float) -> str:
+    return f"{score:.2f}" if abs(score) < 100 else f"{score:.0f}"
 
 
 def cividis(share: float) -> _Colour:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from holdfast.agents.agent import Agent
 from holdfast.continual import checkpoint, metrics
+from holdfast.continual.dashboard import hyperparameters, layout
 from holdfast.continual.diagnostics import Diagnostics
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.growth import check_growth, kept_bytes
@@ -17,7 +18,8 @@ from holdfast.continual.record import Episode, RunFolder, write_whole
 from holdfast.continual.spent import Spent
 from holdfast.continual.stream import EvalExperience, TaskExperience
 from holdfast.continual.tensorboard import TensorBoard
-from holdfast.scenarios.schema import Task
+from holdfast.scenarios.schema import Score, Task
+from holdfast.scenarios.source import dump
 
 
 class Progress(NamedTuple):
@@ -106,7 +108,10 @@ class CellJournal:
         self.spent = Spent(None if saved is None else saved.state.get("spent", {}))
         self.board = TensorBoard(self.folder.path / "tb", purge_step=step + 1 if stages else 0)
         if not stages:
-            self.board.text("scenario", f"```yaml\n{self.scenario.to_yaml()}\n```")
+            stated = dump(self.scenario.model_dump(exclude_defaults=True))
+            self.board.text("scenario", f"Without defaults:\n\n```yaml\n{stated}\n```")
+            cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
+            self.board.session(cell, hyperparameters(self.scenario, self.folder.label))
         self.began = time.monotonic()
         note = f"{' '.join(damage)}; fell back to the one before" if damage else ""
         self._tell(stages, step, note)
@@ -125,7 +130,9 @@ class CellJournal:
 
     def before_learning(self) -> None:
         """Measure row 0 of the score matrix."""
-        self._evaluate(0, 0, self.diagnostics.watched)
+        scores = self._evaluate(0, 0, self.diagnostics.watched)
+        has_success = any(score["success"] is not None for score in scores)
+        self.board.layout(layout(self.scenario, has_success=has_success))
         self.diagnostics.begin()
         self.board.scalars(self.diagnostics.measure(0, 0), 0)
         self._log_metrics(0, 0)
@@ -175,10 +182,14 @@ class CellJournal:
         self._record_drift(experience)
         self.board.scalars(self.diagnostics.measure(stages, step), step)
         self._log_metrics(stages, step)
-        # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
-        self.board.flush()
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
+        costs = self._costs()
+        self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
+        if stages == len(self.scenario.stream_tasks):
+            self.board.session_finished(step)
+        # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
+        self.board.flush()
         states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
         files = self.agent.files() | states
         self.kept.append(kept_bytes(files.values()))
@@ -206,7 +217,7 @@ class CellJournal:
 
     # -- recording ---------------------------------------------------------------------------------
 
-    def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> None:
+    def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> list[Episode]:
         measured = self.measured
         if self.scenario.evaluation.tasks == "seen":
             seen = {*self.scenario.stream_tasks[:stages], self.agent.current_task}
@@ -216,10 +227,20 @@ class CellJournal:
         self.folder.append(scores)
         self._take(scores)
         total = "accuracy" if self.scenario.is_supervised else "return"
-        for quantity, tag in (("return", total), ("success", "success_rate")):
-            values = metrics.curves(scores, self.scenario, quantity).values[0]  # type: ignore[arg-type]  # of two words
-            tags = {f"task/{i}_{task.name}/{tag}": v for i, task, v in self._by_task(values)}
+        for quantity, tag in (("return", total), ("success", "success_rate"), ("score", "score")):
+            values = metrics.curves(scores, self.scenario, quantity).values[0]  # type: ignore[arg-type]  # of three words
+            tags = {
+                f"task/{i}_{task.name}/{tag}": v
+                for i, task, v in self._by_task(values)
+                if quantity != "score" or self._has_own_score(i)
+            }
             self.board.scalars(tags, step)
+        return scores
+
+    def _has_own_score(self, task: int) -> bool:
+        """Return whether a score is neither the return, the success rate nor the accuracy."""
+        is_score = isinstance(self.scenario.score_of(task), Score)
+        return is_score and not self.scenario.is_supervised
 
     def _by_task(self, values: Any) -> Iterator[tuple[int, Task, float]]:
         for index, (task, value) in enumerate(zip(self.scenario.tasks, values, strict=True)):
@@ -273,13 +294,8 @@ class CellJournal:
 
     def summary(self) -> dict[str, Any]:
         """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""
-        stored = [tensor for method in self.methods for tensor in method.state().values()]
         parts = zip(self.scenario.methods[0].parts, self.methods, strict=True)
-        return {
-            "wall_s": round(self.wall_s, 2),
-            "steps_per_s": round(self.training.steps_per_s, 1),
-            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
-            "stored_bytes": sum(t.numel() * t.element_size() for t in stored),
+        return self._costs() | {
             "extra_steps": 0,  # every method so far works inside the budget
             **self.spent.so_far(),
             "conventions": {
@@ -287,6 +303,15 @@ class CellJournal:
                 for part, method in parts
                 if (convention := getattr(method, "convention", ""))
             },
+        }
+
+    def _costs(self) -> dict[str, Any]:
+        stored = [tensor for method in self.methods for tensor in method.state().values()]
+        return {
+            "wall_s": round(self.wall_s, 2),
+            "steps_per_s": round(self.training.steps_per_s, 1),
+            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
+            "stored_bytes": sum(t.numel() * t.element_size() for t in stored),
         }
 
 

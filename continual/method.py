@@ -44,6 +44,7 @@ class Method(Protocol):
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
             name means different numbers elsewhere (METHODS, section 8).
+        logs: What it logs as ``method/<name>/<what>``, each with a title for its chart.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -58,6 +59,7 @@ class Method(Protocol):
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = ""
     convention: ClassVar[str] = ""
+    logs: ClassVar[dict[str, str]] = {}
 
     # The agent is Any, because a method names the one that it was written for.
 

@@ -75,6 +75,7 @@ class ContinualBackprop(Method):
         "decay": (0, 1),
         "samples": (1, None),
     }
+    logs: ClassVar[dict[str, str]] = {"replaced": "units replaced"}
     memory: ClassVar[str] = "3 numbers per hidden unit"
     extra: ClassVar[str] = "a forward pass every update"
     convention: ClassVar[str] = (

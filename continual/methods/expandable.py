@@ -70,6 +70,7 @@ class Expandable(Method):
         "consolidation": (0, None),
         "samples": (1, None),
     }
+    logs: ClassVar[dict[str, str]] = {"score": "score while training", "modules": "modules"}
     memory: ClassVar[str] = (
         "10,000 observations and policy outputs per task of the newest module (`samples`), "
         "2 numbers per weight of it, and the modules"

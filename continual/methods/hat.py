@@ -78,6 +78,7 @@ class HAT(Method):
         "strength": (0, None),
         "s_max": (1, None),
     }
+    logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
     memory: ClassVar[str] = "2 numbers per hidden unit of the actor and task"
     extra: ClassVar[str] = ""
     convention: ClassVar[str] = (

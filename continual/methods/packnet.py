@@ -62,6 +62,7 @@ class PackNet(Method):
         "clip_norm": (0, None),
         "prune": (0, 1),
     }
+    logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
     memory: ClassVar[str] = "the owner of each weight, however many tasks"
     extra: ClassVar[str] = "retrain_updates after each task but the last, where given"
     convention: ClassVar[str] = (

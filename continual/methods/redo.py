@@ -44,6 +44,7 @@ class ReDo(Method):
         "period": (1, None),
         "samples": (1, None),
     }
+    logs: ClassVar[dict[str, str]] = {"recycled_": "units started anew"}
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = "a forward pass every period updates"
     convention: ClassVar[str] = (

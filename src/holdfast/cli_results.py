@@ -1,4 +1,4 @@
-"""The commands that read run folders: ``holdfast report|cross-play|video``.
+"""The commands that read run folders: ``holdfast report|cross-play|video|eval|export``.
 
 Everything heavy is imported inside the commands, as in :mod:`holdfast.cli`.
 """
@@ -6,15 +6,17 @@ Everything heavy is imported inside the commands, as in :mod:`holdfast.cli`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from holdfast.printing import console, errors_told, print_markdown
+from holdfast.errors import UsageError
+from holdfast.printing import console, errors_told, print_markdown, write_file
 
 app = typer.Typer()
 
 Stages = Literal["last", "all"]
+Form = Literal["onnx", "torch-export"]
 
 
 @app.command()
@@ -91,3 +93,87 @@ def video(
 
         for path in film(run, tasks=task or (), episodes=episodes, longest=longest):
             print(f"Written: {path}", flush=True)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A cell: runs/<scenario>/<method>/seed-<k>.")],
+    task: Annotated[str | None, typer.Option(help="Where; the task trained last.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the episodes; the run's own, as it was measured.")
+    ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option("--deterministic/--sampled", help="Which actions; as it was measured."),
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="The policy at this stage's end, from 0; the last.")
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Another environment in the task's place: an id.")
+    ] = None,
+    kwargs: Annotated[
+        str | None, typer.Option(help="Its arguments, as YAML: '{gravity: 20}'.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every episode into this file.")] = None,
+) -> None:
+    """Measure a trained policy in a task: mean return, success rate, their intervals.
+
+    By default the episodes are those of the run's own record. The run folder stays as it is.
+    """
+    with errors_told():
+        from holdfast.continual.measure import Plan, measure
+
+        given = None if kwargs is None else _mapping(kwargs)
+        plan = Plan(task, episodes, seed, deterministic, stage, env, given)
+        made = measure(run, plan)
+        print(made.text)
+        if csv is not None:
+            write_file(csv, made.csv)
+            print(f"\nWritten: {csv}")
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--kwargs: not YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--kwargs: write a mapping, like '{{gravity: 20}}'; got {text!r}")
+    return found
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A cell: runs/<scenario>/<method>/seed-<k>.")],
+    form: Annotated[Form, typer.Option("--format", help="What is written.")],
+    task: Annotated[
+        str | None, typer.Option(help="As which task it acts; the one trained last.")
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="The policy at this stage's end, from 0; the last.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The file; of a team the folder. The run's exports/.")
+    ] = None,
+) -> None:
+    """Write a policy as a file for other programs: observations in, most likely actions out.
+
+    The file is compared with the policy on observations of the task before it is kept.
+    """
+    with errors_told():
+        from holdfast.continual.export import export as exported
+
+        for one in exported(run, form, task=task, stage=stage, output=output):
+            inputs = ", ".join(f"{name} {shape}" for name, shape in one.inputs.items())
+            print(f"Written: {one.path}")
+            print(f"  inputs: {inputs}")
+            print(f"  {one.compared} observations: actions differ by at most {one.difference:.3g}")
+            print(
+                f"  one observation takes {one.latency_ms:.3f} ms on this CPU, in torch "
+                f"{one.policy_ms:.3f} ms (medians)",
+                flush=True,
+            )
