@@ -7,21 +7,23 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from holdfast.continual.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.scenarios.resources import Resources
 from holdfast.scenarios.schema import Cell, Pool, Scenario
 
 _REMOVED = ".removed-"
 # What changes no number: results of different ones are of the same scenario.
-_NO_MATTER = {"description": "", "pool": Pool()}
+_NO_MATTER: dict[str, Any] = {"description": "", "pool": Pool(), "resources": Resources()}
 
 
 def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
     """Return the run folder of every cell of the scenario, in order; new ones are pending.
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
-    seeds may grow and shrink from run to run; its description and its pool may change.
+    seeds may grow and shrink from run to run; its description, pool and resources may change.
 
     Args:
         runs: The folder of all results.
@@ -92,6 +94,8 @@ def _strange(path: Path) -> list[str]:
     if not path.is_dir():
         return ["a file"]
     names = sorted(entry.name for entry in path.iterdir())
+    if SCENARIO in names:  # another process has just created it
+        return []
     return [repr(name) for name in names if name not in (RUN, LOCK) and ".tmp-" not in name]
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
-from holdfast.continual.run import Outcome, Watcher, cell_name, run_one
+from holdfast.continual.run import note_end, run_one
+from holdfast.continual.turns import Outcome, Turn, Turns, cell_name
 from holdfast.errors import Stopped
 
 if TYPE_CHECKING:
@@ -30,48 +31,50 @@ GRACE_S = 10.0
 """Seconds in which a worker that is told to stop may close its environments."""
 
 
-def run_in_workers(folders: Sequence[RunFolder], jobs: int, watcher: Watcher) -> list[Outcome]:
-    """Run cells in up to ``jobs`` spawned processes and return how each ended, in order of ending.
+def run_in_workers(turns: Turns, jobs: int) -> None:
+    """Run cells in up to ``jobs`` spawned processes.
 
     A worker that dies takes its own cell with it; another one is started in its place.
     """
-    waiting = deque(folders)
-    outcomes: list[Outcome] = []
     workers: list[_Worker] = []
     try:
-        while waiting or any(worker.folder for worker in workers):
-            while waiting and len(workers) < jobs:
+        while turns or any(worker.turn for worker in workers):
+            while turns and len(workers) < jobs:
                 workers.append(_Worker())
                 workers[-1].start()
-                workers[-1].give(waiting.popleft())
+                workers[-1].give(turns.take())
             for connection in wait([worker.connection for worker in workers]):
                 worker = next(w for w in workers if w.connection is connection)
-                found = worker.receive()
-                if isinstance(found, Outcome):
-                    outcomes.append(found)
-                    watcher.ended(found)
-                    if worker.is_alive:
-                        worker.give(waiting.popleft() if waiting else None)
-                elif found is not None:
-                    watcher.progress(found)
+                _listen(worker, turns)
                 if not worker.is_alive:
                     workers.remove(worker)
         for worker in workers:
             worker.process.join(GRACE_S)
     finally:
         _stop(workers)
-    return outcomes
+
+
+def _listen(worker: _Worker, turns: Turns) -> None:
+    """Take what a worker says and give it the next cell where it is done."""
+    turn, found = worker.turn, worker.receive()
+    if isinstance(found, Outcome):
+        assert turn is not None
+        turns.ended(turn, found)
+        if worker.is_alive:
+            worker.give(turns.take() if turns else None)
+    elif found is not None:
+        turns.watcher.progress(found)
 
 
 class _Worker:
-    """One process and the cell that it runs."""
+    """One process and the cell that it runs, if any."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, self._theirs = context.Pipe()
         # Not a daemon: environments may start processes of their own.
         self.process = context.Process(target=_work, args=(self._theirs,), name="holdfast-worker")
-        self.folder: RunFolder | None = None
+        self.turn: Turn | None = None
         self.is_alive = False
 
     def start(self) -> None:
@@ -81,11 +84,11 @@ class _Worker:
         self._theirs.close()  # so that the end of the process is the end of the pipe
         self.is_alive = True
 
-    def give(self, folder: RunFolder | None) -> None:
+    def give(self, turn: Turn | None) -> None:
         """Let the process run a cell; without one, let it end."""
-        self.folder, self._since = folder, time.monotonic()
+        self.turn, self._since = turn, time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
-            self.connection.send(None if folder is None else folder.path)
+            self.connection.send(None if turn is None else (turn.folder.path, turn.attempt))
 
     def receive(self) -> Progress | Outcome | None:
         """Return what the process sent, or how its cell ended if the process is gone."""
@@ -95,14 +98,13 @@ class _Worker:
             self.is_alive = False
             self.process.join()
             self.connection.close()
-            return None if self.folder is None else self._death(self.folder)
+            return None if self.turn is None else self._death(self.turn.folder)
         return found
 
     def _death(self, folder: RunFolder) -> Outcome:
         """Return how the cell of a dead process ended, and write it into the run folder."""
         failure = _why_dead(self.process.exitcode)
-        if failure.exit_code != Stopped.exit_code:  # the process itself has noted that
-            folder.update(status="failed", reason=failure.text)
+        note_end(folder, "failed", failure.text)  # unless the process itself has
         return Outcome(cell_name(folder), "failed", time.monotonic() - self._since, failure)
 
 
@@ -122,7 +124,8 @@ def _why_dead(code: int | None) -> Failure:
         )
     else:
         what = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
-    return Failure(f"the worker process {what}. The same command runs the cell again", 1)
+    text = f"the worker process {what}. The same command runs the cell again"
+    return Failure(text, 1, may_pass=True)
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
@@ -139,8 +142,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.kill()
             worker.process.join()
             worker.connection.close()
-            if worker.folder is not None and worker.folder.info().get("status") == "running":
-                worker.folder.update(status="stopped", reason="stopped from outside")
+            if worker.turn is not None:
+                note_end(worker.turn.folder, "stopped", "stopped from outside")
 
 
 @contextmanager
@@ -176,10 +179,13 @@ def _work(connection: Connection) -> None:
     """Run the cells that come through the pipe, until None comes. The body of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
+    for stream in (sys.stdout, sys.stderr):  # so that a crash leaves whole lines in the log
+        getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
     with suppress(EOFError):  # the parent is gone, or has stopped starting this process
-        while (path := connection.recv()) is not None:
+        while (given := connection.recv()) is not None:
+            path, attempt = given
             try:
-                outcome = run_one(RunFolder(path), connection.send)
+                outcome = run_one(Turn(RunFolder(path), attempt), connection.send, capture=True)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
             connection.send(outcome)
