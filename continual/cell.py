@@ -21,11 +21,12 @@ from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import checkpoint
 from holdfast.continual.cell_log import CellLog, logged
 from holdfast.continual.environment_failures import EnvironmentFailures
-from holdfast.continual.journal import CellJournal, Progress, Tell
+from holdfast.continual.journal import CellJournal
 from holdfast.continual.loop import run_stream
 from holdfast.continual.method import Method
 from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
+from holdfast.continual.turns import Progress, Tell
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.scenarios.schema import MethodPart, Scenario
 

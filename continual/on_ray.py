@@ -13,22 +13,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import SCENARIO, RunFolder
 from holdfast.continual.run import Execute, note_end, run_one
-from holdfast.continual.turns import Outcome, Turn, Turns, cell_name
+from holdfast.continual.turns import Outcome, Progress, Turn, Turns, cell_name
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema import Scenario
-
-if TYPE_CHECKING:
-    from holdfast.continual.cell import Progress
 
 CONNECT_S = 30.0
 """Seconds within which a cluster must answer; Ray itself takes two minutes, and then exits."""
@@ -69,7 +65,7 @@ def connected(
     try:
         _init(address, _local(scenario, jobs, own) if own else {})
         _check_room(scenario, address)
-        yield partial(_run_there, scenario=scenario, jobs=jobs)
+        yield _OnRay(scenario, jobs)
     finally:
         ray.shutdown()
         if own is not None:
@@ -171,6 +167,21 @@ def _check_room(scenario: Scenario, address: str) -> None:
 
 
 # -- in the process that was started ---------------------------------------------------------------
+
+
+class _OnRay:
+    """Runs cells on the cluster that this process is connected to."""
+
+    def __init__(self, scenario: Scenario, jobs: int | None) -> None:
+        self._scenario, self._jobs = scenario, jobs
+
+    def build(self, scenario: Scenario) -> None:
+        from holdfast.continual.build import build  # here: it imports torch and avalanche
+
+        build(scenario, jobs=self._jobs or 1)
+
+    def __call__(self, turns: Turns) -> None:
+        _run_there(turns, scenario=self._scenario, jobs=self._jobs)
 
 
 def _run_there(turns: Turns, *, scenario: Scenario, jobs: int | None) -> None:

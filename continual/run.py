@@ -6,10 +6,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from holdfast.continual.backend import settle
 from holdfast.continual.failure import Failure
@@ -19,6 +18,8 @@ from holdfast.continual.record import RunFolder
 from holdfast.continual.turns import (
     RETRIES,
     Outcome,
+    Progress,
+    Tell,
     Turn,
     Turns,
     Unwatched,
@@ -27,9 +28,6 @@ from holdfast.continual.turns import (
 )
 from holdfast.errors import InUse, UsageError
 from holdfast.scenarios.schema import Scenario
-
-if TYPE_CHECKING:
-    from holdfast.continual.cell import Progress, Tell
 
 __all__ = [
     "Execute",
@@ -44,13 +42,25 @@ __all__ = [
     "stoppable",
 ]
 
-Execute = Callable[[Turns], None]
-"""Runs all cells in a line, tells their progress, and says how each attempt ended."""
 Executor = Literal["processes", "ray"]
 
 PATIENCE_S = 120.0
 """Seconds that an attempt after the first waits for the lock, which a process of the attempt before
 may still hold: one that is dying, or one on a machine that a file server has not given up yet."""
+
+
+class Execute(Protocol):
+    """Runs cells: what ``made_executor`` makes."""
+
+    def build(self, scenario: Scenario) -> None:
+        """Build what the cells of a scenario will build: refusals come before anything is written.
+
+        Raises:
+            HoldfastError: As :func:`holdfast.continual.build.build` does.
+        """
+
+    def __call__(self, turns: Turns) -> None:
+        """Run all cells in the line, tell their progress, and say how each attempt ended."""
 
 
 def run(
@@ -85,11 +95,9 @@ def run(
             does not answer. Nothing was written then.
         HoldfastError: The first failure of a cell, after all others have run.
     """
-    from holdfast.continual.build import build  # here: it imports torch and avalanche
-
     scenario = settle(scenario, Path(runs), overwrite=overwrite).scenario
     with made_executor(executor, scenario, jobs=jobs, address=address) as execute:
-        build(scenario, jobs=jobs or 1)
+        execute.build(scenario)
         folders = prepare(Path(runs), scenario, overwrite=overwrite)
         for outcome in run_cells(folders, retries=retries, execute=execute):
             if outcome.failure is not None:
@@ -114,7 +122,33 @@ def made_executor(
     else:
         if address is not None:
             raise UsageError(f"address {address!r} is of a Ray cluster; it needs the executor ray")
-        yield partial(_run_here, jobs=jobs or 1)
+        with _local(jobs or 1) as execute:
+            yield execute
+
+
+@contextmanager
+def _local(jobs: int) -> Iterator[Execute]:
+    if jobs == 1:
+        yield _InThisProcess()
+        return
+    from holdfast.continual.workers import Workers  # here: it is built on this module
+
+    with Workers(jobs) as workers:
+        yield workers
+
+
+class _InThisProcess:
+    """Runs cells one after another; a debugger and a robot are at home here."""
+
+    def build(self, scenario: Scenario) -> None:
+        from holdfast.continual.build import build  # here: it imports torch and avalanche
+
+        build(scenario)
+
+    def __call__(self, turns: Turns) -> None:
+        while turns:
+            turn = turns.take()
+            turns.ended(turn, run_one(turn, turns.watcher.progress))
 
 
 def run_cells(
@@ -138,7 +172,10 @@ def run_cells(
         watcher: Is told what happens.
         execute: Instead of ``jobs``: runs them.
     """
-    watcher, execute = watcher or Unwatched(), execute or partial(_run_here, jobs=jobs)
+    if execute is None:
+        with _local(jobs) as local:
+            return run_cells(folders, retries=retries, watcher=watcher, execute=local)
+    watcher = watcher or Unwatched()
     # Absolute, because an environment may change the working directory.
     folders = [RunFolder(folder.path.absolute()) for folder in folders]
     outcomes: dict[str, Outcome] = {}
@@ -156,17 +193,6 @@ def run_cells(
     for folder in in_use:
         watcher.ended(outcomes[cell_name(folder)])
     return [outcomes[cell_name(folder)] for folder in folders]
-
-
-def _run_here(turns: Turns, *, jobs: int) -> None:
-    """Run cells in this process, or in several where there is more than one for them."""
-    if min(jobs, len(turns)) > 1:
-        from holdfast.continual.workers import run_in_workers  # here: it is built on this module
-
-        run_in_workers(turns, jobs)
-    while turns:
-        turn = turns.take()
-        turns.ended(turn, run_one(turn, turns.watcher.progress))
 
 
 def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:

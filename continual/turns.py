@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, Protocol
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
 
-if TYPE_CHECKING:
-    from holdfast.continual.cell import Progress
-
 RETRIES = 2
 """How often a cell is tried again, unless told otherwise."""
+
+
+class Progress(NamedTuple):
+    """Where a cell is: told after every evaluation and about once a second while it learns.
+
+    Attributes:
+        cell: ``<method label>/seed-<k>``.
+        task: Name of the task being trained.
+        step: Environment steps of the stream so far.
+        total: Environment steps of the whole stream.
+        steps_per_s: Environment steps per second of training; NaN where none was timed yet.
+        scores: Latest score of every task, by name; NaN where not measured.
+        note: Anything worth a line, such as a damaged checkpoint.
+    """
+
+    cell: str
+    task: str
+    step: int
+    total: int
+    steps_per_s: float
+    scores: dict[str, float]
+    note: str = ""
+
+
+Tell = Callable[[Progress], None]
 
 
 class Outcome(NamedTuple):

@@ -16,42 +16,67 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
 from holdfast.continual.run import note_end, run_one
-from holdfast.continual.turns import Outcome, Turn, Turns, cell_name
+from holdfast.continual.turns import Outcome, Progress, Turn, Turns, cell_name
 from holdfast.errors import Stopped
-
-if TYPE_CHECKING:
-    from holdfast.continual.cell import Progress
+from holdfast.scenarios.schema import Scenario
 
 GRACE_S = 10.0
 """Seconds in which a worker that is told to stop may close its environments."""
 
 
-def run_in_workers(turns: Turns, jobs: int) -> None:
-    """Run cells in up to ``jobs`` spawned processes.
+class Workers:
+    """Spawned processes that run cells; a context manager that leaves none behind.
 
-    A worker that dies takes its own cell with it; another one is started in its place.
+    A worker that dies takes its own cell with it; another one is started in its place. This process
+    itself imports none of what cells need, so that it is imported ``jobs`` times in all.
+
+    Args:
+        jobs: How many, at most.
     """
-    workers: list[_Worker] = []
-    try:
-        while turns or any(worker.turn for worker in workers):
-            while turns and len(workers) < jobs:
-                workers.append(_Worker())
-                workers[-1].start()
-                workers[-1].give(turns.take())
-            for connection in wait([worker.connection for worker in workers]):
-                worker = next(w for w in workers if w.connection is connection)
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        _stop(self._workers)
+
+    def build(self, scenario: Scenario) -> None:
+        """Build what cells will build, in the first worker; the others import meanwhile."""
+        for _ in range(min(self._jobs, len(scenario.cells()))):
+            self._start()
+        if failure := self._workers[0].build(scenario, self._jobs):
+            raise failure.as_error()
+
+    def __call__(self, turns: Turns) -> None:
+        """Run all cells in the line; then the workers end."""
+        for worker in self._workers:
+            worker.give(turns.take() if turns else None)
+        while turns or any(worker.turn for worker in self._workers):
+            while turns and len(self._workers) < self._jobs:
+                self._start().give(turns.take())
+            for connection in wait([worker.connection for worker in self._workers]):
+                worker = next(w for w in self._workers if w.connection is connection)
                 _listen(worker, turns)
                 if not worker.is_alive:
-                    workers.remove(worker)
-        for worker in workers:
+                    self._workers.remove(worker)
+        for worker in self._workers:
             worker.process.join(GRACE_S)
-    finally:
-        _stop(workers)
+        _stop(self._workers)
+        self._workers.clear()
+
+    def _start(self) -> _Worker:
+        worker = _Worker()
+        self._workers.append(worker)
+        worker.start()
+        return worker
 
 
 def _listen(worker: _Worker, turns: Turns) -> None:
@@ -78,17 +103,27 @@ class _Worker:
         self.is_alive = False
 
     def start(self) -> None:
-        """Start the process; it imports what it needs when it gets its first cell."""
+        """Start the process, which begins by importing what cells need."""
         with _one_thread(), _no_interrupt():
             self.process.start()
         self._theirs.close()  # so that the end of the process is the end of the pipe
         self.is_alive = True
 
+    def build(self, scenario: Scenario, jobs: int) -> Failure | None:
+        """Let the process build a scenario; return why that failed."""
+        try:
+            self.connection.send((scenario, jobs))
+            failure: Failure | None = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            return _why_dead(self.process.exitcode)
+        return failure
+
     def give(self, turn: Turn | None) -> None:
         """Let the process run a cell; without one, let it end."""
         self.turn, self._since = turn, time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
-            self.connection.send(None if turn is None else (turn.folder.path, turn.attempt))
+            self.connection.send(turn)
 
     def receive(self) -> Progress | Outcome | None:
         """Return what the process sent, or how its cell ended if the process is gone."""
@@ -181,14 +216,30 @@ def _work(connection: Connection) -> None:
     _die_with_parent()
     for stream in (sys.stdout, sys.stderr):  # so that a crash leaves whole lines in the log
         getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
+    import holdfast.continual.build  # noqa: F401  # before it is asked for: it takes seconds
+
     with suppress(EOFError):  # the parent is gone, or has stopped starting this process
         while (given := connection.recv()) is not None:
-            path, attempt = given
+            if not isinstance(given, Turn):
+                connection.send(_build(*given))
+                continue
             try:
-                outcome = run_one(Turn(RunFolder(path), attempt), connection.send, capture=True)
+                outcome = run_one(given, connection.send, capture=True)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
             connection.send(outcome)
+
+
+def _build(scenario: Scenario, jobs: int) -> Failure | None:
+    from holdfast.continual.build import build  # here: it imports torch and avalanche
+
+    try:
+        build(scenario, jobs=jobs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Failure.of(error)
+    return None
 
 
 def _die_with_parent() -> None:

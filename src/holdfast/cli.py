@@ -257,14 +257,13 @@ class _How(NamedTuple):
 
 def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[Outcome]:
     """Build everything once, then run the cells under a display."""
-    from holdfast.continual.build import build
     from holdfast.continual.prepare import prepare
     from holdfast.continual.run import made_executor, run_cells
     from holdfast.progress import display
 
     scenario = _settled(scenario, runs, overwrite=overwrite)
     with made_executor(how.executor, scenario, jobs=how.jobs, address=how.address) as execute:
-        build(scenario, jobs=how.jobs or 1)
+        execute.build(scenario)
         folders = prepare(runs, scenario, overwrite=overwrite)
         with display(console(), len(folders), scenario.total_steps) as shown:
             return run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
