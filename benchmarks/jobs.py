@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,8 +111,8 @@ def importing_processes(jobs: int, cells: int) -> int:
 
 def compare(steps: int, rounds: int) -> Measured:
     """Return what two cells side by side take against one after the other."""
-    work = {"steps": steps, "rollout": 256, "epochs": 10, "cells": 2}
-    pairs = [(run(1, **work), run(2, **work)) for _ in range(rounds)]
+    work = partial(run, steps=steps, rollout=256, epochs=10, cells=2)
+    pairs = [(work(1), work(2)) for _ in range(rounds)]
     result = statistics.median(two.wall_s / one.wall_s for one, two in pairs)
     return Measured(
         "two cells, --jobs 2 / --jobs 1, whole command, s",

@@ -58,6 +58,8 @@ def connected(
     _check(scenario, address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the import
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or else Ray warns of it
+    # Ray makes workers of a cluster that it starts yield to everything else on the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray  # here: never unasked
 
     # A folder of its own: Ray leaves its logs and sockets behind in /tmp/ray.

@@ -27,15 +27,17 @@ STEPS = 128
 def scenario_of(make_scenario: Make, **keys: Any) -> Scenario:
     """Return two tasks of a pole, two seeds."""
     base = {"env": "CartPole-v1", "steps": STEPS}
-    return make_scenario(
-        tasks=[
+    given = {
+        "tasks": [
             {"name": "left", **base},
             {"name": "right", **base, "changes": {"action_map": [1, 0]}},
         ],
-        agent={"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1},
-        evaluation={"episodes": 1, "every": 32},
-        **{"seeds": [0, 1], "methods": ["ewc"], **keys},
-    )
+        "agent": {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1},
+        "evaluation": {"episodes": 1, "every": 32},
+        "seeds": [0, 1],
+        "methods": ["ewc"],
+    }
+    return make_scenario(**(given | keys))
 
 
 def refused(make_scenario: Make, address: str | None = None, **keys: Any) -> str:
@@ -155,7 +157,6 @@ def same(folders: list[RunFolder], others: list[RunFolder]) -> None:
 def test_a_killed_worker_costs_an_attempt_and_no_result(
     tmp_path: Path, make_scenario: Make, serial: list[RunFolder], cluster: Execute
 ) -> None:
-    # Slow enough for the kill to come in the second task.
     killer = Killer(lambda pid: os.kill(pid, signal.SIGKILL))
     killer.folders = prepare(tmp_path / "runs", scenario_of(make_scenario))
     found = run_cells(killer.folders, watcher=killer, execute=cluster)
