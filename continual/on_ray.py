@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
@@ -79,7 +80,7 @@ def _init(address: str, arguments: dict[str, Any]) -> None:
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **arguments)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **arguments)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UsageError(f"Ray at {address}: {error}") from error
     with suppress(ValueError):  # not the main thread, which alone handles signals

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
-from holdfast.continual.run import note_end, run_one
+from holdfast.continual.run import note_end, run_one, stoppable
 from holdfast.continual.turns import Outcome, Progress, Turn, Turns, cell_name
 from holdfast.errors import Stopped
 from holdfast.scenarios.schema import Scenario
@@ -220,24 +220,23 @@ def _work(connection: Connection) -> None:
 
     with suppress(EOFError):  # the parent is gone, or has stopped starting this process
         while (given := connection.recv()) is not None:
-            if not isinstance(given, Turn):
-                connection.send(_build(*given))
-                continue
             try:
-                outcome = run_one(given, connection.send, capture=True)
+                if isinstance(given, Turn):
+                    found: Outcome | Failure | None = run_one(given, connection.send, capture=True)
+                else:
+                    found = _build(*given)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
-            connection.send(outcome)
+            connection.send(found)
 
 
 def _build(scenario: Scenario, jobs: int) -> Failure | None:
     from holdfast.continual.build import build  # here: it imports torch and avalanche
 
     try:
-        build(scenario, jobs=jobs)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+        with stoppable():
+            build(scenario, jobs=jobs)
+    except (Exception, SystemExit) as error:
         return Failure.of(error)
     return None
 

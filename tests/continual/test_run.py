@@ -25,6 +25,7 @@ from holdfast.scenarios.schema import Scenario
 FRAGILE = """\
 import os
 import signal
+import time
 from pathlib import Path
 
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -34,8 +35,10 @@ HERE = os.environ.get("FRAGILE_HOME")
 class Fragile(CartPoleEnv):
     left = None
     deadly = False
+    hangs = False
 
     def reset(self, *, seed=None, options=None):
+        self.hangs = self.hangs or seed == 103
         if seed == 101:
             self.left = 20
             print("a thin pole")
@@ -44,6 +47,8 @@ class Fragile(CartPoleEnv):
         return super().reset(seed=seed, options=options)
 
     def step(self, action):
+        if self.hangs:
+            time.sleep(3600)
         if self.left is not None:
             self.left -= 1
             if self.left == 0:
@@ -197,6 +202,23 @@ def test_logs_hold_what_processes_of_cells_printed(
     assert logs["seed-102"].count("== ") == 2
     assert "thin" not in logs["seed-7"]
     assert (serial.folders[0].path / "log.txt").read_text("utf-8").count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_cell_that_hangs_keeps_no_other_from_its_turn(tmp_path: Path) -> None:
+    class Interrupted(Watched):
+        def ended(self, outcome: Outcome) -> None:
+            super().ended(outcome)
+            if len(self.outcomes) == 2:
+                raise KeyboardInterrupt  # nobody waits longer for the one that hangs
+
+    folders = prepare(tmp_path / "runs", fragile_scenario(tmp_path, seeds=[103, 7, 8]))
+    watched = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(folders, jobs=2, watcher=watched)
+    statuses = [folder.info()["status"] for folder in folders]
+    assert statuses == ["stopped", "finished", "finished"]
+    assert multiprocessing.active_children() == []
 
 
 def test_finished_cells_are_skipped(serial: Ran) -> None:
