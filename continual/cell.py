@@ -21,12 +21,14 @@ from holdfast.agents.carrying import read_zip
 from holdfast.agents.stable_baselines import StableBaselinesAgent
 from holdfast.continual import checkpoint
 from holdfast.continual.card import write_card
+from holdfast.continual.cell_log import CellLog, logged
 from holdfast.continual.environment_failures import EnvironmentFailures
-from holdfast.continual.journal import CellJournal, Progress, Tell
+from holdfast.continual.journal import CellJournal
 from holdfast.continual.loop import run_stream
 from holdfast.continual.method import Method
 from holdfast.continual.record import RunFolder
 from holdfast.continual.stream import make_stream
+from holdfast.continual.turns import Progress, Tell
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.scenarios.schema import MethodPart, Scenario
 
@@ -35,33 +37,69 @@ __all__ = ["Progress", "Tell", "initial_files", "make_agent", "make_methods", "r
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
 
 
-def run_cell(folder: RunFolder, tell: Tell) -> None:
+def run_cell(
+    folder: RunFolder, tell: Tell, *, capture: bool = False, patience_s: float = 0.0
+) -> bool:
     """Run what is left of a cell; a finished one is left alone.
 
     Args:
         folder: The cell's run folder, as ``prepare`` returns it.
         tell: Takes progress.
+        capture: Write all that this process prints to ``log.txt`` and nowhere else.
+        patience_s: Seconds to wait for a process that still holds the folder.
+
+    Returns:
+        Whether there was something left.
 
     Raises:
+        InUse: If another process runs it.
         HoldfastError: One of our errors; ``run.json`` holds its text.
     """
-    if folder.info().get("status") == "finished":
-        return
     # Small networks are bound by overhead, not arithmetic; cells run side by side instead.
     torch.set_num_threads(1)
-    with folder.lock():
-        folder.update(status="running", reason=None, **_origin())
-        try:
-            costs = _run(folder, tell)
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            reason = str(error) if isinstance(error, HoldfastError) else repr(error)
-            reason = "stopped from outside" if isinstance(error, KeyboardInterrupt) else reason
-            folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
-            raise
-        folder.update(status="finished", ended=_now(), **costs)
-        with suppress(OSError):  # a full disk; the run is finished, and its card a view of it
-            write_card(folder)
+    with folder.lock(patience_s):
+        info = folder.info()
+        if info.get("status") == "finished":
+            return False
+        failures = _failures(info)
+        folder.update(status="running", reason=None, failures=failures, **_origin())
+        with logged(folder.path, capture=capture) as log:
+            log.heading(len(failures) + 1)
+            _attempt(folder, tell, log)
+    return True
+
+
+def _attempt(folder: RunFolder, tell: Tell, log: CellLog) -> None:
+    """Run what is left, and write down how that ended."""
+
+    def tell_and_log(progress: Progress) -> None:
+        if progress.note:
+            log.write(progress.note)
+        log.limit()
+        tell(progress)
+
+    try:
+        costs = _run(folder, tell_and_log)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = str(error) if isinstance(error, HoldfastError) else repr(error)
+        reason = "stopped from outside" if stopped else reason
+        log.failure(error)
+        folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
+        raise
+    folder.update(status="finished", ended=_now(), **costs)
+    with suppress(OSError):  # a full disk; the run is finished, and its card a view of it
+        write_card(folder)
+
+
+def _failures(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return when and why earlier attempts failed, from what the last one left in ``run.json``."""
+    failures: list[dict[str, Any]] = list(info.get("failures", ()))
+    if info.get("status") == "failed":
+        failures.append({"ended": info.get("ended"), "reason": info.get("reason")})
+    elif info.get("status") == "running":  # and yet the lock is free
+        failures.append({"ended": None, "reason": "its process was killed, or its machine stopped"})
+    return failures
 
 
 def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:

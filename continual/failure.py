@@ -20,29 +20,39 @@ _KINDS = (
 
 
 class Failure(NamedTuple):
-    """Why something failed.
+    """Why something failed, and whether it is worth another attempt.
+
+    Tried again is what may end otherwise another time: an environment that failed (a simulator, a
+    network, a device), an exception that nobody foresaw, a process that died. Told at once is what
+    would only fail again, or must not be tried until it works: a mistake in what the user gave, a
+    checkpoint that cannot be used, a full disk, a cell that stopped because what it keeps outgrows
+    the memory, and training that diverged. The same seed from the same checkpoint diverges again;
+    and where it would not (on a GPU), to draw until one run survives would flatter the method.
 
     Attributes:
         text: What to tell the user; our errors say what, where and what to do.
         exit_code: Of the command line.
         trace: The way to it, as in a traceback: whole for an exception that is not ours, the part
             in the user's own files for one of ours that they caused; else empty.
+        may_pass: Whether it is worth another attempt.
     """
 
     text: str
     exit_code: int
     trace: str = ""
+    may_pass: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """Return the failure that an exception means."""
         if isinstance(error, HoldfastError):
-            return cls(str(error), error.exit_code, _own_trace(error))
+            may_pass = isinstance(error, errors.EnvironmentFailed)
+            return cls(str(error), error.exit_code, _own_trace(error), may_pass)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return cls(f"{error}; free some space, and the same command continues", 1)
         text = "".join(traceback.format_exception_only(error))
         whole = "".join(traceback.format_exception(error))
-        return cls(text.strip(), 1, whole.removesuffix(text))
+        return cls(text.strip(), 1, whole.removesuffix(text), may_pass=True)
 
     def as_error(self) -> HoldfastError:
         """Return an exception of the class with this exit code."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from holdfast.agents.agent import Agent
 from holdfast.continual import checkpoint, metrics
@@ -18,33 +18,9 @@ from holdfast.continual.record import Episode, RunFolder, write_whole
 from holdfast.continual.spent import Spent
 from holdfast.continual.stream import EvalExperience, TaskExperience
 from holdfast.continual.tensorboard import TensorBoard
+from holdfast.continual.turns import Progress, Tell
 from holdfast.scenarios.schema import Score, Task
 from holdfast.scenarios.source import dump
-
-
-class Progress(NamedTuple):
-    """Where a cell is: told after every evaluation and about once a second while it learns.
-
-    Attributes:
-        cell: ``<method label>/seed-<k>``.
-        task: Name of the task being trained.
-        step: Environment steps of the stream so far.
-        total: Environment steps of the whole stream.
-        steps_per_s: Environment steps per second of training; NaN where none was timed yet.
-        scores: Latest score of every task, by name; NaN where not measured.
-        note: Anything worth a line, such as a damaged checkpoint.
-    """
-
-    cell: str
-    task: str
-    step: int
-    total: int
-    steps_per_s: float
-    scores: dict[str, float]
-    note: str = ""
-
-
-Tell = Callable[[Progress], None]
 
 
 class CellJournal:

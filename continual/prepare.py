@@ -12,19 +12,25 @@ from typing import Any
 from holdfast.continual.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.override import NoSuchPlace
+from holdfast.scenarios.resources import Resources
 from holdfast.scenarios.schema import Cell, Pool, Scenario
 
 _REMOVED = ".removed-"
 # What changes no number: results of different ones are of the same scenario.
-NO_MATTER = {"description": "", "pool": Pool(), "tuned": {}}
+NO_MATTER: dict[str, Any] = {
+    "description": "",
+    "pool": Pool(),
+    "resources": Resources(),
+    "tuned": {},
+}
 
 
 def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
     """Return the run folder of every cell of the scenario, in order; new ones are pending.
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
-    seeds, and what it sweeps, may grow and shrink from run to run; its description and its pool may
-    change.
+    seeds, and what it sweeps, may grow and shrink from run to run; its description, pool and
+    resources may change.
 
     Args:
         runs: The folder of all results.
@@ -100,6 +106,8 @@ def _strange(path: Path) -> list[str]:
     if not path.is_dir():
         return ["a file"]
     names = sorted(entry.name for entry in path.iterdir())
+    if SCENARIO in names:  # another process has just created it
+        return []
     return [repr(name) for name in names if name not in (RUN, LOCK) and ".tmp-" not in name]
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from holdfast.continual.lock import locked
-from holdfast.errors import CheckpointUnusable, ScenarioError, UsageError
+from holdfast.errors import CheckpointUnusable, InUse, ScenarioError, UsageError
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema import Scenario
 
@@ -70,6 +70,8 @@ class RunFolder:
     def create(cls, path: Path, scenario: Scenario, **info: Any) -> RunFolder:
         """Write the folder of a cell that has not started yet, and return it.
 
+        Another process that does the same at the same time is left to it.
+
         Args:
             path: The folder; it has no ``scenario.yaml`` yet.
             scenario: The scenario with just this cell's method and seed.
@@ -92,9 +94,11 @@ class RunFolder:
             "folder": str(scenario.folder.resolve()) if scenario.folder else None,
         }
         folder = cls(path)
-        folder.update(**started, **info)
-        # Last: a folder is a run folder once it has its scenario.
-        write_whole(path / SCENARIO, scenario.to_yaml().encode())
+        with suppress(InUse), folder.lock():
+            if not (path / SCENARIO).exists():
+                folder.update(**started, **info)
+                # Last: a folder is a run folder once it has its scenario.
+                write_whole(path / SCENARIO, scenario.to_yaml().encode())
         return folder
 
     @cached_property
@@ -153,9 +157,9 @@ class RunFolder:
         write_whole(self.path / RUN, f"{text}\n".encode())
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder inside a ``with`` block; another process gets a UsageError meanwhile."""
-        with locked(self.path / LOCK):
+    def lock(self, patience_s: float = 0.0) -> Iterator[None]:
+        """Hold the folder inside a ``with`` block; another process gets InUse meanwhile."""
+        with locked(self.path / LOCK, patience_s):
             for leftover in self.path.glob(
                 ".*.tmp-*"
             ):  # of a process that was killed while it wrote

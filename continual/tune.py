@@ -22,6 +22,7 @@ from holdfast.continual.lock import locked
 from holdfast.continual.prepare import NO_MATTER
 from holdfast.continual.record import LOCK, SCENARIO, RunFolder, write_whole
 from holdfast.continual.tuned import difference, tell_results
+from holdfast.continual.turns import cell_name
 from holdfast.errors import (
     CheckpointUnusable,
     MissingExtra,
@@ -308,7 +309,7 @@ def _run(
     watcher: Watcher | None,
 ) -> None:
     """Run trials side by side, and tell the study how each ended."""
-    from holdfast.continual.run import cell_name, run_cells  # here: as build
+    from holdfast.continual.run import run_cells  # here: as build
 
     folders: dict[int, list[RunFolder]] = {}
     reasons: dict[int, str] = {}

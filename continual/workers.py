@@ -9,83 +9,121 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
 
 from holdfast.continual.failure import Failure
 from holdfast.continual.record import RunFolder
-from holdfast.continual.run import Outcome, Watcher, cell_name, run_one
+from holdfast.continual.run import note_end, run_one, stoppable
+from holdfast.continual.turns import Outcome, Progress, Turn, Turns, cell_name
 from holdfast.errors import Stopped
-
-if TYPE_CHECKING:
-    from holdfast.continual.cell import Progress
+from holdfast.scenarios.schema import Scenario
 
 GRACE_S = 10.0
 """Seconds in which a worker that is told to stop may close its environments."""
 
 
-def run_in_workers(folders: Sequence[RunFolder], jobs: int, watcher: Watcher) -> list[Outcome]:
-    """Run cells in up to ``jobs`` spawned processes and return how each ended, in order of ending.
+class Workers:
+    """Spawned processes that run cells; a context manager that leaves none behind.
 
-    A worker that dies takes its own cell with it; another one is started in its place.
+    A worker that dies takes its own cell with it; another one is started in its place. This process
+    itself imports none of what cells need, so that it is imported ``jobs`` times in all.
+
+    Args:
+        jobs: How many, at most.
     """
-    waiting = deque(folders)
-    outcomes: list[Outcome] = []
-    workers: list[_Worker] = []
-    try:
-        while waiting or any(worker.folder for worker in workers):
-            while waiting and len(workers) < jobs:
-                workers.append(_Worker())
-                workers[-1].start()
-                workers[-1].give(waiting.popleft())
-            for connection in wait([worker.connection for worker in workers]):
-                worker = next(w for w in workers if w.connection is connection)
-                found = worker.receive()
-                if isinstance(found, Outcome):
-                    outcomes.append(found)
-                    watcher.ended(found)
-                    if worker.is_alive:
-                        worker.give(waiting.popleft() if waiting else None)
-                elif found is not None:
-                    watcher.progress(found)
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        _stop(self._workers)
+
+    def build(self, scenario: Scenario) -> None:
+        """Build what cells will build, in the first worker; the others import meanwhile."""
+        for _ in range(min(self._jobs, len(scenario.cells()))):
+            self._start()
+        if failure := self._workers[0].build(scenario, self._jobs):
+            raise failure.as_error()
+
+    def __call__(self, turns: Turns) -> None:
+        """Run all cells in the line; then the workers end."""
+        for worker in self._workers:
+            worker.give(turns.take() if turns else None)
+        while turns or any(worker.turn for worker in self._workers):
+            while turns and len(self._workers) < self._jobs:
+                self._start().give(turns.take())
+            for connection in wait([worker.connection for worker in self._workers]):
+                worker = next(w for w in self._workers if w.connection is connection)
+                _listen(worker, turns)
                 if not worker.is_alive:
-                    workers.remove(worker)
-        for worker in workers:
+                    self._workers.remove(worker)
+        for worker in self._workers:
             worker.process.join(GRACE_S)
-    finally:
-        _stop(workers)
-    return outcomes
+        _stop(self._workers)
+        self._workers.clear()
+
+    def _start(self) -> _Worker:
+        worker = _Worker()
+        self._workers.append(worker)
+        worker.start()
+        return worker
+
+
+def _listen(worker: _Worker, turns: Turns) -> None:
+    """Take what a worker says and give it the next cell where it is done."""
+    turn, found = worker.turn, worker.receive()
+    if isinstance(found, Outcome):
+        assert turn is not None
+        turns.ended(turn, found)
+        if worker.is_alive:
+            worker.give(turns.take() if turns else None)
+    elif found is not None:
+        turns.watcher.progress(found)
 
 
 class _Worker:
-    """One process and the cell that it runs."""
+    """One process and the cell that it runs, if any."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, self._theirs = context.Pipe()
         # Not a daemon: environments may start processes of their own.
         self.process = context.Process(target=_work, args=(self._theirs,), name="holdfast-worker")
-        self.folder: RunFolder | None = None
+        self.turn: Turn | None = None
         self.is_alive = False
 
     def start(self) -> None:
-        """Start the process; it imports what it needs when it gets its first cell."""
+        """Start the process, which begins by importing what cells need."""
         with _one_thread(), _no_interrupt():
             self.process.start()
         self._theirs.close()  # so that the end of the process is the end of the pipe
         self.is_alive = True
 
-    def give(self, folder: RunFolder | None) -> None:
+    def build(self, scenario: Scenario, jobs: int) -> Failure | None:
+        """Let the process build a scenario; return why that failed."""
+        try:
+            self.connection.send((scenario, jobs))
+            failure: Failure | None = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            return _why_dead(self.process.exitcode)
+        return failure
+
+    def give(self, turn: Turn | None) -> None:
         """Let the process run a cell; without one, let it end."""
-        self.folder, self._since = folder, time.monotonic()
+        self.turn, self._since = turn, time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
-            self.connection.send(None if folder is None else folder.path)
+            self.connection.send(turn)
 
     def receive(self) -> Progress | Outcome | None:
         """Return what the process sent, or how its cell ended if the process is gone."""
@@ -95,14 +133,13 @@ class _Worker:
             self.is_alive = False
             self.process.join()
             self.connection.close()
-            return None if self.folder is None else self._death(self.folder)
+            return None if self.turn is None else self._death(self.turn.folder)
         return found
 
     def _death(self, folder: RunFolder) -> Outcome:
         """Return how the cell of a dead process ended, and write it into the run folder."""
         failure = _why_dead(self.process.exitcode)
-        if failure.exit_code != Stopped.exit_code:  # the process itself has noted that
-            folder.update(status="failed", reason=failure.text)
+        note_end(folder, "failed", failure.text)  # unless the process itself has
         return Outcome(cell_name(folder), "failed", time.monotonic() - self._since, failure)
 
 
@@ -122,7 +159,8 @@ def _why_dead(code: int | None) -> Failure:
         )
     else:
         what = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
-    return Failure(f"the worker process {what}. The same command runs the cell again", 1)
+    text = f"the worker process {what}. The same command runs the cell again"
+    return Failure(text, 1, may_pass=True)
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
@@ -139,8 +177,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.kill()
             worker.process.join()
             worker.connection.close()
-            if worker.folder is not None and worker.folder.info().get("status") == "running":
-                worker.folder.update(status="stopped", reason="stopped from outside")
+            if worker.turn is not None:
+                note_end(worker.turn.folder, "stopped", "stopped from outside")
 
 
 @contextmanager
@@ -176,13 +214,31 @@ def _work(connection: Connection) -> None:
     """Run the cells that come through the pipe, until None comes. The body of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
+    for stream in (sys.stdout, sys.stderr):  # so that a crash leaves whole lines in the log
+        getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
+    import holdfast.continual.build  # noqa: F401  # before it is asked for: it takes seconds
+
     with suppress(EOFError):  # the parent is gone, or has stopped starting this process
-        while (path := connection.recv()) is not None:
+        while (given := connection.recv()) is not None:
             try:
-                outcome = run_one(RunFolder(path), connection.send)
+                if isinstance(given, Turn):
+                    found: Outcome | Failure | None = run_one(given, connection.send, capture=True)
+                else:
+                    found = _build(*given)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
-            connection.send(outcome)
+            connection.send(found)
+
+
+def _build(scenario: Scenario, jobs: int) -> Failure | None:
+    from holdfast.continual.build import build  # here: it imports torch and avalanche
+
+    try:
+        with stoppable():
+            build(scenario, jobs=jobs)
+    except (Exception, SystemExit) as error:
+        return Failure.of(error)
+    return None
 
 
 def _die_with_parent() -> None:

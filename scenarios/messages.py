@@ -31,6 +31,7 @@ SECTIONS: dict[KeyPath, type[BaseModel]] = {
     ("stream",): schema.Stream,
     ("spaces",): schema.Spaces,
     ("pool",): schema.Pool,
+    ("resources",): schema.Resources,
     ("agent",): schema.Agent,
     ("agent", "normalize"): schema.Normalize,
     ("carry",): schema.Carry,

@@ -29,6 +29,7 @@ from holdfast.scenarios.fields import SECTION, Name, Positive, Seeds, Text
 from holdfast.scenarios.opponents import Opponents, OpponentSpec, Partner, Past
 from holdfast.scenarios.plain import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.pool import Pool
+from holdfast.scenarios.resources import Resources
 from holdfast.scenarios.sections import Carry, Evaluation, Normalize, Spaces
 from holdfast.scenarios.sweep import Values
 from holdfast.scenarios.task import Drift, Score, ScoreForm, Task
@@ -52,6 +53,7 @@ __all__ = [
     "Past",
     "Policies",
     "Pool",
+    "Resources",
     "Scenario",
     "Score",
     "Spaces",
@@ -199,6 +201,9 @@ class Scenario(BaseModel):
     spaces: Spaces = Field(default_factory=Spaces, description="What to do with unequal spaces.")
     n_envs: Positive = Field(default=1, description="Environments stepped side by side.")
     pool: Pool = Field(default_factory=Pool, description="Processes for the training environments.")
+    resources: Resources = Field(
+        default_factory=Resources, description="What a cell takes of a node of a Ray cluster."
+    )
     backend: Backend = Field(
         default="gymnasium",
         description="Where env: is looked for: Gymnasium, EnvPool, or the faster one (auto).",

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import holdfast
 from holdfast.cli import app
 from holdfast.continual.record import RunFolder
+from holdfast.continual.turns import RETRIES
 from holdfast.scenarios.schema import json_schema
 
 ROOT = Path(__file__).parents[1]
@@ -309,7 +310,16 @@ def test_the_exit_code_is_that_of_the_first_failure(scenario: Path, tmp_path: Pa
     assert told.code == 3
     assert told.err.startswith("failed: naive/seed-0:\nTraceback (from your own code on):\n")
     assert told.err.count("cable unplugged") == 2  # the line of code, and the error
+    assert told.out.count("retrying  naive/seed-0: attempt ") == RETRIES
     assert "failed    naive/seed-0 in" in told.out
+
+
+def test_a_ray_address_that_does_not_answer_writes_nothing(scenario: Path, tmp_path: Path) -> None:
+    where = ["--executor", "ray", "--address", "127.0.0.1:1"]
+    told = Told("run", scenario, "--runs", tmp_path / "runs", *where)
+    assert told.code == 2
+    assert told.err.startswith("error: no Ray cluster answers at 127.0.0.1:1 (")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_dry_run_measures_and_writes_nothing(scenario: Path, tmp_path: Path) -> None:

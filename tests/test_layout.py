@@ -107,7 +107,7 @@ def test_a_file_imports_only_leftwards(module: str, path: Path) -> None:
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_nothing_heavy(module: str) -> None:
-    heavy = ("torch", "avalanche", "stable_baselines3", "matplotlib", "tensorboard")
+    heavy = ("torch", "avalanche", "stable_baselines3", "matplotlib", "tensorboard", "ray")
     code = f"import sys, {module}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout.split(), done.returncode) == ("", [], 0)

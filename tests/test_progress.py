@@ -97,6 +97,31 @@ def test_plain_lines_say_what_is_new_and_no_more(clock: Clock) -> None:
     ]
 
 
+def test_a_cell_that_is_tried_again_says_why_and_begins_anew(clock: Clock) -> None:
+    failed = Outcome("ewc/seed-0", "failed", 3.0, Failure("the cable\nis out", 3), attempt=1)
+    screen = console(terminal=False)
+    with display(screen, 2, 1000) as lines:
+        lines.progress(at(600))
+        lines.retrying(failed)
+        lines.progress(at(500))
+        lines.ended(Outcome("ewc/seed-0", "finished", 12.0, attempt=2))
+        lines.ended(Outcome("ewc/seed-1", "in use", user="process 7 on node3"))
+    told = text_of(screen).splitlines()
+    assert told[2] == "retrying  ewc/seed-0: attempt 1 failed in 3.0 s: the cable"
+    assert told[3] == "continued ewc/seed-0 from its checkpoint at 500/1,000 steps"
+    assert told[-2:] == [
+        "finished  ewc/seed-0 in 12.0 s, attempt 2: left 0.50, right n/a",
+        "in use    ewc/seed-1: left to process 7 on node3",
+    ]
+    screen = console(terminal=True)
+    with display(screen, 2, 1000) as table:
+        table.progress(at(600))
+        table.retrying(failed)
+        clock.now = 1.0
+        table.progress(at(500))
+    assert "ewc/seed-0 (attempt 2)" in text_of(screen)
+
+
 def test_a_terminal_shows_a_table_and_gets_its_cursor_back(clock: Clock) -> None:
     screen = console(terminal=True)
     with display(screen, 2, 1000) as table:

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (
-    *ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md", ROOT / "runs" / "README.md"
+    *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"),
+    ROOT / "benchmarks" / "README.md", ROOT / "runs" / "README.md",
 )}  # fmt: skip
 
 # A block is marked by the comment above it: the file that it is, or that it is to be run.

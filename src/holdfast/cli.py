@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -56,6 +56,7 @@ Overrides = Annotated[
 
 What = Literal["envs", "agents", "methods", "scenarios"]
 Kind = Literal["env", "scenario", "method"]
+Executor = Literal["processes", "ray"]
 
 
 def main() -> None:
@@ -85,7 +86,20 @@ def run(
     scenario: Annotated[Path, typer.Argument(help="A scenario file.", show_default=False)],
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(min=1, help="Cells to run side by side.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells to run side by side. Default: 1; with ray: all."),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a cell that crashed is tried again.")
+    ] = 2,
+    executor: Annotated[Executor, typer.Option(help="What runs the cells.")] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a Ray cluster: HOST:6379, or auto. Default: RAY_ADDRESS, or one started here."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete results that are there; start anew.")
     ] = False,
@@ -96,6 +110,7 @@ def run(
     """Run every cell of a scenario: each method with each seed.
 
     Running the same command again continues what was interrupted and skips what is finished.
+    A cell that another process runs is left to it.
     """
     with errors_told():
         from holdfast.scenarios.load import load
@@ -107,10 +122,11 @@ def run(
             from holdfast.dry_run import dry_run as measured
 
             settled = _settled(loaded, runs, overwrite=overwrite)
-            print(measured(settled, runs=runs, jobs=jobs))
+            print(measured(settled, runs=runs, jobs=jobs or 1))
             return
         with stop_told():
-            outcomes = _run(loaded, runs, jobs, overwrite=overwrite)
+            how = _How(jobs, retries, executor, address)
+            outcomes = _run(loaded, runs, how, overwrite=overwrite)
         _tell_results(loaded, runs, outcomes)
         failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
         if failures:
@@ -233,18 +249,27 @@ app.add_typer(of_results)
 # -- run -------------------------------------------------------------------------------------------
 
 
-def _run(scenario: Scenario, runs: Path, jobs: int, *, overwrite: bool) -> list[Outcome]:
+class _How(NamedTuple):
+    """How cells are run: the options of ``run``."""
+
+    jobs: int | None
+    retries: int
+    executor: Executor
+    address: str | None
+
+
+def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[Outcome]:
     """Build everything once, then run the cells under a display."""
-    from holdfast.continual.build import build
     from holdfast.continual.prepare import prepare
-    from holdfast.continual.run import run_cells
+    from holdfast.continual.run import made_executor, run_cells
     from holdfast.progress import display
 
     scenario = _settled(scenario, runs, overwrite=overwrite)
-    build(scenario, jobs=jobs)
-    folders = prepare(runs, scenario, overwrite=overwrite)
-    with display(console(), len(folders), scenario.total_steps) as shown:
-        return run_cells(folders, jobs=jobs, watcher=shown)
+    with made_executor(how.executor, scenario, jobs=how.jobs, address=how.address) as execute:
+        execute.build(scenario)
+        folders = prepare(runs, scenario, overwrite=overwrite)
+        with display(console(), len(folders), scenario.total_steps) as shown:
+            return run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
 
 
 def _settled(scenario: Scenario, runs: Path, *, overwrite: bool) -> Scenario:

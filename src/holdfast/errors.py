@@ -4,6 +4,7 @@ HoldfastError
 +-- UsageError          2   the command, the scenario or a file is wrong
 |   +-- ScenarioError   2   one or more problems in a scenario file, all at once
 |   +-- MissingExtra    2   an optional package is not installed
+|   +-- InUse           2   another process runs the cell
 +-- EnvironmentFailed   3   an environment raised, hung or returned NaN
 +-- Diverged            4   the loss or a gradient is not finite any more
 +-- CheckpointUnusable  5   no checkpoint of the run can be read
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -76,6 +78,14 @@ class MissingExtra(UsageError):
             f"{needed_by} needs the package '{package}', which is not installed; "
             f'install it with: pip install "holdfast[{extra}]"'
         )
+
+
+class InUse(UsageError):
+    """Another process holds the lock of a run folder; ``user`` names it and its host."""
+
+    def __init__(self, folder: Path, user: str) -> None:
+        self.user = user
+        super().__init__(f"{folder} is in use by {user}; wait until it ends, or stop it")
 
 
 class EnvironmentFailed(HoldfastError):

@@ -26,6 +26,7 @@ LINE_S = 10.0
 """Seconds between two plain lines of one cell, unless its task changes."""
 _REFRESH_S = 0.4
 _BAR = 16
+_HEAD = len("finished  ")  # of a line: what happened, then to which cell
 
 
 class Display(AbstractContextManager["Display"], Protocol):
@@ -33,6 +34,9 @@ class Display(AbstractContextManager["Display"], Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Show where a cell is."""
+
+    def retrying(self, outcome: Outcome) -> None:
+        """Show that a cell failed and is tried again."""
 
     def ended(self, outcome: Outcome) -> None:
         """Show how a cell ended."""
@@ -93,12 +97,14 @@ class Ledger:
 
     Attributes:
         running: The latest progress of every running cell, by name.
+        attempts: How often each cell was tried, where that is more than once.
         ended: How many cells have ended or were skipped.
     """
 
     def __init__(self, cells: int, steps: int) -> None:
         self.cells, self.steps = cells, steps
         self.running: dict[str, Progress] = {}
+        self.attempts: dict[str, int] = {}
         self.ended = 0
         self._starts: dict[str, tuple[float, int]] = {}
         self._began: float | None = None
@@ -113,9 +119,17 @@ class Ledger:
         self.running[progress.cell] = progress
         return is_first
 
+    def retry(self, outcome: Outcome) -> None:
+        """Take that a cell failed and is tried again."""
+        self.attempts[outcome.cell] = outcome.attempt + 1
+        self._leave(outcome)
+
     def end(self, outcome: Outcome) -> Progress | None:
         """Take how a cell ended; return its last progress, if it had any."""
         self.ended += 1
+        return self._leave(outcome)
+
+    def _leave(self, outcome: Outcome) -> Progress | None:
         last = self.running.pop(outcome.cell, None)
         if last is not None:
             self._done_here += last.step - self._starts[outcome.cell][1]
@@ -173,6 +187,11 @@ class Lines:
             line += f"; {scores_text(progress.scores)}"
         self._print(line)
 
+    def retrying(self, outcome: Outcome) -> None:
+        """Print why a cell is tried again."""
+        self._ledger.retry(outcome)
+        self._print(_again(outcome))
+
     def ended(self, outcome: Outcome) -> None:
         """Print how a cell ended."""
         self._print(_ending(outcome, self._ledger.end(outcome)))
@@ -210,12 +229,19 @@ class LiveTable:
         if time.monotonic() - self._drawn >= _REFRESH_S:
             self._draw()
 
+    def retrying(self, outcome: Outcome) -> None:
+        """Print why a cell is tried again, above the table."""
+        self._ledger.retry(outcome)
+        self._print(_again(outcome), "yellow")
+
     def ended(self, outcome: Outcome) -> None:
         """Print how a cell ended, above the table."""
-        line = _ending(outcome, self._ledger.end(outcome))
         style = {"failed": "red", "finished": "green"}.get(outcome.status, "dim")
-        head, _, rest = line.partition(" ")
-        self._console.print(Text.assemble((head, style), " ", rest), highlight=False)
+        self._print(_ending(outcome, self._ledger.end(outcome)), style)
+
+    def _print(self, line: str, style: str) -> None:
+        head, rest = line[:_HEAD], line[_HEAD:]
+        self._console.print(Text.assemble((head, style), rest), highlight=False)
         self._draw()
 
     def _draw(self) -> None:
@@ -234,7 +260,7 @@ class LiveTable:
         table.add_column("scores", overflow="fold")
         for cell, progress in ledger.running.items():
             table.add_row(
-                cell,
+                _cell(cell, ledger.attempts.get(cell, 1)),
                 progress.task,
                 ProgressBar(total=progress.total, completed=progress.step, width=_BAR),
                 _steps(progress),
@@ -264,12 +290,26 @@ def _opening(progress: Progress, *, is_first: bool) -> Sequence[str]:
     return lines
 
 
+def _cell(name: str, attempt: int) -> str:
+    return name if attempt == 1 else f"{name} (attempt {attempt})"
+
+
+def _again(outcome: Outcome) -> str:
+    """Return the line for a cell that failed and is tried again."""
+    why = outcome.failure.text.partition("\n")[0] if outcome.failure is not None else ""
+    took = duration(outcome.wall_s)
+    return f"{'retrying':<{_HEAD}}{outcome.cell}: attempt {outcome.attempt} failed in {took}: {why}"
+
+
 def _ending(outcome: Outcome, last: Progress | None) -> str:
     """Return the line for a cell that ended; the first word says how."""
-    line = f"{outcome.status:<9} {outcome.cell}"
+    line = f"{outcome.status:<{_HEAD}}{outcome.cell}"
     if outcome.status == "skipped":
         return f"{line}: finished before"
+    if outcome.status == "in use":
+        return f"{line}: left to {outcome.user}"
     line += f" in {duration(outcome.wall_s)}"
+    line += f", attempt {outcome.attempt}" if outcome.attempt > 1 else ""
     if outcome.failure is not None:
         return f"{line}; the error comes at the end"
     return f"{line}: {scores_text(last.scores)}" if last is not None else line

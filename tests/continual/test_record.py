@@ -17,7 +17,11 @@ def folder(tmp_path: Path, make_scenario) -> RunFolder:
 
 
 def test_a_new_folder_describes_itself(folder: RunFolder, make_scenario) -> None:
-    assert sorted(path.name for path in folder.path.iterdir()) == ["run.json", "scenario.yaml"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "lock",
+        "run.json",
+        "scenario.yaml",
+    ]
     assert RunFolder(folder.path).scenario == make_scenario()
     info = RunFolder(folder.path).info()
     assert info["status"] == "pending"

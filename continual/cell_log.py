@@ -1,0 +1,131 @@
+"""``log.txt`` of a run folder: what a cell's process printed, warned of, and how it failed."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import platform
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+LOG, EARLIER = "log.txt", "log-earlier.txt"
+MOST_BYTES = 4 << 20
+"""At this size ``log.txt`` begins anew, and what it held becomes ``log-earlier.txt``."""
+
+
+class CellLog:
+    """The log of one cell, open for writing at its end.
+
+    A disk that is full does not end the training: the file is a help, not a result.
+
+    Args:
+        folder: The cell's run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        self.descriptor = os.open(folder / LOG, flags, 0o644)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+    def write(self, text: str) -> None:
+        """Add a text and a newline."""
+        with suppress(OSError):
+            os.write(self.descriptor, f"{text.rstrip()}\n".encode(errors="replace"))
+
+    def heading(self, attempt: int) -> None:
+        """Say when an attempt begins, and where."""
+        where = f"process {os.getpid()} on {platform.node()}"
+        self.write(
+            f"== {datetime.now(UTC).isoformat(timespec='seconds')} attempt {attempt}, {where}"
+        )
+
+    def failure(self, error: BaseException) -> None:
+        """Add an exception with its traceback."""
+        self.write("".join(traceback.format_exception(error)))
+
+    def limit(self) -> None:
+        """Begin anew if the file is large.
+
+        It is copied and emptied, not renamed: processes of environments write to it as well, by
+        the descriptor that they inherited.
+        """
+        size = os.fstat(self.descriptor).st_size
+        if size <= MOST_BYTES:
+            return
+        with suppress(OSError):
+            earlier = os.pread(self.descriptor, MOST_BYTES, size - MOST_BYTES)
+            (self._folder / EARLIER).write_bytes(earlier)
+        os.ftruncate(self.descriptor, 0)
+
+
+@contextmanager
+def logged(folder: Path, *, capture: bool) -> Iterator[CellLog]:
+    """Write the log of a cell inside the block.
+
+    Args:
+        folder: The cell's run folder.
+        capture: Write all that this process prints, in Python and in compiled code, to the log and
+            nowhere else; a crash in compiled code leaves its Python traceback there. For processes
+            that run nothing but cells. Otherwise only warnings of Python go there, and on to where
+            they went before.
+    """
+    with ExitStack() as stack:
+        log = CellLog(folder)
+        stack.callback(log.close)
+        log.limit()
+        stack.enter_context(_captured(log.descriptor) if capture else _warnings_to(log))
+        yield log
+
+
+@contextmanager
+def _captured(descriptor: int) -> Iterator[None]:
+    _flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    had_handler = faulthandler.is_enabled()
+    try:
+        for number, _ in kept:
+            os.dup2(descriptor, number)
+        faulthandler.enable(descriptor)
+        yield
+    finally:
+        faulthandler.disable()
+        if had_handler and sys.stderr is not None:
+            faulthandler.enable()
+        _flush()
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _flush() -> None:
+    """Write out what was printed so far, in Python and in compiled code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # full, closed, or None
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+@contextmanager
+def _warnings_to(log: CellLog) -> Iterator[None]:
+    before = warnings.showwarning
+
+    def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+        log.write(warnings.formatwarning(message, category, *place[:2]))
+        before(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
