@@ -55,11 +55,13 @@ def run_cell(
         InUse: If another process runs it.
         HoldfastError: One of our errors; ``run.json`` holds its text.
     """
+    if folder.info().get("status") == "finished":
+        return False
     # Small networks are bound by overhead, not arithmetic; cells run side by side instead.
     torch.set_num_threads(1)
     with folder.lock(patience_s):
         info = folder.info()
-        if info.get("status") == "finished":
+        if info.get("status") == "finished":  # meanwhile, by the process that held the lock
             return False
         failures = _failures(info)
         folder.update(status="running", reason=None, failures=failures, **_origin())

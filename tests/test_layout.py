@@ -33,7 +33,7 @@ LIGHT = (
     "holdfast.continual.metrics",
     "holdfast.continual.prepare",
     "holdfast.continual.record",
-    "holdfast.continual.report",
+    "holdfast.continual.reports.report",
     "holdfast.cli_results",
     "holdfast.cli_tune",
     "holdfast.cli",

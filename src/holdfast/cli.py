@@ -285,7 +285,7 @@ def _settled(scenario: Scenario, runs: Path, *, overwrite: bool) -> Scenario:
 
 def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -> None:
     """Print the comparison, where to find more, and every failure once."""
-    from holdfast.continual.report import report as make_report
+    from holdfast.continual.reports.report import report as make_report
 
     folder = runs / scenario.name
     if any(outcome.failure is None for outcome in outcomes):

@@ -36,7 +36,7 @@ def report(
     Folders of one scenario are taken together; other scenarios have a section each.
     """
     with errors_told():
-        from holdfast.continual.report import report as make_report
+        from holdfast.continual.reports.report import report as make_report
 
         made = make_report(*paths, into=output)
         print_markdown(made.markdown)

@@ -19,7 +19,7 @@ from holdfast.continual.cross_play import Plan, cross_play
 from holdfast.continual.matches import Match, match_rows, ratings, wilson
 from holdfast.continual.mixed_teams import MixedTeams, gap, mixture_tables, shown_as
 from holdfast.continual.prepare import prepare
-from holdfast.continual.report import report
+from holdfast.continual.reports.report import report
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema import Scenario
 

@@ -18,9 +18,9 @@ from holdfast.continual.cell import run_cell
 from holdfast.continual.diagnostics import Diagnostics, GradientNorms, measure_units
 from holdfast.continual.plasticity_record import QUANTITIES, read_points, write_points
 from holdfast.continual.record import RunFolder
-from holdfast.continual.report_text import markdown
+from holdfast.continual.reports.report_text import markdown
+from holdfast.continual.reports.summary import summarize
 from holdfast.continual.results import gather
-from holdfast.continual.summary import summarize
 from holdfast.errors import CheckpointUnusable
 
 RELU = {"policy_kwargs": {"net_arch": [16, 12], "activation": "relu"}}

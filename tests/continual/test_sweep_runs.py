@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
-from holdfast.continual.report import report
+from holdfast.continual.reports.report import report
 from holdfast.continual.results import gather
 from holdfast.errors import UsageError
 

@@ -14,10 +14,10 @@ import holdfast
 from holdfast.continual.checkpoint import load
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.prepare import prepare
-from holdfast.continual.report import report
+from holdfast.continual.reports.report import report
+from holdfast.continual.reports.team_report import agent_returns, group_returns
 from holdfast.continual.restore import restore
 from holdfast.continual.stream import make_stream
-from holdfast.continual.team_report import agent_returns, group_returns
 from holdfast.scenarios.schema import Scenario
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from holdfast.continual.heat_map import cividis
 from holdfast.continual.markdown import number
-from holdfast.continual.svg import element
+from holdfast.continual.reports.svg import element
 
 LEVELS = 33
 """How many colours the map has, as classes ``h0``, ...: a strict page allows no inline styles."""

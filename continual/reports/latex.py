@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from holdfast.continual.tables import Table
+from holdfast.continual.reports.tables import Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

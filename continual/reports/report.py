@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.continual.curves import Curves
-from holdfast.continual.html_report import html_report
-from holdfast.continual.latex import latex
 from holdfast.continual.markdown import plural
 from holdfast.continual.record import CROSS_PLAY, write_whole
-from holdfast.continual.report_csv import numbers_csv, points_csv
-from holdfast.continual.report_text import markdown
+from holdfast.continual.reports.html_report import html_report
+from holdfast.continual.reports.latex import latex
+from holdfast.continual.reports.report_csv import numbers_csv, points_csv
+from holdfast.continual.reports.report_text import markdown
+from holdfast.continual.reports.summary import Summary, summarize
+from holdfast.continual.reports.tables import costs_table, means_table, summary_table, tasks_table
 from holdfast.continual.results import Results, gather_all, spread
-from holdfast.continual.summary import Summary, summarize
-from holdfast.continual.tables import costs_table, means_table, summary_table, tasks_table
 from holdfast.errors import UsageError
 
 
@@ -87,7 +87,10 @@ def report(*paths: Path, into: Path | None = None) -> Report:
 
 def figure(results: Results) -> bytes:
     """Return a PNG of every task's curve, a panel for each method with finished cells."""
-    from holdfast.continual.plots import Panel, curves_figure  # here: matplotlib is slow to import
+    from holdfast.continual.reports.plots import (  # here: matplotlib is slow to import
+        Panel,
+        curves_figure,
+    )
 
     panels = []
     for method in results.methods:

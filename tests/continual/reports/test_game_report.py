@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from game_runs import games
 
-from holdfast.continual.game_report import boundary_games, game_parts, stage_ratings, win_rates
 from holdfast.continual.prepare import prepare
+from holdfast.continual.reports.game_report import (
+    boundary_games,
+    game_parts,
+    stage_ratings,
+    win_rates,
+)
 from holdfast.continual.results import gather
 
 

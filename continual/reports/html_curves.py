@@ -8,17 +8,17 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from holdfast.continual import charts
-from holdfast.continual.charts import Bounds, Line
 from holdfast.continual.curves import Array, Span, matrix, trained
-from holdfast.continual.heat_table import heat_table, scale
 from holdfast.continual.markdown import number, plural
-from holdfast.continual.page import Part, figure, swatch
-from holdfast.continual.report_text import per_task_rows
+from holdfast.continual.reports import charts
+from holdfast.continual.reports.charts import Bounds, Line
+from holdfast.continual.reports.heat_table import heat_table, scale
+from holdfast.continual.reports.page import Part, figure, swatch
+from holdfast.continual.reports.report_text import per_task_rows
+from holdfast.continual.reports.summary import Summary
+from holdfast.continual.reports.svg import bounds, element
 from holdfast.continual.results import CellResults, MethodResults, Results, spread
 from holdfast.continual.statistics import LEVEL, mean_band
-from holdfast.continual.summary import Summary
-from holdfast.continual.svg import bounds, element
 
 BANDS = 4
 """In a frame with more methods than this, bands would hide each other and are left out."""

@@ -11,7 +11,7 @@ from study import write_study
 MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
-from holdfast.continual.report import report
+from holdfast.continual.reports.report import report
 made = report(Path(sys.argv[1]))
 used = resource.getrusage(resource.RUSAGE_SELF)
 cpu_s, peak_bytes = time.process_time(), used.ru_maxrss * 1024

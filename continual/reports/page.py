@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from holdfast.continual.heat_table import colours
-from holdfast.continual.svg import element, marker, markup, printable, style
+from holdfast.continual.reports.heat_table import colours
+from holdfast.continual.reports.svg import element, marker, markup, printable, style
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

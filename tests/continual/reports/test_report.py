@@ -11,12 +11,12 @@ from PIL import Image
 
 from holdfast.continual import markdown
 from holdfast.continual.heat_map import heat_map
-from holdfast.continual.latex import latex
 from holdfast.continual.prepare import prepare
 from holdfast.continual.record import RunFolder
-from holdfast.continual.report import report
+from holdfast.continual.reports.latex import latex
+from holdfast.continual.reports.report import report
+from holdfast.continual.reports.tables import Table
 from holdfast.continual.results import gather, spread
-from holdfast.continual.tables import Table
 from holdfast.errors import UsageError
 
 # Mean returns of (left, right) at the start, after left, after right.
@@ -362,7 +362,7 @@ def test_a_cell_of_another_scenario_is_marked(runs: Path, make_scenario) -> None
 
 
 def test_a_sweep_is_compared_point_by_point(tmp_path: Path, make_scenario, finish) -> None:
-    """Cells of other points have other scenarios, which their labels name."""
+    """Cells of other points have other scenarios; run.json names what is swept."""
     for rate, better in ((0.001, 0.0), (0.01, 5.0)):
         scenario = make_scenario(
             methods=["naive", "ewc", "isolated"],
@@ -370,7 +370,8 @@ def test_a_sweep_is_compared_point_by_point(tmp_path: Path, make_scenario, finis
         )
         for cell in scenario.cells():
             path = tmp_path / "demo" / f"{cell.label}-learning_rate={rate}" / "seed-0"
-            own = RunFolder.create(path, scenario.only(cell))
+            swept = {"agent.learning_rate": rate}
+            own = RunFolder.create(path, scenario.only(cell), sweep=swept)
             left, right = {"naive": (30, 70), "ewc": (40, 60), "isolated": (90, 90)}[cell.label]
             finish(own, [(0, 0), (80, 10), (left + better, right + better)])
     (section,) = report(tmp_path / "demo").sections

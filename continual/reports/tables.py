@@ -12,8 +12,8 @@ from holdfast.continual.costs import COSTS
 from holdfast.continual.curves import Array
 from holdfast.continual.markdown import NA, number, over, plural
 from holdfast.continual.metrics import FORMULAS
+from holdfast.continual.reports.summary import BASELINE, COMPARED, MethodSummary, Summary
 from holdfast.continual.statistics import Comparison, Estimate
-from holdfast.continual.summary import BASELINE, COMPARED, MethodSummary, Summary
 
 ALWAYS = (COMPARED, "forgetting/cw", "forward_transfer/cw")
 """Metrics that the summary table has a column for even where all are n/a."""

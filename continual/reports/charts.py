@@ -1,7 +1,8 @@
 """The charts of the page, each a small SVG that is read at 400 pixels and on a wide screen.
 
 All are drawn 360 units wide, with text of 11: the page puts as many beside each other as there is
-room for, and scales them little. Colours come from the style sheet (``continual/page.css``).
+room for, and scales them little. Colours come from the style
+sheet, ``page.css``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from holdfast.continual import svg
 from holdfast.continual.curves import Span
-from holdfast.continual.svg import Frame, element, label
+from holdfast.continual.reports import svg
+from holdfast.continual.reports.svg import Frame, element, label
 
 WIDTH = 360.0
 STEPS = "environment steps"

@@ -8,20 +8,20 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from holdfast.continual import charts
-from holdfast.continual.charts import Line, Point
 from holdfast.continual.costs import COSTS
-from holdfast.continual.html_curves import BANDS, matrix_parts, stream_parts
 from holdfast.continual.markdown import plural
 from holdfast.continual.metrics import FORMULAS
-from holdfast.continual.page import Part, cut, figure, page
+from holdfast.continual.reports import charts
+from holdfast.continual.reports.charts import Line, Point
+from holdfast.continual.reports.html_curves import BANDS, matrix_parts, stream_parts
+from holdfast.continual.reports.page import Part, cut, figure, page
+from holdfast.continual.reports.summary import MethodSummary, Summary
+from holdfast.continual.reports.svg import element
 from holdfast.continual.results import Results
 from holdfast.continual.statistics import Estimate
-from holdfast.continual.summary import MethodSummary, Summary
-from holdfast.continual.svg import element
 
 if TYPE_CHECKING:
-    from holdfast.continual.report import Section
+    from holdfast.continual.reports.report import Section
 
 _NOTHING = (np.nan, np.nan, np.nan)
 

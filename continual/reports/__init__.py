@@ -1,0 +1,1 @@
+"""Reports: what results come to, as text, tables, charts and one page."""
