@@ -160,7 +160,7 @@ def _results(group: Sequence[tuple[Path, list[RunFolder]]]) -> Results:
         if text := difference(first, _readable(own)):
             raise UsageError(
                 f"{path} and {other} hold different scenarios of one name:\n{text}\n"
-                "report them one by one, or give one of them another name:"
+                "report them one by one, or give one of them another `name:`"
             )
     by_label: dict[str, dict[str, RunFolder]] = {}
     for cell in [cell for _, own in group for cell in own]:
