@@ -21,7 +21,7 @@ from holdfast.errors import HoldfastError, MissingExtra, UsageError
 from holdfast.scenarios.schema import Scenario
 
 Make = Callable[..., Scenario]
-STEPS = 128
+STEPS = 2048  # long enough that a cell still runs when its progress is heard
 
 
 def scenario_of(make_scenario: Make, **keys: Any) -> Scenario:
@@ -32,8 +32,8 @@ def scenario_of(make_scenario: Make, **keys: Any) -> Scenario:
             {"name": "left", **base},
             {"name": "right", **base, "changes": {"action_map": [1, 0]}},
         ],
-        "agent": {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1},
-        "evaluation": {"episodes": 1, "every": 32},
+        "agent": {"algorithm": "ppo", "n_steps": 128, "batch_size": 64, "n_epochs": 1},
+        "evaluation": {"episodes": 1, "every": 256},
         "seeds": [0, 1],
         "methods": ["ewc"],
     }
@@ -109,6 +109,14 @@ def test_resources_are_checked_by_the_scenario(
 
 
 # -- a cluster on this machine ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_no_node_can_hold_is_refused(make_scenario: Make) -> None:
+    # Before the next tests: a process has one cluster at a time.
+    text = refused(make_scenario, "local", resources={"gpus": 64})
+    assert "CPU 1, GPU 64" in text
+    assert "no node of the cluster" in text
 
 
 @pytest.fixture(scope="module")
@@ -188,10 +196,3 @@ def test_ctrl_c_stops_cells_that_continue(
     run_cells(killer.folders, execute=cluster)
     assert [folder.info()["status"] for folder in killer.folders] == ["finished"] * 2
     same(killer.folders, serial)
-
-
-@pytest.mark.slow
-def test_what_no_node_can_hold_is_refused(make_scenario: Make) -> None:
-    text = refused(make_scenario, "local", resources={"gpus": 64})
-    assert "CPU 1, GPU 64" in text
-    assert "no node of the cluster" in text
