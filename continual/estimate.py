@@ -6,8 +6,6 @@ few steps and short episodes. After the first, penalties, stored batches and col
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from holdfast.continual.buffer_size import Buffer
 from holdfast.continual.cell import make_agent, make_methods
 from holdfast.continual.evaluate import evaluate
 from holdfast.continual.method import Method
+from holdfast.continual.spent import peak_memory
 from holdfast.continual.stream import EvalExperience, TaskExperience, make_stream
 from holdfast.envs.make import make_env
 from holdfast.registry import algorithm
@@ -157,7 +156,7 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
         least_s=fixed_s + count * rounds * least * step_s,
         most_s=fixed_s + count * rounds * max(limit, least) * step_s,
         is_open=not limit and not scenario.is_supervised,
-        memory_bytes=_resident() + filled + kept,
+        memory_bytes=peak_memory() + filled + kept,
         kept_bytes=kept / len(stages),
         disk_bytes=disk + count * scenario.evaluation.episodes * _SCORE_BYTES,
     )
@@ -260,9 +259,3 @@ def _ignore(*_: object) -> None:
 
 def _bytes(files: Iterable[dict[str, Tensor]]) -> int:
     return sum(t.numel() * t.element_size() for tensors in files for t in tensors.values())
-
-
-def _resident() -> int:
-    """Return the most memory that this process has had, everything imported."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from holdfast.continual.differences import NO_MATTER, text_diff
 from holdfast.continual.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.override import NoSuchPlace
-from holdfast.scenarios.resources import Resources
-from holdfast.scenarios.schema import Cell, Pool, Scenario
+from holdfast.scenarios.schema import Cell, Scenario
 
 _REMOVED = ".removed-"
-# What changes no number: results of different ones are of the same scenario.
-NO_MATTER: dict[str, Any] = {
-    "description": "",
-    "pool": Pool(),
-    "resources": Resources(),
-    "tuned": {},
-}
 
 
 def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
@@ -82,15 +74,8 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         return str(error)
     if old == new:
         return ""
-    lines = difflib.unified_diff(
-        old.to_yaml().splitlines(),
-        new.to_yaml().splitlines(),
-        str(path / SCENARIO),
-        str(scenario.source or "the scenario given now"),
-        lineterm="",
-        n=2,
-    )
-    return "\n".join(lines)
+    name = scenario.source or "the scenario given now"
+    return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
 
 
 def _refusal(different: list[Path], difference: str) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from holdfast.continual import metrics
 from holdfast.continual.curves import Array, Curves, curves_of, matrix, unseen
+from holdfast.continual.differences import changed, difference, setting
 from holdfast.continual.plasticity_record import Point, read_points
 from holdfast.continual.record import SCENARIO, Episode, RunFolder, find_cells
-from holdfast.continual.same import changed, difference, setting
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema import Scenario
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -44,7 +45,7 @@ class Spent:
 
         Of the cell's process: not of its environments' own processes.
         """
-        self._peak = max(self._peak, _peak())
+        self._peak = max(self._peak, peak_memory())
         self._measure_energy()
         return {
             "updates": self.updates,
@@ -83,13 +84,17 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak() -> int:
-    """Return the largest resident memory of this process in bytes."""
+def peak_memory() -> int:
+    """Return the largest resident memory of this process in bytes.
+
+    On Linux its own: what ``getrusage`` tells begins with that of the process that started it.
+    """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(_PEAK):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _energy_meter() -> Any:

@@ -241,6 +241,29 @@ def performance_profile(
     return Profile(above.mean(axis=0), low, high)
 
 
+def mean_band(
+    values: Array, *, replications: int = 1000, seed: int = 0
+) -> tuple[Array, Array, Array]:
+    """Return the mean over seeds, and the ends of its pointwise bootstrap interval.
+
+    NaN where a seed is; the ends are NaN for fewer than two seeds.
+
+    Args:
+        values: Shape (seeds, ...), of curves.
+        replications: How many resamples are drawn.
+        seed: Of the draws.
+    """
+    count, shape = len(values), values.shape[1:]
+    mean = values.mean(axis=0)
+    if count < 2:
+        return mean, np.full(shape, np.nan), np.full(shape, np.nan)
+    draws = _draws(count, replications, seed)
+    shares = (draws[:, :, None] == np.arange(count)).mean(axis=1)  # (replications, seeds)
+    resampled = shares @ values.reshape(count, -1)
+    low, high = np.quantile(resampled, _ends(), axis=0)
+    return mean, low.reshape(shape), high.reshape(shape)
+
+
 @lru_cache(maxsize=16)
 def _draws(seeds: int, replications: int, seed: int) -> NDArray[np.intp]:
     """Return which seeds each resample holds, shape (replications, seeds)."""
@@ -287,27 +310,3 @@ def _permuted(scores: Array, baseline: Array, permutations: int, seed: int) -> f
         rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)
-    return float(found.pvalue)
-
-
-def mean_band(
-    values: Array, *, replications: int = 1000, seed: int = 0
-) -> tuple[Array, Array, Array]:
-    """Return the mean over seeds, and the ends of its pointwise bootstrap interval.
-
-    NaN where a seed is; the ends are NaN for fewer than two seeds.
-
-    Args:
-        values: Shape (seeds, ...), of curves.
-        replications: How many resamples are drawn.
-        seed: Of the draws.
-    """
-    count, shape = len(values), values.shape[1:]
-    mean = values.mean(axis=0)
-    if count < 2:
-        return mean, np.full(shape, np.nan), np.full(shape, np.nan)
-    draws = _draws(count, replications, seed)
-    shares = (draws[:, :, None] == np.arange(count)).mean(axis=1)  # (replications, seeds)
-    resampled = shares @ values.reshape(count, -1)
-    low, high = np.quantile(resampled, _ends(), axis=0)
-    return mean, low.reshape(shape), high.reshape(shape)

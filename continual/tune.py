@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from holdfast.continual import metrics
+from holdfast.continual.differences import NO_MATTER, text_diff
 from holdfast.continual.lock import locked
-from holdfast.continual.prepare import NO_MATTER
 from holdfast.continual.record import LOCK, SCENARIO, RunFolder, write_whole
-from holdfast.continual.tuned import difference, tell_results
+from holdfast.continual.tuned import tell_results
 from holdfast.continual.turns import cell_name
 from holdfast.errors import (
     CheckpointUnusable,
@@ -209,7 +209,8 @@ def _settle(made: Plan, *, overwrite: bool) -> None:
     text = made.scenario.model_copy(update=alone).to_yaml()
     path = made.folder / STUDY
     if path.exists() and path.read_text("utf-8") != text and not overwrite:
-        changed = difference(path, text, str(made.scenario.source or "the scenario given now"))
+        name = made.scenario.source or "the scenario given now"
+        changed = text_diff(path.read_text("utf-8"), text, path, name)
         raise UsageError(
             f"{made.folder} is another study:\n{changed}\n"
             "give the scenario another name:, or delete that study with --overwrite"

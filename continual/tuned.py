@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import shlex
 from collections.abc import Sequence
@@ -43,13 +42,6 @@ def tell_results(folder: Path, study: optuna.Study, made: Plan, source: Path | N
     keys = dict(best.user_attrs["values"])
     record = {f"tuned.{made.method.label}": _record(trials, best, made)}
     write_whole(folder / BEST, dump({**keys, **record}).encode())
-
-
-def difference(path: Path, text: str, name: str) -> str:
-    """Return how a text differs from that of a file."""
-    old = path.read_text("utf-8").splitlines()
-    lines = difflib.unified_diff(old, text.splitlines(), str(path), name, lineterm="", n=2)
-    return "\n".join(lines)
 
 
 def command(made: Plan, source: Path | None) -> str:

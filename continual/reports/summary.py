@@ -14,8 +14,8 @@ import numpy as np
 from holdfast.continual import metrics
 from holdfast.continual.costs import COSTS, cost
 from holdfast.continual.curves import Array
+from holdfast.continual.differences import setting, undrawn
 from holdfast.continual.results import CellResults, MethodResults, Results
-from holdfast.continual.same import setting, undrawn
 from holdfast.continual.statistics import (
     Comparison,
     Estimate,

@@ -14,6 +14,7 @@ from holdfast.continual.statistics import (
     estimate,
     holm,
     interquartile_mean,
+    mean_band,
     optimality_gap,
     performance_profile,
     probability_of_improvement,
@@ -184,6 +185,22 @@ def test_a_study_takes_less_than_two_seconds() -> None:
         compare(own, scores[0])
         performance_profile(own, np.linspace(0, 1, 101))
     assert time.process_time() - start < 2
+
+
+def test_a_band_is_the_bootstrap_interval_of_each_mean() -> None:
+    curves = drawn(6, 4)
+    mean, low, high = mean_band(curves, replications=4000)
+    assert_allclose(mean, curves.mean(axis=0))
+    draws = np.random.default_rng(7).integers(6, size=(4000, 6))
+    assert_allclose(
+        [low, high], np.quantile(curves[draws].mean(axis=1), [0.025, 0.975], axis=0), atol=0.02
+    )
+    assert (mean_band(curves, seed=1)[1] != mean_band(curves)[1]).any()
+    alone = mean_band(curves[:1])
+    assert_allclose(alone[0], curves[0])
+    assert np.isnan(alone[1:]).all()
+    curves[2, 1] = np.nan
+    assert np.isnan(mean_band(curves)[0]).tolist() == [False, True, False, False]
 
 
 # -- against rliable -------------------------------------------------------------------------------

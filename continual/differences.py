@@ -1,4 +1,4 @@
-"""Whether two cells ran the same scenario, and how it differs if not."""
+"""How scenarios differ: which keys change no number, and diffs of the others."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import difflib
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 from holdfast.continual.record import SCENARIO, RunFolder
 from holdfast.scenarios.cells import plain_data
 from holdfast.scenarios.override import NoSuchPlace, put, resolved, undotted
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.resources import Resources
+from holdfast.scenarios.schema import Pool, Scenario
 from holdfast.scenarios.source import dump
 
-_OWN = {"methods", "seeds", "description", "pool", "resources", "tuned"}
-"""What the cells of one scenario may differ in; from the third on it changes no number."""
+NO_MATTER: dict[str, Any] = {
+    "description": "",
+    "pool": Pool(),
+    "resources": Resources(),
+    "tuned": {},
+}
+"""What changes no number, and its default: results of different ones are of the same scenario."""
 
 _VISIT = re.compile(r"-\d+$")
 """Ends the name of a task that was drawn for its seed."""
@@ -23,7 +30,7 @@ _VISIT = re.compile(r"-\d+$")
 
 def setting(scenario: Scenario) -> dict[str, Any]:
     """Return all of a scenario but what its cells may differ in."""
-    return scenario.model_dump(exclude=_OWN)
+    return scenario.model_dump(exclude={"methods", "seeds", *NO_MATTER})
 
 
 def difference(one: RunFolder, other: RunFolder) -> str:
@@ -42,9 +49,17 @@ def difference(one: RunFolder, other: RunFolder) -> str:
         settings = [undrawn(found) for found in settings]
     if settings[0] == settings[1]:
         return ""
-    before, after = (dump(found).splitlines() for found in settings)
-    names = str(one.path / SCENARIO), str(other.path / SCENARIO)
-    return "\n".join(difflib.unified_diff(before, after, *names, lineterm="", n=1))
+    before, after = map(dump, settings)
+    return text_diff(before, after, one.path / SCENARIO, other.path / SCENARIO, around=1)
+
+
+def text_diff(
+    before: str, after: str, name: Path | str, new_name: Path | str, *, around: int = 2
+) -> str:
+    """Return how a text differs from another, as a diff with some lines around each difference."""
+    texts = before.splitlines(), after.splitlines()
+    lines = difflib.unified_diff(*texts, str(name), str(new_name), lineterm="", n=around)
+    return "\n".join(lines)
 
 
 def changed(diff: str) -> str:
