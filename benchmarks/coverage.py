@@ -18,7 +18,13 @@ import sys
 
 import numpy as np
 
-from holdfast.continual.statistics import LEVEL, Array, compare, estimate, interquartile_mean
+from holdfast.continual.results.statistics import (
+    LEVEL,
+    Array,
+    compare,
+    estimate,
+    interquartile_mean,
+)
 
 TASKS, DEVIATION, REPLICATIONS = 10, 0.15, 1000
 SEEDS = (3, 5, 10, 20)

@@ -21,7 +21,7 @@ from overhead import header
 from scipy.stats import t
 
 import holdfast
-from holdfast.continual.results import gather
+from holdfast.continual.results.study import gather
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -37,10 +37,10 @@ import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 
-from holdfast.agents.stable_baselines import StableBaselinesAgent
-from holdfast.continual.cell import run_cell
-from holdfast.continual.prepare import prepare
-from holdfast.scenarios.schema import Scenario
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.training.cell import run_cell
+from holdfast.scenarios.schema.scenario import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "overhead.csv"
 PACKAGES = ("holdfast", "stable_baselines3", "torch", "gymnasium", "avalanche-lib")

@@ -49,10 +49,10 @@ from overhead import header, write_table
 from scipy.stats import trim_mean
 from torch import nn
 
-from holdfast.agents.team import TeamAgent
-from holdfast.continual.team_stream import make_team_stream
-from holdfast.scenarios.entries import OBSERVATION, STATE
-from holdfast.scenarios.schema import Scenario
+from holdfast.agents.teams.team import TeamAgent
+from holdfast.continual.streams.team_stream import make_team_stream
+from holdfast.scenarios.schema.observation_keys import OBSERVATION, STATE
+from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "peers.csv"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from holdfast.continual.metrics import FORMULAS, matrix
-from holdfast.continual.results import gather
+from holdfast.continual.results.metrics import FORMULAS, matrix
+from holdfast.continual.results.study import gather
 
 
 def main(folder: Path, command: str) -> None:

@@ -24,11 +24,11 @@ from mpe2 import simple_spread_v3
 from overhead import alternate, header, write_table
 from throughput import Measured, show, speed
 
-from holdfast.agents.team import TeamAgent
-from holdfast.continual.team_stream import make_team_stream
-from holdfast.envs.parallel import make_parallel, team_spaces
-from holdfast.envs.teams import Teams
-from holdfast.scenarios.schema import Scenario
+from holdfast.agents.teams.team import TeamAgent
+from holdfast.continual.streams.team_stream import make_team_stream
+from holdfast.envs.multiagent.parallel import make_parallel, team_spaces
+from holdfast.envs.multiagent.teams import Teams
+from holdfast.scenarios.schema.scenario import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "teams.csv"
 COPIES, AGENTS = 8, 3

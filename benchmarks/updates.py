@@ -23,16 +23,16 @@ from typing import Any, NamedTuple
 import torch
 from overhead import alternate, header, write_table
 
-from holdfast.agents.learning import stream_logger
-from holdfast.agents.stable_baselines import StableBaselinesAgent
-from holdfast.continual.build import build
-from holdfast.continual.cell import make_methods
-from holdfast.continual.estimate import estimate
-from holdfast.continual.growth import kept_bytes
-from holdfast.continual.stream import make_stream
+from holdfast.agents.sb3.budget import stream_logger
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.jobs.estimate import estimate
+from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.training.cell import make_methods
+from holdfast.continual.training.growth import kept_bytes
+from holdfast.continual.training.preflight import build
 from holdfast.registry import METHODS
-from holdfast.scenarios.check_methods import can_take, method_signature
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.checks.methods import can_take, method_signature
+from holdfast.scenarios.schema.scenario import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "updates.csv"
 TASKS = 5

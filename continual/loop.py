@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from holdfast.agents.agent import Agent, Watch
-    from holdfast.continual.data_stream import DataExperience
     from holdfast.continual.method import Method
-    from holdfast.continual.stream import TaskExperience
+    from holdfast.continual.streams.data_stream import DataExperience
+    from holdfast.continual.streams.task_stream import TaskExperience
 
 
 class Journal(Protocol):

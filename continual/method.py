@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from holdfast.continual.stream import TaskExperience
+    from holdfast.continual.streams.task_stream import TaskExperience
 
 
 class Method(Protocol):

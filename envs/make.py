@@ -21,17 +21,17 @@ from gymnasium.wrappers import (
     TimeLimit,
 )
 
-from holdfast.envs.changes import apply_changes
-from holdfast.envs.drift import Applied, Drifting, Randomized
-from holdfast.envs.envpool_single import EnvPoolSingle
-from holdfast.envs.guard import Guard
-from holdfast.envs.pace import Paced
-from holdfast.envs.remote import RemoteEnv
+from holdfast.envs.envpool.single import EnvPoolSingle
+from holdfast.envs.processes.remote import RemoteEnv
+from holdfast.envs.wrappers.changes import apply_changes
+from holdfast.envs.wrappers.drift import Applied, Drifting, Randomized
+from holdfast.envs.wrappers.guard import Guard
+from holdfast.envs.wrappers.pace import Paced
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
-from holdfast.scenarios.interpreter import check_interpreter, interpreter
-from holdfast.scenarios.schema import Pool, Scenario, Task, Wrapper
-from holdfast.scenarios.targets import NotUsable
+from holdfast.scenarios.checks.interpreter import check_interpreter, interpreter
+from holdfast.scenarios.checks.references import NotUsable
+from holdfast.scenarios.schema.scenario import Pool, Scenario, Task, Wrapper
 
 # Packages that register their environments only when they are imported, by the start of the id.
 _REGISTERED_BY = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
@@ -94,7 +94,7 @@ def bare(scenario: Scenario, task: Task, render_mode: str | None = None) -> gym.
     with _told_of(task):
         if task.opponents is not None:
             # Here: only games need PettingZoo.
-            from holdfast.envs.self_play import SelfPlay
+            from holdfast.envs.multiagent.self_play import SelfPlay
 
             return SelfPlay(scenario, task, render_mode)
         if scenario.backend == "envpool":

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from holdfast.envs.drift import Applied
-from holdfast.envs.exclusive import ExclusiveEnv, Slot
-from holdfast.envs.fitting import fit
+from holdfast.envs.base.fitting import fit
+from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.make import make_env
-from holdfast.envs.spaces import StreamSpaces
-from holdfast.scenarios.schema import Scenario
+from holdfast.envs.wrappers.drift import Applied
+from holdfast.envs.wrappers.exclusive import ExclusiveEnv, Slot
+from holdfast.scenarios.schema.scenario import Scenario
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -33,7 +33,7 @@ def task_env(
     Args:
         scenario: The scenario.
         task_index: Which of ``scenario.tasks``.
-        spaces: What :func:`~holdfast.envs.spaces.stream_spaces` returned.
+        spaces: What :func:`~holdfast.envs.base.spaces.stream_spaces` returned.
         slot: Shared by the exclusive environments of a run; needed where the task is exclusive and
             more than one environment is built in the run.
         render_mode: For example ``rgb_array``; None renders nothing.
@@ -52,7 +52,7 @@ def task_env(
     env = fit(env, spaces, scenario, task_index)
     if task.opponents is not None:
         # Here: only games need PettingZoo.
-        from holdfast.envs.self_play import SelfPlay, View
+        from holdfast.envs.multiagent.self_play import SelfPlay, View
 
         assert isinstance(env.unwrapped, SelfPlay)
         env.unwrapped.view = View(env)  # past selves see the game as the learner does
@@ -92,10 +92,10 @@ def pooled(
     """Return ``n_envs`` environments of a task in an EnvPool, seeded as ``vectorize`` does it.
 
     Raises:
-        UsageError: The task has something that EnvPool cannot take; see ``envs/batch.py``.
+        UsageError: The task has something that EnvPool cannot take; see ``envs/envpool/batch.py``.
     """
     # Here: it imports torch, and most scenarios do not need it.
-    from holdfast.envs.envpool_vector import EnvPoolVector
+    from holdfast.envs.envpool.vector import EnvPoolVector
 
     env = task_env(scenario, task_index, spaces)
     return EnvPoolVector(env, n_envs, seed, scenario.tasks[task_index].name)

@@ -8,11 +8,11 @@ from copy import deepcopy
 from itertools import product
 from typing import Any, NamedTuple
 
-from holdfast.scenarios.override import put, resolved, undotted
-from holdfast.scenarios.plain import Method, labelled, safe, short
-from holdfast.scenarios.schema import Cell, Scenario
-from holdfast.scenarios.source import KeyPath, dotted
-from holdfast.scenarios.tune import probes
+from holdfast.scenarios.schema.method_spec import Method, labelled, safe, short
+from holdfast.scenarios.schema.scenario import Cell, Scenario
+from holdfast.scenarios.schema.tune import probes
+from holdfast.scenarios.source.override import put, resolved, undotted
+from holdfast.scenarios.source.yaml_file import KeyPath, dotted
 
 _LONGEST = 100
 

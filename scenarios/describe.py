@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.registry import AGENTS, METHODS, PLUGINS, Argument, signature
-from holdfast.scenarios.check_agent import RESERVED
-from holdfast.scenarios.check_methods import can_take, method_signature, words
+from holdfast.scenarios.checks.agent import RESERVED
+from holdfast.scenarios.checks.methods import can_take, method_signature, words
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.registry import AGENTS, Argument
+from holdfast.scenarios.checks.annotation_types import annotation_options, kind_of, literal_values
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
-from holdfast.scenarios.kinds import annotation_options, kind_of, literal_values
-from holdfast.scenarios.plain import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
+from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 
 _TYPES = {
     "int": "integer",

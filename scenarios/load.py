@@ -12,18 +12,18 @@ from pydantic import BaseModel, ValidationError
 
 from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import closest
-from holdfast.scenarios import papers
-from holdfast.scenarios.check_agent import argument_names, check_agent, meant_algorithm
-from holdfast.scenarios.check_backend import check_backend
-from holdfast.scenarios.check_methods import Setting, check_heads, check_methods
-from holdfast.scenarios.check_supervised import check_supervised
-from holdfast.scenarios.check_sweep import check_sweep, check_tune, without_studies
-from holdfast.scenarios.check_tasks import check_stream, check_tasks
-from holdfast.scenarios.check_team import check_team, is_team
-from holdfast.scenarios.messages import Finding, findings
-from holdfast.scenarios.override import override
-from holdfast.scenarios.schema import Carry, Scenario, Stream
-from holdfast.scenarios.source import MAX_BYTES, Place, Source, read
+from holdfast.scenarios.checks import papers
+from holdfast.scenarios.checks.agent import argument_names, check_agent, meant_algorithm
+from holdfast.scenarios.checks.backend import check_backend
+from holdfast.scenarios.checks.messages import Finding, findings
+from holdfast.scenarios.checks.methods import Setting, check_heads, check_methods
+from holdfast.scenarios.checks.supervised import check_supervised
+from holdfast.scenarios.checks.sweep import check_sweep, check_tune, without_studies
+from holdfast.scenarios.checks.tasks import check_stream, check_tasks
+from holdfast.scenarios.checks.team import check_team, is_team
+from holdfast.scenarios.schema.scenario import Carry, Scenario, Stream
+from holdfast.scenarios.source.override import override
+from holdfast.scenarios.source.yaml_file import MAX_BYTES, Place, Source, read
 from holdfast.signature import remembering
 
 Section = TypeVar("Section", bound=BaseModel)

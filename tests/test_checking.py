@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast.cli import app
-from holdfast.envs import probes
+from holdfast.envs.checks import probes
 
 ARMS = """\
 import gymnasium as gym

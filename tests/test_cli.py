@@ -13,8 +13,8 @@ from game_runs import games
 from told import Told
 
 import holdfast
-from holdfast.continual.turns import RETRIES
-from holdfast.scenarios.schema import json_schema
+from holdfast.continual.jobs.queue import RETRIES
+from holdfast.scenarios.schema.scenario import json_schema
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from holdfast import progress as shown
-from holdfast.continual.cell import Progress
-from holdfast.continual.failure import Failure
-from holdfast.continual.run import Outcome
+from holdfast.continual.jobs.run import Outcome
+from holdfast.continual.results.failure import Failure
+from holdfast.continual.training.cell import Progress
 from holdfast.progress import Ledger, Lines, LiveTable, counted, display
 
 

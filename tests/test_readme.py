@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from holdfast.cli import app
-from holdfast.continual.record import RunFolder
+from holdfast.continual.results.record import RunFolder
 from holdfast.registry import ALGORITHMS, METHODS
 from holdfast.scenarios.load import load
 

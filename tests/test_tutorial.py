@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast.cli import app
-from holdfast.envs import probes
+from holdfast.envs.checks import probes
 
 PAGE = Path(__file__).parents[1] / "scenarios" / "custom_env" / "README.md"
 TEXT = PAGE.read_text("utf-8")

@@ -15,9 +15,9 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from holdfast.continual.curves import Span
 from holdfast.continual.reports import svg
 from holdfast.continual.reports.svg import Frame, element, label
+from holdfast.continual.results.curves import Span
 
 WIDTH = 360.0
 STEPS = "environment steps"

@@ -7,12 +7,12 @@ from itertools import accumulate
 
 import numpy as np
 
-from holdfast.continual.elo import elo, games_of
-from holdfast.continual.markdown import over, plain, table
-from holdfast.continual.record import Episode
-from holdfast.continual.results import Results
-from holdfast.scenarios.opponents import RANDOM
-from holdfast.scenarios.schema import Scenario
+from holdfast.continual.results.elo import elo, games_of
+from holdfast.continual.results.formatting import over, plain, table
+from holdfast.continual.results.record import Episode
+from holdfast.continual.results.study import Results
+from holdfast.scenarios.schema.opponents import RANDOM
+from holdfast.scenarios.schema.scenario import Scenario
 
 _LEARNER = "stage"
 

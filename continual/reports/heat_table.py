@@ -8,9 +8,9 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.continual.heat_map import cividis
-from holdfast.continual.markdown import number
 from holdfast.continual.reports.svg import element
+from holdfast.continual.results.formatting import number
+from holdfast.continual.results.heat_map import cividis
 
 LEVELS = 33
 """How many colours the map has, as classes ``h0``, ...: a strict page allows no inline styles."""

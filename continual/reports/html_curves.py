@@ -8,8 +8,6 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from holdfast.continual.curves import Array, Span, matrix, trained
-from holdfast.continual.markdown import number, plural
 from holdfast.continual.reports import charts
 from holdfast.continual.reports.charts import Bounds, Line
 from holdfast.continual.reports.heat_table import heat_table, scale
@@ -17,8 +15,10 @@ from holdfast.continual.reports.page import Part, figure, swatch
 from holdfast.continual.reports.report_text import per_task_rows
 from holdfast.continual.reports.summary import Summary
 from holdfast.continual.reports.svg import bounds, element
-from holdfast.continual.results import CellResults, MethodResults, Results, spread
-from holdfast.continual.statistics import LEVEL, mean_band
+from holdfast.continual.results.curves import Array, Span, matrix, trained
+from holdfast.continual.results.formatting import number, plural
+from holdfast.continual.results.statistics import LEVEL, mean_band
+from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
 
 BANDS = 4
 """In a frame with more methods than this, bands would hide each other and are left out."""

@@ -8,17 +8,17 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from holdfast.continual.costs import COSTS
-from holdfast.continual.markdown import plural
-from holdfast.continual.metrics import FORMULAS
 from holdfast.continual.reports import charts
 from holdfast.continual.reports.charts import Line, Point
 from holdfast.continual.reports.html_curves import BANDS, matrix_parts, stream_parts
 from holdfast.continual.reports.page import Part, cut, figure, page
 from holdfast.continual.reports.summary import MethodSummary, Summary
 from holdfast.continual.reports.svg import element
-from holdfast.continual.results import Results
-from holdfast.continual.statistics import Estimate
+from holdfast.continual.results.costs import COSTS
+from holdfast.continual.results.formatting import plural
+from holdfast.continual.results.metrics import FORMULAS
+from holdfast.continual.results.statistics import Estimate
+from holdfast.continual.results.study import Results
 
 if TYPE_CHECKING:
     from holdfast.continual.reports.report import Section

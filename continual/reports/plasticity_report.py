@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from holdfast.continual.markdown import NA, plain, table
-from holdfast.continual.plasticity_record import GROUPS, QUANTITIES, Point
-from holdfast.continual.results import MethodResults, Results, spread
+from holdfast.continual.results.formatting import NA, plain, table
+from holdfast.continual.results.plasticity_record import GROUPS, QUANTITIES, Point
+from holdfast.continual.results.study import MethodResults, Results, spread
 
 
 def plasticity_parts(results: Results) -> list[str]:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.continual.curves import Curves
-from holdfast.continual.markdown import plural
-from holdfast.continual.record import CROSS_PLAY, write_whole
 from holdfast.continual.reports.html_report import html_report
 from holdfast.continual.reports.latex import latex
 from holdfast.continual.reports.report_csv import numbers_csv, points_csv
 from holdfast.continual.reports.report_text import markdown
 from holdfast.continual.reports.summary import Summary, summarize
 from holdfast.continual.reports.tables import costs_table, means_table, summary_table, tasks_table
-from holdfast.continual.results import Results, gather_all, spread
+from holdfast.continual.results.curves import Curves
+from holdfast.continual.results.formatting import plural
+from holdfast.continual.results.record import CROSS_PLAY, write_whole
+from holdfast.continual.results.study import Results, gather_all, spread
 from holdfast.errors import UsageError
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from holdfast.continual.reports.summary import MethodSummary, Summary
-from holdfast.continual.results import Results
-from holdfast.continual.statistics import Estimate
+from holdfast.continual.results.statistics import Estimate
+from holdfast.continual.results.study import Results
 
 NUMBERS = ("scenario", "method", "seed", "task", "metric", "statistic", "value", "low", "high")
 POINTS = ("scenario", "method", "seed", "step", "task", "score", "return", "success")

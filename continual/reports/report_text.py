@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.continual import metrics
-from holdfast.continual.costs import COSTS
-from holdfast.continual.curves import Array, Curves, Quantity
-from holdfast.continual.markdown import number, over, plain, plural, table
-from holdfast.continual.metrics import FORMULAS, NOTATION
 from holdfast.continual.reports.game_report import game_parts
 from holdfast.continual.reports.plasticity_report import plasticity_parts
 from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary
 from holdfast.continual.reports.tables import Table, costs_table, means_table, summary_table
 from holdfast.continual.reports.team_report import team_parts
-from holdfast.continual.results import CellResults, MethodResults, Results, spread
-from holdfast.continual.statistics import FEW, FEW_SEEDS
-from holdfast.scenarios.schema import Scenario
+from holdfast.continual.results import metrics
+from holdfast.continual.results.costs import COSTS
+from holdfast.continual.results.curves import Array, Curves, Quantity
+from holdfast.continual.results.formatting import number, over, plain, plural, table
+from holdfast.continual.results.metrics import FORMULAS, NOTATION
+from holdfast.continual.results.statistics import FEW, FEW_SEEDS
+from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 def markdown(results: Results, summary: Summary, picture: str = "report.png") -> str:

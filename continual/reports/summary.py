@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.continual import metrics
-from holdfast.continual.costs import COSTS, cost
-from holdfast.continual.curves import Array
-from holdfast.continual.differences import setting, undrawn
-from holdfast.continual.results import CellResults, MethodResults, Results
-from holdfast.continual.statistics import (
+from holdfast.continual.results import metrics
+from holdfast.continual.results.costs import COSTS, cost
+from holdfast.continual.results.curves import Array
+from holdfast.continual.results.scenario_diff import setting, undrawn
+from holdfast.continual.results.statistics import (
     Comparison,
     Estimate,
     Profile,
@@ -26,6 +25,7 @@ from holdfast.continual.statistics import (
     optimality_gap,
     performance_profile,
 )
+from holdfast.continual.results.study import CellResults, MethodResults, Results
 
 BASELINE = "naive"
 """The method that others are compared with."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdfast.continual.costs import COSTS
-from holdfast.continual.curves import Array
-from holdfast.continual.markdown import NA, number, over, plural
-from holdfast.continual.metrics import FORMULAS
 from holdfast.continual.reports.summary import BASELINE, COMPARED, MethodSummary, Summary
-from holdfast.continual.statistics import Comparison, Estimate
+from holdfast.continual.results.costs import COSTS
+from holdfast.continual.results.curves import Array
+from holdfast.continual.results.formatting import NA, number, over, plural
+from holdfast.continual.results.metrics import FORMULAS
+from holdfast.continual.results.statistics import Comparison, Estimate
 
 ALWAYS = (COMPARED, "forgetting/cw", "forward_transfer/cw")
 """Metrics that the summary table has a column for even where all are n/a."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from holdfast.continual.markdown import over, plain, table
-from holdfast.continual.record import Episode
-from holdfast.continual.results import MethodResults, Results
-from holdfast.scenarios.groups import grouped
-from holdfast.scenarios.schema import Policies
+from holdfast.continual.results.formatting import over, plain, table
+from holdfast.continual.results.record import Episode
+from holdfast.continual.results.study import MethodResults, Results
+from holdfast.scenarios.schema.groups import grouped
+from holdfast.scenarios.schema.scenario import Policies
 
 Returns = dict[str, dict[str, float]]
 

@@ -11,8 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.continual.opened import open_run
-    from holdfast.continual.run import run
+    from holdfast.continual.jobs.run import run
+    from holdfast.continual.policies.run_handle import open_run
     from holdfast.scenarios.load import load
 
     __version__: str
@@ -21,8 +21,8 @@ __all__ = ["__version__", "load", "open_run", "run"]
 
 _HOMES = {
     "load": "holdfast.scenarios.load",
-    "open_run": "holdfast.continual.opened",
-    "run": "holdfast.continual.run",
+    "open_run": "holdfast.continual.policies.run_handle",
+    "run": "holdfast.continual.jobs.run",
 }
 
 

@@ -12,9 +12,9 @@ from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
 from holdfast.printing import console, failure_of, print_labelled
 
 if TYPE_CHECKING:
-    from holdfast.envs.findings import CheckResult
-    from holdfast.envs.spaces import StreamSpaces
-    from holdfast.scenarios.schema import Scenario, Task
+    from holdfast.envs.base.spaces import StreamSpaces
+    from holdfast.envs.checks.check_result import CheckResult
+    from holdfast.scenarios.schema.scenario import Scenario, Task
 
 _STYLES = {"ok": "green", "advice": "yellow", "error": "bold red"}
 
@@ -31,9 +31,9 @@ def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | 
         UsageError: There is nothing of that name; or the one environment that it means has a wrong
             argument, or lacks a package.
     """
-    from holdfast.envs.check import check_env
+    from holdfast.envs.checks.environment import check_env
     from holdfast.envs.find import find
-    from holdfast.scenarios.targets import is_team
+    from holdfast.scenarios.checks.references import is_team
 
     if python is None and is_team(named, folder):
         return _check_team(named, kwargs, folder)
@@ -63,9 +63,9 @@ def check_scenario(scenario: Scenario) -> int:
             agent.
         UsageError: The scenario learns data sets.
     """
-    from holdfast.envs.check import check_task
-    from holdfast.envs.policies import check_policy
-    from holdfast.envs.spaces import check_actions, merged_spaces
+    from holdfast.envs.base.spaces import check_actions, merged_spaces
+    from holdfast.envs.checks.environment import check_task
+    from holdfast.envs.checks.policy_inputs import check_policy
 
     if scenario.is_supervised:
         raise UsageError(
@@ -99,18 +99,18 @@ def check_scenario(scenario: Scenario) -> int:
 
 
 def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
-    from holdfast.envs.check_team import check_team
-    from holdfast.envs.parallel import build_parallel
+    from holdfast.envs.checks.team import check_team
+    from holdfast.envs.multiagent.parallel import build_parallel
 
     return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
 
 
 def _check_teams(scenario: Scenario) -> int:
     """Check the environment of every task of a team, and that they fit into one stream."""
-    from holdfast.envs.check_team import check_team
-    from holdfast.envs.parallel import make_parallel, team_spaces
-    from holdfast.envs.policies import check_policy
-    from holdfast.envs.spaces import check_actions
+    from holdfast.envs.base.spaces import check_actions
+    from holdfast.envs.checks.policy_inputs import check_policy
+    from holdfast.envs.checks.team import check_team
+    from holdfast.envs.multiagent.parallel import make_parallel, team_spaces
 
     codes = []
     for task in scenario.tasks:
@@ -125,7 +125,7 @@ def _check_teams(scenario: Scenario) -> int:
 
 
 def _at_first_visit(task: Task, seed: int) -> Task:
-    from holdfast.scenarios.streams import visited
+    from holdfast.scenarios.schema.streams import visited
 
     return visited(task, 1, seed) if task.sample else task
 

@@ -28,8 +28,8 @@ from holdfast.printing import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.continual.run import Outcome
-    from holdfast.scenarios.schema import Scenario
+    from holdfast.continual.jobs.run import Outcome
+    from holdfast.scenarios.schema.scenario import Scenario
 
 app = typer.Typer(
     name="holdfast",
@@ -167,7 +167,7 @@ def schema(
     """Print the JSON Schema of scenario files, for completion in editors."""
     import json
 
-    from holdfast.scenarios.schema import json_schema
+    from holdfast.scenarios.schema.scenario import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:
@@ -260,8 +260,8 @@ class _How(NamedTuple):
 
 def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[Outcome]:
     """Build everything once, then run the cells under a display."""
-    from holdfast.continual.prepare import prepare
-    from holdfast.continual.run import made_executor, run_cells
+    from holdfast.continual.jobs.run import made_executor, run_cells
+    from holdfast.continual.jobs.run_folders import prepare
     from holdfast.progress import display
 
     scenario = _settled(scenario, runs, overwrite=overwrite)
@@ -276,7 +276,7 @@ def _settled(scenario: Scenario, runs: Path, *, overwrite: bool) -> Scenario:
     """Return the scenario with its backend settled, and say what it is where it was open."""
     if scenario.backend != "auto":
         return scenario
-    from holdfast.continual.backend import settle
+    from holdfast.continual.jobs.backend import settle
 
     settled = settle(scenario, runs, overwrite=overwrite)
     print(settled.reason, flush=True)
@@ -319,18 +319,18 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
 
     scenario = load(path, overrides)
     if scenario.tune is not None:
-        from holdfast.continual.tune import plan
+        from holdfast.continual.jobs.tune import plan
 
         plan(scenario.model_copy(update={"sweep": {}}), Path("runs"))
     if build:
-        from holdfast.continual.build import build as build_all
+        from holdfast.continual.training.preflight import build as build_all
 
         build_all(_settled(scenario, Path("runs"), overwrite=True))
     print(f"{path}: {'good, and builds' if build else 'good'}; {_counts(scenario)}", flush=True)
 
 
 def _counts(scenario: Scenario) -> str:
-    from holdfast.continual.markdown import plural
+    from holdfast.continual.results.formatting import plural
 
     cells, methods = scenario.cells(), plural(len(scenario.methods), "method")
     product = f"{methods} x {plural(len(scenario.seeds), 'seed')}"
@@ -351,8 +351,8 @@ def _is_override(text: str) -> bool:
 
 def _values(texts: Sequence[str]) -> dict[str, Any]:
     """Return key=value arguments as a mapping, each value read as YAML."""
-    from holdfast.scenarios.override import override
-    from holdfast.scenarios.source import read
+    from holdfast.scenarios.source.override import override
+    from holdfast.scenarios.source.yaml_file import read
 
     source = read(b"{}", "")
     for text in texts:

@@ -64,7 +64,7 @@ def cross_play(
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
     """
     with errors_told():
-        from holdfast.continual import cross_play as meeting
+        from holdfast.continual.tools import cross_play as meeting
         from holdfast.progress import counted
 
         with counted(console(), "cross-play") as tell:
@@ -89,7 +89,7 @@ def video(
     thumbnails in TensorBoard. Needs no display.
     """
     with errors_told():
-        from holdfast.continual.video import film
+        from holdfast.continual.tools.video import film
 
         for path in film(run, tasks=task or (), episodes=episodes, longest=longest):
             print(f"Written: {path}", flush=True)
@@ -123,7 +123,7 @@ def evaluate(
     By default the episodes are those of the run's own record. The run folder stays as it is.
     """
     with errors_told():
-        from holdfast.continual.measure import Plan, measure
+        from holdfast.continual.tools.measure import Plan, measure
 
         given = None if kwargs is None else _mapping(kwargs)
         plan = Plan(task, episodes, seed, deterministic, stage, env, given)
@@ -165,7 +165,7 @@ def export(
     The file is compared with the policy on observations of the task before it is kept.
     """
     with errors_told():
-        from holdfast.continual.export import export as exported
+        from holdfast.continual.tools.export import export as exported
 
         for one in exported(run, form, task=task, stage=stage, output=output):
             inputs = ", ".join(f"{name} {shape}" for name, shape in one.inputs.items())

@@ -42,9 +42,9 @@ def tune(
     Running the same command again continues what was interrupted; with more --trials, it goes on.
     """
     with errors_told():
-        from holdfast.continual.markdown import plural
-        from holdfast.continual.tune import plan
-        from holdfast.continual.tuned import BEST, PAGE, command
+        from holdfast.continual.jobs.trials import BEST, PAGE, command
+        from holdfast.continual.jobs.tune import plan
+        from holdfast.continual.results.formatting import plural
         from holdfast.scenarios.load import load
 
         loaded = load(scenario, overrides or ())
@@ -54,7 +54,7 @@ def tune(
             f"{loaded.name}: {plural(count, 'trial')} of {made.method.label}, on {made.protocol}",
             flush=True,
         )
-        from holdfast.continual.tune import tune as run_trials
+        from holdfast.continual.jobs.tune import tune as run_trials
         from holdfast.progress import display
 
         steps = made.trial({}, made.seeds[0]).total_steps

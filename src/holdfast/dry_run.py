@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.continual.buffer_size import memory_bytes
-from holdfast.continual.build import build
-from holdfast.continual.estimate import Cost, estimate
-from holdfast.continual.markdown import NA, duration, plural, size
-from holdfast.continual.record import RunFolder
+from holdfast.continual.jobs.estimate import Cost, estimate
+from holdfast.continual.results.formatting import NA, duration, plural, size
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.training.buffer_size import memory_bytes
+from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
 
 if TYPE_CHECKING:
-    from holdfast.scenarios.schema import Scenario
+    from holdfast.scenarios.schema.scenario import Scenario
 
 
 def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:

@@ -52,7 +52,7 @@ def envs() -> str:
 
 def _pooled_families() -> str:
     """Return a line for each family of EnvPool's, which scenarios reach by ``backend: envpool``."""
-    from holdfast.scenarios.check_backend import envpool_ids, is_installed
+    from holdfast.scenarios.checks.backend import envpool_ids, is_installed
 
     head = "EnvPool, with backend: envpool in the scenario"
     if not is_installed():

@@ -12,7 +12,7 @@ import typer
 from holdfast.errors import HoldfastError, Stopped, UsageError
 
 if TYPE_CHECKING:
-    from holdfast.continual.failure import Failure
+    from holdfast.continual.results.failure import Failure
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def errors_told() -> Iterator[None]:
 @contextmanager
 def stop_told() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM stop the block, with one line and exit code 75."""
-    from holdfast.continual.run import stoppable
+    from holdfast.continual.jobs.run import stoppable
 
     try:
         with stoppable():
@@ -39,7 +39,7 @@ def stop_told() -> Iterator[None]:
 
 def failure_of(error: HoldfastError) -> Failure:
     """Return an error as text, with the traceback of its cause where that is not ours."""
-    from holdfast.continual.failure import Failure
+    from holdfast.continual.results.failure import Failure
 
     return Failure.of(error)
 

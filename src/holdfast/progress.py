@@ -16,11 +16,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.continual.markdown import NA, duration, number, plural
+from holdfast.continual.results.formatting import NA, duration, number, plural
 
 if TYPE_CHECKING:
-    from holdfast.continual.cell import Progress
-    from holdfast.continual.run import Outcome
+    from holdfast.continual.jobs.run import Outcome
+    from holdfast.continual.training.cell import Progress
 
 LINE_S = 10.0
 """Seconds between two plain lines of one cell, unless its task changes."""

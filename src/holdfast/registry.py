@@ -103,12 +103,18 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 TEAM_ALGORITHMS: dict[str, Algorithm] = {
-    "mappo": Algorithm("holdfast.agents.mappo:MAPPO", True, _ANY, shown=frozenset({"state"})),
+    "mappo": Algorithm(
+        "holdfast.agents.algorithms.mappo:MAPPO", True, _ANY, shown=frozenset({"state"})
+    ),
     "vdn": Algorithm(
-        "holdfast.agents.mixing:VDN", False, _DISCRETE, output="values", shown=frozenset({"joint"})
+        "holdfast.agents.algorithms.mixing:VDN",
+        False,
+        _DISCRETE,
+        output="values",
+        shown=frozenset({"joint"}),
     ),
     "qmix": Algorithm(
-        "holdfast.agents.mixing:QMIX",
+        "holdfast.agents.algorithms.mixing:QMIX",
         False,
         _DISCRETE,
         output="values",
@@ -124,7 +130,7 @@ AGENTS: dict[str, Algorithm] = {
     **ALGORITHMS,
     **TEAM_ALGORITHMS,
     SUPERVISED: Algorithm(
-        "holdfast.agents.classifier:Classifier",
+        "holdfast.agents.supervised.classifier:Classifier",
         None,
         frozenset(),
         doors=frozenset({"plugins", "lifecycle"}),
@@ -132,38 +138,39 @@ AGENTS: dict[str, Algorithm] = {
     ),
 }
 
+_METHODS = "holdfast.continual.methods"
 METHODS: dict[str, str] = {
-    "naive": "holdfast.continual.methods.naive:Naive",
-    "isolated": "holdfast.continual.methods.isolated:Isolated",
-    "joint": "holdfast.continual.methods.joint:Joint",
-    "frozen": "holdfast.continual.methods.frozen:Frozen",
-    "l2": "holdfast.continual.methods.l2:L2",
-    "ewc": "holdfast.continual.methods.ewc:EWC",
-    "mas": "holdfast.continual.methods.mas:MAS",
-    "si": "holdfast.continual.methods.si:SI",
-    "rwalk": "holdfast.continual.methods.rwalk:RWalk",
-    "vcl": "holdfast.continual.methods.vcl:VCL",
-    "l2-init": "holdfast.continual.methods.l2_init:L2Init",
-    "parseval": "holdfast.continual.methods.parseval:Parseval",
-    "cloning": "holdfast.continual.methods.cloning:Cloning",
-    "distillation": "holdfast.continual.methods.distillation:Distillation",
-    "replay": "holdfast.continual.methods.replay:Replay",
-    "perfect-memory": "holdfast.continual.methods.perfect_memory:PerfectMemory",
-    "clear": "holdfast.continual.methods.clear:Clear",
-    "generative-replay": "holdfast.continual.methods.generative_replay:GenerativeReplay",
-    "er-ace": "holdfast.continual.methods.er_ace:ERACE",
-    "agem": "holdfast.continual.methods.agem:AGEM",
-    "gem": "holdfast.continual.methods.gem:GEM",
-    "pcgrad": "holdfast.continual.methods.pcgrad:PCGrad",
-    "packnet": "holdfast.continual.methods.packnet:PackNet",
-    "progressive": "holdfast.continual.methods.progressive:Progressive",
-    "componet": "holdfast.continual.methods.componet:CompoNet",
-    "hat": "holdfast.continual.methods.hat:HAT",
-    "expandable": "holdfast.continual.methods.expandable:Expandable",
-    "progress-compress": "holdfast.continual.methods.progress_compress:ProgressCompress",
-    "redo": "holdfast.continual.methods.redo:ReDo",
-    "shrink-perturb": "holdfast.continual.methods.shrink_perturb:ShrinkPerturb",
-    "continual-backprop": "holdfast.continual.methods.continual_backprop:ContinualBackprop",
+    "naive": f"{_METHODS}.references.naive:Naive",
+    "isolated": f"{_METHODS}.references.isolated:Isolated",
+    "joint": f"{_METHODS}.references.joint:Joint",
+    "frozen": f"{_METHODS}.references.frozen:Frozen",
+    "l2": f"{_METHODS}.regularization.l2:L2",
+    "ewc": f"{_METHODS}.regularization.ewc:EWC",
+    "mas": f"{_METHODS}.regularization.mas:MAS",
+    "si": f"{_METHODS}.regularization.si:SI",
+    "rwalk": f"{_METHODS}.regularization.rwalk:RWalk",
+    "vcl": f"{_METHODS}.regularization.vcl:VCL",
+    "l2-init": f"{_METHODS}.plasticity.l2_init:L2Init",
+    "parseval": f"{_METHODS}.plasticity.parseval:Parseval",
+    "cloning": f"{_METHODS}.rehearsal.cloning:Cloning",
+    "distillation": f"{_METHODS}.regularization.distillation:Distillation",
+    "replay": f"{_METHODS}.rehearsal.replay:Replay",
+    "perfect-memory": f"{_METHODS}.rehearsal.perfect_memory:PerfectMemory",
+    "clear": f"{_METHODS}.rehearsal.clear:Clear",
+    "generative-replay": f"{_METHODS}.rehearsal.generative_replay:GenerativeReplay",
+    "er-ace": f"{_METHODS}.rehearsal.er_ace:ERACE",
+    "agem": f"{_METHODS}.rehearsal.agem:AGEM",
+    "gem": f"{_METHODS}.rehearsal.gem:GEM",
+    "pcgrad": f"{_METHODS}.rehearsal.pcgrad:PCGrad",
+    "packnet": f"{_METHODS}.architecture.packnet:PackNet",
+    "progressive": f"{_METHODS}.architecture.progressive:Progressive",
+    "componet": f"{_METHODS}.architecture.componet:CompoNet",
+    "hat": f"{_METHODS}.architecture.hat:HAT",
+    "expandable": f"{_METHODS}.architecture.expandable:Expandable",
+    "progress-compress": f"{_METHODS}.architecture.progress_compress:ProgressCompress",
+    "redo": f"{_METHODS}.plasticity.redo:ReDo",
+    "shrink-perturb": f"{_METHODS}.plasticity.shrink_perturb:ShrinkPerturb",
+    "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
 }
 
 
@@ -205,7 +212,7 @@ PLUGINS: dict[str, Plugin] = {
         limits={"ewc_lambda": _STRENGTH, "decay_factor": (0, 1)},
     ),
     "avalanche-si": Plugin(
-        "holdfast.continual.methods.synaptic_intelligence:SynapticIntelligence",
+        f"{_METHODS}.avalanche.synaptic_intelligence:SynapticIntelligence",
         "si_lambda multiplies 1/2 sum omega (w - w*)^2; omega is summed over experiences and "
         "clipped at 0.001",
         memory="7 numbers per weight",
@@ -272,8 +279,8 @@ PLUGINS: dict[str, Plugin] = {
 _CLASSIC = "avalanche.benchmarks.classic"
 
 BENCHMARKS: dict[str, str] = {
-    "split-digits": "holdfast.envs.digits:split_digits",
-    "permuted-digits": "holdfast.envs.digits:permuted_digits",
+    "split-digits": "holdfast.envs.datasets.digits:split_digits",
+    "permuted-digits": "holdfast.envs.datasets.digits:permuted_digits",
     "split-mnist": f"{_CLASSIC}.cmnist:SplitMNIST",
     "permuted-mnist": f"{_CLASSIC}.cmnist:PermutedMNIST",
     "rotated-mnist": f"{_CLASSIC}.cmnist:RotatedMNIST",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.agents.stable_baselines import StableBaselinesAgent
-from holdfast.continual.stream import TaskExperience, make_stream
-from holdfast.scenarios.schema import Scenario
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.streams.task_stream import TaskExperience, make_stream
+from holdfast.scenarios.schema.scenario import Scenario
 
 Start = Callable[..., tuple[StableBaselinesAgent, list[TaskExperience]]]
 

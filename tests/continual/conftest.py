@@ -6,10 +6,10 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from holdfast.continual.cell import run_cell
-from holdfast.continual.prepare import prepare
-from holdfast.continual.record import Episode, RunFolder
-from holdfast.scenarios.schema import Scenario
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.record import Episode, RunFolder
+from holdfast.continual.training.cell import run_cell
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import torch
 from cells import Interrupted, finish, interrupting
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from holdfast.agents.stable_baselines import StableBaselinesAgent
-from holdfast.continual.cell import run_cell
-from holdfast.continual.journal import Progress
-from holdfast.continual.record import RunFolder
-from holdfast.continual.stream import make_stream
-from holdfast.scenarios.schema import Scenario
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.training.cell import run_cell
+from holdfast.continual.training.journal import Progress
+from holdfast.scenarios.schema.scenario import Scenario
 
 Run = Callable[..., RunFolder]
 
@@ -159,8 +159,8 @@ ADDITIVE = [{"ewc": {"strength": 0.0}}, {"cloning": {"strength": 0.0}}]
 def test_additive_methods_at_strength_0_equal_naive(
     algorithm: str, run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.continual.methods import cloning
-    from holdfast.continual.quadratic import Quadratic
+    from holdfast.continual.methods.regularization.quadratic import Quadratic
+    from holdfast.continual.methods.rehearsal import cloning
 
     calls = {"ewc": 0, "cloning": 0}
     penalty, cloned = Quadratic.gradient, cloning.imitation_gradient

@@ -13,9 +13,9 @@ import pytest
 from pools import SLOW
 
 import holdfast.envs.make
-from holdfast.envs.pool import ProcessPool
-from holdfast.scenarios.pool import Pool
-from holdfast.scenarios.schema import Scenario, Task
+from holdfast.envs.processes.pool import ProcessPool
+from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.scenario import Scenario, Task
 
 
 @pytest.fixture

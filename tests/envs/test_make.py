@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 
-from holdfast.envs.guard import Guard
 from holdfast.envs.make import (
     ImportFailed,
     MissingPackage,
@@ -17,6 +16,7 @@ from holdfast.envs.make import (
     UnknownEnvironment,
     build,
 )
+from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
 
 ENVIRONMENT = """

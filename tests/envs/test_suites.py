@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdfast.envs.spaces import check_actions, stream_spaces
+from holdfast.envs.base.spaces import check_actions, stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.errors import ScenarioError
-from holdfast.scenarios import check_backend
+from holdfast.scenarios.checks import backend
 from holdfast.scenarios.load import load
 
 FOLDER = Path(__file__).parents[2] / "scenarios"
@@ -26,7 +26,7 @@ HEAVY = tuple(
         "atari-*",
         "vizdoom-*",
     )
-    for path in sorted(FOLDER.glob(f"{pattern}.yaml"))
+    for path in sorted(FOLDER.rglob(f"{pattern}.yaml"))
     if path.stem not in LIGHT
 )
 STEPS = 36
@@ -87,7 +87,7 @@ def _steps(scenario, index, spaces):
 
 def test_cw20_and_cw10_are_what_continual_world_published():
     pytest.importorskip("envpool")
-    ten, twenty = (load(FOLDER / f"{name}.yaml") for name in ("cw10", "cw20"))
+    ten, twenty = (load(FOLDER / "continual_world" / f"{name}.yaml") for name in ("cw10", "cw20"))
     names = [ten.tasks[index].name for index in ten.stream_tasks]
     assert names == [
         "hammer",
@@ -106,7 +106,7 @@ def test_cw20_and_cw10_are_what_continual_world_published():
         assert task.changes.time_limit == 200
         assert task.kwargs == {"partially_observable": False}
         assert task.steps == 1_000_000
-    third = load(FOLDER / "cw-triplet-6.yaml")
+    third = load(FOLDER / "continual_world" / "cw-triplet-6.yaml")
     assert [third.tasks[index].name for index in third.stream_tasks] == [
         "stick-pull",
         "peg-unplug-side",
@@ -116,7 +116,7 @@ def test_cw20_and_cw10_are_what_continual_world_published():
 
 def test_the_goal_is_visible_and_drawn_anew_at_every_reset():
     pytest.importorskip("envpool")
-    scenario = load(FOLDER / "cw10.yaml").model_copy(update={"n_envs": 1})
+    scenario = load(FOLDER / "continual_world" / "cw10.yaml").model_copy(update={"n_envs": 1})
     push = [task.name for task in scenario.tasks].index("push")
     only = scenario.model_copy(update={"tasks": (scenario.tasks[push],)})
     envs = pooled(only, 0, stream_spaces(only), 1, seed=0)
@@ -129,7 +129,7 @@ def test_the_goal_is_visible_and_drawn_anew_at_every_reset():
 
 @pytest.mark.parametrize("name", ["cw10", "atari-cycles", "playground-go1"])
 def test_without_envpool_one_line_says_what_to_install(name, monkeypatch):
-    monkeypatch.setattr(check_backend, "is_installed", lambda: False)
+    monkeypatch.setattr(backend, "is_installed", lambda: False)
     with pytest.raises(ScenarioError) as caught:
         load(FOLDER / f"{name}.yaml")
     (problem,) = caught.value.problems
@@ -138,12 +138,12 @@ def test_without_envpool_one_line_says_what_to_install(name, monkeypatch):
 
 
 def test_without_mujoco_one_line_says_what_to_install(monkeypatch):
-    from holdfast.scenarios import targets
+    from holdfast.scenarios.checks import references
 
-    targets._installed.cache_clear()
-    monkeypatch.setattr(targets, "_installed", lambda package: False)
+    references._installed.cache_clear()
+    monkeypatch.setattr(references, "_installed", lambda package: False)
     with pytest.raises(ScenarioError) as caught:
-        load(FOLDER / "slippery-ant.yaml")
+        load(FOLDER / "locomotion" / "slippery-ant.yaml")
     assert 'pip install "holdfast[mujoco]"' in caught.value.problems[0].message
 
 
@@ -154,5 +154,5 @@ def test_list_envs_has_a_line_for_each_of_envpools_families(monkeypatch):
     lines = listing.envs().splitlines()
     (metaworld,) = [line for line in lines if line.startswith("  mujoco.metaworld (50): ")]
     assert "MetaWorld/Assembly-v3" in metaworld
-    monkeypatch.setattr(check_backend, "is_installed", lambda: False)
+    monkeypatch.setattr(backend, "is_installed", lambda: False)
     assert any('pip install "holdfast[envpool]"' in line for line in listing.envs().splitlines())

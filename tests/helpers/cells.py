@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.cell import run_cell
-from holdfast.continual.prepare import prepare
-from holdfast.continual.record import RunFolder
-from holdfast.scenarios.schema import Scenario
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.training.cell import run_cell
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 class Interrupted(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.schema.scenario import Scenario
 
 TTT = "classic/tictactoe_v3"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.continual.prepare import prepare
-from holdfast.scenarios.schema import Scenario
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 def write_study(

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from holdfast.agents.team import TeamAgent
-from holdfast.continual.cell import run_cell
-from holdfast.continual.prepare import prepare
-from holdfast.continual.record import RunFolder
-from holdfast.continual.stream import make_stream
-from holdfast.scenarios.schema import Scenario
+from holdfast.agents.teams.team import TeamAgent
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.training.cell import run_cell
+from holdfast.scenarios.schema.scenario import Scenario
 
 OFF = {"learning_starts": 20, "batch_size": 8, "buffer_size": 500, "target_update_interval": 20}
 ARGUMENTS: dict[str, dict[str, Any]] = {

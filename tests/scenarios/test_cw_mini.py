@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.continual.results import gather
+from holdfast.continual.results.study import gather
 from holdfast.scenarios.load import load
 
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
+SCENARIOS = Path(__file__).parents[2] / "scenarios" / "continual_world"
 CUT = [
     *(f"tasks[{index}].steps=64" for index in range(3)),
     *(f"tasks[{index}].changes.time_limit=20" for index in range(3)),

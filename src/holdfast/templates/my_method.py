@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from holdfast.agents.gradients import Named, named_parameters
+from holdfast.agents.doors.gradients import Named, named_parameters
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.stable_baselines import StableBaselinesAgent
-    from holdfast.continual.stream import TaskExperience
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
 
 
 class MyMethod(Method):

@@ -6,7 +6,7 @@ import numpy as np
 from my_env import MyEnv
 
 import holdfast
-from holdfast.envs.check import check_env
+from holdfast.envs.checks.environment import check_env
 
 HERE = Path(__file__).parent
 

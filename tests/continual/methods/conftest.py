@@ -8,13 +8,13 @@ import pytest
 from safetensors.torch import load, save
 from torch import Tensor
 
-from holdfast.agents.stable_baselines import StableBaselinesAgent
-from holdfast.continual.cell import make_methods
+from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.method import Method
-from holdfast.continual.stream import TaskExperience, make_stream
+from holdfast.continual.streams.task_stream import TaskExperience, make_stream
+from holdfast.continual.training.cell import make_methods
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.load import load as load_scenario
-from holdfast.scenarios.schema import Scenario
+from holdfast.scenarios.schema.scenario import Scenario
 
 SMALL = {"policy_kwargs": {"net_arch": [8, 8]}}
 OFF_POLICY = SMALL | {"learning_starts": 16, "batch_size": 16, "buffer_size": 200, "train_freq": 2}

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.continual.prepare import prepare
-from holdfast.continual.record import RunFolder
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.record import RunFolder
 
 # Mean returns of (left, right) at the start, after left, after right.
 CURVES = {

@@ -4,10 +4,10 @@ import csv
 import re
 from pathlib import Path
 
-from holdfast.continual.record import RunFolder
 from holdfast.continual.reports.latex import latex
 from holdfast.continual.reports.report import report
 from holdfast.continual.reports.tables import Table
+from holdfast.continual.results.record import RunFolder
 
 
 def test_every_number_is_in_the_csv(runs: Path) -> None:

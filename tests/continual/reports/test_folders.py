@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tables import rows
 
-from holdfast.continual.prepare import prepare
-from holdfast.continual.record import RunFolder
+from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report
-from holdfast.continual.results import gather
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.results.study import gather
 from holdfast.errors import UsageError
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from game_runs import games
 
-from holdfast.continual.prepare import prepare
+from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.game_report import (
     boundary_games,
     game_parts,
     stage_ratings,
     win_rates,
 )
-from holdfast.continual.results import gather
+from holdfast.continual.results.study import gather
 
 
 def played(stage: int, step: int, scores: dict[str, list[float]]) -> list[Any]:

@@ -10,12 +10,12 @@ import pytest
 from browser import Visit
 from study import write_study
 
-from holdfast.continual.record import RunFolder
 from holdfast.continual.reports.heat_table import LEVELS, colours
 from holdfast.continual.reports.html_report import html_report
 from holdfast.continual.reports.report import report
 from holdfast.continual.reports.report_text import markdown
 from holdfast.continual.reports.summary import summarize
+from holdfast.continual.results.record import RunFolder
 
 METHODS = ["naive", "ewc", "isolated"]
 SEEDS = TASKS = 3

@@ -7,12 +7,12 @@ from numpy.testing import assert_allclose
 from PIL import Image
 from tables import rows
 
-from holdfast.continual import markdown
-from holdfast.continual.heat_map import heat_map
-from holdfast.continual.prepare import prepare
-from holdfast.continual.record import RunFolder
+from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report
-from holdfast.continual.results import gather, spread
+from holdfast.continual.results import formatting
+from holdfast.continual.results.heat_map import heat_map
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.results.study import gather, spread
 from holdfast.errors import UsageError
 
 
@@ -171,7 +171,7 @@ def test_success_rates_and_unseen_tasks_are_shown(
 
 
 def test_names_from_files_cannot_break_the_tables() -> None:
-    assert markdown.plain("a|b *c* [d](e)\n<script>") == ("a\\|b \\*c\\* \\[d\\](e) &lt;script>")
+    assert formatting.plain("a|b *c* [d](e)\n<script>") == ("a\\|b \\*c\\* \\[d\\](e) &lt;script>")
 
 
 def test_the_figure_has_a_panel_for_each_method(runs: Path) -> None:

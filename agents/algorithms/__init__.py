@@ -1,0 +1,1 @@
+"""Algorithms beside those of Stable-Baselines3 and its contrib package."""

@@ -1,0 +1,1 @@
+"""Doors: how a method reaches an agent."""

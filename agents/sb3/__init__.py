@@ -1,0 +1,1 @@
+"""Stable-Baselines3 as published, as a continual learner."""

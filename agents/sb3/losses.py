@@ -1,0 +1,294 @@
+"""The loss of an algorithm as a function of named tensors and a batch: what ``train`` minimises.
+
+Stable-Baselines3 has no such function: its ``train`` computes the loss between sampling and
+stepping. Here it is written once more, on tensors that are given by name, so that methods can take
+its gradient on stored data (A-GEM, GEM, PCGrad). Tests hold each against the gradient of ``train``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import torch
+from sb3_contrib import QRDQN, TQC, MaskablePPO
+from sb3_contrib.common.utils import quantile_huber_loss
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812  # its usual name
+
+from holdfast.agents.algorithms.mixing import VDN, joint_loss, joint_targets
+from holdfast.agents.doors.gradients import Named, gradient_of
+from holdfast.errors import UsageError
+
+Batch = dict[str, Tensor]
+"""Rows by the names of Stable-Baselines3's buffers; ``observations.<key>`` for Dict entries."""
+
+_Loss = Callable[[Any, Batch, torch.Generator], Tensor]
+
+
+def loss_of(model: Any, parameters: Named, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Return what the optimizer of ``parameters`` minimises, on a batch, at their given values.
+
+    Everything else (targets, the critic in the actor's loss, the entropy coefficient, the clip
+    range) is as it is in the model now. Nothing in the model changes: running statistics in its
+    networks are read from copies.
+
+    Args:
+        model: A Stable-Baselines3 model.
+        parameters: By their names in the policy; those that one optimizer moves, or some of them.
+        batch: Rows as ``StableBaselinesAgent.batch`` gives them.
+        generator: Draws the noise of SAC's, TQC's and TD3's actions.
+
+    Raises:
+        UsageError: If there is no such function for this algorithm.
+    """
+    chosen = _loss_for(model, critic=any(name.startswith("critic.") for name in parameters))
+    named = {f"policy.{name}": value for name, value in parameters.items()}
+    named |= {f"policy.{name}": value.clone() for name, value in model.policy.named_buffers()}
+    loss: Tensor = functional_call(
+        _Holding(model.policy), named, (partial(chosen, model, batch, generator),)
+    )
+    return loss
+
+
+def loss_gradient(model: Any, parameters: Named, batch: Batch, generator: torch.Generator) -> Named:
+    """Return the gradient of ``loss_of`` by name, computed on detached copies."""
+    return gradient_of(lambda values: loss_of(model, values, batch, generator), parameters)
+
+
+class _Holding(nn.Module):
+    """Calls a function while the policy inside has other tensors for its parameters."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, function: Callable[[], Tensor]) -> Tensor:
+        return function()
+
+
+def _loss_for(model: Any, *, critic: bool) -> _Loss:
+    """Return the loss of a model's only optimizer, or that of its actor's or its critic's."""
+    if getattr(model, "use_sde", False):
+        raise UsageError(
+            "agent.use_sde: this method needs an algorithm without state-dependent noise"
+        )
+    match model:
+        case PPO() | MaskablePPO():
+            return _clipped_surrogate
+        case A2C():
+            return _policy_gradient
+        case VDN():  # and QMIX
+            return _joint_values
+        case DQN():
+            return _action_values
+        case QRDQN():
+            return _action_quantiles
+        case SAC():
+            return _soft_critic if critic else _soft_actor
+        case TQC():
+            return _quantile_critic if critic else _soft_actor
+        case TD3():  # and DDPG, which is TD3 with one critic and no noise
+            return _twin_critic if critic else _deterministic_actor
+    raise UsageError(
+        f"{type(model).__name__}: its loss is not known as a function of its parameters; use one "
+        "of A2C, DDPG, DQN, MaskablePPO, PPO, QRDQN, SAC, TD3, TQC"
+    )
+
+
+def _seen(batch: Batch, name: str = "observations") -> Any:
+    """Return observations as a network takes them: one tensor, or one per key of a Dict."""
+    prefix = f"{name}."
+    entries = {n.removeprefix(prefix): v for n, v in batch.items() if n.startswith(prefix)}
+    return entries or batch[name]
+
+
+# -- on-policy -------------------------------------------------------------------------------------
+
+
+def _clipped_surrogate(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    """PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 9."""
+    values, log_prob, entropy = _evaluated(model, batch)
+    advantages = batch["advantages"]
+    if model.normalize_advantage and len(advantages) > 1:
+        advantages = _normalized(advantages)
+    progress = model._current_progress_remaining
+    clip_range = model.clip_range(progress)
+    ratio = torch.exp(log_prob - batch["old_log_prob"])
+    clipped = torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
+    policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+    if model.clip_range_vf is not None:
+        span = model.clip_range_vf(progress)
+        old = batch["old_values"]
+        values = old + torch.clamp(values - old, -span, span)
+    value_loss = F.mse_loss(batch["returns"], values)
+    total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
+    return total
+
+
+def _policy_gradient(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    """A2C, Mnih et al. 2016 (arXiv:1602.01783), section 4."""
+    values, log_prob, entropy = _evaluated(model, batch)
+    advantages = batch["advantages"]
+    if model.normalize_advantage:
+        advantages = _normalized(advantages)
+    value_loss = F.mse_loss(batch["returns"], values)
+    total: Tensor = (
+        -(advantages * log_prob).mean() - model.ent_coef * entropy + model.vf_coef * value_loss
+    )
+    return total
+
+
+def _evaluated(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values and log-likelihoods, each of shape (batch,), and the mean entropy."""
+    actions = batch["actions"]
+    if isinstance(model.action_space, gym.spaces.Discrete):
+        actions = actions.long().flatten()  # (batch,)
+    # MaskablePPO's policy takes the masks that were valid when it acted.
+    masks = {name: batch[name] for name in ("action_masks",) if name in batch}
+    values, log_prob, entropy = model.policy.evaluate_actions(_seen(batch), actions, **masks)
+    return values.flatten(), log_prob, (-log_prob if entropy is None else entropy).mean()
+
+
+def _normalized(advantages: Tensor) -> Tensor:
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
+# -- action values ---------------------------------------------------------------------------------
+
+
+def _action_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    """DQN, Mnih et al. 2015; the Huber loss as in Stable-Baselines3."""
+    with torch.no_grad():
+        following = model.policy.q_net_target(_seen(batch, "next_observations"))
+        target = _backed_up(model, batch, following.max(dim=1, keepdim=True).values)  # (batch, 1)
+    values = model.policy.q_net(_seen(batch)).gather(1, batch["actions"].long())  # (batch, 1)
+    loss: Tensor = F.smooth_l1_loss(values, target)
+    return loss
+
+
+def _joint_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    """VDN and QMIX, Rashid et al. 2018 (arXiv:1803.11485), equation 5."""
+    following = _seen(batch, "next_observations")
+    targets = joint_targets(model.policy, following, batch["rewards"], batch["dones"], model.gamma)
+    return joint_loss(model.policy, _seen(batch), batch["actions"], targets)
+
+
+def _action_quantiles(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    """QR-DQN, Dabney et al. 2017 (arXiv:1710.10044), equation 10."""
+    with torch.no_grad():
+        # (batch, quantiles, actions)
+        following = model.policy.quantile_net_target(_seen(batch, "next_observations"))
+        best = following.mean(dim=1, keepdim=True).argmax(dim=2, keepdim=True)  # (batch, 1, 1)
+        target = _backed_up(model, batch, _of_action(following, best))
+    quantiles = model.policy.quantile_net(_seen(batch))
+    chosen = _of_action(quantiles, batch["actions"].long().unsqueeze(-1))
+    loss: Tensor = quantile_huber_loss(chosen, target, sum_over_quantiles=True)
+    return loss
+
+
+def _of_action(quantiles: Tensor, actions: Tensor) -> Tensor:
+    """Return (batch, quantiles) of the actions (batch, 1, 1) out of (batch, quantiles, actions)."""
+    index = actions.expand(-1, quantiles.shape[1], 1)
+    return quantiles.gather(2, index).squeeze(2)
+
+
+def _backed_up(model: Any, batch: Batch, following: Tensor) -> Tensor:
+    """Return r + (1 - done) * discount * what follows."""
+    discounts = batch.get("discounts", model.gamma)
+    target: Tensor = batch["rewards"] + (1 - batch["dones"]) * discounts * following
+    return target
+
+
+# -- actor and critic with an optimizer each -------------------------------------------------------
+
+
+def _soft_critic(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """SAC, Haarnoja et al. 2018 (arXiv:1812.05905), equation 5; summed over the critics."""
+    policy = model.policy
+    with torch.no_grad():
+        following = _seen(batch, "next_observations")
+        actions, log_prob = _drawn(policy.actor, following, generator)
+        worst = torch.cat(policy.critic_target(following, actions), 1).amin(1, keepdim=True)
+        target = _backed_up(model, batch, worst - _temperature(model) * log_prob)  # (batch, 1)
+    values = policy.critic(_seen(batch), batch["actions"])
+    return 0.5 * _summed_errors(values, target)
+
+
+def _quantile_critic(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """TQC, Kuznetsov et al. 2020 (arXiv:2005.04269), section 3."""
+    policy = model.policy
+    with torch.no_grad():
+        following = _seen(batch, "next_observations")
+        actions, log_prob = _drawn(policy.actor, following, generator)
+        pooled = policy.critic_target(following, actions).flatten(1).sort().values
+        dropped = model.top_quantiles_to_drop_per_net * policy.critic.n_critics
+        kept = pooled[:, : policy.critic.quantiles_total - dropped]  # (batch, quantiles)
+        target = _backed_up(model, batch, kept - _temperature(model) * log_prob)
+    quantiles = policy.critic(_seen(batch), batch["actions"])  # (batch, critics, quantiles)
+    loss: Tensor = quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
+    return loss
+
+
+def _soft_actor(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """SAC, equation 7; for TQC the value is the mean over all quantiles of all critics."""
+    policy, seen = model.policy, _seen(batch)
+    actions, log_prob = _drawn(policy.actor, seen, generator)
+    values = policy.critic(seen, actions)
+    if isinstance(model, TQC):
+        value = values.mean(2).mean(1, keepdim=True)  # (batch, 1)
+    else:
+        value = torch.cat(values, 1).amin(1, keepdim=True)  # (batch, 1)
+    loss: Tensor = (_temperature(model) * log_prob - value).mean()
+    return loss
+
+
+def _drawn(actor: Any, observations: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return squashed actions and their log-likelihoods of shape (batch, 1).
+
+    The published ``action_log_prob`` draws from the global generator.
+    """
+    mean, log_std, _ = actor.get_action_dist_params(observations)
+    noise = torch.empty_like(mean).normal_(generator=generator)
+    actions = torch.tanh(mean + noise * log_std.exp())
+    log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    squashing = torch.log(1 - actions.square() + 1e-6)  # 1e-6 as in Stable-Baselines3
+    return actions, (log_density - squashing).sum(1, keepdim=True)
+
+
+def _temperature(model: Any) -> Tensor:
+    """Return the entropy coefficient as it is now."""
+    if model.ent_coef_optimizer is None:
+        fixed: Tensor = model.ent_coef_tensor
+        return fixed
+    learned: Tensor = model.log_ent_coef.detach().exp()
+    return learned
+
+
+def _twin_critic(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """TD3, Fujimoto et al. 2018 (arXiv:1802.09477), algorithm 1; summed over the critics."""
+    policy = model.policy
+    with torch.no_grad():
+        following = _seen(batch, "next_observations")
+        noise = torch.empty_like(batch["actions"])
+        noise = noise.normal_(0, model.target_policy_noise, generator=generator)
+        span = model.target_noise_clip
+        actions = (policy.actor_target(following) + noise.clamp(-span, span)).clamp(-1, 1)
+        worst = torch.cat(policy.critic_target(following, actions), 1).amin(1, keepdim=True)
+        target = _backed_up(model, batch, worst)  # (batch, 1)
+    return _summed_errors(policy.critic(_seen(batch), batch["actions"]), target)
+
+
+def _deterministic_actor(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+    policy, seen = model.policy, _seen(batch)
+    value: Tensor = policy.critic.q1_forward(seen, policy.actor(seen)).mean()
+    return -value
+
+
+def _summed_errors(values: tuple[Tensor, ...], target: Tensor) -> Tensor:
+    return torch.stack([F.mse_loss(value, target) for value in values]).sum()

@@ -1,0 +1,200 @@
+"""Running normalisation of observations and rewards, task by task; never applied to the task id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import Tensor
+
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema.observation_keys import OBSERVATION, TASK_ID
+from holdfast.scenarios.schema.scenario import Normalize
+
+
+class ActingMeanStd(RunningMeanStd):
+    """Moments of the rows of agents that act, in a team of which some may be absent.
+
+    Args:
+        shape: Of one agent's signal; all agents of a group have the same moments.
+        acting: Returns which rows count, shape (rows,) or (copies, agents).
+    """
+
+    def __init__(self, shape: tuple[int, ...], acting: Callable[[], NDArray[np.bool_]]) -> None:
+        super().__init__(shape=shape)
+        self._acting = acting
+
+    def update(self, arr: NDArray[Any]) -> None:
+        """Take a batch, shape (rows, ...) or (copies, agents, ...)."""
+        acting: NDArray[Any] = self._acting()
+        if arr.ndim - self.mean.ndim < acting.ndim:  # one row for all agents of a copy
+            acting = np.asarray(acting.any(axis=1))
+        rows = arr.reshape(-1, *self.mean.shape)[acting.reshape(-1)]
+        if len(rows):
+            super().update(rows)
+
+
+class TaskNormalize(VecNormalize):
+    """Stable-Baselines3's VecNormalize that leaves the task id alone.
+
+    In a team, the statistics are those of the group, and of agents that act.
+
+    Args:
+        venv: Training environments; a team's tell ``present`` and ``absent`` (see ``Seats``).
+        options: What is normalised, and when its statistics stop moving.
+        gamma: Discount of the running return that scales rewards.
+        id_width: Width of the one-hot task id at the end of a vector observation, or 0.
+        stage: Position of the task in the stream; ``first_task`` freezes after stage 0.
+    """
+
+    def __init__(
+        self, venv: VecEnv, options: Normalize, gamma: float, id_width: int, *, stage: int
+    ) -> None:
+        space = venv.observation_space
+        keys = None
+        if isinstance(space, gym.spaces.Dict):
+            keys = [
+                key
+                for key, sub in space.spaces.items()
+                if key != TASK_ID and isinstance(sub, gym.spaces.Box) and not is_image_space(sub)
+            ]
+        elif options.observations and not isinstance(space, gym.spaces.Box):
+            raise UsageError(
+                f"agent.normalize.observations: {type(space).__name__} observations cannot be "
+                "normalised; only Box observations and Box entries of a Dict can"
+            )
+        self.id_width = 0 if keys is not None else id_width
+        super().__init__(
+            venv,
+            norm_obs=options.observations is not None,
+            norm_reward=options.rewards is not None,
+            clip_obs=options.clip,
+            clip_reward=options.clip,
+            gamma=gamma,
+            norm_obs_keys=keys if options.observations else None,
+        )
+        if hasattr(venv, "present"):
+            self._leave_out_absent(venv)
+        if stage > 0 and options.observations == "first_task":
+            for statistics in self._observation_statistics().values():
+                _freeze(statistics)
+        if stage > 0 and options.rewards == "first_task":
+            _freeze(self.ret_rms)
+
+    def _leave_out_absent(self, seats: Any) -> None:
+        """Let statistics be of what agents saw that act on, and earned that acted."""
+        self.ret_rms = ActingMeanStd((), lambda: ~seats.absent)
+        if not self.norm_obs:
+            return
+        if not isinstance(self.obs_rms, dict):
+            self.obs_rms = ActingMeanStd(self.obs_rms.mean.shape, seats.present)
+            return
+        joint = seats.present().ndim > 1  # a row is that of all agents
+        for key, moments in self.obs_rms.items():
+            shape = moments.mean.shape[1:] if joint and key == OBSERVATION else moments.mean.shape
+            self.obs_rms[key] = ActingMeanStd(shape, seats.present)
+
+    def _normalize_obs(
+        self, obs: NDArray[Any], obs_rms: RunningMeanStd
+    ) -> NDArray[Any]:  # shape (..., features)
+        normalized: NDArray[Any] = super()._normalize_obs(obs, obs_rms)
+        if self.id_width:
+            normalized[..., -self.id_width :] = obs[..., -self.id_width :]
+        return normalized
+
+    def _unnormalize_obs(self, obs: NDArray[Any], obs_rms: RunningMeanStd) -> NDArray[Any]:
+        raw: NDArray[Any] = super()._unnormalize_obs(obs, obs_rms)
+        if self.id_width:
+            raw[..., -self.id_width :] = obs[..., -self.id_width :]
+        return raw
+
+    def _observation_statistics(self) -> dict[str, RunningMeanStd]:
+        if not self.norm_obs:
+            return {}
+        return self.obs_rms if isinstance(self.obs_rms, dict) else {"": self.obs_rms}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the statistics as float64 tensors: mean, variance and count of each signal."""
+        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
+        if self.norm_reward:
+            statistics["rewards"] = self.ret_rms
+        return {
+            f"{name}/{part}": torch.as_tensor(np.array(value, dtype=np.float64))
+            for name, moments in statistics.items()
+            for part, value in (
+                ("mean", moments.mean),
+                ("var", moments.var),
+                ("count", moments.count),
+            )
+        }
+
+    def load_tensors(self, tensors: dict[str, Tensor], *, rewards: bool = True) -> None:
+        """Take the statistics back; those that are absent stay as they are."""
+        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
+        if self.norm_reward and rewards:
+            statistics["rewards"] = self.ret_rms
+        for name, moments in statistics.items():
+            if f"{name}/mean" in tensors:
+                moments.mean = tensors[f"{name}/mean"].numpy().copy()
+                moments.var = tensors[f"{name}/var"].numpy().copy()
+                moments.count = float(tensors[f"{name}/count"])
+
+
+def restated(
+    normalizer: TaskNormalize | None, observations: Any, statistics: dict[str, Tensor]
+) -> Any:
+    """Return normalised observations as they would be under other statistics.
+
+    What was clipped stays where it was clipped.
+
+    Args:
+        normalizer: The one that normalised them; None where nothing is normalised.
+        observations: Tensors as the policy takes them, shape (batch, ...) or such by key.
+        statistics: As ``TaskNormalize.tensors`` gave them.
+    """
+    if normalizer is None or not normalizer.norm_obs:
+        return observations
+    if isinstance(observations, dict):
+        return observations | {
+            key: _restated(normalizer, observations[key], statistics, key)
+            for key in normalizer.norm_obs_keys or ()
+        }
+    changed = _restated(normalizer, observations, statistics, "")
+    if normalizer.id_width:
+        changed[..., -normalizer.id_width :] = observations[..., -normalizer.id_width :]
+    return changed
+
+
+def _restated(
+    normalizer: TaskNormalize, values: Tensor, statistics: dict[str, Tensor], key: str
+) -> Tensor:
+    now = normalizer.tensors()
+
+    def moments(of: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        mean, var = (of[f"observations.{key}/{part}"].to(values) for part in ("mean", "var"))
+        return mean, (var + normalizer.epsilon).sqrt()
+
+    (mean, deviation), (old_mean, old_deviation) = moments(now), moments(statistics)
+    raw = values * deviation + mean
+    return ((raw - old_mean) / old_deviation).clamp(-normalizer.clip_obs, normalizer.clip_obs)
+
+
+def carried_statistics(tensors: dict[str, Tensor], options: Normalize) -> dict[str, Tensor]:
+    """Return the statistics that a new task starts from: all but those reset per task."""
+    reset = tuple(
+        prefix
+        for prefix, mode in (("observations", options.observations), ("rewards", options.rewards))
+        if mode == "per_task"
+    )
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(reset)}
+
+
+def _freeze(statistics: RunningMeanStd) -> None:
+    statistics.update = lambda *_: None  # type: ignore[method-assign]  # of this instance only

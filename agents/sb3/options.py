@@ -1,0 +1,121 @@
+"""What ``policy_kwargs`` may ask for beyond Stable-Baselines3's own arguments.
+
+``activation: crelu``, ``layer_norm: all | first`` and ``weight_decay``: plain forms that keep a
+network able to learn. Networks are changed right after they are built, trunks only: a convolutional
+encoder keeps its shape, as it does under ``activation`` in Stable-Baselines3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.agents.doors.gradients import is_actor_critic, optimizers_of
+from holdfast.agents.doors.networks import Slot, map_slots
+from holdfast.errors import UsageError
+
+OPTIONS = ("layer_norm", "weight_decay")
+
+# Stable-Baselines3's ActorCriticPolicy._build, from OpenAI's baselines; by the policy's parts.
+GAINS = {
+    "features_extractor": 2**0.5,
+    "pi_features_extractor": 2**0.5,
+    "vf_features_extractor": 2**0.5,
+    "mlp_extractor": 2**0.5,
+    "action_net": 0.01,
+    "value_net": 1.0,
+}
+
+
+class CReLU(nn.Module):
+    """relu(x) beside relu(-x): (batch, n, ...) to (batch, 2 n, ...), so no unit is ever off.
+
+    Source: Abbas et al. 2023 (arXiv:2303.07507), after Shang et al. 2016 (arXiv:1603.05201).
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the positive parts, then the negative parts."""
+        return torch.cat([inputs.relu(), (-inputs).relu()], 1)
+
+
+def network_changes(policy_arguments: dict[str, Any]) -> list[Callable[[Any], None]]:
+    """Return what is done to a newly built policy, from ``policy_kwargs`` in plain form."""
+    changes: list[Callable[[Any], None]] = []
+    if policy_arguments.get("activation") == "crelu":
+        changes.append(_widen)
+    where = policy_arguments.get("layer_norm")
+    if where is not None:
+        changes.append(lambda policy: _normalize(policy, only_first=where == "first"))
+    return changes
+
+
+def set_weight_decay(policy: Any, weight_decay: float | None) -> None:
+    """Let the optimizers of a policy's weights decay them; None leaves the optimizers' default.
+
+    ``adam`` and ``rmsprop`` add it to the gradient (L2 regularisation, scaled by the moments),
+    ``adamw`` shrinks the weights beside the gradient. Biases decay too, as in torch.
+    """
+    if weight_decay is None:
+        return
+    # Not by the constructor's arguments: A2C and QR-DQN replace those with their own.
+    for optimizer in optimizers_of(policy):
+        for group in optimizer.param_groups:
+            group["weight_decay"] = float(weight_decay)
+
+
+def is_orthogonal(policy: Any) -> bool:
+    """Return whether a policy's layers were initialised with orthogonal matrices."""
+    return is_actor_critic(policy) and bool(getattr(policy, "ortho_init", False))
+
+
+def _widen(policy: Any) -> None:
+    """Give each layer after a CReLU twice the inputs that Stable-Baselines3 gave it."""
+    orthogonal = is_orthogonal(policy)
+
+    def double(layer: Any, part: str) -> nn.Linear:
+        if not isinstance(layer, nn.Linear):
+            raise UsageError("agent.use_sde cannot be used with activation: crelu")
+        wider = nn.Linear(2 * layer.in_features, layer.out_features, layer.bias is not None)
+        if orthogonal:
+            policy.init_weights(wider, gain=GAINS[part])
+        return wider
+
+    def to_wide(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+        layers: list[nn.Module] = []
+        is_doubled = False
+        for layer in slot.trunk:
+            is_read = is_doubled and isinstance(layer, nn.Linear)
+            layers.append(double(layer, "mlp_extractor") if is_read else layer)
+            is_doubled = is_doubled or isinstance(layer, CReLU)
+        heads: dict[str, nn.Module] = {
+            name: double(head, name) if is_doubled else head for name, head in slot.heads.items()
+        }
+        return nn.Sequential(*layers), heads
+
+    map_slots(policy, to_wide)
+
+
+def _normalize(policy: Any, *, only_first: bool) -> None:
+    """Put a LayerNorm between each hidden layer, or the first of each trunk, and its activation.
+
+    Continual World has one after the first layer only (arXiv:2105.10919).
+    """
+
+    def to_normed(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+        layers: list[nn.Module] = []
+        count = 0
+        for layer in slot.trunk:
+            layers.append(layer)
+            if isinstance(layer, nn.Linear) and not (only_first and count):
+                layers.append(nn.LayerNorm(layer.out_features))
+                count += 1
+        if not count:
+            raise UsageError(
+                "agent.policy_kwargs.layer_norm: needs a hidden layer (policy_kwargs.net_arch)"
+            )
+        return nn.Sequential(*layers), dict(slot.heads)
+
+    map_slots(policy, to_normed)

@@ -1,0 +1,107 @@
+"""Weights and optimizer state of a Stable-Baselines3 model as named tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3.common.save_util import load_from_zip_file
+from torch import Tensor
+
+from holdfast.agents.agent import Files
+from holdfast.agents.doors.gradients import optimizers_of
+from holdfast.errors import UsageError
+
+ENTROPY_COEFFICIENT = "log_ent_coef"
+
+
+def policy_tensors(model: Any) -> dict[str, Tensor]:
+    """Return one contiguous copy per name of ``policy.state_dict()``, plus ``log_ent_coef``.
+
+    Some policies share storage under three names; a copy per name is what safetensors can hold.
+    """
+    tensors = {name: _copy(tensor) for name, tensor in model.policy.state_dict().items()}
+    learned = getattr(model, ENTROPY_COEFFICIENT, None)
+    return tensors | ({} if learned is None else {ENTROPY_COEFFICIENT: _copy(learned)})
+
+
+def load_policy(model: Any, tensors: dict[str, Tensor], is_fresh: Callable[[str], bool]) -> None:
+    """Load carried weights by name; what the new policy has besides stays newly built.
+
+    Raises:
+        UsageError: If a carried tensor has no place of its name and shape.
+    """
+    current = model.policy.state_dict()
+    carried = {n: t for n, t in tensors.items() if n != ENTROPY_COEFFICIENT and not is_fresh(n)}
+    misfits = [
+        f"{name} {tuple(tensor.shape)}, here {tuple(current[name].shape)}"
+        if name in current
+        else f"{name} {tuple(tensor.shape)}, here absent"
+        for name, tensor in carried.items()
+        if name not in current or current[name].shape != tensor.shape
+    ]
+    if misfits:
+        raise UsageError(
+            "the weights do not fit this agent's networks: " + "; ".join(misfits[:3]) + ". "
+            "Use the same algorithm, policy_kwargs, task_id and spaces as the run they come from"
+        )
+    model.policy.load_state_dict(current | carried)
+    learned = getattr(model, ENTROPY_COEFFICIENT, None)
+    if learned is not None and ENTROPY_COEFFICIENT in tensors and not is_fresh(ENTROPY_COEFFICIENT):
+        learned.data.copy_(tensors[ENTROPY_COEFFICIENT])
+
+
+def optimizer_tensors(model: Any) -> dict[str, Tensor]:
+    """Return optimizer state as ``<optimizer>/<parameter>/<quantity>``; not its learning rate."""
+    return {
+        f"{index}/{parameter}/{quantity}": _copy(value)
+        for index, optimizer in enumerate(_optimizers(model))
+        for parameter, state in optimizer.state_dict()["state"].items()
+        for quantity, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizers(model: Any, tensors: dict[str, Tensor]) -> None:
+    """Take back what ``optimizer_tensors`` gave."""
+    for index, optimizer in enumerate(_optimizers(model)):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            owner, parameter, quantity = name.split("/")
+            if int(owner) == index:
+                # load_state_dict keeps the tensors it is given: without a copy two models share
+                # them
+                state.setdefault(int(parameter), {})[quantity] = tensor.clone()
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def read_zip(path: Path) -> Files:
+    """Return the weights of a Stable-Baselines3 zip, read as tensors only.
+
+    ``load`` would unpickle the file's ``data`` member, which runs whatever code it names.
+
+    Raises:
+        UsageError: If the file is not such a zip.
+    """
+    try:
+        _, parameters, variables = load_from_zip_file(path, load_data=False, device="cpu")
+    except Exception as error:  # a zip from anywhere: any failure to read it means the same
+        raise UsageError(f"{path}: not a Stable-Baselines3 zip: {error}") from error
+    if "policy" not in parameters:
+        raise UsageError(f"{path}: has no member policy.pth, so no weights to start from")
+    tensors = dict(parameters["policy"])
+    if variables and ENTROPY_COEFFICIENT in variables:
+        tensors[ENTROPY_COEFFICIENT] = variables[ENTROPY_COEFFICIENT].detach()
+    return {"policy": tensors}
+
+
+def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
+    entropy = getattr(model, "ent_coef_optimizer", None)
+    return [*optimizers_of(model.policy), *([] if entropy is None else [entropy])]
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,1 @@
+"""The supervised agent: Avalanche trains it."""

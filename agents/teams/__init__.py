@@ -1,0 +1,1 @@
+"""Many agents: a learner for each group."""

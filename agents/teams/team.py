@@ -1,0 +1,255 @@
+"""Many agents: a Stable-Baselines3 learner for each group, all of them stepping the same copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from greenlet import getcurrent, greenlet
+from stable_baselines3.common.vec_env import VecEnv
+
+from holdfast import seeding
+from holdfast.agents.agent import Act, Files, Log, Watch
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.agents.teams.inactive_agents import learn_from_present
+from holdfast.scenarios.schema.scenario import Scenario
+
+Acts = dict[str, Act]
+"""A frozen policy for each group; a group that has learned nothing yet is missing."""
+
+
+class SeatsLike(Protocol):
+    """What a group's learner is given; see ``envs/multiagent/seats.py``.
+
+    Attributes:
+        num_envs: Seats: agents of the group times copies.
+        wait: Called before a step's results are taken.
+    """
+
+    num_envs: int
+    wait: Callable[[], None] | None
+
+
+class TeamStart(Protocol):
+    """The part of an experience that a team needs; see ``TaskStart``.
+
+    Attributes:
+        groups: The groups that have agents in this task.
+    """
+
+    stage: int
+    task_index: int
+    steps: int
+    first_step: int
+    seed: int
+    groups: Sequence[str]
+
+    def make_seats(self) -> Mapping[str, Any]:
+        """Return the vector environment of each group, newly built, over the same copies."""
+
+    def is_absent(self, info: Any) -> bool:
+        """Return whether an info says that its seat did not act."""
+
+
+@dataclass
+class GroupStart:
+    """One group's part of a team's experience: a ``TaskStart`` whose steps are those of its agents.
+
+    An environment step of ``k`` agents of a group counts ``k`` for its algorithm, as that many
+    transitions are there to learn from.
+    """
+
+    stage: int
+    task_index: int
+    steps: int
+    first_step: int
+    seed: int
+    seats: VecEnv
+
+    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+        """Return the group's seats."""
+        assert not interleaved  # `joint` is refused by validate
+        return self.seats
+
+
+class TeamAgent:
+    """A team: for each group a learner with doors of its own, in the same environments.
+
+    Every learner is a published algorithm that believes to be alone: its ``learn`` is suspended
+    where it steps its environments, until all groups have chosen their actions. There are no
+    threads. With one group nothing is suspended.
+
+    Attributes:
+        members: The learner of each group that was met so far.
+        current_task: Index of the task that the models were built for.
+        resting: Learners that were restored to act for groups which have learned, and do not learn
+            in the task of now; in a run that was never interrupted, their own members do.
+        initial: Always empty: a team begins with fresh weights.
+        notices: What methods warn of, in a line each.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.members: dict[str, StableBaselinesAgent] = {}
+        self.resting: dict[str, StableBaselinesAgent] = {}
+        self.current_task = 0
+        self.initial: Files = {}
+        self._active: dict[str, GroupStart] = {}
+
+    def member(self, group: str) -> StableBaselinesAgent:
+        """Return a group's learner."""
+        if group not in self.members:
+            self.members[group] = StableBaselinesAgent(self.scenario)
+        return self.members[group]
+
+    @property
+    def notices(self) -> list[str]:
+        """What methods warn of; taking them empties the members' lists."""
+        return [notice for member in self.members.values() for notice in member.notices]
+
+    @notices.setter
+    def notices(self, value: list[str]) -> None:
+        for member in self.members.values():
+            member.notices = list(value)
+
+    @property
+    def policy(self) -> Any:
+        """The policies of all groups, as one module."""
+        return torch.nn.ModuleDict({name: member.policy for name, member in self._acting.items()})
+
+    @property
+    def _acting(self) -> dict[str, StableBaselinesAgent]:
+        """The learner of each group that has a policy."""
+        return {group: m for group, m in self.members.items() if m.model} | self.resting
+
+    def output(self) -> dict[str, Any]:
+        """Return the output of each group's policy in this task."""
+        return {group: self.member(group).output() for group in self._active}
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def start(self, experience: TeamStart) -> None:
+        """Build a fresh model for each group of this task and load what is carried into it."""
+        self.current_task = experience.task_index
+        self._active = {}
+        for number, (group, seats) in enumerate(experience.make_seats().items()):
+            per_copy = seats.num_envs // self.scenario.n_envs
+            begun = self._active[group] = GroupStart(
+                experience.stage,
+                experience.task_index,
+                experience.steps * per_copy,
+                experience.first_step,
+                seeding.group_seed(experience.seed, number, group),
+                seats,
+            )
+            member = self.member(group)
+            member.start(begun)
+            self.resting.pop(group, None)
+            absent = partial(getattr, seats, "absent")
+            learn_from_present(member.model, absent, experience.is_absent)
+
+    def learn(self, experience: TeamStart, watch: Watch, log: Log) -> None:
+        """Let every group take and learn from exactly ``experience.steps`` environment steps."""
+        learners = []
+        for number, (group, start) in enumerate(self._active.items()):
+            scale = start.steps // experience.steps
+            last = number == len(self._active) - 1
+            tell = partial(_scaled, watch, scale) if last else _ignore
+            prefix = f"agent/{group}/" if len(self._active) > 1 else ""
+            note = partial(_placed, log, prefix, experience.first_step, scale)
+            learners.append(partial(self.member(group).learn, start, tell, note))
+        if len(learners) == 1:
+            learners[0]()
+        else:
+            self._take_turns(learners)
+
+    def _take_turns(self, learners: Sequence[Callable[[], None]]) -> None:
+        hub = getcurrent()
+        for start in self._active.values():
+            start.seats.wait = hub.switch  # type: ignore[attr-defined]  # Seats
+        running = [greenlet(learner) for learner in learners]
+        try:
+            while running:
+                for one in running:
+                    one.switch()
+                running = [one for one in running if not one.dead]
+        finally:
+            for one in running:
+                if not one.dead:
+                    one.throw()  # lets go of what it holds open
+
+    def close(self) -> None:
+        """Close the training environments of the current task, where they are open."""
+        for member in self.members.values():
+            member.close()
+
+    # -- acting ------------------------------------------------------------------------------------
+
+    def shown_task(self, task_index: int) -> tuple[int, bool]:
+        """Return the task whose id the policies are shown, and whether a view is missing."""
+        shown = [member.shown_task(task_index) for member in self._acting.values()]
+        return (shown[0][0], any(unseen for _, unseen in shown)) if shown else (task_index, True)
+
+    @property
+    def random_spaces(self) -> tuple[Any, ...]:
+        """The spaces whose generators training draws from."""
+        return tuple(space for member in self._acting.values() for space in member.random_spaces)
+
+    @contextmanager
+    def view(self, task_index: int) -> Iterator[Acts]:
+        """Act as for that task, each group in its own view."""
+        with ExitStack() as opened:
+            yield {
+                group: opened.enter_context(member.view(task_index))
+                for group, member in self._acting.items()
+            }
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def files(self) -> Files:
+        """Return what the next task start needs, by group and file."""
+        return {
+            f"{group}.{name}": tensors
+            for group, member in self.members.items()
+            for name, tensors in member.files().items()
+        }
+
+    def load_files(self, files: Files) -> None:
+        """Take back what ``files`` gave."""
+        for group, own in _by_group(files).items():
+            self.member(group).load_files(own)
+
+    def load_trained(self, files: Files) -> None:
+        """Take the weights of the end of the task that was started."""
+        for group, own in _by_group(files).items():
+            if self.member(group).model:
+                self.member(group).load_trained(own)
+
+
+def _by_group(files: Files) -> dict[str, Files]:
+    groups: dict[str, Files] = {}
+    for path, tensors in files.items():
+        group, found, name = path.rpartition(".")
+        if found:
+            groups.setdefault(group, {})[name] = tensors
+    return groups
+
+
+def _ignore(step: int) -> None:
+    """Let another group tell of the step."""
+
+
+def _scaled(watch: Watch, scale: int, step: int) -> None:
+    watch(step // scale)
+
+
+def _placed(
+    log: Log, prefix: str, first: int, scale: int, scalars: Mapping[str, float], step: int
+) -> None:
+    log(
+        {f"{prefix}{tag}": value for tag, value in scalars.items()}, first + (step - first) // scale
+    )

@@ -1,0 +1,142 @@
+"""Whose turn it is: the cells that wait, how their attempts ended, and who is told of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, Protocol
+
+from holdfast.continual.results.failure import Failure
+from holdfast.continual.results.record import RunFolder
+
+RETRIES = 2
+"""How often a cell is tried again, unless told otherwise."""
+
+
+class Progress(NamedTuple):
+    """Where a cell is: told after every evaluation and about once a second while it learns.
+
+    Attributes:
+        cell: ``<method label>/seed-<k>``.
+        task: Name of the task being trained.
+        step: Environment steps of the stream so far.
+        total: Environment steps of the whole stream.
+        steps_per_s: Environment steps per second of training; NaN where none was timed yet.
+        scores: Latest score of every task, by name; NaN where not measured.
+        note: Anything worth a line, such as a damaged checkpoint.
+    """
+
+    cell: str
+    task: str
+    step: int
+    total: int
+    steps_per_s: float
+    scores: dict[str, float]
+    note: str = ""
+
+
+Tell = Callable[[Progress], None]
+
+
+class Outcome(NamedTuple):
+    """How an attempt at a cell ended.
+
+    Attributes:
+        cell: ``<method label>/seed-<k>``.
+        status: ``skipped`` where it was finished before; ``in use`` where another process runs it.
+        wall_s: Seconds in this session.
+        failure: Where it failed, why.
+        attempt: Which attempt of this session it was, from 1.
+        user: Of one in use: the process that runs it.
+    """
+
+    cell: str
+    status: Literal["finished", "skipped", "failed", "in use"]
+    wall_s: float = 0.0
+    failure: Failure | None = None
+    attempt: int = 1
+    user: str = ""
+
+
+class Watcher(Protocol):
+    """Is told what happens while cells run."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take where a cell is; an attempt's first one says where it starts."""
+
+    def retrying(self, outcome: Outcome) -> None:
+        """Take how an attempt failed after which there is another."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take how a cell ended."""
+
+
+class Unwatched:
+    """A watcher that says nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """Do nothing."""
+
+    def retrying(self, outcome: Outcome) -> None:
+        """Do nothing."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Do nothing."""
+
+
+class Turn(NamedTuple):
+    """A cell whose turn it is, and which attempt this is, from 1."""
+
+    folder: RunFolder
+    attempt: int = 1
+
+
+class Turns:
+    """The cells that wait. One that fails goes to the end of the line, as often as it may.
+
+    :class:`~holdfast.continual.results.failure.Failure` says what is tried again. A cell with an
+    ``exclusive`` environment is not: a robot must not start to move again by itself.
+
+    Args:
+        folders: Of the cells, in order.
+        retries: Attempts after the first.
+        watcher: Is told what happens.
+
+    Attributes:
+        watcher: As given.
+        outcomes: How each cell ended, by name; only the last attempt counts.
+    """
+
+    def __init__(self, folders: Iterable[RunFolder], retries: int, watcher: Watcher) -> None:
+        self._line = deque(Turn(folder) for folder in folders)
+        self._retries = retries
+        self.watcher = watcher
+        self.outcomes: dict[str, Outcome] = {}
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def take(self) -> Turn:
+        """Return the first in the line, which leaves it."""
+        return self._line.popleft()
+
+    def ended(self, turn: Turn, outcome: Outcome) -> None:
+        """Take how an attempt ended: the cell comes back to the line, or that was it."""
+        outcome = outcome._replace(attempt=turn.attempt)
+        if outcome.status == "failed" and self._is_tried_again(turn, outcome.failure):
+            self._line.append(Turn(turn.folder, turn.attempt + 1))
+            self.watcher.retrying(outcome)
+            return
+        self.outcomes[outcome.cell] = outcome
+        if outcome.status != "in use":  # it may be free later on
+            self.watcher.ended(outcome)
+
+    def _is_tried_again(self, turn: Turn, failure: Failure | None) -> bool:
+        if failure is None or not failure.may_pass or turn.attempt > self._retries:
+            return False
+        return not any(task.exclusive for task in turn.folder.scenario.tasks)
+
+
+def cell_name(folder: RunFolder) -> str:
+    """Return ``<method label>/seed-<k>``."""
+    return f"{folder.label}/{folder.path.name}"

@@ -1,0 +1,266 @@
+"""Run the cells of a scenario: those unfinished, one after another or side by side."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Literal, Protocol
+
+from holdfast.continual.jobs.backend import settle
+from holdfast.continual.jobs.queue import (
+    RETRIES,
+    Outcome,
+    Progress,
+    Tell,
+    Turn,
+    Turns,
+    Unwatched,
+    Watcher,
+    cell_name,
+)
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.policies.run_handle import OpenedRun
+from holdfast.continual.results.failure import Failure
+from holdfast.continual.results.record import RunFolder
+from holdfast.errors import InUse, UsageError
+from holdfast.scenarios.schema.scenario import Scenario
+
+__all__ = [
+    "Execute",
+    "Executor",
+    "Outcome",
+    "Watcher",
+    "made_executor",
+    "note_end",
+    "run",
+    "run_cells",
+    "run_one",
+    "stoppable",
+]
+
+Executor = Literal["processes", "ray"]
+
+PATIENCE_S = 120.0
+"""Seconds that an attempt after the first waits for the lock, which a process of the attempt before
+may still hold: one that is dying, or one on a machine that a file server has not given up yet."""
+
+
+class Execute(Protocol):
+    """Runs cells: what ``made_executor`` makes."""
+
+    def build(self, scenario: Scenario) -> None:
+        """Build what the cells of a scenario will build: refusals come before anything is written.
+
+        Raises:
+            HoldfastError: As :func:`holdfast.continual.training.preflight.build` does.
+        """
+
+    def __call__(self, turns: Turns) -> None:
+        """Run all cells in the line, tell their progress, and say how each attempt ended."""
+
+
+def run(
+    scenario: Scenario,
+    *,
+    runs: str | Path = "runs",
+    jobs: int | None = None,
+    overwrite: bool = False,
+    retries: int = RETRIES,
+    executor: Executor = "processes",
+    address: str | None = None,
+) -> list[OpenedRun]:
+    """Run every cell of a scenario and return them opened, in the order of ``scenario.cells()``.
+
+    Finished cells are skipped and interrupted ones continue. One that another process runs is left
+    to it, and comes back as it is. With ``jobs`` above 1, call it below
+    ``if __name__ == "__main__":`` in a script, as for all of Python's multiprocessing.
+
+    Args:
+        scenario: What ``holdfast.load`` returned.
+        runs: The folder of all results.
+        jobs: Cells run side by side, each in a process of its own; results are the same. Default:
+            1; with ``ray``, as many as the cluster has room for.
+        overwrite: Delete results of this scenario that are there, and start anew.
+        retries: How often a cell that crashed is tried again, from its last checkpoint.
+        executor: ``processes`` of this machine, or tasks of a ``ray`` cluster.
+        address: Of the cluster, ``HOST:6379``; ``auto`` finds one on this machine. Default:
+            ``RAY_ADDRESS``, or else one that is started here and ends with the run.
+
+    Raises:
+        UsageError: The scenario cannot be built, other results are in its place, or the cluster
+            does not answer. Nothing was written then.
+        HoldfastError: The first failure of a cell, after all others have run.
+    """
+    scenario = settle(scenario, Path(runs), overwrite=overwrite).scenario
+    with made_executor(executor, scenario, jobs=jobs, address=address) as execute:
+        execute.build(scenario)
+        folders = prepare(Path(runs), scenario, overwrite=overwrite)
+        for outcome in run_cells(folders, retries=retries, execute=execute):
+            if outcome.failure is not None:
+                raise outcome.failure.as_error()
+    return [OpenedRun(folder) for folder in folders]
+
+
+@contextmanager
+def made_executor(
+    name: Executor, scenario: Scenario, *, jobs: int | None = None, address: str | None = None
+) -> Iterator[Execute]:
+    """Make an executor ready for the block; arguments are those of ``run``.
+
+    Raises:
+        UsageError: If an argument is not for this executor, or the cluster does not answer.
+    """
+    if name == "ray":
+        from holdfast.continual.jobs.on_ray import connected  # here: Ray is never imported unasked
+
+        with connected(scenario, jobs=jobs, address=address) as execute:
+            yield execute
+    else:
+        if address is not None:
+            raise UsageError(f"address {address!r} is of a Ray cluster; it needs the executor ray")
+        with _local(jobs or 1) as execute:
+            yield execute
+
+
+@contextmanager
+def _local(jobs: int) -> Iterator[Execute]:
+    if jobs == 1:
+        yield _InThisProcess()
+        return
+    from holdfast.continual.jobs.workers import Workers  # here: it is built on this module
+
+    with Workers(jobs) as workers:
+        yield workers
+
+
+class _InThisProcess:
+    """Runs cells one after another; a debugger and a robot are at home here."""
+
+    def build(self, scenario: Scenario) -> None:
+        from holdfast.continual.training.preflight import (
+            build,  # here: it imports torch and avalanche
+        )
+
+        build(scenario)
+
+    def __call__(self, turns: Turns) -> None:
+        while turns:
+            turn = turns.take()
+            turns.ended(turn, run_one(turn, turns.watcher.progress))
+
+
+def run_cells(
+    folders: Sequence[RunFolder],
+    *,
+    jobs: int = 1,
+    retries: int = RETRIES,
+    watcher: Watcher | None = None,
+    execute: Execute | None = None,
+) -> list[Outcome]:
+    """Run what is unfinished of these cells and return how each ended, in their order.
+
+    A cell that fails does not stop the others. One that another process runs is left to it, unless
+    that process is gone when all others have run. KeyboardInterrupt stops all at once; the cells
+    that were running are marked ``stopped``.
+
+    Args:
+        folders: As ``prepare`` returns them.
+        jobs: Above 1: spawned processes that take one cell after another.
+        retries: Attempts after the first.
+        watcher: Is told what happens.
+        execute: Instead of ``jobs``: runs them.
+    """
+    if execute is None:
+        with _local(jobs) as local:
+            return run_cells(folders, retries=retries, watcher=watcher, execute=local)
+    watcher = watcher or Unwatched()
+    # Absolute, because an environment may change the working directory.
+    folders = [RunFolder(folder.path.absolute()) for folder in folders]
+    outcomes: dict[str, Outcome] = {}
+    left, in_use = folders, list[RunFolder]()
+    while left:
+        finished = [folder for folder in left if folder.info().get("status") == "finished"]
+        for folder in finished:
+            outcomes[cell_name(folder)] = Outcome(cell_name(folder), "skipped")
+            watcher.ended(outcomes[cell_name(folder)])
+        turns = Turns([folder for folder in left if folder not in finished], retries, watcher)
+        execute(turns)
+        outcomes |= turns.outcomes
+        in_use = [f for f in left if outcomes[cell_name(f)].status == "in use"]
+        left = in_use if len(in_use) < len(turns.outcomes) else []
+    for folder in in_use:
+        watcher.ended(outcomes[cell_name(folder)])
+    return [outcomes[cell_name(folder)] for folder in folders]
+
+
+def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
+    """Run a cell and return how that ended. KeyboardInterrupt and SIGTERM pass through.
+
+    Args:
+        turn: The cell.
+        tell: Takes progress.
+        capture: Write all that this process prints to the cell's log and nowhere else.
+    """
+    from holdfast.continual.training.cell import run_cell  # here: it imports torch and avalanche
+
+    name, began = cell_name(turn.folder), time.monotonic()
+    patience_s = PATIENCE_S if turn.attempt > 1 else 0.0
+    try:
+        with stoppable() as check:
+
+            def tell_and_check(progress: Progress) -> None:
+                check()
+                tell(progress)
+
+            ran = run_cell(turn.folder, tell_and_check, capture=capture, patience_s=patience_s)
+    except InUse as error:
+        return Outcome(name, "in use", user=error.user)
+    except (Exception, SystemExit) as error:
+        return Outcome(name, "failed", time.monotonic() - began, Failure.of(error))
+    return Outcome(name, "finished" if ran else "skipped", time.monotonic() - began)
+
+
+def note_end(folder: RunFolder, status: Literal["failed", "stopped"], reason: str) -> None:
+    """Write how a cell ended whose process is gone, unless another has taken it up since."""
+    with suppress(InUse), folder.lock():
+        if folder.info().get("status") == "running":
+            folder.update(status=status, reason=reason)
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt inside the block, in the main thread.
+
+    Yields:
+        A function that raises it again: a bare ``except`` in an environment may have swallowed it.
+    """
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the handler's signature
+        nonlocal stopping
+        stopping = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if stopping:
+            raise KeyboardInterrupt
+
+    try:
+        # A signal that is ignored stays ignored: a background job's Ctrl-C, a worker's.
+        numbers = [
+            number
+            for number in (signal.SIGTERM, signal.SIGINT)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, stop) for number in numbers}
+    except ValueError:  # not the main thread, which alone handles signals
+        before = {}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

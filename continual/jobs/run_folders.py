@@ -1,0 +1,109 @@
+"""The run folders of a scenario: found again, created, or refused as another scenario's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from holdfast.continual.results.record import LOCK, RUN, SCENARIO, RunFolder
+from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
+from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.scenarios.schema.scenario import Cell, Scenario
+from holdfast.scenarios.source.override import NoSuchPlace
+
+_REMOVED = ".removed-"
+
+
+def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
+    """Return the run folder of every cell of the scenario, in order; new ones are pending.
+
+    Cells that are there already are kept if they run the same scenario; its lists of methods and
+    seeds, and what it sweeps, may grow and shrink from run to run; its description, pool and
+    resources may change.
+
+    Args:
+        runs: The folder of all results.
+        scenario: The resolved scenario.
+        overwrite: Delete the scenario's cells that are there, and those of a different scenario
+            under its name, and start anew.
+
+    Raises:
+        UsageError: If a cell there is of a different scenario (the text shows the difference), is
+            in use, or its place is taken by something else. Nothing was changed then.
+    """
+    root = runs / scenario.name
+    wanted = {root / cell.label / f"seed-{cell.seed}": cell for cell in scenario.cells()}
+    present = [file.parent for file in sorted(root.glob(f"*/seed-*/{SCENARIO}"))]
+    differences = {path: _difference(path, scenario, wanted.get(path)) for path in present}
+    for path in wanted:
+        strange = [] if path in present or not path.exists() else _strange(path)
+        if strange:
+            raise UsageError(f"{path} holds {strange[0]} but is not a run folder; move it away")
+    different = [path for path in present if differences[path]]
+    if different and not overwrite:
+        raise UsageError(_refusal(different, differences[different[0]]))
+    if overwrite:
+        _remove([path for path in present if path in wanted or path in different])
+    order = list(dict.fromkeys(cell.label for cell in wanted.values()))
+    return [
+        RunFolder(path)
+        if (path / SCENARIO).exists()
+        else RunFolder.create(path, scenario.only(cell), **_info(cell, order))
+        for path, cell in wanted.items()
+    ]
+
+
+def _info(cell: Cell, order: list[str]) -> dict[str, Any]:
+    """Return what ``run.json`` says of a cell's place among the others."""
+    swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
+    return {"position": order.index(cell.label), **swept}
+
+
+def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
+    """Return how the cell there differs from what the scenario would run; empty if not at all."""
+    try:
+        old = RunFolder(path).scenario.model_copy(update=NO_MATTER)
+        sweep = RunFolder(path).info().get("sweep", {})
+        if cell is None:  # its method, seed or point is not listed now: the rest must be the same
+            cell = Cell(old.methods[0], old.seeds[0], "", sweep)
+        new = scenario.only(cell).model_copy(update=NO_MATTER)
+    except (CheckpointUnusable, NoSuchPlace) as error:
+        return str(error)
+    if old == new:
+        return ""
+    name = scenario.source or "the scenario given now"
+    return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
+
+
+def _refusal(different: list[Path], difference: str) -> str:
+    others = f" (and {len(different) - 1} more cells)" if len(different) > 1 else ""
+    return (
+        f"{different[0]}{others} is of a different scenario:\n{difference}\n"
+        "give the scenario another name:, or delete those results with --overwrite"
+    )
+
+
+def _strange(path: Path) -> list[str]:
+    """Return what does not belong into a run folder whose creation was interrupted."""
+    if not path.is_dir():
+        return ["a file"]
+    names = sorted(entry.name for entry in path.iterdir())
+    if SCENARIO in names:  # another process has just created it
+        return []
+    return [repr(name) for name in names if name not in (RUN, LOCK) and ".tmp-" not in name]
+
+
+def _remove(paths: list[Path]) -> None:
+    """Delete run folders, none of them if one is in use."""
+    with ExitStack() as held:
+        for path in paths:
+            held.enter_context(RunFolder(path).lock())
+        for path in paths:
+            # Renamed first: a crash half-way leaves no folder that looks like a run.
+            path.rename(path.with_name(f".{path.name}{_REMOVED}{os.getpid()}"))
+    for path in paths:
+        for removed in path.parent.glob(f".seed-*{_REMOVED}*"):
+            shutil.rmtree(removed)

@@ -1,0 +1,368 @@
+"""Tuning under the k-percent protocol: trials of a search space, kept by Optuna's journal.
+
+What is tuned on is the first k percent of the stream, held-out seeds, or both, and is recorded:
+tuning on all of what is reported hides whether a method can work where nobody tuned it. Source:
+Mesbahi et al. 2024 (arXiv:2404.02113).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from holdfast.continual.jobs.queue import cell_name
+from holdfast.continual.jobs.trials import tell_results
+from holdfast.continual.results import metrics
+from holdfast.continual.results.lock import locked
+from holdfast.continual.results.record import LOCK, SCENARIO, RunFolder, write_whole
+from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
+from holdfast.errors import (
+    CheckpointUnusable,
+    MissingExtra,
+    ScenarioError,
+    Stopped,
+    UsageError,
+)
+from holdfast.registry import closest
+from holdfast.scenarios.cells import Axis, axes_of, with_values
+from holdfast.scenarios.schema.scenario import Cell, Method, Scenario, Tune
+from holdfast.seeding import derive
+
+if TYPE_CHECKING:
+    import optuna
+
+    from holdfast.continual.jobs.run import Outcome, Watcher
+
+TRIALS, JOURNAL, STUDY = "tune", "journal.log", "study.yaml"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study tries.
+
+    Attributes:
+        scenario: The whole study's.
+        tune: Its ``tune:``.
+        method: The method that is tuned, as listed.
+        space: Dimensions of the keys that concern the method.
+        seeds: That each trial is run with.
+        folder: Of the study.
+    """
+
+    scenario: Scenario
+    tune: Tune
+    method: Method
+    space: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    folder: Path
+
+    @property
+    def protocol(self) -> str:
+        """What tuning may look at."""
+        seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
+        held = "held-out " if self.tune.seeds else ""
+        part = "the whole stream"
+        if self.tune.percent is not None:
+            part = f"the first {self.tune.percent:g} percent of the stream"
+        return f"{part}, {held}{seeds}"
+
+    def trial(self, values: Mapping[str, Any], seed: int) -> Scenario:
+        """Return what a trial runs with a seed.
+
+        Raises:
+            ValidationError: Of pydantic, if the scenario cannot have these values.
+        """
+        own = [axis for axis in self.space if axis.method is not None and axis.key in values]
+        method = with_values(self.method, [(axis.path[2:], values[axis.key]) for axis in own])
+        whole = self.scenario.only(Cell(method, seed, self.method.label, values))
+        return whole if self.tune.percent is None else cut(whole, self.tune.percent)
+
+
+def plan(scenario: Scenario, runs: Path) -> Plan:
+    """Return what ``tune:`` of a scenario means.
+
+    Raises:
+        ScenarioError: If it means nothing that can be tried.
+    """
+
+    def refuse(path: str, message: str) -> ScenarioError:
+        return ScenarioError([scenario.problem(path, message)])
+
+    tune = scenario.tune
+    if tune is None:
+        example = "tune: {space: {agent.learning_rate: {log: [1e-5, 1e-3]}}, percent: 10}"
+        raise refuse("", f"says nothing to tune; write {example}")
+    known = [name for name in metrics.FORMULAS if not name.startswith("forward_transfer")]
+    if tune.metric not in known:
+        near = closest(tune.metric, known)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(known)}"
+        raise refuse("tune.metric", f"no metric '{tune.metric}' of a single run; {hint}")
+    labels = [method.label for method in scenario.methods]
+    if tune.method is None and len(labels) > 1:
+        raise refuse("tune", f"say which method: is tuned, one of {', '.join(labels)}")
+    if tune.method is not None and tune.method not in labels:
+        near = closest(tune.method, labels)
+        hint = f"did you mean '{near}'?" if near else f"the scenario has: {', '.join(labels)}"
+        raise refuse("tune.method", f"no method '{tune.method}'; {hint}")
+    index = labels.index(tune.method or labels[0])
+    space = tuple(axis for axis in axes_of(scenario, tune.space) if axis.method in (None, index))
+    if not space:
+        raise refuse("tune.space", f"no key of it concerns '{labels[index]}'")
+    looked_for = [axis.path for axis in space]
+    for axis in axes_of(scenario, scenario.sweep):
+        if axis.method in (None, index) and axis.path not in looked_for:
+            message = "is swept and not tuned; put it into tune.space, or add 'sweep={}'"
+            raise refuse(f"sweep.{axis.key}", message)
+    seeds = tune.seeds or scenario.seeds
+    made = Plan(
+        scenario, tune, scenario.methods[index], space, seeds,
+        runs / scenario.name / TRIALS / labels[index],
+    )  # fmt: skip
+    try:
+        made.trial({}, seeds[0])
+    except ValueError as error:
+        raise refuse("tune.percent", str(error)) from error
+    return made
+
+
+def cut(scenario: Scenario, percent: float) -> Scenario:
+    """Return a cell's scenario with the first part of its stream alone.
+
+    Tasks that come later stay in the scenario, whose spaces and task ids depend on them, and are
+    never stepped: only tasks that were trained are measured. What depends on the length of the
+    stream or of a stage, a task count that is told or a schedule, is that of the part.
+
+    Args:
+        scenario: Of one cell: nothing in it is left to chance.
+        percent: Of its steps, rounded down to whole steps of all environments.
+
+    Raises:
+        ValueError: If that is none, or the scenario has no steps to cut.
+    """
+    if scenario.is_supervised:
+        raise ValueError("data sets are no stream of steps; tune on held-out seeds: instead")
+    whole = math.floor(scenario.total_steps * percent / 100 + 1e-9)
+    steps = whole - whole % scenario.n_envs
+    if not steps:
+        raise ValueError(f"{percent:g} percent of {scenario.total_steps:,} steps are none")
+    stream = scenario.stream.model_copy(update={"steps": steps, "repeat": 1})
+    seen = scenario.evaluation.model_copy(update={"tasks": "seen"})
+    return scenario.model_copy(update={"stream": stream, "evaluation": seen})
+
+
+def tune(
+    scenario: Scenario,
+    *,
+    runs: str | Path = "runs",
+    trials: int | None = None,
+    jobs: int = 1,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Try points of the scenario's search space, and return the folder of the study.
+
+    Trials of an earlier call count; one that was interrupted continues. The same scenario, number
+    of trials and jobs give the same trials, interrupted or not.
+
+    Args:
+        scenario: What ``holdfast.load`` returned, with ``tune:``.
+        runs: The folder of all results.
+        trials: How many there are in the end, instead of the scenario's number.
+        jobs: Cells run side by side. Trials that run beside each other do not learn of each other.
+        overwrite: Delete the study that is there, and start anew.
+        watcher: Is told what happens in the cells.
+
+    Raises:
+        UsageError: The scenario cannot be tuned or built, or another study is in its place.
+        MissingExtra: Optuna is not installed.
+        CheckpointUnusable: The study's journal is damaged.
+        HoldfastError: No trial finished; the text holds the last reason.
+    """
+    from holdfast.continual.training.preflight import build  # here: it imports torch and avalanche
+
+    made = plan(scenario, Path(runs))
+    _optuna()
+    build(made.trial({}, made.seeds[0]), jobs=jobs)
+    made.folder.mkdir(parents=True, exist_ok=True)
+    with locked(made.folder / LOCK):
+        _settle(made, overwrite=overwrite)
+        study = _open(made)
+        wanted, abreast = trials or made.tune.trials, max(1, jobs // len(made.seeds))
+        while batch := _next(study, made, wanted, abreast):
+            _run(study, made, batch, jobs, watcher)
+        tell_results(made.folder, study, made, scenario.source)
+    return made.folder
+
+
+def _settle(made: Plan, *, overwrite: bool) -> None:
+    """Write what the study is, or check that it is what is there already."""
+    space = {axis.key: made.tune.space[axis.key] for axis in made.space}
+    same = made.tune.model_copy(update={"trials": 1, "space": space})  # of which there may be more
+    alone = {**NO_MATTER, "methods": (made.method,), "sweep": {}, "tune": same}
+    text = made.scenario.model_copy(update=alone).to_yaml()
+    path = made.folder / STUDY
+    if path.exists() and path.read_text("utf-8") != text and not overwrite:
+        name = made.scenario.source or "the scenario given now"
+        changed = text_diff(path.read_text("utf-8"), text, path, name)
+        raise UsageError(
+            f"{made.folder} is another study:\n{changed}\n"
+            "give the scenario another name:, or delete that study with --overwrite"
+        )
+    if overwrite:
+        for old in made.folder.iterdir():
+            if old.name != LOCK:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    write_whole(path, text.encode())
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtra("holdfast tune", "optuna", "tune") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _open(made: Plan) -> optuna.Study:
+    """Return the study of the folder's journal; new ones are empty."""
+    found, path = _optuna(), made.folder / JOURNAL
+    if path.exists():  # a half-written last line, left by a crash, would spoil what comes after it
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    higher = metrics.FORMULAS[made.tune.metric].higher_is_better
+    try:
+        study: optuna.Study = found.create_study(
+            storage=found.storages.JournalStorage(
+                found.storages.journal.JournalFileBackend(str(path))
+            ),
+            study_name=TRIALS,
+            direction="maximize" if higher else "minimize",
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError) as error:
+        raise CheckpointUnusable(
+            f"{path}: damaged ({error}); start the study anew with --overwrite"
+        ) from error
+    return study
+
+
+def _next(
+    study: optuna.Study, made: Plan, wanted: int, abreast: int
+) -> list[tuple[optuna.Trial, dict[str, Any]]]:
+    """Return the trials to run now, with their values: those interrupted, and new ones.
+
+    Trials come in blocks whose borders are multiples of ``abreast``. All of a block get their
+    values before the first of it runs, so that an interruption changes none.
+    """
+    found = _optuna()
+    there = study.get_trials(deepcopy=False)
+    running = [trial for trial in there if trial.state == found.trial.TrialState.RUNNING]
+    first = running[0].number if running else len(there)
+    end = min((first // abreast + 1) * abreast, wanted)
+    batch = []
+    for number in [*(trial.number for trial in running), *range(len(there), end)]:
+        study.sampler = _sampler(made, number)
+        if number < len(there):
+            trial = found.trial.Trial(study, there[number]._trial_id)
+        else:
+            trial = study.ask()
+        _ = trial.relative_params  # lazily drawn: now, by this sampler, however many are suggested
+        batch.append((trial, {axis.key: _suggest(study, trial, made, axis) for axis in made.space}))
+    return batch
+
+
+def _sampler(made: Plan, *names: str | int) -> optuna.samplers.BaseSampler:
+    """Return a sampler whose draws depend on nothing but the seed, these names and the trials."""
+    seed = derive(made.tune.seed, "tune", *names)
+    sampler: optuna.samplers.BaseSampler = _optuna().samplers.TPESampler(
+        seed=seed, multivariate=True, constant_liar=True
+    )
+    return sampler
+
+
+def _suggest(study: optuna.Study, trial: optuna.Trial, made: Plan, axis: Axis) -> Any:
+    """Return a trial's value of one key: the one it has, or a new one."""
+    study.sampler = _sampler(made, trial.number, axis.key)
+    dimension = made.tune.space[axis.key]
+    if not isinstance(dimension, Mapping):
+        # By place: Optuna's choices are numbers and texts, and ours may be lists.
+        place = trial.suggest_categorical(axis.key, list(range(len(dimension))))
+        return dimension[int(place)]
+    ((kind, bounds),) = dimension.items()
+    low, high, step = axis.values[0], axis.values[-1], bounds[2] if kind == "range" else None
+    if kind == "int" or (kind == "range" and all(isinstance(number, int) for number in bounds)):
+        return trial.suggest_int(axis.key, low, high, step=step or 1)
+    return trial.suggest_float(axis.key, low, high, step=step, log=kind == "log")
+
+
+def _run(
+    study: optuna.Study,
+    made: Plan,
+    batch: Sequence[tuple[optuna.Trial, dict[str, Any]]],
+    jobs: int,
+    watcher: Watcher | None,
+) -> None:
+    """Run trials side by side, and tell the study how each ended."""
+    from holdfast.continual.jobs.run import run_cells  # here: as build
+
+    folders: dict[int, list[RunFolder]] = {}
+    reasons: dict[int, str] = {}
+    for trial, values in batch:
+        try:
+            folders[trial.number] = [_folder(made, trial.number, values, s) for s in made.seeds]
+        except ValidationError as error:
+            folders[trial.number] = []
+            reasons[trial.number] = "; ".join(found["msg"] for found in error.errors())
+    listed = [folder for own in folders.values() for folder in own]
+    outcomes = {o.cell: o for o in run_cells(listed, jobs=jobs, watcher=watcher)}
+    for trial, values in batch:
+        ended = [outcomes[cell_name(folder)] for folder in folders[trial.number]]
+        _tell(study, trial, made, values, folders[trial.number], ended, reasons.get(trial.number))
+
+
+def _folder(made: Plan, number: int, values: Mapping[str, Any], seed: int) -> RunFolder:
+    path = made.folder / f"trial-{number:04d}" / f"seed-{seed}"
+    if (path / SCENARIO).exists():
+        return RunFolder(path)
+    return RunFolder.create(
+        path, made.trial(values, seed), position=number, sweep=dict(values), trial=number
+    )
+
+
+def _tell(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    made: Plan,
+    values: Mapping[str, Any],
+    folders: Sequence[RunFolder],
+    outcomes: Sequence[Outcome],
+    reason: str | None,
+) -> None:
+    """Tell the study a trial's value, or why it has none."""
+    for outcome in outcomes:
+        if outcome.failure is not None and outcome.failure.exit_code == Stopped.exit_code:
+            raise Stopped(outcome.failure.text)
+        if outcome.failure is not None and reason is None:
+            reason = f"{outcome.cell}: {outcome.failure.text}"
+    trial.set_user_attr("values", dict(values))
+    if reason is None:
+        scores = [_measure(folder, made.tune.metric) for folder in folders]
+        trial.set_user_attr("by_seed", dict(zip(map(str, made.seeds), scores, strict=True)))
+        value = sum(scores) / len(scores)
+        if not math.isnan(value):
+            study.tell(trial, value)
+            return
+        reason = f"{made.tune.metric} is n/a"
+    trial.set_user_attr("reason", reason)
+    study.tell(trial, state=_optuna().trial.TrialState.FAIL)
+
+
+def _measure(folder: RunFolder, metric: str) -> float:
+    return metrics.summary(metrics.curves(folder.scores(), folder.scenario))[metric]

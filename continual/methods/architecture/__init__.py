@@ -1,0 +1,1 @@
+"""Architecture: masks, columns and modules that grow."""

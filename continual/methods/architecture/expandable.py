@@ -1,0 +1,240 @@
+"""An expandable agent: episodic memory, consolidation, distillation and modules that are added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from holdfast.agents.doors.gradients import Named, named_parameters
+from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
+from holdfast.continual.method import Method
+from holdfast.continual.methods.architecture.freezing import Freezing
+from holdfast.continual.methods.architecture.progressive import ColumnHead, ColumnTrunk, act_with
+from holdfast.continual.methods.architecture.task_snapshots import Kept, deviation_of
+from holdfast.continual.methods.regularization.ewc import EWC
+from holdfast.continual.methods.rehearsal.cloning import Cloning
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class Expandable(Method):
+    """Lets tasks share a module while they can, and adds one where a task stays unlearned.
+
+    A module is a column of actor and critic, fed by the frozen modules before it (Rusu et al. 2016,
+    arXiv:1606.04671, equation 1). A new task is tried with the newest module, whose earlier tasks
+    are protected meanwhile: an episodic memory of their observations and of what the policy said
+    there is distilled into it (the loss of ``cloning``), and its weights are consolidated (online
+    EWC: Schwarz et al. 2018, arXiv:1805.06370). If the task stays unlearned, that is, if the mean
+    score of its last training episodes is below ``threshold`` once ``patience`` of its steps are
+    taken, the module gets back the weights that it had before the task, is frozen for good, and a
+    new module is opened for what is left of the task and for the tasks after it. Frozen modules
+    need no memory, so that what is stored belongs to the newest module alone. Expanding only where
+    learning falls short is the idea of Yoon et al. 2018, Dynamically Expandable Networks
+    (arXiv:1708.01547), there by neurons and by the loss.
+
+    A task is acted on through the module that learned it; one that comes again is learned as if it
+    were new. No live network grows: a spare module is built at the start of every task but the
+    first, stands beside the others, unused and untrained, and is opened or dropped.
+
+    The extremes are other methods: ``threshold: -1e9`` never adds a module (online EWC with
+    cloning), and ``threshold: 1e9, patience: 0`` adds one for every task (progressive networks).
+
+    Args:
+        threshold: Score below which a task counts as unlearned; .5 is half way from a random
+            policy to the reference.
+        patience: Share of a task's steps after which that is decided.
+        episodes: Training episodes that the score is the mean of; where none has ended yet, no
+            module is added.
+        max_modules: Most modules there may be; None for any number.
+        distillation: Strength of the loss on the episodic memory, as of ``cloning``.
+        consolidation: Strength of the penalty on the module's weights, as of ``ewc``.
+        samples: Observations kept per task of the newest module, for both.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id", "score")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle", "output")
+    claims: ClassVar[tuple[str, ...]] = ("views",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "patience": (0, 1),
+        "episodes": (1, 100),
+        "max_modules": (1, None),
+        "distillation": (0, None),
+        "consolidation": (0, None),
+        "samples": (1, None),
+    }
+    logs: ClassVar[dict[str, str]] = {"score": "score while training", "modules": "modules"}
+    memory: ClassVar[str] = (
+        "10,000 observations and policy outputs per task of the newest module (`samples`), "
+        "2 numbers per weight of it, and the modules"
+    )
+    extra: ClassVar[str] = "one backward pass per kept observation after each task"
+    convention: ClassVar[str] = (
+        "distillation as of cloning, consolidation as of online ewc; both on the newest module"
+    )
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        patience: float = 0.4,
+        episodes: int = 20,
+        max_modules: int | None = None,
+        distillation: float = 1.0,
+        consolidation: float = 100.0,
+        samples: int = 10_000,
+    ) -> None:
+        self.threshold = threshold
+        self.patience = patience
+        self.episodes = episodes
+        self.max_modules = max_modules
+        parts = (
+            Cloning(strength=distillation, samples=samples) if distillation else None,
+            EWC(strength=consolidation, kind="online", samples=samples) if consolidation else None,
+        )
+        self.parts = [part for part in parts if part is not None]
+        self._newest = 0  # module that the last task was learned with
+        self._modules: dict[int, int] = {}  # of each task
+        self._kept = Kept()  # by module
+        self._has_spare = False
+        self._before: Named = {}
+        self._held: Freezing | None = None
+
+    # -- a task ------------------------------------------------------------------------------------
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Protect the newest module's tasks, and let a spare module be built beside it."""
+        agent.lifecycle.has_views = True
+        agent.lifecycle.start_fresh("log_std")  # of each task, as every policy's exploration
+        full = self.max_modules is not None and self._newest + 1 >= self.max_modules
+        self._has_spare = bool(self._modules) and not full
+        self._before, self._held = {}, None
+        agent.networks.append(self._install)
+        for part in self.parts:
+            part.pre_adapt(agent, experience)
+        if self._has_spare:
+            agent.gradients.scale(partial(self._factors, agent))
+            agent.gradients.rewrite(lambda named: self._held.restore(named) if self._held else None)
+            due = round(self.patience * experience.steps)
+            agent.lifecycle.after_steps(due, partial(self._decide, agent))
+
+    def _install(self, policy: Any) -> None:
+        check_encoder(policy, "expandable")
+        count = self._newest + 1 + self._has_spare
+
+        def columns(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+            trunk = ColumnTrunk(slot.trunk, count, "linear", learning=1 + self._has_spare)
+            heads = {
+                name: ColumnHead(head, trunk.width, count, "linear", learning=1 + self._has_spare)
+                for name, head in slot.heads.items()
+            }
+            return trunk, dict(heads)
+
+        map_slots(policy, columns)
+        act_with(policy, self._newest)
+
+    def _factors(self, agent: StableBaselinesAgent, parameters: Named) -> Named:
+        """Note the newest module as it is before its first update; hold it once it is frozen."""
+        if self._held is not None:
+            return self._held.factors(parameters)
+        if not self._before:
+            self._before = {
+                name: parameter.detach().clone()
+                for name, parameter in _module(agent.policy, self._newest).items()
+            }
+        return {}
+
+    def _decide(self, agent: StableBaselinesAgent) -> None:
+        scores = agent.recent_scores(self.episodes)
+        if scores:
+            agent.log("method/expandable/score", float(np.mean(scores)))
+        if scores and np.mean(scores) < self.threshold:
+            self._expand(agent)
+        agent.log("method/expandable/modules", self._newest + 1)
+
+    @torch.no_grad()
+    def _expand(self, agent: StableBaselinesAgent) -> None:
+        """Undo the attempt, freeze the module for good, and go on with the spare one."""
+        parameters = _module(agent.policy, self._newest)
+        for name, value in self._before.items():
+            parameters[name].copy_(value)
+        self._held = Freezing(
+            {n: torch.zeros_like(v, dtype=torch.bool) for n, v in self._before.items()}
+        )
+        for part in self.parts:
+            part.forget()
+        self._newest += 1
+        act_with(agent.policy, self._newest)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Store and consolidate the finished task for its module, and keep its view."""
+        if self._held is not None:
+            self._held.write({n: p.detach() for n, p in named_parameters(agent.policy).items()})
+        for part in self.parts:
+            part.post_adapt(agent, experience)
+        self._kept.keep(agent, self._newest, deviation_of(agent.policy))
+        self._modules[agent.current_task] = self._newest
+        self._keep_view(agent, agent.current_task)
+
+    # -- views -------------------------------------------------------------------------------------
+
+    def _keep_view(self, agent: StableBaselinesAgent, task: int) -> None:
+        agent.lifecycle.keep_view(task, lambda: self._view(agent, self._modules[task]))
+
+    @contextmanager
+    def _view(self, agent: StableBaselinesAgent, module: int) -> Iterator[None]:
+        act_with(agent.policy, module)
+        try:
+            with self._kept.overlaid(agent, module):
+                yield
+        finally:
+            act_with(agent.policy, self._newest)
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the module of each task, what views need, and the state of both parts."""
+        modules = {f"module/{task}": torch.tensor(m) for task, m in self._modules.items()}
+        parts = {
+            f"part/{index}/{name}": tensor
+            for index, part in enumerate(self.parts)
+            for name, tensor in part.state().items()
+        }
+        return {"newest": torch.tensor(self._newest)} | modules | parts | self._kept.state()
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned and register the views."""
+        agent.lifecycle.has_views = True
+        self._newest = int(tensors["newest"])
+        self._kept.load_state(tensors)
+        for index, part in enumerate(self.parts):
+            prefix = f"part/{index}/"
+            part.forget()
+            part.load_state(
+                agent,
+                {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)},
+            )
+        for name, tensor in tensors.items():
+            kind, _, task = name.partition("/")
+            if kind == "module":
+                self._modules[int(task)] = int(tensor)
+                self._keep_view(agent, int(task))
+        if agent.model is not None:  # opened for acting: the last task may have added a module
+            act_with(agent.policy, self._newest)
+
+
+def _module(policy: Any, number: int) -> dict[str, nn.Parameter]:
+    """Return the parameters of one module, by their names in the policy."""
+    places = (f".columns.{number}.", f".heads.{number}.", f".adapters.{number - 1}.")
+    return {
+        name: parameter
+        for name, parameter in named_parameters(policy).items()
+        if any(place in name for place in places)
+    }

@@ -1,0 +1,235 @@
+"""Progressive networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
+from holdfast.continual.method import Method
+from holdfast.continual.methods.architecture.task_snapshots import Kept, deviation_of
+from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+Adapter = Literal["linear", "mlp"]
+
+
+class Progressive(Method):
+    """Gives every task a new column; earlier columns are frozen and feed it through adapters.
+
+    Layer i of column k computes ``h_i = f(W_i h_{i-1} + adapter(h_{i-1} of columns < k))``; the
+    adapter is linear (Rusu et al. 2016, arXiv:1606.04671, equation 1) or a perceptron with one
+    hidden layer and a learned scale (equation 2). Actor and critic both grow. A task is acted on by
+    its own column, so it can never be forgotten; the parameters grow with the square of the tasks.
+    The last matrix of every adapter starts at zero, so that a new column starts as a fresh network.
+
+    Args:
+        adapter: ``linear`` or ``mlp``.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id")
+    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle")
+    claims: ClassVar[tuple[str, ...]] = ("views",)
+    memory: ClassVar[str] = "one column of actor and critic per task, fed by all before it"
+
+    def __init__(self, *, adapter: Adapter = "linear") -> None:
+        self.adapter = adapter
+        self._tasks: list[int] = []
+        self._kept = Kept()  # by column
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Let the coming model be built with one column more."""
+        agent.lifecycle.has_views = True
+        # PPO's deviation is no part of a column; each task learns its own.
+        agent.lifecycle.start_fresh("log_std")
+        agent.networks.append(self._install)
+
+    def _install(self, policy: Any) -> None:
+        """Put columns into every slot of a newly built policy."""
+        check_encoder(policy, "progressive")
+        map_slots(policy, self._columns)
+
+    def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+        count = len(self._tasks) + 1
+        trunk = ColumnTrunk(slot.trunk, count, self.adapter)
+        heads = {
+            name: ColumnHead(head, trunk.width, count, self.adapter)
+            for name, head in slot.heads.items()
+        }
+        return trunk, dict(heads)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Note which column the finished task has, and what else its view needs."""
+        self._kept.keep(agent, len(self._tasks), deviation_of(agent.policy))
+        self._tasks.append(agent.current_task)
+        self._keep_view(agent, len(self._tasks) - 1)
+
+    def _keep_view(self, agent: StableBaselinesAgent, column: int) -> None:
+        agent.lifecycle.keep_view(self._tasks[column], lambda: self._view(agent, column))
+
+    @contextmanager
+    def _view(self, agent: StableBaselinesAgent, column: int) -> Iterator[None]:
+        grown = [m for m in agent.policy.modules() if isinstance(m, ColumnTrunk)]
+        newest = grown[0].count - 1
+        act_with(agent.policy, column)
+        try:
+            with self._kept.overlaid(agent, column):
+                yield
+        finally:
+            act_with(agent.policy, newest)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the task of each column and what its view needs."""
+        return self._kept.state() | {"tasks": torch.tensor(self._tasks)}
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the columns' tasks back and register their views."""
+        self._tasks = [int(task) for task in tensors["tasks"]]
+        self._kept.load_state(tensors)
+        agent.lifecycle.has_views = True
+        for column in range(len(self._tasks)):
+            self._keep_view(agent, column)
+
+
+def act_with(policy: nn.Module, column: int) -> None:
+    """Let a column decide and judge, in the policy and in its targets."""
+    for part in policy.modules():
+        if isinstance(part, ColumnTrunk | ColumnHead):
+            part.active = column
+
+
+class ColumnTrunk(nn.Module):
+    """Columns of hidden layers; gives the last one of every column up to ``active``.
+
+    Frozen columns are buffers, which no optimizer, clipping or moving average goes through.
+
+    Args:
+        trunk: The newly built trunk; it becomes the newest column.
+        count: Number of columns.
+        adapter: How earlier columns feed later ones.
+        learning: How many of the newest columns learn; the others are frozen.
+    """
+
+    def __init__(
+        self, trunk: nn.Sequential, count: int, adapter: Adapter, learning: int = 1
+    ) -> None:
+        super().__init__()
+        self.count, self.active = count, count - 1
+        blocks = _blocks(trunk)
+        self.widths = [layer.out_features for layer in trunk if isinstance(layer, nn.Linear)]
+        self.width: int = self.widths[-1]
+        self.columns = nn.ModuleList(
+            [nn.ModuleList(copy.deepcopy(blocks)) for _ in range(count - 1)]
+            + [nn.ModuleList(blocks)]
+        )
+        self.adapters = nn.ModuleList(
+            nn.ModuleList(
+                make_adapter(adapter, column, self.widths[i - 1], self.widths[i])
+                for i in range(1, len(blocks))
+            )
+            for column in range(1, count)
+        )
+        for frozen in (*self.columns[:-learning], *self.adapters[:-learning]):
+            to_buffers(frozen)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the last hidden layers side by side, shape (batch, (active + 1) * width)."""
+        hidden: list[Tensor] = []  # layer i - 1 of every column up to the active one
+        for i in range(len(self.widths)):
+            below, hidden = hidden, []
+            for column in range(self.active + 1):
+                linear, *after = self.columns[column][i]  # type: ignore[index]
+                value = linear(below[column] if i else inputs)
+                if i and column:
+                    # Copied side by side: slices of one tensor cost more, in their backward.
+                    earlier = torch.cat(below[:column], -1) if column > 1 else below[0]
+                    value = value + self.adapters[column - 1][i - 1](earlier)  # type: ignore[index]
+                for layer in after:
+                    value = layer(value)
+                hidden.append(value)
+        return torch.cat(hidden, -1)
+
+
+class ColumnHead(nn.Module):
+    """One linear head per column, with an adapter from the columns before it."""
+
+    def __init__(
+        self, head: nn.Linear, width: int, count: int, adapter: Adapter, learning: int = 1
+    ) -> None:
+        super().__init__()
+        self.count, self.active, self.width = count, count - 1, width
+        self.heads = nn.ModuleList([copy.deepcopy(head) for _ in range(count - 1)] + [head])
+        self.adapters = nn.ModuleList(
+            make_adapter(adapter, column, width, head.out_features) for column in range(1, count)
+        )
+        for frozen in (*self.heads[:-learning], *self.adapters[:-learning]):
+            to_buffers(frozen)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the active column's output from the hidden layers of ``ColumnTrunk``."""
+        before, own = hidden[..., : -self.width], hidden[..., -self.width :]
+        output: Tensor = self.heads[self.active](own)
+        return output + self.adapters[self.active - 1](before) if self.active else output
+
+
+def to_buffers(module: nn.Module) -> None:
+    """Turn the parameters of a module into buffers of the same names."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach())
+
+
+class ScaledPerceptron(nn.Module):
+    """U relu(V (alpha h)): the adapter of equation 2, projected to the width of one column."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        # The paper draws alpha at small random values; with U at zero one value will do for all.
+        self.alpha = nn.Parameter(torch.ones(()))
+        self.project = nn.Linear(inputs, hidden)
+        self.out = nn.Linear(hidden, outputs, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return what earlier columns add, shape (batch, outputs)."""
+        added: Tensor = self.out(torch.relu(self.project(self.alpha * hidden)))
+        return added
+
+
+def make_adapter(kind: Adapter, columns: int, width: int, outputs: int) -> nn.Module:
+    """Return an adapter from ``columns`` layers of ``width``, adding zero at first."""
+    if kind == "linear":
+        linear = nn.Linear(columns * width, outputs, bias=False)
+        nn.init.zeros_(linear.weight)
+        return linear
+    perceptron = ScaledPerceptron(columns * width, width, outputs)
+    nn.init.zeros_(perceptron.out.weight)
+    return perceptron
+
+
+def _blocks(trunk: nn.Sequential) -> list[nn.ModuleList]:
+    """Return the layers in groups that each start with a linear one.
+
+    Raises:
+        UsageError: If there is no hidden layer, or something stands before the first.
+    """
+    blocks: list[nn.ModuleList] = []
+    for layer in trunk:
+        if isinstance(layer, nn.Linear):
+            blocks.append(nn.ModuleList())
+        elif not blocks:
+            raise UsageError(f"method progressive: cannot split a network that starts with {layer}")
+        blocks[-1].append(layer)
+    if not blocks:
+        raise UsageError(
+            "method progressive: needs at least one hidden layer (policy_kwargs.net_arch)"
+        )
+    return blocks

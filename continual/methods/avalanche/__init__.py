@@ -1,0 +1,1 @@
+"""Plugins of Avalanche as methods of the supervised agent."""

@@ -1,0 +1,81 @@
+"""A plugin of Avalanche as a method of the supervised agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from holdfast.continual.method import Method
+from holdfast.continual.methods.avalanche.plugin_state import Packed, Rebuild, pack, unpack
+from holdfast.errors import UsageError
+from holdfast.registry import PLUGINS
+
+if TYPE_CHECKING:
+    from holdfast.agents.supervised.learner import SupervisedAgent
+    from holdfast.continual.streams.data_stream import DataExperience
+
+
+class PluginMethod(Method):
+    """Lets Avalanche call a plugin while the agent learns.
+
+    A new plugin is made for every task and gets what the last one held, which leaves it as tensors
+    at the end of each task, whether the run goes on or is started again: a run that was interrupted
+    cannot differ from one that was not.
+
+    Args:
+        name: As the scenario writes it.
+        plugin: The plugin's class.
+        arguments: Of its constructor.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("plugins",)
+
+    def __init__(self, name: str, plugin: Any, arguments: dict[str, Any]) -> None:
+        self._name, self._class, self._arguments = name, plugin, arguments
+        self._plugin = self._make()  # at once, so that arguments are refused before anything runs
+        self._packed = Packed({})
+        self.convention = PLUGINS[name].convention if name in PLUGINS else ""  # type: ignore[misc]  # of the class elsewhere
+
+    def _make(self) -> Any:
+        try:
+            return self._class(**self._arguments)
+        except AssertionError as error:  # how Avalanche refuses arguments
+            raise UsageError(f"method {self._name}: {error}") from error
+
+    def pre_adapt(self, agent: SupervisedAgent, experience: DataExperience) -> None:
+        """Give the agent a plugin that holds what the last one did."""
+        self._plugin = self._make()
+        rebuild = Rebuild(
+            samples=experience.pool.subset,
+            network=lambda count: agent.network(experience, experience.earlier[:count]),
+        )
+        unpack(self._plugin, self._packed, rebuild)
+        agent.plugins.append(self._plugin)
+
+    def post_adapt(self, agent: SupervisedAgent, experience: DataExperience) -> None:
+        """Take out of the plugin what later tasks need.
+
+        Raises:
+            UsageError: If it holds something that no checkpoint can, or froze weights.
+        """
+        if not all(weight.requires_grad for weight in agent.policy.parameters()):
+            raise UsageError(
+                f"method {self._name}: it froze weights of the network, and the next task's "
+                "network is a new one in which they would not be; it cannot be used here"
+            )
+        self._packed = pack(self._plugin, self._name, experience.stage + 1)
+
+    @property
+    def stored_samples(self) -> int:
+        """Samples that are kept by number; a checkpoint holds 8 bytes of each."""
+        return self._packed.samples
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the plugin holds."""
+        return dict(self._packed.tensors)
+
+    def load_state(self, agent: SupervisedAgent, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned."""
+        self._packed = Packed(dict(tensors))

@@ -1,0 +1,1 @@
+"""Plasticity: what keeps a network able to learn."""

@@ -1,0 +1,235 @@
+"""Continual backpropagation: generate and test."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from holdfast.agents.doors.gradients import Named, Rewritten, target_parameters
+from holdfast.agents.modules.initialisation import fresh_weights
+from holdfast.agents.modules.units import (
+    HiddenLayer,
+    activations,
+    hidden_layers,
+    renew_units,
+    unit_means,
+)
+from holdfast.continual.method import Method
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class ContinualBackprop(Method):
+    """Replaces, all the time, the few mature hidden units that are of least use.
+
+    After every update, with running averages of rate ``decay`` over a batch of what is being
+    learned from, the utility of unit i of a layer is::
+
+        u_i <- decay * u_i + (1 - decay) * E|h_i| * sum over its outgoing weights of |w_ik|
+
+    Of the units older than ``maturity`` updates, ``replacement_rate`` are replaced per update
+    (fractions add up until they make a unit), those of lowest u first: incoming weights drawn as
+    the layer was initialised, outgoing weights zero, utility and age zero, Adam's moments too.
+    Source: Dohare et al. 2024, Loss of plasticity in deep continual learning (Nature 632;
+    arXiv:2306.13812), algorithm 1 and the section "Continual backpropagation". So that the network
+    keeps its output, what the unit gave on average, ``w_ik * E[h_i]``, goes into the reader's bias
+    (arXiv:2306.13812 version 1, and the authors' code); both averages are corrected for their start
+    from zero.
+
+    Actor and critic alike; a convolution's unit is a channel. Target networks take the new units.
+
+    Args:
+        replacement_rate: Share of the mature units replaced per update; 1e-4 as in the paper.
+        maturity: Updates before a unit can be replaced; the paper's agents use 10,000, shorter
+            tasks less.
+        decay: Of the running averages; .99 as in the paper.
+        samples: Observations per update that the averages are fed with.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    # Not CrossQ: its batch normalisation stands between a unit and what reads it.
+    algorithms: ClassVar[tuple[str, ...]] = (
+        "ppo",
+        "a2c",
+        "dqn",
+        "sac",
+        "td3",
+        "ddpg",
+        "tqc",
+        "qrdqn",
+        "maskable_ppo",
+        "mappo",
+        "vdn",
+        "qmix",
+    )
+    claims: ClassVar[tuple[str, ...]] = ("weights",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "replacement_rate": (0, 1),
+        "maturity": (0, None),
+        "decay": (0, 1),
+        "samples": (1, None),
+    }
+    logs: ClassVar[dict[str, str]] = {"replaced": "units replaced"}
+    memory: ClassVar[str] = "3 numbers per hidden unit"
+    extra: ClassVar[str] = "a forward pass every update"
+    convention: ClassVar[str] = (
+        "replacement_rate x the units older than maturity are replaced per update, those of lowest "
+        "running mean of |activity| x sum |outgoing weights|; actor and critic"
+    )
+
+    def __init__(
+        self,
+        *,
+        replacement_rate: float = 1e-4,
+        maturity: int = 1000,
+        decay: float = 0.99,
+        samples: int = 64,
+    ) -> None:
+        self.replacement_rate = replacement_rate
+        self.maturity = maturity
+        self.decay = decay
+        self.samples = samples
+        self._kept: dict[str, dict[str, Tensor]] = {}  # by layer, then by quantity
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Test and replace units after every update of the coming task."""
+        if not agent.scenario.carry.weights:
+            self._kept = {}
+        rng = experience.generator("continual-backprop")
+        known: list[HiddenLayer] = []
+        replaced = 0
+
+        def test(parameters: Named) -> Rewritten | None:
+            nonlocal replaced
+            if not known:  # the task's model does not exist before it starts
+                known.extend(hidden_layers(agent.policy))
+            layers = [layer for layer in known if layer.names <= parameters.keys()]
+            observations = agent.batch_observations(self.samples, rng)
+            activity = activations(agent.policy, observations, [layer.name for layer in layers])
+            tested = [(one, self.test(one, activity[one.name], parameters)) for one in layers]
+            chosen = [(layer, mask) for layer, mask in tested if mask is not None]
+            if not chosen:
+                return None
+            replaced += sum(int(mask.sum()) for _, mask in chosen)
+            agent.log("method/continual-backprop/replaced", replaced)
+            names = {name for layer, _ in chosen for name in layer.incoming}
+            fresh = fresh_weights(agent.policy, names, rng)
+            followed = target_parameters(agent.policy).keys()
+            return self.replace(parameters, chosen, fresh, followed)
+
+        agent.gradients.rewrite(test)
+
+    def test(self, layer: HiddenLayer, activity: Tensor, parameters: Named) -> Tensor | None:
+        """Update the averages of a layer and return which units to replace; None where none.
+
+        Args:
+            layer: The layer.
+            activity: Of its units on a batch, shape (batch, n * units, ...).
+            parameters: By name.
+        """
+        means = unit_means(activity, layer.units)  # (units, n)
+        kept = self._kept.setdefault(layer.name, _new_averages(means))
+        use = contributions(layer, unit_means(activity.abs(), layer.units), parameters)
+        kept["age"] += 1
+        kept["utility"].lerp_(use, 1 - self.decay)
+        kept["mean"].lerp_(means, 1 - self.decay)
+        eligible = kept["age"] > self.maturity
+        kept["due"] += self.replacement_rate * eligible.sum()
+        count = int(kept["due"].item())
+        if not count:
+            return None
+        kept["due"] -= count
+        utility = torch.where(eligible, kept["utility"] / self._grown(kept["age"]), torch.inf)
+        mask = torch.zeros_like(eligible)
+        mask[utility.topk(min(count, int(eligible.sum())), largest=False).indices] = True
+        return mask
+
+    def _grown(self, age: Tensor) -> Tensor:
+        """Return what share of its final size an average that started at zero has reached."""
+        return 1 - self.decay**age
+
+    def replace(
+        self,
+        parameters: Named,
+        chosen: list[tuple[HiddenLayer, Tensor]],
+        fresh: Named,
+        followed: Collection[str],
+    ) -> Rewritten:
+        """Return what replaces units and keeps the mean of what they gave to their readers.
+
+        Args:
+            parameters: By name.
+            chosen: Layers, each with a mask of its units to replace.
+            fresh: Newly drawn values of the layers' incoming parameters.
+            followed: Names of parameters that a target network follows.
+        """
+        values, renewed = renew_units(parameters, chosen, fresh)
+        for layer, mask in chosen:
+            kept = self._kept[layer.name]
+            mean = kept["mean"] / self._grown(kept["age"])[:, None]  # (units, n)
+            for out in layer.outgoing:
+                if out.bias is None:
+                    continue
+                weight = parameters[out.weight]
+                weight = weight.reshape(*weight.shape[:2], -1).sum(2)  # (out, in): over a kernel
+                given = torch.zeros_like(weight[:, 0])
+                for unit in mask.nonzero().flatten():
+                    columns = out.columns[unit.item()].to(weight.device)
+                    parts = weight[:, columns].reshape(len(weight), mean.shape[1], -1).sum(2)
+                    given += parts @ mean[unit]  # (out, n) @ (n,)
+                is_new = renewed.get(out.bias, torch.zeros_like(given, dtype=torch.bool))
+                old = values.get(out.bias, parameters[out.bias])
+                values[out.bias] = torch.where(is_new, old, old + given)
+                if out.bias in followed:  # a target without the units needs their mean as well
+                    renewed[out.bias] = torch.ones_like(is_new)
+        for layer, mask in chosen:
+            for name in ("utility", "age", "mean"):
+                self._kept[layer.name][name][mask] = 0.0
+        return Rewritten(values, renewed)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages of every layer, under ``<layer>/<quantity>``."""
+        return {
+            f"{layer}/{name}": tensor
+            for layer, kept in self._kept.items()
+            for name, tensor in kept.items()
+        }
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the averages back."""
+        self._kept = {}
+        for path, tensor in tensors.items():
+            layer, _, name = path.partition("/")
+            self._kept.setdefault(layer, {})[name] = tensor.to(agent.device)
+
+
+def _new_averages(means: Tensor) -> dict[str, Tensor]:
+    return {
+        "utility": torch.zeros_like(means[:, 0]),
+        "age": torch.zeros_like(means[:, 0]),
+        "mean": torch.zeros_like(means),
+        "due": torch.zeros((), dtype=torch.float64, device=means.device),
+    }
+
+
+def contributions(layer: HiddenLayer, magnitudes: Tensor, parameters: Named) -> Tensor:
+    """Return E|h_i| x sum of the outgoing |w_ik| of each unit, shape (units,).
+
+    Args:
+        layer: The layer.
+        magnitudes: Shape (units, n), mean absolute activity of each of a unit's n outputs.
+        parameters: By name.
+    """
+    total = torch.zeros_like(magnitudes[:, 0])
+    for out in layer.outgoing:
+        strength = parameters[out.weight].abs().transpose(0, 1).flatten(1).sum(1)  # (in,)
+        columns = out.columns.to(strength.device)
+        parts = strength[columns].reshape(*magnitudes.shape, -1).sum(2)  # (units, n)
+        total += (magnitudes * parts).sum(1)
+    return total

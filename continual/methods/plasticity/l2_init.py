@@ -1,0 +1,85 @@
+"""Regenerative regularisation: L2 to the initial weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from holdfast.agents.doors.gradients import Named
+from holdfast.continual.method import Method
+from holdfast.continual.methods.regularization.quadratic import check_critic, regularized
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class L2Init(Method):
+    """Pulls every weight back to where it started before any learning, to stay plastic.
+
+    The penalty added to the loss from the first update of the first task on is::
+
+        strength * sum over weights i of (theta[i] - theta_0[i])^2
+
+    so that weights which the loss does not need drift back to their initial values. Source: Kumar
+    et al. 2023, Maintaining Plasticity in Continual Learning via Regenerative Regularization
+    (arXiv:2308.11958), section 4. It needs no boundaries.
+
+    Args:
+        strength: Factor of the penalty; the paper searches 1e-5 to 1e-2.
+        regularize: ``both`` as in the paper, ``actor`` (with its encoder) or ``critic``.
+    """
+
+    doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {"strength": (0, None)}
+    memory: ClassVar[str] = "1 number per weight"
+    extra: ClassVar[str] = ""
+    convention: ClassVar[str] = (
+        "strength x sum of (theta - theta_0)^2, no factor 1/2, not divided by the number of "
+        "weights; actor and critic"
+    )
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1e-3,
+        regularize: Literal["actor", "critic", "both"] = "both",
+    ) -> None:
+        self.strength = strength
+        self.regularize = regularize
+        self.initial: Named = {}
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the penalty's gradient for the coming task."""
+        check_critic(agent, "l2-init", self.regularize)
+        held: set[str] = set()
+
+        def term(parameters: Named) -> Named:
+            if not held:  # the task's model does not exist before it starts
+                held.update(regularized(agent, self.regularize))
+            return self.gradient({n: p for n, p in parameters.items() if n in held})
+
+        agent.gradients.add(term)
+
+    def gradient(self, parameters: Named) -> Named:
+        """Return the gradient of the penalty; a weight seen for the first time is initial."""
+        for name, value in parameters.items():
+            if name not in self.initial:
+                self.initial[name] = value.clone()
+        if not parameters:
+            return {}
+        gaps = torch._foreach_sub(
+            list(parameters.values()), [self.initial[name] for name in parameters]
+        )
+        torch._foreach_mul_(gaps, 2 * self.strength)
+        return dict(zip(parameters, gaps, strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the initial weights."""
+        return dict(self.initial)
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the initial weights back."""
+        self.initial = {name: tensor.to(agent.device) for name, tensor in tensors.items()}

@@ -1,0 +1,108 @@
+"""Parseval regularisation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from holdfast.agents.doors.gradients import Named
+from holdfast.continual.method import Method
+from holdfast.continual.methods.regularization.quadratic import check_critic, regularized
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class Parseval(Method):
+    """Keeps the rows of each hidden layer orthogonal and of equal length, to stay plastic.
+
+    The penalty added to the loss from the first update of the first task on is::
+
+        strength * sum over hidden layers of ||W W^T - scale I||^2 (squared Frobenius norm)
+
+    Source: Chung et al. 2024, Parseval Regularization for Continual Reinforcement Learning
+    (arXiv:2412.07224), equation 1. As there, it acts on every linear layer of actor and critic but
+    the last, and on no bias. Convolutions are left alone. It needs no boundaries.
+
+    Args:
+        strength: Factor of the penalty, lambda of the paper; 1e-3 there at a width of 64, out of
+            1e-3, 1e-4, 1e-5.
+        scale: Squared length of a row, s of the paper; 2 in the authors' code. The orthogonal
+            start of PPO's networks in Stable-Baselines3 (gain sqrt(2)) has it already.
+        regularize: ``both`` as in the paper, ``actor`` (with its encoder) or ``critic``.
+    """
+
+    doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "scale": (0, None),
+    }
+    memory: ClassVar[str] = "nothing"
+    extra: ClassVar[str] = "two matrix products per hidden layer and update"
+    convention: ClassVar[str] = (
+        "strength x sum over hidden layers of ||W W^T - scale I||_F^2, no factor 1/2; actor and "
+        "critic"
+    )
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1e-3,
+        scale: float = 2.0,
+        regularize: Literal["actor", "critic", "both"] = "both",
+    ) -> None:
+        self.strength = strength
+        self.scale = scale
+        self.regularize = regularize
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the penalty's gradient for the coming task."""
+        check_critic(agent, "parseval", self.regularize)
+        layers: set[str] = set()
+
+        def term(parameters: Named) -> Named:
+            if not layers:  # the task's model does not exist before it starts
+                held = regularized(agent, self.regularize)
+                layers.update(hidden_layers(name for name, p in held.items() if p.ndim == 2))
+            return self.gradient({n: p for n, p in parameters.items() if n in layers})
+
+        agent.gradients.add(term)
+
+    def gradient(self, weights: Named) -> Named:
+        """Return the gradient of the penalty, 4 strength (W W^T - scale I) W, per matrix."""
+        factor = 4 * self.strength
+        gradients = {}
+        for name, weight in weights.items():
+            rows, columns = weight.shape
+            if rows <= columns:
+                product = (weight @ weight.T, weight)
+            else:  # W (W^T W) is the same for less
+                product = (weight, weight.T @ weight)
+            gradients[name] = torch.addmm(weight, *product, beta=-factor * self.scale, alpha=factor)
+        return gradients
+
+
+_SEQUENCE = re.compile(r"(.*(?:q_net|quantile_net|qf\d+|actor\.mu))\.(\d+)\.weight")
+_OUTPUT = re.compile(r"(action_net|value_net)\..*|.*\.heads\..*|actor\.(mu|log_std)\.weight")
+
+
+def hidden_layers(names: Iterable[str]) -> set[str]:
+    """Return the weight matrices that are not the last of their network.
+
+    Args:
+        names: Of matrices, as Stable-Baselines3 calls them.
+
+    >>> sorted(hidden_layers(["critic.qf0.0.weight", "critic.qf0.2.weight", "actor.mu.weight"]))
+    ['critic.qf0.0.weight']
+    """
+    last: dict[str, int] = {}
+    found = [name for name in names if name.endswith(".weight") and not _OUTPUT.fullmatch(name)]
+    for name in found:
+        if match := _SEQUENCE.fullmatch(name):
+            last[match[1]] = max(last.get(match[1], 0), int(match[2]))
+    outputs = {f"{sequence}.{index}.weight" for sequence, index in last.items()}
+    return set(found) - outputs

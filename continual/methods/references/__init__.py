@@ -1,0 +1,1 @@
+"""References: what every mitigation is compared with."""

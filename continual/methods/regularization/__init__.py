@@ -1,0 +1,1 @@
+"""Regularization: penalties that hold weights or outputs."""

@@ -1,0 +1,243 @@
+"""How much each weight matters to what a network says, from one backward pass per observation.
+
+Every measure here is a mean over observations of something done to *per-sample* gradients: squares
+or absolute values of the gradient of a batch's mean would underestimate it by up to the batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacrev, vmap
+
+from holdfast.agents.doors.gradients import Named
+from holdfast.agents.doors.outputs import Output, OutputSpec, draw, log_likelihood
+from holdfast.agents.sb3.values import ValueOutput
+from holdfast.continual.methods.regularization.quadratic import GROUPS, regularized, snapshot
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+
+_CHUNK = 128
+"""Per-sample gradients that are held at once."""
+
+GAUSSIAN_FLOOR = 1e-6
+"""Added to the variance that an analytic Fisher information divides by, as in Continual World."""
+
+Batch = Tensor | dict[str, Tensor]
+
+
+class Reader(Protocol):
+    """A network as a module whose forward gives its output: ``PolicyOutput``, ``ValueOutput``."""
+
+    spec: OutputSpec
+    policy: nn.Module
+
+    def __call__(self, observations: Any) -> Output:
+        """Return the output for observations as the policy takes them."""
+
+
+Measure = Callable[[Any, Named, Batch], Named]
+"""Reader, parameters and observations to one importance per weight."""
+
+
+def measured(
+    agent: StableBaselinesAgent, regularize: str, observations: Batch, measure: Measure
+) -> tuple[Named, Named]:
+    """Return the weights that ``regularize`` names, and what each matters to its network's output.
+
+    The output of the actor (and its encoder) is what ``PolicyOutput`` gives, that of the critic its
+    values of the policy's likeliest actions, as ``ValueOutput`` gives them.
+    """
+    parameters: Named = {}
+    importance: Named = {}
+    for role, reader_of in (("actor", agent.output), ("critic", lambda: ValueOutput(agent.policy))):
+        if role in GROUPS[regularize]:
+            own = snapshot(regularized(agent, role))
+            parameters |= own
+            if own:  # DQN has no critic
+                importance |= measure(reader_of(), own, observations)
+    return parameters, importance
+
+
+def fisher_information(
+    output: Reader,
+    parameters: Named,
+    observations: Batch,
+    rng: np.random.Generator,
+    floor: float = 0.0,
+) -> Named:
+    """Return the diagonal Fisher information of the policy, one tensor per parameter.
+
+    The mean over observations of the squared gradient of log pi(a | s), for one action drawn per
+    observation.
+
+    Args:
+        output: The policy; its ``functional_call`` names have ``policy.`` before them.
+        parameters: By their names in the policy, detached.
+        observations: As the policy takes them, shape (samples, ...) or such tensors by key.
+        rng: Draws the actions.
+        floor: Least value per observation.
+    """
+
+    def likelihood(values: Named, observation: Tensor, action: Tensor) -> Tensor:
+        named = _named(values)
+        outputs = functional_call(output, named, (_one(observation),))  # type: ignore[arg-type]  # a module
+        return log_likelihood(output.spec, outputs, action[None])[0]
+
+    with torch.no_grad():
+        outputs = output(observations)
+    device = next(iter(outputs.values())).device
+    generator = torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
+    actions = draw(output.spec, outputs, generator)
+
+    def squares(gradient: Tensor) -> Tensor:
+        return _at_least(gradient.square(), floor).sum(0)
+
+    return _mean(output, grad(likelihood), parameters, (observations, actions), squares)
+
+
+def analytic_fisher(
+    output: Reader, parameters: Named, observations: Batch, floor: float = 0.0
+) -> Named:
+    """Return the diagonal Fisher information with the expectation over actions done exactly.
+
+    Per observation, for a Gaussian the sum over dimensions of (dmu^2 + 2 dsigma^2) / (sigma^2 +
+    1e-6), as in Continual World (arXiv:2105.10919); for a categorical output the sum over actions a
+    of p_a (d log p_a)^2; for action values and other unit Gaussians the sum of dmu^2.
+
+    Args:
+        output: The policy; its ``functional_call`` names have ``policy.`` before them.
+        parameters: By their names in the policy, detached.
+        observations: As the policy takes them, shape (samples, ...) or such tensors by key.
+        floor: Least value per observation.
+    """
+
+    def roots(values: Named, observation: Tensor) -> Tensor:
+        named = _named(values)
+        outputs = functional_call(output, named, (_one(observation),))  # type: ignore[arg-type]  # a module
+        return _roots(output.spec, outputs)[0]
+
+    with torch.no_grad():
+        first = _each(lambda t: t[:1], observations)
+        width = _roots(output.spec, output(first)).shape[-1]
+
+    def squares(jacobian: Tensor) -> Tensor:  # (chunk, width, ...)
+        return _at_least(jacobian.square().sum(1), floor).sum(0)
+
+    chunk = max(1, _CHUNK // width)  # of each observation, ``width`` gradients are held
+    return _mean(output, jacrev(roots), parameters, (observations,), squares, chunk)
+
+
+def sensitivity(output: Reader, parameters: Named, observations: Batch) -> Named:
+    """Return the mean absolute gradient of the squared length of the output, per weight.
+
+    The output is as ``PolicyOutput`` gives it: logits, action values, or mean and logarithm of the
+    deviation side by side.
+
+    Args:
+        output: The policy; its ``functional_call`` names have ``policy.`` before them.
+        parameters: By their names in the policy, detached.
+        observations: As the policy takes them, shape (samples, ...) or such tensors by key.
+    """
+
+    def length(values: Named, observation: Tensor) -> Tensor:
+        named = _named(values)
+        outputs: Output = functional_call(output, named, (_one(observation),))  # type: ignore[arg-type]  # a module
+        return torch.stack([value[0].square().sum() for value in outputs.values()]).sum()
+
+    return _mean(
+        output, grad(length), parameters, (observations,), lambda gradient: gradient.abs().sum(0)
+    )
+
+
+def _roots(spec: OutputSpec, output: Output) -> Tensor:
+    """Return g, shape (batch, n), whose squared gradients sum to the Fisher information.
+
+    What weighs a gradient is detached: sqrt(p) in sqrt(p) * d log p.
+    """
+    if spec.kind == "categorical":
+        parts = [p.log_softmax(-1) for p in torch.split(output["logits"], spec.splits, -1)]
+        return torch.cat([(0.5 * p.detach()).exp() * p for p in parts], -1)
+    if spec.kind == "bernoulli":
+        logits = output["logits"]
+        both = [nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)]
+        return torch.cat([(0.5 * p.detach()).exp() * p for p in both], -1)
+    if spec.kind == "unit_gaussian":
+        return output["mean"]
+    std = output["log_std"].exp()
+    scale = (std.detach().square() + GAUSSIAN_FLOOR).rsqrt()
+    return torch.cat([output["mean"] * scale, 2**0.5 * std * scale], -1)
+
+
+def _mean(
+    output: Reader,
+    gradient: Callable[..., Named],
+    parameters: Named,
+    rows: tuple[Any, ...],
+    reduce: Callable[[Tensor], Tensor],
+    size: int = _CHUNK,
+) -> Named:
+    """Return the mean over rows of what ``reduce`` makes of a chunk of per-sample gradients.
+
+    Args:
+        output: The network.
+        gradient: Parameters and one row of each of ``rows`` to gradients by name.
+        parameters: Where they are taken.
+        rows: Observations and what else there is one of per sample.
+        reduce: Gradients of shape (chunk, ...) to their sum over the chunk, shape (...).
+        size: Rows per chunk.
+    """
+    per_sample = vmap(gradient, in_dims=(None, *[0 for _ in rows]))
+    if _is_coded(output.policy.observation_space):
+        per_sample = _one_by_one(gradient)
+    count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
+    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    for start in range(0, count, size):
+        cut = itemgetter(slice(start, start + size))
+        chunk = [_each(cut, row) for row in rows]
+        for name, gradients in per_sample(parameters, *chunk).items():
+            total[name] += reduce(gradients)
+    return {name: value / count for name, value in total.items()}
+
+
+def _at_least(values: Tensor, floor: float) -> Tensor:
+    return values.clamp_min(floor) if floor else values
+
+
+def _named(values: Named) -> Named:
+    return {f"policy.{name}": value for name, value in values.items()}
+
+
+def _one(observation: Any) -> Any:
+    return _each(lambda t: t.unsqueeze(0), observation)  # (1, ...)
+
+
+def _each(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """Return a batch with ``change`` made to its tensor, or to each entry of a Dict observation."""
+    if isinstance(batch, dict):
+        return {key: change(value) for key, value in batch.items()}
+    return change(batch)
+
+
+def _is_coded(space: Any) -> bool:
+    """Return whether observations are numbers of categories: torch's one_hot cannot be batched."""
+    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+    return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
+
+
+def _one_by_one(gradient: Callable[..., Named]) -> Callable[..., Named]:
+    def per_sample(parameters: Named, *rows: Any) -> Named:
+        count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
+        each = [
+            gradient(parameters, *(_each(itemgetter(i), row) for row in rows)) for i in range(count)
+        ]
+        return {name: torch.stack([row[name] for row in each]) for name in parameters}
+
+    return per_sample

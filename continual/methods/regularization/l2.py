@@ -1,0 +1,69 @@
+"""L2 to the weights of finished tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from holdfast.continual.methods.regularization.quadratic import (
+    Penalized,
+    Quadratic,
+    regularized,
+    shared,
+    snapshot,
+)
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class L2(Penalized):
+    """Holds every weight near its old value, all alike.
+
+    The penalty added to the loss is::
+
+        strength * (number of finished tasks) * sum over weights i of (theta[i] - theta_old[i])^2
+
+    with ``theta_old`` the weights at the end of the latest task (``summed``, as Continual World,
+    arXiv:2105.10919, whose L2 is EWC with a Fisher information of one), or with a term for every
+    task (``separate``), which pulls towards the mean of their weights. It is the baseline that
+    Kirkpatrick et al. 2017 (arXiv:1612.00796, section 2.1) compare EWC with. A head per task is
+    left out, as in Continual World: other tasks do not move it, and the coming one must be free to.
+
+    Args:
+        strength: Factor of the penalty; 1e5 in Continual World and COOM. It acts on every weight
+            alike, so small networks want far less.
+        kind: ``summed``, ``separate``, or ``online`` (as ``summed``, with earlier tasks times
+            ``decay``).
+        decay: Of earlier tasks, for ``online``; at 0 the penalty does not grow with the tasks.
+        regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+    """
+
+    name: ClassVar[str] = "l2"
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "decay": (0, 1),
+    }
+    convention: ClassVar[str] = (
+        "strength x number of finished tasks x sum of (theta - theta_old)^2, no factor 1/2, not "
+        "divided by the number of weights; actor only by default"
+    )
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1.0,
+        kind: Literal["separate", "online", "summed"] = "summed",
+        decay: float = 0.0,
+        regularize: Literal["actor", "critic", "both"] = "actor",
+    ) -> None:
+        self.penalty = Quadratic(strength, kind, decay)
+        self.regularize = regularize
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Anchor at the weights of the finished task."""
+        parameters = snapshot(shared(agent, regularized(agent, self.regularize)))
+        ones = {name: torch.ones_like(value) for name, value in parameters.items()}
+        self.penalty.consolidate(parameters, ones)

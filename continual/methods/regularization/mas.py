@@ -1,0 +1,75 @@
+"""Memory aware synapses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from holdfast.continual.methods.regularization.importance import measured, sensitivity
+from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class MAS(Penalized):
+    """Holds each weight near its old value, in proportion to how far it sways the output.
+
+    The penalty added to the loss is::
+
+        strength * sum over weights i of Omega[i] * (theta[i] - theta_old[i])^2
+
+    with ``Omega`` the sum over finished tasks of the mean over observations of |d ||f(s)||^2 / d
+    theta[i]|, and ``theta_old`` the latest weights. Source: Aljundi et al. 2018, Memory Aware
+    Synapses (arXiv:1711.09601), equations 2 to 4, with the gradient of the squared length (section
+    4.1). The output f is the logits of discrete actions, the action values (DQN), and for a
+    Gaussian its mean and the logarithm of its deviation, so that the squared length is mu^2 +
+    log(sigma)^2 summed over dimensions, as in Continual World.
+
+    Args:
+        strength: Factor of the penalty; 1e4 in Continual World and COOM.
+        kind: ``summed``; ``separate`` keeps a term per task; ``online`` lets earlier importances
+            decay.
+        decay: Of earlier importances, for ``online``.
+        samples: Observations of each task that the importance is estimated on; 10 batches of 256 as
+            in Continual World.
+        regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the output of a critic is
+            its values.
+    """
+
+    name: ClassVar[str] = "mas"
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "decay": (0, 1),
+        "samples": (1, None),
+    }
+    extra: ClassVar[str] = "one backward pass per kept observation after each task"
+    convention: ClassVar[str] = (
+        "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
+        "mean of per-sample absolute gradients of the squared output; actor only by default"
+    )
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1.0,
+        kind: Literal["separate", "online", "summed"] = "summed",
+        decay: float = 0.99,
+        samples: int = 2560,
+        regularize: Literal["actor", "critic", "both"] = "actor",
+    ) -> None:
+        self.penalty = Quadratic(strength, kind, decay)
+        self.samples = samples
+        self.regularize = regularize
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the penalty's gradient for the coming task, once there is something to hold."""
+        agent.memory.keep_rollouts(self.samples)
+        super().pre_adapt(agent, experience)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Measure what the finished task's weights matter and anchor at them."""
+        kept = agent.observations(self.samples, experience.generator("mas"))
+        observations = agent.policy_input(kept)
+        self.penalty.consolidate(*measured(agent, self.regularize, observations, sensitivity))

@@ -1,0 +1,97 @@
+"""Synaptic intelligence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from holdfast.agents.doors.gradients import Named, Step
+from holdfast.continual.methods.regularization.path_integral import PathIntegral
+from holdfast.continual.methods.regularization.quadratic import (
+    Penalized,
+    Quadratic,
+    regularized,
+    snapshot,
+)
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class SI(Penalized):
+    """Holds each weight near its old value, in proportion to what its movement gained.
+
+    The penalty added to the loss is::
+
+        strength * sum over weights i of Omega[i] * (theta[i] - theta_old[i])^2
+
+    with ``theta_old`` the latest weights and ``Omega`` the sum over finished tasks of w[i] /
+    (D[i]^2 + xi): ``w`` is the path integral of the task, minus the sum over its updates of
+    gradient x move, and ``D`` how far the weight moved in all. Source: Zenke et al. 2017, Continual
+    Learning Through Synaptic Intelligence (arXiv:1703.04200), equations 3 to 5. The gradient is
+    that of the algorithm's own loss on each minibatch, without penalties and before clipping; the
+    move is the one that the optimizer made. A sum below zero counts as zero: it would push the
+    weight away.
+
+    Args:
+        strength: Factor of the penalty, c of the paper: 1 on split and .1 on permuted MNIST.
+        xi: Damping; 1e-3 in the paper, .1 on permuted MNIST.
+        regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+    """
+
+    name: ClassVar[str] = "si"
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "xi": (1e-30, None),
+    }
+    convention: ClassVar[str] = (
+        "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
+        "path integral / (distance^2 + xi); actor only by default"
+    )
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1.0,
+        xi: float = 1e-3,
+        regularize: Literal["actor", "critic", "both"] = "actor",
+    ) -> None:
+        self.penalty = Quadratic(strength, "summed")
+        self.xi = xi
+        self.regularize = regularize
+        self._paths: dict[str, PathIntegral] = {}
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Follow the coming task's path; add the penalty once there is something to hold."""
+        super().pre_adapt(agent, experience)
+        self._paths = {}
+        agent.gradients.watch(self._walk, lambda: regularized(agent, self.regularize))
+
+    def _walk(self, step: Step) -> None:
+        optimizer = next(iter(step.parameters))  # its first weight stands for it
+        if optimizer in self._paths:
+            self._paths[optimizer].add(step)
+        else:
+            self._paths[optimizer] = PathIntegral(step)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Turn the paths into importances, and anchor at the weights of the finished task."""
+        parameters = snapshot(regularized(agent, self.regularize))
+        importance = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        for path in self._paths.values():
+            importance |= self.importance(path, parameters)
+        self.consolidate(parameters, importance)
+        self._paths = {}
+
+    def importance(self, path: PathIntegral, end: Named) -> Named:
+        """Return w / (D^2 + xi) for every weight of a path that ended at ``end``."""
+        return path.named(path.gains / ((path.vector(end) - path.start).square() + self.xi))
+
+    def consolidate(self, parameters: Named, importance: Named) -> None:
+        """Add the importances of a task, some perhaps negative, and anchor at ``parameters``."""
+        zero = torch.zeros(())
+        least = {n: -self.penalty.importance.get(n, zero).to(v) for n, v in importance.items()}
+        allowed = {n: torch.maximum(value, least[n]) for n, value in importance.items()}
+        self.penalty.consolidate(parameters, allowed)

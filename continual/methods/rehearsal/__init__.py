@@ -1,0 +1,1 @@
+"""Rehearsal: earlier observations are seen again."""

@@ -1,0 +1,92 @@
+"""Averaged gradient episodic memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor
+
+from holdfast.agents.doors.gradients import Named, group_of, joined
+from holdfast.continual.methods.rehearsal.episodic import Draws, Projecting, check_finite
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+
+
+class AGEM(Projecting):
+    """Takes out of each gradient what would raise the mean loss on finished tasks.
+
+    With g the gradient of the update, after clipping, and r that of the algorithm's own loss on a
+    batch drawn evenly from the rows of all finished tasks, where g.r < 0 the step is taken with::
+
+        g - (g.r / r.r) r
+
+    Source: Chaudhry et al. 2018 (arXiv:1812.00420), equation 11; in RL as in Continual World
+    (arXiv:2105.10919). The condition g.r >= 0 holds for the gradient, not for what Adam makes of
+    it. On-policy, r is the gradient of PPO's or A2C's loss on stored rollouts, with their
+    advantages as they were.
+
+    Args:
+        dot_product: ``joint`` takes one product over all parameters that one optimizer moves. For
+            PPO and A2C these are actor, critic and encoder together. For SAC, TQC, TD3 and DDPG the
+            actor and the critic have an optimizer each: there it is one product for either, where
+            Continual World's SAC takes a single one over both. ``per_network`` takes one for each
+            of actor, critic and encoder, so that the larger gradients of one cannot outvote those
+            of another.
+        samples: Rows kept per task; 10,000 in Continual World.
+        batch_size: Rows per update; 128 in Continual World.
+    """
+
+    name = "agem"
+    extra: ClassVar[str] = "one more gradient per update"
+    convention: ClassVar[str] = "no strength; one constraint for the mean over finished tasks"
+
+    def __init__(
+        self,
+        *,
+        dot_product: Literal["joint", "per_network"] = "joint",
+        samples: int = 10_000,
+        batch_size: int = 128,
+    ) -> None:
+        super().__init__(samples=samples, batch_size=batch_size)
+        self.dot_product = dot_product
+
+    def project(
+        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
+    ) -> Iterator[tuple[Named, Tensor | None]]:
+        """Project away what conflicts with the mean gradient on finished tasks."""
+        reference = self.stored.gradient(agent, parameters, drawn)
+        for names in self._networks(agent, gradients):
+            part = {name: gradients[name] for name in names}
+            yield part, project_away(joined(part), joined({n: reference[n] for n in names}))
+
+    def _networks(self, agent: StableBaselinesAgent, gradients: Named) -> list[list[str]]:
+        if self.dot_product == "joint":
+            return [list(gradients)]
+        networks: dict[str | None, list[str]] = {}
+        for name in gradients:
+            networks.setdefault(group_of(name, agent.policy), []).append(name)
+        return list(networks.values())
+
+
+def project_away(gradient: Tensor, reference: Tensor) -> Tensor | None:
+    """Return the nearest vector to a gradient that has no negative product with a reference.
+
+    Args:
+        gradient: Shape (n,).
+        reference: Shape (n,).
+
+    Returns:
+        Shape (n,); None where the gradient is that vector itself.
+
+    >>> import torch
+    >>> project_away(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0]))
+    tensor([1., 0.])
+    """
+    product = gradient @ reference
+    value = product.item()
+    check_finite(value, "agem")
+    if value >= 0:
+        return None
+    return gradient - (product / (reference @ reference)) * reference

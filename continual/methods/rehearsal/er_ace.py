@@ -1,0 +1,111 @@
+"""Experience replay with asymmetric cross-entropy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from holdfast.agents.doors.gradients import Named, gradient_of
+from holdfast.agents.doors.outputs import PolicyOutput, draw, log_likelihood
+from holdfast.agents.sb3.imitation import output_of, rehearsal
+from holdfast.continual.method import Method
+from holdfast.continual.methods.rehearsal.episodic import Labelled
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+
+class ERACE(Method):
+    """Learns the current task by its own loss, finished tasks by the cross-entropy of old actions.
+
+    The loss added for the actor (and its encoder), on a batch drawn evenly from the stored rows of
+    all finished tasks, is::
+
+        - strength * mean over the batch of log pi(a | s)
+
+    Each stored observation has one action, drawn from the policy at its task's end; over all
+    actions of a discrete space, or, for boxes, of the Gaussian before squashing (up to a constant).
+    So it is cloning by samples: in expectation the cross-entropy of the old policy, where
+    ``cloning`` has the divergence from its whole output.
+
+    Source: Caccia et al. 2022 (arXiv:2104.05025), for classifiers. There the loss is
+    asymmetric: rows from memory take their softmax over all classes, incoming rows over the classes
+    of the incoming batch alone, so that new classes do not push old ones away. In RL every task
+    chooses among all actions, that mask leaves nothing out, and as in MEAL what stays asymmetric is
+    that current rows are never cloned and stored rows are never learned from by reward. No loss on
+    the critic. MEAL adds up a mean per task, so there the loss grows with their number.
+
+    Args:
+        strength: Factor of the loss; 1 in MEAL.
+        samples: Observations kept per task; MEAL keeps 100,000.
+        batch_size: Rows per update; MEAL takes 1,024 over all tasks.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    # Those whose output is a distribution, but for CrossQ: stored rows would move its statistics.
+    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "samples": (1, None),
+        "batch_size": (1, None),
+    }
+    memory: ClassVar[str] = "10,000 observations and actions per task (`samples`)"
+    convention: ClassVar[str] = (
+        "strength x mean of -log pi(a | s) over a batch of stored rows of all finished tasks; "
+        "actor only"
+    )
+
+    def __init__(
+        self, *, strength: float = 1.0, samples: int = 10_000, batch_size: int = 128
+    ) -> None:
+        self.strength = strength
+        self.samples = samples
+        self.batch_size = batch_size
+        self.stored = Labelled()
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the cross-entropy's gradient for the coming task, once there is something stored."""
+        agent.memory.keep_rollouts(self.samples)
+        if len(self.stored):
+            rng = experience.generator("er_ace")
+            agent.gradients.add(
+                rehearsal(
+                    agent, lambda _: self.stored.draw(agent, rng, self.batch_size), self.gradient
+                )
+            )
+
+    def gradient(
+        self, module: PolicyOutput, parameters: Named, observations: Any, labels: Named
+    ) -> Named:
+        """Return the gradient of the cross-entropy on one batch."""
+
+        def loss(values: Named) -> Tensor:
+            current = output_of(module, values, observations)
+            return -self.strength * log_likelihood(module.spec, current, labels["actions"]).mean()
+
+        return gradient_of(loss, parameters)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Store observations of the finished task, with an action of its policy for each.
+
+        Actions are drawn anew: those in a replay buffer are of every policy that there was.
+        """
+        rng = experience.generator("er_ace", "store")
+        observations = agent.observations(self.samples, rng)
+        module = agent.output()
+        generator = torch.Generator(device=agent.device).manual_seed(int(rng.integers(2**63)))
+        with torch.no_grad():
+            actions = draw(module.spec, module(agent.policy_input(observations)), generator)
+        self.stored.add(observations, {"actions": actions})
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the stored observations and actions."""
+        return self.stored.state()
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take the stored observations and actions back."""
+        self.stored.load(tensors, agent.device)

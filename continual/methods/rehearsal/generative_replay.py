@@ -1,0 +1,255 @@
+"""Rehearsal of observations that a generative model draws, without stored data."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import is_image_space
+from torch import Tensor
+
+from holdfast.agents.doors.memory import Arrays
+from holdfast.agents.doors.outputs import Output, PolicyOutput
+from holdfast.agents.sb3.imitation import OldPolicy, imitation_gradient, rehearsal
+from holdfast.continual.method import Method
+from holdfast.continual.methods.rehearsal.generator import Generator, new_generator, seeded
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema.observation_keys import TASK_ID
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+_LEARNING_RATE = 1e-3
+
+
+class GenerativeReplay(Method):
+    """Stays near the old policy on observations that a generative model of old tasks draws.
+
+    At a task's end a variational autoencoder is trained on the task's observations and on its own
+    draws of the tasks before, in proportion to the number of tasks; then the observations are
+    forgotten. In later tasks the loss added for the actor (and its encoder) is::
+
+        strength * mean over drawn observations of KL(old policy's output || current output)
+
+    where the old policy is that of the last task's end, whose answers are what is to be kept of all
+    tasks. With a task id, each row is drawn for a finished task. Sources: Shin et al. 2017,
+    Continual Learning with Deep Generative Replay (arXiv:1705.08690); Atkinson et al. 2018, RePR
+    (arXiv:1812.02464), which rehearses action values so; both use adversarial networks.
+
+    Args:
+        strength: Factor of the loss.
+        batch_size: Rows per update; 128 as for ``cloning``.
+        draws: Observations drawn and labelled at the start of a task, which its batches come from.
+        samples: Observations of a task that the generative model learns from; they are not kept.
+        updates: Steps of Adam that it learns for, after each task.
+        latent: Entries of its hidden code.
+        hidden: Width of its layers.
+        clip_norm: Largest norm of the added gradient; None leaves it as it is.
+        temperature: For action values: compare softmax(values / temperature); None compares the
+            values.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output")
+    # Not VDN and QMIX: which agents act and what they may do are no vectors to be drawn.
+    algorithms: ClassVar[tuple[str, ...]] = (
+        "ppo",
+        "a2c",
+        "dqn",
+        "sac",
+        "td3",
+        "ddpg",
+        "tqc",
+        "qrdqn",
+        "crossq",
+        "maskable_ppo",
+        "mappo",
+    )
+    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
+        "strength": (0, None),
+        "batch_size": (1, None),
+        "draws": (1, None),
+        "samples": (1, None),
+        "updates": (0, None),
+        "latent": (1, None),
+        "hidden": (1, None),
+        "clip_norm": (0, None),
+        "temperature": (1e-6, None),
+    }
+    memory: ClassVar[str] = "one generative model and one copy of the actor, however many tasks"
+    extra: ClassVar[str] = "2,000 updates of the generative model after each task (`updates`)"
+    convention: ClassVar[str] = (
+        "strength x mean KL(old || current) over a batch of drawn observations; actor only"
+    )
+
+    def __init__(
+        self,
+        *,
+        strength: float = 1.0,
+        batch_size: int = 128,
+        draws: int = 10_000,
+        samples: int = 10_000,
+        updates: int = 2000,
+        latent: int = 16,
+        hidden: int = 128,
+        clip_norm: float | None = None,
+        temperature: float | None = None,
+    ) -> None:
+        self.batch_size = batch_size
+        self.draws = draws
+        self.samples = samples
+        self.updates = updates
+        self.latent = latent
+        self.hidden = hidden
+        self._generator: Generator | None = None
+        self.old = OldPolicy()
+        self.gradient = partial(
+            imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
+        )
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
+        agent.memory.keep_rollouts(self.samples)
+        # The spaces are known once the model is built.
+        agent.lifecycle.after_steps(0, lambda: check_space(agent.policy.observation_space))
+        if self._generator is None:
+            return
+        rng = experience.generator("generative-replay")
+        tasks = _finished(agent, experience)
+        drawn: tuple[Arrays, Output] | None = None
+
+        def batch(_: PolicyOutput) -> tuple[Any, Output]:
+            nonlocal drawn
+            observations, said = drawn = drawn or self.dream(agent, tasks, rng)
+            rows = rng.integers(self.draws, size=self.batch_size)
+            seen = agent.policy_input({key: values[rows] for key, values in observations.items()})
+            return seen, {key: values[rows] for key, values in said.items()}
+
+        agent.gradients.add(rehearsal(agent, batch, self.gradient))
+
+    def dream(
+        self, agent: StableBaselinesAgent, tasks: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[Arrays, Output]:
+        """Return observations of finished tasks and what the old policy says about them."""
+        assert self._generator is not None
+        width = agent.scenario.id_width
+        ids = _one_hots(tasks[rng.integers(len(tasks), size=self.draws)], width)
+        rows = self._generator.draw(ids.to(agent.device), seeded(rng, agent.device))
+        arrays = unflattened(rows.cpu().numpy(), ids.numpy(), agent.policy.observation_space)
+        return arrays, self.old.output(agent, agent.output(), agent.policy_input(arrays))
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Teach the generative model the finished task, and keep the policy as it is now."""
+        rng = experience.generator("generative-replay", "learn")
+        space, width = agent.policy.observation_space, agent.scenario.id_width
+        check_space(space)
+        flat = flattened(agent.observations(self.samples, rng), space, width)
+        rows = torch.as_tensor(flat, device=agent.device)
+        current = np.full(len(rows), agent.current_task if width else 0)
+        ids = _one_hots(current, width).to(agent.device)
+        if self._generator is not None:
+            tasks = _finished(agent, experience)
+            again = tasks[rng.integers(len(tasks), size=len(rows) * experience.stage)]
+            old_ids = _one_hots(again, width).to(agent.device)
+            old = self._generator.draw(old_ids, seeded(rng, agent.device))
+            rows, ids = torch.cat([rows, old]), torch.cat([ids, old_ids])
+        self.teach(rows, ids, rng)
+        self.old.keep(agent)
+
+    def teach(self, rows: Tensor, ids: Tensor, rng: np.random.Generator) -> None:
+        """Train the generative model on observations and the one-hot ids of their tasks."""
+        if self._generator is None:
+            sizes = {"latent": self.latent, "hidden": self.hidden}
+            self._generator = new_generator(rows.shape[1], ids.shape[1], rng, **sizes)
+            self._generator.to(rows.device)
+        self._generator.standardise(rows)
+        noise = seeded(rng, rows.device)
+        optimizer = torch.optim.Adam(self._generator.parameters(), lr=_LEARNING_RATE)
+        for _ in range(self.updates):
+            chosen = torch.as_tensor(rng.integers(len(rows), size=self.batch_size))
+            optimizer.zero_grad()
+            self._generator.loss(rows[chosen], ids[chosen], noise).backward()  # type: ignore[no-untyped-call]  # torch's
+            optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the generative model, the old policy and the statistics of its observations."""
+        generator = {} if self._generator is None else self._generator.state_dict()
+        return {
+            f"generator/{name}": tensor for name, tensor in generator.items()
+        } | self.old.state()
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take them back."""
+        self.old.load(tensors, agent.device)
+        learned = {
+            path.removeprefix("generator/"): tensor
+            for path, tensor in tensors.items()
+            if path.startswith("generator/")
+        }
+        if learned:
+            features, width = len(learned["mean"]), agent.scenario.id_width
+            sizes = {"latent": self.latent, "hidden": self.hidden}
+            self._generator = Generator(features, width, **sizes).to(agent.device)
+            self._generator.load_state_dict(learned)
+
+
+def check_space(space: gym.Space[Any]) -> None:
+    """Raise where observations are not numbers in vectors.
+
+    Raises:
+        UsageError: If there are images or codes.
+    """
+    for entry in _entries(space).values():
+        if not isinstance(entry, gym.spaces.Box) or is_image_space(entry):
+            raise UsageError(
+                "method generative-replay: its generative model is for vectors of numbers, and "
+                f"these observations hold {entry}; use 'cloning', which stores observations"
+            )
+
+
+def _entries(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
+    """Return the parts of an observation by key ("" for one that is no Dict), without the id."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: entry for key, entry in space.spaces.items() if key != TASK_ID}
+    return {"": space}
+
+
+def flattened(observations: Arrays, space: gym.Space[Any], width: int) -> NDArray[np.float32]:
+    """Return observations as rows of numbers without the task id, shape (batch, features)."""
+    parts = [observations[key].reshape(len(observations[key]), -1) for key in _entries(space)]
+    flat = np.concatenate(parts, -1, dtype=np.float32)
+    in_vector = width and not isinstance(space, gym.spaces.Dict)
+    return flat[:, :-width] if in_vector else flat
+
+
+def unflattened(
+    rows: NDArray[np.float32], ids: NDArray[np.float32], space: gym.Space[Any]
+) -> Arrays:
+    """Return observations from rows of numbers and one-hot task ids: undoes ``flattened``."""
+    if not isinstance(space, gym.spaces.Dict):
+        return {"": np.concatenate([rows, ids], -1)}
+    arrays: Arrays = {TASK_ID: ids} if TASK_ID in space.spaces else {}
+    start = 0
+    for key, entry in _entries(space).items():
+        shape = entry.shape or ()
+        arrays[key] = rows[:, start : start + math.prod(shape)].reshape(-1, *shape)
+        start += math.prod(shape)
+    return arrays
+
+
+def _finished(agent: StableBaselinesAgent, experience: TaskExperience) -> NDArray[np.int64]:
+    """Return the tasks before this one, each once; where the id is hidden, one for all."""
+    if not agent.scenario.id_width:
+        return np.zeros(1, np.int64)
+    return np.array(list(dict.fromkeys(agent.scenario.stream_tasks[: experience.stage])))
+
+
+def _one_hots(tasks: NDArray[np.int64], width: int) -> Tensor:
+    """Return the ids of tasks, shape (batch, width); of width 0 where the id is hidden."""
+    return torch.eye(width)[tasks] if width else torch.zeros(len(tasks), 0)

@@ -1,0 +1,88 @@
+"""Every transition of the stream, kept for good."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holdfast.agents.doors.memory import Arrays, stored_count
+from holdfast.continual.method import Method
+from holdfast.continual.methods.rehearsal.replay import with_old_rows
+from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import TaskExperience
+
+_BUFFER_SIZE = 1_000_000
+"""Stable-Baselines3's default for every off-policy algorithm."""
+
+
+class PerfectMemory(Method):
+    """Keeps all transitions and learns from all of them alike.
+
+    Every row of a batch is drawn evenly from all transitions of the stream so far, so that the
+    share of a task is its share of the steps. Source: Wolczyk et al. 2021, Continual World
+    (arXiv:2105.10919), baseline "perfect memory", there with batches of 512; the size of a batch is
+    ``agent.batch_size``.
+
+    ``carry: {replay_buffer: true}`` differs in its memory: it is one ring of ``agent.buffer_size``
+    transitions, in which new ones replace the oldest. Where the ring holds the whole stream, both
+    learn from the same distribution. Here only the current task must fit into ``buffer_size``.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    doors: ClassVar[tuple[str, ...]] = ("memory",)
+    on_policy: ClassVar[bool | None] = False
+    not_in_teams: ClassVar[str] = (
+        "it keeps every step of the environments, not every one of their agents"
+    )
+    memory: ClassVar[str] = "every transition"
+    samples: ClassVar[int] = sys.maxsize
+
+    def __init__(self) -> None:
+        self._stored: Arrays = {}
+
+    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Mix all earlier transitions into the batches of the coming task."""
+        scenario = agent.scenario
+        if scenario.carry.replay_buffer:
+            raise UsageError(
+                "method perfect-memory: keeps earlier transitions itself; "
+                "remove carry.replay_buffer: true, which would count them twice"
+            )
+        size = int(scenario.agent.arguments.get("buffer_size", _BUFFER_SIZE))
+        longest = max(task.steps for task in scenario.tasks)
+        if size < longest:
+            raise UsageError(
+                f"method perfect-memory: a task has {longest:,} steps and agent.buffer_size "
+                f"holds {size:,}; write at least {longest}"
+            )
+        if not self._stored:
+            return
+        rng = experience.generator("perfect-memory")
+
+        def mix(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            earlier, now = len(self._stored["actions"]), stored_count(agent.model.replay_buffer)
+            old = rng.binomial(len(batch["actions"]), earlier / (earlier + now))
+            return with_old_rows(agent, batch, self._stored, rng.integers(earlier, size=old))
+
+        agent.memory.mix(mix)
+
+    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+        """Keep the finished task's transitions."""
+        rng = experience.generator("perfect-memory", "store")
+        for name, rows in agent.transitions(experience.steps, rng).items():
+            self._stored[name] = np.concatenate([self._stored.get(name, rows[:0]), rows])
+
+    def state(self) -> dict[str, Tensor]:
+        """Return every transition."""
+        return {name: torch.as_tensor(rows) for name, rows in self._stored.items()}
+
+    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+        """Take them back."""
+        self._stored = {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""Trained policies: put together, restored from run folders, acting, exported."""

@@ -1,0 +1,96 @@
+"""The policies of earlier runs, which act and learn no more: opponents in games."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.agents.sb3.past_selves import action_chances
+from holdfast.continual.policies.restore import restore
+from holdfast.continual.policies.run_handle import task_index
+from holdfast.continual.results import checkpoint
+from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.envs.base.fitting import TaskId
+from holdfast.envs.multiagent.players import PolicyPlayer
+from holdfast.envs.multiagent.self_play import SelfPlay, View
+from holdfast.envs.vector import task_env
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema.opponents import OpponentSpec, Partner
+
+Key = tuple[str, int, int]
+"""Run folder, stage, and the time at which its checkpoint was written."""
+
+
+def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
+    """Return the opponent that an earlier run of a game left.
+
+    It draws from its policy, or is greedy where that has action values. Built once a process.
+
+    Args:
+        entry: Run, stage and task.
+        folder: The run's path counts from there.
+
+    Raises:
+        UsageError: There is no such run, stage or task, or it did not learn a game.
+        CheckpointUnusable: If a checkpoint cannot be read.
+    """
+    return _player(checkpoint_key(entry, folder, "opponents"), entry.task)
+
+
+@lru_cache(maxsize=64)
+def _player(key: Key, task: str | None) -> PolicyPlayer:
+    path, stage, _ = key
+    where = f"opponents: run {path}"
+    restored = restore(RunFolder(Path(path)), stage)
+    scenario, agent = restored.scenario, restored.agent
+    index = agent.current_task if task is None else task_index(scenario, task, where)
+    if scenario.tasks[index].opponents is None:
+        raise UsageError(f"{where}: task '{scenario.tasks[index].name}' is no turn-based game")
+    assert restored.spaces is not None  # a game is no data set, and has no team
+    env = task_env(scenario, index, restored.spaces)
+    shown, _ = agent.shown_task(index)
+    if isinstance(env, TaskId):
+        env.index = shown
+    assert isinstance(env.unwrapped, SelfPlay)
+    view = View(env)
+    # Never left: nobody else acts with this agent, and a view may copy all weights.
+    ExitStack().enter_context(agent.view(index))
+    output = agent.output()
+
+    def choose(observation: Any, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+        entries = observation if isinstance(observation, dict) else {"": observation}
+        arrays = {key: np.asarray(value)[None] for key, value in entries.items()}
+        return action_chances(output, agent.policy_input(arrays), allowed)  # type: ignore[attr-defined]  # of StableBaselinesAgent
+
+    return PolicyPlayer(RunFolder(Path(path)).policy_name(stage), view.through(choose))
+
+
+def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: str) -> Key:
+    """Return which checkpoint is meant.
+
+    Raises:
+        UsageError: There is no such run, or it has no such checkpoint; ``where`` comes first.
+    """
+    path = ((folder or Path()) / str(entry.run)).resolve()
+    if not (path / SCENARIO).exists():
+        raise UsageError(
+            f"{where}: '{entry.run}' is no run folder; name one, like runs/x/naive/seed-0 (paths "
+            f"count from {(folder or Path()).resolve()})"
+        )
+    saved = path / "checkpoints"
+    stage = entry.stage
+    if stage is None:
+        newest, _ = checkpoint.latest(saved)
+        if newest is None:
+            raise UsageError(f"{where}: {path} has no checkpoint: no task was finished yet")
+        stage = int(newest.state["stage"])
+    if stage not in checkpoint.stages(saved):
+        listed = ", ".join(map(str, checkpoint.stages(saved))) or "none"
+        raise UsageError(f"{where}: {path} has no checkpoint of stage {stage}; there are: {listed}")
+    manifest = checkpoint.task_folder(saved, stage) / checkpoint.MANIFEST
+    return str(path), stage, manifest.stat().st_mtime_ns

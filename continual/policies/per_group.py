@@ -1,0 +1,62 @@
+"""A method for a team: one of its kind for each group, at the doors of that group's learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from holdfast.continual.method import Method
+
+if TYPE_CHECKING:
+    from holdfast.agents.teams.team import TeamAgent
+
+
+class PerGroup(Method):
+    """The same method, by itself in every group of agents.
+
+    Args:
+        make: Returns a new one.
+
+    Attributes:
+        members: By group, those that were needed so far.
+    """
+
+    def __init__(self, make: Callable[[], Method]) -> None:
+        self._make = make
+        self.members: dict[str, Method] = {}
+        self.doors = make().doors  # type: ignore[misc]  # of the instance, read like a class's
+
+    def member(self, group: str) -> Method:
+        """Return a group's own."""
+        if group not in self.members:
+            self.members[group] = self._make()
+        return self.members[group]
+
+    def pre_adapt(self, agent: TeamAgent, experience: Any) -> None:
+        """Open the doors of the groups that are in the coming task."""
+        for group in experience.groups:
+            self.member(group).pre_adapt(agent.member(group), experience.part(group))
+
+    def post_adapt(self, agent: TeamAgent, experience: Any) -> None:
+        """Take what later tasks must keep from each of them."""
+        for group in experience.groups:
+            self.member(group).post_adapt(agent.member(group), experience.part(group))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the members keep, by group."""
+        return {
+            f"{group}/{name}": tensor
+            for group, member in self.members.items()
+            for name, tensor in member.state().items()
+        }
+
+    def load_state(self, agent: TeamAgent, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for path, tensor in tensors.items():
+            group, _, name = path.partition("/")
+            groups.setdefault(group, {})[name] = tensor
+        for group, own in groups.items():
+            self.member(group).load_state(agent.member(group), own)

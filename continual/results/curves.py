@@ -1,0 +1,217 @@
+"""Learning curves: what was measured in one cell, as arrays.
+
+One array convention: ``Curves`` holds one row per evaluation point in the order of measuring and
+one column per task of the scenario. Not measured, or not defined, is NaN and never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from holdfast.continual.results.record import Episode
+    from holdfast.scenarios.schema.scenario import Scenario, Score
+
+Array = NDArray[np.float64]
+Quantity = Literal["score", "return", "success"]
+
+WINDOW = 5
+"""Most evaluation points that are averaged into a performance "at the end of a task"."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps ``(start, end]`` of the stream in which ``task`` (an index) is trained."""
+
+    start: int
+    end: int
+    task: int
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was measured in one cell.
+
+    Attributes:
+        steps: Shape (points,), environment steps over the stream, never falling.
+        values: Shape (points, tasks), mean over the episodes; NaN where not measured.
+        spans: The training span of each stage of the stream.
+        unit: ``score`` if every column is normalised or a success rate, ``return`` if none is, else
+            ``mixed``: then no average over tasks has a meaning.
+    """
+
+    steps: NDArray[np.int64]
+    values: Array
+    spans: tuple[Span, ...]
+    unit: Literal["score", "return", "mixed"] = "score"
+
+    def __post_init__(self) -> None:
+        """Check the shapes.
+
+        Raises:
+            ValueError: If rows and steps, or columns and spans, do not fit together.
+        """
+        points, tasks = self.values.shape
+        if self.steps.shape != (points,):
+            raise ValueError(f"{points} rows of values for steps of shape {self.steps.shape}")
+        if points and (np.diff(self.steps) < 0).any():
+            raise ValueError("steps must never fall from one evaluation point to the next")
+        if any(not 0 <= span.task < tasks or span.end <= span.start for span in self.spans):
+            raise ValueError(f"spans {self.spans} do not fit {tasks} tasks")
+
+
+def spans(scenario: Scenario) -> tuple[Span, ...]:
+    """Return the training span of every stage of the scenario's stream."""
+    found: list[Span] = []
+    for task, steps in zip(scenario.stream_tasks, scenario.stage_steps, strict=True):
+        start = found[-1].end if found else 0
+        found.append(Span(start, start + steps, task))
+    return tuple(found)
+
+
+def curves(scores: Iterable[Episode], scenario: Scenario, quantity: Quantity = "score") -> Curves:
+    """Return the curve of every task, averaged over the episodes of each evaluation point.
+
+    Args:
+        scores: The record of one cell, in any order.
+        scenario: The scenario that was run.
+        quantity: ``score`` normalises each task's return by its ``score:`` key, linearly and
+            without clipping (raw returns where a task has none); ``return`` and ``success`` take
+            what was measured.
+    """
+    return curves_of(scores, scenario, [quantity])[0]
+
+
+def curves_of(
+    scores: Iterable[Episode], scenario: Scenario, quantities: Sequence[Quantity]
+) -> list[Curves]:
+    """Return the curves of each quantity, as ``curves`` does, from one look at the record.
+
+    Raises:
+        ValueError: If a task is none of the scenario's.
+    """
+    episodes = list(scores)
+    names = [task.name for task in scenario.tasks]
+    if strange := {episode["task"] for episode in episodes}.difference(names):
+        raise ValueError(f"no task {min(strange)!r}")
+    column = {name: index for index, name in enumerate(names)}
+    points = sorted({(episode["stage"], episode["step"]) for episode in episodes})
+    row = {point: index for index, point in enumerate(points)}
+    rows = [row[episode["stage"], episode["step"]] for episode in episodes]
+    columns = np.array([column[episode["task"]] for episode in episodes], dtype=np.intp)
+    place = np.array(rows, dtype=np.intp) * len(names) + columns  # (episodes,)
+    shape = (len(points), len(names))
+    counts = np.bincount(place, minlength=len(points) * len(names)).reshape(shape)
+    steps = np.array([step for _, step in points], dtype=np.int64)
+    forms = [_form(scenario, task) for task in range(len(names))]
+    returns = np.array([episode["return"] for episode in episodes], dtype=np.float64)
+    # A None becomes NaN: no success was reported.
+    successes = np.array([episode["success"] for episode in episodes], dtype=np.float64)
+    found = []
+    for quantity in quantities:
+        own = forms if quantity == "score" else [quantity] * len(names)
+        values = np.empty(len(episodes))
+        for task, form in enumerate(own):
+            at = columns == task
+            values[at] = _values(form, returns[at], successes[at])
+        total = np.bincount(place, values, minlength=counts.size).reshape(shape)
+        means = np.divide(total, counts, out=np.full(shape, np.nan), where=counts > 0)
+        found.append(Curves(steps, means, spans(scenario), _unit(forms, quantity)))
+    return found
+
+
+def unseen(scores: Iterable[Episode], scenario: Scenario) -> NDArray[np.bool_]:
+    """Return which entries of ``matrix`` were measured without a head or column of their own."""
+    column = {task.name: index for index, task in enumerate(scenario.tasks)}
+    boundary = [0, *(span.end for span in spans(scenario))]
+    marked = np.zeros((len(boundary), len(column)), dtype=np.bool_)
+    for episode in scores:
+        if episode["unseen"] and episode["step"] == boundary[episode["stage"]]:
+            marked[episode["stage"], column[episode["task"]]] = True
+    return marked
+
+
+def until(curves: Curves, stages: int) -> Curves:
+    """Return the curves as they stood after the first ``stages`` stages of the stream.
+
+    Its metrics are over the tasks trained so far; a running run logs them at each task boundary.
+    """
+    end = curves.spans[stages - 1].end if stages else 0
+    kept = curves.steps <= end
+    return Curves(curves.steps[kept], curves.values[kept], curves.spans[:stages], curves.unit)
+
+
+def trained(curves: Curves) -> tuple[int, ...]:
+    """Return the indices of the tasks that are trained, in the order of their first training."""
+    return tuple(dict.fromkeys(span.task for span in curves.spans))
+
+
+def window(curves: Curves, span: Span) -> int:
+    """Return how many points count as "at the end of" a span: min(5, those inside it)."""
+    return min(WINDOW, int(inside(curves, span).sum()))
+
+
+def at_end(curves: Curves, span: Span) -> Array:
+    """Return P_i(span.end) of every task: its mean over the last ``window`` points of the span.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]), np.array([[0.0], [0.2], [0.6]]), (Span(0, 20, 0),)
+    ... )
+    >>> at_end(run, run.spans[0])
+    array([0.4])
+    """
+    points = curves.values[inside(curves, span)][-WINDOW:]  # (window, tasks)
+    if not len(points):
+        return np.full(curves.values.shape[1], np.nan)
+    return np.asarray(points.mean(axis=0))
+
+
+def matrix(curves: Curves) -> Array:
+    """Return the score matrix R at the task boundaries, shape (stages + 1, tasks).
+
+    Row 0 is before any learning, row k after the k-th stage of the stream; NaN where not measured.
+
+    >>> run = Curves(
+    ...     np.array([0, 5, 10]), np.array([[0.0], [0.5], [1.0]]), (Span(0, 10, 0),)
+    ... )
+    >>> matrix(run)
+    array([[0.],
+           [1.]])
+    """
+    rows = np.full((len(curves.spans) + 1, curves.values.shape[1]), np.nan)
+    for stage, step in enumerate([0, *(span.end for span in curves.spans)]):
+        at = np.flatnonzero(curves.steps == step)
+        if at.size:
+            rows[stage] = curves.values[at[-1]]  # the last of them: after the method's own work
+    return rows
+
+
+def inside(curves: Curves, span: Span) -> NDArray[np.bool_]:
+    """Return which evaluation points lie inside a span, its end included; shape (points,)."""
+    return (curves.steps > span.start) & (curves.steps <= span.end)
+
+
+def _form(scenario: Scenario, task: int) -> Score | Literal["return", "success"]:
+    return scenario.score_of(task) or "return"
+
+
+def _values(
+    form: Score | Literal["return", "success"] | Quantity, returns: Array, successes: Array
+) -> Array:
+    if isinstance(form, str):
+        return successes if form == "success" else returns
+    return (returns - form.random) / (form.reference - form.random)
+
+
+def _unit(
+    forms: Sequence[Score | Literal["return", "success"]], quantity: Quantity
+) -> Literal["score", "return", "mixed"]:
+    raw = quantity == "return" or (quantity == "score" and all(form == "return" for form in forms))
+    if raw:
+        return "return"
+    return "mixed" if quantity == "score" and "return" in forms else "score"

@@ -1,0 +1,81 @@
+"""Numbers, names and tables as markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from holdfast.continual.results.study import spread
+
+NA = "n/a"
+
+_BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def over(values: Iterable[float]) -> str:
+    """Return mean ± standard deviation, and of how many where some are n/a."""
+    numbers = np.array(list(values), dtype=np.float64)
+    known = int(np.isfinite(numbers).sum())
+    if not known:
+        return NA
+    mean, deviation = (float(value) for value in spread(numbers))
+    text = number(mean) if math.isnan(deviation) else f"{number(mean)} ± {number(deviation)}"
+    return text if known == len(numbers) else f"{text} ({known} of {len(numbers)})"
+
+
+def number(value: float) -> str:
+    """Return a score or a return in few digits.
+
+    >>> number(0.25), number(-0.001), number(1234.5), number(float("nan"))
+    ('0.25', '0.00', '1,234.5', 'n/a')
+    """
+    if math.isnan(value):
+        return NA
+    text = f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+
+
+def duration(seconds: float) -> str:
+    """Return a wall time.
+
+    >>> duration(9.87), duration(90), duration(7260)
+    ('9.9 s', '1 min 30 s', '2 h 1 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in decimal units.
+
+    >>> size(0), size(999), size(36_864)
+    ('0 B', '999 B', '36.9 kB')
+    """
+    power = min(int(math.log(count, 1000)), len(_BYTES) - 1) if count >= 1 else 0
+    return f"{count / 1000**power:.{1 if power else 0}f} {_BYTES[power]}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "seed"), plural(5, "seed")
+    ('1 seed', '5 seeds')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def plain(text: str) -> str:
+    """Return text that markdown takes for text: names and reasons come from files."""
+    for special in "\\|*[]":
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table, its first column aligned left and the others right."""
+    aligned = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, aligned, *rows))

@@ -1,0 +1,360 @@
+"""Metrics of continual learning: pure functions of the stored scores.
+
+They take ``Curves``, and those named like a metric return one number per task, shape (tasks,); not
+measured, or not defined, is NaN and never zero. ``summary`` averages each over the tasks that it is
+defined for (``averaged``), and is NaN as soon as one of those is NaN.
+
+Every metric is a named variant (``cw`` is Continual World's, arXiv:2105.10919, section 4.2; ``gem``
+is that of arXiv:1706.08840, equation 3; ``dense`` needs evaluations inside the tasks, after
+arXiv:2205.13452); ``FORMULAS`` holds the text that a report prints beside the numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+# "as": to be had from here as well, where metrics are taken of what was read.
+from holdfast.continual.results.curves import WINDOW, Array, inside
+from holdfast.continual.results.curves import Curves as Curves
+from holdfast.continual.results.curves import Span as Span
+from holdfast.continual.results.curves import at_end as at_end
+from holdfast.continual.results.curves import curves as curves
+from holdfast.continual.results.curves import matrix as matrix
+from holdfast.continual.results.curves import spans as spans
+from holdfast.continual.results.curves import trained as trained
+from holdfast.continual.results.curves import unseen as unseen
+from holdfast.continual.results.curves import until as until
+from holdfast.continual.results.curves import window as window
+
+
+@dataclass(frozen=True)
+class Formula:
+    """How a metric is defined, as text for a report.
+
+    Attributes:
+        title: Plain name of the metric.
+        formula: Its definition, in the words of ``NOTATION``.
+        higher_is_better: False where a smaller number is the better one.
+        tasks: Which ones it is averaged over: all that are ``trained``, the ``earlier`` ones (all
+            but that trained last), or the ``revisited`` ones (trained more than once).
+    """
+
+    title: str
+    formula: str
+    higher_is_better: bool = True
+    tasks: Literal["trained", "earlier", "revisited"] = "trained"
+
+
+NOTATION = (
+    "p_i(t) is the score of task i measured at step t. Its training span is (s_i, e_i], start "
+    "excluded and end included; for a task that is trained several times this is the last span, "
+    "except in area under the curve and forward transfer, which use the first. T is the end of the "
+    f"stream. P_i(t) is the mean of the last min({WINDOW}, evaluation points inside the span that "
+    "ends at t) values of p_i up to t. N is the number of tasks that the stream trains; tasks that "
+    "are only evaluated do not enter the averages. A metric for which one task is missing is n/a."
+)
+
+FORMULAS: dict[str, Formula] = {
+    "average_performance/cw": Formula("average performance", "1/N Σ_i P_i(T)"),
+    "forgetting/cw": Formula(
+        "forgetting",
+        "1/N Σ_i [P_i(e_i) - P_i(T)], including the last task (zero by definition)",
+        higher_is_better=False,
+    ),
+    "forward_transfer/cw": Formula(
+        "forward transfer",
+        "1/N Σ_i (AUC_i - AUC_i^b) / (1 - AUC_i^b) over all i, where AUC_i^b is that of method "
+        "`isolated` with the same seed; undefined where AUC_i^b ≥ 1, and for raw returns",
+    ),
+    "backward_transfer/gem": Formula(
+        "backward transfer",
+        "1/(N-1) Σ_{i≠last} (R[T,i] - R[e_i,i]), where R[t,i] = p_i(t) is measured at the task "
+        "boundary alone (no window)",
+        tasks="earlier",
+    ),
+    "auc/cw": Formula(
+        "area under the curve",
+        "1/N Σ_i AUC_i, AUC_i = mean of p_i at the evaluation points inside (s_i, e_i]",
+    ),
+    "plasticity/cw": Formula(
+        "plasticity",
+        "1/N Σ_i P_i(e_i), the performance on each task right after its own training; average "
+        "performance is plasticity less forgetting",
+    ),
+    "min_acc/dense": Formula(
+        "min-ACC",
+        "1/(N-1) Σ_{i≠last} min of p_i(t) over e_i < t ≤ T; needs evaluations inside every task "
+        "that follows",
+        tasks="earlier",
+    ),
+    "stability_gap/dense": Formula(
+        "stability gap",
+        "1/(N-1) Σ_{i≠last} (p_i(e_i) - min of p_i(t) over e_i < t ≤ T), the deepest fall after "
+        "the task was learned; needs evaluations inside every task that follows",
+        higher_is_better=False,
+        tasks="earlier",
+    ),
+    "recovery_time/steps": Formula(
+        "recovery time",
+        "mean over the tasks that are trained again, and over their visits but the first, of the "
+        "steps of that visit until p_i is again what P_i was at the end of the visit before; the "
+        "whole visit and one step more where that is not reached",
+        higher_is_better=False,
+        tasks="revisited",
+    ),
+}
+
+
+def averaged(name: str, curves: Curves) -> tuple[int, ...]:
+    """Return the indices of the tasks that a metric of ``FORMULAS`` averages over."""
+    order = [span.task for span in curves.spans]
+    kind = FORMULAS[name].tasks
+    if kind == "revisited":
+        return tuple(task for task in trained(curves) if order.count(task) > 1)
+    return tuple(task for task in trained(curves) if kind == "trained" or task != order[-1])
+
+
+def performance(curves: Curves) -> Array:
+    """Return P_i(T), the performance on every task at the end of the stream. Variant ``cw``.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.4, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> performance(run)
+    array([0.4, 0.9])
+    """
+    if not curves.spans:
+        return np.full(curves.values.shape[1], np.nan)
+    return at_end(curves, curves.spans[-1])
+
+
+def forgetting(curves: Curves) -> Array:
+    """Return P_i(e_i) - P_i(T): how far each task fell since its last training. Variant ``cw``.
+
+    Positive means forgotten; the task trained last is zero; a task that is never trained is NaN.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.4, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> forgetting(run)
+    array([0.6, 0. ])
+    """
+    final = performance(curves)
+    fallen = np.full_like(final, np.nan)
+    for span in curves.spans:  # a later span of the same task replaces the earlier one
+        fallen[span.task] = at_end(curves, span)[span.task] - final[span.task]
+    return fallen
+
+
+def auc(curves: Curves) -> Array:
+    """Return AUC_i, the mean score of each task while it is first trained. Variant ``cw``.
+
+    The mean of the evaluation points inside the span, its start excluded and its end included.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]), np.array([[0.0], [0.2], [0.6]]), (Span(0, 20, 0),)
+    ... )
+    >>> auc(run)
+    array([0.4])
+    """
+    areas = np.full(curves.values.shape[1], np.nan)
+    for span in reversed(curves.spans):  # the first span of a task is written last
+        at = inside(curves, span)
+        areas[span.task] = curves.values[at, span.task].mean() if at.any() else np.nan
+    return areas
+
+
+def forward_transfer(curves: Curves, reference: Curves) -> Array:
+    """Return (AUC_i - AUC_i^b) / (1 - AUC_i^b), the gain by earlier tasks. Variant ``cw``.
+
+    NaN where AUC_i^b is 1 or more (no room to gain), and for raw returns (1 means nothing to them).
+
+    Args:
+        curves: The cell that is judged.
+        reference: The cell of method ``isolated`` with the same seed.
+
+    Raises:
+        ValueError: If the two were not trained on the same stream.
+
+    >>> run = Curves(np.array([0, 10]), np.array([[0.0], [0.8]]), (Span(0, 10, 0),))
+    >>> alone = Curves(np.array([0, 10]), np.array([[0.0], [0.6]]), (Span(0, 10, 0),))
+    >>> forward_transfer(run, alone)
+    array([0.5])
+    """
+    if curves.spans != reference.spans:
+        raise ValueError("forward transfer compares two runs of one stream; these have two streams")
+    if curves.unit != "score" or reference.unit != "score":
+        return np.full(curves.values.shape[1], np.nan)
+    area, alone = auc(curves), auc(reference)
+    room = np.where(alone < 1, 1 - alone, np.nan)
+    return np.asarray((area - alone) / room)
+
+
+def backward_transfer(curves: Curves) -> Array:
+    """Return R[T,i] - R[e_i,i] of every trained task. Variant ``gem``.
+
+    Negative means forgotten; that of the task trained last is zero, and does not enter the average.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.4, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> backward_transfer(run)
+    array([-0.6,  0. ])
+    """
+    rows = matrix(curves)
+    changed = np.full(curves.values.shape[1], np.nan)
+    for stage, span in enumerate(curves.spans, start=1):  # the last span of a task stays
+        changed[span.task] = rows[-1, span.task] - rows[stage, span.task]
+    return changed
+
+
+def plasticity(curves: Curves) -> Array:
+    """Return P_i(e_i), the performance on each task right after its last training. Variant ``cw``.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.4, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> plasticity(run)
+    array([1. , 0.9])
+    """
+    learned = np.full(curves.values.shape[1], np.nan)
+    for span in curves.spans:
+        learned[span.task] = at_end(curves, span)[span.task]
+    return learned
+
+
+def min_acc(curves: Curves) -> Array:
+    """Return the lowest score of each task after its last training. Variant ``dense``.
+
+    NaN for the task trained last, and where a span after the training has no evaluation point
+    before its end: the fall right after a switch is not seen at the boundaries.
+
+    Source: min-ACC of De Lange et al. 2023 (arXiv:2205.13452), definition 3.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 15, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.2, 0.5], [0.7, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> min_acc(run)
+    array([0.2, nan])
+    """
+    lowest = np.full(curves.values.shape[1], np.nan)
+    dense = [bool((inside(curves, s) & (curves.steps < s.end)).any()) for s in curves.spans]
+    for stage, span in enumerate(curves.spans, start=1):
+        after = curves.values[curves.steps > span.end, span.task]
+        known = stage < len(curves.spans) and all(dense[stage:]) and after.size
+        lowest[span.task] = after.min() if known else np.nan
+    return lowest
+
+
+def stability_gap(curves: Curves) -> Array:
+    """Return p_i(e_i) less ``min_acc``: the deepest fall of each task. Variant ``dense``.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 15, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.2, 0.5], [0.7, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> stability_gap(run)
+    array([0.8, nan])
+    """
+    rows = matrix(curves)
+    learned = np.full(curves.values.shape[1], np.nan)
+    for stage, span in enumerate(curves.spans, start=1):
+        learned[span.task] = rows[stage, span.task]
+    return learned - min_acc(curves)
+
+
+def recovery_time(curves: Curves) -> Array:
+    """Return the steps until a task that is trained again is as good as it was. Variant ``steps``.
+
+    Counted from the start of the visit to the first evaluation point with a score of at least P_i
+    at the end of the visit before, zero where the task starts that well; the whole visit and one
+    step more where none is. The mean over all visits but the first; NaN for a task with one visit,
+    and where a visit has no evaluation point before its end.
+
+    Source: the recovery time of l2metrics (Learning to Learn metrics, New et al. 2022,
+    arXiv:2201.08278), in environment steps rather than experiences and without its smoothing.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20, 25, 30]),
+    ...     np.array([[0.0, 0.0], [0.8, 0.0], [0.1, 0.9], [0.9, 0.5], [1.0, 0.1]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1), Span(20, 30, 0)),
+    ... )
+    >>> recovery_time(run)
+    array([ 5., nan])
+    """
+    times: dict[int, list[float]] = {}
+    before: dict[int, float] = {}
+    for span in curves.spans:
+        task = span.task
+        if task in before:
+            times.setdefault(task, []).append(_recovery(curves, span, before[task]))
+        before[task] = float(at_end(curves, span)[task])
+    found = np.full(curves.values.shape[1], np.nan)
+    for task, of_visits in times.items():
+        found[task] = np.mean(of_visits)
+    return found
+
+
+def per_task(curves: Curves, reference: Curves | None = None) -> dict[str, Array]:
+    """Return every metric of ``FORMULAS`` by its full name, shape (tasks,); NaN where it is n/a.
+
+    Args:
+        curves: One cell.
+        reference: The cell of method ``isolated`` with the same seed; without it forward transfer
+            is n/a.
+    """
+    nothing = np.full(curves.values.shape[1], np.nan)
+    return {
+        "average_performance/cw": performance(curves),
+        "forgetting/cw": forgetting(curves),
+        "forward_transfer/cw": nothing
+        if reference is None
+        else forward_transfer(curves, reference),
+        "backward_transfer/gem": backward_transfer(curves),
+        "auc/cw": auc(curves),
+        "plasticity/cw": plasticity(curves),
+        "min_acc/dense": min_acc(curves),
+        "stability_gap/dense": stability_gap(curves),
+        "recovery_time/steps": recovery_time(curves),
+    }
+
+
+def summary(curves: Curves, reference: Curves | None = None) -> dict[str, float]:
+    """Return every metric of ``FORMULAS``, averaged over its tasks; NaN where it is n/a.
+
+    It is n/a where one of its tasks is, and where some tasks are normalised and others are not.
+
+    Args:
+        curves: One cell.
+        reference: As in ``per_task``.
+    """
+    found = {}
+    for name, values in per_task(curves, reference).items():
+        tasks = list(averaged(name, curves))
+        known = tasks and curves.unit != "mixed"
+        found[name] = float(values[tasks].mean()) if known else float("nan")
+    return found
+
+
+def _recovery(curves: Curves, span: Span, wanted: float) -> float:
+    """Return the steps of one visit until the score is as wanted; NaN where they are not known."""
+    at = np.flatnonzero((curves.steps >= span.start) & (curves.steps <= span.end))
+    scores, steps = curves.values[at, span.task], curves.steps[at] - span.start
+    if np.isnan([wanted, *scores]).any() or not (steps[:-1] > 0).any():
+        return float("nan")
+    reached = np.flatnonzero(scores >= wanted)
+    return float(steps[reached[0]] if reached.size else span.end - span.start + 1)

@@ -1,0 +1,71 @@
+"""The record of plasticity in a run folder: what each number is, read and written without torch.
+
+``plasticity.json`` holds one entry per evaluation point, ``{"stage": .., "step": .., "<quantity>/
+<group>": ..}``, and is replaced whole at each; what was not measured (n/a) is left out. A resume
+drops the points after its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from holdfast.continual.results.record import write_whole
+from holdfast.errors import CheckpointUnusable
+
+PLASTICITY = "plasticity.json"
+
+GROUPS = ("actor", "critic", "encoder")
+"""Of the parameters and units that learn; a network of action values is the actor."""
+
+QUANTITIES = {
+    "dormant_fraction": (
+        "dormant units",
+        "share of the hidden units whose mean |activity| is at most .025 of their layer's mean "
+        "(arXiv:2302.12902)",
+    ),
+    "effective_rank": (
+        "effective rank",
+        "exp(entropy of the singular values of the last hidden layer's outputs, as shares of their "
+        "sum) (Roy and Vetterli 2007); the mean over several critics",
+    ),
+    "srank": (
+        "srank",
+        "how many of these singular values make up 99% of their sum (arXiv:2010.14498)",
+    ),
+    "weight_norm": ("weight norm", "Euclidean norm of all parameters that learn"),
+    "distance": ("distance", "Euclidean distance of the parameters from those of the first start"),
+    "gradient_norm": (
+        "gradient norm",
+        "mean Euclidean norm of the gradient that the optimizer's step got (after clipping, where "
+        "the algorithm clips), over every 16th update since the point before",
+    ),
+}
+"""Title and definition by name."""
+
+Point = dict[str, float]
+"""``stage``, ``step`` and the quantities of one evaluation point."""
+
+
+def read_points(folder: Path) -> list[Point]:
+    """Return the points of a run folder in time order; none where nothing was recorded.
+
+    Raises:
+        CheckpointUnusable: If the file is not such a record.
+    """
+    path = folder / PLASTICITY
+    try:
+        found = json.loads(path.read_bytes())
+        points = [{str(name): float(value) for name, value in one.items()} for one in found]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointUnusable(f"{path}: not a record of plasticity: {error}") from error
+    return points
+
+
+def write_points(folder: Path, points: Sequence[Point]) -> None:
+    """Replace the record of a run folder, a point a line."""
+    lines = ",\n".join(json.dumps(point, allow_nan=False) for point in points)
+    write_whole(folder / PLASTICITY, f"[\n{lines}\n]\n".encode())

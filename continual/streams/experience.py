@@ -1,0 +1,68 @@
+"""What experiences have in common, whether their tasks are environments or data sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from avalanche.benchmarks.scenarios.generic_scenario import CLExperience
+
+from holdfast import seeding
+
+if TYPE_CHECKING:
+    from holdfast.scenarios.schema.scenario import Scenario, Task
+
+
+class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
+    """One task at one place of the stream.
+
+    What the scenario hides from the learner (``task_index`` and ``task_count``) is masked by
+    Avalanche's own mechanism in the copy that ``train()`` returns.
+
+    Attributes:
+        stage: Position in the stream, from 0.
+        task: The task itself.
+        task_index: Which task of the scenario; the same number when it comes again.
+        task_count: Length of the stream.
+        steps: Budget of environment steps; supervised: of updates.
+        first_step: Steps of the stream before this experience.
+        seed: Seed of the agent and of the training environments.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, stage: int) -> None:
+        super().__init__(stage, None)
+        order = scenario.stream_tasks
+        self.stage = stage
+        self.task_index = order[stage]
+        self.task_count = len(order)
+        self.task: Task = scenario.tasks[order[stage]]
+        self.steps: int = scenario.stage_steps[stage]
+        self.first_step = sum(scenario.stage_steps[:stage])
+        self.seed = seeding.task_seed(seed, stage)
+        self._cell_seed = seed
+        self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
+        self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
+
+    def generator(self, *names: str) -> np.random.Generator:
+        """Return this task's generator for a method, by name; the same after a restart."""
+        return seeding.generator(self._cell_seed, "method", *names, self.stage)
+
+
+class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
+    """One task to be measured on.
+
+    Attributes:
+        task: The task.
+        task_index: Which task of the scenario.
+    """
+
+    def __init__(self, scenario: Scenario, task_index: int) -> None:
+        super().__init__(task_index, None)
+        self.task_index = task_index
+        self.task: Task = scenario.tasks[task_index]
+
+    def show_task(self, task_index: int) -> None:
+        """Let the observations carry the id of ``task_index`` from the next episode on."""
+
+    def show_step(self, step: int) -> None:
+        """Let what drifts be as it is at this step of the stream, while the task is measured."""

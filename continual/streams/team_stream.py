@@ -1,0 +1,214 @@
+"""The stream of a team: experiences whose environments are PettingZoo's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
+from numpy.typing import NDArray
+
+from holdfast.continual.streams.evaluation import LONGEST_EPISODE, Played, never_ends
+from holdfast.continual.streams.experience import MeasuredExperience, StageExperience
+from holdfast.envs.multiagent.joint import learner_vectors
+from holdfast.envs.multiagent.parallel import TeamSpaces, make_parallel, team_spaces
+from holdfast.envs.multiagent.seats import ABSENT
+from holdfast.envs.multiagent.teams import FrozenGroup, Teams
+from holdfast.scenarios.schema.observation_keys import MASKS
+from holdfast.scenarios.schema.scenario import Scenario, Task
+
+if TYPE_CHECKING:
+    from holdfast.agents.agent import Act
+    from holdfast.agents.teams.team import Acts
+
+MOST_COPIES = 16
+"""Evaluation environments of one task that are open at once; more episodes take turns."""
+
+
+def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:
+    """Return the groups of a task that do not learn."""
+    if not task.partners:
+        return {}
+    from holdfast.continual.policies import partners  # here: it restores runs, by this module
+
+    return partners.partner_groups(scenario, task)
+
+
+class TeamExperience(StageExperience):
+    """One task of a team at one place of the stream.
+
+    Attributes:
+        groups: The groups that have agents in this task, and learn.
+        seats: Agents of each of them.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
+        super().__init__(scenario, seed, stage)
+        team = spaces.teams[self.task_index]
+        self._scenario, self._spaces = scenario, spaces
+        self.seats = {
+            name: len(agents)
+            for name, agents in team.groups.items()
+            if agents and name not in self.task.partners
+        }
+        self.groups = tuple(self.seats)
+
+    def part(self, group: str) -> TeamExperience:
+        """Return the experience as a group's method is told of it, in steps of its agents."""
+        own = copy(self)
+        own.steps = self.steps * self.seats[group]
+        return own
+
+    def make_seats(self) -> Mapping[str, Any]:
+        """Return the vector environment of each group, newly built and seeded."""
+        copies = range(self._scenario.n_envs)
+        index = self._scenario.stream_tasks[self.stage]
+        envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
+        seeds = [self.seed + copy for copy in copies]
+        partners = partner_groups(self._scenario, self.task)
+        teams = Teams(envs, self._scenario, index, self._spaces, seeds, partners=partners)
+        return learner_vectors(self._scenario, self._spaces, teams.seats)
+
+    @staticmethod
+    def is_absent(info: Any) -> bool:
+        """Return whether an info says that its seat did not act."""
+        return ABSENT in info
+
+
+class TeamEvalExperience(MeasuredExperience):
+    """One task of a team to be measured on."""
+
+    def __init__(self, scenario: Scenario, task_index: int, spaces: TeamSpaces) -> None:
+        super().__init__(scenario, task_index)
+        self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
+        self._teams = partial(self._built, scenario, task_index, spaces)
+        self._vectors = partial(learner_vectors, scenario, spaces)
+        self._shown = task_index
+
+    def _built(
+        self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
+    ) -> Teams:
+        envs = [make_parallel(scenario, self.task) for _ in seeds]
+        return Teams(
+            envs,
+            scenario,
+            task_index,
+            spaces,
+            seeds,
+            shown=self._shown,
+            autoreset=False,
+            partners=partner_groups(scenario, self.task),
+        )
+
+    def open(self) -> int:
+        """Return how many episodes are played side by side."""
+        return self._copies
+
+    def show_task(self, task_index: int) -> None:
+        """Let the observations carry the id of ``task_index`` from the next episode on."""
+        self._shown = task_index
+
+    def play(self, acts: Acts, seeds: list[int], deterministic: bool) -> list[Played]:
+        """Return one episode per seed, in copies side by side."""
+        played: list[Played] = []
+        for start in range(0, len(seeds), self._copies):
+            teams = self._teams(seeds[start : start + self._copies])
+            try:
+                vectors = self._vectors(teams.seats)
+                played += play_teams(teams, vectors, acts, deterministic)
+            finally:
+                teams.close()
+        return played
+
+    def close(self) -> None:
+        """Nothing stays open between evaluations."""
+
+
+def play_teams(
+    teams: Teams, vectors: Mapping[str, Any], acts: Acts, deterministic: bool
+) -> list[Played]:
+    """Return one episode of each copy; groups that have no policy yet act at random.
+
+    The return of an episode is the mean over its agents.
+
+    Args:
+        teams: The copies.
+        vectors: What each group's policy is shown of them.
+        acts: The policies.
+        deterministic: Whether the likeliest action is taken.
+
+    Raises:
+        EnvironmentFailed: If an episode does not end.
+    """
+    observations: dict[str, Any] = {group: seats.reset() for group, seats in vectors.items()}
+    states: dict[str, Any] = dict.fromkeys(vectors)
+    starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in vectors.items()}
+    while not teams.halted.all():
+        for group, seats in vectors.items():
+            actions, states[group] = choose_actions(
+                seats,
+                acts.get(group),
+                observations[group],
+                states[group],
+                starts[group],
+                deterministic=deterministic,
+            )
+            seats.step_async(actions)
+        for group, seats in vectors.items():
+            observations[group], _, starts[group], _ = seats.step_wait()
+        if max(teams.lengths) >= LONGEST_EPISODE:
+            raise never_ends()
+    totals = np.mean(list(teams.returns.values()), axis=0)
+    return [
+        Played(
+            float(totals[copy]),
+            teams.lengths[copy],
+            None,
+            {name: returns[copy] for name, returns in teams.returns.items()},
+        )
+        for copy in range(len(teams.envs))
+    ]
+
+
+def choose_actions(
+    seats: Any,
+    act: Act | None,
+    observations: Any,
+    state: Any,
+    starts: NDArray[np.bool_],
+    *,
+    deterministic: bool,
+) -> tuple[NDArray[Any], Any]:
+    """Return a group's actions among the allowed ones, and the state for the next call.
+
+    Args:
+        seats: What the policy is shown.
+        act: The policy; None acts at random.
+        observations: Of all seats.
+        state: Of the policy.
+        starts: Which seats begin an episode, shape (seats,).
+        deterministic: Whether the likeliest action is taken.
+    """
+    if act is None:
+        return seats.random_actions(), state
+    masks = seats.action_masks() if seats.has_attr(MASKS) else None
+    return act(observations, state, starts, deterministic=deterministic, action_masks=masks)
+
+
+def make_team_stream(
+    scenario: Scenario, seed: int, spaces: TeamSpaces | None = None
+) -> CLScenario[Any]:
+    """Return an Avalanche scenario with the streams ``train`` and ``eval`` of a team.
+
+    Raises:
+        ScenarioError: See ``team_spaces``.
+    """
+    spaces = spaces or team_spaces(scenario)
+    train = [
+        TeamExperience(scenario, seed, stage, spaces) for stage in range(len(scenario.stream_tasks))
+    ]
+    measured = [TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))]
+    return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

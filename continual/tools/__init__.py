@@ -1,0 +1,1 @@
+"""Tools for finished runs: measure again, film, export, let them meet."""

@@ -1,0 +1,227 @@
+"""Matches of a turn-based game: win rates of players against each other, and their ratings."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from holdfast import seeding
+from holdfast.continual.results.elo import Game, elo
+from holdfast.continual.results.formatting import plain, table
+from holdfast.envs.make import make_env
+from holdfast.envs.multiagent.players import Player, make_player
+from holdfast.envs.multiagent.self_play import SelfPlay
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema.opponents import RANDOM
+from holdfast.scenarios.schema.scenario import Scenario, Task
+
+Row = dict[str, Any]
+
+Z = 1.959964
+"""Of a standard normal, 95% of which lie between -Z and Z."""
+
+
+class Match(NamedTuple):
+    """Games of one player against another.
+
+    Attributes:
+        scores: Of each game: 1 for a win, 0.5 for a draw, 0 for a loss.
+        seats: Where the player sat in each.
+    """
+
+    scores: tuple[float, ...]
+    seats: tuple[str, ...]
+
+    def rate(self, seat: str | None = None) -> float:
+        """Return the mean score, in one seat or all; NaN where it never sat there."""
+        pairs = zip(self.scores, self.seats, strict=True)
+        scores = [score for score, own in pairs if seat in (None, own)]
+        return float(np.mean(scores)) if scores else math.nan
+
+    def turned(self, seats: Sequence[str]) -> Match:
+        """Return the same games as the other player had them, in the other of two seats."""
+        other = {seats[0]: seats[1], seats[1]: seats[0]}
+        return Match(tuple(1 - s for s in self.scores), tuple(other[s] for s in self.seats))
+
+
+Matches = dict[tuple[str, str], Match]
+"""By player and opponent, both ways."""
+
+
+def wilson(rate: float, games: int) -> tuple[float, float]:
+    """Return the 95% interval of a rate that was found in so many games.
+
+    A draw counts as half a win and half a loss, which makes it too wide rather than too narrow.
+
+    >>> [round(end, 4) for end in wilson(0.95, 200)]
+    [0.9104, 0.9726]
+
+    Source: Wilson 1927 (doi:10.2307/2276774).
+    """
+    middle = (rate + Z**2 / (2 * games)) / (1 + Z**2 / games)
+    half = Z / (1 + Z**2 / games)
+    half *= math.sqrt(rate * (1 - rate) / games + Z**2 / (4 * games**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def game_of(scenario: Scenario, task: Task) -> SelfPlay:
+    """Return the game of a task, in which either seat may be played.
+
+    Raises:
+        UsageError: It is not one between two, or one seat alone has learned.
+    """
+    assert task.opponents is not None
+    seat = task.opponents.seat
+    if seat not in ("alternate", "drawn"):
+        raise UsageError(
+            f"task '{task.name}': its policies learned in the seat {seat} alone (opponents.seat), "
+            "and cannot play each other; with seat: alternate they could"
+        )
+    env = make_env(scenario, task.model_copy(update={"wrappers": ()})).unwrapped
+    assert isinstance(env, SelfPlay)
+    if len(env.seats) != 2:
+        raise UsageError(
+            f"task '{task.name}': {env.kind} has {len(env.seats)} seats, and win rates and ratings "
+            "are of games between two"
+        )
+    return env
+
+
+def fixed_players(env: SelfPlay, scenario: Scenario) -> dict[str, Player]:
+    """Return a random player, and those that the game's policies are measured against, by name."""
+    found = {}
+    for entry in (RANDOM, *env.opponents.in_evaluation):
+        player = make_player(entry, env.kind, scenario.folder)
+        # Runs elsewhere may have the names of the policies that they meet here.
+        path = "" if isinstance(entry, str) or entry.run is None else f"{entry.run}:"
+        found[path + player.name] = player
+    return found
+
+
+def play_match(
+    env: SelfPlay, names: tuple[str, str], players: Sequence[Player], games: int, seed: int
+) -> Match:
+    """Return games of the first of two players against the second, by turns from both seats.
+
+    Args:
+        env: The game.
+        names: Of the players; the seed of each game is derived from them and ``seed``.
+        players: The two.
+        games: How many.
+        seed: Of everything that is drawn.
+    """
+    one, other = players
+    scores, seats = [], []
+    for number in range(games):
+        seat = env.seats[number % len(env.seats)]
+        own = seeding.derive(seed, "cross-play", *names, number)
+        rng = np.random.default_rng(own)
+        observation, _ = env.reset(seed=own, options={"seat": seat, "opponent": other})
+        over, info = False, dict[str, Any]()
+        while not over:
+            action = one.act(observation, env.action_masks(), rng)
+            observation, _, terminated, truncated, info = env.step(action)
+            over = terminated or truncated
+        scores.append(float(info["success"]))
+        seats.append(seat)
+    return Match(tuple(scores), tuple(seats))
+
+
+def play_matches(
+    env: SelfPlay,
+    players: Mapping[str, Player],
+    games: int,
+    seed: int,
+    tell: Callable[[int, int], None],
+) -> Matches:
+    """Return the matches of everybody against everybody else; see ``play_match``.
+
+    Args:
+        env: The game.
+        players: By name, two or more.
+        games: Of each two.
+        seed: Of everything that is drawn.
+        tell: Takes how many matches of how many were played.
+    """
+    found: Matches = {}
+    pairs = list(itertools.combinations(players.items(), 2))
+    for done, ((one, first), (other, second)) in enumerate(pairs):
+        tell(done, len(pairs))
+        match = play_match(env, (one, other), (first, second), games, seed)
+        found[one, other], found[other, one] = match, match.turned(env.seats)
+    tell(len(pairs), len(pairs))
+    return found
+
+
+def ratings(matches: Matches) -> dict[str, float]:
+    """Return everybody's Elo rating, random's at 0.
+
+    A drawn game of each with random is added, so that who won or lost all has a rating, too.
+    """
+    once = {tuple(sorted(pair)): pair for pair in matches}.values()
+    games = [Game(*pair, score) for pair in once for score in matches[pair].scores]
+    return elo(games, anchor=RANDOM, prior=1.0)
+
+
+def match_rows(matches: Matches, seats: Sequence[str]) -> list[Row]:
+    """Return a row for each player and opponent, with the win rate in all seats and in each."""
+    rated = ratings(matches)
+    rows = []
+    for (player, opponent), match in matches.items():
+        low, high = wilson(match.rate(), len(match.scores))
+        rows.append(
+            {
+                "player": player,
+                "opponent": opponent,
+                "games": len(match.scores),
+                "win_rate": match.rate(),
+                "low": low,
+                "high": high,
+                **{f"win_rate_{seat}": match.rate(seat) for seat in seats},
+                "elo": rated[player],
+            }
+        )
+    return sorted(rows, key=lambda row: (row["player"], row["opponent"]))
+
+
+def match_tables(matches: Matches, names: Sequence[str], *, deterministic: bool) -> list[str]:
+    """Return the sections of a page on matches: win rates, and ratings, the strongest first.
+
+    Args:
+        matches: All of them.
+        names: Of the players, in their order.
+        deterministic: Whether policies drew no moves.
+    """
+    rows = []
+    for player in names:
+        cells = [_cell(matches.get((player, opponent))) for opponent in names]
+        rows.append([plain(player), *cells])
+    rated = sorted(ratings(matches).items(), key=lambda pair: -pair[1])
+    games = len(next(iter(matches.values())).scores)
+    return [
+        "## Win rates",
+        f"Of the row against the column, in {games} games, by turns from both seats: a win counts "
+        "1, a draw 0.5. In parentheses Wilson's 95% interval." + (_ALIKE if deterministic else ""),
+        table(["", *map(plain, names)], rows),
+        "## Elo",
+        "By maximum likelihood, random at 0; one drawn game of each with random is added, so that "
+        "ratings are finite.",
+        table(["player", "Elo"], [[plain(name), f"{rating:.0f}"] for name, rating in rated]),
+    ]
+
+
+_ALIKE = (
+    " Two policies that draw no moves play the same game from each seat again and again, so that "
+    "the interval between them means nothing."
+)
+
+
+def _cell(match: Match | None) -> str:
+    if match is None:
+        return ""
+    low, high = wilson(match.rate(), len(match.scores))
+    return f"{match.rate():.2f} ({low:.2f} to {high:.2f})"

@@ -1,0 +1,205 @@
+"""Measure a run again: any of its policies in any of its tasks, with any number of episodes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdfast.continual.policies.run_handle import open_run, task_index
+from holdfast.continual.results import checkpoint, metrics
+from holdfast.continual.results.formatting import number, plural
+from holdfast.continual.results.record import Episode, RunFolder
+from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.continual.policies.restore import Restored
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a policy is measured.
+
+    Attributes:
+        task: Name of the task; None for the one trained last.
+        episodes: How many.
+        seed: Of the episodes; None for the run's own, whose episodes are those of its record.
+        deterministic: The most likely action rather than a sample; None for what the run did.
+        stage: The policy at the end of this stage; None for the last one that was finished.
+        env: Another environment in the task's place, with its changes and wrappers.
+        kwargs: Arguments of its constructor; None for the task's own, or none with ``env``.
+    """
+
+    task: str | None = None
+    episodes: int = 20
+    seed: int | None = None
+    deterministic: bool | None = None
+    stage: int | None = None
+    env: str | None = None
+    kwargs: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of it; ``episodes`` are as ``scores.jsonl`` holds them."""
+
+    episodes: list[Episode]
+    setting: str
+    score: float
+
+    @property
+    def text(self) -> str:
+        """The means, with their 95% intervals over episodes."""
+        lines = [self.setting]
+        for name, key in (("return", "return"), ("length", "length")):
+            low, high = student([float(episode[key]) for episode in self.episodes])  # type: ignore[literal-required]
+            mean = np.mean([episode[key] for episode in self.episodes])  # type: ignore[literal-required]
+            lines.append(f"{name:<13} {_interval(float(mean), low, high)}")
+        successes = [e["success"] for e in self.episodes if e["success"] is not None]
+        if successes:
+            from holdfast.continual.tools.matches import wilson  # here: it imports the games
+
+            rate = float(np.mean(successes))
+            lines.append(f"{'success rate':<13} {_interval(rate, *wilson(rate, len(successes)))}")
+        if not math.isnan(self.score):
+            lines.append(f"{'score':<13} {number(self.score)}")
+        if any(episode["unseen"] for episode in self.episodes):
+            lines.append("The task has no head or column of its own yet: the newest one acted.")
+        return "\n".join(lines)
+
+    @property
+    def csv(self) -> str:
+        """One row per episode."""
+        text = io.StringIO()
+        agents = list(self.episodes[0].get("agents", {}))
+        columns = [key for key in self.episodes[0] if key != "agents"]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*columns, *(f"return/{name}" for name in agents)])
+        for row in self.episodes:
+            own = [row[key] for key in columns]  # type: ignore[literal-required]  # its own keys
+            writer.writerow([*own, *(row.get("agents", {})[name] for name in agents)])
+        return text.getvalue()
+
+
+def measure(run: Path, plan: Plan) -> Measured:
+    """Return how a policy of a run does in a task; the run folder stays as it is.
+
+    With the run's own seed and as many episodes as its ``evaluation`` has, these are the episodes
+    that its record holds of that task boundary.
+
+    Raises:
+        UsageError: There is no such run, task or stage, or the environment does not fit.
+        CheckpointUnusable: If the checkpoint cannot be read.
+        EnvironmentFailed: If an episode does not end.
+    """
+    folder = open_run(run).folder
+    scenario = folder.scenario
+    if plan.task is not None:
+        task_index(scenario, plan.task, str(run))
+    stage = _stage(folder, plan.stage)
+    index = scenario.stream_tasks[stage]
+    if plan.task is not None:
+        index = task_index(scenario, plan.task, str(run))
+    # Here: they import torch and avalanche.
+    from holdfast.continual.policies.restore import restore
+    from holdfast.continual.streams.evaluation import evaluate
+    from holdfast.continual.streams.task_stream import make_stream
+
+    restored = restore(folder, stage)
+    recorded = restored.scenario.evaluation
+    wanted = recorded.deterministic if plan.deterministic is None else plan.deterministic
+    evaluation = recorded.model_copy(
+        update={"episodes": plan.episodes, "deterministic": wanted, "tasks": "all"}
+    )
+    asked = restored.scenario.model_copy(update={"evaluation": evaluation})
+    asked = _elsewhere(restored, asked, index, plan)
+    experience = make_stream(asked, folder.seed, restored.spaces).eval_stream[index]
+    seed = folder.seed if plan.seed is None else plan.seed
+    step = sum(scenario.stage_steps[: stage + 1])
+    try:
+        episodes = evaluate(
+            restored.agent, [experience], evaluation, seed, stage=stage + 1, step=step
+        )
+    finally:
+        experience.close()
+    task = asked.tasks[index]
+    score = float(metrics.curves(episodes, asked).values[0, index])
+    setting = (
+        f"{folder.scenario.name}/{folder.label}/{folder.path.name} after stage {stage}, in "
+        f"{task.name} ({task.env or task.benchmark}): {plural(plan.episodes, 'episode')}, "
+        f"{'most likely' if wanted else 'sampled'} actions, seed {seed}"
+    )
+    return Measured(episodes, setting, score if asked.score_of(index) is not None else math.nan)
+
+
+def _stage(folder: RunFolder, wanted: int | None) -> int:
+    """Return the stage whose policy is measured.
+
+    Raises:
+        UsageError: It has no checkpoint.
+    """
+    stages = checkpoint.stages(folder.path / "checkpoints")
+    if not stages:
+        raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
+    if wanted is not None and wanted not in stages:
+        known = ", ".join(map(str, stages))
+        raise UsageError(f"{folder.path} has no checkpoint of stage {wanted}; there are: {known}")
+    return stages[-1] if wanted is None else wanted
+
+
+def _elsewhere(restored: Restored, scenario: Any, index: int, plan: Plan) -> Any:
+    """Return the scenario with another environment in a task's place, where one is asked for.
+
+    Raises:
+        UsageError: It shows or takes other things than the task's own.
+    """
+    if plan.env is None and plan.kwargs is None:
+        return scenario
+    if restored.spaces is None:
+        raise UsageError("--env and --kwargs are for single agents in environments")
+    from holdfast.envs.make import make_env  # here: it imports gymnasium
+
+    task = scenario.tasks[index]
+    changed = {"kwargs": plan.kwargs or {}, "env": plan.env or task.env}
+    other = task.model_copy(update=changed)
+    tasks = [*scenario.tasks]
+    tasks[index] = other
+    asked = scenario.model_copy(update={"tasks": tuple(tasks)})
+    spaces = []
+    for one in (task, other):
+        env = make_env(asked, one)
+        spaces.append((env.observation_space, env.action_space))
+        env.close()
+    (seen, done), (shown, taken) = spaces
+    if (seen.shape, seen.dtype, done) != (shown.shape, shown.dtype, taken):
+        raise UsageError(
+            f"--env {changed['env']}: it shows {shown} and takes {taken}; the policy knows {seen} "
+            f"and {done} of task '{task.name}'"
+        )
+    return asked
+
+
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """Return Student's 95% interval of a mean; NaN for fewer than two values.
+
+    >>> [round(end, 3) for end in student([1.0, 2.0, 3.0])]
+    [-0.484, 4.484]
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    from scipy.stats import t  # here: it is slow to import
+
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    if math.isnan(low):
+        return number(mean)
+    return f"{number(mean)} (95%: {number(low)} to {number(high)})"

@@ -1,0 +1,299 @@
+"""Teams mixed from policies that were not trained together, and what they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast import seeding
+from holdfast.agents.agent import Act, Agent, Observations
+from holdfast.agents.teams.team import Acts
+from holdfast.continual.results.formatting import number, plain, table
+from holdfast.continual.streams.evaluation import Played
+from holdfast.continual.streams.team_stream import TeamEvalExperience
+from holdfast.envs.multiagent.parallel import team_spaces
+from holdfast.errors import UsageError
+from holdfast.registry import algorithm
+from holdfast.scenarios.schema.observation_keys import TASK_ID
+from holdfast.scenarios.schema.scenario import Scenario
+
+Row = dict[str, Any]
+Returns = NDArray[np.float64]
+
+
+class Part(NamedTuple):
+    """Who acts by one policy while all others act by another.
+
+    Attributes:
+        name: Of the group, or of the agent.
+        group: Whose policy it acts by.
+        agents: Its agents.
+        place: Where the only one of them stands in the group; None where the part is the group.
+    """
+
+    name: str
+    group: str
+    agents: tuple[str, ...]
+    place: int | None = None
+
+
+class Mixture(NamedTuple):
+    """Episodes in which one part acts by one policy, and all others by another.
+
+    Attributes:
+        team: Each episode's mean return over all agents, shape (episodes,).
+        own: The same over the part's agents.
+    """
+
+    team: Returns
+    own: Returns
+
+
+Mixtures = dict[tuple[str, str, str], Mixture]
+"""By the part's name, its policy, and that of the others."""
+
+
+class MixedTeams:
+    """One task of a team, in which any part may act by any policy.
+
+    The parts are the groups that learn; where there is just one, its agents.
+
+    Args:
+        scenario: That all policies learned by.
+        task_index: Which of its tasks.
+        episodes: Of each mixture.
+
+    Attributes:
+        parts: The parts.
+        are_peers: Whether they have no roles, so that their average is what counts.
+
+    Raises:
+        UsageError: A single agent learns, so that nobody could be exchanged.
+    """
+
+    def __init__(self, scenario: Scenario, task_index: int, episodes: int) -> None:
+        plan = scenario.evaluation.model_copy(update={"episodes": episodes})
+        scenario = scenario.model_copy(update={"evaluation": plan})
+        spaces = team_spaces(scenario)
+        self._scenario, self._index, self._episodes = scenario, task_index, episodes
+        self._experience = TeamEvalExperience(scenario, task_index, spaces)
+        task = scenario.tasks[task_index]
+        groups = {
+            name: agents
+            for name, agents in spaces.teams[task_index].groups.items()
+            if agents and name not in task.partners
+        }
+        self.parts = [Part(name, name, agents) for name, agents in groups.items()]
+        self.are_peers = len(groups) == 1 or not isinstance(scenario.agent.policies, Mapping)
+        if len(groups) == 1:
+            (group, agents), *_ = groups.items()
+            self.parts = [Part(agent, group, (agent,), at) for at, agent in enumerate(agents)]
+        if len(self.parts) < 2:
+            raise UsageError(f"task '{task.name}': one agent learns, and nobody can be exchanged")
+
+    def play(
+        self,
+        agents: Mapping[str, Agent],
+        seed: int,
+        *,
+        deterministic: bool,
+        tell: Callable[[int, int], None],
+    ) -> Mixtures:
+        """Return what all mixtures of each two policies reach, in episodes from the same seeds.
+
+        Args:
+            agents: Teams that were trained, by name.
+            seed: Of everything that is drawn.
+            deterministic: The most likely action of each policy rather than a sample.
+            tell: Takes how many of how many were played.
+        """
+        mixtures = list(product(self.parts, agents, agents))
+        casts = {self._cast(*mixture): mixture for mixture in mixtures}
+        seeds = [seeding.derive(seed, "cross-play", episode) for episode in range(self._episodes)]
+        played: dict[tuple[str, ...], list[Played]] = {}
+        with ExitStack() as opened:
+            acts = {
+                name: self._shown(agent, opened.enter_context(agent.view(self._index)))
+                for name, agent in agents.items()
+            }
+            for done, (cast, (part, own, others)) in enumerate(casts.items()):
+                tell(done, len(casts))
+                mixed = acts[own] if own == others else self._mixed(part, acts[own], acts[others])
+                with seeding.isolated(seeding.derive(seed, "cross-play", *cast)):
+                    played[cast] = self._experience.play(mixed, seeds, deterministic)
+        tell(len(casts), len(casts))
+        return {
+            (part.name, own, others): _mixture(part, played[self._cast(part, own, others)])
+            for part, own, others in mixtures
+        }
+
+    def _cast(self, part: Part, own: str, others: str) -> tuple[str, ...]:
+        """Return by which policy each part acts."""
+        return tuple(own if one == part else others for one in self.parts)
+
+    def _mixed(self, part: Part, own: Acts, others: Acts) -> Acts:
+        if part.place is None:
+            mixed = {group: act for group, act in others.items() if group != part.group}
+            return mixed | {group: act for group, act in own.items() if group == part.group}
+        joint = "joint" in algorithm(self._scenario.agent.algorithm).shown
+        return {
+            group: replaced(act, own[group], part.place, len(self.parts), joint=joint)
+            for group, act in others.items()
+            if group in own
+        }
+
+    def _shown(self, agent: Agent, acts: Acts) -> Acts:
+        """Return acts that are shown the id of the task whose head they act by."""
+        shown, _ = agent.shown_task(self._index)
+        if shown == self._index:
+            return acts
+        width = self._scenario.id_width
+        return {group: shown_as(act, shown, width) for group, act in acts.items()}
+
+
+def _mixture(part: Part, episodes: Sequence[Played]) -> Mixture:
+    own = [
+        [(episode.agents or {})[agent] for agent in part.agents] for episode in episodes
+    ]  # (episodes, agents)
+    return Mixture(np.array([episode.total for episode in episodes]), np.mean(own, axis=1))
+
+
+def replaced(act: Act, by: Act, place: int, agents: int, *, joint: bool) -> Act:
+    """Return a group's policy, but that one of its agents acts by another.
+
+    Args:
+        act: The group's.
+        by: The one agent's.
+        place: Where it stands in the group.
+        agents: How many there are.
+        joint: Whether a row of actions is that of all agents of a copy; else it is one agent's,
+            all of the first copy before those of the second (see ``Seats``).
+    """
+
+    def choose(observations: Observations, *rest: Any, **options: Any) -> tuple[Any, Any]:
+        actions, _ = act(observations, *rest, **options)
+        others, _ = by(observations, *rest, **options)
+        actions = np.array(actions)
+        where: Any = (slice(None), place) if joint else slice(place, None, agents)
+        actions[where] = others[where]
+        return actions, None
+
+    return choose
+
+
+def shown_as(act: Act, task: int, width: int) -> Act:
+    """Return a policy that is shown the id of this task, whatever the observations say.
+
+    Args:
+        act: The policy.
+        task: Number of the task.
+        width: Of the one-hot: the last entries of a vector, or the entry ``task_id`` of a Dict.
+    """
+    one_hot = np.eye(width, dtype=np.float32)[task]
+
+    def choose(observations: Observations, *rest: Any, **options: Any) -> tuple[Any, Any]:
+        if isinstance(observations, dict):
+            shown = np.broadcast_to(one_hot, observations[TASK_ID].shape)
+            return act({**observations, TASK_ID: shown}, *rest, **options)
+        observations = observations.copy()
+        observations[..., -width:] = one_hot
+        return act(observations, *rest, **options)
+
+    return choose
+
+
+def mixture_rows(mixtures: Mixtures) -> list[Row]:
+    """Return a row for each mixture: mean returns and their standard errors over episodes."""
+    rows = []
+    for (part, policy, others), found in mixtures.items():
+        (team, team_error), (own, own_error) = _mean(found.team), _mean(found.own)
+        rows.append(
+            {
+                "part": part,
+                "policy": policy,
+                "others": others,
+                "episodes": len(found.team),
+                "return": team,
+                "standard_error": team_error,
+                "part_return": own,
+                "part_standard_error": own_error,
+            }
+        )
+    return rows
+
+
+def gap(mixtures: Mixtures) -> tuple[float, float]:
+    """Return the mean return of teams as they were trained, and that of mixed ones.
+
+    Their difference is how much worse policies are with others than with those they know:
+    self-play against cross-play in Hu et al. 2020, "Other-Play" for Zero-Shot Coordination
+    (arXiv:2003.02979).
+    """
+    own = [found.team.mean() for (_, one, other), found in mixtures.items() if one == other]
+    mixed = [found.team.mean() for (_, one, other), found in mixtures.items() if one != other]
+    return float(np.mean(own)), float(np.mean(mixed))
+
+
+def mixture_tables(
+    mixtures: Mixtures, names: Sequence[str], parts: Sequence[Part], *, are_peers: bool
+) -> list[str]:
+    """Return the sections of a page on mixed teams: a matrix of returns, and the gap.
+
+    Agents without roles are one matrix, the mean over which of them acts by the row's policy. Of
+    groups each has its own; of two groups, one is the other's transpose and left out. Where the
+    agents of a group are paid otherwise than the team, their returns are shown, too.
+    """
+    sections = []
+    if are_peers:
+        sections += [
+            "## Team returns",
+            "One agent by the policy of the row, all others by that of the column; the mean over "
+            "which agent it is.",
+            _matrix(names, _over_parts(mixtures)),
+        ]
+    for part in () if are_peers else parts:
+        own = {key[1:]: found for key, found in mixtures.items() if key[0] == part.name}
+        told = f"{plain(part.name)} by the policy of the row, all others by that of the column."
+        if part is parts[0] or len(parts) > 2:
+            matrix = _matrix(names, {key: found.team for key, found in own.items()})
+            sections += [f"## Team returns, exchanging {plain(part.name)}", told, matrix]
+        if not all(np.allclose(found.own, found.team) for found in own.values()):
+            matrix = _matrix(names, {key: found.own for key, found in own.items()})
+            sections += [f"## Returns of {plain(part.name)}", told, matrix]
+    trained, mixed = gap(mixtures)
+    sections.append(
+        "After ± stands the standard error over episodes. Mean return of teams as they were "
+        f"trained (the diagonal): {number(trained)}; of mixed teams: {number(mixed)}. The gap "
+        "between self-play and cross-play (Hu et al. 2020, arXiv:2003.02979): "
+        f"{number(trained - mixed)}."
+    )
+    return sections
+
+
+def _over_parts(mixtures: Mixtures) -> dict[tuple[str, str], Returns]:
+    """Return each episode's mean over parts, by policy and others' policy; all share its seeds."""
+    of_parts: dict[tuple[str, str], list[Returns]] = {}
+    for (_, own, others), found in mixtures.items():
+        of_parts.setdefault((own, others), []).append(found.team)
+    return {pair: np.mean(returns, axis=0) for pair, returns in of_parts.items()}
+
+
+def _matrix(names: Sequence[str], returns: Mapping[tuple[str, str], Returns]) -> str:
+    """Return a table of means and standard errors; rows are the part's policy."""
+    rows = []
+    for own in names:
+        cells = [_mean(returns[own, others]) for others in names]
+        rows.append([plain(own), *(f"{number(mean)} ± {number(error)}" for mean, error in cells)])
+    return table(["", *map(plain, names)], rows)
+
+
+def _mean(returns: Returns) -> tuple[float, float]:
+    """Return the mean and its standard error; the error of one episode is NaN."""
+    count = len(returns)
+    error = float(returns.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+    return float(returns.mean()), error

@@ -1,0 +1,232 @@
+"""Films of a run: every task, with the final policy and with the one that was best at it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from holdfast import seeding
+from holdfast.continual.policies.restore import Restored, restore
+from holdfast.continual.policies.run_handle import open_run, task_index
+from holdfast.continual.policies.trained_agent import TaskAgent
+from holdfast.continual.results import checkpoint, metrics
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.errors import EnvironmentFailed, UsageError
+from holdfast.scenarios.schema.observation_keys import MASKS
+
+if TYPE_CHECKING:
+    from holdfast.continual.policies.trained_team import TaskTeam
+
+Frames = list[NDArray[np.uint8]]
+
+_FPS = 30
+_THUMBNAIL = 160  # pixels, the longer side
+_THUMBNAIL_FRAMES = 40
+
+
+class Scene(NamedTuple):
+    """What is filmed.
+
+    Attributes:
+        task: Index of the task.
+        stage: The policy is that of this stage's end.
+        name: Name of the file, without its ending.
+    """
+
+    task: int
+    stage: int
+    name: str
+
+
+def film(
+    run: Path, *, tasks: Sequence[str] = (), episodes: int = 1, longest: int = 1000
+) -> Iterator[Path]:
+    """Film the tasks of a run and yield each file when it is written, into ``videos/``.
+
+    An episode starts from the seed of the evaluation episode of the same number, so that it is one
+    of those in ``scores.jsonl``. MP4 needs imageio-ffmpeg; without it a GIF is written.
+
+    Args:
+        run: A cell's folder.
+        tasks: Names of the tasks; all of them by default.
+        episodes: Episodes of each task, one after another.
+        longest: Steps after which an episode is cut in the film.
+
+    Raises:
+        UsageError: If there is no such task, no checkpoint, or an environment draws no pictures.
+        EnvironmentFailed: If drawing fails.
+    """
+    folder = open_run(run).folder
+    place = folder.path / "videos"
+    place.mkdir(exist_ok=True)
+    board = TensorBoard(folder.path / "tb")
+    try:
+        for scene in scenes(folder, tasks):
+            frames, fps = _filmed(folder, scene, episodes, longest)
+            path = write(place / scene.name, frames, fps)
+            _thumbnail(board, scene, frames, fps, step=_end(folder, scene.stage))
+            yield path
+    finally:
+        board.close()
+
+
+def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
+    """Return what is filmed of a run: each task at the end, and at its best where that is earlier.
+
+    The best policy of a task is that of the boundary where its mean score was highest, the latest
+    of equals.
+
+    Raises:
+        UsageError: If there is no such task, no finished stage, or nothing to be seen.
+    """
+    scenario = folder.scenario
+    if scenario.is_supervised:
+        raise UsageError(f"{folder.path}: data sets have nothing to film")
+    names = [task.name for task in scenario.tasks]
+    for name in tasks:
+        task_index(scenario, name, str(folder.path))
+    matrix = metrics.matrix(metrics.curves(folder.scores(), scenario))  # (stages + 1, tasks)
+    finished = [n for n in checkpoint.stages(folder.path / "checkpoints") if n < len(matrix) - 1]
+    if not finished:
+        raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
+    last, found = finished[-1], []
+    for index, name in enumerate(names):
+        if tasks and name not in tasks:
+            continue
+        found.append(Scene(index, last, f"{name}-final"))
+        scores = np.nan_to_num([matrix[stage + 1, index] for stage in finished], nan=-np.inf)
+        best = max(zip(scores, finished, strict=True))[1]
+        if best != last:
+            found.append(Scene(index, best, f"{name}-best-after-stage-{best + 1}"))
+    return found
+
+
+def _end(folder: RunFolder, stage: int) -> int:
+    return sum(folder.scenario.stage_steps[: stage + 1])
+
+
+def _filmed(folder: RunFolder, scene: Scene, episodes: int, longest: int) -> tuple[Frames, float]:
+    """Play episodes and return their frames, each (height, width, 3), and their rate in Hz."""
+    restored = restore(folder, scene.stage)
+    is_team = folder.scenario.agent.policies is not None
+    agent = (_team if is_team else TaskAgent)(restored, scene.task)
+    env = agent.make_env(render_mode="rgb_array")
+    frames: Frames = []
+    try:
+        for episode in range(episodes):
+            seed = seeding.derive(folder.seed, "evaluation", scene.task, episode)
+            if isinstance(agent, TaskAgent):
+                shown = _episode(agent, env, seed, episode)
+            else:
+                shown = _team_episode(agent, env, seed)
+            frames += islice(shown, longest + 1)
+    finally:
+        env.close()
+    return frames, float(env.metadata.get("render_fps") or _FPS)
+
+
+def _team(restored: Restored, task_index: int) -> TaskTeam:
+    from holdfast.continual.policies.trained_team import TaskTeam  # here: PettingZoo is an extra
+
+    return TaskTeam(restored, task_index)
+
+
+def _episode(agent: TaskAgent, env: Any, seed: int, number: int) -> Iterator[NDArray[np.uint8]]:
+    is_game = agent.task.opponents is not None
+    observation, _ = env.reset(seed=seed, options={"measured": number} if is_game else None)
+    agent.reset()
+    yield _frame(env)
+    is_over = False
+    while not is_over:
+        masks = env.get_wrapper_attr(MASKS)() if env.has_wrapper_attr(MASKS) else None
+        action = agent.act(observation, action_masks=masks)
+        observation, _, terminated, truncated, _ = env.step(action)
+        is_over = terminated or truncated
+        yield _frame(env)
+
+
+def _team_episode(agent: TaskTeam, env: Any, seed: int) -> Iterator[NDArray[np.uint8]]:
+    observations, _ = env.reset(seed=seed)
+    yield _frame(env)
+    while env.agents:
+        actions = agent.act({name: observations[name] for name in env.agents})
+        observations, *_ = env.step(actions)
+        yield _frame(env)
+
+
+def _frame(env: Any) -> NDArray[np.uint8]:
+    try:
+        drawn = env.render()
+    except Exception as error:
+        raise EnvironmentFailed(
+            f"{env.unwrapped}: render() failed: {type(error).__name__}: {error}. Without a display "
+            "MuJoCo draws with MUJOCO_GL=egl (or osmesa) in the environment"
+        ) from error
+    picture = np.asarray(drawn)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+        raise EnvironmentFailed(
+            f"{env.unwrapped}: render() returned {type(drawn).__name__} of shape {picture.shape} "
+            f"and type {picture.dtype}; with render_mode rgb_array it must give (height, width, 3) "
+            "of uint8"
+        )
+    return picture
+
+
+def write(path: Path, frames: Frames, fps: float) -> Path:
+    """Write a film and return its path: .mp4, or .gif where imageio-ffmpeg is not installed."""
+    try:
+        from imageio_ffmpeg import write_frames
+    except ImportError:
+        target = path.with_name(f"{path.name}.gif")
+        target.write_bytes(gif(frames, fps))
+        return target
+    target = path.with_name(f"{path.name}.mp4")
+    height, width = (side - side % 2 for side in frames[0].shape[:2])  # the codec wants even sides
+    writer = write_frames(str(target), (width, height), fps=fps, macro_block_size=1)
+    writer.send(None)
+    try:
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame[:height, :width]))
+    finally:
+        writer.close()
+    return target
+
+
+def gif(frames: Frames, fps: float, side: int | None = None) -> bytes:
+    """Return frames as an animated GIF.
+
+    Args:
+        frames: Each (height, width, 3), all alike.
+        fps: Frames per second; a GIF's frames last whole hundredths of a second.
+        side: Longest side in pixels; None leaves the size as it is.
+    """
+    pictures = [Image.fromarray(frame) for frame in frames]
+    if side is not None:
+        for picture in pictures:
+            picture.thumbnail((side, side))
+    out = io.BytesIO()
+    pictures[0].save(
+        out,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=max(20, round(100 / fps) * 10),
+        loop=0,
+    )
+    return out.getvalue()
+
+
+def _thumbnail(board: TensorBoard, scene: Scene, frames: Frames, fps: float, step: int) -> None:
+    skip = -(-len(frames) // _THUMBNAIL_FRAMES)
+    encoded = gif(frames[::skip], fps / skip, _THUMBNAIL)
+    with Image.open(io.BytesIO(encoded)) as picture:
+        width, height = picture.size
+    board.image(f"video/{scene.name}", encoded, width, height, step)

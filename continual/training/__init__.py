@@ -1,0 +1,1 @@
+"""Training of one cell: what it builds, writes down and shows."""

@@ -1,0 +1,218 @@
+"""The model card of a run: what was trained on what, how well it does, how to load it, its limits.
+
+Its front matter is that of the Hugging Face Hub, so that a run folder can be uploaded as it is. All
+numbers are those of the record.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdfast.continual.results import metrics
+from holdfast.continual.results.formatting import duration, number, plain, table
+from holdfast.continual.results.metrics import FORMULAS
+from holdfast.continual.results.record import Episode, RunFolder, write_whole
+from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.scenarios.source.yaml_file import dump
+
+CARD = "README.md"
+
+
+def write_card(folder: RunFolder) -> Path:
+    """Write the card of a finished run into its folder, and return its path.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = folder.path / CARD
+    write_whole(path, card(folder).encode())
+    return path
+
+
+def card(folder: RunFolder) -> str:
+    """Return the card of a run as markdown."""
+    scenario, scores, info = folder.scenario, folder.scores(), folder.info()
+    last = [score for score in scores if score["stage"] == len(scenario.stream_tasks)]
+    head = dump(_front_matter(folder, scenario, last))
+    parts = [
+        f"---\n{head.strip()}\n---",
+        f"# {plain(scenario.name)}: {plain(folder.label)}, seed {folder.seed}",
+        _what(scenario, folder.label, info),
+        "## Stream",
+        _stream(scenario),
+        "## Scores",
+        _scores(scenario, last),
+        _metrics(scenario, scores),
+        "## Use",
+        _use(scenario),
+        "## Limits",
+        _limits(scenario),
+        "## Origin",
+        _origin(info),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(folder: RunFolder, scenario: Scenario, last: list[Episode]) -> dict[str, Any]:
+    methods = [part.name for part in scenario.methods[0].parts]
+    kind = "image-classification" if scenario.is_supervised else "reinforcement-learning"
+    library = "avalanche" if scenario.is_supervised else "stable-baselines3"
+    tags = ["continual-learning", kind, library, scenario.agent.algorithm, *methods]
+    results = []
+    for task in scenario.tasks:
+        found = [score["return"] for score in last if score["task"] == task.name]
+        if not found:
+            continue
+        name = "accuracy" if scenario.is_supervised else "mean_reward"
+        value = f"{np.mean(found):.2f} +/- {np.std(found):.2f}"
+        results.append(
+            {
+                "task": {"type": kind, "name": kind},
+                "dataset": {"type": _world(task), "name": task.name},
+                "metrics": [{"type": name, "name": name, "value": value, "verified": False}],
+            }
+        )
+    return {
+        "library_name": "holdfast",
+        "tags": list(dict.fromkeys([*tags, *map(_world, scenario.tasks)])),
+        "model-index": [
+            {"name": f"{scenario.name}-{folder.label}-seed-{folder.seed}", "results": results}
+        ],
+    }
+
+
+def _world(task: Task) -> str:
+    return str(task.env or task.benchmark)
+
+
+def _what(scenario: Scenario, label: str, info: dict[str, Any]) -> str:
+    agent, stream = scenario.agent, scenario.stream
+    team = "" if agent.policies is None else " in a team"
+    size = info.get("parameters")
+    parameters = f" ({size:,} parameters)" if size else ""
+    text = (
+        f"An agent trained with `{plain(agent.algorithm)}`{team}{parameters} on a stream of "
+        f"{len(scenario.stream_tasks)} tasks, one after the other, with `{plain(label)}` against "
+        f"forgetting: {scenario.total_steps:,} steps in all. The task id is {stream.task_id}, "
+        f"boundaries are {stream.boundaries}, the number of tasks is {stream.task_count}."
+    )
+    return f"{plain(scenario.description)}\n\n{text}" if scenario.description else text
+
+
+def _stream(scenario: Scenario) -> str:
+    rows = []
+    for stage, (index, steps) in enumerate(
+        zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
+    ):
+        task = scenario.tasks[index]
+        changes = {
+            key: value
+            for key in ("kwargs", "changes", "randomize", "drift")
+            if (value := task.model_dump(exclude_defaults=True, mode="json").get(key))
+        }
+        rows.append(
+            [
+                str(stage),
+                plain(task.name),
+                f"`{_world(task)}`",
+                f"{steps:,}",
+                plain(str(changes)) if changes else "",
+            ]
+        )
+    return table(["stage", "task", "environment", "steps", "changes"], rows)
+
+
+def _scores(scenario: Scenario, last: list[Episode]) -> str:
+    curves = metrics.curves(last, scenario)
+    scores = curves.values[-1] if len(curves.values) else [math.nan] * len(scenario.tasks)
+    rows = []
+    for task, score in zip(scenario.tasks, scores, strict=True):
+        own = [one for one in last if one["task"] == task.name]
+        returns = [one["return"] for one in own]
+        successes = [one["success"] for one in own if one["success"] is not None]
+        rows.append(
+            [
+                plain(task.name),
+                f"{number(float(np.mean(returns)))} ± {number(float(np.std(returns)))}"
+                if own
+                else "n/a",
+                number(float(np.mean(successes))) if successes else "n/a",
+                number(float(score)),
+                str(len(own)),
+            ]
+        )
+    plan = scenario.evaluation
+    choice = "most likely" if plan.deterministic else "sampled"
+    total = "accuracy" if scenario.is_supervised else "return"
+    text = (
+        f"At the end of the stream, {choice} actions; {total} is mean ± standard deviation over "
+        "episodes."
+    )
+    return f"{text}\n\n{table(['task', total, 'success rate', 'score', 'episodes'], rows)}"
+
+
+def _metrics(scenario: Scenario, scores: list[Episode]) -> str:
+    found = metrics.summary(metrics.curves(scores, scenario))
+    rows = [
+        [FORMULAS[name].title, number(value), f"`{name}`"]
+        for name, value in found.items()
+        if name != "forward_transfer/cw"  # it needs other runs
+    ]
+    return (
+        f"{table(['metric', 'value', 'variant'], rows)}\n\nOver the whole stream; the formula of "
+        "each is in `holdfast report`."
+    )
+
+
+def _use(scenario: Scenario) -> str:
+    name = scenario.tasks[scenario.stream_tasks[-1]].name
+    lines = ["import holdfast", f'agent = holdfast.open_run("this/folder").agent("{name}")']
+    if scenario.is_supervised:
+        lines.append("classes = agent.act(inputs)  # shape (batch, ...)")
+    elif scenario.agent.policies is not None:
+        lines += [
+            "env = agent.make_env()",
+            "observations, infos = env.reset(seed=0)",
+            "actions = agent.act({name: observations[name] for name in env.agents})",
+        ]
+    else:
+        lines += [
+            "env = agent.make_env()",
+            "observation, info = env.reset(seed=0)",
+            "action = agent.act(observation)",
+        ]
+    code = "\n".join(lines)
+    return (
+        f"```python\n{code}\n```\n\n`holdfast eval this/folder --task {name}` measures it, "
+        "`holdfast export this/folder --format onnx` writes it for other programs."
+    )
+
+
+def _limits(scenario: Scenario) -> str:
+    lines = [
+        "One run with one seed: it says nothing about how often training ends like this.",
+        f"Measured with {scenario.evaluation.episodes} episodes a task, in the environments above "
+        "and no others.",
+    ]
+    if scenario.stream.task_id != "hidden":
+        lines.append("It must be told which task it is in.")
+    if scenario.stream.task_id == "hidden" and len(set(scenario.stream_tasks)) > 1:
+        lines.append("It is not told which task it is in.")
+    lines.append("Licence: none was chosen; whoever shares the run chooses one.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _origin(info: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {found}" for name, found in (info.get("versions") or {}).items())
+    took = info.get("wall_s")
+    lines = [
+        ("Versions", versions),
+        ("Commit", info.get("commit")),
+        ("Ended", info.get("ended")),
+        ("Wall time", duration(took) if took else None),
+    ]
+    return "\n".join(f"- {title}: {plain(str(found))}" for title, found in lines if found)

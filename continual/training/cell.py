@@ -1,0 +1,216 @@
+"""One cell, method x seed: runs what is unfinished in its folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holdfast import registry
+from holdfast.agents.agent import Agent, Files
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.agents.sb3.weights_io import read_zip
+from holdfast.continual.jobs.queue import Progress, Tell
+from holdfast.continual.loop import run_stream
+from holdfast.continual.method import Method
+from holdfast.continual.results import checkpoint
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.training.card import write_card
+from holdfast.continual.training.cell_log import CellLog, logged
+from holdfast.continual.training.environment_failures import EnvironmentFailures
+from holdfast.continual.training.journal import CellJournal
+from holdfast.errors import HoldfastError, UsageError
+from holdfast.scenarios.schema.scenario import MethodPart, Scenario
+
+__all__ = ["Progress", "Tell", "initial_files", "make_agent", "make_methods", "run_cell"]
+
+PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
+
+
+def run_cell(
+    folder: RunFolder, tell: Tell, *, capture: bool = False, patience_s: float = 0.0
+) -> bool:
+    """Run what is left of a cell; a finished one is left alone.
+
+    Args:
+        folder: The cell's run folder, as ``prepare`` returns it.
+        tell: Takes progress.
+        capture: Write all that this process prints to ``log.txt`` and nowhere else.
+        patience_s: Seconds to wait for a process that still holds the folder.
+
+    Returns:
+        Whether there was something left.
+
+    Raises:
+        InUse: If another process runs it.
+        HoldfastError: One of our errors; ``run.json`` holds its text.
+    """
+    if folder.info().get("status") == "finished":
+        return False
+    # Small networks are bound by overhead, not arithmetic; cells run side by side instead.
+    torch.set_num_threads(1)
+    with folder.lock(patience_s):
+        info = folder.info()
+        if info.get("status") == "finished":  # meanwhile, by the process that held the lock
+            return False
+        failures = _failures(info)
+        folder.update(status="running", reason=None, failures=failures, **_origin())
+        with logged(folder.path, capture=capture) as log:
+            log.heading(len(failures) + 1)
+            _attempt(folder, tell, log)
+    return True
+
+
+def _attempt(folder: RunFolder, tell: Tell, log: CellLog) -> None:
+    """Run what is left, and write down how that ended."""
+
+    def tell_and_log(progress: Progress) -> None:
+        if progress.note:
+            log.write(progress.note)
+        log.limit()
+        tell(progress)
+
+    try:
+        costs = _run(folder, tell_and_log)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = str(error) if isinstance(error, HoldfastError) else repr(error)
+        reason = "stopped from outside" if stopped else reason
+        log.failure(error)
+        folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
+        raise
+    folder.update(status="finished", ended=_now(), **costs)
+    with suppress(OSError):  # a full disk; the run is finished, and its card a view of it
+        write_card(folder)
+
+
+def _failures(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return when and why earlier attempts failed, from what the last one left in ``run.json``."""
+    failures: list[dict[str, Any]] = list(info.get("failures", ()))
+    if info.get("status") == "failed":
+        failures.append({"ended": info.get("ended"), "reason": info.get("reason")})
+    elif info.get("status") == "running":  # and yet the lock is free
+        failures.append({"ended": None, "reason": "its process was killed, or its machine stopped"})
+    return failures
+
+
+def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
+    scenario = folder.scenario
+    failures = EnvironmentFailures(folder.path)
+    stream = make_stream(scenario, folder.seed, on_failure=failures)
+    agent, methods = make_agent(scenario), make_methods(scenario)
+    measured = list(stream.eval_stream)
+    journal = CellJournal(folder, agent, methods, measured, tell)
+    failures.journal = journal
+    finished = journal.resume()
+    if scenario.agent.init is not None:
+        agent.initial = initial_files(scenario)
+    if scenario.agent.policies is not None and 0 < finished < len(scenario.stream_tasks):
+        from holdfast.continual.policies.restore import (
+            bring_back,  # here: it is built on this module
+        )
+
+        bring_back(folder, agent, finished)
+    try:
+        run_stream(list(stream.train_stream)[finished:], agent, methods, journal)
+        return journal.summary()
+    finally:
+        agent.close()
+        for experience in measured:
+            experience.close()
+        journal.close()
+
+
+def make_agent(scenario: Scenario) -> Agent:
+    """Return the scenario's learner, which has learned nothing yet."""
+    if scenario.is_supervised:
+        from holdfast.agents.supervised.learner import (
+            SupervisedAgent,  # here: only some scenarios need it
+        )
+
+        return SupervisedAgent(scenario)
+    if scenario.agent.policies is not None:
+        from holdfast.agents.teams.team import TeamAgent  # here, as above
+
+        return TeamAgent(scenario)
+    return StableBaselinesAgent(scenario)
+
+
+def make_methods(scenario: Scenario) -> list[Method]:
+    """Return the mitigations of a scenario's first method entry, newly built, in its order."""
+    if scenario.agent.policies is not None:
+        from holdfast.continual.policies.per_group import (
+            PerGroup,  # here: only some scenarios need it
+        )
+
+        return [
+            PerGroup(partial(_make_method, part, scenario)) for part in scenario.methods[0].parts
+        ]
+    return [_make_method(part, scenario) for part in scenario.methods[0].parts]
+
+
+def _make_method(part: MethodPart, scenario: Scenario) -> Method:
+    target = registry.METHODS.get(part.name, part.name)
+    if part.name in registry.PLUGINS:
+        target = registry.PLUGINS[part.name].target
+    made = registry.load(target, scenario.folder)
+    # Plugins are told by their parents' module: to import Avalanche for that takes seconds.
+    if any(base.__module__ == "avalanche.core" for base in made.__mro__):
+        from holdfast.continual.methods.avalanche.plugin import PluginMethod
+
+        return PluginMethod(part.name, made, part.arguments)
+    method: Method = made(**part.arguments)
+    return method
+
+
+def initial_files(scenario: Scenario) -> Files:
+    """Return the weights that ``agent.init`` names: a run folder's newest, or a zip's.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    path = (scenario.folder or Path()) / str(scenario.agent.init)
+    if path.suffix == ".zip":
+        return read_zip(path)
+    saved, _ = checkpoint.latest(path / "checkpoints")
+    if saved is None:
+        raise UsageError(f"agent.init: {path} has no checkpoint; name a run folder or a .zip")
+    return {name: saved.files[name] for name in ("policy", "normalization") if name in saved.files}
+
+
+def _origin() -> dict[str, Any]:
+    """Return what a reader needs to run the cell again: versions, commit, machine."""
+    return {
+        "started": _now(),
+        "ended": None,
+        "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        "commit": _commit(),
+        "host": platform.node(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    """Return the git commit of the working folder, with a ``+`` where files differ from it."""
+    describe = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        found = subprocess.run(  # noqa: S603  # fixed words
+            describe, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,155 @@
+"""What TensorBoard is told about a cell: one fixed set of hyperparameters, and its charts.
+
+The columns of the hparams table are those that the first run names, and charts of one title are
+drawn twice where their content differs. So every cell of every scenario, method and algorithm names
+the same columns, and a chart's title tells all that its content depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from holdfast import registry, scenarios
+from holdfast.continual.results.plasticity_record import QUANTITIES
+from holdfast.scenarios.schema.scenario import Scenario, Score
+from holdfast.signature import signature
+
+Value = str | float
+Layout = dict[str, dict[str, tuple[str, ...]]]
+"""Sections of charts; a chart shows every tag that one of its regular expressions matches."""
+
+
+class Column(NamedTuple):
+    """A hyperparameter in the table.
+
+    Attributes:
+        text: What it is.
+        known: Of a text, its values: all of them where they are few, for TensorBoard offers just
+            these to choose from; of ten and more it makes a field for a regular expression, by
+            which others are found as well. None for a number.
+        is_first: Whether it is among the five that are shown unless others are chosen.
+    """
+
+    text: str
+    known: tuple[str, ...] | None = None
+    is_first: bool = False
+
+
+_SHIPPED = tuple(sorted(file.stem for file in Path(str(scenarios.__file__)).parent.rglob("*.yaml")))
+
+COLUMNS: dict[str, Column] = {
+    "scenario": Column("Name of the scenario.", _SHIPPED, is_first=True),
+    "method": Column("Label of the method.", tuple(registry.METHODS), is_first=True),
+    "seed": Column("Seed of the cell.", tuple(map(str, range(10))), is_first=True),
+    "algorithm": Column("Algorithm of the agent.", tuple(registry.AGENTS), is_first=True),
+    "learning_rate": Column("At the start of a task, where it follows a schedule.", is_first=True),
+    "gamma": Column("Discount."),
+    "batch_size": Column("Rows per gradient step."),
+    "normalize": Column(
+        "How observations are normalised.", ("no", "running", "first_task", "per_task")
+    ),
+    "policies": Column(
+        "How agents share policies.", ("one agent", "shared", "independent", "groups")
+    ),
+    "n_envs": Column("Environments stepped side by side."),
+    "task_id": Column("What the learner is told of the task.", ("hidden", "observed", "heads")),
+    "stages": Column("Stages of the stream."),
+    "steps": Column("Environment steps of the whole stream."),
+}
+"""Hyperparameters of a cell; one that its algorithm does not have is blank."""
+
+METRICS: dict[str, str] = {
+    "continual/average_performance": "average performance",
+    "continual/forgetting": "forgetting",
+    "continual/backward_transfer": "backward transfer",
+    "continual/auc": "area under the curve",
+    "system/parameters": "parameters",
+    "system/stored_bytes": "stored bytes",
+    "system/wall_s": "wall time (s)",
+}
+"""Scalars that are a cell's results, by tag; the latest value stands in the table."""
+
+
+def hyperparameters(scenario: Scenario, label: str) -> dict[str, Value]:
+    """Return the value of each of ``COLUMNS`` in a cell; without those that it does not have.
+
+    Args:
+        scenario: The cell's own.
+        label: Of its method.
+    """
+    agent, normalize = scenario.agent, scenario.agent.normalize
+    policies = agent.policies or "one agent"
+    found: dict[str, Any] = {
+        "scenario": scenario.name,
+        "method": label,
+        "seed": str(scenario.seeds[0]),  # as a number it would be shown as 3.0000
+        "algorithm": agent.algorithm,
+        "policies": policies if isinstance(policies, str) else "groups",
+        "learning_rate": _number(scenario, "learning_rate"),
+        "gamma": _number(scenario, "gamma"),
+        "batch_size": _number(scenario, "batch_size"),
+        "normalize": (normalize.observations if normalize else None) or "no",
+        "n_envs": scenario.n_envs,
+        "task_id": scenario.stream.task_id,
+        "stages": len(scenario.stream_tasks),
+        "steps": scenario.total_steps,
+    }
+    return {name: found[name] for name in COLUMNS if found[name] is not None}
+
+
+def _number(scenario: Scenario, name: str) -> float | None:
+    """Return an argument of the algorithm, given or default; None where it is no number."""
+    given = scenario.agent.arguments.get(name)
+    if isinstance(given, Mapping):  # a schedule: {linear: [start, end]}
+        given = next(iter(given.values()))[0]
+    if given is None:
+        target = registry.algorithm(scenario.agent.algorithm).target
+        arguments = {a.name: a for a in signature(target, scenario.folder).arguments}
+        given = arguments[name].default if name in arguments else None
+    return float(given) if isinstance(given, int | float) else None
+
+
+def layout(scenario: Scenario, *, has_success: bool) -> Layout:
+    """Return the charts of a cell: all tasks in one, the metrics, its methods, plasticity.
+
+    Args:
+        scenario: The cell's own.
+        has_success: Whether an environment reports success.
+    """
+    tasks: dict[str, tuple[str, ...]] = {}
+    if any(isinstance(scenario.score_of(i), Score) for i in range(len(scenario.tasks))):
+        tasks["score of every task"] = (r"task/[^/]+/score$",)
+    if has_success:
+        tasks["success rate of every task"] = (r"task/[^/]+/success_rate$",)
+    if scenario.is_supervised:  # whose score is the accuracy
+        tasks = {"accuracy on every task": (r"task/[^/]+/accuracy$",)}
+    else:
+        tasks["return of every task"] = (r"task/[^/]+/return$",)
+    metrics = ("average_performance", "forgetting", "backward_transfer", "auc")
+    found: Layout = {
+        "Tasks": tasks,
+        "Continual learning": {
+            METRICS[f"continual/{name}"]: (rf"continual/{name}$",) for name in metrics
+        },
+    }
+    if methods := _method_charts(scenario):
+        found["Methods"] = methods
+    if not scenario.is_supervised and scenario.agent.policies is None:
+        found["Plasticity"] = {
+            title: (rf"plasticity/{name}/",) for name, (title, _) in QUANTITIES.items()
+        }
+    return found
+
+
+def _method_charts(scenario: Scenario) -> dict[str, tuple[str, ...]]:
+    charts: dict[str, tuple[str, ...]] = {}
+    for part in scenario.methods[0].parts:
+        if part.name in registry.PLUGINS:
+            continue
+        target = registry.METHODS.get(part.name, part.name)
+        logs = signature(target, scenario.folder).attributes.get("logs", {})
+        for tag, title in logs.items():
+            charts[f"{part.name}: {title}"] = (rf"(agent/[^/]+/)?method/{part.name}/{tag}",)
+    return charts

@@ -1,0 +1,246 @@
+"""How able the agent still is to learn: measured at every evaluation point, training unchanged.
+
+What the networks do is measured on one fixed set of observations, so that a change is the
+network's and not the data's: those that the untrained agent saw in its first evaluation. They and
+the first weights are kept in ``plasticity.safetensors``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from holdfast.agents.agent import Act, Agent
+from holdfast.agents.doors.gradients import group_of, named_parameters, optimizers_of
+from holdfast.agents.modules import plasticity
+from holdfast.agents.modules.units import activations, unit_magnitudes
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.agents.sb3.options import CReLU
+from holdfast.continual.results.plasticity_record import GROUPS, Point, read_points, write_points
+from holdfast.continual.results.record import write_whole
+
+REFERENCE = "plasticity.safetensors"
+OBSERVATIONS = 512
+"""At least the features of a layer, for its rank to be the network's and not the batch's."""
+
+TAU = 0.025
+_SAMPLED = 16
+"""Every so many updates the norm of the gradient is taken: each time would cost some percent."""
+
+_PLACE = re.compile(r"(\.(\d+|trunk|columns|cnn|linear))+$")
+
+
+class Diagnostics:
+    """Measures plasticity in one cell and keeps its record.
+
+    Args:
+        folder: The run folder.
+        agent: The learner; one that is no Stable-Baselines3 agent is not measured.
+    """
+
+    def __init__(self, folder: Path, agent: Agent) -> None:
+        self.folder = folder
+        self.agent = agent if isinstance(agent, StableBaselinesAgent) else None
+        self._seen: dict[int, _Seen] = {}
+        self._reference: dict[str, Tensor] = {}
+        self._points: list[Point] = []
+        self._norms = GradientNorms()
+
+    def resume(self, step: int) -> None:
+        """Take up the record of a run as it was at this step of the stream."""
+        path = self.folder / REFERENCE
+        self._reference = load(path.read_bytes()) if path.exists() else {}
+        self._points = [point for point in read_points(self.folder) if point["step"] <= step]
+
+    @property
+    def watched(self) -> Any:
+        """The agent, for an evaluation whose observations become the fixed set."""
+        return self.agent and _Watched(self.agent, self._seen)
+
+    def begin(self) -> None:
+        """Keep the observations that were watched, and the weights as they are now."""
+        if self.agent is None:
+            return
+        share = -(-OBSERVATIONS // max(1, len(self._seen)))
+        rows = [self._seen[task].spread(share) for task in sorted(self._seen)]
+        parameters = named_parameters(self.agent.policy)
+        self._reference = {f"weights/{n}": p.detach().cpu().clone() for n, p in parameters.items()}
+        for key in rows[0] if rows else ():
+            joined = np.ascontiguousarray(np.concatenate([arrays[key] for arrays in rows]))
+            self._reference[f"observations/{key}"] = torch.from_numpy(joined)
+        self._seen = {}
+        write_whole(self.folder / REFERENCE, save(self._reference))
+
+    def attach(self) -> None:
+        """Follow the gradients of the task that was started, until ``detach``."""
+        if self.agent is not None:
+            self._norms.attach(self.agent.policy)
+
+    def detach(self) -> None:
+        """Follow no gradients any more."""
+        self._norms.detach()
+
+    def measure(self, stage: int, step: int) -> dict[str, float]:
+        """Record one point and return its numbers by TensorBoard tag."""
+        if self.agent is None:
+            return {}
+        found = self._weights() | self._norms.take()
+        stored = {n: t.numpy() for n, t in self._reference.items() if n.startswith("observations/")}
+        if stored and self.agent.algorithm.output is not None:
+            arrays = {name.removeprefix("observations/"): rows for name, rows in stored.items()}
+            found |= measure_units(self.agent.policy, self.agent.policy_input(arrays))
+        known = {name: value for name, value in found.items() if np.isfinite(value)}
+        self._points.append({"stage": stage, "step": step, **known})
+        write_points(self.folder, self._points)
+        return {f"plasticity/{name}": value for name, value in known.items()}
+
+    def _weights(self) -> dict[str, float]:
+        assert self.agent is not None
+        found = {}
+        for group in GROUPS:
+            parameters = named_parameters(self.agent.policy, group)
+            if not parameters:
+                continue
+            found[f"weight_norm/{group}"] = plasticity.norm(parameters.values())
+            # A column that a method added later has no first weight.
+            first = {n: self._reference.get(f"weights/{n}") for n in parameters}
+            gaps = [
+                parameters[name].detach().cpu() - old
+                for name, old in first.items()
+                if old is not None and old.shape == parameters[name].shape
+            ]
+            if gaps:
+                found[f"distance/{group}"] = plasticity.norm(gaps)
+        return found
+
+
+def measure_units(policy: Any, observations: Any) -> dict[str, float]:
+    """Return what the hidden units of each group do on a batch, by ``<quantity>/<group>``."""
+    modules = dict(policy.named_modules())
+    magnitudes: dict[str, list[Tensor]] = {}
+    last: dict[str, dict[str, Tensor]] = {}  # the last layer of each network
+    for name, activity in activations(policy, observations).items():
+        group = str(group_of(name, policy))
+        units = activity.shape[1] // (2 if isinstance(modules[name], CReLU) else 1)
+        magnitudes.setdefault(group, []).append(unit_magnitudes(activity, units))
+        if activity.dim() == 2:
+            last.setdefault(group, {})[_PLACE.sub("", name)] = activity
+    found = {}
+    for group, layers in magnitudes.items():
+        found[f"dormant_fraction/{group}"] = plasticity.dormant_fraction(layers, TAU)
+    for group, features in last.items():
+        values = [plasticity.singular_values(one) for one in features.values()]
+        ranks = [plasticity.effective_rank(one) for one in values]
+        found[f"effective_rank/{group}"] = float(np.mean(ranks))
+        found[f"srank/{group}"] = float(np.mean([plasticity.srank(one) for one in values]))
+    return found
+
+
+class GradientNorms:
+    """Means of the gradient's norm by group, over a sample of the updates."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self._found: dict[str, list[Tensor]] = {}
+
+    def attach(self, policy: Any) -> None:
+        """Hook the optimizers of a policy; norms of an earlier one are forgotten."""
+        self.detach()
+        self._found = {}
+        groups = {group: named_parameters(policy, group) for group in GROUPS}
+        for optimizer in optimizers_of(policy):
+            moved = {id(p) for entry in optimizer.param_groups for p in entry["params"]}
+            own = {
+                group: [p for p in parameters.values() if id(p) in moved]
+                for group, parameters in groups.items()
+            }
+            sample = partial(self._sample, own, [0])
+            self._handles.append(optimizer.register_step_pre_hook(sample))
+
+    def _sample(self, own: dict[str, list[Any]], updates: list[int], *_: object) -> None:
+        updates[0] += 1
+        if updates[0] % _SAMPLED != 1:
+            return
+        for group, parameters in own.items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if gradients:
+                norm = torch.stack(torch._foreach_norm(gradients)).norm()
+                self._found.setdefault(group, []).append(norm)
+
+    def take(self) -> dict[str, float]:
+        """Return the means since the last call, and forget them."""
+        found, self._found = self._found, {}
+        return {
+            f"gradient_norm/{group}": float(torch.stack(norms).double().mean())
+            for group, norms in found.items()
+        }
+
+    def detach(self) -> None:
+        """Remove the hooks; what was sampled stays until it is taken."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+class _Watched:
+    """An agent whose observations are kept, by task, while it is evaluated."""
+
+    def __init__(self, agent: Agent, seen: dict[int, _Seen]) -> None:
+        self._agent, self._seen = agent, seen
+        self.shown_task, self.random_spaces = agent.shown_task, agent.random_spaces
+
+    @contextmanager
+    def view(self, task_index: int) -> Iterator[Act]:
+        seen = self._seen.setdefault(task_index, _Seen())
+        with self._agent.view(task_index) as act:
+
+            def watched_act(observations: Any, *args: Any, **options: Any) -> Any:
+                seen.add(observations)
+                return act(observations, *args, **options)
+
+            yield watched_act
+
+
+class _Seen:
+    """Observations of one task, thinned out evenly as they become many."""
+
+    def __init__(self) -> None:
+        self._kept: list[dict[str, NDArray[Any]]] = []
+        self._every, self._count = 1, 0
+        self._before: dict[str, NDArray[Any]] = {}
+
+    def add(self, observations: Any) -> None:
+        """Take a batch; rows of episodes that have ended, which repeat, are left out."""
+        batch = observations if isinstance(observations, dict) else {"": observations}
+        size = len(next(iter(batch.values())))
+        is_new = np.zeros(size, dtype=bool)
+        for key, rows in batch.items():
+            before = self._before.get(key)
+            if before is None or before.shape != rows.shape:
+                is_new[:] = True
+            else:
+                is_new |= (rows != before).reshape(size, -1).any(1)
+        self._before = {key: rows.copy() for key, rows in batch.items()}
+        if is_new.any():
+            if self._count % self._every == 0:
+                self._kept.append({key: rows[is_new] for key, rows in batch.items()})
+            self._count += 1
+        if len(self._kept) >= OBSERVATIONS:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+
+    def spread(self, count: int) -> dict[str, NDArray[Any]]:
+        """Return up to ``count`` rows, evenly over what was seen, by key."""
+        joined = {key: np.concatenate([rows[key] for rows in self._kept]) for key in self._before}
+        size = len(next(iter(joined.values()), ()))
+        rows = np.unique(np.linspace(0, size - 1, min(count, size)).round().astype(int))
+        return {key: values[rows] for key, values in joined.items()}

@@ -1,0 +1,193 @@
+"""TensorBoard's view of a run: scalars, texts and score matrices in one event folder per cell.
+
+Written through tensorboard's own record writer, without torch, a queue or a thread.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalars
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from holdfast.continual.results.heat_map import heat_map
+from holdfast.continual.training.dashboard import COLUMNS, METRICS, Column, Layout, Value
+
+_PREFIX = "events.out.tfevents."
+
+
+class TensorBoard:
+    """Writes event files into a folder.
+
+    After a crash, pass ``purge_step``: everything logged at that step or later is dropped from the
+    view, and the run may log it again. A run that continues from a checkpoint at step s passes s +
+    1, and has logged and flushed what belongs to s before it wrote that checkpoint.
+
+    Args:
+        folder: The event folder of one cell; created where missing.
+        purge_step: First step that will be logged again; None for a new run.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / _next_name(folder)).open("xb")
+        self._writer = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=purge_step, session_log=start))
+        self.flush()
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers by tag; NaN (n/a) is left out, as it is no number to draw."""
+        known = {tag: float(value) for tag, value in values.items() if not math.isnan(value)}
+        summary = Summary(
+            value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
+        )
+        if known:
+            self._write(Event(step=step, summary=summary))
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Log a text, shown as markdown."""
+        plugin = SummaryMetadata.PluginData(plugin_name="text")
+        metadata = SummaryMetadata(plugin_data=plugin)
+        tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()])
+        self._tensor(tag, metadata, tensor, step)
+
+    def session(self, name: str, values: Mapping[str, Value]) -> None:
+        """Make the run a row of the hparams table.
+
+        Every run names the same columns, ``COLUMNS`` and ``METRICS``: TensorBoard takes them from
+        the first that it reads, and shows no others.
+
+        Args:
+            name: What tells the row from all others.
+            values: Of ``COLUMNS``; one that is left out is blank.
+        """
+        experiment = api_pb2.Experiment(
+            hparam_infos=[_column(name, column) for name, column in COLUMNS.items()],
+            metric_infos=[
+                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title)
+                for tag, title in METRICS.items()
+            ],
+        )
+        start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
+        for column, value in values.items():
+            if isinstance(value, str):
+                start.hparams[column].string_value = value
+            else:
+                start.hparams[column].number_value = value
+        self._hparams(hparams.EXPERIMENT_TAG, experiment=experiment)
+        self._hparams(hparams.SESSION_START_INFO_TAG, session_start_info=start)
+
+    def session_finished(self, step: int) -> None:
+        """Mark the row of the hparams table as a success; once, as the first mark stays."""
+        end = plugin_data_pb2.SessionEndInfo(
+            status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time()
+        )
+        self._hparams(hparams.SESSION_END_INFO_TAG, step, session_end_info=end)
+
+    def _hparams(self, tag: str, step: int = 0, **data: Any) -> None:
+        content = plugin_data_pb2.HParamsPluginData(**data)
+        self._tensor(tag, hparams.create_summary_metadata(content), hparams.NULL_TENSOR, step)
+
+    def layout(self, sections: Layout) -> None:
+        """Set the charts of the custom scalars; those of all runs are shown, alike ones once."""
+        made = layout_pb2.Layout(
+            category=[
+                layout_pb2.Category(
+                    title=section,
+                    chart=[
+                        layout_pb2.Chart(
+                            title=title, multiline=layout_pb2.MultilineChartContent(tag=tags)
+                        )
+                        for title, tags in charts.items()
+                    ],
+                )
+                for section, charts in sections.items()
+            ]
+        )
+        tensor = TensorProto(dtype=DT_STRING, string_val=[made.SerializeToString()])
+        metadata = custom_scalars.create_summary_metadata()
+        self._tensor(custom_scalars.CONFIG_SUMMARY_TAG, metadata, tensor)
+
+    def _tensor(
+        self, tag: str, metadata: SummaryMetadata, tensor: TensorProto, step: int = 0
+    ) -> None:
+        metadata.data_class = DATA_CLASS_TENSOR  # the fast reader skips plugins it does not know
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+        self._write(Event(step=step, summary=Summary(value=[value])))
+
+    def matrix(
+        self,
+        tag: str,
+        values: ArrayLike,
+        *,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        step: int,
+    ) -> None:
+        """Log a score matrix as a heat map with its numbers in the cells.
+
+        Args:
+            tag: Name of the image.
+            values: Shape (rows, columns); NaN is left blank.
+            rows: What each row was measured after.
+            columns: Names of the tasks.
+            step: Environment steps over the stream.
+        """
+        image, width, height = heat_map(values, rows=rows, columns=columns)
+        self.image(tag, image, width, height, step)
+
+    def image(self, tag: str, encoded: bytes, width: int, height: int, step: int) -> None:
+        """Log a PNG, or a GIF, which TensorBoard plays."""
+        image = Summary.Image(
+            encoded_image_string=encoded, width=width, height=height, colorspace=4
+        )
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+
+    def flush(self) -> None:
+        """Hand over everything logged so far, so that a killed process loses none of it."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush, and close the event file."""
+        self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+
+
+def _column(name: str, column: Column) -> api_pb2.HParamInfo:
+    kind = api_pb2.DATA_TYPE_FLOAT64 if column.known is None else api_pb2.DATA_TYPE_STRING
+    info = api_pb2.HParamInfo(
+        name=name, description=column.text, type=kind, differs=column.is_first
+    )
+    if column.known is not None:
+        info.domain_discrete.extend(column.known)
+    return info
+
+
+def _next_name(folder: Path) -> str:
+    """Return a file name that sorts after those that are there.
+
+    TensorBoard reads event files in the order of their names, which begin with seconds: two runs
+    within one second, or a clock set back, would purge the new points instead of the old.
+    """
+    numbers = [path.name.removeprefix(_PREFIX).split(".")[0] for path in folder.glob(f"{_PREFIX}*")]
+    after = max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+    return f"{_PREFIX}{max(int(time.time()), after):010d}.holdfast.{os.getpid()}"

@@ -1,0 +1,1 @@
+"""What every environment goes through: loading, and the spaces of the stream."""

@@ -1,0 +1,1 @@
+"""Checks of environments: will this one work here?"""

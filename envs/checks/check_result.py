@@ -1,0 +1,90 @@
+"""What a check finds, and how an exception is told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from holdfast.envs.base.spaces import StreamSpaces
+
+Level = Literal["ok", "advice", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: ``ok``; ``advice``: it runs, but read this; ``error``: mend this before training.
+        text: Plain words.
+    """
+
+    level: Level
+    text: str
+
+
+@dataclass
+class CheckResult:
+    """Everything that was found about one environment.
+
+    Attributes:
+        target: The environment, as it was named.
+        findings: In the order in which things were looked at.
+        steps_per_s: Speed with random actions, resets included; None where it was not measured.
+        spaces: Its spaces of observations and actions; None where they were not seen.
+    """
+
+    target: str
+    findings: list[Finding] = field(default_factory=list)
+    steps_per_s: float | None = None
+    spaces: StreamSpaces | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error among the findings."""
+        return all(finding.level != "error" for finding in self.findings)
+
+    def add(self, level: Level, text: str) -> None:
+        """Append a finding, unless it is there already."""
+        if Finding(level, text) not in self.findings:
+            self.findings.append(Finding(level, text))
+
+
+class CrashedError(Exception):
+    """The environment raised; the text says where."""
+
+
+@contextlib.contextmanager
+def crashes_at(place: str) -> Iterator[None]:
+    """Turn exceptions of the block, ``SystemExit`` included, into CrashedError."""
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CrashedError(f"{place} raised {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """Return the exception with the innermost line of the user's code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = Path(__file__).resolve().parent
+    own = [
+        frame
+        for frame in frames
+        if "site-packages" not in frame.filename and Path(frame.filename).resolve().parent != here
+    ] or frames
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def form(value: Any) -> str:
+    """Return what a value is: ``2 values`` for a tuple, else its type."""
+    return f"{len(value)} values" if isinstance(value, tuple) else f"a {type(value).__name__}"

@@ -1,0 +1,88 @@
+"""Whether the policy of a scenario can read what its environments show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from holdfast.errors import ScenarioError
+from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.schema.scenario import Scenario
+
+SMALLEST = 36
+"""Pixels of a side that the three convolutions of Stable-Baselines3's NatureCNN need."""
+
+
+def check_policy(scenario: Scenario, observations: gym.Space[Any]) -> None:
+    """Raise if the scenario's policy cannot read observations of this form and size.
+
+    Args:
+        scenario: The scenario. An algorithm or a features extractor of the user's own is not
+            checked.
+        observations: The stream's observation space, before the task id is added.
+
+    Raises:
+        ScenarioError: Says which policy can, or how to enlarge or flatten pictures.
+    """
+    agent = scenario.agent
+    if agent.algorithm not in ALGORITHMS:
+        return
+    entries = observations.spaces if isinstance(observations, spaces.Dict) else {"": observations}
+    beside = bool(scenario.id_width) and len(observations.shape or ()) != 1
+    _check_form(scenario, "" not in entries, beside)
+    given = agent.arguments.get("policy_kwargs")
+    own = isinstance(given, Mapping) and "features_extractor" in given
+    if own or (agent.policy.startswith("Mlp") and not beside):
+        return
+    for key, space in entries.items():
+        if _is_picture(space) and min(_sides(space)) < SMALLEST:
+            raise ScenarioError([scenario.problem("tasks", _too_small(key, *_sides(space)))])
+
+
+def _check_form(scenario: Scenario, is_dict: bool, beside: bool) -> None:
+    """Raise if a policy is named that takes one array where there are several, or the other way."""
+    policy = scenario.agent.policy
+    if policy not in ("MlpPolicy", "CnnPolicy", "MultiInputPolicy"):
+        return
+    if (policy == "MultiInputPolicy") == (is_dict or beside):
+        return
+    why = "observations are one array each"
+    if is_dict:
+        why = "observations are a Dict"
+    elif beside:
+        why = "the task id stands in a Dict beside an observation that is no vector"
+    best = "MultiInputPolicy" if is_dict or beside else "MlpPolicy or CnnPolicy"
+    text = f"{policy} cannot read them: {why}; write {best}, or leave policy out"
+    raise ScenarioError([scenario.problem("agent.policy", text)])
+
+
+def _too_small(key: str, height: int, width: int) -> str:
+    entry = f"the entry '{key}' of the observation" if key else "the observation"
+    flatten = "" if key else ", flatten it with gymnasium.wrappers:FlattenObservation"
+    return (
+        f"{entry} is a picture of {height} x {width} pixels, and the convolutions of "
+        f"Stable-Baselines3 need {SMALLEST} x {SMALLEST}; enlarge it in `wrappers:`{flatten}, or "
+        "give a network: policy_kwargs: {features_extractor: module:Class}"
+    )
+
+
+def _is_picture(space: gym.Space[Any]) -> bool:
+    """Return whether Stable-Baselines3 takes a space for pictures (its ``is_image_space``)."""
+    return (
+        isinstance(space, spaces.Box)
+        and len(space.shape) == 3
+        and space.dtype == np.uint8
+        and bool((space.low == 0).all() and (space.high == 255).all())
+    )
+
+
+def _sides(space: gym.Space[Any]) -> tuple[int, int]:
+    """Return height and width; the shortest side counts channels, as Stable-Baselines3 has it."""
+    shape = space.shape or ()
+    channels = int(np.argmin(shape))
+    height, width = (side for axis, side in enumerate(shape) if axis != channels)
+    return height, width

@@ -1,0 +1,126 @@
+"""Will this PettingZoo environment work here? Its own tests, and what a team's learners need."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from holdfast.envs.base.spaces import algorithms_for, not_learnable
+from holdfast.envs.checks.check_result import CheckResult, CrashedError, crashes_at
+from holdfast.envs.checks.environment import run_checker
+from holdfast.envs.multiagent.global_state import own_state_space
+from holdfast.envs.multiagent.parallel import Parallel, team_of
+
+_CYCLES = 200
+_SPEED_S = 0.5
+
+
+def check_team(target: str, make: Callable[[], Parallel]) -> CheckResult:
+    """Return what was found about a PettingZoo environment whose agents act at once.
+
+    Args:
+        target: Its name, for the result.
+        make: Returns a new one; called several times.
+
+    Raises:
+        UsageError: A name or argument is wrong, a package is missing, or agents take turns.
+        EnvironmentFailed: The constructor raised.
+    """
+    result = CheckResult(target)
+    env = make()
+    try:
+        _check_agents(env, result)
+        _play(env, result)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PettingZoo's tests import its own deprecated modules
+            from pettingzoo.test import parallel_api_test, parallel_seed_test
+        run_checker("PettingZoo's API test", lambda: parallel_api_test(env, _CYCLES), result)
+        run_checker("PettingZoo's seed test", lambda: parallel_seed_test(make, 50), result)
+    except CrashedError as error:
+        result.add("error", str(error))
+    finally:
+        env.close()
+    return result
+
+
+def _check_agents(env: Parallel, result: CheckResult) -> None:
+    """Say who there is, what each sees and does, and what the spaces have in common."""
+    with crashes_at("reading possible_agents and spaces"):
+        team = team_of(env, "independent", "possible_agents")
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for agent, own in team.spaces.items():
+        text = not_learnable(own.observation)
+        if text:
+            result.add("error", f"{agent}: {text}")
+        if not algorithms_for(own.action):
+            result.add("error", f"{agent}: no known algorithm can take the action {own.action}")
+        kinds.setdefault((str(own.observation), str(own.action)), []).append(agent)
+    for (seen, action), agents in kinds.items():
+        able = ", ".join(algorithms_for(team.spaces[agents[0]].action))
+        who = ", ".join(agents)
+        result.add("ok", f"{who}: see {seen}, do {action}; algorithms that can: {able}")
+    if len(kinds) > 1:
+        result.add(
+            "advice",
+            "agents differ in their spaces: give each kind a group in agent.policies, or write "
+            "`spaces: {observation: pad, action: pad}`",
+        )
+
+
+def _play(env: Parallel, result: CheckResult) -> None:
+    """Play with random actions: who comes and goes, whether numbers are finite, how fast it is."""
+    missing, early, late = set(env.possible_agents), set(), set()
+    with crashes_at("reset(seed=0)"):
+        observations, _ = env.reset(seed=0)
+    if not env.agents:
+        raise CrashedError("after reset() there are no agents")
+    for index, agent in enumerate(env.possible_agents):
+        env.action_space(agent).seed(index)
+    began, steps, present = time.perf_counter(), 0, set(env.agents)
+    while time.perf_counter() - began < _SPEED_S:
+        missing -= set(env.agents)
+        actions = {agent: _sampled(env, agent, observations) for agent in env.agents}
+        with crashes_at(f"step {steps + 1} with random actions"):
+            observations, rewards, *_ = env.step(actions)
+        steps += 1
+        for agent, reward in rewards.items():
+            if not np.isfinite(reward):
+                raise CrashedError(f"step {steps}: the reward of {agent} is {reward}")
+        if env.agents:
+            early |= present - set(env.agents)
+            late |= set(env.agents) - present
+            present = set(env.agents)
+            continue
+        with crashes_at("reset()"):
+            observations, _ = env.reset()
+        present = set(env.agents)
+    speed = steps / (time.perf_counter() - began)
+    for agents, what in ((early, "leave before the others"), (late, "come after the others")):
+        if agents:
+            result.add("ok", f"some {what}: {', '.join(sorted(agents))}; their rows are left out")
+    if missing:
+        result.add("advice", f"never seen with random actions: {', '.join(sorted(missing))}")
+    space = own_state_space(env)
+    if space is None:
+        result.add(
+            "advice", "no state_space: central critics see all observations together instead"
+        )
+    else:
+        with crashes_at("state()"):
+            shape = np.shape(env.state())
+        if shape != space.shape:
+            raise CrashedError(f"state() has the shape {shape}, and state_space {space.shape}")
+        result.add("ok", f"state() has the shape {shape}")
+    result.steps_per_s = speed
+    result.add("ok", f"{speed:,.0f} steps/s, all agents at once")
+
+
+def _sampled(env: Parallel, agent: str, observations: Mapping[str, Any]) -> Any:
+    seen = observations.get(agent)
+    mask = seen.get("action_mask") if isinstance(seen, Mapping) else None
+    space = env.action_space(agent)
+    return space.sample() if mask is None else space.sample(np.asarray(mask, np.int8))

@@ -1,0 +1,1 @@
+"""PettingZoo environments: teams and turn-based games."""

@@ -1,0 +1,359 @@
+"""Environments in processes that are watched: what hangs, crashes or dies is started anew."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import cloudpickle
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+
+from holdfast.envs.processes.process import WorkerProcess, close_all
+from holdfast.envs.processes.wire import assembled, encoded, leaves
+from holdfast.envs.processes.worker import RESET
+from holdfast.envs.processes.worker_failure import WorkerFailed
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema.pool import Pool
+from holdfast.seeding import derive
+
+RESTARTED = "holdfast.restarted"
+"""Key of ``info`` where a transition stands for one that a failed process did not deliver."""
+
+OnFailure = Callable[[dict[str, Any]], None]
+"""Takes the record of a failure; its entries are listed in ``runs/README.md``."""
+
+
+class ProcessPool(VecEnv):
+    """Environments shared out to worker processes, as one Stable-Baselines3 environment.
+
+    Without failures, trajectories equal those of ``vectorize`` in one process bit for bit: the
+    first reset gives environment ``i`` the seed ``seed + i``, an episode's end is followed by a
+    reset in the same step, and infos hold what SB3's Monitor and DummyVecEnv put there.
+
+    A worker that hangs, dies, answers nonsense or whose environment raises is killed and started
+    anew. The episodes of all its environments end as truncated there: reward 0, the last good
+    observation as ``terminal_observation``, ``info["holdfast.restarted"]``. Their new episodes
+    get seeds derived from the seed, the environment and the number of the restart. An error of
+    ours that is no crash, such as NaN in an observation, is raised as in one process.
+
+    Args:
+        makers: Build one environment each, in a worker; pickled there by cloudpickle.
+        limits: Number of workers, timeouts, restarts.
+        seed: Seed of the first environment.
+        on_failure: Takes a record of every failure, before the restart.
+
+    Attributes:
+        restarts: Workers started anew so far.
+
+    Raises:
+        UsageError: As the makers do.
+        EnvironmentFailed: A constructor raised, hung or took its process with it.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], gym.Env[Any, Any]]],
+        limits: Pool,
+        *,
+        seed: int,
+        on_failure: OnFailure | None = None,
+    ) -> None:
+        self._limits, self._on_failure = limits, on_failure
+        self._plans = [_pickled(make, seed + i) for i, make in enumerate(makers)]
+        self.restarts = 0
+        self._processes: list[WorkerProcess] = []
+        shares = np.array_split(np.arange(len(makers)), min(limits.workers, len(makers)))
+        self._spans = [slice(int(share[0]), int(share[-1]) + 1) for share in shares]
+        try:
+            for span in self._spans:
+                self._processes.append(WorkerProcess(self._plans[span], limits))
+            described = [process.finish_start() for process in self._processes]
+        except WorkerFailed as failure:
+            self.close()
+            raise failure.as_error("building an environment in a worker process") from None
+        except BaseException:
+            self.close()
+            raise
+        found = described[0]
+        self._render_mode = found["render_mode"]
+        super().__init__(len(makers), found["observation_space"], found["action_space"])
+        self.action_space.seed(seed)  # as that of the first environment, which it is in one process
+        self.metadata = found["metadata"]
+        self.seed(seed)
+        count = len(makers)
+        self._observations = {
+            leaf.path: np.zeros((count, *leaf.shape), leaf.dtype)
+            for leaf in leaves(self.observation_space)
+        }
+        self._episodes = [0] * count
+        self._given: list[int | None] = [None] * count
+        self._rewards: list[list[float]] = [[] for _ in makers]
+        self._actions: NDArray[Any] = np.zeros(0)
+        self._cuts: dict[int, list[dict[str, Any]]] = {}  # infos of workers started anew, to tell
+        self._began = time.time()
+
+    # -- stepping ----------------------------------------------------------------------------------
+
+    def reset(self) -> Any:
+        """Begin an episode in every environment, with the seeds and options given before."""
+        self._cuts = {}
+        failed: dict[int, WorkerFailed] = {}
+        for number, span in enumerate(self._spans):
+            for index in _indices(span):
+                seed = self._seeds[index]
+                self._given[index] = self._given[index] if seed is None else seed
+            try:
+                self._processes[number].send(self._reset_command(_indices(span)), RESET)
+            except WorkerFailed as failure:
+                failed[number] = failure
+        for number, span in enumerate(self._spans):
+            try:
+                if number in failed:
+                    raise failed[number]
+                answer = self._processes[number].receive()
+            except WorkerFailed as failure:
+                self._restart(number, failure)
+                continue
+            self._take(number, answer, _indices(span))
+            for index in _indices(span):
+                self._rewards[index] = []
+                self._episodes[index] += 1
+        self._reset_seeds()
+        self._reset_options()
+        return self._shown()
+
+    def _reset_command(self, indices: list[int]) -> dict[str, Any]:
+        local = list(range(len(indices)))
+        seeds = _sendable([self._seeds[index] for index in indices])
+        options = _sendable([self._options[index] or None for index in indices])
+        return {"do": "reset", "indices": local, "seeds": seeds, "options": options}
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Let every environment take its action."""
+        self._actions = np.asarray(actions)
+        for number, span in enumerate(self._spans):
+            if number in self._cuts:
+                continue
+            try:
+                self._processes[number].begin_step(self._actions[span])
+            except WorkerFailed as failure:
+                self._cut(number, failure)
+
+    def step_wait(self) -> Any:
+        """Return observations, rewards, ends of episodes and infos once all have taken it."""
+        count = self.num_envs
+        rewards = np.zeros(count)
+        terminated, truncated = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
+        infos: list[dict[str, Any]] = [{} for _ in range(count)]
+        for number, span in enumerate(self._spans):
+            process = self._processes[number]
+            try:
+                answer = {} if number in self._cuts else process.receive()
+            except WorkerFailed as failure:
+                self._cut(number, failure)
+            if number in self._cuts:
+                truncated[span] = 1
+                infos[span] = self._cuts.pop(number)
+                continue
+            rewards[span], terminated[span] = process.rewards, process.terminated
+            truncated[span] = process.truncated
+            for index, info in answer.get("infos", {}).items():
+                infos[span.start + int(index)] = info
+            ended = np.flatnonzero(terminated[span] | truncated[span])
+            self._take(number, answer, (ended + span.start).tolist())
+        dones = (terminated | truncated).astype(bool)
+        for index, reward in enumerate(rewards.tolist()):
+            info = infos[index]
+            if RESTARTED in info:
+                continue
+            info["TimeLimit.truncated"] = bool(truncated[index] and not terminated[index])
+            self._rewards[index].append(reward)
+            if dones[index]:
+                self._end_episode(index, info)
+        return self._shown(), rewards.astype(np.float32), dones, infos
+
+    def _end_episode(self, index: int, info: dict[str, Any]) -> None:
+        """Add what Monitor and DummyVecEnv add at the end of an episode."""
+        total, length = sum(self._rewards[index]), len(self._rewards[index])
+        elapsed = round(time.time() - self._began, 6)
+        info["episode"] = {"r": round(total, 6), "l": length, "t": elapsed}
+        number = next(n for n, span in enumerate(self._spans) if index < span.stop)
+        local = index - self._spans[number].start
+        last = self._processes[number].last
+        # array(): a copy, of a number's too
+        info["terminal_observation"] = assembled({p: np.array(a[local]) for p, a in last.items()})
+        self._rewards[index] = []
+        self._episodes[index] += 1
+
+    def _take(self, number: int, answer: dict[str, Any], begun: Sequence[int]) -> None:
+        """Take a worker's observations, and the infos of the episodes that have begun."""
+        span, found = self._spans[number], answer.get("reset_infos", {})
+        for index in begun:
+            self.reset_infos[index] = found.get(str(index - span.start), {})
+        for path, array in self._processes[number].observed.items():
+            self._observations[path][span] = array
+
+    def _shown(self) -> Any:
+        return assembled({path: array.copy() for path, array in self._observations.items()})
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    def _cut(self, number: int, failure: WorkerFailed) -> None:
+        """End the episodes of a failed worker at the last good observation; start it anew."""
+        cuts = []
+        for index in _indices(self._spans[number]):
+            good = {path: np.array(array[index]) for path, array in self._observations.items()}
+            info = {RESTARTED: f"{failure.what}: {failure.text}", "TimeLimit.truncated": True}
+            cuts.append({**info, "terminal_observation": assembled(good)})
+        self._restart(number, failure)
+        self._cuts[number] = cuts
+
+    def _restart(self, number: int, failure: WorkerFailed) -> None:
+        """Start a worker anew, and an episode in each of its environments."""
+        span = self._spans[number]
+        indices = _indices(span)
+        while True:
+            self._processes[number].kill()
+            self._record(number, failure)
+            if self.restarts >= self._limits.restarts:
+                done = f"given up after {self.restarts} restarts (pool.restarts)"
+                hint = f"; {done}" if self.restarts else "; pool.restarts is 0"
+                raise failure.as_error(f"environment {span.start + failure.env}", hint) from None
+            self.restarts += 1
+            try:
+                process = WorkerProcess(self._plans[span], self._limits)
+                self._processes[number] = process
+                process.finish_start()
+                for index in indices:
+                    self._given[index] = derive(self._seed, "restart", index, self.restarts)
+                command = {"do": "reset", "indices": list(range(len(indices)))}
+                command |= {"seeds": self._given[span], "options": [None] * len(indices)}
+                answer = process.ask(command, RESET)
+                break
+            except WorkerFailed as again:
+                failure = again
+        self._take(number, answer, indices)
+        for index in indices:
+            self._rewards[index] = []
+            self._episodes[index] += 1
+
+    def _record(self, number: int, failure: WorkerFailed) -> None:
+        if self._on_failure is None:
+            return
+        indices = _indices(self._spans[number])
+        culprit = indices[min(failure.env, len(indices) - 1)]
+        action = self._actions[culprit].tolist() if len(self._actions) else None
+        self._on_failure(
+            {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "what": failure.what,
+                "place": failure.place,
+                "text": failure.text,
+                "env": culprit,
+                "envs": indices,
+                "seed": self._given[culprit],
+                "episode": self._episodes[culprit],
+                "step": len(self._rewards[culprit]) + 1,
+                "action": action,
+                "restarts": self.restarts,
+                "traceback": failure.trace,
+            }
+        )
+
+    # -- what else Stable-Baselines3 asks for ------------------------------------------------------
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Set the seeds of the next reset: ``seed + i`` for environment ``i``."""
+        seeds = super().seed(seed)
+        self._seed = int(seeds[0] or 0)
+        return seeds
+
+    def close(self) -> None:
+        """End all workers, and what they started, within a second."""
+        close_all(self._processes)
+        self._processes = []
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Return whether every environment has an attribute, in any of its layers."""
+        return all("missing" not in self._get(index, attr_name) for index in range(self.num_envs))
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute of environments; a method as a function that calls it there."""
+        chosen = list(self._get_indices(indices))
+        if attr_name == "render_mode":
+            return [self._render_mode for _ in chosen]
+        return [self._attribute(index, attr_name) for index in chosen]
+
+    def _attribute(self, index: int, name: str) -> Any:
+        found = self._get(index, name)
+        if "missing" in found:
+            raise AttributeError(f"the environments have no attribute '{name}'")
+        if "method" in found:
+            return lambda *given, **named: self.env_method(name, *given, indices=index, **named)[0]
+        return found["value"]
+
+    def _get(self, index: int, name: str) -> dict[str, Any]:
+        return self._ask(index, {"do": "get", "name": name})
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of environments, at their outermost layer."""
+        for index in self._get_indices(indices):
+            self._ask(index, {"do": "set", "name": attr_name, "value": _sendable(value)})
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of environments and return what each returned."""
+        command = {"do": "call", "name": method_name}
+        command |= {"given": _sendable(method_args), "named": _sendable(method_kwargs)}
+        return [self._ask(i, command)["value"] for i in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
+        """Return whether environments have a wrapper; the work of Monitor is done here."""
+        chosen = list(self._get_indices(indices))
+        if issubclass(Monitor, wrapper_class):
+            return [True for _ in chosen]
+        name = f"{wrapper_class.__module__}:{wrapper_class.__qualname__}"
+        return [self._ask(index, {"do": "wrapped", "name": name})["value"] for index in chosen]
+
+    def get_images(self) -> Sequence[NDArray[Any] | None]:
+        """Return a picture of every environment, where they render pictures."""
+        return self.env_method("render")
+
+    def _ask(self, index: int, command: dict[str, Any]) -> dict[str, Any]:
+        """Ask the worker of one environment; a failure here is not one of an episode."""
+        number = next(n for n, span in enumerate(self._spans) if index < span.stop)
+        local = index - self._spans[number].start
+        try:
+            return self._processes[number].ask({**command, "index": local})
+        except WorkerFailed as failure:
+            if failure.what == "raised":
+                if failure.told["type"] == "AttributeError":
+                    raise AttributeError(failure.told["text"]) from None
+                raise failure.as_error(f"environment {index}") from None
+            self._cut(number, failure)  # the next step tells that the episodes have ended
+        return self._processes[number].ask({**command, "index": local})
+
+
+def _indices(span: slice) -> list[int]:
+    return list(range(span.start, span.stop))
+
+
+def _sendable(value: Any) -> Any:
+    try:
+        return encoded(value)
+    except TypeError as error:
+        raise UsageError(f"environments in worker processes: {error}") from None
+
+
+def _pickled(make: Callable[[], gym.Env[Any, Any]], action_seed: int | None) -> dict[str, Any]:
+    """Return a plan for a worker of this interpreter, whose environment ``make`` builds there."""
+    data = base64.b64encode(cloudpickle.dumps(make)).decode()
+    return {"pickled": data, "action_seed": action_seed}

@@ -1,0 +1,1 @@
+"""Wrappers of one environment: changes, drift, pace, interleaving, the guard around them."""

@@ -1,0 +1,179 @@
+"""Turn one environment into many tasks: what ``changes:`` asks for, each change a small wrapper."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from holdfast.envs.wrappers.action_changes import ActionDelay, ActionGain, ActionMap, DeadActuators
+from holdfast.envs.wrappers.mujoco_changes import MujocoFactors
+from holdfast.envs.wrappers.observation_changes import (
+    ObservationMask,
+    ObservationNoise,
+    ObservationPermutation,
+)
+from holdfast.errors import UsageError
+from holdfast.registry import closest
+from holdfast.scenarios.schema.scenario import Changes
+
+
+def apply_changes(env: gym.Env[Any, Any], changes: Changes) -> gym.Env[Any, Any]:
+    """Return the environment with every change but ``time_limit``, which belongs to its making.
+
+    An action passes map, gain, delay and dead actuators in that order before it reaches the
+    environment; an observation passes noise, permutation and mask in that order on its way back.
+
+    Raises:
+        UsageError: If a change does not fit the environment; the text begins with its key.
+    """
+    if changes.set:
+        env = SetAttributes(env, changes.set)
+    if changes.mujoco is not None:
+        env = MujocoFactors(
+            env,
+            gravity=changes.mujoco.gravity,
+            mass=changes.mujoco.mass,
+            friction=changes.mujoco.friction,
+            damping=changes.mujoco.damping,
+            gear=changes.mujoco.gear,
+        )
+    if changes.dead_actuators is not None:
+        env = DeadActuators(env, changes.dead_actuators)
+    if changes.action_delay:
+        env = ActionDelay(env, changes.action_delay)
+    if changes.action_gain is not None:
+        env = ActionGain(env, changes.action_gain)
+    if changes.action_map is not None:
+        env = ActionMap(env, changes.action_map)
+    if changes.observation_noise:
+        env = ObservationNoise(env, changes.observation_noise)
+    if changes.observation_permutation is not None:
+        env = ObservationPermutation(env, changes.observation_permutation)
+    if changes.observation_mask is not None:
+        env = ObservationMask(env, changes.observation_mask)
+    if changes.reward_scale is not None:
+        env = RewardScale(env, changes.reward_scale)
+    return env
+
+
+class SetAttributes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Sets attributes of the unwrapped environment, now and around every reset.
+
+    The type of an attribute is kept: a whole number given for a float becomes one, a list given for
+    an array takes its dtype and shape. An attribute that the environment computed from others in
+    its constructor does not follow them: to make CartPole's pole heavier set ``masspole``,
+    ``total_mass`` and ``polemass_length``.
+
+    Args:
+        env: The environment to change.
+        values: Value for each attribute; a dotted name reaches into one (``model.opt.timestep``).
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], values: Mapping[str, Any]) -> None:
+        RecordConstructorArgs.__init__(self, values=values)
+        gym.Wrapper.__init__(self, env)
+        self._settings: dict[str, tuple[Any, str, Any]] = {}
+        self.change(values)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Set these attributes from now on, beside those that were set before."""
+        for path, value in values.items():
+            owner, name = _owner(self.env.unwrapped, path)
+            self._settings[path] = owner, name, _converted(getattr(owner, name), value, path)
+        self._apply()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, with the attributes set before and after."""
+        self._apply()
+        result = self.env.reset(seed=seed, options=options)
+        self._apply()
+        return result
+
+    def _apply(self) -> None:
+        for owner, name, value in self._settings.values():
+            # A copy, because the environment may write into a list or an array of its own.
+            setattr(owner, name, copy.copy(value))
+
+
+class RewardScale(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
+    """Multiplies the reward; a negative factor turns the task around.
+
+    Args:
+        env: The environment to change.
+        scale: The factor.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], scale: float) -> None:
+        RecordConstructorArgs.__init__(self, scale=scale)
+        gym.RewardWrapper.__init__(self, env)
+        self.scale = scale
+
+    def reward(self, reward: Any) -> float:
+        """Return the scaled reward."""
+        return float(reward) * self.scale
+
+
+def _owner(unwrapped: Any, path: str) -> tuple[Any, str]:
+    """Return the object that holds the last name of a dotted path, and that name."""
+    *parents, last = path.split(".")
+    owner = unwrapped
+    for position, name in enumerate([*parents, last]):
+        _check_attribute(owner, name, path, ".".join(parents[:position]))
+        if position == len(parents):
+            break
+        value = getattr(owner, name)
+        held_by_class = name not in getattr(owner, "__dict__", {}) and name in vars(type(owner))
+        if held_by_class and value is vars(type(owner))[name]:
+            # Shared by every instance of the class, other tasks among them: this one gets its own.
+            value = copy.deepcopy(value)
+            setattr(owner, name, value)
+        owner = value
+    return owner, last
+
+
+def _check_attribute(owner: Any, name: str, path: str, prefix: str) -> None:
+    known = [known for known in dir(owner) if not known.startswith("_")]
+    if name in known:
+        if callable(getattr(owner, name)):
+            raise UsageError(f"changes.set.{path}: '{name}' is a method, not a value")
+        return
+    near = closest(name, known)
+    hint = f"; did you mean '{f'{prefix}.' if prefix else ''}{near}'?" if near else ""
+    if name.startswith("_"):
+        hint = "; names that begin with an underscore are the environment's own"
+    raise UsageError(
+        f"changes.set.{path}: {type(owner).__name__} has no attribute '{name}' to set{hint}"
+    )
+
+
+def _converted(old: Any, value: Any, path: str) -> Any:
+    """Return ``value`` in the type of the attribute's present value.
+
+    Raises:
+        UsageError: If it cannot be written in that type without loss.
+    """
+    try:
+        if isinstance(old, np.ndarray):
+            return np.array(np.broadcast_to(np.asarray(value, dtype=old.dtype), old.shape))
+        if old is None or (type(value) is type(old)):
+            return value
+        if isinstance(old, bool | np.bool_) or isinstance(value, bool | str):
+            raise TypeError(value)
+        if isinstance(old, int | float | np.number) and type(old)(value) == value:
+            return type(old)(value)
+        if isinstance(old, tuple) and isinstance(value, list):
+            return tuple(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    shape = f" of shape {old.shape}" if isinstance(old, np.ndarray) else ""
+    raise UsageError(
+        f"changes.set.{path}: {value!r} does not fit; "
+        f"the attribute is a {type(old).__name__}{shape}: {old!r}"
+    )

@@ -1,0 +1,1 @@
+"""Checks of a scenario: every mistake at once, each with its place."""

@@ -1,0 +1,338 @@
+"""Whether an algorithm takes the arguments that the scenario gives it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.registry import (
+    AGENTS,
+    ALGORITHMS,
+    TEAM_ALGORITHMS,
+    Signature,
+    algorithm,
+    closest,
+    signature,
+)
+from holdfast.scenarios.checks.annotation_types import Mismatch, convert
+from holdfast.scenarios.checks.messages import (
+    Finding,
+    choice,
+    did_you_mean,
+    home,
+    show,
+    unknown_key,
+)
+from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
+from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
+from holdfast.scenarios.schema.scenario import Agent
+
+RESERVED = {
+    "env": "the environments are those of tasks:; remove it",
+    "seed": "write seeds: [...] at the top level",
+    "verbose": "holdfast shows progress itself; remove it",
+    "tensorboard_log": "TensorBoard files go into the run folder; remove it",
+    "_init_setup_model": "the model is always set up; remove it",
+    "replay_buffer_class": "methods change the replay buffer; write a method instead",
+    "rollout_buffer_class": "methods change the rollout buffer; write a method instead",
+}
+# By name, whatever the algorithm: lowest, highest, and whether the lowest itself is refused.
+_RANGES: dict[str, tuple[float, float | None, bool]] = {
+    "learning_rate": (0, None, True),
+    "gamma": (0, 1, False),
+    "gae_lambda": (0, 1, False),
+    "tau": (0, 1, True),
+    "n_steps": (1, None, False),
+    "batch_size": (1, None, False),
+    "n_epochs": (1, None, False),
+    "buffer_size": (1, None, False),
+    "learning_starts": (0, None, False),
+    "train_freq": (1, None, False),
+    "gradient_steps": (-1, None, False),
+    "clip_range": (0, None, True),
+    "clip_range_vf": (0, None, True),
+    "ent_coef": (0, None, False),
+    "vf_coef": (0, None, False),
+    "max_grad_norm": (0, None, True),
+    "target_kl": (0, None, True),
+    "exploration_fraction": (0, 1, False),
+    "exploration_initial_eps": (0, 1, False),
+    "exploration_final_eps": (0, 1, False),
+    "target_update_interval": (1, None, False),
+    "policy_delay": (1, None, False),
+    "target_policy_noise": (0, None, False),
+    "target_noise_clip": (0, None, False),
+    "rms_prop_eps": (0, None, True),
+    "stats_window_size": (1, None, False),
+    "momentum": (0, 1, False),
+    "weight_decay": (0, None, False),
+    "hidden": (1, None, False),
+    "sde_sample_freq": (-1, None, False),
+    "top_quantiles_to_drop_per_net": (0, None, False),
+    "cg_max_steps": (1, None, False),
+    "cg_damping": (0, None, False),
+    "line_search_shrinking_factor": (0, 1, True),
+    "line_search_max_iter": (1, None, False),
+    "embed_dim": (1, None, False),
+    "hypernet_dim": (1, None, False),
+    "n_critic_updates": (1, None, False),
+    "sub_sampling_factor": (1, None, False),
+}
+
+# What Stable-Baselines3 calls by a class has a plain form of its own.
+_POLICY_FORMS = {
+    "activation_fn": "activation: relu",
+    "optimizer_class": "optimizer: adam",
+    "features_extractor_class": "features_extractor: module:Class",
+}
+_POLICY_PLAIN = ("activation", "layer_norm", "optimizer", "weight_decay", "features_extractor")
+_POLICY_GIVEN = ("observation_space", "action_space", "lr_schedule", *_POLICY_FORMS)
+
+
+def meant_algorithm(data: Any) -> str | None:
+    """Return the algorithm that an ``agent:`` section means: ``PPO`` means ``ppo``.
+
+    The misspelling is reported; with what is meant, the rest can be checked all the same.
+    """
+    name = data.get("algorithm") if isinstance(data, Mapping) else None
+    if not isinstance(name, str) or not name:
+        return None
+    return name if name in AGENTS or is_own(name) else closest(name, AGENTS)
+
+
+def argument_names(data: Any, folder: Path | None) -> tuple[str, ...]:
+    """Return the arguments that the section's algorithm takes; PPO's where none is named."""
+    try:
+        known = _signature(meant_algorithm(data) or "ppo", folder)
+    except NotUsable:
+        return ()
+    return tuple(argument.name for argument in known.arguments)
+
+
+def check_agent(data: dict[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with the ``agent:`` section beyond its own keys.
+
+    Whole numbers written as ``1e5`` become integers in ``data``.
+    """
+    written, name = data.get("algorithm"), meant_algorithm(data)
+    if isinstance(written, str) and written and name != written:
+        hint = did_you_mean(written, list(AGENTS))
+        yield Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}")
+    if name is None:
+        return
+    try:
+        known = _signature(name, folder)
+    except NotUsable as error:
+        yield Finding(("agent", "algorithm"), str(error))
+        return
+    closed = (*RESERVED, "policy", "device")
+    arguments = {a.name: a for a in known.arguments if a.name not in closed}
+    for key in [key for key in data if key not in Agent.model_fields]:
+        path = ("agent", key)
+        if key in RESERVED:
+            yield Finding(path, f"not for scenarios: {RESERVED[key]}", at_key=True)
+        elif key in arguments:
+            yield from _check_argument(data, key, arguments[key].annotation, path)
+        elif not known.takes_any and isinstance(key, str):
+            yield Finding(path, _unknown(key, name, known), at_key=True)
+    yield from _check_team(data, name)
+    yield from _check_policy(data, known, folder)
+    yield from _check_init(data.get("init"), folder)
+    normalizes = data.get("normalize_advantage", "normalize_advantage" in arguments)
+    if data.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
+        message = "must be at least 2: advantages are normalised over each batch"
+        yield Finding(("agent", "batch_size"), message)
+
+
+def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
+    """Yield what is wrong where an algorithm trains a team centrally."""
+    if name not in TEAM_ALGORITHMS:
+        return
+    if data.get("policies") is None:
+        others = ", ".join(ALGORITHMS)
+        message = (
+            f"'{name}' trains a team centrally: add agent.policies (shared, independent, or "
+            f"groups) and PettingZoo tasks; for a single agent there are {others}"
+        )
+        yield Finding(("agent", "algorithm"), message)
+    options = data.get("policy_kwargs")
+    closed = {
+        "share_features_extractor": (
+            "the critic sees the state and the actor does not: they share nothing; remove it"
+        ),
+        "features_extractor": f"'{name}' takes vectors of all agents as they are; remove it",
+    }
+    key = "features_extractor" if "joint" in algorithm(name).shown else "share_features_extractor"
+    if isinstance(options, Mapping) and key in options:
+        yield Finding(("agent", "policy_kwargs", key), closed[key], at_key=True)
+
+
+def _signature(name: str, folder: Path | None) -> Signature:
+    if name in AGENTS:
+        return signature(AGENTS[name].target)
+    return own_class(name, folder, "agent")
+
+
+def _unknown(key: str, algorithm: str, known: Signature) -> str:
+    """Return where an argument belongs that the algorithm does not have."""
+    not_one = f"'{algorithm}' has no argument '{key}'"
+    if key in (*_POLICY_PLAIN, *_POLICY_FORMS, *_policy_arguments(known)):
+        return f"{not_one}; write policy_kwargs: {{{_POLICY_FORMS.get(key, f'{key}: ...')}}}"
+    own = [a.name for a in known.arguments if a.name not in (*RESERVED, "policy", "device")]
+    if elsewhere := home(key, ("agent",)):
+        return f"{not_one}; it belongs {elsewhere}"
+    others = [other for other, names in _all_arguments().items() if key in names]
+    if others:
+        return f"{not_one}; it is one of {', '.join(others)}"
+    return not_one + unknown_key(key, ("agent",), own).removeprefix("unknown key")
+
+
+def _all_arguments() -> dict[str, set[str]]:
+    """Return the argument names of every algorithm."""
+    return {
+        name: {argument.name for argument in signature(entry.target).arguments}
+        for name, entry in AGENTS.items()
+    }
+
+
+def _check_argument(
+    data: dict[str, Any], key: str, annotation: str, path: tuple[str, ...]
+) -> Iterator[Finding]:
+    value = data[key]
+    if key == "train_freq" and isinstance(value, list) and value[1:] != ["step"]:
+        message = "write a number of steps; a task's budget is exact, so episodes cannot count"
+        yield Finding(path, message)
+        return
+    try:
+        data[key] = value = convert(annotation, value)
+    except Mismatch as error:
+        yield Finding(path, str(error))
+        return
+    yield from _check_range(key, value, path)
+    if key in ("ent_coef", "target_entropy") and isinstance(value, str):
+        start, _, rest = value.partition("_")
+        if start != "auto" or (rest and (key != "ent_coef" or not _is_positive(rest))):
+            form = "auto, auto_0.1 or a number" if key == "ent_coef" else "auto or a number"
+            yield Finding(path, f"expected {form}, got {show(value)}")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+def _check_range(key: str, value: Any, path: tuple[str, ...]) -> Iterator[Finding]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Finding(path, f"must be a finite number, got {value}")
+        return
+    if key not in _RANGES:
+        return
+    if isinstance(value, Mapping):  # a schedule may end at 0
+        for entry in value.get("linear", ()):
+            if not 0 <= entry < math.inf:
+                yield Finding(path, f"must be a finite number from 0 at both ends, got {entry}")
+        return
+    number = value[0] if isinstance(value, list) and value else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return
+    low, high, is_open = _RANGES[key]
+    wrong = number < low or (is_open and number == low) or (high is not None and number > high)
+    if key == "gradient_steps" and number == 0:
+        yield Finding(path, "must not be 0: nothing would be learned (-1: as many as steps taken)")
+    elif wrong and high is not None:
+        words = f"above {low:g} and at most" if is_open else f"from {low:g} to"
+        yield Finding(path, f"must be {words} {high:g}, got {number}")
+    elif wrong:
+        words = "greater than" if is_open else "at least"
+        yield Finding(path, f"must be {words} {low:g}, got {number}")
+
+
+def _check_policy(data: dict[str, Any], known: Signature, folder: Path | None) -> Iterator[Finding]:
+    policies = known.names.get("policy_aliases", {})
+    policy = data.get("policy", "auto")
+    if policies and isinstance(policy, str) and policy not in ("", "auto", *policies):
+        yield Finding(("agent", "policy"), choice(policy, ["auto", *policies]))
+    options = data.get("policy_kwargs")
+    if not isinstance(options, dict) or not policies:
+        return
+    arguments = _policy_arguments(known)
+    yield from _check_networks(data, options)
+    for key in list(options):
+        path = ("agent", "policy_kwargs", str(key))
+        if key in _POLICY_PLAIN:
+            yield from _check_plain(key, options[key], path, folder)
+        elif key in _POLICY_FORMS:
+            yield Finding(path, f"takes a class; write {_POLICY_FORMS[key]}", at_key=True)
+        elif key in arguments:
+            yield from _check_argument(options, key, arguments[key], path)
+        else:
+            hint = did_you_mean(str(key), [*_POLICY_PLAIN, *arguments], "a policy takes")
+            yield Finding(path, f"unknown key{hint}", at_key=True)
+
+
+def _policy_arguments(known: Signature) -> dict[str, str]:
+    """Return name and annotation of what a scenario may give the algorithm's policies."""
+    arguments: dict[str, str] = {}
+    for target in known.names.get("policy_aliases", {}).values():
+        taken = signature(target).arguments
+        arguments |= {a.name: a.annotation for a in taken if a.name not in _POLICY_GIVEN}
+    return arguments
+
+
+def _check_plain(
+    key: str, value: Any, path: tuple[str, ...], folder: Path | None
+) -> Iterator[Finding]:
+    if key == "features_extractor":
+        try:
+            own_class(str(value), folder, "features extractor")
+        except NotUsable as error:
+            yield Finding(path, str(error))
+        return
+    if key == "weight_decay":
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
+            yield Finding(path, f"expected a finite number of at least 0, got {show(value)}")
+        return
+    names = {"activation": ACTIVATIONS, "layer_norm": LAYER_NORMS, "optimizer": OPTIMIZERS}[key]
+    if value not in names:
+        yield Finding(path, choice(value, names))
+
+
+def _check_networks(data: dict[str, Any], options: dict[str, Any]) -> Iterator[Finding]:
+    """Yield a finding for a form that needs networks which the algorithm does not open."""
+    name = meant_algorithm(data)
+    is_open = "networks" in algorithm(str(name)).doors
+    path = ("agent", "policy_kwargs")
+    for key in ("activation", "layer_norm"):
+        if key in options and (key == "layer_norm" or options[key] == "crelu") and not is_open:
+            others = ", ".join(n for n, entry in ALGORITHMS.items() if "networks" in entry.doors)
+            form = "layer_norm" if key == "layer_norm" else "crelu"
+            message = f"'{name}' does not open its networks for {form}; these do: {others}"
+            yield Finding((*path, key), message)
+    if options.get("activation") == "crelu" and data.get("use_sde"):
+        yield Finding((*path, "activation"), "crelu cannot be used with agent.use_sde; remove one")
+    inner = options.get("optimizer_kwargs")
+    if "weight_decay" in options and isinstance(inner, Mapping) and "weight_decay" in inner:
+        message = "optimizer_kwargs has weight_decay too; remove one of them"
+        yield Finding((*path, "weight_decay"), message)
+
+
+def _check_init(init: Any, folder: Path | None) -> Iterator[Finding]:
+    if not isinstance(init, str) or not init:
+        return
+    path = ("agent", "init")
+    place = (folder or Path()) / init
+    if place.is_dir():
+        if not (place / "checkpoints").is_dir():
+            inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("*/*/checkpoints"))
+            inside += sorted(str(p.parent.relative_to(place)) for p in place.glob("*/checkpoints"))
+            hint = f"; a run is in it: {init.rstrip('/')}/{inside[0]}" if inside else ""
+            yield Finding(path, f"'{place}' is not a run folder: it has no checkpoints/{hint}")
+    elif not place.is_file():
+        yield Finding(path, f"there is no '{place}' (paths count from the scenario's folder)")
+    elif place.suffix != ".zip":
+        yield Finding(path, f"'{place}' is neither a run folder nor a Stable-Baselines3 .zip")

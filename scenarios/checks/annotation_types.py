@@ -1,0 +1,214 @@
+"""Whether a plain value fits the annotation of an argument, which is known only as text."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from holdfast.registry import closest
+from holdfast.scenarios.checks.messages import show, value_hint
+
+_LISTS = {
+    "list",
+    "tuple",
+    "Sequence",
+    "Iterable",
+    "List",
+    "Tuple",
+    "set",
+    "frozenset",
+    "Collection",
+}
+_MAPPINGS = {"dict", "Mapping", "Dict", "MutableMapping"}
+_SCHEDULES = {"Schedule", "Callable"}
+_NOISE = ("normal", "ornstein_uhlenbeck")
+
+
+class Mismatch(Exception):  # a finding about the scenario, caught where it is placed
+    """A value does not fit; the text says what was expected."""
+
+
+def convert(annotation: str, value: Any) -> Any:
+    """Return ``value`` as the annotation wants it: ``1e5`` becomes an int for ``int``.
+
+    >>> convert("int", 1e5), convert("float | Schedule", {"linear": [3e-4, 0]})
+    (100000, {'linear': [0.0003, 0]})
+    >>> convert("Literal['separate', 'online']", "onlin")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    holdfast.scenarios.checks.annotation_types.Mismatch: 'onlin' is not one of separate, online; ...
+
+    Raises:
+        Mismatch: If it fits none of the kinds that the annotation names.
+    """
+    options = annotation_options(annotation)
+    return _convert(options, value) if options else value
+
+
+def annotation_options(annotation: str) -> list[ast.expr]:
+    """Return the kinds that an annotation names; none where there is no annotation."""
+    try:
+        return _options(ast.parse(annotation, mode="eval").body) if annotation else []
+    except SyntaxError:
+        return []  # quoted text that is not Python says nothing
+
+
+def _convert(options: list[ast.expr], value: Any) -> Any:
+    expected: list[str] = []
+    inside: list[str] = []  # the kind fits, but something in the value does not
+    literals: list[Any] = []
+    for option in options:
+        kind = kind_of(option)
+        if kind == "Literal":
+            literals += literal_values(option)
+            continue
+        fitted = _fit(option, kind, value)
+        if not isinstance(fitted, _No):
+            return fitted
+        expected.append(fitted.expected)
+        if fitted.is_inside:
+            inside.append(fitted.expected)
+    for literal in literals:
+        if literal == value and type(literal) is type(value):
+            return value
+    if inside:
+        raise Mismatch(inside[0])
+    if literals and not expected:
+        raise Mismatch(_not_one_of(value, literals))
+    raise Mismatch(_expected([*map(str, literals), *expected], value))
+
+
+def _not_one_of(value: Any, literals: list[Any]) -> str:
+    names = [str(literal) for literal in literals]
+    near = closest(value, names) if isinstance(value, str) else None
+    hint = f"; did you mean '{near}'?" if near else ""
+    shown = repr(value) if isinstance(value, str) else show(value)
+    return f"{shown} is not one of {', '.join(names)}{hint}"
+
+
+def _expected(expected: list[str], value: Any) -> str:
+    words = list(dict.fromkeys(word for word in expected if word != "nothing")) or ["nothing"]
+    hints = [hint for word in words if (hint := value_hint(value, word))]
+    ending = f"; {hints[0]}" if hints else ""
+    return f"expected {' or '.join(words)}, got {show(value)}{ending}"
+
+
+def _options(node: ast.expr) -> list[ast.expr]:
+    """Return the kinds that a union names."""
+    match node:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return [*_options(left), *_options(right)]
+        case ast.Constant(value=str(text)):
+            return _options(ast.parse(text, mode="eval").body)
+        case ast.Subscript(value=value, slice=inner):
+            elements = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            if kind_of(value) == "Union":
+                return [option for element in elements for option in _options(element)]
+            if kind_of(value) == "Optional":
+                return [*_options(elements[0]), ast.Constant(None)]
+            if kind_of(value) in ("Annotated", "Final", "Required"):
+                return _options(elements[0])
+    return [node]
+
+
+def kind_of(node: ast.expr) -> str:
+    """Return the bare name of a kind: ``list`` for ``list[int]``, ``Module`` for ``nn.Module``."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(value=value):
+            return kind_of(value)
+        case ast.Constant(value=None):
+            return "None"
+    return ""
+
+
+def literal_values(node: ast.expr) -> list[Any]:
+    """Return what a ``Literal[...]`` lists."""
+    assert isinstance(node, ast.Subscript)
+    elements = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    return [element.value for element in elements if isinstance(element, ast.Constant)]
+
+
+class _No:
+    """The value does not fit; ``expected`` is the kind in words, or what is wrong inside it."""
+
+    def __init__(self, expected: str, *, is_inside: bool = False) -> None:
+        self.expected = expected
+        self.is_inside = is_inside
+
+
+def _fit(option: ast.expr, kind: str, value: Any) -> Any:
+    """Return the value as this kind wants it, or a ``_No``."""
+    if kind in _PLAIN:
+        words, test = _PLAIN[kind]
+        if kind == "int" and isinstance(value, float) and value.is_integer():
+            return int(value)
+        return value if test(value) else _No(words)
+    if kind in _MAPPINGS:
+        return value if isinstance(value, Mapping) else _No("a mapping")
+    if kind in _LISTS:
+        return _fit_list(option, value)
+    if kind in _SCHEDULES:
+        return _fit_schedule(value)
+    if kind == "ActionNoise":
+        return _fit_noise(value)
+    if kind == "type":
+        return value if isinstance(value, str) and ":" in value else _No("module:Class")
+    return value  # a kind that is not known here; the constructor says what it thinks of it
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "float": ("a number", _is_number),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "None": ("nothing", lambda value: value is None),
+}
+
+
+def _fit_list(option: ast.expr, value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return _No("a list")
+    elements: list[ast.expr] = []
+    if isinstance(option, ast.Subscript):
+        inner = option.slice
+        elements = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
+    if kind_of(option) in ("tuple", "Tuple") and elements and not _is_ellipsis(elements[-1]):
+        if len(elements) != len(value):
+            return _No(f"a list of {len(elements)}")
+        pairs = list(zip(elements, value, strict=True))
+    else:
+        pairs = [(elements[0], entry) for entry in value] if elements else []
+    fitted = list(value)
+    for index, (element, entry) in enumerate(pairs):
+        try:
+            fitted[index] = _convert(_options(element), entry)
+        except Mismatch as error:
+            return _No(f"entry {index}: {error}", is_inside=True)
+    return fitted
+
+
+def _is_ellipsis(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
+
+
+def _fit_schedule(value: Any) -> Any:
+    form = _No("{linear: [start, end]}")
+    if not isinstance(value, Mapping) or list(value) != ["linear"]:
+        return form
+    ends = value["linear"]
+    fits = isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))
+    return value if fits else form
+
+
+def _fit_noise(value: Any) -> Any:
+    form = _No("{normal: sigma} or {ornstein_uhlenbeck: sigma}")
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return form
+    ((kind, sigma),) = value.items()
+    return value if kind in _NOISE and _is_number(sigma) and sigma >= 0 else form

@@ -1,0 +1,184 @@
+"""Whether tasks can be made by EnvPool, as ``backend:`` asks for; nothing is built."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import MissingExtra
+from holdfast.registry import closest
+from holdfast.scenarios.checks.messages import Finding
+from holdfast.scenarios.checks.references import NotUsable, check_environment, is_own
+from holdfast.scenarios.schema.method_spec import Method, Wrapper
+from holdfast.scenarios.source.yaml_file import KeyPath
+
+BATCH_WRAPPERS = ("gymnasium.wrappers:FilterObservation", "gymnasium.wrappers:FlattenObservation")
+"""Wrappers that the EnvPool adapter applies to whole batches."""
+
+_REMEDY = "write `backend: gymnasium`"
+_CHANGES = {
+    "set": f"EnvPool's simulators have no attributes to set; {_REMEDY}, or see which kwargs: take",
+    "mujoco": f"EnvPool's MuJoCo models cannot be changed; {_REMEDY}",
+    "action_delay": f"a delay works on one environment at a time, EnvPool on all; {_REMEDY}",
+}
+
+
+_NO_ATTRIBUTES = f"EnvPool's simulators have no attributes to set; {_REMEDY}"
+_KEYS = {
+    "exclusive": f"an EnvPool is many environments, not one robot; {_REMEDY}",
+    "rate": f"an EnvPool is many environments, not one in real time; {_REMEDY}",
+    "python": f"EnvPool's simulators run in this interpreter; {_REMEDY}",
+    "sample": _NO_ATTRIBUTES,
+    "drift": _NO_ATTRIBUTES,
+    "randomize": _NO_ATTRIBUTES,
+}
+
+
+def check_backend(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what EnvPool cannot take, where the scenario asks for EnvPool.
+
+    With ``backend: auto`` a task needs an id that both backends have; what else EnvPool cannot take
+    decides for Gymnasium.
+    """
+    backend = data.get("backend")
+    if backend not in ("envpool", "auto"):
+        return
+    pooled = backend == "envpool"
+    if not is_installed():
+        if pooled:
+            yield Finding(("backend",), str(MissingExtra("backend: envpool", "envpool", "envpool")))
+        return
+    tasks = data.get("tasks")
+    for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
+        if isinstance(task, Mapping):
+            found = cannot_take(task) if pooled else _check_both(task)
+            for finding in found:
+                place = ("tasks", index, *finding.path)
+                yield Finding(place, finding.message, at_key=finding.at_key)
+    if pooled:
+        yield from _check_methods(data.get("methods"))
+        pool = data.get("pool")
+        if isinstance(pool, Mapping) and pool.get("workers"):
+            yield Finding(("pool", "workers"), f"EnvPool has threads of its own; {_REMEDY}")
+
+
+def cannot_take(task: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield why EnvPool cannot make a task, with paths inside the task."""
+    env = task.get("env")
+    if isinstance(env, str) and env:
+        yield from _check_id(env)
+    for key, message in _KEYS.items():
+        if task.get(key):
+            yield Finding((key,), message, at_key=True)
+    wrappers = task.get("wrappers")
+    for index, entry in enumerate(wrappers if isinstance(wrappers, list | tuple) else ()):
+        yield from _check_wrapper(entry, ("wrappers", index))
+    changes = task.get("changes")
+    if not isinstance(changes, Mapping):
+        return
+    for key, message in _CHANGES.items():
+        if changes.get(key):
+            yield Finding(("changes", key), message, at_key=True)
+    dead = changes.get("dead_actuators")
+    if isinstance(dead, list | tuple) and any(isinstance(entry, str) for entry in dead):
+        message = "EnvPool knows no actuators by name; write their indices"
+        yield Finding(("changes", "dead_actuators"), message)
+
+
+def is_installed() -> bool:
+    """Return whether EnvPool is installed."""
+    return find_spec("envpool") is not None
+
+
+@cache
+def envpool_ids() -> Mapping[str, str]:
+    """Return EnvPool's ids with the module that each comes from.
+
+    Raises:
+        MissingExtra: EnvPool is not installed.
+    """
+    if not is_installed():
+        raise MissingExtra("backend: envpool", "envpool", "envpool")
+    file = _cache_folder() / f"envpool-{version('envpool')}.json"
+    with suppress(OSError, ValueError):
+        return dict(json.loads(file.read_text("utf-8")))
+    # In a process of its own: the import takes a second or two and brings every simulator with it.
+    listed = subprocess.run(  # noqa: S603  # this interpreter, and a text of ours
+        [sys.executable, "-c", _LIST_IDS], capture_output=True, text=True, check=True
+    ).stdout
+    ids: dict[str, str] = json.loads(listed.splitlines()[-1])
+    with suppress(OSError):  # kept for the next time, where there is room
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(ids), "utf-8")
+    return ids
+
+
+_LIST_IDS = """
+import json
+from envpool.registration import registry
+print(json.dumps({name: spec[0] for name, spec in registry.specs.items()}))
+"""
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "holdfast"
+
+
+def no_id(env: str) -> str:
+    """Return that EnvPool has no such id, and the nearest one."""
+    near = closest(env, envpool_ids())
+    hint = f"did you mean '{near}'?" if near else "`holdfast list envs` shows its families"
+    return f"EnvPool has no environment '{env}'; {hint}"
+
+
+def _check_id(env: str) -> Iterator[Finding]:
+    if is_own(env):
+        message = f"EnvPool has environments of its own only, not '{env}'; {_REMEDY}"
+        yield Finding(("env",), message)
+    elif env not in envpool_ids():
+        yield Finding(("env",), no_id(env))
+
+
+def _check_both(task: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield where only one backend has a task's id."""
+    env = task.get("env")
+    if not isinstance(env, str) or not env or is_own(env) or env in envpool_ids():
+        return
+    try:
+        check_environment(env, None)
+    except NotUsable:
+        return  # reported as no environment of Gymnasium's
+    message = f"backend: auto compares two, but EnvPool has no environment '{env}'; {_REMEDY}"
+    yield Finding(("env",), message)
+
+
+def _check_wrapper(entry: Any, path: KeyPath) -> Iterator[Finding]:
+    try:
+        wrapper = Wrapper.model_validate(entry)
+    except ValueError:
+        return  # reported with the other wrong forms
+    if wrapper.name not in BATCH_WRAPPERS:
+        message = f"EnvPool steps all environments at once and takes {' and '.join(BATCH_WRAPPERS)}"
+        hint = "; Atari's and ViZDoom's have stack_num, frame_skip, gray_scale among their kwargs:"
+        own = hint if wrapper.name in ("atari", "frame_stack") else ""
+        yield Finding(path, f"{message} only, not '{wrapper.name}'{own}; or {_REMEDY}")
+
+
+def _check_methods(methods: Any) -> Iterator[Finding]:
+    for index, entry in enumerate(methods if isinstance(methods, list | tuple) else ()):
+        try:
+            method = Method.model_validate(entry)
+        except ValueError:
+            continue  # reported with the other wrong forms
+        if any(part.name == "joint" for part in method.parts):
+            message = f"joint changes the task between episodes, which a pool cannot; {_REMEDY}"
+            yield Finding(("methods", index), message)

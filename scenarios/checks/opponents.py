@@ -1,0 +1,145 @@
+"""Whether the opponents of a game and the partners of a team are there, and can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.scenarios.checks.messages import Finding, did_you_mean
+from holdfast.scenarios.checks.references import NotUsable, check_team_environment
+from holdfast.scenarios.checks.team import is_team
+from holdfast.scenarios.schema.fields import whole
+from holdfast.scenarios.schema.opponents import PAST, Past
+from holdfast.scenarios.source.yaml_file import KeyPath
+
+MASKED = "maskable_ppo"
+"""The algorithm that chooses among allowed moves."""
+
+# They reach into an environment, or wrap its actions, through which opponents cannot play.
+_OF_NO_GAME = ("changes", "sample", "randomize", "drift", "rate", "python", "exclusive")
+
+
+def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with a task that is a turn-based game."""
+    task, path = data["tasks"][index], ("tasks", index)
+    for key in _OF_NO_GAME:
+        if task.get(key):
+            message = "not for games with opponents; give the game's own kwargs instead"
+            yield Finding((*path, key), message, at_key=True)
+    env = task.get("env")
+    if isinstance(env, str) and env:
+        try:
+            check_team_environment(env, folder)
+        except NotUsable as error:
+            text = str(error).replace("agent.policies is", "opponents are")
+            yield Finding((*path, "env"), text.replace("remove policies:", "remove opponents:"))
+    agent = data.get("agent")
+    agent = agent if isinstance(agent, Mapping) else {}
+    algorithm = agent.get("algorithm", MASKED)
+    if algorithm != MASKED:
+        message = f"'{algorithm}' also chooses moves that a game does not allow; write {MASKED}"
+        yield Finding(("agent", "algorithm"), message)
+    if data.get("backend", "gymnasium") != "gymnasium":
+        yield Finding(("backend",), "games come from PettingZoo; remove it")
+    opponents = task["opponents"]
+    if not isinstance(opponents, Mapping):
+        return  # reported with the other wrong forms
+    place = (*path, "opponents")
+    yield from _check_entries(opponents, place, folder)
+    against = opponents.get("against")
+    if isinstance(against, list) and PAST in against:
+        yield from _check_past(data, agent, opponents, place)
+    elif not _is_default(opponents.get("past", {})):
+        message = "nobody plays against past selves; write `past` under against:, or remove this"
+        yield Finding((*place, "past"), message, at_key=True)
+
+
+def _check_entries(
+    opponents: Mapping[str, Any], place: KeyPath, folder: Path | None
+) -> Iterator[Finding]:
+    for key in ("against", "measured"):
+        entries = opponents.get(key)
+        for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if isinstance(entry, Mapping) and "run" in entry:
+                yield from _check_run(entry, (*place, key, number), folder)
+            elif key == "measured" and entry == PAST:
+                message = (
+                    "past selves change while it learns, so that scores could not be compared; "
+                    "measure against random, a minimax, or a run"
+                )
+                yield Finding((*place, key, number), message)
+
+
+def _is_default(past: Any) -> bool:
+    """Return whether a section says no more than a resolved scenario says anyway."""
+    usual = Past().model_dump()
+    return isinstance(past, Mapping) and all(usual.get(key) == past[key] for key in past)
+
+
+def _check_past(
+    data: Mapping[str, Any],
+    agent: Mapping[str, Any],
+    opponents: Mapping[str, Any],
+    place: KeyPath,
+) -> Iterator[Finding]:
+    pool, normalize = data.get("pool"), agent.get("normalize")
+    if isinstance(pool, Mapping) and pool.get("workers"):
+        message = "past selves play in the process that trains; write pool: {workers: 0}"
+        yield Finding(("pool", "workers"), message)
+    if isinstance(normalize, Mapping) and normalize.get("observations"):
+        message = "past selves see what the game shows, not scaled; remove it"
+        yield Finding(("agent", "normalize", "observations"), message)
+    methods = data.get("methods")
+    for number, entry in enumerate(methods if isinstance(methods, list) else ()):
+        if "joint" in (entry if isinstance(entry, list | dict) else (entry,)):
+            message = "'joint' has no task whose start past selves could be kept at"
+            yield Finding(("methods", number), message)
+    past, n_envs = opponents.get("past"), whole(data.get("n_envs", 1))
+    every = whole(past.get("every")) if isinstance(past, Mapping) else None
+    if isinstance(every, int) and isinstance(n_envs, int) and n_envs > 0 and every % n_envs:
+        message = f"{every} is not a multiple of n_envs ({n_envs}), by which steps are taken"
+        yield Finding((*place, "past", "every"), message)
+
+
+def check_partners(data: Mapping[str, Any], index: int, folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with the partners of a task."""
+    partners = data["tasks"][index].get("partners")
+    if data["tasks"][index].get("opponents") is not None and is_team(data):
+        message = "opponents play inside a game with one learner; remove agent.policies, or this"
+        yield Finding(("tasks", index, "opponents"), message, at_key=True)
+    if not isinstance(partners, Mapping) or not partners:
+        return
+    path: KeyPath = ("tasks", index, "partners")
+    agent = data.get("agent")
+    policies = agent.get("policies") if isinstance(agent, Mapping) else None
+    if policies is None:
+        message = "partners are groups of a team: write agent.policies: {learners: [agent_0], ...}"
+        yield Finding(path, message, at_key=True)
+    if policies == "shared":
+        message = (
+            "agent.policies: shared is one group, so that nobody would learn; name groups: "
+            "{learners: [agent_0], helpers: [agent_1]}"
+        )
+        yield Finding(path, message, at_key=True)
+    for group, entry in partners.items():
+        if isinstance(policies, Mapping) and group not in policies:
+            message = f"no group '{group}'{did_you_mean(str(group), [*policies], 'agent.policies')}"
+            yield Finding((*path, group), message, at_key=True)
+        if isinstance(entry, Mapping):
+            yield from _check_run(entry, (*path, group), folder)
+    if isinstance(policies, Mapping) and policies and set(policies) <= set(partners):
+        yield Finding(path, "every group is frozen, so that nobody would learn", at_key=True)
+
+
+def _check_run(entry: Mapping[str, Any], path: KeyPath, folder: Path | None) -> Iterator[Finding]:
+    run = entry.get("run")
+    if not isinstance(run, str) or not run:
+        return
+    place = (folder or Path()) / run
+    # A run that is not there yet may be run first; `validate --build` and `run` ask for it.
+    if place.is_dir() and not (place / "checkpoints").is_dir():
+        inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("**/checkpoints"))
+        hint = f"; a run is in it: {run.rstrip('/')}/{inside[0]}" if inside else ""
+        message = f"'{place}' is no run with a checkpoint{hint}"
+        yield Finding((*path, "run"), message)

@@ -1,0 +1,246 @@
+"""Whether keys of ``sweep:`` and ``tune:`` exist and take their values: each point is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from itertools import chain, product
+from math import prod
+from typing import Any
+
+from holdfast.scenarios.cells import Axis
+from holdfast.scenarios.checks.messages import Finding
+from holdfast.scenarios.schema.sweep import values
+from holdfast.scenarios.schema.tune import dimension, probes
+from holdfast.scenarios.source.override import NoSuchPlace, look, put, resolved, undotted
+from holdfast.scenarios.source.yaml_file import KeyPath, Source
+
+Check = Callable[[dict[str, Any]], Iterable[Finding]]
+
+MOST_POINTS = 1000
+OF_STUDIES = ("sweep", "tune", "tuned")
+
+_REFUSED = {
+    "seeds": "every cell is run with each of seeds: already; list them there",
+    "name": "all cells of a study lie under one name",
+    "description": "it changes nothing that runs",
+    "pool": "it changes no result",
+}
+_METHODS = (
+    "methods are compared by listing them; name an argument of one: 'methods.{name}.<argument>', "
+    "which its cells alone take"
+)
+
+
+def without_studies(data: Any) -> Any:
+    """Return a copy of a scenario's data without what only describes studies of it."""
+    if not isinstance(data, dict):
+        return {}
+    return deepcopy({key: value for key, value in data.items() if key not in OF_STUDIES})
+
+
+def check_sweep(
+    source: Source, plain: Any, base: Collection[Finding], check: Check
+) -> Iterator[Finding]:
+    """Yield what is wrong with ``sweep:``, beyond its forms.
+
+    Values become what their keys take, in the source's data.
+
+    Args:
+        source: The scenario; its data were checked.
+        plain: Its data before that, without sections of studies.
+        base: What is wrong with the scenario itself.
+        check: Yields what is wrong with a scenario's data.
+    """
+    given = source.data.get("sweep") if isinstance(source.data, dict) else None
+    if not isinstance(given, dict):
+        return
+    axes: list[Axis] = []
+    for key in list(given):
+        place = ("sweep", key)
+        try:
+            taken = values(given[key])
+        except ValueError:
+            continue  # reported with the other wrong forms
+        wrong = _wrong_key(key, plain, {axis.path: axis.key for axis in axes}) or _set_elsewhere(
+            source, key
+        )
+        if wrong:
+            yield Finding(place, wrong, at_key=True)
+            continue
+        axes.append(Axis(key, resolved(plain, undotted(key)), taken))
+        if "auto" in taken and axes[-1].path == ("backend",):
+            yield Finding(place, "auto is settled once for all cells; sweep gymnasium and envpool")
+            return
+    count = _count(axes)
+    if count > MOST_POINTS:
+        message = f"{count:,} points are too many (at most {MOST_POINTS:,}); `holdfast tune` looks"
+        yield Finding(("sweep",), f"{message} for the best of many without trying all")
+        return
+    lists = {axis.key: isinstance(given[axis.key], list) for axis in axes}
+    given |= {axis.key: list(axis.values) for axis in axes}
+    found: set[Finding] = set(base)
+    for point in _points(axes):
+        data = deepcopy(plain)
+        for axis, index in point:
+            put(data, axis.path, deepcopy(axis.values[index]))
+        for finding in check(data):
+            told = _at_value(finding, point, lists)
+            if finding not in base and told not in found:
+                found.add(told)
+                yield told
+        for axis, index in point:
+            given[axis.key][index] = look(data, axis.path)
+
+
+def check_tune(
+    source: Source, plain: Any, base: Collection[Finding], check: Check
+) -> Iterator[Finding]:
+    """Yield what is wrong with ``tune:``, beyond its forms; arguments as for ``check_sweep``."""
+    tune = source.data.get("tune") if isinstance(source.data, dict) else None
+    if not isinstance(tune, dict):
+        return
+    yield from _check_protocol(tune, source.data)
+    space = tune.get("space")
+    paths: dict[KeyPath, str] = {}
+    found: set[Finding] = set(base)
+    for key, given in space.items() if isinstance(space, dict) else ():
+        place = ("tune", "space", key)
+        try:
+            tried = probes(dimension(given))
+        except ValueError:
+            continue  # reported with the other wrong forms
+        wrong = _wrong_key(key, plain, paths)
+        if wrong:
+            yield Finding(place, wrong, at_key=True)
+            continue
+        path = resolved(plain, undotted(key))
+        paths[path] = key
+        for index, value in enumerate(tried):
+            data = deepcopy(plain)
+            put(data, path, deepcopy(value))
+            for finding in check(data):
+                near = _related(finding.path, path)
+                where = (*place, index) if isinstance(given, list) else place
+                told = Finding(
+                    (place if finding.at_key else where) if near else finding.path,
+                    finding.message if near else f"with {key}={value} (tune): {finding.message}",
+                    finding.at_key,
+                )
+                if finding not in base and told not in found:
+                    found.add(told)
+                    yield told
+
+
+def _check_protocol(tune: dict[str, Any], data: dict[str, Any]) -> Iterator[Finding]:
+    percent, seeds = tune.get("percent"), tune.get("seeds")
+    if percent is None and seeds is None:
+        message = (
+            "nothing says what tuning may look at; write percent: 10 (of the stream), or seeds: "
+            "that the scenario does not run"
+        )
+        yield Finding(("tune",), message)
+    own = data.get("seeds", [0])
+    for index, seed in enumerate(seeds if isinstance(seeds, list) else ()):
+        if isinstance(own, list) and seed in own:
+            message = f"seed {seed} is one of the scenario's own seeds:; hold others out"
+            yield Finding(("tune", "seeds", index), message)
+
+
+def _wrong_key(key: Any, plain: Any, others: Mapping[KeyPath, str]) -> str:
+    """Return what is wrong with the path of a swept key, empty if nothing is.
+
+    Args:
+        key: As written.
+        plain: The scenario's data.
+        others: Keys that are swept with it, by their paths.
+    """
+    try:
+        path = resolved(plain, undotted(str(key)))
+    except NoSuchPlace as error:
+        return str(error)
+    if not path:
+        return "expected the path of a key: agent.learning_rate"
+    if path[0] in OF_STUDIES:
+        return "a study is no part of itself; sweep a key of the scenario"
+    if path[0] in _REFUSED:
+        return f"'{path[0]}' cannot be varied: {_REFUSED[str(path[0])]}"
+    composed = len(path) > 2 and isinstance(path[2], int)
+    if path[0] == "methods" and len(path) < (5 if composed else 4):
+        listed = plain.get("methods") or ["naive"]
+        known = [name for name in listed if isinstance(name, str)] or ["ewc"]
+        return _METHODS.format(name=path[2] if len(path) == 3 else known[-1])
+    if path[-1] == "paper":
+        return "a paper stands for many values; list the method twice instead"
+    for other, written in others.items():
+        if _related(path, other):
+            same = "is the same key as" if path == other else "overlaps with"
+            return f"'{key}' {same} '{written}'; keep one of them"
+    return ""
+
+
+def _set_elsewhere(source: Source, key: str) -> str:
+    """Return what is wrong where an override sets a key that is swept."""
+    path = resolved(source.data, undotted(key))
+    place = source.values.get(path)
+    if place is None or place.file == source.file:
+        return ""
+    return (
+        f"{place.file} sets it too; write 'sweep.{key}=[...]' to sweep other values, or "
+        "'sweep={}' to sweep nothing"
+    )
+
+
+def _related(path: KeyPath, other: KeyPath) -> bool:
+    """Return whether one path is, or leads to, the other."""
+    return bool(path) and (path == other[: len(path)] or other == path[: len(other)])
+
+
+def _count(axes: Collection[Axis]) -> int:
+    """Return the number of ``_points``."""
+    shared, own = _groups(axes)
+    return _size(shared) * max([_size(group) for group in own], default=1)
+
+
+def _size(axes: Collection[Axis]) -> int:
+    return prod(len(axis.values) for axis in axes)
+
+
+def _groups(axes: Collection[Axis]) -> tuple[list[Axis], list[list[Axis]]]:
+    """Return the axes that concern all methods, and those of each method."""
+    own: dict[int, list[Axis]] = {}
+    for axis in axes:
+        if axis.method is not None:
+            own.setdefault(axis.method, []).append(axis)
+    return [axis for axis in axes if axis.method is None], list(own.values())
+
+
+def _points(axes: Collection[Axis]) -> Iterator[list[tuple[Axis, int]]]:
+    """Yield axes with indices of their values, such that every point of every method is there.
+
+    The arguments of two methods are set at once: their cells are different ones.
+    """
+    shared, own = _groups(axes)
+    turns = [list(_indices(group)) for group in own]
+    for outer in _indices(shared):
+        for turn in range(max(map(len, turns), default=1)):
+            inner = chain.from_iterable(group[turn % len(group)] for group in turns)
+            yield [*outer, *inner]
+
+
+def _indices(axes: Sequence[Axis]) -> Iterator[tuple[tuple[Axis, int], ...]]:
+    return product(*([(axis, index) for index in range(len(axis.values))] for axis in axes))
+
+
+def _at_value(
+    finding: Finding, point: Sequence[tuple[Axis, int]], lists: dict[str, bool]
+) -> Finding:
+    """Return what is wrong with a point at the swept value that it concerns."""
+    for axis, index in point:
+        if _related(finding.path, axis.path):
+            place: KeyPath = ("sweep", axis.key)
+            if lists[axis.key] and not finding.at_key:
+                place = (*place, index)
+            return Finding(place, finding.message, finding.at_key)
+    shown = ", ".join(f"{axis.key}={axis.values[index]}" for axis, index in point)
+    return Finding(finding.path, f"with {shown} (sweep): {finding.message}", finding.at_key)

@@ -1,0 +1,212 @@
+"""Whether tasks, stream and budgets fit together, and the environments are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.checks.messages import Finding, did_you_mean
+from holdfast.scenarios.checks.opponents import check_opponents, check_partners
+from holdfast.scenarios.checks.processes import check_pool, check_python
+from holdfast.scenarios.checks.references import (
+    NotUsable,
+    action_space,
+    check_environment,
+    is_mujoco,
+    is_own,
+    own_class,
+)
+from holdfast.scenarios.checks.team import is_team
+from holdfast.scenarios.schema.changes import Changes
+from holdfast.scenarios.schema.fields import whole
+from holdfast.scenarios.schema.method_spec import WRAPPERS, Wrapper
+from holdfast.scenarios.source.yaml_file import KeyPath
+
+_WRAPPER_ARGUMENTS = {
+    "frame_stack": ("n", "padding_type"),
+    "atari": (
+        "noop_max",
+        "frame_skip",
+        "screen_size",
+        "terminal_on_life_loss",
+        "grayscale_obs",
+        "grayscale_newaxis",
+        "scale_obs",
+    ),
+}
+
+
+def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with ``tasks:``, one by one and among each other."""
+    n_envs = _count(data.get("n_envs", 1))
+    agent, evaluation = data.get("agent"), data.get("evaluation")
+    algorithm = agent.get("algorithm") if isinstance(agent, Mapping) else None
+    every = evaluation.get("every") if isinstance(evaluation, Mapping) else None
+    names: dict[str, int] = {}
+    yield from check_pool(data)
+    for index, task in enumerate(data["tasks"]):
+        if not isinstance(task, Mapping):
+            continue  # reported with the other wrong forms
+        path: KeyPath = ("tasks", index)
+        name = task.get("name")
+        if isinstance(name, str) and name.casefold() in names:
+            other = names[name.casefold()]
+            yield Finding(
+                (*path, "name"), f"tasks[{other}] has this name too; names tell tasks apart"
+            )
+        elif isinstance(name, str):
+            names[name.casefold()] = index
+        if not is_team(data):  # check_team looks at those
+            yield from _check_one_agents(data, index, folder, algorithm)
+        yield from _check_wrappers(task.get("wrappers"), path, folder)
+        yield from _check_sample(task.get("sample"), path)
+        yield from _check_steps(task.get("steps"), path, n_envs)
+        yield from check_partners(data, index, folder)
+        if task.get("exclusive") is True:
+            yield from _check_exclusive(path, n_envs, every)
+
+
+def _check_one_agents(
+    data: Mapping[str, Any], index: int, folder: Path | None, algorithm: Any
+) -> Iterator[Finding]:
+    """Yield what is wrong with the environment of one agent: a game, a backend's, or its own."""
+    task, path = data["tasks"][index], ("tasks", index)
+    if task.get("opponents") is not None:
+        yield from check_opponents(data, index, folder)
+    elif task.get("python") is not None:
+        if task.get("env") is not None:  # what there is, only that interpreter knows
+            yield from check_python(task, path, folder)
+    elif data.get("backend") != "envpool":
+        yield from _check_environment(task, path, folder, algorithm)
+
+
+def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what is wrong between ``stream:`` and ``tasks:``."""
+    stream = data.get("stream", {})
+    if not isinstance(stream, Mapping):
+        return
+    tasks = [task for task in data["tasks"] if isinstance(task, Mapping)]
+    names = [task["name"] for task in tasks if isinstance(task.get("name"), str)]
+    sampled = next((i for i, task in enumerate(tasks) if task.get("sample")), None)
+    if sampled is not None and stream.get("task_id", "observed") != "hidden":
+        message = (
+            "every visit to a sampled task is a task of its own, so that no one-hot can number "
+            "them; write stream: {task_id: hidden}"
+        )
+        yield Finding(("tasks", sampled, "sample"), message, at_key=True)
+    if stream.get("steps") is not None and _count(stream.get("repeat", 1)) != 1:
+        message = "how long the stream is stands in stream.repeat too; remove one of the two"
+        yield Finding(("stream", "steps"), message, at_key=True)
+    n_envs, budget = _count(data.get("n_envs", 1)), _count(stream.get("steps"))
+    if budget:
+        yield from _check_steps(budget, ("stream",), n_envs)
+    order = stream.get("order")
+    for index, name in enumerate(order if isinstance(order, list) else ()):
+        if isinstance(name, str) and name not in names:
+            message = f"no task '{name}'{did_you_mean(name, names, 'tasks')}"
+            yield Finding(("stream", "order", index), message)
+    widest = _count(stream.get("max_tasks"))
+    if widest and widest < len(data["tasks"]):
+        message = f"must be at least {len(data['tasks'])}, the number of tasks, got {widest}"
+        yield Finding(("stream", "max_tasks"), message)
+
+
+def _count(value: Any) -> int | None:
+    """Return a positive whole number, or None for anything else, which pydantic reports."""
+    value = whole(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if is_count else None
+
+
+def _check_environment(
+    task: Mapping[str, Any], path: KeyPath, folder: Path | None, algorithm: Any
+) -> Iterator[Finding]:
+    env = task.get("env")
+    if not isinstance(env, str) or not env:
+        return
+    try:
+        check_environment(env, folder)
+    except NotUsable as error:
+        yield Finding((*path, "env"), str(error))
+        return
+    kwargs, changes = task.get("kwargs"), task.get("changes")
+    # Arguments and wrappers may change the action space; the built environment tells then.
+    space = None if kwargs or task.get("wrappers") else action_space(env)
+    table = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
+    if table and space and space not in table.actions:
+        able = ", ".join(name for name, entry in ALGORITHMS.items() if space in entry.actions)
+        message = (
+            f"'{env}' has {space} actions, which '{algorithm}' cannot take; algorithms that can: "
+        )
+        yield Finding((*path, "env"), message + able)
+    if isinstance(changes, Mapping) and changes.get("mujoco") and is_mujoco(env) is False:
+        message = f"'{env}' is not a MuJoCo environment; its attributes are changed with set:"
+        yield Finding((*path, "changes", "mujoco"), message, at_key=True)
+
+
+def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
+    for index, entry in enumerate(wrappers if isinstance(wrappers, list) else ()):
+        try:
+            wrapper = Wrapper.model_validate(entry)
+        except ValueError:
+            continue  # reported with the other wrong forms
+        place = (*path, "wrappers", index)
+        takes_any = False
+        if wrapper.name in WRAPPERS:
+            known = _WRAPPER_ARGUMENTS[wrapper.name]
+        elif is_own(wrapper.name):
+            try:
+                found = own_class(wrapper.name, folder, "wrapper")
+            except NotUsable as error:
+                yield Finding(place, str(error))
+                continue
+            known = tuple(argument.name for argument in found.arguments[1:])
+            takes_any = found.takes_any
+        else:
+            hint = did_you_mean(wrapper.name, [*WRAPPERS, "module:Class"])
+            yield Finding(place, f"no wrapper '{wrapper.name}'{hint}")
+            continue
+        for key in wrapper.arguments:
+            if key not in known and not takes_any:
+                hint = did_you_mean(key, known, "it takes")
+                message = f"'{wrapper.name}' has no argument '{key}'{hint}"
+                yield Finding((*place, wrapper.name, key), message, at_key=True)
+        size = whole(wrapper.arguments.get("n", 1))
+        if wrapper.name == "frame_stack" and _count(size) is None:
+            message = f"frame_stack takes how many frames, a whole number, got {size!r}"
+            yield Finding((*place, wrapper.name), message)
+
+
+def _check_sample(sample: Any, path: KeyPath) -> Iterator[Finding]:
+    for key in sample if isinstance(sample, Mapping) else ():
+        section, _, rest = str(key).partition(".")
+        change = rest.partition(".")[0]
+        if section == "changes" and change not in Changes.model_fields:
+            hint = did_you_mean(change, Changes.model_fields)
+            yield Finding((*path, "sample", key), f"no change '{change}'{hint}", at_key=True)
+
+
+def _check_steps(steps: Any, path: KeyPath, n_envs: int | None) -> Iterator[Finding]:
+    budget = _count(steps)
+    if not budget or not n_envs or budget % n_envs == 0:
+        return
+    below, above = budget // n_envs * n_envs, -(-budget // n_envs) * n_envs
+    if below and budget - below < above - budget:
+        near = f"{below} (or {above})"
+    else:
+        near = f"{above} (or {below})" if below else str(above)
+    message = (
+        f"{budget} is not a multiple of n_envs ({n_envs}), so it cannot be exact; write {near}"
+    )
+    yield Finding((*path, "steps"), message)
+
+
+def _check_exclusive(path: KeyPath, n_envs: int | None, every: Any) -> Iterator[Finding]:
+    if n_envs and n_envs > 1:
+        message = f"an exclusive environment exists once, but n_envs is {n_envs}; write n_envs: 1"
+        yield Finding((*path, "exclusive"), message)
+    if every is not None:
+        message = "an exclusive environment is measured between tasks only; remove evaluation.every"
+        yield Finding((*path, "exclusive"), message)

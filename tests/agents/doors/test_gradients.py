@@ -1,0 +1,163 @@
+"""The gradient door against float64 autograd, and its silence where it must be silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Normal, kl_divergence
+
+from holdfast.agents.doors.gradients import Gradients, named_parameters, optimizers_of
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.methods.regularization.ewc import EWC
+from holdfast.continual.methods.rehearsal.cloning import Cloning
+from holdfast.errors import Diverged
+
+EXTRACTOR = {"features_extractor": "double:DoubleFlatten", "net_arch": [8]}
+PPO = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1, "max_grad_norm": 1e9}
+SAC = {"algorithm": "sac", "learning_starts": 8, "batch_size": 16, "buffer_size": 100}
+CASES = {"ppo": (PPO, "CartPole-v1"), "ppo-box": (PPO, "Pendulum-v1"), "sac": (SAC, "Pendulum-v1")}
+ROWS, STRENGTHS = 16, (3.0, 7.0)
+
+
+def _first_update(
+    agent: StableBaselinesAgent, experience: Any, optimizer_index: int
+) -> dict[str, Tensor]:
+    """Return the gradients that the first step of one optimizer sees, by name."""
+    seen: dict[str, Tensor] = {}
+    parameters = named_parameters(agent.policy)
+
+    def keep(*_: object) -> None:
+        if not seen:
+            seen.update({n: p.grad.clone() for n, p in parameters.items() if p.grad is not None})
+
+    attach = agent.gradients.attach
+
+    def attach_and_watch(*args: Any) -> None:
+        attach(*args)
+        optimizers_of(agent.policy)[optimizer_index].register_step_pre_hook(keep)
+
+    agent.gradients.attach = attach_and_watch  # type: ignore[method-assign]
+    agent.learn(experience, lambda step: None, lambda scalars, step: None)
+    return seen
+
+
+def _start(make_agent: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    arguments, env = CASES[case]
+    agent, (experience, _) = make_agent({**arguments, "policy_kwargs": EXTRACTOR}, env)
+    return agent, experience
+
+
+def _actor_distribution(policy: Any, observations: Tensor) -> Any:
+    if hasattr(policy, "actor"):
+        mean, log_std, _ = policy.actor.get_action_dist_params(observations)
+        return Normal(mean, log_std.exp())
+    return policy.get_distribution(observations).distribution
+
+
+def _filled_methods(policy: Any) -> tuple[EWC, Cloning, dict[str, Tensor]]:
+    """Return methods as after a task: random importances, centres, observations and outputs."""
+    rng = np.random.default_rng(5)
+    random = lambda shape: torch.as_tensor(rng.normal(size=shape))  # noqa: E731
+    ewc, cloning = EWC(strength=STRENGTHS[0]), Cloning(strength=STRENGTHS[1], batch_size=ROWS)
+    for name, parameter in named_parameters(policy, "actor", "encoder").items():
+        ewc.penalty.importance[name] = random(parameter.shape).square()
+        ewc.penalty.centre[name] = random(parameter.shape)
+    observations = rng.normal(size=(64, *policy.observation_space.shape)).astype(np.float32)
+    actions = getattr(policy.action_space, "n", 1)
+    stored = (
+        {"logits": random((64, int(actions)))}
+        if hasattr(policy.action_space, "n")
+        else {"mean": random((64, 1)), "log_std": 0.3 * random((64, 1))}
+    )
+    cloning.stored.add({"": observations}, stored)
+    return ewc, cloning, stored
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ewc_and_cloning_add_the_gradient_of_the_summed_loss(
+    case: str, make_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, experience = _start(make_agent, case, monkeypatch)
+    agent.start(experience)
+    agent.policy.double()
+    without = _first_update(agent, experience, 0)
+
+    agent, experience = _start(make_agent, case, monkeypatch)
+    agent.start(experience)
+    agent.policy.double()
+    ewc, cloning, stored = _filled_methods(agent.policy)
+    ewc.pre_adapt(agent, experience)
+    cloning.pre_adapt(agent, experience)
+
+    # By hand: autograd of strength x penalty through Stable-Baselines3's own forward, before
+    # learning.
+    rows = experience.generator("cloning").integers(64, size=ROWS)
+    actor = named_parameters(agent.policy, "actor", "encoder")
+    assert {name for name, p in actor.items() if p.dtype != torch.float64} == set()
+    penalty = sum(
+        (ewc.penalty.importance[name] * (p - ewc.penalty.centre[name]).square()).sum()
+        for name, p in actor.items()
+    )
+    old = {key: value[rows] for key, value in stored.items()}
+    teacher = (
+        Categorical(logits=old["logits"])
+        if "logits" in old
+        else Normal(old["mean"], old["log_std"].exp())
+    )
+    student = _actor_distribution(
+        agent.policy, torch.as_tensor(cloning.stored.observations[""][rows])
+    )
+    distance = kl_divergence(teacher, student).reshape(ROWS, -1).sum(-1).mean()
+    total = STRENGTHS[0] * penalty + STRENGTHS[1] * distance
+    assert isinstance(total, Tensor)
+    expected = dict(zip(actor, torch.autograd.grad(total, list(actor.values())), strict=True))
+
+    seen = _first_update(agent, experience, 0)
+    assert expected
+    for name in without:
+        reference = without[name] + expected.get(name, torch.zeros(()))
+        torch.testing.assert_close(seen[name], reference, rtol=1e-6, atol=1e-12)
+
+
+def test_no_hook_is_left_after_learning(make_agent: Any) -> None:
+    agent, (experience, _) = make_agent(PPO, "CartPole-v1")
+    agent.start(experience)
+    agent.gradients.add(lambda parameters: {})
+    agent.learn(experience, lambda step: None, lambda scalars, step: None)
+    (optimizer,) = optimizers_of(agent.policy)
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert "zero_grad" not in vars(optimizer)
+    assert all(not p._backward_hooks for p in agent.policy.parameters())
+
+
+def test_the_actors_backward_does_not_open_the_critics_update(make_agent: Any) -> None:
+    """SAC's actor loss reaches critic parameters: a term is still asked once per optimizer step."""
+    agent, (experience, _) = make_agent(SAC | {"learning_starts": 0}, "Pendulum-v1")
+    agent.start(experience)
+    calls: list[str] = []
+
+    def term(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        calls.append(next(iter(parameters)).split(".")[0])
+        return {}
+
+    agent.gradients.add(term)
+    agent.learn(experience, lambda step: None, lambda scalars, step: None)
+    updates = agent.model._n_updates
+    assert updates > 0
+    assert calls == ["critic", "actor"] * updates
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    gradients = Gradients()
+    gradients.attach({"actor.weight": weight}, [optimizer])
+    (weight * torch.tensor([1.0, float("inf")])).sum().backward()
+    with pytest.raises(Diverged, match=r"actor\.weight is not finite"):
+        optimizer.step()
+    assert torch.equal(weight.detach(), torch.ones(2))

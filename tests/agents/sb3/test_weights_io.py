@@ -1,0 +1,136 @@
+"""What a task start carries: weights by name, the optimizer, the replay buffer, a zip's weights."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stable_baselines3 as sb3
+import torch
+
+from holdfast.agents.sb3.weights_io import load_policy, read_zip
+from holdfast.errors import UsageError
+
+SAC = {"algorithm": "sac", "learning_starts": 16, "buffer_size": 200, "batch_size": 16}
+
+
+def _learn(agent: Any, experience: Any) -> None:
+    agent.start(experience)
+    agent.learn(experience, lambda step: None, lambda scalars, step: None)
+
+
+def test_weights_and_entropy_coefficient_are_carried_and_the_rest_starts_anew(
+    make_agent: Any,
+) -> None:
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+    _learn(agent, first)
+    before, old = agent.files()["policy"], agent.model
+    agent.start(second)
+    assert agent.model is not old
+    after = agent.files()["policy"]
+    assert before.keys() == after.keys()
+    assert "log_ent_coef" in before
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert agent.model.replay_buffer.size() == 0
+    assert not agent.policy.actor.optimizer.state
+    agent.close()
+
+
+def test_optimizer_and_replay_buffer_are_carried_where_the_scenario_says_so(
+    make_agent: Any,
+) -> None:
+    carry = {"carry": {"optimizer": True, "replay_buffer": True}}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", **carry)
+    _learn(agent, first)
+    old = agent.model
+    agent.start(second)
+    buffer = agent.model.replay_buffer
+    assert buffer is not old.replay_buffer
+    assert buffer.size() == 64
+    assert (buffer.observations[:64] == old.replay_buffer.observations[:64]).all()
+    for owner in ("actor", "critic"):
+        mine, theirs = (
+            list(getattr(model.policy, owner).optimizer.state.values())
+            for model in (agent.model, old)
+        )
+        assert mine
+        for a, b in zip(mine, theirs, strict=True):
+            assert torch.equal(a["exp_avg"], b["exp_avg"])
+            assert a["step"] == b["step"]
+            assert a["exp_avg"] is not b["exp_avg"]
+    agent.close()
+
+
+def test_nothing_is_carried_where_weights_are_not(make_agent: Any) -> None:
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry={"weights": False})
+    _learn(agent, first)
+    before = agent.files()["policy"]
+    agent.start(second)
+    assert not torch.equal(before["actor.mu.weight"], agent.files()["policy"]["actor.mu.weight"])
+    agent.close()
+
+
+def test_a_zip_gives_its_weights(make_agent: Any, tmp_path: Path) -> None:
+    hidden = {"stream": {"task_id": "hidden"}}
+    agent, (first, _) = make_agent(SAC, "Pendulum-v1", **hidden)
+    plain = sb3.SAC("MlpPolicy", "Pendulum-v1", seed=7, buffer_size=10)
+    plain.save(tmp_path / "plain.zip")
+    agent.initial = read_zip(tmp_path / "plain.zip")
+    agent.start(first)
+    for name, tensor in plain.policy.state_dict().items():
+        assert torch.equal(agent.policy.state_dict()[name], tensor), name
+    agent.close()
+
+
+class _Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.marker,))
+
+
+def test_a_zip_with_code_inside_does_not_run_it(tmp_path: Path) -> None:
+    """FAULTS 37: the ``data`` member is never read, a pickled ``policy.pth`` is refused."""
+    plain = sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8)
+    plain.save(tmp_path / "plain.zip")
+    marker = tmp_path / "pickle-ran"
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(tmp_path / "plain.zip") as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.namelist():
+            bad = member == "policy.pth"
+            target.writestr(member, pickle.dumps(_Bomb(marker)) if bad else source.read(member))
+    with pytest.raises(UsageError, match=r"evil\.zip: not a Stable-Baselines3 zip"):
+        read_zip(path)
+    assert not marker.exists()
+
+
+def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
+    agent, (first, _) = make_agent(SAC, "Pendulum-v1")
+    agent.start(first)
+    wrong = {"actor.mu.weight": torch.zeros(3, 3), "actor.nowhere": torch.zeros(1)}
+    with pytest.raises(UsageError, match=r"actor\.mu\.weight \(3, 3\), here \(1, 256\)"):
+        load_policy(agent.model, wrong, lambda name: False)
+    agent.close()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: bool) -> None:
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+    agent.start(first)
+    initial = agent.files()
+    agent.close()
+    agent.model, agent.initial = None, initial
+    _learn(agent, first)
+    learned = agent.files()["policy"]
+    if fresh:
+        agent.lifecycle.start_fresh()
+    agent.start(second)
+    expected = initial["policy"] if fresh else learned
+    found = agent.files()["policy"]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not torch.equal(learned["actor.mu.weight"], initial["policy"]["actor.mu.weight"])
+    agent.close()

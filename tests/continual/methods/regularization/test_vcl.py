@@ -1,0 +1,252 @@
+"""Variational continual learning: its divergence, and one policy per rollout and update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, PPO
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from holdfast.agents.doors.gradients import optimizers_of
+from holdfast.continual.methods.regularization.bayesian import (
+    SUFFIX,
+    BayesianLinear,
+    bayesian_layers,
+    draw_noise,
+)
+from holdfast.continual.methods.regularization.vcl import VCL
+
+
+def test_the_divergence_by_hand() -> None:
+    """From N(1, 1/4) to N(2, 1): (2 - 1) / (1/4) for the mean, 1 / (1/4) - 1 for log(sigma)."""
+    vcl = VCL(strength=2.0)
+    vcl.consolidate({"w": torch.tensor([1.0]), "w" + SUFFIX: torch.tensor([0.5]).log()})
+    gradient = vcl.gradient({"w": torch.tensor([2.0]), "w" + SUFFIX: torch.tensor([0.0])})
+    assert gradient["w"].item() == pytest.approx(2.0 * 4.0)
+    assert gradient["w" + SUFFIX].item() == pytest.approx(2.0 * 3.0)
+
+
+@pytest.mark.parametrize("first_task", [True, False])
+def test_the_gradient_is_that_of_the_divergence(first_task: bool) -> None:
+    rng = np.random.default_rng(0)
+    names = ("a.weight", "a.bias")
+    old, new = (
+        {
+            n + suffix: torch.as_tensor(rng.normal(size=(2, 3)))
+            for n in names
+            for suffix in ("", SUFFIX)
+        }
+        for _ in range(2)
+    )
+    vcl = VCL(strength=0.3, first_task_kl=True)
+    if first_task:
+        old = {name: torch.zeros_like(value) for name, value in old.items()}  # N(0, 1)
+    else:
+        vcl.consolidate(old)
+    leaves = {name: value.clone().requires_grad_() for name, value in new.items()}
+    total = torch.zeros((), dtype=torch.float64)
+    for n in names:
+        posterior = Normal(leaves[n], leaves[n + SUFFIX].exp())
+        prior = Normal(old[n], old[n + SUFFIX].exp())
+        total = total + 0.3 * kl_divergence(posterior, prior).sum()
+    expected = torch.autograd.grad(total, list(leaves.values()))
+    found = vcl.gradient(new | {"other": torch.ones(2)})
+    assert found.keys() == leaves.keys()
+    for name, value in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
+    assert vcl.gradient({"critic.weight": torch.ones(2)}) == {}
+
+
+def test_a_layer_draws_its_weights() -> None:
+    linear = nn.Linear(3, 2)
+    plain = nn.Linear(3, 2)
+    plain.load_state_dict(linear.state_dict())
+    layer, inputs = BayesianLinear(linear, 0.1), torch.randn(5, 3)
+    assert torch.equal(layer(inputs), plain(inputs))
+    draw_noise([layer], torch.Generator().manual_seed(0))
+    assert layer.noise is not None
+    weight, bias = (
+        p + 0.1 * e for p, e in zip((plain.weight, plain.bias), layer.noise, strict=True)
+    )
+    torch.testing.assert_close(layer(inputs), nn.functional.linear(inputs, weight, bias))
+    layer(inputs).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight_log_std.grad is not None
+    # dL/d log(sigma) = dL/dw * sigma * noise
+    expected = layer.weight.grad * 0.1 * layer.noise[0]
+    torch.testing.assert_close(layer.weight_log_std.grad, expected)
+
+
+@pytest.mark.parametrize("world", ["ppo", "ppo-box", "sac", "dqn", "td3"])
+def test_without_deviation_and_penalty_the_means_are_naives_weights(world: str, train: Any) -> None:
+    """Nothing else differs, and no noise comes from a generator that training draws from."""
+    # A norm over twice as many tensors is rounded differently: without clipping it is not asked.
+    loose = {"max_grad_norm": 1e9} if world.startswith("ppo") else {}
+    naive = train(world, agent=loose).policy.state_dict()
+    still = lambda: [VCL(strength=0.0, initial_std=1e-15)]  # noqa: E731
+    means = train(world, still, agent=loose).policy.state_dict()
+    assert naive.keys() < means.keys()
+    assert [name for name in naive if not torch.equal(naive[name], means[name])] == []
+
+
+@pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
+def test_a_restart_changes_nothing(world: str, train: Any, same: Any) -> None:
+    build = lambda: [VCL(strength=0.01, initial_std=0.1)]  # noqa: E731
+    same(train(world, build), train(world, build, restart_after=1))
+
+
+def _noise(agent_or_policy: Any) -> list[Tensor]:
+    layers = bayesian_layers(getattr(agent_or_policy, "policy", agent_or_policy))
+    assert layers
+    return [layer.noise[0].clone() for layer in layers if layer.noise is not None]
+
+
+@pytest.mark.parametrize("world", ["ppo", "ppo-box", "a2c"])
+def test_a_rollout_and_its_update_are_of_one_policy(
+    world: str, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probabilities of the rollout are those of the update before its first step."""
+    noises: list[list[Tensor]] = []
+    kind = A2C if world == "a2c" else PPO
+    published = kind.train
+
+    def checked(model: Any) -> None:
+        buffer = model.rollout_buffer
+        observations = torch.as_tensor(buffer.observations).flatten(0, 1)
+        actions = torch.as_tensor(buffer.actions).flatten(0, 1)
+        if world != "ppo-box":
+            actions = actions.long().flatten()
+        said = torch.as_tensor(buffer.log_probs).flatten()
+        with torch.no_grad():
+            _, again, _ = model.policy.evaluate_actions(observations, actions)
+            torch.testing.assert_close(again, said, rtol=1e-5, atol=1e-5)
+            noises.append(_noise(model.policy))
+            held = [layer.noise for layer in bayesian_layers(model.policy)]
+            for layer in bayesian_layers(model.policy):
+                layer.noise = None
+            _, other, _ = model.policy.evaluate_actions(observations, actions)
+            assert (other - said).abs().max() > 1e-3  # the means are another policy
+            for layer, noise in zip(bayesian_layers(model.policy), held, strict=True):
+                layer.noise = noise
+        published(model)
+        assert all(map(torch.equal, noises[-1], _noise(model.policy)))
+
+    monkeypatch.setattr(kind, "train", checked)
+    agent = train(world, lambda: [VCL(initial_std=0.2)], tasks=2, steps=128)
+    assert len(noises) > 5
+    assert len({noise[0].sum().item() for noise in noises}) == len(noises)
+    assert _noise(agent) == []  # nothing is left of it after learning
+
+
+@pytest.mark.parametrize("world", ["sac", "td3", "dqn"])
+def test_off_policy_noise_is_new_after_each_update_of_the_actor(
+    world: str, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.continual.methods.regularization import vcl
+
+    draws: list[int] = []
+    published = vcl.draw_noise
+
+    def counted(*args: Any) -> None:
+        draws.append(1)
+        published(*args)
+
+    monkeypatch.setattr(vcl, "draw_noise", counted)
+    agent = train(world, lambda: [VCL()], tasks=1)
+    updates = agent.model._n_updates // (agent.model.policy_delay if world == "td3" else 1)
+    assert updates > 5
+    assert len(draws) == updates + 1  # and one before the first
+
+
+def test_what_is_measured_acts_by_the_means(run: Any, weights: Any) -> None:
+    """Measured often or never, inside a rollout or not: the same noise, the same weights."""
+    plans = [{"episodes": 1}, {"every": 32, "episodes": 1, "deterministic": False}]
+    entry = {"vcl": {"strength": 0.01, "initial_std": 0.3}}
+    seldom, often = (
+        weights(run("ppo", entry, tasks=2, steps=128, runs=str(i), evaluation=plan))
+        for i, plan in enumerate(plans)
+    )
+    assert all(torch.equal(seldom[name], often[name]) for name in seldom)
+
+
+def test_other_methods_see_the_means_whatever_their_order(train: Any) -> None:
+    from holdfast.continual.methods.rehearsal.cloning import Cloning
+
+    for order in (1, -1):
+        cloning = Cloning(samples=20)
+        agent = train("ppo", lambda c=cloning, o=order: [VCL(initial_std=0.3), c][::o], tasks=1)
+        observations = agent.policy_input(cloning.stored.observations)
+        with torch.no_grad():
+            said = agent.output()(observations)["logits"]
+        assert torch.equal(said, cloning.stored.labels["logits"])
+
+
+def test_inside_learning_the_view_is_at_the_means_and_gives_the_noise_back(make_vcl: Any) -> None:
+    agent, experience = make_vcl
+    seen: list[tuple[int, int, int]] = []
+
+    def watch(step: int) -> None:
+        before = _noise(agent)
+        with agent.view(0):
+            inside = _noise(agent)
+        seen.append((len(before), len(inside), len(_noise(agent))))
+        assert all(map(torch.equal, before, _noise(agent)))
+
+    agent.learn(experience, watch, lambda scalars, step: None)
+    assert set(seen) == {(3, 0, 3)}
+    assert _noise(agent) == []
+
+
+@pytest.fixture
+def make_vcl() -> Any:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.task_stream import make_stream
+    from holdfast.scenarios.schema.scenario import Scenario
+
+    scenario = Scenario.model_validate(
+        {
+            "tasks": [{"name": "a", "env": "CartPole-v1", "steps": 64}],
+            "agent": {"algorithm": "ppo", "n_steps": 32, "batch_size": 32},
+        }
+    )
+    agent = StableBaselinesAgent(scenario)
+    (experience,) = make_stream(scenario, 0).train_stream
+    VCL().pre_adapt(agent, experience)
+    agent.start(experience)
+    yield agent, experience
+    agent.close()
+
+
+@pytest.mark.parametrize("world", ["ppo", "sac", "dqn", "td3"])
+def test_the_actor_alone_is_bayesian_and_its_deviations_learn(world: str, train: Any) -> None:
+    agent = train(world, lambda: [VCL()], tasks=1)
+    policy = agent.policy
+    deviations = {n: p for n, p in policy.named_parameters() if n.endswith(SUFFIX)}
+    moving = {id(p) for o in optimizers_of(policy) for g in o.param_groups for p in g["params"]}
+    learning = {n for n, p in deviations.items() if id(p) in moving}
+    actor = {"ppo": ("mlp_extractor.policy_net", "action_net"), "dqn": ("q_net.",)}
+    assert learning
+    assert all(n.startswith(actor.get(world, ("actor.",))) for n in learning)
+    assert any((deviations[n] != deviations[n].flatten()[0]).any() for n in learning)
+    for name in deviations.keys() - learning:
+        assert name.split(".")[0] in ("q_net_target", "actor_target")
+    targets = [m for n, m in policy.named_modules() if "_target" in n]
+    assert all(m.noise is None for m in targets if isinstance(m, BayesianLinear))
+
+
+def test_the_penalty_holds_the_means(train: Any) -> None:
+    moved = []
+    for strength in (0.0, 10.0):
+        ends: list[dict[str, Tensor]] = []
+
+        def keep(agent: Any, experience: Any, ends: list[Any] = ends) -> None:
+            ends.append({n: v.clone() for n, v in agent.policy.state_dict().items()})
+
+        train("ppo", lambda s=strength: [VCL(strength=s)], tasks=2, steps=256, watch=keep)
+        name = "mlp_extractor.policy_net.2.weight"
+        moved.append((ends[1][name] - ends[0][name]).square().sum().item())
+    assert moved[1] < 0.1 * moved[0]

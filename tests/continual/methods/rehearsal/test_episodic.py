@@ -1,0 +1,129 @@
+"""Rows of finished tasks: what is kept, what is drawn, and the gradients on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from holdfast.agents.doors.gradients import joined, named_parameters, split
+from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.agents.sb3.losses import loss_gradient
+from holdfast.continual.methods.rehearsal import episodic
+from holdfast.continual.methods.rehearsal.episodic import Draws, EpisodicMemory, check_finite
+from holdfast.continual.streams.task_stream import make_stream
+from holdfast.errors import Diverged
+from holdfast.scenarios.schema.scenario import Scenario
+
+WORLDS = {
+    "ppo": ("CartPole-v1", {"n_steps": 16, "batch_size": 32}),
+    "sac": ("Pendulum-v1", {"learning_starts": 16, "buffer_size": 500}),
+}
+
+
+def _filled(case: str, samples: int, batch_size: int) -> tuple[StableBaselinesAgent, Any]:
+    """Return an agent after three tasks of 64 steps, and what was kept of them."""
+    env, arguments = WORLDS[case]
+    scenario = Scenario.model_validate(
+        {
+            "tasks": [{"name": n, "env": env, "steps": 64} for n in "abc"],
+            "n_envs": 2,
+            "agent": {
+                "algorithm": case,
+                "normalize": {"observations": "running", "rewards": "running"},
+                **arguments,
+            },
+        }
+    )
+    agent, stored = StableBaselinesAgent(scenario), EpisodicMemory(samples, batch_size)
+    for experience in make_stream(scenario, 0).train_stream:
+        agent.memory.keep_rollouts(samples)
+        agent.start(experience)
+        agent.learn(experience, lambda step: None, lambda scalars, step: None)
+        stored.store(agent, experience.generator("test"))
+    return agent, stored
+
+
+def _draws() -> Draws:
+    return Draws(np.random.default_rng(0), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("case", WORLDS)
+def test_each_batch_is_of_the_tasks_it_is_meant_for(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, stored = _filled(case, samples=40, batch_size=30)
+    batches: list[dict[str, Tensor]] = []
+
+    def watched(model: Any, parameters: Any, batch: dict[str, Tensor], noise: Any) -> Any:
+        batches.append(batch)
+        return loss_gradient(model, parameters, batch, noise)
+
+    monkeypatch.setattr(episodic, "loss_gradient", watched)
+    actor = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
+    pooled = stored.gradient(agent, actor, _draws())
+    each = list(stored.gradients(agent, actor, _draws()))
+    assert len(stored) == len(each) == 3
+    tasks = [batch["observations"][:, -3:].argmax(-1) for batch in batches]
+    assert [len(rows) for rows in tasks] == [30] * 4
+    assert torch.bincount(tasks[0]).min() >= 5  # of 30 rows from three tasks
+    assert [set(rows.tolist()) for rows in tasks[1:]] == [{0}, {1}, {2}]
+    assert all(joined(gradient).abs().max() > 0 for gradient in (pooled, *each))
+    assert set(pooled) == set(actor)
+
+
+@pytest.mark.parametrize("case", WORLDS)
+def test_all_rows_are_taken_where_there_are_no_more(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those that the agent gives, normalised as the newest statistics say."""
+    agent, stored = _filled(case, samples=20, batch_size=60)
+    batches: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(
+        episodic, "loss_gradient", lambda model, own, batch, noise: batches.append(batch) or {}
+    )
+    stored.gradient(agent, {}, _draws())
+    rows = {name.removeprefix("rows/"): t.numpy() for name, t in stored.state().items()}
+    ends = rows.pop("ends")
+    assert ends.tolist() == [20, 40, 60]
+    assert {len(values) for values in rows.values()} == {60}
+    expected = agent.batch(rows)
+    assert set(batches[0]) == set(expected)
+    assert all(torch.equal(batches[0][name], values) for name, values in expected.items())
+    assert not torch.equal(batches[0]["observations"], torch.as_tensor(rows["observations"]))
+    assert ("returns" in rows) == (case == "ppo")
+    assert ("rewards" in rows) == (case == "sac")
+
+
+@pytest.mark.parametrize("case", WORLDS)
+def test_state_gives_the_same_gradients_again(case: str) -> None:
+    agent, stored = _filled(case, samples=40, batch_size=30)
+    again = EpisodicMemory(40, 30)
+    assert again.state() == {}
+    again.load({})
+    assert len(again) == 0
+    again.load(stored.state())
+    own = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
+    for first, second in zip(
+        stored.gradients(agent, own, _draws()), again.gradients(agent, own, _draws()), strict=True
+    ):
+        assert all(torch.equal(first[name], second[name]) for name in own)
+
+
+def test_a_vector_goes_back_into_its_tensors() -> None:
+    named = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(6.0), "c": torch.ones(2)}
+    vector = joined(named)
+    assert vector.tolist() == [0, 1, 2, 3, 4, 5, 6, 1, 1]
+    again = split(vector, named)
+    assert list(again) == list(named)
+    assert all(torch.equal(again[name], tensor) for name, tensor in named.items())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), torch.tensor([0.0, float("nan")])])
+def test_an_overflow_on_stored_rows_stops_the_run(bad: Any) -> None:
+    check_finite(0.0, "gem")
+    with pytest.raises(Diverged, match=r"method gem: the gradient on stored rows .* not finite"):
+        check_finite(bad, "gem")

@@ -1,0 +1,50 @@
+"""The card of a run: valid front matter, the record's numbers, code that runs."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from holdfast.continual.results import metrics
+from holdfast.continual.results.formatting import number
+from holdfast.continual.results.record import RunFolder
+
+
+def test_a_finished_run_has_a_card(run: Callable[..., RunFolder]) -> None:
+    score = {"random": 0.0, "reference": 100.0}
+    folder = run("ppo", "ewc", tasks=2, steps=64, score=score)
+    text = (folder.path / "README.md").read_text("utf-8")
+    head: Any = yaml.safe_load(text.split("---\n")[1])
+    assert {"continual-learning", "ppo", "ewc", "CartPole-v1"} <= set(head["tags"])
+    (entry,) = head["model-index"]
+    last = {
+        task: [s["return"] for s in folder.scores() if (s["stage"], s["task"]) == (2, task)]
+        for task in ("t0", "t1")
+    }
+    for result, returns in zip(entry["results"], last.values(), strict=True):
+        (metric,) = result["metrics"]
+        assert metric["value"] == f"{np.mean(returns):.2f} +/- {np.std(returns):.2f}"
+    found = metrics.summary(metrics.curves(folder.scores(), folder.scenario))
+    assert f"| forgetting | {number(found['forgetting/cw'])} |" in text
+    assert "| 1 | t1 | `CartPole-v1` | 64 | {'changes': {'action_map'" in text
+
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(code.splitlines()) == 5
+    names: dict[str, Any] = {}
+    exec(code.replace("this/folder", str(folder.path)), names)
+    assert names["action"] in (0, 1)
+
+
+def test_a_full_disk_spares_the_run(
+    run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: RunFolder) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("holdfast.continual.training.cell.write_card", full)
+    folder = run("ppo", tasks=1, steps=64)
+    assert folder.info()["status"] == "finished"
+    assert not (folder.path / "README.md").exists()
