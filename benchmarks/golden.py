@@ -112,8 +112,8 @@ def _hash(text: str) -> str:
 def parts(names: Sequence[str], jobs: int) -> list[list[str]]:
     """Return the cells of each process, those first that others of them need.
 
-    >>> parts(["ppo-init", "sac-si", "ppo-naive"], 2)
-    [['ppo-naive', 'ppo-init'], ['sac-si']]
+    >>> parts(["ppo-init", "sac-si", "ppo-si"], 2)
+    [['ppo-si', 'ppo-init'], ['sac-si']]
     """
     needed = {NEEDS[name] for name in names if name in NEEDS}
     free = [name for name in names if name not in needed]
@@ -126,29 +126,33 @@ def parts(names: Sequence[str], jobs: int) -> list[list[str]]:
 
 @contextmanager
 def started(source: Path, folder: Path, names: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run cells in one process, which is gone after the block."""
-    folder.mkdir(parents=True)
+    """Run cells in one process, which is gone after the block; runs there are continued."""
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(WORLDS, folder)
     made = cells()
     for name in names:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(made[name], sort_keys=False), "utf-8")
-    process = subprocess.Popen(
-        [sys.executable, str(SIDE), str(source), str(folder), *names],
-        env=os.environ | {"PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=(folder / "stderr.txt").open("w"),
-        text=True,
-        start_new_session=True,  # a Ctrl-C is for this process, which then ends that one
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-        process.kill()
-        process.wait()
+    paths = {"PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SIDE), str(source), str(folder), *names]
+    with (
+        (folder / "stderr.txt").open("w", encoding="utf-8") as stderr,
+        subprocess.Popen(
+            command,
+            env=os.environ | paths,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,  # a Ctrl-C is for this process, which then ends that one
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+            process.kill()
 
 
 def recorded(process: subprocess.Popen[str], folder: Path) -> dict[str, Recorded]:
@@ -166,22 +170,34 @@ def recorded(process: subprocess.Popen[str], folder: Path) -> dict[str, Recorded
     return found
 
 
-def record(sources: Sequence[Path], names: Sequence[str], jobs: int) -> list[dict[str, Recorded]]:
-    """Return what each source makes of the cells; all processes run side by side.
+def record(
+    sides: Mapping[str, Path], names: Sequence[str], jobs: int
+) -> dict[str, dict[str, Recorded]]:
+    """Return what each side makes of the cells; all processes run side by side.
 
-    Run folders stay below the working directory's ``sides/<n>`` for as long as that stays.
+    Args:
+        sides: By name of its folder below the working directory, the source that each runs.
+        names: The cells.
+        jobs: Processes of each side.
     """
     with ExitStack() as stack:
         running = []
-        for side, source in enumerate(sources):
+        for side, source in sides.items():
             for part, share in enumerate(parts(names, jobs)):
-                folder = Path("sides", str(side), str(part)).absolute()
+                folder = Path(side, str(part)).absolute()
                 process = stack.enter_context(started(source, folder, share))
                 running.append((side, folder, process))
-        found: list[dict[str, Recorded]] = [{} for _ in sources]
+        found: dict[str, dict[str, Recorded]] = {side: {} for side in sides}
         for side, folder, process in running:
             found[side] |= recorded(process, folder)
-    return [{name: one[name] for name in names} for one in found]
+    return {side: {name: made[name] for name in names} for side, made in found.items()}
+
+
+def cut_back(folder: Path) -> None:
+    """Let a run folder look as if its process had been stopped in the last task."""
+    shutil.rmtree(last_checkpoint(folder))
+    info = json.loads((folder / "run.json").read_text("utf-8"))
+    (folder / "run.json").write_text(json.dumps(info | {"status": "stopped"}), "utf-8")
 
 
 # -- the other side --------------------------------------------------------------------------------
@@ -250,8 +266,14 @@ def _first_difference(key: str, one: Path, other: Path) -> str:
         pair = [score_lines(folder) for folder in (one, other)]
         if len(pair[0]) != len(pair[1]):
             return f" ({len(pair[0])} scores, {len(pair[1])} on the other side)"
-        ours, theirs = next((a, b) for a, b in zip(*pair, strict=True) if a != b)
-        return f" ({ours}, on the other side {theirs})"
+        number, ours, theirs = next(
+            (n, json.loads(a), json.loads(b))
+            for n, (a, b) in enumerate(zip(*pair, strict=True), start=1)
+            if a != b
+        )
+        keys = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+        words = (f"{k} {ours.get(k)}, on the other side {theirs.get(k)}" for k in keys)
+        return f" (line {number}: {', '.join(words)})"
     if not key.endswith(".safetensors"):
         return ""
     ours_, theirs_ = (tensors(last_checkpoint(folder) / key) for folder in (one, other))
@@ -309,23 +331,32 @@ def in_temporary_folder() -> Iterator[None]:
             os.chdir(before)
 
 
-def main(names: Sequence[str], against: str | None, jobs: int) -> bool:
+def compared(commit: str, names: Sequence[str], jobs: int, *, resume: bool) -> bool:
+    """Compare with a commit, print a line a cell, and return whether all went well."""
+    announced = announced_since(commit)
+    with worktree(commit) as source:
+        made = record({"ours": ROOT, "theirs": source}, names, jobs)
+    good = compare(made["ours"], made["theirs"], announced)
+    if resume:
+        for one in made["theirs"].values():
+            if not one.error:
+                cut_back(one.folder)
+        print("\ntheir runs, their last tasks run here:")
+        continued = record({"theirs": ROOT}, names, jobs)["theirs"]
+        good = compare(continued, made["ours"], announced) and good
+    return good
+
+
+def main(names: Sequence[str], against: str | None, jobs: int, *, resume: bool) -> bool:
     """Record, print, and return whether all went well."""
     began = time.monotonic()
-    with ExitStack() as stack:
-        sources = [ROOT]
-        if against is not None:
-            commit = git("rev-parse", "--verify", f"{against}^{{commit}}")
-            sources.append(stack.enter_context(worktree(commit)))
-        stack.enter_context(in_temporary_folder())
-        made = record(sources, names, jobs)
+    with in_temporary_folder():
         if against is None:
-            good = show(made[0])
+            good = show(record({"ours": ROOT}, names, jobs)["ours"])
         else:
-            good = compare(made[0], made[1], announced_since(commit))
-    seconds = sum(one.seconds for side in made for one in side.values())
-    wall_s = time.monotonic() - began
-    print(f"{len(names)} cells, {seconds:.0f} s in cells, {wall_s:.0f} s in all", file=sys.stderr)
+            commit = git("rev-parse", "--verify", f"{against}^{{commit}}")
+            good = compared(commit, names, jobs, resume=resume)
+    print(f"{len(names)} cells in {time.monotonic() - began:.0f} s", file=sys.stderr)
     return good
 
 
@@ -342,6 +373,11 @@ if __name__ == "__main__":
     )
     parser.add_argument("--ci", action="store_true", help=f"only {', '.join(CI)}")
     parser.add_argument("--jobs", type=int, default=1, help="processes of each side")
+    parser.add_argument(
+        "--resume", action="store_true", help="also run the last tasks of COMMIT's runs here"
+    )
     options = parser.parse_args()
+    if options.resume and options.against is None:
+        parser.error("--resume needs --against")
     picked = chosen(CI if options.ci else options.cells)
-    sys.exit(not main(picked, options.against, options.jobs))
+    sys.exit(not main(picked, options.against, options.jobs, resume=options.resume))

@@ -14,7 +14,7 @@ CI = ("ppo-ewc-heads", "sac-packnet", "dqn-replay", "team-shared", "game-past", 
 """What tests/test_golden.py runs: each kind of agent, stream and method once."""
 
 NEEDS = {
-    "ppo-init": "ppo-naive",
+    "ppo-init": "ppo-si",
     "game-run": "game-past",
     "team-partners": "team-independent",
 }
@@ -38,6 +38,7 @@ def limited(**changes: Any) -> dict[str, Any]:
 
 
 POLE = tasks("CartPole-v1", 96, limited(), limited(action_map=[1, 0]))
+OPPOSITE = tasks("CartPole-v1", 144, limited(), limited(reward_scale=-1.0))
 PENDULUM = tasks("Pendulum-v1", 60, limited(), limited(action_gain=-1.0))
 WALK = "golden_worlds:Walk"
 CROWD = tasks("golden_worlds:Crowd", 96, {}, {"kwargs": {"length": 6}})
@@ -122,6 +123,9 @@ WITH_SAC = (
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
 )
+PROJECTIONS = ("agem", "gem", "pcgrad")
+"""Methods that do nothing while tasks do not conflict."""
+
 SCORE = {"score": {"random": 0.0, "reference": 12.0}}
 
 
@@ -133,8 +137,10 @@ def of(name: str, **arguments: Any) -> Any:
 def every_method() -> dict[str, Scenario]:
     """Return the methods on PPO with discrete actions, and on SAC with box actions."""
     ppo = {"n_envs": 2, **SCORE}
+    hidden = {"stream": {"task_id": "hidden"}}
     return {
         **{f"ppo-{m}": cell("ppo", POLE, of(m), **ppo) for m in METHODS if m not in WITHOUT_PPO},
+        **{f"ppo-{m}": cell("ppo", OPPOSITE, of(m), **hidden) for m in ("naive", *PROJECTIONS)},
         **{f"sac-{m}": cell("sac", PENDULUM, of(m), **SCORE) for m in WITH_SAC},
     }
 
@@ -228,7 +234,7 @@ OTHER: dict[str, Scenario] = {
     ),
     "sac-carry": cell("sac", PENDULUM, of("ewc"), carry={"optimizer": True, "replay_buffer": True}),
     "ppo-fresh": cell("ppo", POLE, of("cloning"), carry={"weights": False}),
-    "ppo-init": cell("ppo", POLE, "naive", agent={"init": "runs/ppo-naive/naive/seed-0"}),
+    "ppo-init": cell("ppo", POLE, "naive", agent={"init": "runs/ppo-si/si/seed-0"}),
     "ppo-options": cell(
         "ppo",
         POLE,

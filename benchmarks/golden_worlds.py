@@ -98,7 +98,7 @@ class Crowd(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo shi
         self.agents: list[str] = []
         self.length, self.masked, self.steps = length, masked, 0
         self.state_space = gym.spaces.Box(-9.0, 9.0, (3,), np.float32)
-        self.places = np.zeros(2)
+        self.places, self.rng = np.zeros(2), np.random.default_rng(0)
 
     def observation_space(self, agent: str) -> Any:  # noqa: ARG002  # all are alike
         """Return what an agent sees: its place, the other's distance, and who it is."""
@@ -116,8 +116,10 @@ class Crowd(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo shi
         return np.array([*self.places, self.steps / self.length], np.float32)
 
     def reset(self, seed: int | None = None, options: Any = None) -> Any:  # noqa: ARG002  # unused
-        """Begin at places that the seed draws."""
-        self.places = np.random.default_rng(seed).uniform(-1.0, 1.0, 2)
+        """Begin at places that the seed draws, or that come after those it drew."""
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.places = self.rng.uniform(-1.0, 1.0, 2)
         self.agents, self.steps = list(self.possible_agents), 0
         return self._seen(self.agents), {agent: {} for agent in self.agents}
 
