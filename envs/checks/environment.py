@@ -15,7 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-from holdfast.envs.base.spaces import StreamSpaces, algorithms_for, not_learnable
+from holdfast.envs.base.compatibility import algorithms_for
+from holdfast.envs.base.loading import OldGym, build
+from holdfast.envs.base.spaces import StreamSpaces, not_learnable
 from holdfast.envs.checks.check_result import (
     CheckResult,
     CrashedError,
@@ -26,7 +28,7 @@ from holdfast.envs.checks.check_result import (
     told,
 )
 from holdfast.envs.checks.probes import check_seeding, check_values, measure_speed
-from holdfast.envs.make import OldGym, bare, build, changed
+from holdfast.envs.make import bare, changed
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.scenario import Scenario, Task
 

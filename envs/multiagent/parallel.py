@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
@@ -16,18 +16,15 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
+from holdfast.envs.base.loading import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.base.spaces import Space, StreamSpaces, merged_spaces
-from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
-from holdfast.envs.multiagent.global_state import merged_state, state_space
+from holdfast.envs.multiagent.global_state import Parallel, merged_state, state_space
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
 from holdfast.scenarios.schema.groups import grouped
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Changes, Policies, Scenario, Task
-
-Parallel: TypeAlias = Any
-"""A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
 
 ACTION_MASK = "action_mask"
 """Key under which PettingZoo's games show allowed actions, beside ``observation``."""
@@ -227,6 +224,11 @@ def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
     if isinstance(seen, spaces.Dict) and ACTION_MASK in seen.spaces:
         seen = seen["observation"]
     return StreamSpaces(seen, action)
+
+
+def unmasked(observation: Any) -> Any:
+    """Return an observation without the action mask that stands beside it in a dict."""
+    return observation["observation"] if isinstance(observation, dict) else observation
 
 
 def described(own: StreamSpaces, changes: Changes) -> gym.Env[Any, Any]:

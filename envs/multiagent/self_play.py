@@ -24,6 +24,7 @@ from holdfast.envs.multiagent.players import (
     RandomPlayer,
     make_player,
 )
+from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import closest
 from holdfast.scenarios.schema.opponents import PAST
@@ -85,10 +86,6 @@ class View:
 
 def _is_clear(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> bool:
     """Return whether a wrapper leaves observations and actions alone."""
-    from holdfast.envs.wrappers.guard import (
-        Guard,  # here: both are built on this module's neighbours
-    )
-
     return isinstance(wrapper, Guard | gym.wrappers.TimeLimit | gym.wrappers.OrderEnforcing)
 
 

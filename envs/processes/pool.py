@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from holdfast.envs.processes.process import WorkerProcess, close_all
+from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_all
 from holdfast.envs.processes.wire import assembled, encoded, leaves
 from holdfast.envs.processes.worker import RESET
-from holdfast.envs.processes.worker_failure import WorkerFailed
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.pool import Pool
 from holdfast.seeding import derive

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from holdfast import errors
 from holdfast.envs.processes import worker
 from holdfast.envs.processes.wire import Leaf, decoded, leaves, space_of
-from holdfast.envs.processes.worker_failure import WorkerFailed
 from holdfast.envs.wrappers.guard import EnvironmentCrashed
 from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema.scenario import Pool
@@ -51,6 +50,38 @@ _ERRORS = (
     errors.CheckpointUnusable,
     errors.Stopped,
 )
+
+
+class WorkerFailed(Exception):
+    """A worker process is of no more use.
+
+    Attributes:
+        what: ``raised``, ``hung``, ``died`` or ``nonsense``.
+        text: What happened, in a sentence.
+        env: Which of its environments was at work.
+        place: ``step 12``, ``reset``, ``constructor``.
+        trace: The traceback in that process, where there is one.
+        told: What the process itself told of an exception.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        text: str,
+        *,
+        env: int,
+        place: str,
+        trace: str = "",
+        told: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.what, self.text, self.env, self.place = what, text, env, place
+        self.trace, self.told = trace, told or {}
+
+    def as_error(self, where: str, hint: str = "") -> EnvironmentCrashed:
+        """Return the error that this is where nothing is started anew."""
+        trace = f"\n{self.trace.rstrip()}" if self.trace else ""
+        return EnvironmentCrashed(f"{where}: {self.text}{hint}{trace}")
 
 
 class WorkerProcess:

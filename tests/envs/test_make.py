@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 
-from holdfast.envs.make import (
+from holdfast.envs.base.loading import (
     ImportFailed,
     MissingPackage,
     OldGym,

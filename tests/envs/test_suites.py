@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdfast.envs.base.spaces import check_actions, stream_spaces
+from holdfast.envs.base.compatibility import check_actions
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.checks import backend

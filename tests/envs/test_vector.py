@@ -6,9 +6,9 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 
-from holdfast.envs.base.spaces import stream_spaces
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import task_env, vectorize
-from holdfast.envs.wrappers.exclusive import ExclusiveEnv, Slot
+from holdfast.envs.wrappers.robot import ExclusiveEnv, Slot
 
 
 def rollout(vec_env, steps=200):

@@ -10,9 +10,9 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from holdfast.envs.base.spaces import stream_spaces
 from holdfast.envs.envpool.batch import Batch
 from holdfast.envs.envpool.single import EnvPoolSingle
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.envs.wrappers.guard import NAN_KEY
 from holdfast.errors import EnvironmentFailed

@@ -13,7 +13,7 @@ from pools import ENVS, FAST, SLOW, Reference, coded, many_steps, odd, processes
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.monitor import Monitor
 
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED
 from holdfast.envs.vector import vectorize
 from holdfast.envs.wrappers.guard import Guard

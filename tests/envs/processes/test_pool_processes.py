@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from pools import ENVS, FAST, Reference, coded, odd, processes
 
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED, ProcessPool
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.schema.pool import Pool
@@ -89,7 +89,7 @@ PARENT = """
 import sys, time
 from functools import partial
 import numpy as np
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import ProcessPool
 from holdfast.scenarios.schema.pool import Pool
 from pathlib import Path

@@ -15,7 +15,7 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.envs.wrappers.drift import Drifting, Randomized
-from holdfast.envs.wrappers.pace import LATE_KEY, Paced
+from holdfast.envs.wrappers.robot import LATE_KEY, Paced
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.task import Drift

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from holdfast.envs.wrappers.interleaved import Interleaved
+from holdfast.envs.vector import Interleaved
 
 
 class _Counter(gym.Env[Any, Any]):

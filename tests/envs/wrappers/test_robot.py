@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from holdfast.envs.wrappers.exclusive import ExclusiveEnv, Slot
+from holdfast.envs.wrappers.robot import ExclusiveEnv, Slot
 from holdfast.errors import EnvironmentFailed
 
 
