@@ -1,4 +1,4 @@
-"""Which environments a word of the command line means: an id, a class, a module or a file."""
+"""Search for the environments that a word of the command line means: ids, classes, files."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def make_env(
         task: One of its tasks, which samples nothing any more.
         render_mode: For example ``rgb_array``; None renders nothing.
         n_envs: How many will be stepped side by side; what drifts does so by their common steps.
-        applied: Is told what a drift sets.
+        applied: Called with what a drift sets.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.

@@ -34,11 +34,11 @@ def task_env(
     Args:
         scenario: The scenario.
         task_index: Which of ``scenario.tasks``.
-        spaces: What :func:`~holdfast.envs.base.spaces.stream_spaces` returned.
+        spaces: What :func:`~holdfast.envs.make.stream_spaces` returned.
         slot: Shared by the exclusive environments of a run; needed where the task is exclusive and
             more than one environment is built in the run.
         render_mode: For example ``rgb_array``; None renders nothing.
-        applied: Is told what a drift sets.
+        applied: Called with what a drift sets.
     """
     task = scenario.tasks[task_index]
     make = partial(

@@ -1,4 +1,4 @@
-"""Will this PettingZoo environment work here? Its own tests, and what a team's learners need."""
+"""Checks of a PettingZoo environment: its own tests, and the needs of a team's learners."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from holdfast.scenarios.checks.backend import envpool_ids, no_id
 from holdfast.seeding import derive
 
 SUCCESS_KEYS = ("is_success", "success", "solved")
-"""Where families report success: robotics; Meta-World, Adroit, Panda; MyoSuite."""
+"""Keys under which families report success: robotics; Meta-World, Adroit, Panda; MyoSuite."""
 
 # MiniGrid's and BabyAI's reward falls with step / limit; the others end by clocks of their own.
 _OWN_LIMIT = (
@@ -170,7 +170,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
         return self._pool.render()[0]
 
     def close(self) -> None:
-        """Let go of the simulator; EnvPool ends its threads when nothing refers to the pool."""
+        """Release the simulator; EnvPool ends its threads when nothing refers to the pool."""
         self._pool = None
 
     def _one(self, observations: Any) -> Any:

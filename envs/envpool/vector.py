@@ -53,7 +53,7 @@ class EnvPoolVector(VecEnv):
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Set the seeds of the next reset, which builds the simulators anew; None draws one."""
+        """Set the seeds of the next reset, which rebuilds the simulators; None draws one."""
         drawn = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self._seeds = [drawn + index for index in range(self.num_envs)]
         self._started = False
@@ -112,7 +112,7 @@ class EnvPoolVector(VecEnv):
         return info
 
     def close(self) -> None:
-        """Let go of the simulators."""
+        """Release the simulators."""
         self._batch.close()
         self._started = False
 

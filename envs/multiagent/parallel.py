@@ -1,4 +1,4 @@
-"""PettingZoo environments: found and made, their spaces, and the groups their agents learn in."""
+"""PettingZoo environments: their making, their spaces, and the groups their agents learn in."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Team:
 
 @dataclass(frozen=True)
 class TeamSpaces:
-    """Who learns in which group, over the whole stream.
+    """Groups of learners and their spaces, over the whole stream.
 
     Attributes:
         teams: Of each of the scenario's tasks.
@@ -123,7 +123,7 @@ def pettingzoo_env(target: str, kwargs: Mapping[str, Any], folder: Path | None) 
 
 
 class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships no types
-    """Agents that take turns in a fixed order and act as if at once.
+    """Agents that take turns in a fixed order, shown as if they acted at once.
 
     It is PettingZoo's own conversion without what takes half of a light environment's time: its
     wrappers that check the order of calls and the bounds of actions, and an observation for each
@@ -139,7 +139,7 @@ class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships 
         super().__init__(env)
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """Let every agent take its turn; rewards of all turns are added up."""
+        """Give every agent its turn, and add up the rewards of all turns."""
         env = self.aec_env
         rewards = dict.fromkeys(env.agents, 0.0)
         for agent in list(env.agents):

@@ -45,7 +45,7 @@ class PastSelves(Protocol):
 
 
 class View:
-    """How a policy sees a game that its environment shows it through wrappers.
+    """A policy's view of a game that its environment shows it through wrappers.
 
     Args:
         env: The environment of that policy, its wrappers outermost.
@@ -274,7 +274,7 @@ class SelfPlay(gym.Env[Any, Any]):
         return self._allowed.copy()
 
     def meet(self, past: PastSelves) -> None:
-        """Let ``past`` draw from this pool."""
+        """Draw ``past`` from this pool from now on."""
         self.past = past
 
     def render(self) -> Any:

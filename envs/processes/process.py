@@ -1,4 +1,4 @@
-"""A process that hosts environments, seen from this side: started, asked, timed, ended."""
+"""Process that hosts environments, seen from this side: started, asked, timed, ended."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ _ERRORS = (
 
 
 class WorkerFailed(Exception):
-    """A worker process is of no more use.
+    """A worker process that is of no more use.
 
     Attributes:
         what: ``raised``, ``hung``, ``died`` or ``nonsense``.
-        text: What happened, in a sentence.
+        text: A sentence about what happened.
         env: Which of its environments was at work.
         place: ``step 12``, ``reset``, ``constructor``.
         trace: The traceback in that process, where there is one.
-        told: What the process itself told of an exception.
+        told: The process's own account of an exception.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class WorkerFailed(Exception):
         self.trace, self.told = trace, told or {}
 
     def as_error(self, where: str, hint: str = "") -> EnvironmentCrashed:
-        """Return the error that this is where nothing is started anew."""
+        """Return the error to raise where nothing is restarted."""
         trace = f"\n{self.trace.rstrip()}" if self.trace else ""
         return EnvironmentCrashed(f"{where}: {self.text}{hint}{trace}")
 
@@ -199,7 +199,7 @@ class WorkerProcess:
     # -- commands ----------------------------------------------------------------------------------
 
     def begin_step(self, actions: NDArray[Any]) -> None:
-        """Let every environment take its action; ``receive`` waits for the end.
+        """Begin a step of every environment; ``receive`` waits for its end.
 
         Args:
             actions: Shape (environments, ...), of any type that numbers have.
@@ -375,7 +375,7 @@ class WorkerProcess:
     # -- the end -----------------------------------------------------------------------------------
 
     def begin_close(self) -> None:
-        """Let the process close its environments and end."""
+        """Ask the process to close its environments and end."""
         with suppress(OSError):
             self._in.close()
 

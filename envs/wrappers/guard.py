@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWar
 
 
 class EnvironmentCrashed(EnvironmentFailed):
-    """An environment raised an exception; a pool builds it anew and goes on."""
+    """An environment raised an exception; a pool rebuilds it and goes on."""
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):

@@ -53,7 +53,7 @@ class ExclusiveEnv(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Take the slot if another one has it, then reset.
 
-        An instance that was built anew has lost its random state; without a seed given it gets one
+        A rebuilt instance has lost its random state; without a seed given it gets one
         derived from the last, so that runs stay repeatable.
         """
         rebuilt = self._slot.holder is not self

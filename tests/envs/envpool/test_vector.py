@@ -218,7 +218,7 @@ def test_minigrid_keeps_its_own_limit_because_its_reward_depends_on_it():
     assert single.open_pool([0]).config["max_episode_steps"] == 30
 
 
-def test_finished_environments_begin_anew_in_the_same_step_and_others_go_on(both):
+def test_finished_environments_begin_again_in_the_same_step_and_others_go_on(both):
     ours, _ = both({"env": "CartPole-v1"}, n_envs=4, stream={"task_id": "hidden"})
     before = ours.reset()
     for _ in range(40):

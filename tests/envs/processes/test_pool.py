@@ -122,7 +122,7 @@ WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "no
         ),
     ],
 )
-def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path, is_alive):
+def test_a_worker_that_fails_is_restarted(make_pool, name, place, tmp_path, is_alive):
     told = []
     makers = coded(4, fault=name, place=place, at=7, once=str(tmp_path / "once"))
     limits = FAST if name in ("hang", "stop") else SLOW
