@@ -72,8 +72,10 @@ def check_policy(scenario: Scenario, observations: Space) -> None:
     own = isinstance(given, Mapping) and "features_extractor" in given
     if own or (agent.policy.startswith("Mlp") and not beside):
         return
+    from stable_baselines3.common.preprocessing import is_image_space  # here: it imports torch
+
     for key, space in entries.items():
-        if _is_picture(space) and min(_sides(space)) < SMALLEST:
+        if is_image_space(space) and min(_sides(space)) < SMALLEST:
             raise ScenarioError([scenario.problem("tasks", _too_small(key, *_sides(space)))])
 
 
@@ -101,16 +103,6 @@ def _too_small(key: str, height: int, width: int) -> str:
         f"{entry} is a picture of {height} x {width} pixels, and the convolutions of "
         f"Stable-Baselines3 need {SMALLEST} x {SMALLEST}; enlarge it in `wrappers:`{flatten}, or "
         "give a network: policy_kwargs: {features_extractor: module:Class}"
-    )
-
-
-def _is_picture(space: Space) -> bool:
-    """Return whether Stable-Baselines3 takes a space for pictures (its ``is_image_space``)."""
-    return (
-        isinstance(space, Box)
-        and len(space.shape) == 3
-        and space.dtype == np.uint8
-        and bool((space.low == 0).all() and (space.high == 255).all())
     )
 
 

@@ -204,7 +204,7 @@ def team_of(env: Parallel, policies: Policies, where: str, changes: Changes | No
     Raises:
         UsageError: An agent is in no group, or in two, or a change does not fit it.
     """
-    found = {agent: _agent_spaces(env, agent) for agent in env.possible_agents}
+    found = {agent: agent_spaces(env, agent) for agent in env.possible_agents}
     if not found:
         raise UsageError(f"{where}: the environment has no possible_agents")
     changed = {}
@@ -217,7 +217,8 @@ def team_of(env: Parallel, policies: Policies, where: str, changes: Changes | No
     return Team(grouped(policies, list(found), where), found, changed)
 
 
-def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
+def agent_spaces(env: Any, agent: str) -> StreamSpaces:
+    """Return what an agent of a PettingZoo environment sees and does, its action mask left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PettingZoo: spaces as attributes work, too
         seen, action = env.observation_space(agent), env.action_space(agent)
