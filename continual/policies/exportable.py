@@ -197,8 +197,7 @@ def _team(restored: Restored, task: int, seed: int) -> list[Exportable]:
 
 
 def _met_by_team(acting: Any, seed: int, task: int) -> dict[str, list[tuple[Any, Any, Any]]]:
-    from holdfast.envs.multiagent.member import unmasked
-    from holdfast.envs.multiagent.parallel import ACTION_MASK
+    from holdfast.envs.multiagent.parallel import ACTION_MASK, unmasked
 
     env = acting.make_env()
     met: dict[str, list[tuple[Any, Any, Any]]] = {}

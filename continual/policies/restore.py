@@ -10,7 +10,8 @@ from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import make_agent, make_methods
-from holdfast.envs.base.spaces import StreamSpaces, stream_spaces
+from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.make import stream_spaces
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 

@@ -15,13 +15,13 @@ from holdfast.continual.streams.evaluation import Played, play
 from holdfast.continual.streams.experience import MeasuredExperience, StageExperience
 from holdfast.continual.streams.pooled_evaluation import PooledEvalExperience
 from holdfast.envs.base.fitting import TaskId
-from holdfast.envs.base.spaces import StreamSpaces, stream_spaces
+from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
-from holdfast.envs.vector import pooled, task_env, vectorize
+from holdfast.envs.vector import Interleaved, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
-from holdfast.envs.wrappers.exclusive import Slot
-from holdfast.envs.wrappers.interleaved import Interleaved
+from holdfast.envs.wrappers.robot import Slot
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from holdfast.continual.method import Method
 from holdfast.continual.streams.task_stream import TaskExperience, make_stream
 from holdfast.continual.training.buffer_size import Buffer, check_room, replay_buffer
 from holdfast.continual.training.cell import initial_files, make_agent, make_methods
-from holdfast.envs.base.spaces import StreamSpaces, check_actions, stream_spaces
-from holdfast.envs.checks.policy_inputs import check_policy
+from holdfast.envs.base.compatibility import check_actions, check_policy
+from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import task_env
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm

@@ -1,4 +1,4 @@
-"""What `holdfast check-env` prints: findings and a verdict for every environment that is meant."""
+"""Output of `holdfast check-env`: findings and a verdict for every environment that is meant."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def check_scenario(scenario: Scenario) -> int:
             agent.
         UsageError: The scenario learns data sets.
     """
-    from holdfast.envs.base.spaces import check_actions, merged_spaces
+    from holdfast.envs.base.compatibility import check_actions, check_policy
+    from holdfast.envs.base.spaces import merged_spaces
     from holdfast.envs.checks.environment import check_task
-    from holdfast.envs.checks.policy_inputs import check_policy
 
     if scenario.is_supervised:
         raise UsageError(
@@ -107,8 +107,7 @@ def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
 
 def _check_teams(scenario: Scenario) -> int:
     """Check the environment of every task of a team, and that they fit into one stream."""
-    from holdfast.envs.base.spaces import check_actions
-    from holdfast.envs.checks.policy_inputs import check_policy
+    from holdfast.envs.base.compatibility import check_actions, check_policy
     from holdfast.envs.checks.team import check_team
     from holdfast.envs.multiagent.parallel import make_parallel, team_spaces
 

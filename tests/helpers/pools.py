@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED
 from holdfast.scenarios.schema.pool import Pool
 from holdfast.seeding import derive

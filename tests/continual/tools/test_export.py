@@ -20,7 +20,7 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.tools.export import METADATA, export
 from holdfast.continual.training.cell import make_agent, make_methods
-from holdfast.envs.base.spaces import stream_spaces
+from holdfast.envs.make import stream_spaces
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdfast.envs.base.loading import build
 from holdfast.envs.envpool.single import EnvPoolSingle
-from holdfast.envs.make import build
 from holdfast.scenarios.load import load
 
 HERE = Path(__file__).parents[1]
