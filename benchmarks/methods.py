@@ -117,7 +117,7 @@ def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """Return the table as the README shows it."""
+    """Return the table as docs/methods.md shows it."""
     lines = [
         "| method | seeds | average performance | forgetting | gain over naive, 95% | |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
