@@ -29,7 +29,7 @@ from holdfast.envs.wrappers.guard import Guard
 from holdfast.envs.wrappers.pace import Paced
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
-from holdfast.scenarios.checks.interpreter import check_interpreter, interpreter
+from holdfast.scenarios.checks.processes import check_interpreter, interpreter
 from holdfast.scenarios.checks.references import NotUsable
 from holdfast.scenarios.schema.scenario import Pool, Scenario, Task, Wrapper
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.registry import AGENTS, Argument
-from holdfast.scenarios.checks.annotation_types import annotation_options, kind_of, literal_values
+from holdfast.scenarios.checks.arguments import annotation_options, kind_of, literal_values
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
+from holdfast.scenarios.schema.scenario import Scenario
 
 _TYPES = {
     "int": "integer",
@@ -28,9 +29,16 @@ _TYPES = {
 }
 
 
-def add_arguments(schema: dict[str, Any]) -> None:
-    """Add to the JSON Schema of a scenario what each method and each algorithm takes."""
-    definitions = schema["$defs"]
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of scenario files, for editors with yaml-language-server."""
+    schema = Scenario.model_json_schema()
+    _add_arguments(schema["$defs"])
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def _add_arguments(definitions: dict[str, Any]) -> None:
+    """Add what each method and each algorithm takes."""
     for form in _methods_by_name(definitions["Method"]):
         for row in describe_methods():
             form["properties"][row.name] = {

@@ -14,7 +14,7 @@ from told import Told
 
 import holdfast
 from holdfast.continual.jobs.queue import RETRIES
-from holdfast.scenarios.schema.scenario import json_schema
+from holdfast.scenarios.json_schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,8 +16,9 @@ from holdfast.registry import (
     closest,
     signature,
 )
-from holdfast.scenarios.checks.annotation_types import Mismatch, convert
+from holdfast.scenarios.checks.arguments import Mismatch, convert
 from holdfast.scenarios.checks.messages import (
+    Checked,
     Finding,
     choice,
     did_you_mean,
@@ -26,8 +27,9 @@ from holdfast.scenarios.checks.messages import (
     unknown_key,
 )
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
+from holdfast.scenarios.schema.agent import Agent
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
-from holdfast.scenarios.schema.scenario import Agent
+from holdfast.scenarios.source.yaml_file import KeyPath
 
 RESERVED = {
     "env": "the environments are those of tasks:; remove it",
@@ -111,42 +113,47 @@ def argument_names(data: Any, folder: Path | None) -> tuple[str, ...]:
     return tuple(argument.name for argument in known.arguments)
 
 
-def check_agent(data: dict[str, Any], folder: Path | None) -> Iterator[Finding]:
-    """Yield what is wrong with the ``agent:`` section beyond its own keys.
+def check_agent(agent: Mapping[str, Any], folder: Path | None) -> Checked:
+    """Return the ``agent:`` section as its algorithm takes it, and what is wrong with it.
 
-    Whole numbers written as ``1e5`` become integers in ``data``.
+    The section's own keys are left to its model.
     """
-    written, name = data.get("algorithm"), meant_algorithm(data)
+    written, name = agent.get("algorithm"), meant_algorithm(agent)
+    found: list[Finding] = []
     if isinstance(written, str) and written and name != written:
         hint = did_you_mean(written, list(AGENTS))
-        yield Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}")
+        found.append(Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}"))
     if name is None:
-        return
+        return Checked(found, agent)
     try:
         known = _signature(name, folder)
     except NotUsable as error:
-        yield Finding(("agent", "algorithm"), str(error))
-        return
+        return Checked([*found, Finding(("agent", "algorithm"), str(error))], agent)
     closed = (*RESERVED, "policy", "device")
     arguments = {a.name: a for a in known.arguments if a.name not in closed}
-    for key in [key for key in data if key not in Agent.model_fields]:
+    fitted = dict(agent)
+    for key in [key for key in agent if key not in Agent.model_fields]:
         path = ("agent", key)
         if key in RESERVED:
-            yield Finding(path, f"not for scenarios: {RESERVED[key]}", at_key=True)
+            found.append(Finding(path, f"not for scenarios: {RESERVED[key]}", at_key=True))
         elif key in arguments:
-            yield from _check_argument(data, key, arguments[key].annotation, path)
+            wrong, fitted[key] = _fit(key, agent[key], arguments[key].annotation, path)
+            found += wrong
         elif not known.takes_any and isinstance(key, str):
-            yield Finding(path, _unknown(key, name, known), at_key=True)
-    yield from _check_team(data, name)
-    yield from _check_policy(data, known, folder)
-    yield from _check_init(data.get("init"), folder)
-    normalizes = data.get("normalize_advantage", "normalize_advantage" in arguments)
-    if data.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
+            found.append(Finding(path, _unknown(key, name, known), at_key=True))
+    found += _check_team(fitted, name)
+    wrong, options = _fit_policy(fitted, known, folder)
+    if "policy_kwargs" in fitted:
+        fitted["policy_kwargs"] = options
+    found += [*wrong, *_check_init(fitted.get("init"), folder)]
+    normalizes = fitted.get("normalize_advantage", "normalize_advantage" in arguments)
+    if fitted.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
         message = "must be at least 2: advantages are normalised over each batch"
-        yield Finding(("agent", "batch_size"), message)
+        found.append(Finding(("agent", "batch_size"), message))
+    return Checked(found, fitted)
 
 
-def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
+def _check_team(data: Mapping[str, Any], name: str) -> Iterator[Finding]:
     """Yield what is wrong where an algorithm trains a team centrally."""
     if name not in TEAM_ALGORITHMS:
         return
@@ -197,25 +204,22 @@ def _all_arguments() -> dict[str, set[str]]:
     }
 
 
-def _check_argument(
-    data: dict[str, Any], key: str, annotation: str, path: tuple[str, ...]
-) -> Iterator[Finding]:
-    value = data[key]
+def _fit(key: str, value: Any, annotation: str, path: KeyPath) -> Checked:
+    """Return an argument as its annotation wants it, and what is wrong with it."""
     if key == "train_freq" and isinstance(value, list) and value[1:] != ["step"]:
         message = "write a number of steps; a task's budget is exact, so episodes cannot count"
-        yield Finding(path, message)
-        return
+        return Checked([Finding(path, message)], value)
     try:
-        data[key] = value = convert(annotation, value)
+        value = convert(annotation, value)
     except Mismatch as error:
-        yield Finding(path, str(error))
-        return
-    yield from _check_range(key, value, path)
+        return Checked([Finding(path, str(error))], value)
+    found = list(_check_range(key, value, path))
     if key in ("ent_coef", "target_entropy") and isinstance(value, str):
         start, _, rest = value.partition("_")
         if start != "auto" or (rest and (key != "ent_coef" or not _is_positive(rest))):
             form = "auto, auto_0.1 or a number" if key == "ent_coef" else "auto or a number"
-            yield Finding(path, f"expected {form}, got {show(value)}")
+            found.append(Finding(path, f"expected {form}, got {show(value)}"))
+    return Checked(found, value)
 
 
 def _is_positive(text: str) -> bool:
@@ -225,7 +229,7 @@ def _is_positive(text: str) -> bool:
         return False
 
 
-def _check_range(key: str, value: Any, path: tuple[str, ...]) -> Iterator[Finding]:
+def _check_range(key: str, value: Any, path: KeyPath) -> Iterator[Finding]:
     if isinstance(value, float) and not math.isfinite(value):
         yield Finding(path, f"must be a finite number, got {value}")
         return
@@ -251,27 +255,30 @@ def _check_range(key: str, value: Any, path: tuple[str, ...]) -> Iterator[Findin
         yield Finding(path, f"must be {words} {low:g}, got {number}")
 
 
-def _check_policy(data: dict[str, Any], known: Signature, folder: Path | None) -> Iterator[Finding]:
+def _fit_policy(data: Mapping[str, Any], known: Signature, folder: Path | None) -> Checked:
+    """Return ``policy_kwargs`` as the policies take them, and what is wrong with the policy."""
     policies = known.names.get("policy_aliases", {})
-    policy = data.get("policy", "auto")
+    policy, options = data.get("policy", "auto"), data.get("policy_kwargs")
+    found: list[Finding] = []
     if policies and isinstance(policy, str) and policy not in ("", "auto", *policies):
-        yield Finding(("agent", "policy"), choice(policy, ["auto", *policies]))
-    options = data.get("policy_kwargs")
-    if not isinstance(options, dict) or not policies:
-        return
-    arguments = _policy_arguments(known)
-    yield from _check_networks(data, options)
-    for key in list(options):
+        found.append(Finding(("agent", "policy"), choice(policy, ["auto", *policies])))
+    if not isinstance(options, Mapping) or not policies:
+        return Checked(found, options)
+    arguments, fitted = _policy_arguments(known), dict(options)
+    found += _check_networks(data, options)
+    for key, value in options.items():
         path = ("agent", "policy_kwargs", str(key))
         if key in _POLICY_PLAIN:
-            yield from _check_plain(key, options[key], path, folder)
+            found += _check_plain(key, value, path, folder)
         elif key in _POLICY_FORMS:
-            yield Finding(path, f"takes a class; write {_POLICY_FORMS[key]}", at_key=True)
+            found.append(Finding(path, f"takes a class; write {_POLICY_FORMS[key]}", at_key=True))
         elif key in arguments:
-            yield from _check_argument(options, key, arguments[key], path)
+            wrong, fitted[key] = _fit(key, value, arguments[key], path)
+            found += wrong
         else:
             hint = did_you_mean(str(key), [*_POLICY_PLAIN, *arguments], "a policy takes")
-            yield Finding(path, f"unknown key{hint}", at_key=True)
+            found.append(Finding(path, f"unknown key{hint}", at_key=True))
+    return Checked(found, fitted)
 
 
 def _policy_arguments(known: Signature) -> dict[str, str]:
@@ -283,9 +290,7 @@ def _policy_arguments(known: Signature) -> dict[str, str]:
     return arguments
 
 
-def _check_plain(
-    key: str, value: Any, path: tuple[str, ...], folder: Path | None
-) -> Iterator[Finding]:
+def _check_plain(key: str, value: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
     if key == "features_extractor":
         try:
             own_class(str(value), folder, "features extractor")
@@ -302,7 +307,7 @@ def _check_plain(
         yield Finding(path, choice(value, names))
 
 
-def _check_networks(data: dict[str, Any], options: dict[str, Any]) -> Iterator[Finding]:
+def _check_networks(data: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield a finding for a form that needs networks which the algorithm does not open."""
     name = meant_algorithm(data)
     is_open = "networks" in algorithm(str(name)).doors

@@ -18,7 +18,7 @@ from holdfast.errors import MissingExtra
 from holdfast.registry import closest
 from holdfast.scenarios.checks.messages import Finding
 from holdfast.scenarios.checks.references import NotUsable, check_environment, is_own
-from holdfast.scenarios.schema.method_spec import Method, Wrapper
+from holdfast.scenarios.schema.method_spec import parts_of, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 BATCH_WRAPPERS = ("gymnasium.wrappers:FilterObservation", "gymnasium.wrappers:FlattenObservation")
@@ -162,23 +162,16 @@ def _check_both(task: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_wrapper(entry: Any, path: KeyPath) -> Iterator[Finding]:
-    try:
-        wrapper = Wrapper.model_validate(entry)
-    except ValueError:
-        return  # reported with the other wrong forms
-    if wrapper.name not in BATCH_WRAPPERS:
+    name = (wrapper_of(entry) or {}).get("name")
+    if name and name not in BATCH_WRAPPERS:
         message = f"EnvPool steps all environments at once and takes {' and '.join(BATCH_WRAPPERS)}"
         hint = "; Atari's and ViZDoom's have stack_num, frame_skip, gray_scale among their kwargs:"
-        own = hint if wrapper.name in ("atari", "frame_stack") else ""
-        yield Finding(path, f"{message} only, not '{wrapper.name}'{own}; or {_REMEDY}")
+        own = hint if name in ("atari", "frame_stack") else ""
+        yield Finding(path, f"{message} only, not '{name}'{own}; or {_REMEDY}")
 
 
 def _check_methods(methods: Any) -> Iterator[Finding]:
     for index, entry in enumerate(methods if isinstance(methods, list | tuple) else ()):
-        try:
-            method = Method.model_validate(entry)
-        except ValueError:
-            continue  # reported with the other wrong forms
-        if any(part.name == "joint" for part in method.parts):
+        if any(part["name"] == "joint" for part in parts_of(entry)):
             message = f"joint changes the task between episodes, which a pool cannot; {_REMEDY}"
             yield Finding(("methods", index), message)

@@ -22,6 +22,13 @@ class Finding(NamedTuple):
     at_key: bool = False
 
 
+class Checked(NamedTuple):
+    """The mistakes in data, and the data as they are meant: presets filled in, ``1e5`` an int."""
+
+    findings: list[Finding]
+    data: Any
+
+
 SECTIONS: dict[KeyPath, type[BaseModel]] = {
     (): scenario.Scenario,
     ("tasks", "*"): scenario.Task,

@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.checks.messages import Finding, did_you_mean
-from holdfast.scenarios.checks.opponents import check_opponents, check_partners
+from holdfast.scenarios.checks.multiagent import check_opponents, check_partners, is_team
 from holdfast.scenarios.checks.processes import check_pool, check_python
 from holdfast.scenarios.checks.references import (
     NotUsable,
@@ -18,10 +18,9 @@ from holdfast.scenarios.checks.references import (
     is_own,
     own_class,
 )
-from holdfast.scenarios.checks.team import is_team
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
-from holdfast.scenarios.schema.method_spec import WRAPPERS, Wrapper
+from holdfast.scenarios.schema.method_spec import WRAPPERS, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 _WRAPPER_ARGUMENTS = {
@@ -148,35 +147,35 @@ def _check_environment(
 
 def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
     for index, entry in enumerate(wrappers if isinstance(wrappers, list) else ()):
-        try:
-            wrapper = Wrapper.model_validate(entry)
-        except ValueError:
+        wrapper = wrapper_of(entry)
+        if wrapper is None:
             continue  # reported with the other wrong forms
+        name, arguments = wrapper["name"], wrapper["arguments"]
         place = (*path, "wrappers", index)
         takes_any = False
-        if wrapper.name in WRAPPERS:
-            known = _WRAPPER_ARGUMENTS[wrapper.name]
-        elif is_own(wrapper.name):
+        if name in WRAPPERS:
+            known = _WRAPPER_ARGUMENTS[name]
+        elif is_own(name):
             try:
-                found = own_class(wrapper.name, folder, "wrapper")
+                found = own_class(name, folder, "wrapper")
             except NotUsable as error:
                 yield Finding(place, str(error))
                 continue
             known = tuple(argument.name for argument in found.arguments[1:])
             takes_any = found.takes_any
         else:
-            hint = did_you_mean(wrapper.name, [*WRAPPERS, "module:Class"])
-            yield Finding(place, f"no wrapper '{wrapper.name}'{hint}")
+            hint = did_you_mean(name, [*WRAPPERS, "module:Class"])
+            yield Finding(place, f"no wrapper '{name}'{hint}")
             continue
-        for key in wrapper.arguments:
+        for key in arguments:
             if key not in known and not takes_any:
                 hint = did_you_mean(key, known, "it takes")
-                message = f"'{wrapper.name}' has no argument '{key}'{hint}"
-                yield Finding((*place, wrapper.name, key), message, at_key=True)
-        size = whole(wrapper.arguments.get("n", 1))
-        if wrapper.name == "frame_stack" and _count(size) is None:
+                message = f"'{name}' has no argument '{key}'{hint}"
+                yield Finding((*place, name, key), message, at_key=True)
+        size = whole(arguments.get("n", 1))
+        if name == "frame_stack" and _count(size) is None:
             message = f"frame_stack takes how many frames, a whole number, got {size!r}"
-            yield Finding((*place, wrapper.name), message)
+            yield Finding((*place, name), message)
 
 
 def _check_sample(sample: Any, path: KeyPath) -> Iterator[Finding]:

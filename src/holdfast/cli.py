@@ -167,7 +167,7 @@ def schema(
     """Print the JSON Schema of scenario files, for completion in editors."""
     import json
 
-    from holdfast.scenarios.schema.scenario import json_schema
+    from holdfast.scenarios.json_schema import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:
