@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from holdfast.continual.results.record import SCENARIO, RunFolder
-from holdfast.scenarios.schema.sections import Resources
 from holdfast.scenarios.schema.scenario import Pool, Scenario
+from holdfast.scenarios.schema.sections import Resources
 from holdfast.scenarios.source.override import NoSuchPlace, plain_data, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import dump
 

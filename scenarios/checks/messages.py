@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from holdfast.registry import closest
 from holdfast.scenarios.schema import scenario
+from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 
@@ -72,6 +73,7 @@ _SYNONYMS = {
     "eval_freq": "every",
     "n_eval_episodes": "episodes",
     "max_episode_steps": "time_limit",
+    "defaults": TASK_DEFAULTS,
 }
 
 _FORMS: dict[KeyPath, str] = {
@@ -179,6 +181,8 @@ def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = (
     own = list(model.model_fields) if model else []
     if section == ("agent",):
         own += agent_arguments
+    elif not section:
+        own.append(TASK_DEFAULTS)
     if section and section[-1] == "changes" and not closest(key, own):
         return (
             f"unknown key; an attribute of the environment is set with set: {{{key}: value}}, "

@@ -25,6 +25,7 @@ _REFUSED = {
     "name": "all cells of a study lie under one name",
     "description": "it changes nothing that runs",
     "pool": "it changes no result",
+    "task_defaults": "vary the key of a task: 'tasks.<name>.steps'",
 }
 _METHODS = (
     "methods are compared by listing them; name an argument of one: 'methods.{name}.<argument>', "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -23,32 +24,29 @@ def with_task_defaults(source: Source) -> Source:
     if not isinstance(data, dict) or KEY not in data:
         return source
     defaults, tasks = data[KEY], data.get("tasks")
-    rest = {key: value for key, value in data.items() if key != KEY}
-    wrong = _wrong(defaults)
-    if wrong:
-        path, message = wrong
-        problems = [*source.problems, source.problem(path, message, at_key=len(path) > 1)]
-        return replace(source, data=rest, problems=problems)
-    if not isinstance(tasks, list):
-        return replace(source, data=rest)
-    origins: dict[KeyPath, KeyPath] = {}
-    for index, task in enumerate(tasks):
-        if isinstance(task, dict):
-            origins |= {("tasks", index, *path): (KEY, *path) for path in _taken(defaults, task)}
-    merged = [_merged(defaults, task) if isinstance(task, dict) else task for task in tasks]
-    return replace(source, data={**rest, "tasks": merged}, origins=origins)
-
-
-def _wrong(defaults: Any) -> tuple[KeyPath, str] | None:
-    """Return the place of a mistake that no task could have, and what it is."""
+    problems = [*source.problems]
     if not isinstance(defaults, dict):
-        return (KEY,), "expected a mapping of keys of tasks; write {steps: 10000}"
+        message = "expected a mapping of keys of tasks; write {steps: 10000}"
+        problems.append(source.problem((KEY,), message))
+        defaults = {}
     if "name" in defaults:
-        return (KEY, "name"), "names tell tasks apart; give every task a name of its own"
-    return None
+        message = "names tell tasks apart; give every task a name of its own"
+        problems.append(source.problem((KEY, "name"), message, at_key=True))
+        defaults = {key: value for key, value in defaults.items() if key != "name"}
+    data = {key: value for key, value in data.items() if key != KEY}
+    origins: dict[KeyPath, KeyPath] = {}
+    if isinstance(tasks, list):
+        data["tasks"] = list(tasks)
+        for index, task in enumerate(tasks):
+            if isinstance(task, dict):
+                data["tasks"][index] = _merged(defaults, task)
+                taken = _taken(defaults, task)
+                origins |= {("tasks", index, *path): (KEY, *path) for path in taken}
+    return replace(source, data=data, problems=problems, origins=origins)
 
 
 def _merged(defaults: Mapping[Any, Any], task: Mapping[Any, Any]) -> dict[Any, Any]:
+    defaults = deepcopy(dict(defaults))  # a task's own: an override or a sweep may change it
     merged = {**defaults, **task}
     for key in BY_KEY:
         common, own = defaults.get(key), task.get(key)

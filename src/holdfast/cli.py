@@ -83,7 +83,10 @@ def options(
 
 @app.command()
 def run(
-    scenario: Annotated[Path, typer.Argument(help="A scenario file.", show_default=False)],
+    scenario: Annotated[
+        Path,
+        typer.Argument(help="A scenario file, or a shipped one's name: cw10.", show_default=False),
+    ],
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
     jobs: Annotated[
@@ -138,7 +141,8 @@ def validate(
     scenarios: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE|KEY=VALUE", help="Scenario files, and values that replace theirs."
+            metavar="FILE|KEY=VALUE",
+            help="Scenario files, or names of shipped ones, and values that replace theirs.",
         ),
     ],
     build: Annotated[
