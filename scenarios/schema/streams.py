@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from itertools import accumulate, count, cycle, islice, takewhile
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from holdfast import seeding
 from holdfast.scenarios.schema.fields import SECTION, Positive, Text
 from holdfast.scenarios.schema.task import Task, read_distribution
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Tasks = tuple[Task, ...]
 
@@ -104,6 +105,8 @@ def _visits(tasks: Tasks, stream: Stream, seed: int) -> list[int]:
     listed = list(stages(tasks, stream))
     if stream.order != "shuffled":
         return listed
+    from holdfast import seeding  # here, as below: checking a scenario needs no numpy
+
     rng = seeding.generator(seed, "order")
     visits: list[int] = []
     budget = stream.steps
@@ -121,6 +124,8 @@ def _steps(tasks: Tasks, visits: list[int]) -> int:
 
 def visited(task: Task, number: int, seed: int) -> Task:
     """Return a task as it is at one visit, counted from 1: everything that it samples is drawn."""
+    from holdfast import seeding
+
     rng = seeding.generator(seed, "sample", task.name, number)
     data = task.model_dump(exclude={"sample"}, exclude_unset=True)
     for path, text in task.sample.items():
@@ -160,6 +165,8 @@ def draw(text: str, rng: np.random.Generator) -> float | int:
     if kind == "normal":
         return float(rng.normal(low, high))
     if kind == "log_uniform":
+        import numpy as np
+
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
     return float(rng.uniform(low, high))
 
