@@ -14,7 +14,7 @@ from holdfast.registry import closest
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
-from holdfast.scenarios.checks.messages import Checked, Finding, findings
+from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
 from holdfast.scenarios.checks.methods import check_methods, setting_of
 from holdfast.scenarios.checks.multiagent import check_team, is_team
 from holdfast.scenarios.checks.supervised import check_supervised
@@ -169,14 +169,13 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
         wrong, data["agent"] = check_agent(data["agent"], folder)
         found += wrong
     setting = setting_of(data, folder)
-    methods = data.get("methods", ["naive"])
-    wrong, fitted = check_methods(methods if isinstance(methods, list) else [], setting)
+    wrong, methods = check_methods(entries(data.get("methods", ["naive"])), setting)
     found += wrong
     if isinstance(data.get("methods"), list):
-        data["methods"] = fitted
+        data["methods"] = methods
     wrong, tasks = check_supervised(data, setting.algorithm, folder)
     found += wrong
-    if isinstance(tasks, list):
+    if isinstance(data.get("tasks"), list):
         data["tasks"] = tasks
         found += [*check_tasks(data, folder), *check_stream(data), *check_backend(data)]
         if is_team(data):

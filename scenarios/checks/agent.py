@@ -1,4 +1,4 @@
-"""Whether an algorithm takes the arguments that the scenario gives it."""
+"""Checks of ``agent:``: does the algorithm take the arguments that it is given?"""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from holdfast.scenarios.checks.messages import (
     choice,
     did_you_mean,
     home,
+    mapping,
     show,
     unknown_key,
 )
@@ -98,7 +99,7 @@ def meant_algorithm(data: Any) -> str | None:
 
     The misspelling is reported; with what is meant, the rest can be checked all the same.
     """
-    name = data.get("algorithm") if isinstance(data, Mapping) else None
+    name = mapping(data).get("algorithm")
     if not isinstance(name, str) or not name:
         return None
     return name if name in AGENTS or is_own(name) else closest(name, AGENTS)
@@ -164,7 +165,6 @@ def _check_team(data: Mapping[str, Any], name: str) -> Iterator[Finding]:
             f"groups) and PettingZoo tasks; for a single agent there are {others}"
         )
         yield Finding(("agent", "algorithm"), message)
-    options = data.get("policy_kwargs")
     closed = {
         "share_features_extractor": (
             "the critic sees the state and the actor does not: they share nothing; remove it"
@@ -172,7 +172,7 @@ def _check_team(data: Mapping[str, Any], name: str) -> Iterator[Finding]:
         "features_extractor": f"'{name}' takes vectors of all agents as they are; remove it",
     }
     key = "features_extractor" if "joint" in algorithm(name).shown else "share_features_extractor"
-    if isinstance(options, Mapping) and key in options:
+    if key in mapping(data.get("policy_kwargs")):
         yield Finding(("agent", "policy_kwargs", key), closed[key], at_key=True)
 
 
@@ -320,8 +320,7 @@ def _check_networks(data: Mapping[str, Any], options: Mapping[str, Any]) -> Iter
             yield Finding((*path, key), message)
     if options.get("activation") == "crelu" and data.get("use_sde"):
         yield Finding((*path, "activation"), "crelu cannot be used with agent.use_sde; remove one")
-    inner = options.get("optimizer_kwargs")
-    if "weight_decay" in options and isinstance(inner, Mapping) and "weight_decay" in inner:
+    if "weight_decay" in options and "weight_decay" in mapping(options.get("optimizer_kwargs")):
         message = "optimizer_kwargs has weight_decay too; remove one of them"
         yield Finding((*path, "weight_decay"), message)
 

@@ -1,4 +1,4 @@
-"""Whether plain values fit the arguments of a class or function, whose source alone is read."""
+"""Checks of arguments: do plain values fit a class or function whose source is read?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.registry import Signature, closest
-from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, show, value_hint
+from holdfast.registry import Signature
+from holdfast.scenarios.checks.messages import (
+    Checked,
+    Finding,
+    choice,
+    did_you_mean,
+    show,
+    value_hint,
+)
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 _LISTS = {
@@ -117,16 +124,8 @@ def _convert(options: list[ast.expr], value: Any) -> Any:
     if inside:
         raise Mismatch(inside[0])
     if literals and not expected:
-        raise Mismatch(_not_one_of(value, literals))
+        raise Mismatch(choice(value, [str(literal) for literal in literals]))
     raise Mismatch(_expected([*map(str, literals), *expected], value))
-
-
-def _not_one_of(value: Any, literals: list[Any]) -> str:
-    names = [str(literal) for literal in literals]
-    near = closest(value, names) if isinstance(value, str) else None
-    hint = f"; did you mean '{near}'?" if near else ""
-    shown = repr(value) if isinstance(value, str) else show(value)
-    return f"{shown} is not one of {', '.join(names)}{hint}"
 
 
 def _expected(expected: list[str], value: Any) -> str:

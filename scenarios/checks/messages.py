@@ -1,9 +1,9 @@
-"""What pydantic found, in the words of somebody who writes scenarios."""
+"""Findings about a scenario, in the words of somebody who writes one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -28,6 +28,34 @@ class Checked(NamedTuple):
 
     findings: list[Finding]
     data: Any
+
+
+def mapping(value: Any) -> Mapping[Any, Any]:
+    """Return a section; an empty one for another form, which the model reports."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def entries(value: Any) -> Sequence[Any]:
+    """Return the entries of a list; none for another form, which the model reports."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def tasks_of(data: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield index and task, but for those of another form, which the model reports."""
+    tasks = enumerate(entries(data.get("tasks")))
+    return ((index, task) for index, task in tasks if isinstance(task, Mapping))
+
+
+def unwanted(
+    data: Mapping[str, Any], usual: Iterable[tuple[KeyPath, Any, str]]
+) -> Iterator[Finding]:
+    """Yield a finding for each key that has another value than its usual one, with the advice."""
+    for path, unchanged, advice in usual:
+        section = data
+        for key in path[:-1]:
+            section = mapping(section.get(key))
+        if section.get(path[-1], unchanged) != unchanged:
+            yield Finding(path, advice, at_key=True)
 
 
 SECTIONS: dict[KeyPath, type[BaseModel]] = {

@@ -1,4 +1,4 @@
-"""Whether each method exists, takes its arguments, and can work with this agent and stream."""
+"""Checks of ``methods:``: their names, arguments, and fit with the agent and the stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.registry import (
 )
 from holdfast.scenarios.checks.agent import meant_algorithm
 from holdfast.scenarios.checks.arguments import fit_arguments
-from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean
+from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -31,7 +31,7 @@ from holdfast.scenarios.source.yaml_file import KeyPath
 
 @dataclass(frozen=True)
 class Setting:
-    """What methods are checked against: the plain data of other sections.
+    """The plain data of other sections, against which methods are checked.
 
     Attributes:
         algorithm: What ``agent.algorithm`` means; None where that is not known.
@@ -53,7 +53,7 @@ class Setting:
 
     @property
     def table(self) -> Algorithm | None:
-        """What is known of the algorithm."""
+        """The algorithm's entry in the registry, None where it is not known."""
         own = self.algorithm is not None and is_own(self.algorithm)
         known = self.algorithm in AGENTS or own
         return registry.algorithm(self.algorithm) if known and self.algorithm else None
@@ -61,9 +61,8 @@ class Setting:
 
 def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
     """Return what the methods of a scenario's data are checked against."""
-    agent, stream, carry = (_mapping(data.get(key)) for key in ("agent", "stream", "carry"))
-    tasks = data.get("tasks")
-    own = [_mapping(task).get("score") for task in (tasks if isinstance(tasks, list) else ())]
+    agent, stream, carry = (mapping(data.get(key)) for key in ("agent", "stream", "carry"))
+    own = [mapping(task).get("score") for task in entries(data.get("tasks"))]
     return Setting(
         algorithm=meant_algorithm(agent),
         stream=stream,
@@ -73,10 +72,6 @@ def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
         has_scores=data.get("score") is not None or (bool(own) and None not in own),
         is_team=agent.get("policies") is not None,
     )
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def check_methods(methods: Sequence[Any], setting: Setting) -> Checked:
@@ -346,8 +341,7 @@ def _check_networks(
     if setting.stream.get("task_id") == "heads":
         message = f"'{growing[0]}' rebuilds the networks, and so does stream.task_id: heads; "
         yield Finding(path, message + "write stream: {task_id: observed}")
-    policy = setting.arguments.get("policy_kwargs")
-    if isinstance(policy, Mapping) and policy.get("activation") == "crelu":
+    if mapping(setting.arguments.get("policy_kwargs")).get("activation") == "crelu":
         message = f"crelu doubles what layers put out, which '{growing[0]}' does not follow; "
         yield Finding(("agent", "policy_kwargs", "activation"), message + "write relu")
     if setting.carry.get("optimizer") is True:

@@ -1,4 +1,4 @@
-"""Whether what runs in other processes can run there: ``pool:``, and ``python:`` of a task."""
+"""Checks of other processes: ``pool:``, and the ``python:`` of a task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from holdfast.scenarios.checks.messages import Finding
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, tasks_of
 from holdfast.scenarios.checks.references import NotUsable
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -80,17 +80,14 @@ def check_interpreter(path: Path) -> None:
 
 def check_pool(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what is wrong between ``pool:``, ``n_envs:`` and exclusive tasks."""
-    pool = data.get("pool")
-    workers = whole(pool.get("workers")) if isinstance(pool, Mapping) else None
+    workers = whole(mapping(data.get("pool")).get("workers"))
     if not isinstance(workers, int) or workers < 1:
         return
     n_envs = whole(data.get("n_envs", 1))
     if isinstance(n_envs, int) and 0 < n_envs < workers:
         message = f"{workers} processes have only {n_envs} environments (n_envs) to share"
         yield Finding(("pool", "workers"), message)
-    for index, task in enumerate(data["tasks"]):
-        if not isinstance(task, Mapping):
-            continue
+    for index, task in tasks_of(data):
         if task.get("drift"):
             message = (
                 "what a drift sets is recorded by the process that trains, and these environments "
@@ -114,8 +111,7 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
         check_interpreter(interpreter(python, folder))
     except NotUsable as error:
         yield Finding((*path, "python"), str(error))
-    changes, wrappers = task.get("changes"), task.get("wrappers")
-    changes = changes if isinstance(changes, Mapping) else {}
+    changes = mapping(task.get("changes"))
     for key in ("set", "mujoco"):
         if changes.get(key):
             message = f"changes.{key} {_REACHES_IN}; give kwargs: instead, or subclass it there"
@@ -124,11 +120,10 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
         if task.get(key):
             message = f"{key} {_REACHES_IN}; let its own reset draw, or give kwargs: to each task"
             yield Finding((*path, key), message, at_key=True)
-    dead = changes.get("dead_actuators")
-    if isinstance(dead, list) and any(isinstance(entry, str) for entry in dead):
+    if any(isinstance(entry, str) for entry in entries(changes.get("dead_actuators"))):
         message = f"an actuator's name {_REACHES_IN}; give its number"
         yield Finding((*path, "changes", "dead_actuators"), message, at_key=True)
-    for index, entry in enumerate(wrappers if isinstance(wrappers, list) else ()):
-        if entry == "atari" or (isinstance(entry, Mapping) and "atari" in entry):
+    for index, entry in enumerate(entries(task.get("wrappers"))):
+        if entry == "atari" or "atari" in mapping(entry):
             message = f"the wrapper 'atari' {_REACHES_IN}"
             yield Finding((*path, "wrappers", index), message)

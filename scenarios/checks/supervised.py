@@ -1,4 +1,4 @@
-"""Whether tasks that name a benchmark fit the supervised agent, and the other sections fit both."""
+"""Checks of supervised scenarios: their benchmarks, and sections that only others have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 
 from holdfast.registry import BENCHMARKS, SUPERVISED, Signature, function_signature
 from holdfast.scenarios.checks.arguments import fit_arguments
-from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean
+from holdfast.scenarios.checks.messages import (
+    Checked,
+    Finding,
+    did_you_mean,
+    entries,
+    tasks_of,
+    unwanted,
+)
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_function
 from holdfast.scenarios.schema.task import ENV_OR_BENCHMARK
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -47,15 +54,14 @@ def check_supervised(
         algorithm: What ``agent.algorithm`` means; None where that is not known.
         folder: The scenario's folder.
     """
-    tasks, found = data.get("tasks"), []
-    fitted = list(tasks) if isinstance(tasks, list) else []
-    for index, task in enumerate(fitted):
-        if isinstance(task, Mapping):
-            wrong, fitted[index] = _check_task(task, ("tasks", index), algorithm, folder)
-            found += wrong
+    found: list[Finding] = []
+    fitted = list(entries(data.get("tasks")))
+    for index, task in tasks_of(data):
+        wrong, fitted[index] = _check_task(task, ("tasks", index), algorithm, folder)
+        found += wrong
     if algorithm == SUPERVISED:
         found += _check_sections(data)
-    return Checked(found, fitted if isinstance(tasks, list) else tasks)
+    return Checked(found, fitted)
 
 
 def _check_task(
@@ -137,18 +143,11 @@ def _check_experience(
 
 
 def _check_sections(data: Mapping[str, Any]) -> Iterator[Finding]:
-    for path, unchanged, advice in _OF_ENVIRONMENTS:
-        value: Any = data
-        for key in path:
-            value = value.get(key, unchanged) if isinstance(value, Mapping) else unchanged
-        if value != unchanged:
-            message = f"not for the supervised agent: {advice}"
-            yield Finding(path, message, at_key=True)
+    for finding in unwanted(data, _OF_ENVIRONMENTS):
+        yield finding._replace(message=f"not for the supervised agent: {finding.message}")
     stream = data.get("stream", {})
-    if isinstance(stream, Mapping):
-        told = stream.get("task_id", "observed")
-        if told == "observed":
-            path = ("stream", "task_id") if "task_id" in stream else ("stream",)
-            yield Finding(path, f"stream.task_id: {TASK_ID_ADVICE}")
+    if isinstance(stream, Mapping) and stream.get("task_id", "observed") == "observed":
+        path = ("stream", "task_id") if "task_id" in stream else ("stream",)
+        yield Finding(path, f"stream.task_id: {TASK_ID_ADVICE}")
     if data.get("score") == "success":
         yield Finding(("score",), "a data set reports no success; remove it: accuracy is the score")

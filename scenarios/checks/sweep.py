@@ -1,4 +1,4 @@
-"""Whether keys of ``sweep:`` and ``tune:`` exist and take their values: each point is checked."""
+"""Checks of ``sweep:`` and ``tune:``: each key, and the scenario at each point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain, product
 from math import prod
 from typing import Any
 
-from holdfast.scenarios.checks.messages import Checked, Finding
+from holdfast.scenarios.checks.messages import Checked, Finding, entries, mapping
 from holdfast.scenarios.schema.cells import Axis
 from holdfast.scenarios.schema.studies import dimension, probes, values
 from holdfast.scenarios.source.override import NoSuchPlace, look, put, resolved, undotted
@@ -105,7 +105,7 @@ def check_tune(source: Source, base: Collection[Finding], check: Check) -> list[
     plain, space = without_studies(source.data), tune.get("space")
     found = dict.fromkeys(_check_protocol(tune, source.data))  # a set in order
     paths: dict[KeyPath, str] = {}
-    for key, given in space.items() if isinstance(space, dict) else ():
+    for key, given in mapping(space).items():
         try:
             tried = probes(dimension(given))
         except ValueError:
@@ -140,9 +140,8 @@ def _check_protocol(tune: dict[str, Any], data: dict[str, Any]) -> Iterator[Find
             "that the scenario does not run"
         )
         yield Finding(("tune",), message)
-    own = data.get("seeds", [0])
-    for index, seed in enumerate(seeds if isinstance(seeds, list) else ()):
-        if isinstance(own, list) and seed in own:
+    for index, seed in enumerate(entries(seeds)):
+        if seed in entries(data.get("seeds", [0])):
             message = f"seed {seed} is one of the scenario's own seeds:; hold others out"
             yield Finding(("tune", "seeds", index), message)
 

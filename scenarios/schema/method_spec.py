@@ -149,7 +149,7 @@ class MethodPart(BaseModel):
 
 
 class Method(BaseModel):
-    """What is compared in a scenario: one mitigation, or several composed."""
+    """A mitigation that a scenario compares with others, or several composed."""
 
     model_config = SECTION
 

@@ -143,7 +143,7 @@ class Scenario(BaseModel):
 
     @property
     def folder(self) -> Path | None:
-        """Where ``module:Name`` and ``agent.init`` are looked for: that file's folder, or None."""
+        """The folder of that file, where ``module:Name`` and ``agent.init`` are found, or None."""
         return self._folder
 
     def problem(self, path: str, message: str) -> Problem:

@@ -10,7 +10,7 @@ from holdfast.scenarios.schema.fields import SECTION, AboveZero, AtLeastZero, Fl
 
 
 class Spaces(BaseModel):
-    """What happens where tasks have different spaces: refused (same) or padded."""
+    """Treatment of tasks whose spaces differ: refused (same) or padded."""
 
     model_config = SECTION
 
@@ -24,7 +24,7 @@ class Spaces(BaseModel):
 
 
 class Carry(BaseModel):
-    """What a task start takes over from the task before."""
+    """State that a task start takes over from the task before."""
 
     model_config = SECTION
 
@@ -80,7 +80,7 @@ def _share(gpus: float) -> float:
 
 
 class Resources(BaseModel):
-    """What each cell takes of a node; only a Ray cluster reads it, and it changes no number."""
+    """A cell's share of a node; only a Ray cluster reads it, and it changes no number."""
 
     model_config = SECTION
 

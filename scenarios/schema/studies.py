@@ -218,7 +218,7 @@ Percent = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)
 
 
 class Tune(BaseModel):
-    """What is looked for, and the part of the study that it may be looked for on."""
+    """A search for the best values, and the part of the study that it may see."""
 
     model_config = SECTION
 

@@ -40,7 +40,7 @@ _PLAIN_TAGS = {_CORE + kind for kind in ("null", "bool", "int", "float", "str", 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands: in a file, or in an override (``line`` is 0 then)."""
+    """A place in a file, or in an override (``line`` is 0 then)."""
 
     file: str
     line: int = 0

@@ -44,7 +44,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """What the source of a class says.
+    """The arguments and attributes of a class, as its source says them.
 
     Attributes:
         target: ``module:Class`` where the class is defined (a re-export is followed).

@@ -70,9 +70,11 @@ def test_what_is_not_there(
 
 
 def test_they_are_listed_by_family() -> None:
-    lines = [line.strip() for line in listing.scenarios().splitlines()]
+    told = listing.scenarios()
+    lines = [line.strip() for line in told.splitlines()]
     assert set(shipped()) < set(lines)
-    assert all(any(text in line for line in lines) for text in FAMILIES.values())
+    words = " ".join(told.split())  # wherever the terminal's width broke the lines
+    assert all(text in words for text in FAMILIES.values())
     assert lines.index("cw10") < lines.index("minigrid") < lines.index("walker-transfer")
 
 
