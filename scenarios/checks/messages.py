@@ -51,7 +51,7 @@ def unwanted(
 ) -> Iterator[Finding]:
     """Yield a finding for each key that has another value than its usual one, with the advice."""
     for path, unchanged, advice in usual:
-        section = data
+        section: Mapping[Any, Any] = data
         for key in path[:-1]:
             section = mapping(section.get(key))
         if section.get(path[-1], unchanged) != unchanged:

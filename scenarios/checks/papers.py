@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.scenarios.checks.messages import Checked, Finding, choice, mapping
+from holdfast.scenarios.checks.messages import Checked, Finding, choice
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 KEY = "paper"
@@ -90,7 +90,7 @@ def expand(data: Mapping[str, Any]) -> Checked:
         return {name: filled(given, name, (*path, name)) for name, given in entry.items()}
 
     data, agent, methods = dict(data), data.get("agent"), data.get("methods")
-    if mapping(agent):
+    if isinstance(agent, Mapping):
         data["agent"] = filled(agent, agent.get("algorithm"), ("agent",))
     if isinstance(methods, list):
         data["methods"] = filled_method(methods, ("methods",))
