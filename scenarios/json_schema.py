@@ -20,14 +20,8 @@ _TYPES = {
     "str": "string",
     "bool": "boolean",
     "None": "null",
-    "list": "array",
-    "tuple": "array",
-    "Sequence": "array",
-    "dict": "object",
-    "Mapping": "object",
-    "Schedule": "object",
-    "Callable": "object",
-    "ActionNoise": "object",
+    **dict.fromkeys(("list", "tuple", "Sequence"), "array"),
+    **dict.fromkeys(("dict", "Mapping", "Schedule", "Callable", "ActionNoise"), "object"),
 }
 
 

@@ -43,45 +43,38 @@ RESERVED = {
 }
 # By name, whatever the algorithm: lowest, highest, and whether the lowest itself is refused.
 _RANGES: dict[str, tuple[float, float | None, bool]] = {
-    "learning_rate": (0, None, True),
-    "gamma": (0, 1, False),
-    "gae_lambda": (0, 1, False),
-    "tau": (0, 1, True),
-    "n_steps": (1, None, False),
-    "batch_size": (1, None, False),
-    "n_epochs": (1, None, False),
-    "buffer_size": (1, None, False),
-    "learning_starts": (0, None, False),
-    "train_freq": (1, None, False),
-    "gradient_steps": (-1, None, False),
-    "clip_range": (0, None, True),
-    "clip_range_vf": (0, None, True),
-    "ent_coef": (0, None, False),
-    "vf_coef": (0, None, False),
-    "max_grad_norm": (0, None, True),
-    "target_kl": (0, None, True),
-    "exploration_fraction": (0, 1, False),
-    "exploration_initial_eps": (0, 1, False),
-    "exploration_final_eps": (0, 1, False),
-    "target_update_interval": (1, None, False),
-    "policy_delay": (1, None, False),
-    "target_policy_noise": (0, None, False),
-    "target_noise_clip": (0, None, False),
-    "rms_prop_eps": (0, None, True),
-    "stats_window_size": (1, None, False),
-    "momentum": (0, 1, False),
-    "weight_decay": (0, None, False),
-    "hidden": (1, None, False),
-    "sde_sample_freq": (-1, None, False),
-    "top_quantiles_to_drop_per_net": (0, None, False),
-    "cg_max_steps": (1, None, False),
-    "cg_damping": (0, None, False),
-    "line_search_shrinking_factor": (0, 1, True),
-    "line_search_max_iter": (1, None, False),
-    "embed_dim": (1, None, False),
-    "hypernet_dim": (1, None, False),
-    "n_critic_updates": (1, None, False),
-    "sub_sampling_factor": (1, None, False),
+    **dict.fromkeys(("gradient_steps", "sde_sample_freq"), (-1, None, False)),
+    **dict.fromkeys(
+        (
+            *("learning_starts", "ent_coef", "vf_coef", "target_policy_noise", "target_noise_clip"),
+            *("weight_decay", "top_quantiles_to_drop_per_net", "cg_damping"),
+        ),
+        (0, None, False),
+    ),
+    **dict.fromkeys(
+        (
+            *("learning_rate", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl"),
+            "rms_prop_eps",
+        ),
+        (0, None, True),
+    ),
+    **dict.fromkeys(
+        (
+            *("gamma", "gae_lambda", "momentum", "exploration_fraction"),
+            *("exploration_initial_eps", "exploration_final_eps"),
+        ),
+        (0, 1, False),
+    ),
+    **dict.fromkeys(("tau", "line_search_shrinking_factor"), (0, 1, True)),
+    **dict.fromkeys(
+        (
+            *("n_steps", "batch_size", "n_epochs", "buffer_size", "train_freq", "hidden"),
+            *("target_update_interval", "policy_delay", "stats_window_size", "cg_max_steps"),
+            *("line_search_max_iter", "embed_dim", "hypernet_dim", "n_critic_updates"),
+            "sub_sampling_factor",
+        ),
+        (1, None, False),
+    ),
 }
 
 # What Stable-Baselines3 calls by a class has a plain form of its own.

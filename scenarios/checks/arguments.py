@@ -19,15 +19,8 @@ from holdfast.scenarios.checks.messages import (
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 _LISTS = {
-    "list",
-    "tuple",
-    "Sequence",
-    "Iterable",
-    "List",
-    "Tuple",
-    "set",
-    "frozenset",
-    "Collection",
+    *("list", "tuple", "set", "frozenset", "List", "Tuple"),
+    *("Sequence", "Iterable", "Collection"),
 }
 _MAPPINGS = {"dict", "Mapping", "Dict", "MutableMapping"}
 _SCHEDULES = {"Schedule", "Callable"}

@@ -26,13 +26,8 @@ from holdfast.scenarios.source.yaml_file import KeyPath
 _WRAPPER_ARGUMENTS = {
     "frame_stack": ("n", "padding_type"),
     "atari": (
-        "noop_max",
-        "frame_skip",
-        "screen_size",
-        "terminal_on_life_loss",
-        "grayscale_obs",
-        "grayscale_newaxis",
-        "scale_obs",
+        *("noop_max", "frame_skip", "screen_size", "terminal_on_life_loss"),
+        *("grayscale_obs", "grayscale_newaxis", "scale_obs"),
     ),
 }
 

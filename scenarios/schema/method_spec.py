@@ -20,10 +20,7 @@ from pydantic_core import CoreSchema
 from holdfast.registry import METHODS, PLUGINS
 from holdfast.scenarios.schema.fields import SECTION, Text
 
-WRAPPERS: dict[str, str] = {
-    "frame_stack": "n",
-    "atari": "",
-}  # value: the argument of the short form
+WRAPPERS = {"frame_stack": "n", "atari": ""}  # value: the argument of the short form
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "leaky_relu", "silu", "crelu")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
