@@ -37,8 +37,8 @@ from holdfast.envs.base.loading import build
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import ProcessPool
 from holdfast.envs.vector import pooled
-from holdfast.scenarios.schema.pool import Pool
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.schema.sections import Pool
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 CORES = os.cpu_count() or 1

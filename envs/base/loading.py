@@ -18,9 +18,9 @@ from gymnasium.wrappers import TimeLimit
 from holdfast.envs.processes.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.registry import append_path, closest
-from holdfast.scenarios.checks.interpreter import check_interpreter, interpreter
+from holdfast.scenarios.checks.processes import check_interpreter, interpreter
 from holdfast.scenarios.checks.references import REGISTERED_BY, NotUsable
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 _EXTRAS = ("mujoco", "minigrid", "envpool")
 """Packages that an extra of the same name installs."""

@@ -22,7 +22,7 @@ from holdfast.envs.multiagent.global_state import Parallel, merged_state, state_
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
-from holdfast.scenarios.schema.groups import grouped
+from holdfast.scenarios.schema.agent import grouped
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Changes, Policies, Scenario, Task
 

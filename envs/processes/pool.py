@@ -19,7 +19,7 @@ from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_a
 from holdfast.envs.processes.wire import assembled, encoded, leaves
 from holdfast.envs.processes.worker import RESET
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
 
 RESTARTED = "holdfast.restarted"

@@ -14,7 +14,7 @@ from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_a
 from holdfast.envs.processes.wire import Unusable, assembled, encoded
 from holdfast.envs.processes.worker import RESET
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 
 class RemoteEnv(gym.Env[Any, Any]):

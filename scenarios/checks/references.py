@@ -1,4 +1,4 @@
-"""Whether what ``module:Name`` and environment ids name is there; nothing is imported."""
+"""Checks of names: is the ``module:Name`` or environment there? Nothing is imported."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from holdfast.envs.processes.pool import RESTARTED
 from holdfast.envs.vector import vectorize
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
 
 # -- without failures: the same as in one process --------------------------------------------------

@@ -21,7 +21,7 @@ from pools import ENVS, FAST, Reference, coded, odd, processes
 from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED, ProcessPool
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 
 def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
@@ -91,7 +91,7 @@ from functools import partial
 import numpy as np
 from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import ProcessPool
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from pathlib import Path
 
 folder = Path({folder!r})

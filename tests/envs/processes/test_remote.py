@@ -15,7 +15,7 @@ from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.remote import RemoteEnv
 from holdfast.envs.vector import task_env
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 HERE = Path(__file__).parents[1]
 FAST, SLOW = Pool(step_timeout_s=0.5, reset_timeout_s=0.5), Pool()
