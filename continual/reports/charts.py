@@ -229,7 +229,7 @@ class Panels:
 
     def _legend(self) -> tuple[list[Element], float]:
         """Return a line and the name of each task, and where they end."""
-        names = [name for name in self.tasks]
+        names = list(self.tasks)
         if not self._fit():
             names = [f"{task + 1}: {name}" for task, name in enumerate(names)]
         width = 7 * max(map(len, names)) + 48

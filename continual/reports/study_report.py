@@ -42,10 +42,12 @@ from holdfast.continual.results.document import (
     Table,
     Text,
     given,
+    read_section,
     words,
 )
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
+from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.continual.results.statistics import FEW, FEW_SEEDS
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
 from holdfast.scenarios.schema.scenario import Scenario
@@ -78,8 +80,21 @@ def study_section(results: Results, summary: Summary, picture: str) -> Section:
     parts.append(Section("Definitions", tuple(_definitions(results)), is_detail=True))
     if done:
         parts.append(Section("Origin", (_origin(done),), is_detail=True))
+    parts += _cross_play(results)
     lead = tuple(_lead(results, picture))
     return Section(results.scenario.name, lead, tuple(parts))
+
+
+def _cross_play(results: Results) -> Iterator[Section]:
+    """Return what came of cross-play in the folders of the results."""
+    for folder in results.folders:
+        if (folder / CROSS_PLAY).exists():
+            yield read_section(folder / CROSS_PLAY)
+        elif (folder / CROSS_PLAY_PAGE).exists():
+            text = (
+                f"`{CROSS_PLAY_PAGE}` is of an older version: `holdfast cross-play` makes it again."
+            )
+            yield Section("Cross-play", (Paragraph(words(text)),), is_detail=True)
 
 
 def _lead(results: Results, picture: str) -> Iterator[Block]:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from holdfast.continual.results.formatting import NA, number
+from holdfast.errors import CheckpointUnusable
 
 
 @dataclass(frozen=True)
@@ -264,3 +267,29 @@ class Document:
     title: str
     sections: tuple[Section, ...]
     tables: tuple[tuple[str, Table], ...] = ()
+
+
+_SAVED = TypeAdapter(list[tuple[str, list[Paragraph | Table]]])
+
+
+def saved(section: Section) -> bytes:
+    """Return a section of text and tables as a file, its parts after it."""
+    return _SAVED.dump_json(
+        [(part.title, list(part.blocks)) for part in (section, *section.sections)]
+    )
+
+
+def read_section(path: Path) -> Section:
+    """Return a section from the file that ``saved`` made.
+
+    Raises:
+        CheckpointUnusable: If it cannot be read.
+    """
+    try:
+        (title, blocks), *parts = _SAVED.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:  # pydantic's own error is a ValueError
+        raise CheckpointUnusable(
+            f"{path} cannot be read as a section of a report: {error}"
+        ) from error
+    own = tuple(Section(title, tuple(blocks), is_detail=True) for title, blocks in parts)
+    return Section(title, tuple(blocks), own, is_detail=True)

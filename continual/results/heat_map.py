@@ -1,4 +1,4 @@
-"""The score matrix as a picture: in TensorBoard, where it must not take longer than a short task."""
+"""The score matrix as a picture for TensorBoard: drawing it must be short beside a short task."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from holdfast.continual.results.document import (
 )
 from holdfast.continual.results.formatting import number, plain, table
 
-_AROUND = {"code": "`", "strong": "**", "emphasis": "*"}
+_AROUND = {"strong": "**", "emphasis": "*"}
 
 
 def markdown(sections: Iterable[Section], level: int = 1) -> str:
@@ -88,6 +88,8 @@ def _matrix(matrix: Matrix) -> str:
 
 
 def _run(run: Run) -> str:
+    if run.style == "code":
+        return f"`{run.text}`"  # nothing is escaped in code
     mark = _AROUND.get(run.style, "")
     return f"{mark}{plain(run.text)}{mark}"
 

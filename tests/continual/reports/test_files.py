@@ -6,7 +6,7 @@ from pathlib import Path
 
 from holdfast.continual.reports.latex import latex
 from holdfast.continual.reports.report import report
-from holdfast.continual.reports.tables import Table
+from holdfast.continual.results.document import Cell, Table
 from holdfast.continual.results.record import RunFolder
 
 
@@ -70,9 +70,9 @@ def test_the_latex_tables_are_well_formed(runs: Path) -> None:
 
 
 def test_what_latex_would_read_is_escaped() -> None:
-    odd = Table(
-        "odd", "100% of #1", ("a_b", "x^y~"), (("{c}", r"\d $e & f"), ("-g-1", "[0.1, -2]"))
-    )
+    head, *rows = (("a_b", "x^y~"), ("{c}", r"\d $e & f"), ("-g-1", "[0.1, -2]"))
+    body = tuple(tuple(map(Cell, row)) for row in rows)
+    odd = Table(tuple(map(Cell, head)), body, "odd", "100% of #1")
     text = latex([("my study", odd)])
     assert r"\caption{100\% of \#1}" in text
     assert r"\label{tab:my-study-odd}" in text
