@@ -63,7 +63,7 @@ def study_section(results: Results, summary: Summary, picture: str) -> Section:
     """
     done = [method for method in results.methods if method.cells]
     notes = tuple(map(words, _notes(results, summary)))
-    shown = (summary_table(summary), *([Bullets(notes)] if notes else []))
+    shown: list[Block] = [summary_table(summary), *([Bullets(notes)] if notes else [])]
     missing = _missing(results)
     parts = [
         Section("Results", (*shown, *result_figures(summary))),
@@ -91,10 +91,11 @@ def _cross_play(results: Results) -> Iterator[Section]:
         if (folder / CROSS_PLAY).exists():
             yield read_section(folder / CROSS_PLAY)
         elif (folder / CROSS_PLAY_PAGE).exists():
-            text = (
-                f"`{CROSS_PLAY_PAGE}` is of an older version: `holdfast cross-play` makes it again."
+            text = words(
+                f"An older version wrote `{CROSS_PLAY_PAGE}`. To have it here, run "
+                "`holdfast cross-play` again."
             )
-            yield Section("Cross-play", (Paragraph(words(text)),), is_detail=True)
+            yield Section("Cross-play", (Paragraph(text),), is_detail=True)
 
 
 def _lead(results: Results, picture: str) -> Iterator[Block]:
@@ -212,7 +213,7 @@ def _matrices(results: Results, summary: Summary) -> Matrices:
         ]
         ends = "lowest of the task", "highest of the task"
     unit = "return" if done[0][1].cells[0].curves.unit == "return" else "score"
-    legend = (
+    legend: Text = (
         f"Mean {unit} over seeds at the task boundaries; ",
         Run("bold", "strong"),
         " where the task was just trained.",

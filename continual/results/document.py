@@ -269,13 +269,16 @@ class Document:
     tables: tuple[tuple[str, Table], ...] = ()
 
 
-_SAVED = TypeAdapter(list[tuple[str, list[Paragraph | Table]]])
+_SAVED = TypeAdapter(tuple[tuple[str, tuple[Paragraph | Table, ...]], ...])
 
 
 def saved(section: Section) -> bytes:
     """Return a section of text and tables as a file, its parts after it."""
     return _SAVED.dump_json(
-        [(part.title, list(part.blocks)) for part in (section, *section.sections)]
+        tuple(
+            (part.title, tuple(one for one in part.blocks if isinstance(one, Paragraph | Table)))
+            for part in (section, *section.sections)
+        )
     )
 
 
@@ -291,5 +294,5 @@ def read_section(path: Path) -> Section:
         raise CheckpointUnusable(
             f"{path} cannot be read as a section of a report: {error}"
         ) from error
-    own = tuple(Section(title, tuple(blocks), is_detail=True) for title, blocks in parts)
-    return Section(title, tuple(blocks), own, is_detail=True)
+    own = tuple(Section(name, inner, is_detail=True) for name, inner in parts)
+    return Section(title, blocks, own, is_detail=True)
