@@ -19,6 +19,9 @@ COLOURS, DASHES = 7, 4
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
+Bounds = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Frame:
     """Where the data of a chart lie in its picture.

@@ -7,8 +7,8 @@ room for, and scales them little. Colours come from the style sheet, ``chart.css
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -18,17 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from holdfast.continual.reports import axes
-from holdfast.continual.reports.axes import Frame
+from holdfast.continual.reports.axes import Bounds, Frame
 from holdfast.continual.results.curves import Span
 from holdfast.continual.results.svg import element, picture
 
 WIDTH, WIDE = 360.0, 675.0
 STEPS = "environment steps"
-BANDS = 4
-"""In a frame with more methods than this, bands would hide each other and are left out."""
-
 _ROW = 22.0
-Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -170,6 +166,9 @@ class Curves:
         spans: What is shaded: when the task is trained.
         switches: Where vertical lines are drawn: where one task ends and the next begins.
         bottom: The lower edge of the frame.
+        right: Its right edge.
+        with_bands: Whether bands are drawn around the curves.
+        is_tinted: Whether what is shaded has the colour of the task's curve.
     """
 
     lines: Sequence[Line]
@@ -178,89 +177,55 @@ class Curves:
     spans: Sequence[Span] = ()
     switches: Sequence[float] = ()
     bottom: float = 168
+    right: float = WIDTH - 12
+    with_bands: bool = True
+    is_tinted: bool = False
 
     def drawn(self, title: str) -> Element:
         """Return it as an SVG."""
         x = axes.bounds(*(line.x for line in self.lines), [span.end for span in self.spans])
-        frame = Frame(46, 8, WIDTH - 12, self.bottom, x, self.y)
-        parts = [_shade(frame, span) for span in self.spans]
+        frame = Frame(46, 8, self.right, self.bottom, x, self.y)
+        parts = [
+            _shade(frame, span, f"tint {axes.style(span.task)}" if self.is_tinted else "trained")
+            for span in self.spans
+        ]
         parts += axes.both(frame, *self.names)
         parts.append(_switches(frame, self.switches))
-        with_band = len(self.lines) <= BANDS
-        parts += [_drawn(frame, line, line.name, with_band=with_band) for line in self.lines]
-        return picture(WIDTH, self.bottom + 36, title, *parts)
+        parts += [_drawn(frame, line, line.name, with_band=self.with_bands) for line in self.lines]
+        return picture(self.right + 12, self.bottom + 36, title, *parts)
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Every task's curve of each method in a panel of its own: a figure for papers.
+    """Charts one above the other, each below its title: a figure for papers.
 
     Attributes:
-        panels: The methods' curves, with what stands above each.
-        tasks: Name of each task, whose place gives its colour.
-        spans: When each is trained: the background has its colour.
-        unit: What the numbers are.
+        panels: The charts with their titles.
+        keys: Names of the curves, whose place gives their colour.
     """
 
-    panels: Sequence[tuple[str, Line]]
-    tasks: Sequence[str]
-    spans: Sequence[Span]
-    unit: str
+    panels: Sequence[tuple[str, Curves]]
+    keys: Sequence[str]
 
     def drawn(self, title: str) -> Element:
         """Return it as an SVG."""
-        parts, bottom = self._legend()
-        least = (0.0, 1.0) if self.unit == "score" else ()
-        y = axes.bounds(*(part for _, line in self.panels for part in line.ends), least=least)
-        x = axes.bounds(*(line.x for _, line in self.panels), [span.end for span in self.spans])
-        for place, (name, line) in enumerate(self.panels):
-            top = bottom + (48 if place == 0 else 32)
-            frame = Frame(52, top, WIDE - 12, top + 124, x, _wider(y, 0.04))
-            parts.append(axes.label(frame.left, top - (22 if place == 0 else 8), name, "title"))
-            parts += [_shade(frame, span, f"tint {axes.style(span.task)}") for span in self.spans]
-            parts.append(axes.vertical_axis(frame, self.unit))
-            for task in range(len(self.tasks)):
-                parts.append(_drawn(frame, replace(line.of(task), index=task), name))
-            if place == 0:
-                parts += self._span_names(frame)
-            bottom = frame.bottom
-        parts.append(axes.horizontal_axis(frame, f"{STEPS} over the stream"))
-        return picture(WIDE, bottom + 36, title, *parts)
-
-    def _legend(self) -> tuple[list[Element], float]:
-        """Return a line and the name of each task, and where they end."""
-        names = list(self.tasks)
-        if not self._fit():
-            names = [f"{task + 1}: {name}" for task, name in enumerate(names)]
-        width = 7 * max(map(len, names)) + 48
-        columns = max(1, min(len(names), int((WIDE - 64) // width)))
-        parts = []
-        for task, name in enumerate(names):
-            row, column = divmod(task, columns)
-            x, y = 52 + column * width, 14 + 18 * row
-            line = element("path", d=f"M{x:g} {y - 4}h24")
-            parts += [
-                element("g", line, class_=f"line {axes.style(task)}"),
-                axes.label(x + 30, y, name),
-            ]
-        return parts, 14 + 18 * ((len(names) - 1) // columns)
-
-    def _fit(self) -> bool:
-        """Return whether every name fits above the span of its task; numbers do otherwise."""
-        return all(len(self.tasks[span.task]) <= self._room(span) for span in self.spans)
-
-    def _room(self, span: Span) -> float:
-        return (WIDE - 64) / 6.5 * (span.end - span.start) / self.spans[-1].end
-
-    def _span_names(self, frame: Frame) -> Iterator[Element]:
-        """Return above a frame which task is trained when, where there is room for it."""
-        fit = self._fit()
-        for span in self.spans:
-            name = self.tasks[span.task] if fit else str(span.task + 1)
-            if len(name) <= self._room(span):
-                middle = float(frame.across((span.start + span.end) / 2))
-                colour = f"c{span.task % axes.COLOURS}"
-                yield axes.label(middle, frame.top - 5, name, f"small middle own {colour}")
+        parts: list[Element] = []
+        x, top = 46.0, 16.0
+        for index, name in enumerate(self.keys):
+            width = 7 * len(name) + 44
+            if x + width > WIDE and x > 46:
+                x, top = 46.0, top + 18
+            line = element("path", d=f"M{x:g} {top - 4:g}h24")
+            parts.append(element("g", line, class_=f"line {axes.style(index)}"))
+            parts.append(axes.label(x + 30, top, name))
+            x += width
+        for name, chart in self.panels:
+            drawn = chart.drawn(name)
+            parts += [axes.label(46, top + 28, name, "title"), drawn]
+            drawn.set("y", f"{top + 30:g}")
+            drawn.set("height", drawn.attrib["viewBox"].split()[-1])
+            top += 30 + float(drawn.attrib["height"])
+        return picture(WIDE, top, title, *parts)
 
 
 @dataclass(frozen=True)
@@ -281,7 +246,7 @@ class Intervals:
 
     def drawn(self, title: str) -> Element:
         """Return it as an SVG."""
-        x = _wider(axes.bounds(*(point.x for point in self.points), least=self.least), 0.03)
+        x = wider(axes.bounds(*(point.x for point in self.points), least=self.least), 0.03)
         frame = _rows(self.points, x)
         parts = [axes.horizontal_axis(frame, self.axis, grid=True, most=5)]
         if x[0] < self.reference < x[1]:
@@ -352,8 +317,8 @@ class Scatter:
     def drawn(self, title: str) -> Element:
         """Return it as an SVG."""
         shown = [point for point in self.points if np.isfinite([point.x[0], point.y[0]]).all()]
-        x = _wider(axes.bounds(*(point.x for point in shown)), 0.08)
-        y = _wider(axes.bounds(*(point.y for point in shown), least=(0.0,)), 0.08)
+        x = wider(axes.bounds(*(point.x for point in shown)), 0.08)
+        y = wider(axes.bounds(*(point.y for point in shown), least=(0.0,)), 0.08)
         frame = Frame(50, 8, WIDTH - 12, 268, x, y)
         parts = axes.both(frame, *self.names, grid=True)
         if y[0] < 0 < y[1]:
@@ -378,7 +343,8 @@ class Scatter:
         return picture(WIDTH, 304, title, *parts)
 
 
-def _wider(span: Bounds, share: float) -> Bounds:
+def wider(span: Bounds, share: float) -> Bounds:
+    """Return bounds with a share of room at both ends."""
     room = share * (span[1] - span[0])
     return span[0] - room, span[1] + room
 

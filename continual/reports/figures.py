@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from holdfast.continual.reports import charts
-from holdfast.continual.reports.axes import bounds
-from holdfast.continual.reports.charts import BANDS, Line, Point
+from holdfast.continual.reports.axes import Bounds, bounds
+from holdfast.continual.reports.charts import Line, Point
 from holdfast.continual.reports.summary import Summary
 from holdfast.continual.reports.tables import cost_cell
 from holdfast.continual.results.costs import COSTS
@@ -18,6 +19,9 @@ from holdfast.continual.results.formatting import plural
 from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.statistics import LEVEL, Estimate, mean_band
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
+
+BANDS = 4
+"""In a frame with more methods than this, bands would hide each other and are left out."""
 
 _NOTHING = (np.nan, np.nan, np.nan)
 
@@ -71,7 +75,9 @@ def trade_off_figures(summary: Summary) -> Iterator[Section]:
     if profiles:
         unit = "score" if summary.unit == "score" else "return"
         names = (f"{unit} at the end, τ", "share of tasks and seeds above τ")
-        drawing = charts.Curves(profiles, names, (0, 1), bottom=268)
+        drawing = charts.Curves(
+            profiles, names, (0, 1), bottom=268, with_bands=len(profiles) <= BANDS
+        )
         shown.append(Figure("Performance profiles", drawing))
     if shown:
         yield Section("Trade-offs", (Figures(tuple(shown), large=True),), page_only=True)
@@ -131,30 +137,35 @@ def _compared(
     results: Results, summary: Summary, lines: Sequence[Line], spans: Sequence[Span]
 ) -> Iterator[Figure]:
     """Return all methods in one frame: the mean of all tasks where that means something, each."""
+    score = "return" if summary.unit == "return" else "score"
     ranges = _ranges(lines, summary.unit)
     switches = [span.end for span in spans[:-1]]
+
+    def figure(title: str, shown: Sequence[Line], y: Bounds, own: Sequence[Span]) -> Figure:
+        names, with_bands = (charts.STEPS, score), len(lines) <= BANDS
+        drawing = charts.Curves(shown, names, y, own, switches, with_bands=with_bands)
+        return Figure(title, drawing, spoken=f"{title}: all methods")
+
     if summary.unit == "score":
-        overall = _lines(results, _overall, mean_band)
-        names = (charts.STEPS, "score")
-        drawing = charts.Curves(overall, names, ranges[0], switches=switches)
-        title = "Mean of all tasks"
-        yield Figure(title, drawing, spoken=f"{title}: all methods")
-    names = (charts.STEPS, "return" if summary.unit == "return" else "score")
+        yield figure("Mean of all tasks", _lines(results, _overall, mean_band), ranges[0], ())
     for task, title in enumerate(summary.tasks):
         own = [span for span in spans if span.task == task]
-        drawing = charts.Curves([one.of(task) for one in lines], names, ranges[task], own, switches)
-        yield Figure(title, drawing, spoken=f"{title}: all methods")
+        yield figure(title, [line.of(task) for line in lines], ranges[task], own)
 
 
 def paper_figure(results: Results, summary: Summary) -> charts.Panels:
     """Return every task's curve, a panel for each method with finished cells."""
+    names = (f"{charts.STEPS} over the stream", "return" if summary.unit == "return" else "score")
     lines = _lines(results, lambda cell: cell.curves.values, _deviations)
-    panels = [
-        (f"{line.name}  ({plural(len(results.methods[line.index].cells), 'seed')})", line)
-        for line in lines
-    ]
-    unit = "return" if summary.unit == "return" else "score"
-    return charts.Panels(panels, summary.tasks, _spans(results), unit)
+    least = (0.0, 1.0) if summary.unit == "score" else ()
+    y = charts.wider(bounds(*(part for line in lines for part in line.ends), least=least), 0.04)
+    panels = []
+    for line in lines:
+        tasks = [replace(line.of(task), index=task) for task in range(len(summary.tasks))]
+        right = charts.WIDE - 12
+        drawing = charts.Curves(tasks, names, y, _spans(results), right=right, is_tinted=True)
+        panels.append((f"{line.name} ({_seeds(results.methods[line.index])})", drawing))
+    return charts.Panels(panels, summary.tasks)
 
 
 def _spans(results: Results) -> Sequence[Span]:
@@ -190,7 +201,7 @@ def _overall(cell: CellResults) -> Array:
     return np.asarray(cell.curves.values[:, list(trained(cell.curves))].mean(axis=1))
 
 
-def _ranges(lines: Sequence[Line], unit: str) -> list[charts.Bounds]:
+def _ranges(lines: Sequence[Line], unit: str) -> list[Bounds]:
     """Return the lowest and highest number of each task; scores of all tasks share one axis."""
     if unit == "score":
         ends = [part for line in lines for part in line.ends]

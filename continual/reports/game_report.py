@@ -82,6 +82,6 @@ def game_sections(results: Results) -> list[Section]:
     won = Table(head("method", "task", "opponent", "win rate"), tuple(rates))
     elos = Table(head("method", "task", "at the start", *after), tuple(rated))
     return [
-        Section("Win rates at the end", (counted, won), is_detail=True),
-        Section("Elo of the stages", (Paragraph(told), elos), is_detail=True),
+        Section("Win rates at the end", (counted, won)),
+        Section("Elo of the stages", (Paragraph(told), elos)),
     ]

@@ -6,59 +6,52 @@ import math
 from collections.abc import Sequence
 
 from holdfast.continual.reports.tables import head, over
-from holdfast.continual.results.document import (
-    Bullets,
-    Cell,
-    Paragraph,
-    Run,
-    Section,
-    Table,
-    given,
-    words,
-)
+from holdfast.continual.results import document as doc
 from holdfast.continual.results.plasticity_record import GROUPS, QUANTITIES
 from holdfast.continual.results.study import MethodResults, Results
 
 
-def plasticity_sections(results: Results) -> list[Section]:
+def plasticity_sections(results: Results) -> list[doc.Section]:
     """Return tables and definitions of plasticity; nothing where none is recorded."""
     done = [method for method in results.methods if any(cell.points for cell in method.cells)]
     groups = []
     for group in GROUPS:
         known = [name for name in QUANTITIES if any(_has(m, f"{name}/{group}") for m in done)]
         if known:
-            groups.append(Section(group.capitalize(), (_table(done, group, known),)))
+            groups.append(doc.Section(group.capitalize(), (_table(done, group, known),)))
     if not groups:
         return []
-    legend = words(
+    legend = doc.words(
         "At the end of the stream, mean ± standard deviation over seeds; activity is measured on "
         "the observations of the first evaluation, the same at every point. The first row is ",
-        Run(done[0].label),
+        doc.Run(done[0].label),
         " before any learning. Every evaluation point is in TensorBoard (`plasticity/`) and in "
         "each run folder's `plasticity.json`.",
     )
     definitions = [
-        words(Run(title.capitalize(), "strong"), f": {text}.")
+        doc.words(doc.Run(title.capitalize(), "strong"), f": {text}.")
         for title, text in QUANTITIES.values()
     ]
     last = groups.pop()
-    groups.append(Section(last.title, (*last.blocks, Bullets(tuple(definitions)))))
-    return [Section("Plasticity", (Paragraph(legend),), tuple(groups), is_detail=True)]
+    groups.append(doc.Section(last.title, (*last.blocks, doc.Bullets(tuple(definitions)))))
+    return [doc.Section("Plasticity", (doc.Paragraph(legend),), tuple(groups))]
 
 
 def _has(method: MethodResults, key: str) -> bool:
     return any(key in point for cell in method.cells for point in cell.points)
 
 
-def _table(done: Sequence[MethodResults], group: str, names: Sequence[str]) -> Table:
+def _table(done: Sequence[MethodResults], group: str, names: Sequence[str]) -> doc.Table:
     keys = [f"{name}/{group}" for name in names]
-    before = Cell("before learning", style="emphasis")
+    before = doc.Cell("before learning", style="emphasis")
     rows = [(before, *(_over(done[0], key, 0) for key in keys))]
-    rows += [(given(method.label), *(_over(method, key, -1) for key in keys)) for method in done]
-    return Table(head("method", *(QUANTITIES[name][0] for name in names)), tuple(rows))
+    rows += [
+        (doc.given(method.label), *(_over(method, key, -1) for key in keys)) for method in done
+    ]
+    return doc.Table(head("method", *(QUANTITIES[name][0] for name in names)), tuple(rows))
 
 
-def _over(method: MethodResults, key: str, position: int) -> Cell:
+def _over(method: MethodResults, key: str, position: int) -> doc.Cell:
     points = [cell.points[position].get(key, math.nan) for cell in method.cells if cell.points]
     known = [float(value) for value in points if value is not None and math.isfinite(value)]
     return over(known, _digits)

@@ -62,9 +62,9 @@ class Report:
 
     @property
     def overview(self) -> str:
-        """Its sections without the details of single tasks, as text."""
+        """What is shown where a run ends: its results, without the details of single tasks."""
         parts = [part for section in self.document.sections for part in section.sections]
-        return markdown([part for part in parts if not part.is_detail], 2).strip()
+        return markdown([part for part in parts if part.is_overview], 2).strip()
 
 
 def report(*paths: Path, into: Path | None = None) -> Report:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from holdfast.continual.reports.axes import bounds
+from holdfast.continual.reports.axes import Bounds, bounds
 from holdfast.continual.reports.figures import (
     cost_figures,
     result_figures,
@@ -26,25 +27,10 @@ from holdfast.continual.reports.tables import (
     summary_table,
 )
 from holdfast.continual.reports.team_report import team_sections
+from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
 from holdfast.continual.results.curves import Array, Curves, Quantity
-from holdfast.continual.results.document import (
-    Block,
-    Bullets,
-    Callout,
-    Image,
-    Matrices,
-    Matrix,
-    Paragraph,
-    Run,
-    Section,
-    Table,
-    Text,
-    given,
-    read_section,
-    words,
-)
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
 from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
@@ -53,7 +39,7 @@ from holdfast.continual.results.study import CellResults, MethodResults, Results
 from holdfast.scenarios.schema.scenario import Scenario
 
 
-def study_section(results: Results, summary: Summary, picture: str) -> Section:
+def study_section(results: Results, summary: Summary, picture: str) -> doc.Section:
     """Return the report of one scenario.
 
     Args:
@@ -62,79 +48,76 @@ def study_section(results: Results, summary: Summary, picture: str) -> Section:
         picture: Name of the figure of curves, which lies beside the report.
     """
     done = [method for method in results.methods if method.cells]
-    notes = tuple(map(words, _notes(results, summary)))
-    shown: list[Block] = [summary_table(summary), *([Bullets(notes)] if notes else [])]
+    notes = tuple(map(doc.words, _notes(results, summary)))
+    shown: list[doc.Block] = [summary_table(summary), *([doc.Bullets(notes)] if notes else [])]
     missing = _missing(results)
     parts = [
-        Section("Results", (*shown, *result_figures(summary))),
+        doc.Section("Results", (*shown, *result_figures(summary)), is_overview=True),
         *stream_sections(results, summary),
         *trade_off_figures(summary),
-        Section("Means and deviations", (means_table(summary),)),
-        Section("Costs", (costs_table(summary), *cost_figures(summary))),
+        doc.Section("Means and deviations", (means_table(summary),), is_overview=True),
+        doc.Section("Costs", (costs_table(summary), *cost_figures(summary)), is_overview=True),
     ]
     if missing:
-        parts.append(Section("Not in these numbers", (Bullets(missing),)))
+        parts.append(doc.Section("Not in these numbers", (doc.Bullets(missing),), is_overview=True))
     if done:
         parts += _scores(results, done, summary)
     parts += [*team_sections(results), *game_sections(results), *plasticity_sections(results)]
-    parts.append(Section("Definitions", tuple(_definitions(results)), is_detail=True))
+    parts.append(doc.Section("Definitions", tuple(_definitions(results))))
     if done:
-        parts.append(Section("Origin", (_origin(done),), is_detail=True))
+        parts.append(doc.Section("Origin", (_origin(done),)))
     parts += _cross_play(results)
     lead = tuple(_lead(results, picture))
-    return Section(results.scenario.name, lead, tuple(parts))
+    return doc.Section(results.scenario.name, lead, tuple(parts))
 
 
-def _cross_play(results: Results) -> Iterator[Section]:
+def _cross_play(results: Results) -> Iterator[doc.Section]:
     """Return what came of cross-play in the folders of the results."""
     for folder in results.folders:
         if (folder / CROSS_PLAY).exists():
-            yield read_section(folder / CROSS_PLAY)
+            yield doc.read_section(folder / CROSS_PLAY)
         elif (folder / CROSS_PLAY_PAGE).exists():
-            text = words(
+            text = doc.words(
                 f"An older version wrote `{CROSS_PLAY_PAGE}`. To have it here, run "
                 "`holdfast cross-play` again."
             )
-            yield Section("Cross-play", (Paragraph(text),), is_detail=True)
+            yield doc.Section("Cross-play", (doc.Paragraph(text),))
 
 
-def _lead(results: Results, picture: str) -> Iterator[Block]:
+def _lead(results: Results, picture: str) -> Iterator[doc.Block]:
     """Return what stands above all sections."""
     scenario = results.scenario
     if scenario.description:
-        yield Paragraph((Run(scenario.description),))
-    yield Paragraph(_setting(scenario))
-    if any(method.cells for method in results.methods):
-        yield Image(picture, "Every task's curve over the stream, a panel for each method")
-        yield Paragraph(
-            words(
-                "Every task's curve over the stream: mean over seeds, with a band of one standard "
-                "deviation. The background has the colour of the task that is being trained."
-            ),
-            "markdown",
-        )
+        yield doc.Paragraph((doc.Run(scenario.description),))
+    yield doc.Paragraph(_setting(scenario))
+    told = [
+        "Every task's curve over the stream: mean over seeds, with a band of one standard "
+        "deviation. The background has the colour of the task that is being trained."
+    ]
     if not results.has_one_order:
-        text = (
+        told.append(
             "The seeds learn the tasks in different orders, so that the background is that of the "
             "first seed alone; scores after each task are in the reports of the cells."
         )
-        yield Paragraph(words(text), "markdown")
+    if any(method.cells for method in results.methods):
+        shows = "Every task's curve over the stream, a panel for each method"
+        yield doc.Image(picture, shows, tuple(told))
     missing = sum(len(method.missing) for method in results.methods)
     if missing:
         cells = missing + sum(len(method.cells) for method in results.methods)
         said = f"{missing} of {plural(cells, 'cell')} {'is' if missing == 1 else 'are'} not in "
         where = "these numbers; the section “Not in these numbers” says why."
-        yield Callout("Incomplete.", said + where)
+        yield doc.Callout("Incomplete.", said + where)
 
 
-def _setting(scenario: Scenario) -> Text:
+def _setting(scenario: Scenario) -> doc.Text:
     stream, plan = scenario.stream, scenario.evaluation
     every = f"every {plan.every:,} steps and " if plan.every else ""
     choice = "most likely" if plan.deterministic else "sampled"
-    return words(
+    return doc.words(
         f"{plural(len(scenario.tasks), 'task')} in {plural(len(scenario.stream_tasks), 'stage')}, "
         f"{scenario.total_steps:,} environment steps; agent ",
-        Run(scenario.agent.algorithm, "code"),
+        doc.Run(scenario.agent.algorithm, "code"),
         f". The learner's task id is {stream.task_id}, boundaries are {stream.boundaries}, the "
         f"number of tasks is {stream.task_count}. Evaluated {every}at task boundaries: "
         f"{plural(plan.episodes, 'episode')} of {plan.tasks} tasks, {choice} actions.",
@@ -178,92 +161,96 @@ def _notes(results: Results, summary: Summary) -> Iterator[str]:
         )
 
 
-def _missing(results: Results) -> tuple[Text, ...]:
+def _missing(results: Results) -> tuple[doc.Text, ...]:
     return tuple(
-        words(Run(method.label), ", ", Run(name), ": ", Run(why))
+        doc.words(doc.Run(method.label), ", ", doc.Run(name), ": ", doc.Run(why))
         for method in results.methods
         for name, why in method.missing.items()
     )
 
 
-def _scores(results: Results, done: Sequence[MethodResults], summary: Summary) -> Iterator[Section]:
+def _scores(
+    results: Results, done: Sequence[MethodResults], summary: Summary
+) -> Iterator[doc.Section]:
     """Return the sections on single tasks."""
     scenario = results.scenario
     if results.has_one_order:
-        yield Section("Scores of each task", (_matrices(results, summary),), is_detail=True)
+        yield doc.Section("Scores of each task", (_heat_maps(results, summary),))
     shown: list[tuple[str, Quantity]] = [("Returns at the end of the stream", "return")]
     if np.isfinite(done[0].cells[0].successes.values).any():
         shown.append(("Success rates at the end", "success"))
     for title, quantity in shown:
-        yield Section(title, (_final_table(done, scenario, quantity),), is_detail=True)
+        yield doc.Section(title, (_final_table(done, scenario, quantity),))
 
 
-def _matrices(results: Results, summary: Summary) -> Matrices:
+def _heat_maps(results: Results, summary: Summary) -> doc.HeatMaps:
     """Return the score matrix of each method, mean over its seeds."""
     done = [(index, method) for index, method in enumerate(results.methods) if method.cells]
-    found = [
-        spread(method.over_seeds(lambda cell: metrics.matrix(cell.curves)))[0] for _, method in done
-    ]
+    found = [spread(m.over_seeds(lambda cell: metrics.matrix(cell.curves)))[0] for _, m in done]
     if summary.unit == "score":
         ranges = [bounds(*found, least=(0, 1))] * len(summary.tasks)
         ends = number(ranges[0][0]), number(ranges[0][1])
     else:
-        ranges = [
-            bounds(*(values[:, task] for values in found)) for task in range(len(summary.tasks))
-        ]
+        ranges = [bounds(*columns) for columns in zip(*(one.T for one in found), strict=True)]
         ends = "lowest of the task", "highest of the task"
-    unit = "return" if done[0][1].cells[0].curves.unit == "return" else "score"
-    legend: Text = (
-        f"Mean {unit} over seeds at the task boundaries; ",
-        Run("bold", "strong"),
-        " where the task was just trained.",
-    )
-    if any(cell.unseen.any() for _, method in done for cell in method.cells):
-        legend += words(
-            " In parentheses: the task had no head or column of its own yet (`unseen`)."
-        )
-    matrices = [
-        _matrix(index, method, values, summary.tasks)
+    tables = tuple(
+        (index, method.label, _matrix(method, values, summary.tasks, ranges))
         for (index, method), values in zip(done, found, strict=True)
-    ]
-    return Matrices(legend, tuple(matrices), tuple(ranges), ends)
+    )
+    unit = "return" if done[0][1].cells[0].curves.unit == "return" else "score"
+    bold = doc.Run("bold", "strong")
+    legend = f"Mean {unit} over seeds at the task boundaries; ", bold, " where the task was just"
+    unseen = any(cell.unseen.any() for _, method in done for cell in method.cells)
+    more = " In parentheses: the task had no head or column of its own yet (`unseen`)."
+    return doc.HeatMaps((*legend, " trained.", *(doc.words(more) if unseen else ())), tables, ends)
 
 
-def _matrix(index: int, method: MethodResults, values: Array, tasks: tuple[str, ...]) -> Matrix:
+def _matrix(
+    method: MethodResults, values: Array, tasks: Sequence[str], ranges: Sequence[Bounds]
+) -> doc.Table:
+    low, high = np.array(ranges).T
+    heat = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
     first = method.cells[0]
-    trained = (None, *(span.task for span in first.curves.spans))
-    rows = [
-        ("at the start", "") if task is None else (f"after {stage}: ", tasks[task])
-        for stage, task in enumerate(trained)
-    ]
+    rows = []
+    for stage, task in enumerate((None, *(span.task for span in first.curves.spans))):
+        row = [doc.given("at the start" if task is None else f"after {stage}: {tasks[task]}")]
+        for column, value in enumerate(values[stage]):
+            text = f"({number(value)})" if first.unseen[stage, column] else number(value)
+            number_cell = doc.Cell(text, float(value), heat=float(heat[stage, column]))
+            row.append(replace(number_cell, style="strong") if column == task else number_cell)
+        rows.append(tuple(row))
     measures: dict[str, Callable[[CellResults], Array]] = {
         "forgetting/cw": lambda cell: metrics.forgetting(cell.curves),
         "forward_transfer/cw": _gain,
         "auc/cw": lambda cell: metrics.auc(cell.curves),
     }
     foot = tuple(
-        (FORMULAS[name].title, tuple(map(over, method.over_seeds(measure).T)))
+        (doc.Cell(FORMULAS[name].title, style="emphasis"), *map(over, method.over_seeds(measure).T))
         for name, measure in measures.items()
     )
-    return Matrix(method.label, index, values, tuple(rows), tasks, trained, first.unseen, foot)
+    return doc.Table((doc.EMPTY, *map(doc.given, tasks)), tuple(rows), foot=foot)
 
 
-def _final_table(done: Sequence[MethodResults], scenario: Scenario, quantity: Quantity) -> Table:
+def _final_table(
+    done: Sequence[MethodResults], scenario: Scenario, quantity: Quantity
+) -> doc.Table:
     """Return what was measured at the end of the stream, before normalisation."""
 
     def final(cell: CellResults) -> Array:
         return metrics.performance(cell.returns if quantity == "return" else cell.successes)
 
-    rows = [(given(method.label), *map(over, method.over_seeds(final).T)) for method in done]
-    return Table(head("method", *(given(task.name) for task in scenario.tasks)), tuple(rows))
+    rows = [(doc.given(method.label), *map(over, method.over_seeds(final).T)) for method in done]
+    return doc.Table(
+        head("method", *(doc.given(task.name) for task in scenario.tasks)), tuple(rows)
+    )
 
 
-def _definitions(results: Results) -> Iterator[Block]:
-    yield Paragraph(words(NOTATION))
-    yield Bullets(
+def _definitions(results: Results) -> Iterator[doc.Block]:
+    yield doc.paragraph(NOTATION)
+    yield doc.Bullets(
         tuple(
-            words(
-                Run(formula.title, "strong"),
+            doc.words(
+                doc.Run(formula.title, "strong"),
                 f" (`{name}`): {formula.formula}. "
                 f"{'Higher' if formula.higher_is_better else 'Lower'} is better.",
             )
@@ -272,13 +259,13 @@ def _definitions(results: Results) -> Iterator[Block]:
     )
     cells = [cell for method in results.methods for cell in method.cells]
     if cells:
-        yield Paragraph(_windows(cells[0].curves, results.scenario))
-    yield Paragraph(_score_forms(results.scenario))
-    yield Paragraph(words(STATISTICS))
-    yield Paragraph(words("Costs:"))
-    yield Bullets(
+        yield doc.Paragraph(_windows(cells[0].curves, results.scenario))
+    yield doc.Paragraph(_score_forms(results.scenario))
+    yield doc.paragraph(STATISTICS)
+    yield doc.paragraph("Costs:")
+    yield doc.Bullets(
         tuple(
-            words(Run(cost.title, "strong"), f" (`{name}`): {cost.meaning}")
+            doc.words(doc.Run(cost.title, "strong"), f" (`{name}`): {cost.meaning}")
             for name, cost in COSTS.items()
         )
     )
@@ -286,10 +273,12 @@ def _definitions(results: Results) -> Iterator[Block]:
     for cell in cells:
         texts |= cell.info.get("conventions") or {}
     if texts:
-        yield Paragraph(words("Conventions of the methods:"))
-        yield Bullets(
+        yield doc.paragraph("Conventions of the methods:")
+        yield doc.Bullets(
             tuple(
-                words(Run(name, "strong"), ": ", Run(text)) for name, text in texts.items() if text
+                doc.words(doc.Run(name, "strong"), ": ", doc.Run(text))
+                for name, text in texts.items()
+                if text
             )
         )
 
@@ -304,24 +293,24 @@ STATISTICS = (
 """How the numbers over seeds are made."""
 
 
-def _windows(curves: Curves, scenario: Scenario) -> Text:
-    shown: list[str | Run] = ["Windows (points averaged, of those in the span): "]
+def _windows(curves: Curves, scenario: Scenario) -> doc.Text:
+    shown: list[str | doc.Run] = ["Windows (points averaged, of those in the span): "]
     for stage, span in enumerate(curves.spans, start=1):
         inside = int(((curves.steps > span.start) & (curves.steps <= span.end)).sum())
         shown += [", "] if stage > 1 else []
-        shown += [f"{stage}: ", Run(scenario.tasks[span.task].name)]
+        shown += [f"{stage}: ", doc.Run(scenario.tasks[span.task].name)]
         shown.append(f" {metrics.window(curves, span)} of {inside}")
     return (*shown, ".")
 
 
-def _score_forms(scenario: Scenario) -> Text:
+def _score_forms(scenario: Scenario) -> doc.Text:
     forms = [_score_form(task.score or scenario.score) for task in scenario.tasks]
     if len(set(forms)) == 1:
         return (f"Score of every task: {forms[0]}.",)
-    shown: list[str | Run] = ["Scores: "]
+    shown: list[str | doc.Run] = ["Scores: "]
     for task, form in zip(scenario.tasks, forms, strict=True):
         shown += ["; "] if len(shown) > 1 else []
-        shown += [Run(task.name), f": {form}"]
+        shown += [doc.Run(task.name), f": {form}"]
     return (*shown, ".")
 
 
@@ -333,7 +322,7 @@ def _score_form(form: Any) -> str:
     return f"(return - {form.random:g}) / ({form.reference:g} - {form.random:g})"
 
 
-def _origin(done: Sequence[MethodResults]) -> Bullets:
+def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
     """Return which versions, commits and machines the numbers come from."""
     infos = [cell.info for method in done for cell in method.cells]
     versions: dict[str, set[str]] = {}
@@ -352,8 +341,8 @@ def _origin(done: Sequence[MethodResults]) -> Bullets:
         ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),
         ("Tuned", [f"{name}: {text}" for name, text in tuned.items()]),
     ]
-    return Bullets(
-        tuple(words(f"{title}: ", Run(", ".join(found))) for title, found in lines if found)
+    return doc.Bullets(
+        tuple(doc.words(f"{title}: ", doc.Run(", ".join(found))) for title, found in lines if found)
     )
 
 

@@ -64,8 +64,7 @@ def team_sections(results: Results) -> list[Section]:
     if any(len(group) > 1 for cells in groups.values() for group in cells[0].values()):
         shown.insert(0, ("groups", groups))  # else it would say again what the returns say
     return [
-        Section(f"Returns of {title} at the end", (_table(done, found),), is_detail=True)
-        for title, found in shown
+        Section(f"Returns of {title} at the end", (_table(done, found),)) for title, found in shown
     ]
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 from xml.etree.ElementTree import Element
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from holdfast.continual.results.formatting import NA, number
+from holdfast.continual.results.formatting import NA
 from holdfast.errors import CheckpointUnusable
 
 
@@ -25,6 +23,7 @@ class Run:
 
     Attributes:
         text: What it says.
+        heat: Its colour in a heat map, from 0 to 1; NaN where it was not measured.
         style: ``given`` comes from files, and means nothing to any markup.
     """
 
@@ -60,12 +59,14 @@ class Cell:
         text: What it says.
         value: The number that it says, by which rows are sorted; NaN where it is n/a, None where it
             says none.
+        heat: Its colour in a heat map, from 0 to 1; NaN where it was not measured.
         style: ``given`` comes from files; ``partial`` marks numbers of which some are missing.
     """
 
     text: str
     value: float | None = None
     style: Literal["", "given", "strong", "emphasis", "partial"] = ""
+    heat: float | None = None
 
     @property
     def is_na(self) -> bool:
@@ -81,11 +82,6 @@ def given(text: str) -> Cell:
     return Cell(text, style="given")
 
 
-def number_cell(value: float) -> Cell:
-    """Return a score or a return in few digits."""
-    return Cell(number(value), value)
-
-
 def na() -> Cell:
     """Return what is not known."""
     return Cell(NA, math.nan)
@@ -93,15 +89,14 @@ def na() -> Cell:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text.
-
-    Attributes:
-        text: What it says.
-        on: Where it is shown; ``page`` alone where it speaks of what only a page has.
-    """
+    """Text."""
 
     text: Text
-    on: Literal["all", "page", "markdown"] = "all"
+
+
+def paragraph(*parts: str | Run) -> Paragraph:
+    """Return text, as ``words`` does."""
+    return Paragraph(words(*parts))
 
 
 @dataclass(frozen=True)
@@ -128,53 +123,28 @@ class Table:
         rows: As many cells each.
         name: One word, which tells it from the others of a paper.
         caption: What it shows, in a sentence or two.
+        foot: Rows below, of another kind.
     """
 
     head: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     name: str = ""
     caption: str = ""
+    foot: tuple[tuple[Cell, ...], ...] = ()
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A score matrix: a heat map where there are colours, else a table.
+class HeatMaps:
+    """Tables whose cells share their colours.
 
     Attributes:
-        title: The method.
-        index: Its place among the methods.
-        values: Shape (rows, columns); NaN is n/a.
-        rows: What each row was measured after: words of ours, and the task.
-        columns: Names of the tasks.
-        trained: The column that was just trained, of each row.
-        unseen: Shape (rows, columns), which were measured without a head of their own.
-        foot: Rows below: what they are, and one cell for each column.
-    """
-
-    title: str
-    index: int
-    values: NDArray[np.float64]
-    rows: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...]
-    trained: tuple[int | None, ...]
-    unseen: NDArray[np.bool_]
-    foot: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """Score matrices that share their colours.
-
-    Attributes:
-        legend: What they show, where they are tables.
-        matrices: One for each method.
-        ranges: Lowest and highest number of each column's colours.
+        legend: What they show, where there are no colours.
+        tables: One for each method: its place among the methods, its label, the table.
         ends: How the lowest and the highest colour are called.
     """
 
     legend: Text
-    matrices: tuple[Matrix, ...]
-    ranges: tuple[tuple[float, float], ...]
+    tables: tuple[tuple[int, str, Table], ...]
     ends: tuple[str, str]
 
 
@@ -226,13 +196,17 @@ class Legend:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture in a file that lies beside the document; a page draws its own."""
+    """A picture in a file that lies beside the document, and what is said of it below.
+
+    A page shows neither: it draws its own.
+    """
 
     file: str
     shows: str
+    told: tuple[str, ...]
 
 
-Block = Paragraph | Callout | Bullets | Table | Matrices | Figures | Legend | Image
+Block = Paragraph | Callout | Bullets | Table | HeatMaps | Figures | Legend | Image
 
 
 @dataclass(frozen=True)
@@ -244,14 +218,14 @@ class Section:
         blocks: What it says first.
         sections: Its parts, one level lower.
         page_only: Whether it speaks of charts alone.
-        is_detail: Whether an overview leaves it out.
+        is_overview: Whether it is shown where a run ends.
     """
 
     title: str
     blocks: tuple[Block, ...]
     sections: tuple[Section, ...] = ()
     page_only: bool = False
-    is_detail: bool = False
+    is_overview: bool = False
 
 
 @dataclass(frozen=True)
@@ -294,5 +268,5 @@ def read_section(path: Path) -> Section:
         raise CheckpointUnusable(
             f"{path} cannot be read as a section of a report: {error}"
         ) from error
-    own = tuple(Section(name, inner, is_detail=True) for name, inner in parts)
-    return Section(title, blocks, own, is_detail=True)
+    own = tuple(Section(name, inner) for name, inner in parts)
+    return Section(title, blocks, own)

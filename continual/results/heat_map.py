@@ -12,24 +12,14 @@ from numpy.typing import ArrayLike
 from holdfast.continual.results.svg import element, picture, png, svg_file
 
 # Seven points of cividis (Nuñez et al. 2018, doi:10.1371/journal.pone.0199239), dark to light.
-_CIVIDIS = np.array(
-    [
-        (0, 34, 78),
-        (49, 68, 107),
-        (87, 93, 109),
-        (124, 123, 120),
-        (165, 156, 116),
-        (210, 193, 94),
-        (254, 232, 56),
-    ]
-)
+_CIVIDIS = ("00224e", "31446b", "575d6d", "7c7b78", "a59c74", "d2c15e", "fee838")
 _WIDTH, _HEIGHT = 64, 34
 _GAP = 10
 _LETTER = 7.4
 _TURN = 30
 """Degrees by which the names of columns rise."""
 _STYLE = """text { font-size: 12px; dominant-baseline: central; }
-.row { text-anchor: end; } .middle { text-anchor: middle; } .light { fill: #fff; }
+.row { text-anchor: end; } .middle { text-anchor: middle; }
 rect { shape-rendering: crispEdges; }"""
 
 
@@ -64,10 +54,10 @@ def heat_map(
     for (row, column), score in np.ndenumerate(scores):
         if np.isfinite(score):
             x, y, share = left + _WIDTH * column, top + _HEIGHT * row, (score - low) / (high - low)
-            box = {"x": x, "y": y, "width": _WIDTH, "height": _HEIGHT, "fill": colour(share)}
-            ink = "middle light" if share < 0.6 else "middle"
-            middle = {"x": x + _WIDTH // 2, "y": y + _HEIGHT // 2}
-            parts += [element("rect", **box), element("text", _number(score), class_=ink, **middle)]
+            ground, ink = colours(share)
+            parts.append(element("rect", x=x, y=y, width=_WIDTH, height=_HEIGHT, fill=ground))
+            middle = {"x": x + _WIDTH // 2, "y": y + _HEIGHT // 2, "fill": ink}
+            parts.append(element("text", _number(score), class_="middle", **middle))
     box = {"x": end + _GAP, "y": top, "width": _GAP, "height": foot - top}
     parts += [_gradient(), element("rect", fill="url(#cividis)", **box)]
     parts += [
@@ -79,26 +69,22 @@ def heat_map(
     return png(svg_file(drawn, _STYLE)), width, height
 
 
-def cividis(share: float) -> tuple[int, int, int]:
-    """Return the colour of a share between 0 and 1: dark blue to light yellow."""
-    places = np.linspace(0, 1, len(_CIVIDIS))
-    red, green, blue = (round(np.interp(share, places, part)) for part in _CIVIDIS.T)
-    return red, green, blue
+def colours(share: float) -> tuple[str, str]:
+    """Return the colour of a share between 0 and 1, and that of text on it: the one read better.
 
-
-def colour(share: float) -> str:
-    """Return the colour of a share as style sheets write it.
-
-    >>> colour(0)
-    '#00224e'
+    >>> colours(0), colours(1)
+    (('#00224e', '#fff'), ('#fee838', '#000'))
     """
-    return "#{:02x}{:02x}{:02x}".format(*cividis(share))
+    channels = np.array([list(bytes.fromhex(one)) for one in _CIVIDIS]).T
+    places = np.linspace(0, 1, len(_CIVIDIS))
+    found = bytes(round(np.interp(share, places, channel)) for channel in channels)
+    return f"#{found.hex()}", "#fff" if share < 0.46 else "#000"
 
 
 def _gradient() -> Element:
     """Return the colours from high, at the top, to low."""
     ends = np.linspace(0, 1, len(_CIVIDIS)).tolist()
-    stops = [element("stop", offset=end, stop_color=colour(1 - end)) for end in ends]
+    stops = [element("stop", offset=end, stop_color=colours(1 - end)[0]) for end in ends]
     return element("linearGradient", *stops, id="cividis", x2=0, y2=1)
 
 

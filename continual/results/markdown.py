@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from holdfast.continual.results.document import (
-    Block,
-    Bullets,
-    Cell,
-    Image,
-    Matrices,
-    Matrix,
-    Paragraph,
-    Run,
-    Section,
-    Table,
-    Text,
-)
-from holdfast.continual.results.formatting import number, plain, table
+from holdfast.continual.results import document as doc
+from holdfast.continual.results.formatting import plain, table
 
 _AROUND = {"strong": "**", "emphasis": "*"}
 
 
-def markdown(sections: Iterable[Section], level: int = 1) -> str:
+def markdown(sections: Iterable[doc.Section], level: int = 1) -> str:
     """Return sections as markdown, without what only a page can show.
 
     Args:
@@ -32,16 +20,16 @@ def markdown(sections: Iterable[Section], level: int = 1) -> str:
     return "\n\n".join(part for section in sections for part in _section(section, level)) + "\n"
 
 
-def marked(text: Text) -> str:
+def marked(text: doc.Text) -> str:
     r"""Return text as markdown.
 
-    >>> marked(("a ", Run("*b*"), Run("c", "strong")))
+    >>> marked(("a ", doc.Run("*b*"), doc.Run("c", "strong")))
     'a \\*b\\***c**'
     """
-    return "".join(_run(part) if isinstance(part, Run) else part for part in text)
+    return "".join(_run(part) if isinstance(part, doc.Run) else part for part in text)
 
 
-def _section(section: Section, level: int) -> Iterator[str]:
+def _section(section: doc.Section, level: int) -> Iterator[str]:
     if section.page_only:
         return
     yield f"{'#' * level} {plain(section.title)}"
@@ -51,50 +39,37 @@ def _section(section: Section, level: int) -> Iterator[str]:
         yield from _section(part, level + 1)
 
 
-def _block(block: Block, level: int) -> Iterator[str]:
+def _block(block: doc.Block, level: int) -> Iterator[str]:
     match block:
-        case Paragraph(text, on):
-            yield "" if on == "page" else marked(text)
-        case Bullets(items):
+        case doc.Paragraph(text):
+            yield marked(text)
+        case doc.Bullets(items):
             yield "\n".join(f"- {marked(item)}" for item in items)
-        case Table():
-            yield table(*_cells(block))
+        case doc.Table():
+            yield _table(block)
             yield block.caption
-        case Image(file, shows):
-            yield f"![{shows}]({file})"
-        case Matrices(legend, matrices):
+        case doc.Image(file, shows, told):
+            yield from (f"![{shows}]({file})", *told)
+        case doc.HeatMaps(legend, tables):
             yield marked(legend)
-            for matrix in matrices:
-                yield f"{'#' * (level + 1)} {plain(matrix.title)}"
-                yield _matrix(matrix)
+            for _, title, made in tables:
+                yield f"{'#' * (level + 1)} {plain(title)}"
+                yield _table(made)
 
 
-def _cells(made: Table) -> tuple[list[str], list[list[str]]]:
-    return list(map(_cell, made.head)), [list(map(_cell, row)) for row in made.rows]
+def _table(made: doc.Table) -> str:
+    head, *rows = ([_cell(cell) for cell in row] for row in (made.head, *made.rows, *made.foot))
+    return table(head, rows)
 
 
-def _matrix(matrix: Matrix) -> str:
-    rows = []
-    for row, (words, name) in enumerate(matrix.rows):
-        texts = [f"{words}{plain(name)}"]
-        for column, value in enumerate(matrix.values[row]):
-            text = number(value)
-            if column == matrix.trained[row]:
-                text = f"**{text}**"
-            texts.append(f"({text})" if matrix.unseen[row, column] else text)
-        rows.append(texts)
-    rows += [[f"*{title}*", *map(_cell, cells)] for title, cells in matrix.foot]
-    return table(["", *map(plain, matrix.columns)], rows)
-
-
-def _run(run: Run) -> str:
+def _run(run: doc.Run) -> str:
     if run.style == "code":
         return f"`{run.text}`"  # nothing is escaped in code
     mark = _AROUND.get(run.style, "")
     return f"{mark}{plain(run.text)}{mark}"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: doc.Cell) -> str:
     if cell.style == "given":
         return plain(cell.text)
     mark = _AROUND.get(cell.style, "")

@@ -10,15 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from holdfast import seeding
-from holdfast.continual.results.document import (
-    EMPTY,
-    Cell,
-    Paragraph,
-    Section,
-    Table,
-    given,
-    words,
-)
+from holdfast.continual.results import document as doc
 from holdfast.continual.results.elo import Game, elo
 from holdfast.envs.make import make_env
 from holdfast.envs.multiagent.players import Player, make_player
@@ -196,7 +188,9 @@ def match_rows(matches: Matches, seats: Sequence[str]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["player"], row["opponent"]))
 
 
-def match_tables(matches: Matches, names: Sequence[str], *, deterministic: bool) -> list[Section]:
+def match_tables(
+    matches: Matches, names: Sequence[str], *, deterministic: bool
+) -> list[doc.Section]:
     """Return the sections of a page on matches: win rates, and ratings, the strongest first.
 
     Args:
@@ -207,22 +201,28 @@ def match_tables(matches: Matches, names: Sequence[str], *, deterministic: bool)
     rows = []
     for player in names:
         cells = [_cell(matches.get((player, opponent))) for opponent in names]
-        rows.append((given(player), *cells))
+        rows.append((doc.given(player), *cells))
     rated = sorted(ratings(matches).items(), key=lambda pair: -pair[1])
     games = len(next(iter(matches.values())).scores)
     told = (
         f"Of the row against the column, in {games} games, by turns from both seats: a win counts "
         "1, a draw 0.5. In parentheses Wilson's 95% interval." + (_ALIKE if deterministic else "")
     )
-    won = Table((EMPTY, *map(given, names)), tuple(rows))
+    won = doc.Table((doc.EMPTY, *map(doc.given, names)), tuple(rows))
     finite = (
         "By maximum likelihood, random at 0; one drawn game of each with random is added, so that "
         "ratings are finite."
     )
-    elos = tuple((given(name), Cell(f"{rating:.0f}", rating)) for name, rating in rated)
+    elos = tuple((doc.given(name), doc.Cell(f"{rating:.0f}", rating)) for name, rating in rated)
     return [
-        Section("Win rates", (Paragraph(words(told)), won)),
-        Section("Elo", (Paragraph(words(finite)), Table((Cell("player"), Cell("Elo")), elos))),
+        doc.Section("Win rates", (doc.paragraph(told), won)),
+        doc.Section(
+            "Elo",
+            (
+                doc.paragraph(finite),
+                doc.Table((doc.Cell("player"), doc.Cell("Elo")), elos),
+            ),
+        ),
     ]
 
 
@@ -232,8 +232,8 @@ _ALIKE = (
 )
 
 
-def _cell(match: Match | None) -> Cell:
+def _cell(match: Match | None) -> doc.Cell:
     if match is None:
-        return EMPTY
+        return doc.EMPTY
     low, high = wilson(match.rate(), len(match.scores))
-    return Cell(f"{match.rate():.2f} ({low:.2f} to {high:.2f})", match.rate())
+    return doc.Cell(f"{match.rate():.2f} ({low:.2f} to {high:.2f})", match.rate())

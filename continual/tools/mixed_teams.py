@@ -14,16 +14,7 @@ from numpy.typing import NDArray
 from holdfast import seeding
 from holdfast.agents.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
-from holdfast.continual.results.document import (
-    EMPTY,
-    Cell,
-    Paragraph,
-    Run,
-    Section,
-    Table,
-    given,
-    words,
-)
+from holdfast.continual.results import document as doc
 from holdfast.continual.results.formatting import number
 from holdfast.continual.streams.evaluation import Played
 from holdfast.continual.streams.team_stream import TeamEvalExperience
@@ -252,7 +243,7 @@ def gap(mixtures: Mixtures) -> tuple[float, float]:
 
 def mixture_tables(
     mixtures: Mixtures, names: Sequence[str], parts: Sequence[Part], *, are_peers: bool
-) -> list[Section]:
+) -> list[doc.Section]:
     """Return the sections of a page on mixed teams: a matrix of returns, and the gap.
 
     Agents without roles are one matrix, the mean over which of them acts by the row's policy. Of
@@ -261,25 +252,27 @@ def mixture_tables(
     """
     sections = []
     if are_peers:
-        told = words(
+        told = doc.words(
             "One agent by the policy of the row, all others by that of the column; the mean over "
             "which agent it is."
         )
         matrix = _matrix(names, _over_parts(mixtures))
-        sections.append(Section("Team returns", (Paragraph(told), matrix)))
+        sections.append(doc.Section("Team returns", (doc.Paragraph(told), matrix)))
     for part in () if are_peers else parts:
         own = {key[1:]: found for key, found in mixtures.items() if key[0] == part.name}
-        told = words(Run(part.name), " by the policy of the row, all others by that of the column.")
+        told = doc.words(
+            doc.Run(part.name), " by the policy of the row, all others by that of the column."
+        )
         if part is parts[0] or len(parts) > 2:
             matrix = _matrix(names, {key: found.team for key, found in own.items()})
             title = f"Team returns, exchanging {part.name}"
-            sections.append(Section(title, (Paragraph(told), matrix)))
+            sections.append(doc.Section(title, (doc.Paragraph(told), matrix)))
         if not all(np.allclose(found.own, found.team) for found in own.values()):
             matrix = _matrix(names, {key: found.own for key, found in own.items()})
-            sections.append(Section(f"Returns of {part.name}", (Paragraph(told), matrix)))
+            sections.append(doc.Section(f"Returns of {part.name}", (doc.Paragraph(told), matrix)))
     trained, mixed = gap(mixtures)
-    said = Paragraph(
-        words(
+    said = doc.Paragraph(
+        doc.words(
             "After ± stands the standard error over episodes. Mean return of teams as they were "
             f"trained (the diagonal): {number(trained)}; of mixed teams: {number(mixed)}. The gap "
             "between self-play and cross-play (Hu et al. 2020, arXiv:2003.02979): "
@@ -297,14 +290,14 @@ def _over_parts(mixtures: Mixtures) -> dict[tuple[str, str], Returns]:
     return {pair: np.mean(returns, axis=0) for pair, returns in of_parts.items()}
 
 
-def _matrix(names: Sequence[str], returns: Mapping[tuple[str, str], Returns]) -> Table:
+def _matrix(names: Sequence[str], returns: Mapping[tuple[str, str], Returns]) -> doc.Table:
     """Return a table of means and standard errors; rows are the part's policy."""
     rows = []
     for own in names:
         cells = [_mean(returns[own, others]) for others in names]
-        shown = (Cell(f"{number(mean)} ± {number(error)}", mean) for mean, error in cells)
-        rows.append((given(own), *shown))
-    return Table((EMPTY, *map(given, names)), tuple(rows))
+        shown = (doc.Cell(f"{number(mean)} ± {number(error)}", mean) for mean, error in cells)
+        rows.append((doc.given(own), *shown))
+    return doc.Table((doc.EMPTY, *map(doc.given, names)), tuple(rows))
 
 
 def _mean(returns: Returns) -> tuple[float, float]:

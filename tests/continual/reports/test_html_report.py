@@ -10,7 +10,7 @@ import pytest
 from browser import Visit
 from study import write_study
 
-from holdfast.continual.reports.html import LEVELS, colours, html
+from holdfast.continual.reports.html import LEVELS, heat_style, html
 from holdfast.continual.reports.report import Study, build, report
 from holdfast.continual.reports.summary import summarize
 from holdfast.continual.results.record import RunFolder
@@ -194,7 +194,7 @@ def test_every_cell_of_a_matrix_can_be_read(visit: Visit) -> None:
     )
     assert len(pairs) == len(METHODS) * TASKS * (TASKS + 1)
     assert min(contrast(*pair) for pair in pairs) >= 4.5
-    rules = re.findall(r"background:#(\w+);fill:#\w+;color:#(fff|000)", colours())
+    rules = re.findall(r"background:#(\w+);fill:#\w+;color:#(fff|000)", heat_style())
     assert len(rules) == LEVELS
     for ground, ink in rules:
         parts = ",".join(str(int(ground[k : k + 2], 16)) for k in (0, 2, 4))
