@@ -15,8 +15,15 @@ from typing import Any, Literal, NamedTuple
 
 from holdfast.continual.policies.run_handle import task_index
 from holdfast.continual.results import checkpoint
-from holdfast.continual.results.formatting import plain
-from holdfast.continual.results.record import CROSS_PLAY, RunFolder, find_cells, write_whole
+from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
+from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.record import (
+    CROSS_PLAY,
+    CROSS_PLAY_PAGE,
+    RunFolder,
+    find_cells,
+    write_whole,
+)
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.opponents import OpponentSpec
 from holdfast.scenarios.schema.scenario import Scenario
@@ -72,7 +79,7 @@ class CrossPlay(NamedTuple):
 def cross_play(
     path: Path, plan: Plan | None = None, *, stages: Stages = "last", task: str | None = None
 ) -> CrossPlay:
-    """Let policies meet, and write ``cross-play.md`` and ``cross-play.csv`` into a folder.
+    """Let policies meet, and write ``cross-play.md``, its tables and a record into a folder.
 
     The runs are only read. The same plan gives the same numbers.
 
@@ -103,14 +110,17 @@ def cross_play(
         sections, rows = _matched(scenario, index, policies, plan)
     choice = "most likely" if plan.deterministic else "sampled"
     meeting = "episodes of each mixture" if is_team else "games of each two"
-    setting = (
-        f"Task {plain(scenario.tasks[index].name)}; {plan.games} {meeting}, {choice} actions, seed "
-        f"{plan.seed}. A policy is named by its method, its seed and its stage, from 0."
+    setting = words(
+        "Task ",
+        Run(scenario.tasks[index].name),
+        f"; {plan.games} {meeting}, {choice} actions, seed {plan.seed}. A policy is named by its "
+        "method, its seed and its stage, from 0.",
     )
-    text = "\n\n".join([f"# Cross-play: {plain(scenario.name)}", setting, *sections]) + "\n"
-    made = CrossPlay(text, _as_csv(rows), path)
+    page = Section(f"Cross-play: {scenario.name}", (Paragraph(setting),), tuple(sections))
+    made = CrossPlay(markdown([page]), _as_csv(rows), path)
     try:
-        write_whole(path / CROSS_PLAY, made.markdown.encode())
+        write_whole(path / CROSS_PLAY_PAGE, made.markdown.encode())
+        write_whole(path / CROSS_PLAY, saved(page))
         write_whole(path / TABLE, made.csv.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written to: {error.strerror}") from error
@@ -151,7 +161,7 @@ def _policies(path: Path, cells: Sequence[RunFolder], stages: Stages) -> list[Po
 
 def _matched(
     scenario: Scenario, index: int, policies: Sequence[Policy], plan: Plan
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[Section], list[dict[str, Any]]]:
     from holdfast.continual.policies.opponents import frozen_player
     from holdfast.continual.tools import matches  # here: PettingZoo is an extra
     from holdfast.envs.multiagent.players import PolicyPlayer
@@ -177,7 +187,7 @@ def _matched(
 
 def _mixed(
     scenario: Scenario, index: int, policies: Sequence[Policy], plan: Plan
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[Section], list[dict[str, Any]]]:
     from holdfast.continual.policies.restore import restore
     from holdfast.continual.tools import mixed_teams  # here, as above
 
