@@ -28,6 +28,7 @@ from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
 from holdfast.scenarios.schema.method_spec import Method
 from holdfast.scenarios.schema.scenario import Carry, Stream
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import broken_contract
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ def _check_method(method: Method, entry: Any, path: KeyPath, setting: Setting) -
             yield Finding(place, f"'{part.name}' does not work in a team: {why}")
             continue
         yield from _check_packages(part.name, known, place)
+        if is_own(part.name) and (broken := broken_contract(part.name, setting.folder)):
+            yield Finding(place, f"'{part.name}': {broken}")
         yield from _check_arguments(form, part.name, known, place)
         yield from _check_needs(part.name, known, place, setting)
         yield from _check_doors(part.name, known, place, setting)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, named_parameters
+from holdfast.agents.base.parameters import Named, named_parameters
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:

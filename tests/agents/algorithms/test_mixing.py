@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from holdfast.agents.algorithms.mixing import joint_loss, joint_targets, values_of
 from holdfast.agents.algorithms.mixing_policy import MonotonicMixer, Observations
-from holdfast.agents.doors.gradients import gradient_of, named_parameters, target_parameters
-from holdfast.agents.doors.memory import flatten
+from holdfast.agents.base.buffers import flatten
+from holdfast.agents.base.parameters import gradient_of, named_parameters, target_parameters
 from holdfast.agents.doors.outputs import PolicyOutput, softmax_divergence
 from holdfast.agents.sb3.losses import loss_of
 from holdfast.continual.streams.task_stream import make_stream

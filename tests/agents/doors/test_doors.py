@@ -8,12 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import (
-    Gradients,
-    Rewritten,
-    named_parameters,
-    target_parameters,
-)
+from holdfast.agents.base.parameters import named_parameters, target_parameters
+from holdfast.agents.doors.gradients import Gradients, Rewritten
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 
 PPO = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1}

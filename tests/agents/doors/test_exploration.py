@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from holdfast.agents.base.observations import with_task_ids
 from holdfast.agents.doors.exploration import Exploration, Heads
-from holdfast.agents.sb3.task_ids import with_task_ids
 
 RNG = np.random.default_rng(0)
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import Gradients, named_parameters, optimizers_of
+from holdfast.agents.base.parameters import named_parameters, optimizers_of
+from holdfast.agents.doors.gradients import Gradients
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.rehearsal.cloning import Cloning

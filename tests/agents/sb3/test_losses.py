@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import named_parameters, optimizers_of
-from holdfast.agents.doors.memory import flatten
+from holdfast.agents.base.buffers import flatten
+from holdfast.agents.base.parameters import named_parameters, optimizers_of
 from holdfast.agents.sb3.losses import loss_gradient, loss_of
 from holdfast.errors import UsageError
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, Step, named_parameters
+from holdfast.agents.base.parameters import Named, named_parameters
+from holdfast.agents.doors.gradients import Step
 from holdfast.continual.methods.architecture.gates import (
     Gate,
     GatedNorm,

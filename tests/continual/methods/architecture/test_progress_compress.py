@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from holdfast.agents.sb3.imitation import imitation_loss, output_of
+from holdfast.agents.doors.outputs import output_of
 from holdfast.continual.methods.architecture.progress_compress import (
     ProgressCompress,
     is_active,
     knowledge_base,
 )
+from holdfast.continual.methods.imitation import imitation_loss
 from holdfast.errors import UsageError
 
 WORLDS = ["ppo", "ppo-box", "dqn", "sac", "td3"]

@@ -30,7 +30,8 @@ from avalanche.training.supervised import Naive
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from holdfast.agents.doors.gradients import Gradients, Named
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Gradients
 from holdfast.agents.doors.outputs import Output, OutputSpec
 from holdfast.continual.methods.avalanche.synaptic_intelligence import SynapticIntelligence
 from holdfast.continual.methods.regularization import importance

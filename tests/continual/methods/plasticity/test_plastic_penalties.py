@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.methods.plasticity.l2_init import L2Init
 from holdfast.continual.methods.plasticity.parseval import Parseval, hidden_layers
 

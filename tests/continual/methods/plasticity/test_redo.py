@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import named_parameters, optimizers_of
+from holdfast.agents.base.parameters import named_parameters, optimizers_of
 from holdfast.agents.modules.plasticity import dormant_scores
 from holdfast.continual.methods.plasticity.redo import ReDo
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.observations import restated, with_task_ids
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.normalization import restated
-from holdfast.agents.sb3.task_ids import with_task_ids
 from holdfast.continual.methods.regularization.distillation import Distillation
 
 

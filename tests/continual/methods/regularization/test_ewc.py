@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.regularization.importance import analytic_fisher
 

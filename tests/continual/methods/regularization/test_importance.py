@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from holdfast.agents.doors.gradients import Named, named_parameters
-from holdfast.agents.doors.outputs import PolicyOutput, draw, log_likelihood
+from holdfast.agents.base.parameters import Named, named_parameters
+from holdfast.agents.doors.outputs import PolicyOutput, ValueOutput, draw, log_likelihood
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.values import ValueOutput
 from holdfast.continual.methods.regularization.importance import (
     analytic_fisher,
     fisher_information,

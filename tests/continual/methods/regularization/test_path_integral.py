@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import Named, Step, joined
+from holdfast.agents.base.parameters import Named, joined
+from holdfast.agents.doors.gradients import Step
 from holdfast.continual.methods.regularization.path_integral import PathIntegral
 from holdfast.continual.methods.regularization.rwalk import RWalk
 from holdfast.continual.methods.regularization.si import SI

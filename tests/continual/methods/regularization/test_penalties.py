@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from holdfast import registry
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.method import Method
 from holdfast.continual.methods.plasticity.l2_init import L2Init
 from holdfast.continual.methods.plasticity.parseval import Parseval

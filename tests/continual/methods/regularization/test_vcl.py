@@ -11,7 +11,7 @@ from stable_baselines3 import A2C, PPO
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import optimizers_of
+from holdfast.agents.base.parameters import optimizers_of
 from holdfast.continual.methods.regularization.bayesian import (
     SUFFIX,
     BayesianLinear,

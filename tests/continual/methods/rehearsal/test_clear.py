@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.doors.outputs import log_likelihood
 from holdfast.continual.methods.rehearsal.clear import Clear
 from holdfast.continual.methods.rehearsal.vtrace import vtrace

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import joined, named_parameters, split
+from holdfast.agents.base.parameters import joined, named_parameters, split
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.agents.sb3.losses import loss_gradient
 from holdfast.continual.methods.rehearsal import episodic

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
-from holdfast.agents.doors.gradients import Step, named_parameters
+from holdfast.agents.base.parameters import named_parameters
+from holdfast.agents.doors.gradients import Step
 from holdfast.agents.doors.outputs import OutputSpec
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.rehearsal.er_ace import ERACE

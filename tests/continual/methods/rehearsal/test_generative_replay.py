@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.agents.sb3.imitation import output_of
+from holdfast.agents.doors.outputs import output_of
 from holdfast.continual.methods.rehearsal.generative_replay import (
     GenerativeReplay,
     check_space,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import joined
+from holdfast.agents.base.parameters import joined
 from holdfast.continual.methods.rehearsal import episodic
 from holdfast.continual.methods.rehearsal.agem import AGEM, project_away
 from holdfast.continual.methods.rehearsal.episodic import EpisodicMemory
