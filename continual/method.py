@@ -110,7 +110,7 @@ class Method(Protocol):
 
     def due(self, doors: Doors, name: str) -> None:
         """Do the work of this name, which the lifecycle door was asked to call for."""
-        return None  # noqa: RET501  # not abstract: few methods ask for any
+        raise TypeError(f"{type(self).__name__} asked for '{name}' and has no due")
 
     def post_adapt(self, doors: Doors, experience: Any) -> None:
         """Take from the trained model what later tasks must keep."""

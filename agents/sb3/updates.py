@@ -2,9 +2,9 @@
 
 Every algorithm with a gradient door does, for each optimizer, ``zero_grad``, ``backward``, perhaps
 clip, ``step``. So an optimizer's ``zero_grad`` opens an update and its ``step`` closes it; hooks on
-the parameters add and scale, hooks on the optimizer do the rest, in the order that
-``agents/doors/gradients.py`` gives. The actor's ``backward`` of SAC and TD3 reaches critic parameters
-too: the critic's update is closed then, and the hooks do nothing.
+the parameters add and scale, hooks on the optimizer do the rest, in the order of the gradient door.
+The actor's ``backward`` of SAC and TD3 reaches critic parameters too: the critic's update is closed
+then, and the hooks do nothing.
 """
 
 from __future__ import annotations
