@@ -108,7 +108,7 @@ class Method(Protocol):
     def pre_adapt(self, doors: Doors, experience: Any) -> None:
         """Add to the doors for the coming task; its model is built after this call."""
 
-    def due(self, doors: Doors, name: str) -> None:
+    def due(self, doors: Doors, name: str) -> None:  # noqa: ARG002  # of the contract
         """Do the work of this name, which the lifecycle door was asked to call for."""
         raise TypeError(f"{type(self).__name__} asked for '{name}' and has no due")
 

@@ -58,8 +58,9 @@ def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Gener
                     inputs[name] = _bounds(float(schedule(model._current_progress_remaining)))
         case SAC() | TQC():
             inputs["temperature"] = _temperature(model)
-            noise = rows["actions"].new_empty((len(rows["actions"]), *policy.action_space.shape))
-            inputs["noise"] = noise.flatten(1).normal_(generator=generator)
+            shape, dtype = rows["actions"].flatten(1).shape, next(policy.parameters()).dtype
+            noise = torch.empty(shape, dtype=dtype, device=model.device)
+            inputs["noise"] = noise.normal_(generator=generator)
         case TD3() if _is_critic(parameters):
             noise = torch.empty_like(rows["actions"])
             span = model.target_noise_clip

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import named_parameters, optimizers_of
-from holdfast.agents.sb3.losses import loss_gradient, loss_of
+from holdfast.agents.sb3.losses import inputs_of, loss_gradient, loss_of
 from holdfast.errors import UsageError
 
 EXTRACTOR = {"features_extractor": "double:DoubleFlatten", "net_arch": [8]}
@@ -117,18 +117,19 @@ def test_gradients_are_those_of_train(
     model = agent.model
     sampled, compared = Sampled(model), []
 
-    def compare(parameters: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compare(parameters: dict[str, Tensor], gradients: dict[str, Tensor], *_: Any) -> Any:
         (owner,) = {name.split(".")[0] for name in parameters} & {"critic", "actor"} or {"all"}
         soft_critic = owner == "critic" and hasattr(model, "ent_coef_optimizer")
         global_state = torch.get_rng_state()
         with sampled.entropy_coefficient():
             generator = sampled.generator(skipped=int(soft_critic))
-            expected = loss_gradient(model, parameters, sampled.batch, generator)
+            inputs = inputs_of(model, parameters, sampled.batch, generator)
+            expected = loss_gradient(model, parameters, inputs)
         assert torch.equal(torch.get_rng_state(), global_state)
         for name, gradient in gradients.items():
             torch.testing.assert_close(expected[name], gradient, rtol=1e-6, atol=1e-12)
         compared.append((owner, max(g.abs().max().item() for g in gradients.values())))
-        return {}
+        return {}, {}
 
     agent.gradients.project(compare)
     agent.learn(experience, lambda step: None, lambda scalars, step: None)

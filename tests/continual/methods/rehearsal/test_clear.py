@@ -25,7 +25,7 @@ def test_what_is_stored_is_what_the_acting_policy_said(world: str, train: Any) -
     method, noted = Clear(unroll=5), []
 
     def look(agent: Any, _: Any) -> None:
-        likelihoods = agent.rollouts()[-1]["old_log_prob"]  # (steps, n_envs)
+        likelihoods = agent.memory.rollouts()[-1]["old_log_prob"]  # (steps, n_envs)
         length = min(5, agent.model.n_steps - 1)
         starts = range(0, len(likelihoods) - length, length)
         noted.append(np.concatenate([likelihoods[s : s + length + 1].T for s in starts]))
@@ -74,13 +74,20 @@ def test_the_gradient_is_that_of_the_replay_loss(
     method = Clear(ratio=2.0, policy_strength=3.0, value_strength=5.0)
     parameters = named_parameters(policy)
     detached = {name: p.detach() for name, p in parameters.items()}
-    found = method.gradient(agent, detached, chosen)
+    found = _gradient(method, agent, detached, chosen)
 
     loss = 2.0 * _replay_loss(agent, chosen, 3.0, 5.0)
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     assert sum(gradient.abs().sum().item() for gradient in gradients) > 0
     for name, gradient in zip(parameters, gradients, strict=True):
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-10)
+
+
+def _gradient(method: Clear, agent: Any, parameters: Any, chosen: Any) -> Any:
+    doors = agent.doors(method)
+    readers = doors.output.actor, doors.output.critic
+    batch = method.batch(doors, chosen)
+    return method.gradient(*readers, doors.facts.settings, parameters, {}, batch)
 
 
 def _replay_loss(agent: Any, chosen: Any, policy_strength: float, value_strength: float) -> Tensor:
@@ -133,7 +140,7 @@ def test_an_action_that_is_not_taken_any_more_is_left_alone(train: Any) -> None:
     }
     method = Clear(policy_strength=0.0)
     chosen = {name: values.astype(np.float32) for name, values in chosen.items()}
-    found = method.gradient(agent, parameters, chosen)
+    found = _gradient(method, agent, parameters, chosen)
     assert float(found["action_net.bias"].abs().max()) < 1e-6
 
 

@@ -84,10 +84,10 @@ def test_it_explores_as_finished_tasks_and_only_then(make_scenario: Any) -> None
     cloning = Cloning(exploration_steps=5, exploration="previous")
     earlier: list[Any] = []
     for experience in make_stream(scenario, 0).train_stream:
-        cloning.pre_adapt(agent, experience.train())
-        plan = agent.lifecycle.exploration
+        cloning.pre_adapt(agent.doors(cloning), experience.train())
+        plan = agent.plan.exploration
         earlier.append(plan and (plan.steps, plan.heads.kind, plan.heads.tasks))
-        agent.lifecycle.detach()
+        agent.plan.detach()
     assert earlier == [None, *((5, "previous", tasks) for tasks in [(0,), (0, 1), (0, 1)])]
 
 
