@@ -158,8 +158,14 @@ def test_nothing_in_the_model_changes(make_agent: Any) -> None:
     for optimizer in optimizers_of(policy):
         members = {id(p) for group in optimizer.param_groups for p in group["params"]}
         own = {n: p.detach() for n, p in named_parameters(policy).items() if id(p) in members}
-        gradient = loss_gradient(agent.model, own, batch, torch.Generator().manual_seed(0))
-        again = loss_gradient(agent.model, own, batch, torch.Generator().manual_seed(0))
+        gradient, again = (
+            loss_gradient(
+                agent.model,
+                own,
+                inputs_of(agent.model, own, batch, torch.Generator().manual_seed(0)),
+            )
+            for _ in range(2)
+        )
         assert all(torch.equal(gradient[name], again[name]) for name in own)
     after = policy.state_dict()
     assert "actor.latent_pi.4.running_mean" in before
@@ -172,10 +178,11 @@ def test_another_generator_gives_another_action(make_agent: Any) -> None:
     agent, (experience, _) = make_agent({"algorithm": "sac"} | OFF, "Pendulum-v1")
     agent.start(experience)
     own = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
-    batch = {"observations": torch.randn(8, 5)}
+    batch = {"observations": torch.randn(8, 5), "actions": torch.zeros(8, 1)}
+    noises = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
     losses = [
-        loss_of(agent.model, own, batch, torch.Generator().manual_seed(seed)).item()
-        for seed in (0, 0, 1)
+        loss_of(agent.model, own, inputs_of(agent.model, own, batch, noise)).item()
+        for noise in noises
     ]
     assert losses[0] == losses[1] != losses[2]
     agent.close()
@@ -186,5 +193,5 @@ def test_other_algorithms_are_refused_by_name(make_agent: Any) -> None:
     agent.start(experience)
     own = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
     with pytest.raises(UsageError, match=r"CrossQ: its loss is not known .* SAC, TD3, TQC"):
-        loss_of(agent.model, own, {}, torch.Generator())
+        loss_of(agent.model, own, inputs_of(agent.model, own, {}, torch.Generator()))
     agent.close()

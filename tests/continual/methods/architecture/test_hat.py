@@ -12,6 +12,7 @@ from doors import modules_of, rebuild
 from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import Named, named_parameters, split
+from holdfast.agents.doors.doors import Doors
 from holdfast.agents.doors.gradients import Step
 from holdfast.continual.methods.architecture.gates import (
     Gate,
@@ -338,7 +339,7 @@ def test_a_network_that_is_all_used(world: str, learn: Any, monkeypatch: Any) ->
         learner, _ = next(stages)
         method._used = [torch.ones_like(mask) for mask in method._used]
         before = {n: p.detach().clone() for n, p in learner.policy.named_parameters()}
-        monkeypatch.setattr(type(learner), "log", lambda _, tag, value: logged.append(value))
+        monkeypatch.setattr(Doors, "log", lambda _, tag, value: logged.append(value))
         learner, _ = next(stages)
         moved = {
             n for n, p in named_parameters(learner.policy, "actor").items() if p.ne(before[n]).any()
@@ -351,12 +352,8 @@ def test_a_network_that_is_all_used(world: str, learn: Any, monkeypatch: Any) ->
 
 
 def test_it_tells_what_is_free(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-
     told: list[tuple[str, float]] = []
-    monkeypatch.setattr(
-        StableBaselinesAgent, "log", lambda _, tag, value: told.append((tag, value))
-    )
+    monkeypatch.setattr(Doors, "log", lambda _, tag, value: told.append((tag, value)))
     for _ in learn("ppo", HAT(), tasks=3):
         pass
     tags, values = zip(*told, strict=True)

@@ -173,7 +173,12 @@ def test_the_store_is_bounded_and_holds_whole_segments_of_all_tasks(train: Any) 
 def test_a_segment_is_consecutive_steps_of_one_environment(train: Any) -> None:
     method = Clear(unroll=4)
     rollouts: list[Any] = []
-    train("ppo", lambda: [method], tasks=1, watch=lambda a, _: rollouts.append(a.rollouts()[-1]))
+    train(
+        "ppo",
+        lambda: [method],
+        tasks=1,
+        watch=lambda a, _: rollouts.append(a.memory.rollouts()[-1]),
+    )
     newest = dict(_segments(method))["observations"][-6:]
     observations = rollouts[0]["observations"]  # (steps, n_envs, ...)
     expected = [observations[s : s + 5, env] for s in (0, 4, 8) for env in range(2)]
