@@ -47,6 +47,7 @@ def run_stream(
     """
     for experience in experiences:
         told = experience.train()  # a copy without what the scenario hides from the learner
+        # At a hidden boundary the agent is built again too, so methods add to its doors again.
         for method in methods:
             method.pre_adapt(agent.doors(method), told)
         agent.start(experience)

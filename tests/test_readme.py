@@ -128,7 +128,7 @@ def test_the_scenario_example_is_good(tmp_path: Path) -> None:
 def test_the_agent_example_is_what_the_code_says() -> None:
     row, test_row = re.findall(r'^ *("tqc": .*),$', CONTRIBUTING, re.M)
     assert row in (ROOT / "src" / "holdfast" / "registry.py").read_text("utf-8")
-    assert test_row in (ROOT / "tests" / "agents" / "test_algorithms.py").read_text("utf-8")
+    assert test_row in (ROOT / "tests" / "agents" / "sb3" / "test_algorithms.py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("what", ["an environment", "an agent", "a method", "a scenario"])

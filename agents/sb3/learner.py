@@ -291,9 +291,13 @@ class StableBaselinesAgent:
                 yield
         finally:
             self._updates.detach()
-            self.gradients.works = Works()
-            self.recent.detach()
-            self.plan.detach()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget what methods asked for in this task; ``pre_adapt`` asks for the next."""
+        self.gradients.works = Works()
+        self.recent.detach()
+        self.plan.detach()
 
     def _record_rollout(self) -> None:
         self.recent.record(raw_rollout(self.model.rollout_buffer, self.normalizer))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from doors import every_door
+from all_doors import every_door
 from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import Named, named_parameters, target_parameters

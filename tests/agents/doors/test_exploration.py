@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doors import every_door
+from all_doors import every_door
 
 from holdfast.agents.base.observations import with_task_ids
 from holdfast.agents.doors.exploration import Exploration, Heads

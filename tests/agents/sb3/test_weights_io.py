@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import stable_baselines3 as sb3
 import torch
-from doors import every_door
+from all_doors import every_door
 
 from holdfast.agents.sb3.weights_io import load_policy, read_zip
 from holdfast.errors import UsageError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doors import rebuild
+from all_doors import rebuild
 from numpy.typing import NDArray
 from torch import nn
 

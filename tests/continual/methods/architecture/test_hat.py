@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from doors import modules_of, rebuild
+from all_doors import modules_of, rebuild
 from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import Named, named_parameters, split

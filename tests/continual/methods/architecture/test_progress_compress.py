@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doors import rebuild
+from all_doors import rebuild
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 

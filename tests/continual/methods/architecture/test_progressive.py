@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from doors import rebuild
+from all_doors import rebuild
 from torch import nn
 
 from holdfast.continual.methods.architecture.progressive import ColumnHead, ColumnTrunk, Progressive

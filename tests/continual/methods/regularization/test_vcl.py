@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doors import modules_of
+from all_doors import modules_of
 from stable_baselines3 import A2C, PPO
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doors import every_door
+from all_doors import every_door
 from torch import Tensor
 
 from holdfast.agents.base.parameters import joined, split
