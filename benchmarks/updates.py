@@ -106,7 +106,7 @@ class Trained:
             first = first or kept_bytes([self.agent.files()["policy"]])
             self.agent.learn(experience, lambda _: None, lambda *_: None)
             for method in self.methods:
-                method.post_adapt(self.agent, experience.train())
+                method.post_adapt(self.agent.doors(method), experience.train())
         states = [method.state() for method in self.methods]
         kept = kept_bytes([self.agent.files()["policy"], *states]) - first
         self.kept_per_task = kept / len(finished)
@@ -114,7 +114,7 @@ class Trained:
 
     def _start(self, experience: Any) -> None:
         for method in self.methods:
-            method.pre_adapt(self.agent, experience.train())
+            method.pre_adapt(self.agent.doors(method), experience.train())
         self.agent.start(experience)
 
     @contextmanager

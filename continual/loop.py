@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Agent, Watch
+    from holdfast.agents.base.agent import Agent, Watch
     from holdfast.continual.method import Method
     from holdfast.continual.streams.data_stream import DataExperience
     from holdfast.continual.streams.task_stream import TaskExperience
@@ -47,13 +47,14 @@ def run_stream(
     """
     for experience in experiences:
         told = experience.train()  # a copy without what the scenario hides from the learner
+        # At a hidden boundary the agent is built again too, so methods add to its doors again.
         for method in methods:
-            method.pre_adapt(agent, told)
+            method.pre_adapt(agent.doors(method), told)
         agent.start(experience)
         if experience.stage == 0:
             journal.before_learning()
         agent.learn(experience, journal.watch(experience), journal.log)
         journal.learned()
         for method in methods:
-            method.post_adapt(agent, told)
+            method.post_adapt(agent.doors(method), told)
         journal.finished(experience)

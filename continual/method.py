@@ -1,4 +1,4 @@
-"""A Method: a mitigation of forgetting, which reaches the agent by its four doors only."""
+"""A Method: a mitigation of forgetting, which reaches the agent by the doors it declares only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
 
 
 class Method(Protocol):
@@ -15,12 +15,54 @@ class Method(Protocol):
 
     The loop calls, for each task of the stream::
 
-        method.pre_adapt(agent, experience)   # before the task's model is built: open doors
+        method.pre_adapt(doors, experience)   # before the task's model is built: add to doors
         ...                                   # agent.start, agent.learn
-        method.post_adapt(agent, experience)  # importance pass, storing, distilling
+            method.due(doors, name)           # work that was asked for inside the task
+        method.post_adapt(doors, experience)  # importance pass, storing, distilling
         method.state()                        # saved with the checkpoint of this task boundary
 
     After a restart, ``load_state`` takes back the last ``state`` before the next ``pre_adapt``.
+    Where the stream hides its boundaries, a method that needs none lives on without them: it counts
+    on no ``pre_adapt`` but the first, and keeps all else that it needs by updates and steps.
+
+    What is due inside a task is known by name and step (``lifecycle.after_steps``), contexts are
+    opened by ``pre_adapt`` alone, and ``state`` may be asked for inside a task too: after a restart
+    there, ``pre_adapt`` is called for that task again, then ``load_state``, then what was still due
+    is put back by its names.
+
+    ``doors`` has the doors that the class declares; reading another raises.
+
+    ============  ================================================================================
+    gradients     add, scale, project, watch, rewrite: functions of each update; parameters by
+                  group, fresh weights, hidden units, the algorithm's own loss
+    memory        rows of the task, rollouts, batches; mix old rows into batches
+    networks      map the modules of the coming model to others
+    lifecycle     what a task start carries; work at steps; a view of each finished task
+    output        what actor and critic say, as a function of parameters and observations
+    plugins       Avalanche's plugins, of the supervised agent
+    ============  ================================================================================
+
+    Without declaring: ``doors.facts`` (see ``Facts``), ``doors.step``, ``doors.log(tag, value)``,
+    ``doors.warn(text)``.
+
+    What a gradient function computes is a pure function of named tensors. Its state and what the
+    host draws for the update are handed in; shapes are fixed; it reads no tensor on the host and
+    takes no branch on data::
+
+        class Pull(Method):
+            doors = ("gradients",)
+
+            def pre_adapt(self, doors, experience):
+                doors.gradients.add(pull, state={"old": self.old}, groups=("actor",))
+
+            def post_adapt(self, doors, experience):
+                self.old = snapshot(doors.gradients.parameters("actor"))
+
+        def pull(parameters, state, batch):
+            return {n: parameters[n] - old for n, old in state["old"].items() if n in parameters}
+
+    The few that cannot are in ``registry.ON_HOST``, each with its reason.
+
     Both adapt calls carry the names of Avalanche's ``Adaptable`` protocol. The experience they get
     hides what the scenario hides: reading it raises Avalanche's ``MaskedAttributeError``.
 
@@ -30,8 +72,7 @@ class Method(Protocol):
     Attributes:
         needs: What it must be told: ``boundaries``; ``task_id`` in training; ``evaluation_task_id``
             when it is measured or used; ``task_count``; ``score``, how returns become scores.
-        doors: Doors it goes through: ``gradients``, ``memory``, ``networks``, ``lifecycle``; and
-            ``output`` where it reads the policy's output.
+        doors: Doors it goes through, of the table above.
         on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.
         algorithms: The only algorithms that can take it; all that have the doors where empty.
         not_in_teams: Why it cannot work in a team; empty where it can.
@@ -43,7 +84,8 @@ class Method(Protocol):
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
-            name means different numbers elsewhere (METHODS, section 8).
+            name means different numbers in other papers and libraries (a factor 1/2, a sum or a
+            mean).
         logs: What it logs as ``method/<name>/<what>``, each with a title for its chart.
     """
 
@@ -61,17 +103,21 @@ class Method(Protocol):
     convention: ClassVar[str] = ""
     logs: ClassVar[dict[str, str]] = {}
 
-    # The agent is Any, because a method names the one that it was written for.
+    # An experience is Any, so that this file and the streams do not import each other.
 
-    def pre_adapt(self, agent: Any, experience: TaskExperience) -> None:
-        """Open doors for the coming task; its model is built after this call."""
+    def pre_adapt(self, doors: Doors, experience: Any) -> None:
+        """Add to the doors for the coming task; its model is built after this call."""
 
-    def post_adapt(self, agent: Any, experience: TaskExperience) -> None:
+    def due(self, doors: Doors, name: str) -> None:  # noqa: ARG002  # of the contract
+        """Do the work of this name, which the lifecycle door was asked to call for."""
+        raise TypeError(f"{type(self).__name__} asked for '{name}' and has no due")
+
+    def post_adapt(self, doors: Doors, experience: Any) -> None:
         """Take from the trained model what later tasks must keep."""
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that must survive a restart, as named tensors."""
         return {}
 
-    def load_state(self, agent: Any, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from holdfast.agents.sb3.task_ids import with_task_ids
+from holdfast.agents.base.observations import with_task_ids
 
 Exploring = Literal["best_return", "previous", "uniform"]
 

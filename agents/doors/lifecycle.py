@@ -1,22 +1,43 @@
-"""The lifecycle door: what is carried over a task switch, and the view of each task."""
+"""The lifecycle door: what is carried over a task switch, work at steps, the view of each task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
+import torch
+
+from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.exploration import Exploration
-from holdfast.agents.doors.gradients import Named
 
 Blend = Callable[[Named, Named], Named]
 """Carried and newly built tensors of the policy, by name, to those that replace carried ones."""
 
-View = Callable[[], AbstractContextManager[None]]
-"""Opens a context in which the current policy acts as it does for one task."""
+Opened = Callable[[], AbstractContextManager[Any]]
+"""Opens a context."""
+
+Snapshot = Mapping[str, Named]
+"""Tensors of the policy under ``policy``, statistics of its observations under ``normalization``;
+both may be left out."""
 
 
-class Lifecycle:
-    """What methods say about task starts and about earlier tasks.
+class Due(NamedTuple):
+    """Work that a method asked for.
+
+    Attributes:
+        steps: Step of the task at which it is due.
+        name: What it is called.
+        act: Does it.
+    """
+
+    steps: int
+    name: str
+    act: Callable[[], None]
+
+
+class Plan:
+    """The agent's half of the door: what methods said of task starts, steps and earlier tasks.
 
     Attributes:
         everything_fresh: Whether the coming task start carries nothing at all.
@@ -24,6 +45,8 @@ class Lifecycle:
         is_interleaved: Whether the coming task is learned from all tasks of the stream in turns.
         frozen_from: First stage at which nothing is learned any more; None where all are learned.
         exploration: How the coming task is explored at its start; None where as published.
+        pending: Work that is due in this task, by name and step.
+        trained: Tasks that were learned from once the current one has been, in order.
     """
 
     def __init__(self) -> None:
@@ -32,107 +55,236 @@ class Lifecycle:
         self.is_interleaved = False
         self.frozen_from: int | None = None
         self.exploration: Exploration | None = None
-        self._actions: list[tuple[int, Callable[[], None]]] = []
-        self._fresh_names: tuple[str, ...] = ()
-        self._fresh_tests: list[Callable[[str], bool]] = []
-        self._blends: list[Blend] = []
-        self._views: dict[int, View] = {}
-        self._learning: list[tuple[View, View]] = []
+        self.pending: list[Due] = []
+        self.trained: tuple[int, ...] = ()
+        self.first: list[Callable[[], None]] = []
+        self.fresh_names: tuple[str, ...] = ()
+        self.fresh_tests: list[Callable[[str], bool]] = []
+        self.blends: list[Blend] = []
+        self.contexts: list[tuple[Opened, Opened]] = []
+        self.views: dict[int, Opened] = {}
 
-    def start_fresh(self, *names: str) -> None:
-        """Keep these tensors out of the coming task start; without names, carry nothing."""
-        self.everything_fresh = self.everything_fresh or not names
-        self._fresh_names += names
-
-    def start_fresh_where(self, test: Callable[[str], bool]) -> None:
-        """Keep tensors whose name passes ``test`` out of the coming task start."""
-        self._fresh_tests.append(test)
+    # -- a task start ------------------------------------------------------------------------------
 
     def is_fresh(self, name: str) -> bool:
         """Return whether a policy tensor keeps its newly built value at the coming start."""
-        return name in self._fresh_names or any(test(name) for test in self._fresh_tests)
-
-    def blend(self, blend: Blend) -> None:
-        """Let carried weights be blended with newly built ones at the coming task start."""
-        self._blends.append(blend)
+        return name in self.fresh_names or any(test(name) for test in self.fresh_tests)
 
     def blended(self, carried: Named, fresh: Named) -> Named:
         """Return what is loaded into the newly built policy in place of the carried tensors."""
-        for blend in self._blends:
+        for blend in self.blends:
             carried = {**carried, **blend(carried, fresh)}
         return carried
 
-    def started(self) -> None:
-        """Forget what was said about the start that is now done."""
-        self.everything_fresh, self._fresh_names, self._fresh_tests = False, (), []
+    def started(self, stage: int, order: tuple[int, ...]) -> None:
+        """Forget what was said about the start of this stage, which is now done.
+
+        Args:
+            stage: The stage.
+            order: Tasks of the whole stream.
+        """
+        self.trained = order[: self.learned(stage)]
+        self.everything_fresh, self.fresh_names, self.fresh_tests = False, (), []
         self.is_interleaved = False
-        self._blends = []
-
-    def interleave(self) -> None:
-        """Let the environments of the coming task take turns through all tasks of the stream."""
-        self.is_interleaved = True
-
-    def freeze(self, stage: int) -> None:
-        """Let nothing be learned from this stage on: no step is taken, the policy stays."""
-        self.frozen_from = stage
+        self.blends = []
 
     def learned(self, stage: int) -> int:
         """Return how many stages have been learned from once ``stage`` is begun."""
         return stage + 1 if self.frozen_from is None else min(stage + 1, self.frozen_from)
 
-    def explore(self, exploration: Exploration) -> None:
-        """Let an off-policy agent act as for earlier tasks at the start of the coming task."""
-        self.exploration = exploration
-
-    def after_steps(self, steps: int, action: Callable[[], None]) -> None:
-        """Call ``action`` once, after the first update at or after this step of the coming task.
-
-        On-policy that is between two rollouts, so that no rollout is collected by two policies.
-        """
-        self._actions.append((steps, action))
+    # -- inside a task -----------------------------------------------------------------------------
 
     def updated(self, steps: int) -> None:
         """Do what is due after an update at this step of the task."""
-        while self._actions and steps >= min(when for when, _ in self._actions):
-            due = min(self._actions, key=lambda entry: entry[0])
-            self._actions.remove(due)
-            due[1]()
+        while self.pending and steps >= min(due.steps for due in self.pending):
+            due = min(self.pending, key=lambda entry: entry.steps)
+            self.pending.remove(due)
+            due.act()
 
-    def learn_in(self, learning: View, measuring: View) -> None:
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Open what the coming task is learned in, after what comes first."""
+        first, self.first = self.first, []
+        with ExitStack() as opened:
+            for act in first:
+                act()
+            for learning, _ in self.contexts:
+                opened.enter_context(learning())
+            yield
+
+    def detach(self) -> None:
+        """Forget the work that did not come due, and how the task is learned and explored."""
+        self.pending.clear()
+        self.first.clear()
+        self.contexts.clear()
+        self.exploration = None
+
+    # -- views -------------------------------------------------------------------------------------
+
+    def shown(self, task_index: int, *, has_heads: bool) -> tuple[int, bool]:
+        """Return the task whose id or head is shown, and whether its own view is missing."""
+        unseen = (has_heads or self.has_views) and task_index not in self.trained
+        return (self.trained[-1] if has_heads and unseen else task_index), unseen
+
+    @contextmanager
+    def viewing(self, task_index: int, current: int) -> Iterator[None]:
+        """Act as for a task: in its view where a method keeps one, else as the policy is now."""
+        view = None if task_index == current else self.views.get(task_index)
+        with ExitStack() as opened:
+            for _, measuring in self.contexts:
+                opened.enter_context(measuring())
+            opened.enter_context(nullcontext() if view is None else view())
+            yield
+
+
+class _Learner(Protocol):
+    """What the door asks of the agent."""
+
+    plan: Plan
+
+    def weights(self, *groups: str) -> Named: ...
+    def buffers(self, *groups: str) -> Named: ...
+    def statistics(self) -> Named: ...
+    def snapshot(self) -> Snapshot: ...
+    def overlaid(self, tensors: Named, statistics: Named) -> AbstractContextManager[None]: ...
+    def recent_scores(self, count: int) -> list[float]: ...
+
+
+class Lifecycle:
+    """What a method says of task starts, of steps inside a task, and of earlier tasks.
+
+    Args:
+        learner: The agent.
+        due: Does a method's work of this name.
+    """
+
+    def __init__(self, learner: _Learner, due: Callable[[str], None]) -> None:
+        self._learner, self._due = learner, due
+
+    @property
+    def _plan(self) -> Plan:
+        return self._learner.plan
+
+    # -- the coming task start ---------------------------------------------------------------------
+
+    def start_fresh(self, *names: str) -> None:
+        """Keep these tensors out of the coming task start; without names, carry nothing."""
+        self._plan.everything_fresh = self._plan.everything_fresh or not names
+        self._plan.fresh_names += names
+
+    def start_fresh_where(self, test: Callable[[str], bool]) -> None:
+        """Keep tensors whose name passes ``test`` out of the coming task start."""
+        self._plan.fresh_tests.append(test)
+
+    def blend(self, blend: Blend) -> None:
+        """Let carried weights be blended with newly built ones at the coming task start."""
+        self._plan.blends.append(blend)
+
+    def interleave(self) -> None:
+        """Let the environments of the coming task take turns through all tasks of the stream."""
+        self._plan.is_interleaved = True
+
+    def freeze(self, stage: int) -> None:
+        """Let nothing be learned from this stage on: no step is taken, the policy stays."""
+        self._plan.frozen_from = stage
+
+    def explore(self, exploration: Exploration) -> None:
+        """Let an off-policy agent act as for earlier tasks at the start of the coming task."""
+        self._plan.exploration = exploration
+
+    # -- inside the coming task --------------------------------------------------------------------
+
+    def before_learning(self, name: str) -> None:
+        """Let ``method.due(doors, name)`` be called once the model is built, before any step."""
+        self._plan.first.append(lambda: self._due(name))
+
+    def after_steps(self, steps: int, name: str) -> None:
+        """Let ``method.due(doors, name)`` be called after the first update at or after a step.
+
+        On-policy that is between two rollouts, so that no rollout is collected by two policies.
+        Work is known by its name and step, so that what is due can be saved.
+        """
+        self._plan.pending.append(Due(steps, name, lambda: self._due(name)))
+
+    def learn_in(self, learning: Opened, measuring: Opened) -> None:
         """Let the coming task be learned inside one context and measured meanwhile inside another.
 
         For what belongs to learning alone, such as noise in the weights: ``learning`` is open while
         the agent collects and updates, ``measuring`` inside it during every evaluation.
         """
-        self._learning.append((learning, measuring))
+        self._plan.contexts.append((learning, measuring))
 
-    @contextmanager
-    def learning(self) -> Iterator[None]:
-        """Open what the coming task is learned in."""
-        with ExitStack() as opened:
-            for learning, _ in self._learning:
-                opened.enter_context(learning())
-            yield
+    def recent_scores(self, count: int) -> list[float]:
+        """Return how the last training episodes of the current task went, oldest first.
 
-    @contextmanager
-    def measuring(self) -> Iterator[None]:
-        """Open what is measured in while the task is learned."""
-        with ExitStack() as opened:
-            for _, measuring in self._learning:
-                opened.enter_context(measuring())
-            yield
+        As scores of the task (``score:``): 0 like a random policy, 1 like the reference; or 1 and 0
+        for success. They are of the acting that explores, not of the policy that is evaluated.
 
-    def detach(self) -> None:
-        """Forget the actions that did not come due, and how the task is learned and explored."""
-        self._actions.clear()
-        self._learning.clear()
-        self.exploration = None
+        Args:
+            count: At most so many, and at most 100.
+        """
+        return self._learner.recent_scores(count)
 
-    def keep_view(self, task_index: int, view: View) -> None:
-        """Let a finished task be evaluated inside ``view`` from now on."""
-        self._views[task_index] = view
+    # -- earlier tasks -----------------------------------------------------------------------------
 
-    def view(self, task_index: int) -> AbstractContextManager[None]:
-        """Return the view of a task; the policy as it is now where the task has none."""
-        view = self._views.get(task_index)
-        return nullcontext() if view is None else view()
+    def keep_views(self) -> None:
+        """Count a task as unseen until a view of it is kept."""
+        self._plan.has_views = True
+
+    def keep_view(
+        self,
+        task_index: int,
+        snapshot: Snapshot | Callable[[], Snapshot],
+        inside: Opened = nullcontext,
+    ) -> None:
+        """Let a finished task be evaluated in a view of its own from now on.
+
+        Args:
+            task_index: The task.
+            snapshot: What lies over the policy there, or a function that returns it then.
+            inside: Opens a context around it.
+        """
+
+        @contextmanager
+        def view() -> Iterator[None]:
+            with inside():
+                kept = snapshot() if callable(snapshot) else snapshot
+                over = kept.get("policy", {}), kept.get("normalization", {})
+                with self._learner.overlaid(*over):
+                    yield
+
+        self._plan.views[task_index] = view
+
+    def weights(self, *groups: str) -> Named:
+        """Return all tensors of the policy, buffers and targets too, as they are now.
+
+        Those of ``groups`` alone where any are given. Not to be written: copy what is kept.
+        """
+        return self._learner.weights(*groups)
+
+    def buffers(self, *groups: str) -> Named:
+        """Return those of the weights that no optimizer moves: running statistics, frozen parts."""
+        return self._learner.buffers(*groups)
+
+    def statistics(self) -> Named:
+        """Return a copy of the statistics that observations and rewards are normalised by."""
+        return self._learner.statistics()
+
+    def snapshot(self) -> Snapshot:
+        """Return copies of all weights and of the statistics: the trained agent."""
+        return self._learner.snapshot()
+
+    @torch.no_grad()
+    def write(self, tensors: Named, *, targets: bool = False) -> None:
+        """Write tensors of the policy, outside of its updates.
+
+        Args:
+            tensors: By name.
+            targets: Whether the slowly moving copies of them are written too.
+        """
+        live = self._learner.weights()
+        for name, value in tensors.items():
+            owner, _, rest = name.partition(".")
+            for place in (name, f"{owner}_target.{rest}")[: 1 + targets]:
+                if place in live:
+                    live[place].copy_(value)

@@ -2,8 +2,8 @@
 
 A slot is one multi-layer perceptron of the policy: a trunk and the linear heads on it. A method
 maps slots to new modules right after the model is built and before anything has learned; the
-optimizers, targets and caches that Stable-Baselines3 built for the old modules are then built anew
-(DESIGN, section 3: a live model is never grown).
+optimizers, targets and caches that Stable-Baselines3 built for the old modules are then rebuilt. A
+live model is never grown: its optimizers and target updates hold the old lists of parameters.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from holdfast.agents.doors.gradients import is_actor_critic
+from holdfast.agents.base.parameters import GAINS, is_actor_critic, is_orthogonal
+from holdfast.agents.doors.outputs import OutputSpec, output_spec
 from holdfast.errors import UsageError
+
+Role = Literal["actor", "critic", "target"]
 
 
 @dataclass(frozen=True)
@@ -26,26 +29,59 @@ class Slot:
 
     Attributes:
         role: Whether it decides actions, judges them, or is a slowly moving copy of either.
+        acts: Whether it decides actions, or follows one that does.
         trunk: Everything before the heads; takes the features (and, for a critic of box actions,
             the action after them).
         heads: The linear output layers by name; more than one for SAC's mean and log_std.
         features: Number of features at the start of the trunk's input.
-        replace: Puts a new trunk and new heads, under the same names, into the policy.
+        spec: How to read the policy's output; None where one output does not determine it.
+        initialise: Gives a new hidden layer first weights as the policy's own have them.
     """
 
-    role: Literal["actor", "critic", "target"]
+    role: Role
+    acts: bool
     trunk: nn.Sequential
     heads: dict[str, nn.Linear]
     features: int
-    replace: Callable[[nn.Module, dict[str, nn.Module]], None]
+    spec: OutputSpec | None
+    initialise: Callable[[nn.Linear], None]
 
 
 NetworkMap = Callable[[Slot], tuple[nn.Module, dict[str, nn.Module]] | None]
 """Gives the new trunk and heads of a slot, or None to leave it."""
 
 
+class Networks:
+    """What methods do to the networks of the coming task, before anything has learned.
+
+    Attributes:
+        maps: What is done to the newly built policy.
+    """
+
+    def __init__(self) -> None:
+        self.maps: list[Callable[[Any], None]] = []
+
+    def map(self, network_map: NetworkMap, *, method: str = "", encoder: str = "") -> None:
+        """Let ``network_map`` replace the modules of the coming model's slots.
+
+        A method keeps hold of the modules that it makes: no door leads to them again.
+
+        Args:
+            network_map: Called for every slot.
+            method: Name of the method, for errors.
+            encoder: Why a features extractor that learns is refused; empty where it is not.
+        """
+
+        def change(policy: Any) -> None:
+            if encoder:
+                _check_encoder(policy, method, encoder)
+            map_slots(policy, network_map)
+
+        self.maps.append(change)
+
+
 def install(model: Any, mappings: list[Callable[[Any], None]]) -> None:
-    """Apply network maps to a newly built model, and build anew what hung on the old modules."""
+    """Apply network maps to a newly built model, and rebuild what hung on the old modules."""
     if not mappings:
         return
     for mapping in mappings:
@@ -64,19 +100,21 @@ def map_slots(policy: Any, network_map: NetworkMap) -> None:
         UsageError: If a network keeps running statistics: the lists of them that Stable-Baselines3
             cached would still point into the old modules.
     """
-    for slot in slots(policy):
+    for slot, replace in _slots(policy):
         if any("running_" in name for name in slot.trunk.state_dict()):
             raise UsageError(
                 f"{type(policy).__name__}: networks with batch norm cannot be replaced"
             )
         replacement = network_map(slot)
         if replacement is not None:
-            slot.replace(*replacement)
+            replace(*replacement)
 
 
-def check_encoder(
-    policy: Any, method: str, why: str = "is shared by all columns, so old columns would change"
-) -> None:
+SHARED = "is shared by all columns, so old columns would change"
+"""Why a features extractor that learns is refused by methods that keep columns."""
+
+
+def _check_encoder(policy: Any, method: str, why: str) -> None:
     """Refuse a policy whose modules would share a part that goes on learning.
 
     Raises:
@@ -95,24 +133,30 @@ def slots(policy: Any) -> list[Slot]:
     Raises:
         UsageError: If the policy has networks of another shape.
     """
+    return [slot for slot, _ in _slots(policy)]
+
+
+Replace = Callable[[nn.Module, dict[str, nn.Module]], None]
+"""Puts a new trunk and new heads, under the same names, into the policy."""
+
+
+def _slots(policy: Any) -> list[tuple[Slot, Replace]]:
+    parts = _Parts(policy)
     if is_actor_critic(policy):
-        return _actor_critic_slots(policy)
-    if hasattr(policy, "q_net"):
-        return [
-            _sequential_slot("actor", policy.q_net, "q_net"),
-            _sequential_slot("target", policy.q_net_target, "q_net"),
-        ]
-    if hasattr(policy, "quantile_net"):
-        return [
-            _sequential_slot("actor", policy.quantile_net, "quantile_net"),
-            _sequential_slot("target", policy.quantile_net_target, "quantile_net"),
-        ]
+        return _actor_critic_slots(policy, parts)
+    for name in ("q_net", "quantile_net"):
+        if hasattr(policy, name):
+            online, target = getattr(policy, name), getattr(policy, f"{name}_target")
+            return [
+                parts.sequential("actor", online, name, acts=True),
+                parts.sequential("target", target, name, acts=True),
+            ]
     if not hasattr(policy, "actor") or not hasattr(policy, "critic_target"):
         raise UsageError(f"{type(policy).__name__}: its networks cannot be replaced")
-    return _box_slots(policy)
+    return _box_slots(policy, parts)
 
 
-def _actor_critic_slots(policy: Any) -> list[Slot]:
+def _actor_critic_slots(policy: Any, parts: _Parts) -> list[tuple[Slot, Replace]]:
     extractor = policy.mlp_extractor
 
     def replace_actor(trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
@@ -124,53 +168,82 @@ def _actor_critic_slots(policy: Any) -> list[Slot]:
     actor_width = policy.pi_features_extractor.features_dim
     critic_width = policy.vf_features_extractor.features_dim
     actor_heads, critic_heads = {"action_net": policy.action_net}, {"value_net": policy.value_net}
-    return [
-        Slot("actor", extractor.policy_net, actor_heads, actor_width, replace_actor),
-        Slot("critic", extractor.value_net, critic_heads, critic_width, replace_critic),
-    ]
+    actor = parts.slot("actor", extractor.policy_net, actor_heads, actor_width, acts=True)
+    critic = parts.slot("critic", extractor.value_net, critic_heads, critic_width, acts=False)
+    return [(actor, replace_actor), (critic, replace_critic)]
 
 
-def _box_slots(policy: Any) -> list[Slot]:
+def _box_slots(policy: Any, parts: _Parts) -> list[tuple[Slot, Replace]]:
     found = []
-    for actor, role in ((policy.actor, "actor"), (getattr(policy, "actor_target", None), "target")):
+    owners: list[tuple[Any, Role]] = [
+        (policy.actor, "actor"),
+        (getattr(policy, "actor_target", None), "target"),
+    ]
+    for actor, role in owners:
         if actor is None:
             continue
         if hasattr(actor, "latent_pi"):  # SAC, TQC, CrossQ: two heads on one trunk
-            found.append(_two_headed_slot(actor))
+            found.append(_two_headed_slot(actor, parts))
         else:
-            found.append(_sequential_slot("actor" if role == "actor" else "target", actor, "mu"))
+            found.append(parts.sequential(role, actor, "mu", acts=True))
     for index in range(len(policy.critic.q_networks)):
-        found.append(_sequential_slot("critic", policy.critic, f"qf{index}", index))
-        found.append(_sequential_slot("target", policy.critic_target, f"qf{index}", index))
+        for judge, kind in ((policy.critic, "critic"), (policy.critic_target, "target")):
+            judges: Role = "critic" if kind == "critic" else "target"
+            found.append(parts.sequential(judges, judge, f"qf{index}", index, acts=False))
     return found
 
 
-def _two_headed_slot(actor: Any) -> Slot:
+def _two_headed_slot(actor: Any, parts: _Parts) -> tuple[Slot, Replace]:
     def replace(trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
         actor.latent_pi, actor.mu, actor.log_std = trunk, heads["mu"], heads["log_std"]
 
     heads = {"mu": actor.mu, "log_std": actor.log_std}
-    return Slot("actor", actor.latent_pi, heads, actor.features_dim, replace)
+    return parts.slot("actor", actor.latent_pi, heads, actor.features_dim, acts=True), replace
 
 
-def _sequential_slot(
-    role: Literal["actor", "critic", "target"], owner: Any, name: str, index: int | None = None
-) -> Slot:
-    """A trunk, one linear head, and perhaps an activation after it, in one Sequential."""
-    layers = list(getattr(owner, name))
-    last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
-    trunk, head, tail = nn.Sequential(*layers[:last]), layers[last], layers[last + 1 :]
+class _Parts:
+    """Makes the slots of a policy."""
 
-    def replace(new_trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
-        # Kept flat, so that the next map finds its layers again.
-        inside = [*new_trunk] if type(new_trunk) is nn.Sequential else [new_trunk]
-        network = nn.Sequential(*inside, heads["head"], *tail)
-        setattr(owner, name, network)
-        if index is not None:
-            owner.q_networks[index] = network
+    def __init__(self, policy: Any) -> None:
+        def initialise(layer: nn.Linear) -> None:
+            if is_orthogonal(policy):
+                policy.init_weights(layer, gain=GAINS["mlp_extractor"])
 
-    features = owner.features_extractor.features_dim
-    return Slot(role, trunk, {"head": head}, features, replace)
+        self._initialise = initialise
+        try:
+            self._spec: OutputSpec | None = output_spec(policy)
+        except UsageError:
+            self._spec = None
+
+    def slot(
+        self,
+        role: Role,
+        trunk: nn.Sequential,
+        heads: dict[str, nn.Linear],
+        features: int,
+        *,
+        acts: bool,
+    ) -> Slot:
+        return Slot(role, acts, trunk, heads, features, self._spec, self._initialise)
+
+    def sequential(
+        self, role: Role, owner: Any, name: str, index: int | None = None, *, acts: bool
+    ) -> tuple[Slot, Replace]:
+        """A trunk, one linear head, and perhaps an activation after it, in one Sequential."""
+        layers = list(getattr(owner, name))
+        last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+        trunk, head, tail = nn.Sequential(*layers[:last]), layers[last], layers[last + 1 :]
+
+        def replace(new_trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
+            # Kept flat, so that the next map finds its layers again.
+            inside = [*new_trunk] if type(new_trunk) is nn.Sequential else [new_trunk]
+            network = nn.Sequential(*inside, heads["head"], *tail)
+            setattr(owner, name, network)
+            if index is not None:
+                owner.q_networks[index] = network
+
+        features = owner.features_extractor.features_dim
+        return self.slot(role, trunk, {"head": head}, features, acts=acts), replace
 
 
 def _target_pairs(policy: Any) -> list[tuple[Any, Any]]:

@@ -1,24 +1,31 @@
-"""What a policy says about an observation: as named tensors, with its distance and its likelihood.
+"""The output door: what networks say of observations, as a function of named tensors.
 
-Per algorithm (DESIGN, section 4): categorical for discrete actions and Gaussian before squashing
-for boxes (PPO, A2C, SAC, TQC, CrossQ); the deterministic action as the mean of a unit Gaussian
-(TD3, DDPG); action values as the mean of a unit Gaussian (DQN, QR-DQN), or softmax(values /
-temperature).
+Per algorithm: categorical for discrete actions and Gaussian before squashing for boxes (PPO, A2C,
+SAC, TQC, CrossQ); the deterministic action as the mean of a unit Gaussian (TD3, DDPG); action
+values as the mean of a unit Gaussian (DQN, QR-DQN), or softmax(values / temperature).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from holdfast.agents.doors.gradients import is_actor_critic
+from holdfast.agents.base.observations import TaskNormalize, restated
+from holdfast.agents.base.parameters import (
+    Named,
+    group_of,
+    is_actor_critic,
+    named_parameters,
+)
 from holdfast.errors import UsageError
 
 Output = dict[str, Tensor]
@@ -41,10 +48,28 @@ class OutputSpec:
     splits: list[int] = field(default_factory=list)
 
 
-class PolicyOutput(nn.Module):
-    """The policy as a module whose forward gives its output, for ``torch.func.functional_call``.
+@contextmanager
+def as_evaluated(policy: nn.Module) -> Iterator[None]:
+    """Let layers that differ while training act as in evaluation: batch norm must not drift."""
+    if next(policy.buffers(), None) is None:
+        yield
+        return
+    modes = [
+        (module, module.training) for module in policy.modules()
+    ]  # CrossQ sets them one by one
+    policy.train(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
-    Parameters keep the names of the policy, with ``policy.`` before them.
+
+class PolicyOutput(nn.Module):
+    """The policy as a module whose forward gives its output.
+
+    Attributes:
+        spec: How to read the output.
     """
 
     def __init__(self, policy: BasePolicy) -> None:
@@ -74,6 +99,168 @@ class PolicyOutput(nn.Module):
             return {"mean": policy.actor(observations)}
         mean, log_std, _ = policy.actor.get_action_dist_params(observations)
         return {"mean": mean, "log_std": log_std}
+
+    @property
+    def is_coded(self) -> bool:
+        """See ``Reader``."""
+        return _is_coded(self.policy.observation_space)
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return the output with some parameters replaced; see ``Reader``."""
+        return _of(self, parameters, observations)
+
+
+class ValueOutput(nn.Module):
+    """The critic as a module whose forward gives its values of the policy's likeliest action.
+
+    The values count as the mean of a unit Gaussian, as Continual World takes them for the Fisher
+    information of a critic.
+    """
+
+    spec = OutputSpec("unit_gaussian")
+
+    def __init__(self, policy: BasePolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observations: Any) -> Output:
+        """Return the values as ``mean``, one column per critic.
+
+        Args:
+            observations: As the policy takes them, shape (batch, ...).
+        """
+        policy: Any = self.policy
+        if is_actor_critic(policy):
+            return {"mean": policy.predict_values(observations)}  # (batch, 1)
+        actions = policy._predict(observations, deterministic=True)
+        values = policy.critic(observations, actions)
+        if isinstance(values, tuple):
+            return {"mean": torch.cat(values, dim=1)}  # (batch, critics)
+        return {"mean": values.mean(dim=2)}  # TQC: over quantiles, (batch, critics)
+
+    @property
+    def is_coded(self) -> bool:
+        """See ``Reader``."""
+        return _is_coded(self.policy.observation_space)
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return the values with some parameters replaced; see ``Reader``."""
+        return _of(self, parameters, observations)
+
+
+def _is_coded(space: Any) -> bool:
+    """Return whether observations are numbers of categories: torch's one_hot cannot be batched."""
+    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+    return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
+
+
+def _of(module: Any, parameters: Named, observations: Any) -> Output:
+    named = {f"policy.{name}": value for name, value in parameters.items()}
+    with as_evaluated(module.policy):
+        output: Output = functional_call(module, named, (observations,))
+    return output
+
+
+class Reader(Protocol):
+    """What a network says as a function of named tensors."""
+
+    @property
+    def spec(self) -> OutputSpec:
+        """How to read it."""
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether observations are numbers of categories, which cannot be batched by vmap."""
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return what it says with some of its parameters replaced.
+
+        Args:
+            parameters: By their names in the policy; those left out are as they are now.
+            observations: As the policy takes them, shape (batch, ...).
+        """
+
+
+class _Learner(Protocol):
+    """What the door asks of the agent."""
+
+    normalizer: TaskNormalize | None
+
+    @property
+    def policy(self) -> Any: ...
+
+    def activity(self, observations: Any, names: Collection[str]) -> dict[str, Tensor]: ...
+
+
+class Outputs:
+    """What the networks of the task say of observations. The model is built after ``pre_adapt``.
+
+    Attributes:
+        actor: What decides actions.
+        critic: What judges them, at the policy's likeliest action.
+    """
+
+    def __init__(self, learner: _Learner) -> None:
+        self._learner = learner
+        self.actor: Reader = _Current(learner, PolicyOutput)
+        self.critic: Reader = _Current(learner, ValueOutput)
+
+    @property
+    def spec(self) -> OutputSpec:
+        """How to read the actor's output."""
+        return self.actor.spec
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return the actor's output with some of its parameters replaced; see ``Reader``."""
+        return self.actor.of(parameters, observations)
+
+    def activity(self, observations: Any, names: Collection[str]) -> dict[str, Tensor]:
+        """Return what the activations of hidden layers put out, by name; see ``activations``."""
+        return self._learner.activity(observations, names)
+
+    def kept(self) -> dict[str, Named]:
+        """Return copies of all that decides actions, and the statistics of its observations.
+
+        Under ``policy`` are parameters, and buffers such as those of batch norm.
+        """
+        policy, normalizer = self._learner.policy, self._learner.normalizer
+        tensors = dict(named_parameters(policy, *_ACTING))
+        buffers = {n: b for n, b in policy.named_buffers() if group_of(n, policy) in _ACTING}
+        copies = {name: t.detach().clone() for name, t in (tensors | buffers).items()}
+        statistics = {} if normalizer is None else normalizer.tensors()
+        return {"policy": copies, "normalization": statistics}
+
+    def restated(self, observations: Any, statistics: dict[str, Tensor]) -> Any:
+        """Return observations as the policy takes them, scaled by statistics of another time."""
+        return restated(self._learner.normalizer, observations, statistics)
+
+
+_ACTING = ("actor", "encoder")
+
+
+class _Current:
+    """A reader of the model as it is in the current task, whichever it is."""
+
+    def __init__(self, learner: _Learner, kind: type[PolicyOutput | ValueOutput]) -> None:
+        self._learner, self._kind = learner, kind
+        self._module: PolicyOutput | ValueOutput | None = None
+
+    def _read(self) -> PolicyOutput | ValueOutput:
+        policy = self._learner.policy
+        if self._module is None or self._module.policy is not policy:
+            self._module = self._kind(policy)
+        return self._module
+
+    @property
+    def spec(self) -> OutputSpec:
+        return self._read().spec
+
+    @property
+    def is_coded(self) -> bool:
+        return self._read().is_coded
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        return self._read().of(parameters, observations)
 
 
 def output_spec(policy: Any) -> OutputSpec:

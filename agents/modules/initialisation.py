@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named
-from holdfast.agents.sb3.heads import TaskHead
-from holdfast.agents.sb3.options import GAINS, is_orthogonal
+from holdfast.agents.base.parameters import GAINS, Named, is_orthogonal
+from holdfast.agents.modules.heads import TaskHead
 
 _LAYERS = (nn.Linear, nn.Conv2d, nn.LSTM)
 

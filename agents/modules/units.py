@@ -17,9 +17,10 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, Rewritten, is_actor_critic
-from holdfast.agents.sb3.heads import TaskHead, TaskTrunk
-from holdfast.agents.sb3.options import CReLU
+from holdfast.agents.base.parameters import Named, is_actor_critic
+from holdfast.agents.doors.gradients import Rewritten
+from holdfast.agents.modules.heads import TaskHead, TaskTrunk
+from holdfast.agents.modules.options import CReLU
 from holdfast.errors import UsageError
 
 
@@ -310,7 +311,7 @@ def unit_magnitudes(activity: Tensor, units: int) -> Tensor:
 def renew_units(
     parameters: Named, chosen: Iterable[tuple[HiddenLayer, Tensor]], fresh: Named
 ) -> Rewritten:
-    """Return what starts units anew: fresh incoming weights, outgoing weights of zero.
+    """Return what starts units again: fresh incoming weights, outgoing weights of zero.
 
     Where a new unit reads a new unit, the weight is zero.
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
 from holdfast import registry
-from holdfast.agents.sb3.options import OPTIONS, CReLU
+from holdfast.agents.modules.options import OPTIONS, CReLU
 from holdfast.errors import UsageError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

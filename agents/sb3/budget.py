@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
-from holdfast.agents.agent import Log, Watch
+from holdfast.agents.base.agent import Log, Watch
 
 Updated = Callable[[int], None]
 """Called between rounds of collecting and updating with the steps taken so far."""

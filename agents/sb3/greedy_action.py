@@ -13,7 +13,7 @@ import torch
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import is_actor_critic
+from holdfast.agents.base.parameters import is_actor_critic
 
 FORBIDDEN = -1e8
 """Logit of an action that is not allowed, as in sb3-contrib."""

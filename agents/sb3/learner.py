@@ -1,10 +1,11 @@
-"""Any Stable-Baselines3 algorithm as a continual learner: unmodified, with four doors."""
+"""Any Stable-Baselines3 algorithm as a continual learner: unmodified, behind doors."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -17,30 +18,39 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from holdfast import registry
-from holdfast.agents.agent import Files, Log, Observations, TaskStart, Watch
-from holdfast.agents.doors import samples
-from holdfast.agents.doors.exploration import exploring
-from holdfast.agents.doors.gradients import (
-    Gradients,
-    named_parameters,
-    optimizers_of,
-    target_parameters,
-)
-from holdfast.agents.doors.lifecycle import Lifecycle
-from holdfast.agents.doors.memory import (
+from holdfast.agents.base.agent import Files, Log, Observations, TaskStart, Watch
+from holdfast.agents.base.buffers import (
     Arrays,
-    Memory,
+    as_seen,
     buffer_arrays,
     load_buffer_arrays,
+    raw_rollout,
 )
-from holdfast.agents.doors.networks import install
-from holdfast.agents.doors.outputs import PolicyOutput
-from holdfast.agents.sb3 import heads
+from holdfast.agents.base.observations import TaskNormalize, carried_statistics
+from holdfast.agents.base.parameters import (
+    Named,
+    group_of,
+    named_parameters,
+    optimizers_of,
+    overlaid,
+    target_parameters,
+)
+from holdfast.agents.doors.doors import Doors, Facts
+from holdfast.agents.doors.exploration import exploring
+from holdfast.agents.doors.gradients import Gradients, Tensors, Works
+from holdfast.agents.doors.lifecycle import Lifecycle, Plan
+from holdfast.agents.doors.memory import Memory, Recent
+from holdfast.agents.doors.networks import Networks, install
+from holdfast.agents.doors.outputs import Outputs, PolicyOutput
+from holdfast.agents.modules import heads
+from holdfast.agents.modules.initialisation import fresh_weights, layer_names
+from holdfast.agents.modules.options import network_changes, set_weight_decay
+from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layers
+from holdfast.agents.sb3 import losses
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
-from holdfast.agents.sb3.normalization import TaskNormalize, carried_statistics
-from holdfast.agents.sb3.options import network_changes, set_weight_decay
 from holdfast.agents.sb3.past_selves import PastSelves
+from holdfast.agents.sb3.updates import Updates
 from holdfast.agents.sb3.weights_io import (
     load_optimizers,
     load_policy,
@@ -54,13 +64,14 @@ from holdfast.scenarios.schema.scenario import Scenario
 class StableBaselinesAgent:
     """A learner that builds a fresh Stable-Baselines3 model at every task start.
 
-    The doors, which methods open in ``pre_adapt``, before the model of the task is built:
+    Methods reach it by ``doors`` alone.
 
     Attributes:
-        gradients: Terms added to the gradient while the agent learns.
-        memory: Observations and batches.
-        networks: Maps of the newly built policy of the coming task.
-        lifecycle: What is carried over a task switch, and the view of each task.
+        gradients: The gradient door, with what methods added for the coming task.
+        memory: The memory door.
+        networks: The networks door, with what is done to the coming policy.
+        recent: What the memory door keeps.
+        plan: What the lifecycle door was told.
         model: The Stable-Baselines3 model of the current task.
         current_task: Index of the task that the model was built for.
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
@@ -73,10 +84,11 @@ class StableBaselinesAgent:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.algorithm = registry.algorithm(scenario.agent.algorithm)
-        self.gradients = Gradients()
-        self.memory = Memory()
-        self.networks: list[Callable[[Any], None]] = []
-        self.lifecycle = Lifecycle()
+        self.gradients = Gradients(self)
+        self.memory, self.recent = Memory(self), Recent()
+        self.networks = Networks()
+        self.plan = Plan()
+        self._updates = Updates()
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
         self.model = None
@@ -86,7 +98,6 @@ class StableBaselinesAgent:
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self.takes_masks = False
-        self._trained: tuple[int, ...] = ()
         self.current_task = 0
 
     @property
@@ -103,30 +114,79 @@ class StableBaselinesAgent:
         """Return the current policy as a module whose forward gives its output."""
         return PolicyOutput(self.policy)
 
+    def doors(self, method: Any) -> Doors:
+        """Return what a method is handed: the doors that its class declares."""
+        doors = Doors(
+            method,
+            {
+                "gradients": lambda: self.gradients,
+                "memory": lambda: self.memory,
+                "networks": lambda: self.networks,
+                "lifecycle": lambda: Lifecycle(self, lambda name: method.due(doors, name)),
+                "output": lambda: Outputs(self),
+            },
+            facts=self._facts,
+            step=lambda: int(self.model.num_timesteps),
+            log=lambda tag, value: self.model.logger.record(tag, value),
+            warn=lambda text: self.notices.append(text),
+        )
+        return doors
+
+    def _facts(self) -> Facts:
+        scenario, model = self.scenario, self.model
+        carried = scenario.carry.model_dump()
+        n_envs = scenario.n_envs if model is None else model.n_envs
+        length = 1
+        if model is not None:
+            on_policy = isinstance(model, OnPolicyAlgorithm)
+            length = model.n_steps if on_policy else model.train_freq.frequency
+        return Facts(
+            algorithm=scenario.agent.algorithm,
+            on_policy=self.algorithm.on_policy,
+            output=self.algorithm.output,
+            device=self.device,
+            current_task=self.current_task,
+            n_envs=n_envs,
+            round_steps=length * n_envs,
+            id_width=scenario.id_width,
+            has_heads=self.has_heads,
+            carries=frozenset(name for name, value in carried.items() if value),
+            hides_boundaries=scenario.stream.boundaries == "hidden",
+            longest_task=max(task.steps for task in scenario.tasks),
+            observation_space=None if model is None else model.observation_space,
+            settings=self._settings,
+        )
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """The algorithm's arguments as the scenario has them, over their defaults."""
+        made = registry.load(self.algorithm.target, self.scenario.folder)
+        stated = inspect.signature(made).parameters.values()
+        defaults = {p.name: p.default for p in stated if p.default is not p.empty}
+        return defaults | self.scenario.agent.arguments
+
     # -- a task start is one operation -------------------------------------------------------------
 
     def start(self, experience: TaskStart) -> None:
         """Build a fresh model for this task and load what is carried into it."""
         carried = self._loaded if self._loaded is not None else self._files_to_carry()
-        carried = {} if self.lifecycle.everything_fresh else carried
+        carried = {} if self.plan.everything_fresh else carried
         self._loaded = None
-        self.memory.clear()
+        self.recent.rollouts.clear()
         self.model = self._build(experience)
         self.current_task = experience.task_index
-        learned = self.lifecycle.learned(experience.stage)
-        self._trained = self.scenario.stream_tasks[:learned]
         self._load(carried)
         self.past.load_tensors(carried.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
-        self.lifecycle.started()
+        self.plan.started(experience.stage, self.scenario.stream_tasks)
 
     def _files_to_carry(self) -> Files:
         return {} if self.model is None else self.files()
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
-        env = self._env = experience.make_env(interleaved=self.lifecycle.is_interleaved)
+        env = self._env = experience.make_env(interleaved=self.plan.is_interleaved)
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
         if options.normalize is not None:
             env = self.normalizer = TaskNormalize(
@@ -145,8 +205,8 @@ class StableBaselinesAgent:
             **arguments,
         )
         wanted = options.arguments.get("policy_kwargs") or {}
-        mappings = [*network_changes(wanted), *self.networks]
-        self.networks.clear()
+        mappings = [*network_changes(wanted), *self.networks.maps]
+        self.networks.maps.clear()
         if self.has_heads:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
         install(model, mappings)
@@ -160,8 +220,8 @@ class StableBaselinesAgent:
         if "policy" in source:
             tensors = source["policy"]
             if source is carried:
-                tensors = self.lifecycle.blended(tensors, policy_tensors(self.model))
-            load_policy(self.model, tensors, self.lifecycle.is_fresh)
+                tensors = self.plan.blended(tensors, policy_tensors(self.model))
+            load_policy(self.model, tensors, self.plan.is_fresh)
         if self.normalizer is not None and options.normalize is not None:
             statistics = carried.get("normalization") or self.initial.get("normalization", {})
             self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
@@ -182,14 +242,14 @@ class StableBaselinesAgent:
             Diverged: If a gradient is not finite; the step is not taken.
         """
         n_envs = self.scenario.n_envs
-        if self.lifecycle.learned(experience.stage) <= experience.stage:
+        if self.plan.learned(experience.stage) <= experience.stage:
             for step in range(n_envs, experience.steps + 1, n_envs):
                 watch(step)
             self.close()
             return
         self.model.set_logger(stream_logger(log, experience.first_step))
         on_policy = isinstance(self.model, OnPolicyAlgorithm)
-        keeps = on_policy and self.memory.wanted
+        keeps = on_policy and self.recent.wanted
 
         def look(step: int) -> None:
             watch(step)
@@ -198,10 +258,10 @@ class StableBaselinesAgent:
         callback = Watching(look, self._record_rollout if keeps else None)
         with self._open_doors():
             if on_policy:
-                learn_on_policy(self.model, experience.steps, callback, self.lifecycle.updated)
+                learn_on_policy(self.model, experience.steps, callback, self.plan.updated)
             else:
-                with exploring(self.model, self.lifecycle.exploration):
-                    learn_off_policy(self.model, experience.steps, callback, self.lifecycle.updated)
+                with exploring(self.model, self.plan.exploration):
+                    learn_off_policy(self.model, experience.steps, callback, self.plan.updated)
         self.close()
 
     def train_more(self, updates: int) -> None:
@@ -215,20 +275,32 @@ class StableBaselinesAgent:
 
     @contextmanager
     def _open_doors(self) -> Iterator[None]:
-        parameters, targets = named_parameters(self.policy), target_parameters(self.policy)
-        self.gradients.attach(parameters, optimizers_of(self.policy), targets)
+        policy = self.policy
+        parameters = named_parameters(policy)
+        self._updates.attach(
+            self.gradients.works,
+            parameters,
+            optimizers_of(policy),
+            groups={name: group_of(name, policy) for name in parameters},
+            targets=target_parameters(policy),
+        )
         if not isinstance(self.model, OnPolicyAlgorithm):
-            self.memory.attach(self.model.replay_buffer)
+            self.recent.attach(self.model.replay_buffer)
         try:
-            with self.lifecycle.learning():
+            with self.plan.learning():
                 yield
         finally:
-            self.gradients.detach()
-            self.memory.detach()
-            self.lifecycle.detach()
+            self._updates.detach()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget what methods asked for in this task; ``pre_adapt`` asks for the next."""
+        self.gradients.works = Works()
+        self.recent.detach()
+        self.plan.detach()
 
     def _record_rollout(self) -> None:
-        self.memory.record(samples.raw_rollout(self.model.rollout_buffer, self.normalizer))
+        self.recent.record(raw_rollout(self.model.rollout_buffer, self.normalizer))
 
     def close(self) -> None:
         """Close the training environments of the current task, where they are open."""
@@ -236,33 +308,66 @@ class StableBaselinesAgent:
             self._env.close()
         self._env = None
 
-    # -- what methods read -------------------------------------------------------------------------
+    # -- what doors read ---------------------------------------------------------------------------
 
-    def observations(self, count: int, rng: np.random.Generator) -> Arrays:
-        """Return up to ``count`` observations of the finished task, as its environment gave them.
+    def parameters(self, *groups: str) -> Named:
+        """Return the parameters that learn, detached, by name."""
+        return {n: p.detach() for n, p in named_parameters(self.policy, *groups).items()}
 
-        Off-policy they are drawn from the replay buffer; on-policy from the last rollouts that
-        ``memory.keep_rollouts`` asked for. By key; "" for an observation that is no Dict.
-        """
-        return samples.observations(self.model, self.memory, count, rng)
+    def layer_names(self) -> set[str]:
+        """Return the names of the weights and biases of layers."""
+        return layer_names(self.policy)
 
-    def transitions(self, count: int, rng: np.random.Generator) -> Arrays:
-        """Return up to ``count`` rows of the finished task, each at most once.
+    def targets(self) -> set[str]:
+        """Return the names of the parameters that a slowly moving copy follows."""
+        return set(target_parameters(self.policy))
 
-        Off-policy they are transitions of the replay buffer (``stored_rows``); on-policy rows of
-        the rollouts that ``memory.keep_rollouts`` asked for (``rollout_arrays``).
-        """
-        return samples.transitions(self.model, self.memory, count, rng)
+    def fresh(self, names: set[str], rng: np.random.Generator) -> Named:
+        """Return newly drawn values of parameters."""
+        return fresh_weights(self.policy, names, rng)
 
-    def rollouts(self) -> list[Arrays]:
-        """Return the kept rollouts in time order; each array has the shape (steps, n_envs, ...)."""
-        return self.memory.rollouts
+    def units(self) -> list[HiddenLayer]:
+        """Return the hidden layers of the networks that learn."""
+        return hidden_layers(self.policy)
 
-    def batch_observations(self, count: int, rng: np.random.Generator) -> Any:
-        """Return observations of what is being learned from now, as the policy takes them."""
-        now = samples.current_observations(self.model, self.normalizer, count, rng)
-        tensors, _ = self.policy.obs_to_tensor(samples.as_seen(self.policy.observation_space, now))
-        return tensors
+    def activity(self, observations: Any, names: Collection[str]) -> dict[str, Tensor]:
+        """Return what activations of hidden layers put out."""
+        return activations(self.policy, observations, names)
+
+    def task_rows(self, name: str, task: int) -> Tensor | None:
+        """Return which entries of a parameter belong to a task's head; None: tasks share it."""
+        tasks = heads.head_tasks(self.policy, name)
+        return heads.rows_of(self.policy.get_parameter(name), task, tasks) if tasks else None
+
+    def loss_inputs(
+        self, parameters: Named, rows: Mapping[str, Any], noise: torch.Generator
+    ) -> Tensors:
+        """Return what the algorithm's loss depends on besides these parameters."""
+        return losses.inputs_of(self.model, parameters, self.memory.batch(dict(rows)), noise)
+
+    def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
+        """Return the gradient of the algorithm's own loss."""
+        return losses.loss_gradient(self.model, parameters, inputs)
+
+    def weights(self, *groups: str) -> Named:
+        """Return all tensors of the policy, detached, by name."""
+        named = [(n, p.detach()) for n, p in self.policy.named_parameters()]
+        return self.buffers(*groups) | self._of_groups(named, groups)
+
+    def buffers(self, *groups: str) -> Named:
+        """Return the buffers of the policy, by name."""
+        return self._of_groups(self.policy.named_buffers(), groups)
+
+    def _of_groups(self, named: Iterable[tuple[str, Tensor]], groups: tuple[str, ...]) -> Named:
+        return {n: t for n, t in named if not groups or group_of(n, self.policy) in groups}
+
+    def statistics(self) -> Named:
+        """Return a copy of the statistics of the normalisation."""
+        return {} if self.normalizer is None else self.normalizer.tensors()
+
+    def snapshot(self) -> Files:
+        """Return copies of all weights and of the statistics."""
+        return {n: t for n, t in self.files().items() if n in ("policy", "normalization")}
 
     def recent_scores(self, count: int) -> list[float]:
         """Return how the last training episodes of the current task went, oldest first.
@@ -286,24 +391,15 @@ class StableBaselinesAgent:
         batch: Observations = arrays.get("", arrays)
         if self.normalizer is not None:
             batch = self.normalizer.normalize_obs(batch)
-        seen = samples.as_seen(self.policy.observation_space, batch)
+        seen = as_seen(self.policy.observation_space, batch)
         tensors, _ = self.policy.obs_to_tensor(seen)
         return tensors
-
-    def batch(self, rows: Arrays) -> dict[str, Tensor]:
-        """Return stored rows as a batch of the buffer: normalised, by flat name."""
-        return samples.batch(self.model, self.normalizer, rows)
-
-    def log(self, tag: str, value: float) -> None:
-        """Log a number with the algorithm's own, at their next dump: ``method/<name>/<what>``."""
-        self.model.logger.record(tag, value)
 
     # -- acting ------------------------------------------------------------------------------------
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
         """Return the task whose id the policy is shown, and whether its own view is missing."""
-        unseen = (self.has_heads or self.lifecycle.has_views) and task_index not in self._trained
-        return (self._trained[-1] if self.has_heads and unseen else task_index), unseen
+        return self.plan.shown(task_index, has_heads=self.has_heads)
 
     @property
     def random_spaces(self) -> tuple[gym.Space[Any], ...]:
@@ -314,9 +410,7 @@ class StableBaselinesAgent:
     def view(self, task_index: int) -> Iterator[Any]:
         """Act as for that task: in its view where a method keeps one, else as the policy is."""
         was_training = self.policy.training
-        is_current = task_index == self.current_task
-        chosen = nullcontext() if is_current else self.lifecycle.view(task_index)
-        with self.lifecycle.measuring(), chosen:
+        with self.plan.viewing(task_index, self.current_task):
             self.policy.set_training_mode(False)
             try:
                 yield self._act
@@ -377,17 +471,15 @@ class StableBaselinesAgent:
             tensors: By the names of ``policy.state_dict()``; those left out stay as they are.
             statistics: As ``TaskNormalize.tensors`` gives them; empty where nothing is normalised.
         """
-        saved = {name: t.clone() for name, t in self.policy.state_dict().items() if name in tensors}
-        saved_statistics = self.normalizer.tensors() if self.normalizer is not None else {}
-        self.policy.load_state_dict(tensors, strict=False)
+        saved = self.statistics()
         if self.normalizer is not None:
             self.normalizer.load_tensors(statistics, rewards=False)
         try:
-            yield
+            with overlaid(self.policy, tensors):
+                yield
         finally:
-            self.policy.load_state_dict(saved, strict=False)
             if self.normalizer is not None:
-                self.normalizer.load_tensors(saved_statistics)
+                self.normalizer.load_tensors(saved)
 
 
 def _device(name: str) -> str:

@@ -8,7 +8,7 @@ its gradient on stored data (A-GEM, GEM, PCGrad). Tests hold each against the gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,43 +22,85 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from holdfast.agents.algorithms.mixing import VDN, joint_loss, joint_targets
-from holdfast.agents.doors.gradients import Named, gradient_of
+from holdfast.agents.base.parameters import Named, gradient_of
 from holdfast.errors import UsageError
 
-Batch = dict[str, Tensor]
-"""Rows by the names of Stable-Baselines3's buffers; ``observations.<key>`` for Dict entries."""
+Batch = Mapping[str, Any]
+"""Rows by the names of Stable-Baselines3's buffers; ``observations.<key>`` for Dict entries.
 
-_Loss = Callable[[Any, Batch, torch.Generator], Tensor]
+Beside them what ``inputs_of`` adds: ``noise``, ``temperature``, ``clip``, ``clip_vf``."""
+
+_Loss = Callable[[Any, Batch], Tensor]
 
 
-def loss_of(model: Any, parameters: Named, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Return what the optimizer of ``parameters`` minimises, on a batch, at their given values.
-
-    Everything else (targets, the critic in the actor's loss, the entropy coefficient, the clip
-    range) is as it is in the model now. Nothing in the model changes: running statistics in its
-    networks are read from copies.
+def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Generator) -> Batch:
+    """Return all that the loss of these parameters depends on besides them, as named tensors.
 
     Args:
         model: A Stable-Baselines3 model.
         parameters: By their names in the policy; those that one optimizer moves, or some of them.
-        batch: Rows as ``StableBaselinesAgent.batch`` gives them.
+        rows: As ``memory.batch`` gives them.
         generator: Draws the noise of SAC's, TQC's and TD3's actions.
+
+    Returns:
+        The rows, the noise, and numbers of the model as they are now; under ``others`` the policy's
+        other tensors: targets, the critic in the actor's loss. Buffers are copies, so that no
+        running statistics move.
+    """
+    policy = model.policy
+    others = {n: p.detach() for n, p in policy.named_parameters() if n not in parameters}
+    others |= {name: buffer.clone() for name, buffer in policy.named_buffers()}
+    inputs: dict[str, Any] = {**rows, "others": others}
+    match model:
+        case PPO() | MaskablePPO():
+            for name in ("clip_range", "clip_range_vf"):
+                if (schedule := getattr(model, name)) is not None:
+                    inputs[name] = _bounds(float(schedule(model._current_progress_remaining)))
+        case SAC() | TQC():
+            inputs["temperature"] = _temperature(model)
+            shape, dtype = rows["actions"].flatten(1).shape, next(policy.parameters()).dtype
+            noise = torch.empty(shape, dtype=dtype, device=model.device)
+            inputs["noise"] = noise.normal_(generator=generator)
+        case TD3() if _is_critic(parameters):
+            noise = torch.empty_like(rows["actions"])
+            span = model.target_noise_clip
+            noise = noise.normal_(0, model.target_policy_noise, generator=generator)
+            inputs["noise"] = noise.clamp(-span, span)
+    return inputs
+
+
+def _bounds(span: float) -> Tensor:
+    """Return the four numbers that a ratio, or a step of a value, is clipped to."""
+    return torch.tensor([1 - span, 1 + span, -span, span], dtype=torch.float64)
+
+
+def loss_of(model: Any, parameters: Named, inputs: Batch) -> Tensor:
+    """Return what the optimizer of ``parameters`` minimises, on a batch, at their given values.
+
+    A pure function of the tensors that are given; of the model it reads the shape of its networks,
+    and settings that stay.
+
+    Args:
+        model: A Stable-Baselines3 model.
+        parameters: By their names in the policy; those that one optimizer moves, or some of them.
+        inputs: As ``inputs_of`` gives them for these parameters.
 
     Raises:
         UsageError: If there is no such function for this algorithm.
     """
-    chosen = _loss_for(model, critic=any(name.startswith("critic.") for name in parameters))
-    named = {f"policy.{name}": value for name, value in parameters.items()}
-    named |= {f"policy.{name}": value.clone() for name, value in model.policy.named_buffers()}
-    loss: Tensor = functional_call(
-        _Holding(model.policy), named, (partial(chosen, model, batch, generator),)
-    )
+    chosen = _loss_for(model, critic=_is_critic(parameters))
+    named = {f"policy.{name}": value for name, value in (inputs["others"] | parameters).items()}
+    loss: Tensor = functional_call(_Holding(model.policy), named, (partial(chosen, model, inputs),))
     return loss
 
 
-def loss_gradient(model: Any, parameters: Named, batch: Batch, generator: torch.Generator) -> Named:
+def loss_gradient(model: Any, parameters: Named, inputs: Batch) -> Named:
     """Return the gradient of ``loss_of`` by name, computed on detached copies."""
-    return gradient_of(lambda values: loss_of(model, values, batch, generator), parameters)
+    return gradient_of(lambda values: loss_of(model, values, inputs), parameters)
+
+
+def _is_critic(parameters: Named) -> bool:
+    return any(name.startswith("critic.") for name in parameters)
 
 
 class _Holding(nn.Module):
@@ -111,27 +153,26 @@ def _seen(batch: Batch, name: str = "observations") -> Any:
 # -- on-policy -------------------------------------------------------------------------------------
 
 
-def _clipped_surrogate(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+def _clipped_surrogate(model: Any, batch: Batch) -> Tensor:
     """PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 9."""
     values, log_prob, entropy = _evaluated(model, batch)
     advantages = batch["advantages"]
     if model.normalize_advantage and len(advantages) > 1:
         advantages = _normalized(advantages)
-    progress = model._current_progress_remaining
-    clip_range = model.clip_range(progress)
     ratio = torch.exp(log_prob - batch["old_log_prob"])
-    clipped = torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
+    low, high, *_ = batch["clip_range"].to(ratio)
+    clipped = torch.clamp(ratio, low, high)
     policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
-    if model.clip_range_vf is not None:
-        span = model.clip_range_vf(progress)
+    if "clip_range_vf" in batch:
+        *_, low, high = batch["clip_range_vf"].to(values)
         old = batch["old_values"]
-        values = old + torch.clamp(values - old, -span, span)
+        values = old + torch.clamp(values - old, low, high)
     value_loss = F.mse_loss(batch["returns"], values)
     total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
     return total
 
 
-def _policy_gradient(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+def _policy_gradient(model: Any, batch: Batch) -> Tensor:
     """A2C, Mnih et al. 2016 (arXiv:1602.01783), section 4."""
     values, log_prob, entropy = _evaluated(model, batch)
     advantages = batch["advantages"]
@@ -162,7 +203,7 @@ def _normalized(advantages: Tensor) -> Tensor:
 # -- action values ---------------------------------------------------------------------------------
 
 
-def _action_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+def _action_values(model: Any, batch: Batch) -> Tensor:
     """DQN, Mnih et al. 2015; the Huber loss as in Stable-Baselines3."""
     with torch.no_grad():
         following = model.policy.q_net_target(_seen(batch, "next_observations"))
@@ -172,14 +213,14 @@ def _action_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
     return loss
 
 
-def _joint_values(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+def _joint_values(model: Any, batch: Batch) -> Tensor:
     """VDN and QMIX, Rashid et al. 2018 (arXiv:1803.11485), equation 5."""
     following = _seen(batch, "next_observations")
     targets = joint_targets(model.policy, following, batch["rewards"], batch["dones"], model.gamma)
     return joint_loss(model.policy, _seen(batch), batch["actions"], targets)
 
 
-def _action_quantiles(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+def _action_quantiles(model: Any, batch: Batch) -> Tensor:
     """QR-DQN, Dabney et al. 2017 (arXiv:1710.10044), equation 10."""
     with torch.no_grad():
         # (batch, quantiles, actions)
@@ -208,53 +249,52 @@ def _backed_up(model: Any, batch: Batch, following: Tensor) -> Tensor:
 # -- actor and critic with an optimizer each -------------------------------------------------------
 
 
-def _soft_critic(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+def _soft_critic(model: Any, batch: Batch) -> Tensor:
     """SAC, Haarnoja et al. 2018 (arXiv:1812.05905), equation 5; summed over the critics."""
     policy = model.policy
     with torch.no_grad():
         following = _seen(batch, "next_observations")
-        actions, log_prob = _drawn(policy.actor, following, generator)
+        actions, log_prob = _drawn(policy.actor, following, batch["noise"])
         worst = torch.cat(policy.critic_target(following, actions), 1).amin(1, keepdim=True)
-        target = _backed_up(model, batch, worst - _temperature(model) * log_prob)  # (batch, 1)
+        target = _backed_up(model, batch, worst - batch["temperature"] * log_prob)  # (batch, 1)
     values = policy.critic(_seen(batch), batch["actions"])
     return 0.5 * _summed_errors(values, target)
 
 
-def _quantile_critic(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+def _quantile_critic(model: Any, batch: Batch) -> Tensor:
     """TQC, Kuznetsov et al. 2020 (arXiv:2005.04269), section 3."""
     policy = model.policy
     with torch.no_grad():
         following = _seen(batch, "next_observations")
-        actions, log_prob = _drawn(policy.actor, following, generator)
+        actions, log_prob = _drawn(policy.actor, following, batch["noise"])
         pooled = policy.critic_target(following, actions).flatten(1).sort().values
         dropped = model.top_quantiles_to_drop_per_net * policy.critic.n_critics
         kept = pooled[:, : policy.critic.quantiles_total - dropped]  # (batch, quantiles)
-        target = _backed_up(model, batch, kept - _temperature(model) * log_prob)
+        target = _backed_up(model, batch, kept - batch["temperature"] * log_prob)
     quantiles = policy.critic(_seen(batch), batch["actions"])  # (batch, critics, quantiles)
     loss: Tensor = quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
     return loss
 
 
-def _soft_actor(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+def _soft_actor(model: Any, batch: Batch) -> Tensor:
     """SAC, equation 7; for TQC the value is the mean over all quantiles of all critics."""
     policy, seen = model.policy, _seen(batch)
-    actions, log_prob = _drawn(policy.actor, seen, generator)
+    actions, log_prob = _drawn(policy.actor, seen, batch["noise"])
     values = policy.critic(seen, actions)
     if isinstance(model, TQC):
         value = values.mean(2).mean(1, keepdim=True)  # (batch, 1)
     else:
         value = torch.cat(values, 1).amin(1, keepdim=True)  # (batch, 1)
-    loss: Tensor = (_temperature(model) * log_prob - value).mean()
+    loss: Tensor = (batch["temperature"] * log_prob - value).mean()
     return loss
 
 
-def _drawn(actor: Any, observations: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _drawn(actor: Any, observations: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Return squashed actions and their log-likelihoods of shape (batch, 1).
 
     The published ``action_log_prob`` draws from the global generator.
     """
     mean, log_std, _ = actor.get_action_dist_params(observations)
-    noise = torch.empty_like(mean).normal_(generator=generator)
     actions = torch.tanh(mean + noise * log_std.exp())
     log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     squashing = torch.log(1 - actions.square() + 1e-6)  # 1e-6 as in Stable-Baselines3
@@ -270,21 +310,18 @@ def _temperature(model: Any) -> Tensor:
     return learned
 
 
-def _twin_critic(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+def _twin_critic(model: Any, batch: Batch) -> Tensor:
     """TD3, Fujimoto et al. 2018 (arXiv:1802.09477), algorithm 1; summed over the critics."""
     policy = model.policy
     with torch.no_grad():
         following = _seen(batch, "next_observations")
-        noise = torch.empty_like(batch["actions"])
-        noise = noise.normal_(0, model.target_policy_noise, generator=generator)
-        span = model.target_noise_clip
-        actions = (policy.actor_target(following) + noise.clamp(-span, span)).clamp(-1, 1)
+        actions = (policy.actor_target(following) + batch["noise"]).clamp(-1, 1)
         worst = torch.cat(policy.critic_target(following, actions), 1).amin(1, keepdim=True)
         target = _backed_up(model, batch, worst)  # (batch, 1)
     return _summed_errors(policy.critic(_seen(batch), batch["actions"]), target)
 
 
-def _deterministic_actor(model: Any, batch: Batch, _: torch.Generator) -> Tensor:
+def _deterministic_actor(model: Any, batch: Batch) -> Tensor:
     policy, seen = model.policy, _seen(batch)
     value: Tensor = policy.critic.q1_forward(seen, policy.actor(seen)).mean()
     return -value

@@ -10,11 +10,9 @@ import torch
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
-from holdfast.agents.agent import Files
-from holdfast.agents.doors.gradients import optimizers_of
+from holdfast.agents.base.agent import Files
+from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, optimizers_of
 from holdfast.errors import UsageError
-
-ENTROPY_COEFFICIENT = "log_ent_coef"
 
 
 def policy_tensors(model: Any) -> dict[str, Tensor]:

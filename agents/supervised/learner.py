@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast import seeding
-from holdfast.agents.agent import Files, Log, Watch
-from holdfast.agents.doors.lifecycle import Lifecycle
+from holdfast.agents.base.agent import Files, Log, Start, Watch
+from holdfast.agents.base.parameters import Named, overlaid
+from holdfast.agents.doors.doors import Doors, Facts
+from holdfast.agents.doors.lifecycle import Lifecycle, Plan
+from holdfast.agents.doors.plugins import Plugins
 from holdfast.agents.supervised.classifier import Classifier
 from holdfast.errors import Diverged, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -37,15 +40,10 @@ class Labelled(Protocol):
         """Classes of its samples, each once."""
 
 
-class DataStart(Labelled, Protocol):
-    """The part of a supervised experience that the agent needs; Avalanche trains on it as it is.
+class DataStart(Start, Labelled, Protocol):
+    """What the agent is told of a task; Avalanche trains on it as it is. Steps are updates.
 
     Attributes:
-        stage: Position in the stream, from 0.
-        task_index: Which task of the scenario this is; the same number when a task comes again.
-        steps: Budget of updates.
-        first_step: Updates of the stream before this task.
-        seed: Seed of the agent.
         dataset: Avalanche data set to learn from.
         earlier: The experiences before this one, in order.
         whole: All tasks of the stream, each once.
@@ -53,11 +51,6 @@ class DataStart(Labelled, Protocol):
         class_count: Width of the network's output.
     """
 
-    stage: int
-    task_index: int
-    steps: int
-    first_step: int
-    seed: int
     dataset: Any
     earlier: Sequence[Labelled]
     whole: Sequence[Labelled]
@@ -73,11 +66,11 @@ class SupervisedAgent:
 
     What lasts is carried by name: weights here, and each plugin's state by its method. With
     ``carry: {optimizer: true}`` that is one strategy trained on one experience after another, whose
-    random numbers start anew with each.
+    random numbers start again with each.
 
     Attributes:
         plugins: Avalanche plugins of the coming task; methods add them in ``pre_adapt``.
-        lifecycle: What is carried over a task switch, and the view of each task.
+        plan: What the lifecycle door was told.
         strategy: Avalanche's strategy of the current task.
         current_task: Index of the task that it was built for.
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
@@ -90,14 +83,13 @@ class SupervisedAgent:
         self.scenario = scenario
         self.classifier = Classifier(**scenario.agent.arguments)
         self.plugins: list[Any] = []
-        self.lifecycle = Lifecycle()
+        self.plan = Plan()
         self.has_heads = scenario.stream.task_id == "heads"
         self.strategy = None
         self.initial: Files = {}
         self.notices: list[str] = []
         self.current_task = 0
         self._loaded: Files | None = None
-        self._trained: tuple[int, ...] = ()
 
     @property
     def policy(self) -> Any:
@@ -137,20 +129,55 @@ class SupervisedAgent:
             raise UsageError(f"agent.model: {width} outputs, but there are {classes} classes")
         return answer
 
+    def doors(self, method: Any) -> Doors:
+        """Return what a method is handed: the doors that its class declares."""
+        doors = Doors(
+            method,
+            {
+                "plugins": lambda: Plugins(self),
+                "lifecycle": lambda: Lifecycle(self, lambda name: method.due(doors, name)),
+            },
+            facts=self._facts,
+            step=lambda: int(self.strategy.clock.train_exp_iterations),
+            log=_unlogged,
+            warn=lambda text: self.notices.append(text),
+        )
+        return doors
+
+    def _facts(self) -> Facts:
+        scenario = self.scenario
+        carried = scenario.carry.model_dump()
+        return Facts(
+            algorithm=scenario.agent.algorithm,
+            on_policy=None,
+            output=None,
+            device=self.device,
+            current_task=self.current_task,
+            n_envs=0,
+            round_steps=1,
+            id_width=scenario.id_width,
+            has_heads=self.has_heads,
+            carries=frozenset(name for name, value in carried.items() if value),
+            hides_boundaries=scenario.stream.boundaries == "hidden",
+            longest_task=max(task.steps for task in scenario.tasks),
+            observation_space=None,
+            settings=scenario.agent.arguments,
+        )
+
     # -- a task start is one operation -------------------------------------------------------------
 
     def start(self, experience: DataStart) -> None:
         """Build a fresh network and strategy for this task and load what is carried into them."""
         carried = self._loaded if self._loaded is not None else self._files_to_carry()
-        carried = {} if self.lifecycle.everything_fresh else carried
+        carried = {} if self.plan.everything_fresh else carried
         self._loaded = None
-        self._data = experience.joined() if self.lifecycle.is_interleaved else experience
+        self._data = experience.joined() if self.plan.is_interleaved else experience
         source = carried if self.scenario.carry.weights and "policy" in carried else self.initial
         seeding.seed_everything(experience.seed)
         # Weights that are overwritten at once draw none of the task's random numbers.
         with seeding.isolated(experience.seed) if "policy" in source else nullcontext():
             network = self.network(experience, experience.earlier)
-            for task in experience.whole if self.lifecycle.is_interleaved else ():
+            for task in experience.whole if self.plan.is_interleaved else ():
                 avalanche_model_adaptation(network, task)
         avalanche_model_adaptation(network, self._data)  # a new head, where there are heads
         self._load_network(network, source.get("policy", {}))
@@ -159,8 +186,7 @@ class SupervisedAgent:
         if self.scenario.carry.optimizer and "optimizer" in carried:
             self._load_optimizer(carried["optimizer"])
         self.current_task = experience.task_index
-        self._trained = self.scenario.stream_tasks[: self.lifecycle.learned(experience.stage)]
-        self.lifecycle.started()
+        self.plan.started(experience.stage, self.scenario.stream_tasks)
 
     def network(self, experience: DataStart, known: Sequence[Labelled]) -> Any:
         """Return a newly initialised network with the heads of these experiences.
@@ -184,7 +210,7 @@ class SupervisedAgent:
 
     def _load_network(self, network: Any, tensors: dict[str, Tensor]) -> None:
         current = network.state_dict()
-        carried = {n: t for n, t in tensors.items() if not self.lifecycle.is_fresh(n)}
+        carried = {n: t for n, t in tensors.items() if not self.plan.is_fresh(n)}
         for name, tensor in carried.items():
             if name not in current or current[name].shape != tensor.shape:
                 raise UsageError(
@@ -220,27 +246,26 @@ class SupervisedAgent:
         Raises:
             Diverged: If a loss is not finite; the update is not done.
         """
-        if self.lifecycle.learned(experience.stage) <= experience.stage:
+        if self.plan.learned(experience.stage) <= experience.stage:
             for step in range(1, experience.steps + 1):
                 watch(step)
-            self.lifecycle.detach()
+            self.plan.detach()
             return
         # Before the strategy's own plugins, after the methods'.
         place = len(self.strategy.plugins) - _OWN_PLUGINS
-        budget = Budget(experience, watch, log, self.lifecycle.updated)
+        budget = Budget(experience, watch, log, self.plan.updated)
         self.strategy.plugins.insert(place, budget)
         try:
-            with _without_deprecations(), self.lifecycle.learning():
+            with _without_deprecations(), self.plan.learning():
                 self.strategy.train(self._data, eval_streams=[])
         finally:
-            self.lifecycle.detach()
+            self.plan.detach()
 
     # -- acting ------------------------------------------------------------------------------------
 
     def shown_task(self, task_index: int) -> tuple[int, bool]:
         """Return the task whose head answers, and whether its own view is missing."""
-        unseen = (self.has_heads or self.lifecycle.has_views) and task_index not in self._trained
-        return (self._trained[-1] if self.has_heads and unseen else task_index), unseen
+        return self.plan.shown(task_index, has_heads=self.has_heads)
 
     @property
     def random_spaces(self) -> tuple[()]:
@@ -252,11 +277,7 @@ class SupervisedAgent:
         """Answer as for that task: by its head, and in its view where a method keeps one."""
         network, shown = self.policy, self.shown_task(task_index)[0]
         was_training = [(module, module.training) for module in network.modules()]
-        is_current = task_index == self.current_task
-        with (
-            self.lifecycle.measuring(),
-            nullcontext() if is_current else self.lifecycle.view(task_index),
-        ):
+        with self.plan.viewing(task_index, self.current_task):
             network.eval()
             try:
                 yield Answer(network, shown if self.has_heads else 0, self.device)
@@ -295,18 +316,39 @@ class SupervisedAgent:
         """Take the weights of the end of the task that was started."""
         self.policy.load_state_dict(files["policy"])
 
-    @contextmanager
-    def overlaid(self, tensors: dict[str, Tensor], statistics: dict[str, Tensor]) -> Iterator[None]:  # noqa: ARG002  # a data set has none
-        """Answer with other weights inside the block; names that are left out stay as they are."""
-        saved = {n: t.clone() for n, t in self.policy.state_dict().items() if n in tensors}
-        self.policy.load_state_dict(tensors, strict=False)
-        try:
-            yield
-        finally:
-            self.policy.load_state_dict(saved, strict=False)
+    # -- what doors read ---------------------------------------------------------------------------
+
+    def overlaid(self, tensors: Named, statistics: Named) -> AbstractContextManager[None]:  # noqa: ARG002  # a data set has none
+        """Return a context that answers with other weights; names left out stay as they are."""
+        return overlaid(self.policy, tensors)
+
+    def weights(self, *groups: str) -> Named:  # noqa: ARG002  # a classifier has none
+        """Return all tensors of the network, detached, by name."""
+        tensors: Named = self.policy.state_dict()
+        return tensors
+
+    def buffers(self, *groups: str) -> Named:  # noqa: ARG002  # as above
+        """Return the buffers of the network, by name."""
+        return dict(self.policy.named_buffers())
+
+    def statistics(self) -> Named:
+        """Return nothing: inputs are not normalised."""
+        return {}
+
+    def snapshot(self) -> Files:
+        """Return copies of all weights."""
+        return {"policy": self.files()["policy"]}
+
+    def recent_scores(self, count: int) -> list[float]:
+        """Raise: no episodes are played."""
+        raise UsageError(f"the last {count} episodes: a supervised agent plays none")
 
     def close(self) -> None:
         """Do nothing: no environment is open."""
+
+
+def _unlogged(tag: str, value: Any) -> None:
+    """Drop a number: Avalanche's strategy has no logger that a method could write to."""
 
 
 _OWN_PLUGINS = 3

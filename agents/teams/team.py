@@ -13,7 +13,8 @@ from greenlet import getcurrent, greenlet
 from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
-from holdfast.agents.agent import Act, Files, Log, Watch
+from holdfast.agents.base.agent import Act, Files, Log, Start, Watch
+from holdfast.agents.doors.doors import Doors
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.agents.teams.inactive_agents import learn_from_present
 from holdfast.scenarios.schema.scenario import Scenario
@@ -34,18 +35,13 @@ class SeatsLike(Protocol):
     wait: Callable[[], None] | None
 
 
-class TeamStart(Protocol):
-    """The part of an experience that a team needs; see ``TaskStart``.
+class TeamStart(Start, Protocol):
+    """What a team is told of a task.
 
     Attributes:
         groups: The groups that have agents in this task.
     """
 
-    stage: int
-    task_index: int
-    steps: int
-    first_step: int
-    seed: int
     groups: Sequence[str]
 
     def make_seats(self) -> Mapping[str, Any]:
@@ -79,15 +75,15 @@ class GroupStart:
 class TeamAgent:
     """A team: for each group a learner with doors of its own, in the same environments.
 
-    Every learner is a published algorithm that believes to be alone: its ``learn`` is suspended
+    Every learner runs as if it were the only one: its ``learn`` is suspended
     where it steps its environments, until all groups have chosen their actions. There are no
     threads. With one group nothing is suspended.
 
     Attributes:
         members: The learner of each group that was met so far.
         current_task: Index of the task that the models were built for.
-        resting: Learners that were restored to act for groups which have learned, and do not learn
-            in the task of now; in a run that was never interrupted, their own members do.
+        resting: Learners that were restored to act for groups which have learned, and are absent
+            from the current task; in a run that was never interrupted, their own members do.
         initial: Always empty: a team begins with fresh weights.
         notices: What methods warn of, in a line each.
     """
@@ -125,6 +121,10 @@ class TeamAgent:
     def _acting(self) -> dict[str, StableBaselinesAgent]:
         """The learner of each group that has a policy."""
         return {group: m for group, m in self.members.items() if m.model} | self.resting
+
+    def doors(self, method: Any) -> TeamDoors:  # noqa: ARG002  # each group's method is asked for
+        """Return the doors of every group's learner, for ``PerGroup``."""
+        return TeamDoors(self)
 
     def output(self) -> dict[str, Any]:
         """Return the output of each group's policy in this task."""
@@ -228,6 +228,21 @@ class TeamAgent:
         for group, own in _by_group(files).items():
             if self.member(group).model:
                 self.member(group).load_trained(own)
+
+
+class TeamDoors:
+    """The doors of every group's learner.
+
+    Args:
+        team: The team.
+    """
+
+    def __init__(self, team: TeamAgent) -> None:
+        self._team = team
+
+    def of(self, group: str, method: Any) -> Doors:
+        """Return what a group's own method is handed."""
+        return self._team.member(group).doors(method)
 
 
 def _by_group(files: Files) -> dict[str, Files]:

@@ -101,14 +101,14 @@ class _Sample:
     def _run(self, experience: TaskExperience) -> None:
         told = experience.train()
         for method in self.methods:
-            method.pre_adapt(self.agent, told)
+            method.pre_adapt(self.agent.doors(method), told)
         times = [time.monotonic()]
         self.agent.start(experience)
         times.append(time.monotonic())
         self.agent.learn(experience, _ignore, _ignore)
         times.append(time.monotonic())
         for method in self.methods:
-            method.post_adapt(self.agent, told)
+            method.post_adapt(self.agent.doors(method), told)
         times.append(time.monotonic())
         self.start_s, train_s, self.after_s = (b - a for a, b in pairwise(times))
         self.train_s.append(max(train_s, 1e-6))

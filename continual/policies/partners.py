@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.agents.agent import Act
+from holdfast.agents.base.agent import Act
 from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.policies.opponents import Key, checkpoint_key
 from holdfast.continual.policies.restore import restore

@@ -10,7 +10,7 @@ from torch import Tensor
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.teams.team import TeamAgent
+    from holdfast.agents.teams.team import TeamDoors
 
 
 class PerGroup(Method):
@@ -34,15 +34,19 @@ class PerGroup(Method):
             self.members[group] = self._make()
         return self.members[group]
 
-    def pre_adapt(self, agent: TeamAgent, experience: Any) -> None:
-        """Open the doors of the groups that are in the coming task."""
-        for group in experience.groups:
-            self.member(group).pre_adapt(agent.member(group), experience.part(group))
+    # The doors are those of a team: one set for each group.
 
-    def post_adapt(self, agent: TeamAgent, experience: Any) -> None:
+    def pre_adapt(self, doors: TeamDoors, experience: Any) -> None:  # type: ignore[override]  # as above
+        """Add to the doors of the groups that are in the coming task."""
+        for group in experience.groups:
+            member = self.member(group)
+            member.pre_adapt(doors.of(group, member), experience.part(group))
+
+    def post_adapt(self, doors: TeamDoors, experience: Any) -> None:  # type: ignore[override]
         """Take what later tasks must keep from each of them."""
         for group in experience.groups:
-            self.member(group).post_adapt(agent.member(group), experience.part(group))
+            member = self.member(group)
+            member.post_adapt(doors.of(group, member), experience.part(group))
 
     def state(self) -> dict[str, Tensor]:
         """Return what the members keep, by group."""
@@ -52,11 +56,12 @@ class PerGroup(Method):
             for name, tensor in member.state().items()
         }
 
-    def load_state(self, agent: TeamAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: TeamDoors, tensors: dict[str, Tensor]) -> None:  # type: ignore[override]
         """Take back what ``state`` returned."""
         groups: dict[str, dict[str, Tensor]] = {}
         for path, tensor in tensors.items():
             group, _, name = path.partition("/")
             groups.setdefault(group, {})[name] = tensor
         for group, own in groups.items():
-            self.member(group).load_state(agent.member(group), own)
+            member = self.member(group)
+            member.load_state(doors.of(group, member), own)

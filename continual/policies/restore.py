@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from holdfast import seeding
-from holdfast.agents.agent import Agent
+from holdfast.agents.base.agent import Agent
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
@@ -95,12 +95,12 @@ def _agent_after(folder: RunFolder, scenario: Scenario, experience: Any) -> Any:
         if stage:
             before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
             for index, method in enumerate(methods):
-                method.load_state(agent, before.files.get(f"method-{index}", {}))
+                method.load_state(agent.doors(method), before.files.get(f"method-{index}", {}))
         for method in methods:
-            method.pre_adapt(agent, experience.train())
+            method.pre_adapt(agent.doors(method), experience.train())
         agent.start(experience)
     agent.close()
     agent.load_trained(saved.files)
     for index, method in enumerate(methods):
-        method.load_state(agent, saved.files.get(f"method-{index}", {}))
+        method.load_state(agent.doors(method), saved.files.get(f"method-{index}", {}))
     return agent

@@ -18,7 +18,7 @@ from holdfast.envs.datasets.benchmarks import StreamData, stream_data
 from holdfast.scenarios.schema.scenario import Scenario
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Act
+    from holdfast.agents.base.agent import Act
 
 BATCH = 512
 """Samples that are measured at once."""

@@ -14,7 +14,7 @@ from holdfast.errors import EnvironmentFailed
 from holdfast.scenarios.schema.scenario import Evaluation
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Act, Agent, Observations
+    from holdfast.agents.base.agent import Act, Agent, Observations
     from holdfast.continual.streams.data_stream import DataEvalExperience
     from holdfast.continual.streams.pooled_evaluation import PooledEvalExperience
     from holdfast.continual.streams.task_stream import EvalExperience

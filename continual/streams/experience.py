@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
     """One task at one place of the stream.
 
-    What the scenario hides from the learner (``task_index`` and ``task_count``) is masked by
+    What the scenario hides from the learner (``task_index``, ``task_count``) is masked by
     Avalanche's own mechanism in the copy that ``train()`` returns.
 
     Attributes:
@@ -24,6 +24,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         task: The task itself.
         task_index: Which task of the scenario; the same number when it comes again.
         task_count: Length of the stream.
+        earlier_tasks: Tasks of the stages before this one, in order.
         steps: Budget of environment steps; supervised: of updates.
         first_step: Steps of the stream before this experience.
         seed: Seed of the agent and of the training environments.
@@ -35,12 +36,14 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         self.stage = stage
         self.task_index = order[stage]
         self.task_count = len(order)
+        self.earlier_tasks = tuple(order[:stage])
         self.task: Task = scenario.tasks[order[stage]]
         self.steps: int = scenario.stage_steps[stage]
         self.first_step = sum(scenario.stage_steps[:stage])
         self.seed = seeding.task_seed(seed, stage)
         self._cell_seed = seed
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
+        self._as_attributes("earlier_tasks", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
 
     def generator(self, *names: str) -> np.random.Generator:

@@ -16,7 +16,7 @@ from holdfast.envs.vector import task_env
 from holdfast.scenarios.schema.scenario import Scenario
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Act
+    from holdfast.agents.base.agent import Act
 
 MOST_COPIES = 64
 """Evaluation environments of one task in one pool; more episodes take turns."""

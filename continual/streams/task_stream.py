@@ -25,7 +25,7 @@ from holdfast.envs.wrappers.robot import Slot
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Act
+    from holdfast.agents.base.agent import Act
 
 
 class TaskExperience(StageExperience):

@@ -21,7 +21,7 @@ from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 if TYPE_CHECKING:
-    from holdfast.agents.agent import Act
+    from holdfast.agents.base.agent import Act
     from holdfast.agents.teams.team import Acts
 
 MOST_COPIES = 16

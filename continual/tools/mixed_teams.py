@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast import seeding
-from holdfast.agents.agent import Act, Agent, Observations
+from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.formatting import number

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from holdfast import registry
-from holdfast.agents.agent import Agent, Files
+from holdfast.agents.base.agent import Agent, Files
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.agents.sb3.weights_io import read_zip
 from holdfast.continual.jobs.queue import Progress, Tell

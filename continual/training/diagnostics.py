@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from holdfast.agents.agent import Act, Agent
-from holdfast.agents.doors.gradients import group_of, named_parameters, optimizers_of
+from holdfast.agents.base.agent import Act, Agent
+from holdfast.agents.base.parameters import group_of, named_parameters, optimizers_of
 from holdfast.agents.modules import plasticity
+from holdfast.agents.modules.options import CReLU
 from holdfast.agents.modules.units import activations, unit_magnitudes
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.options import CReLU
 from holdfast.continual.results.plasticity_record import GROUPS, Point, read_points, write_points
 from holdfast.continual.results.record import write_whole
 

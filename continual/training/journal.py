@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from holdfast.agents.agent import Agent
+from holdfast.agents.base.agent import Agent
 from holdfast.continual.jobs.queue import Progress, Tell
 from holdfast.continual.method import Method
 from holdfast.continual.results import checkpoint, metrics
@@ -73,7 +73,8 @@ class CellJournal:
             self.folder.truncate(saved.state["scores_bytes"])
             self.agent.load_files(saved.files)
             for index, method in enumerate(self.methods):
-                method.load_state(self.agent, saved.files.get(f"method-{index}", {}))
+                doors = self.agent.doors(method)
+                method.load_state(doors, saved.files.get(f"method-{index}", {}))
             self.wall_s = saved.state["wall_s"]
             self.kept = list(saved.state.get("kept_bytes", ()))
             self.training = Stopwatch(saved.state["training_s"], saved.state["training_steps"])

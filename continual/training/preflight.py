@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from holdfast import seeding
-from holdfast.agents.agent import Agent
+from holdfast.agents.base.agent import Agent
 from holdfast.continual.method import Method
 from holdfast.continual.streams.task_stream import TaskExperience, make_stream
 from holdfast.continual.training.buffer_size import Buffer, check_room, replay_buffer
@@ -121,7 +121,7 @@ def _build_agent(
         if scenario.agent.init is not None:
             agent.initial = initial_files(scenario)
         for method in methods:
-            method.pre_adapt(agent, experience.train())
+            method.pre_adapt(agent.doors(method), experience.train())
         agent.start(experience)
         if any("output" in method.doors for method in methods) or scenario.is_supervised:
             agent.output()

@@ -27,6 +27,7 @@ from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, e
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import broken_contract
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def _check_method(
             found.append(Finding(place, wrong))
             continue
         found += _check_packages(name, known, place)
+        if is_own(name) and (broken := broken_contract(name, setting.folder)):
+            found.append(Finding(place, f"'{name}': {broken}"))
         inside = (*place, name) if given else place
         wrong_arguments, arguments = fit_arguments(given, name, known, inside)
         if given:

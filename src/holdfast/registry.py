@@ -20,6 +20,7 @@ __all__ = [
     "ALGORITHMS",
     "BENCHMARKS",
     "METHODS",
+    "ON_HOST",
     "PLUGINS",
     "SUPERVISED",
     "TEAM_ALGORITHMS",
@@ -53,8 +54,8 @@ class Algorithm:
         on_policy: Whether it learns from rollouts (True), from a replay buffer (False), or from
             data sets (None).
         actions: Names of the Gymnasium action spaces it takes.
-        doors: Names of the doors that are open; ``plugins`` is a door of the supervised agent
-            alone.
+        doors: By which doors methods reach it; ``plugins`` is a door of the supervised agent alone.
+            The output door is open where ``output`` is not None.
         output: What "the policy's output" is: a ``distribution`` over actions (categorical, or
             Gaussian before squashing), a ``deterministic`` action (as a unit Gaussian), action
             ``values`` (as a unit Gaussian), or None where one observation does not determine it.
@@ -172,6 +173,16 @@ METHODS: dict[str, str] = {
     "shrink-perturb": f"{_METHODS}.plasticity.shrink_perturb:ShrinkPerturb",
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
 }
+
+
+ON_HOST: dict[str, str] = {
+    "gem": "its quadratic program is solved on the host, by the package quadprog",
+    "redo": "which layers have dormant units decides how many fresh weights are drawn",
+    "continual-backprop": "how many units are due decides how many are replaced and drawn",
+}
+"""Methods with a gradient function that is not pure, each with the reason.
+
+The functions of all others read no tensor on the host, so that an engine may trace them."""
 
 
 @dataclass(frozen=True)

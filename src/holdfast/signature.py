@@ -20,6 +20,19 @@ from typing import Any, TypeVar
 
 Definition = TypeVar("Definition", ast.ClassDef, ast.FunctionDef)
 
+DOORS = ("gradients", "memory", "networks", "lifecycle", "output", "plugins")
+"""Doors that the class of a method may declare."""
+
+CONTRACT = (
+    "Methods are handed the doors that they declare, not the agent: doors = ("
+    '"gradients", ...); pre_adapt(self, doors, experience), post_adapt(self, doors, experience), '
+    "load_state(self, doors, tensors); doors.facts, doors.step, doors.log and doors.warn are there "
+    "without being declared"
+)
+"""What a method that is written for the agent itself is told."""
+
+_WITHOUT_DECLARING = frozenset({"facts", "step", "log", "warn"})
+
 _MAX_HOPS = 12  # imports and base classes followed; a cycle ends here
 
 
@@ -132,6 +145,31 @@ def _found(target: str, folder: Path | None, kind: type[Definition]) -> tuple[Mo
 def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:
     """Return the first line of a docstring."""
     return (ast.get_docstring(node) or "").strip().partition("\n")[0].strip()
+
+
+def broken_contract(target: str, folder: Path | None = None) -> str:
+    """Return how a method's class reaches past its doors, as its source shows; else "".
+
+    Only its own functions are read, and what they read of their first argument.
+    """
+    module_name, _, name = target.partition(":")
+    found = _follow(module_name, name, folder, kind=ast.ClassDef)
+    for function in found[1].body if found else ():
+        if not isinstance(function, ast.FunctionDef) or function.name not in _HANDED_DOORS:
+            continue
+        handed = [argument.arg for argument in function.args.args[1:2]]
+        if "agent" in handed:
+            return f"{function.name} takes an agent. {CONTRACT}"
+        for node in ast.walk(function):
+            match node:
+                case ast.Attribute(value=ast.Name(id=owner), attr=read) if (
+                    owner in handed and read not in (*DOORS, *_WITHOUT_DECLARING)
+                ):
+                    return f"{function.name} reads {owner}.{read}, which is no door. {CONTRACT}"
+    return ""
+
+
+_HANDED_DOORS = ("pre_adapt", "post_adapt", "load_state", "due")
 
 
 def module_names(module_name: str, folder: Path | None = None) -> tuple[str, ...]:

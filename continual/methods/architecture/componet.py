@@ -7,25 +7,22 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
-from holdfast.agents.doors.outputs import OutputSpec, output_spec
-from holdfast.agents.sb3.options import GAINS, is_orthogonal
-from holdfast.agents.sb3.weights_io import ENTROPY_COEFFICIENT
+from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT
+from holdfast.agents.doors.networks import SHARED, Slot
+from holdfast.agents.doors.outputs import OutputSpec
 from holdfast.continual.method import Method
 from holdfast.continual.methods.architecture.progressive import to_buffers
-from holdfast.continual.methods.architecture.task_snapshots import Kept, deviation_of
+from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation_of
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
-
-_DEVIATION = "log_std"
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class CompoNet(Method):
@@ -46,8 +43,8 @@ class CompoNet(Method):
     the internal policy; the authors give it a network of its own.
 
     Only the actor grows, linearly with the tasks: two attention heads and an internal policy of the
-    sizes in ``net_arch`` a task. Critic, PPO's ``log_std`` and SAC's entropy coefficient start anew
-    in every task, as the authors' agents do. A task is acted on by its own module, so it is never
+    sizes in ``net_arch`` a task. Critic, PPO's ``log_std`` and SAC's entropy coefficient begin
+    with every task, as the authors' agents do. A task is acted on by its own module, so it is never
     forgotten; a task that comes again gets a new one. While a task is learned, all modules see
     observations normalised by its statistics; those of a finished task are kept for it.
 
@@ -66,69 +63,70 @@ class CompoNet(Method):
     def __init__(self, *, d_model: int | None = None) -> None:
         self.d_model = d_model
         self._tasks: list[int] = []  # of each module
-        self._kept = Kept()
+        self._kept = Snapshots()
+        self._grown: list[ComposingTrunk | ComposingHead] = []  # of the current model
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming model be built with one module more, and all else of it new."""
-        if not agent.scenario.carry.weights:
+        if "weights" not in doors.facts.carries:
             raise UsageError("method componet: carry.weights: false would drop earlier modules")
-        agent.lifecycle.has_views = True
-        agent.lifecycle.start_fresh(_DEVIATION, ENTROPY_COEFFICIENT)
-        agent.lifecycle.start_fresh_where(is_critic)
-        agent.networks.append(self._install)
+        doors.lifecycle.keep_views()
+        doors.lifecycle.start_fresh(DEVIATION, ENTROPY_COEFFICIENT)
+        doors.lifecycle.start_fresh_where(is_critic)
+        self._grown = []
+        doors.networks.map(self._modules, method="componet", encoder=SHARED)
 
-    def _install(self, policy: Any) -> None:
-        """Put modules into the actor of a newly built policy."""
-        check_encoder(policy, "componet")
-        map_slots(policy, partial(self._modules, policy))
-
-    def _modules(self, policy: Any, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
+    def _modules(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
         if slot.role != "actor":
             return None
-        normalize = partial(normalized, output_spec(policy))
-        (acts,) = set(slot.heads) - {_DEVIATION}
+        assert slot.spec is not None  # the output door is open
+        (acts,) = set(slot.heads) - {DEVIATION}
         heads = {
             name: ComposingHead(head, len(self._tasks) + 1, composes=name == acts)
             for name, head in slot.heads.items()
         }
         modules: list[nn.Module] = [slot.trunk]
         if self._tasks:
-            newest = compose(policy, slot, self.d_model or heads[acts].width)
+            newest = compose(slot, self.d_model or heads[acts].width)
             modules += [copy.deepcopy(newest) for _ in self._tasks[1:]] + [newest]
-        return ComposingTrunk(modules, heads[acts], normalize), dict(heads)
+        trunk = ComposingTrunk(modules, heads[acts], partial(normalized, slot.spec))
+        self._grown += [trunk, *heads.values()]
+        return trunk, dict(heads)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Note which module the finished task has, and what else its view needs."""
-        self._kept.keep(agent, agent.current_task, deviation_of(agent.policy))
-        self._tasks.append(agent.current_task)
-        self._keep_view(agent, len(self._tasks) - 1)
+        task = doors.facts.current_task
+        self._kept.keep_tensors(doors, task, deviation_of(doors))
+        self._tasks.append(task)
+        self._keep_view(doors, len(self._tasks) - 1)
 
-    def _keep_view(self, agent: StableBaselinesAgent, module: int) -> None:
-        agent.lifecycle.keep_view(self._tasks[module], lambda: self._view(agent, module))
+    def _keep_view(self, doors: Doors, module: int) -> None:
+        task = self._tasks[module]
+        doors.lifecycle.keep_view(
+            task, partial(self._kept.of, task), inside=lambda: self._acting(module)
+        )
 
     @contextmanager
-    def _view(self, agent: StableBaselinesAgent, module: int) -> Iterator[None]:
-        grown = [m for m in agent.policy.modules() if isinstance(m, ComposingTrunk | ComposingHead)]
-        for part in grown:
+    def _acting(self, module: int) -> Iterator[None]:
+        for part in self._grown:
             part.active = module
         try:
-            with self._kept.overlaid(agent, self._tasks[module]):
-                yield
+            yield
         finally:
-            for part in grown:
+            for part in self._grown:
                 part.active = part.count - 1
 
     def state(self) -> dict[str, Tensor]:
         """Return the task of each module and what the views need."""
         return self._kept.state() | {"tasks": torch.tensor(self._tasks)}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the modules' tasks back and register their views."""
         self._tasks = [int(task) for task in tensors["tasks"]]
         self._kept.load_state(tensors)
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         for module in range(len(self._tasks)):
-            self._keep_view(agent, module)
+            self._keep_view(doors, module)
 
 
 def is_critic(name: str) -> bool:
@@ -261,7 +259,7 @@ class AttentionHead(nn.Module):
         return mixed
 
 
-def compose(policy: Any, slot: Slot, d_model: int) -> SelfComposing:
+def compose(slot: Slot, d_model: int) -> SelfComposing:
     """Return a new module with an internal policy of the shape and initialisation of a slot's.
 
     Raises:
@@ -273,8 +271,7 @@ def compose(policy: Any, slot: Slot, d_model: int) -> SelfComposing:
             "method componet: needs a linear hidden layer first (policy_kwargs.net_arch)"
         )
     wider = nn.Linear(slot.features + d_model, layers[0].out_features)
-    if is_orthogonal(policy):
-        policy.init_weights(wider, gain=GAINS["mlp_extractor"])
+    slot.initialise(wider)
     (outputs,) = {head.out_features for head in slot.heads.values()}
     # Copies, because the layers after the first are the first module's as well.
     internal = nn.Sequential(wider, *copy.deepcopy(layers[1:]))

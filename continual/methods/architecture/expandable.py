@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, named_parameters
-from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
+from holdfast.agents.base.parameters import Named, snapshot
+from holdfast.agents.doors.networks import SHARED, Slot
 from holdfast.continual.method import Method
 from holdfast.continual.methods.architecture.freezing import Freezing
-from holdfast.continual.methods.architecture.progressive import ColumnHead, ColumnTrunk, act_with
-from holdfast.continual.methods.architecture.task_snapshots import Kept, deviation_of
+from holdfast.continual.methods.architecture.progressive import Columns
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.rehearsal.cloning import Cloning
+from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation_of
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
+
+_DECIDE = "decide"
 
 
 class Expandable(Method):
@@ -60,7 +59,7 @@ class Expandable(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id", "score")
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle", "output", "memory")
     claims: ClassVar[tuple[str, ...]] = ("views",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "patience": (0, 1),
@@ -102,100 +101,80 @@ class Expandable(Method):
         self.parts = [part for part in parts if part is not None]
         self._newest = 0  # module that the last task was learned with
         self._modules: dict[int, int] = {}  # of each task
-        self._kept = Kept()  # by module
+        self._kept = Snapshots()  # by module
+        self._grown = Columns()
         self._has_spare = False
+        self._is_expanded = False
         self._before: Named = {}
         self._held: Freezing | None = None
 
     # -- a task ------------------------------------------------------------------------------------
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Protect the newest module's tasks, and let a spare module be built beside it."""
-        agent.lifecycle.has_views = True
-        agent.lifecycle.start_fresh("log_std")  # of each task, as every policy's exploration
+        doors.lifecycle.keep_views()
+        doors.lifecycle.start_fresh(DEVIATION)  # of each task, as every policy's exploration
         full = self.max_modules is not None and self._newest + 1 >= self.max_modules
         self._has_spare = bool(self._modules) and not full
-        self._before, self._held = {}, None
-        agent.networks.append(self._install)
+        self._is_expanded, self._before, self._held = False, {}, None
+        self._grown = Columns()
+        doors.networks.map(self._columns, method="expandable", encoder=SHARED)
         for part in self.parts:
-            part.pre_adapt(agent, experience)
+            part.pre_adapt(doors, experience)
         if self._has_spare:
-            agent.gradients.scale(partial(self._factors, agent))
-            agent.gradients.rewrite(lambda named: self._held.restore(named) if self._held else None)
-            due = round(self.patience * experience.steps)
-            agent.lifecycle.after_steps(due, partial(self._decide, agent))
+            self._held = Freezing(doors.gradients, lambda: self._free(doors))
+            doors.lifecycle.after_steps(round(self.patience * experience.steps), _DECIDE)
 
-    def _install(self, policy: Any) -> None:
-        check_encoder(policy, "expandable")
-        count = self._newest + 1 + self._has_spare
+    def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+        count, learning = self._newest + 1 + self._has_spare, 1 + self._has_spare
+        made = self._grown.of(slot, count=count, adapter="linear", learning=learning)
+        self._grown.act_with(self._newest)
+        return made
 
-        def columns(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
-            trunk = ColumnTrunk(slot.trunk, count, "linear", learning=1 + self._has_spare)
-            heads = {
-                name: ColumnHead(head, trunk.width, count, "linear", learning=1 + self._has_spare)
-                for name, head in slot.heads.items()
-            }
-            return trunk, dict(heads)
-
-        map_slots(policy, columns)
-        act_with(policy, self._newest)
-
-    def _factors(self, agent: StableBaselinesAgent, parameters: Named) -> Named:
+    def _free(self, doors: Doors) -> Named:
         """Note the newest module as it is before its first update; hold it once it is frozen."""
-        if self._held is not None:
-            return self._held.factors(parameters)
+        if self._is_expanded:
+            return {n: torch.zeros_like(v, dtype=torch.bool) for n, v in self._before.items()}
         if not self._before:
-            self._before = {
-                name: parameter.detach().clone()
-                for name, parameter in _module(agent.policy, self._newest).items()
-            }
+            self._before = snapshot(_module(doors, self._newest))
         return {}
 
-    def _decide(self, agent: StableBaselinesAgent) -> None:
-        scores = agent.recent_scores(self.episodes)
+    def due(self, doors: Doors, name: str) -> None:
+        """Decide whether the task needs a module of its own."""
+        scores = doors.lifecycle.recent_scores(self.episodes)
         if scores:
-            agent.log("method/expandable/score", float(np.mean(scores)))
+            doors.log("method/expandable/score", float(np.mean(scores)))
         if scores and np.mean(scores) < self.threshold:
-            self._expand(agent)
-        agent.log("method/expandable/modules", self._newest + 1)
+            self._expand(doors)
+        doors.log("method/expandable/modules", self._newest + 1)
 
-    @torch.no_grad()
-    def _expand(self, agent: StableBaselinesAgent) -> None:
+    def _expand(self, doors: Doors) -> None:
         """Undo the attempt, freeze the module for good, and go on with the spare one."""
-        parameters = _module(agent.policy, self._newest)
-        for name, value in self._before.items():
-            parameters[name].copy_(value)
-        self._held = Freezing(
-            {n: torch.zeros_like(v, dtype=torch.bool) for n, v in self._before.items()}
-        )
+        assert self._held is not None
+        doors.lifecycle.write(self._before)
+        self._is_expanded = True
+        self._held.restart()
         for part in self.parts:
             part.forget()
         self._newest += 1
-        act_with(agent.policy, self._newest)
+        self._grown.act_with(self._newest)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Store and consolidate the finished task for its module, and keep its view."""
         if self._held is not None:
-            self._held.write({n: p.detach() for n, p in named_parameters(agent.policy).items()})
+            self._held.write(doors)
         for part in self.parts:
-            part.post_adapt(agent, experience)
-        self._kept.keep(agent, self._newest, deviation_of(agent.policy))
-        self._modules[agent.current_task] = self._newest
-        self._keep_view(agent, agent.current_task)
+            part.post_adapt(doors, experience)
+        self._kept.keep_tensors(doors, self._newest, deviation_of(doors))
+        self._modules[doors.facts.current_task] = self._newest
+        self._keep_view(doors, doors.facts.current_task)
 
-    # -- views -------------------------------------------------------------------------------------
-
-    def _keep_view(self, agent: StableBaselinesAgent, task: int) -> None:
-        agent.lifecycle.keep_view(task, lambda: self._view(agent, self._modules[task]))
-
-    @contextmanager
-    def _view(self, agent: StableBaselinesAgent, module: int) -> Iterator[None]:
-        act_with(agent.policy, module)
-        try:
-            with self._kept.overlaid(agent, module):
-                yield
-        finally:
-            act_with(agent.policy, self._newest)
+    def _keep_view(self, doors: Doors, task: int) -> None:
+        doors.lifecycle.keep_view(
+            task,
+            lambda: self._kept.of(self._modules[task]),
+            inside=lambda: self._grown.acting(self._modules[task]),
+        )
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -209,32 +188,32 @@ class Expandable(Method):
         }
         return {"newest": torch.tensor(self._newest)} | modules | parts | self._kept.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         self._newest = int(tensors["newest"])
         self._kept.load_state(tensors)
         for index, part in enumerate(self.parts):
             prefix = f"part/{index}/"
             part.forget()
             part.load_state(
-                agent,
+                doors,
                 {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)},
             )
         for name, tensor in tensors.items():
             kind, _, task = name.partition("/")
             if kind == "module":
                 self._modules[int(task)] = int(tensor)
-                self._keep_view(agent, int(task))
-        if agent.model is not None:  # opened for acting: the last task may have added a module
-            act_with(agent.policy, self._newest)
+                self._keep_view(doors, int(task))
+        # Opened for acting: the last task may have added a module.
+        self._grown.act_with(self._newest)
 
 
-def _module(policy: Any, number: int) -> dict[str, nn.Parameter]:
+def _module(doors: Doors, number: int) -> Named:
     """Return the parameters of one module, by their names in the policy."""
     places = (f".columns.{number}.", f".heads.{number}.", f".adapters.{number - 1}.")
     return {
         name: parameter
-        for name, parameter in named_parameters(policy).items()
+        for name, parameter in doors.gradients.parameters().items()
         if any(place in name for place in places)
     }

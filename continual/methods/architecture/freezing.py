@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 
-from holdfast.agents.doors.gradients import Named, Rewritten
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Gradients, Rewritten, Tensors
+
+if TYPE_CHECKING:
+    from holdfast.agents.doors.doors import Doors
 
 
 class Freezing:
@@ -14,39 +21,58 @@ class Freezing:
     weight decay. What an entry is held at is its value at the first update.
 
     Args:
-        free: Boolean masks by parameter: the entries that learn. Parameters left out learn whole.
+        gradients: The door, for the coming task.
+        free: Returns boolean masks by parameter before the first update: the entries that learn.
+            Parameters left out learn whole.
     """
 
-    def __init__(self, free: Named) -> None:
-        self._free = {name: mask for name, mask in free.items() if not bool(mask.all())}
-        self._factors: Named = {}
+    def __init__(self, gradients: Gradients, free: Callable[[], Named]) -> None:
+        self._free = free
         self._values: Named = {}
-        self._renewed: Named = {name: ~mask for name, mask in self._free.items()}
+        self._masks: Named = {}
+        self._works = (
+            gradients.scale(factors, state=self.begun),
+            gradients.rewrite(restored, state=self.begun, flags=lambda n: {"is_first": not n}),
+        )
 
-    def factors(self, parameters: Named) -> Named:
-        """Return 0 for frozen entries and 1 for free ones, for ``gradients.scale``."""
-        held = [name for name in self._free if name in parameters]
-        for name in held:
-            if name not in self._values:
-                self._values[name] = parameters[name].clone()
-                self._factors[name] = self._free[name].to(parameters[name].dtype)
-        return {name: self._factors[name] for name in held}
+    def restart(self) -> None:
+        """Ask for the masks again at the next update, and hold what is there then."""
+        self._values, self._masks = {}, {}
+        for work in self._works:
+            work.restart()
 
-    def restore(self, parameters: Named) -> Rewritten | None:
-        """Return the frozen values, for ``gradients.rewrite``; their moments start anew, once."""
-        held = [name for name in self._values if name in parameters]
-        if not held:
-            return None
-        values = {
-            name: torch.where(self._free[name], parameters[name], self._values[name])
-            for name in held
+    def begun(self, parameters: Named) -> Tensors:
+        """Return the state of both functions: masks of free entries, factors, values."""
+        held = {
+            name: mask
+            for name, mask in self._free().items()
+            if name in parameters and not bool(mask.all())
         }
-        renewed = {name: self._renewed.pop(name) for name in held if name in self._renewed}
-        return Rewritten(values, renewed)
+        for name, mask in held.items():
+            self._masks[name] = mask
+            self._values.setdefault(name, parameters[name].clone())
+        return {
+            "free": held,
+            "factors": {name: mask.to(parameters[name].dtype) for name, mask in held.items()},
+            "values": {name: self._values[name] for name in held},
+        }
 
-    @torch.no_grad()
-    def write(self, parameters: Named) -> None:
-        """Write the frozen values into ``parameters``, whatever else has changed them since."""
-        rewritten = self.restore(parameters)
-        for name, value in (rewritten.values if rewritten else {}).items():
-            parameters[name].copy_(value)
+    def write(self, doors: Doors) -> None:
+        """Write the frozen values into the policy, whatever else has changed them since."""
+        live = doors.lifecycle.weights()
+        doors.lifecycle.write(
+            {n: torch.where(self._masks[n], live[n], held) for n, held in self._values.items()}
+        )
+
+
+def factors(_parameters: Named, state: Tensors, _batch: Tensors) -> Named:
+    """Return 0 for frozen entries and 1 for free ones."""
+    found: Named = state["factors"]
+    return found
+
+
+def restored(parameters: Named, state: Tensors, _batch: Tensors, *, is_first: bool) -> Rewritten:
+    """Return the frozen values; their moments start from zero, once."""
+    free, values = state["free"], state["values"]
+    kept = {name: torch.where(free[name], parameters[name], held) for name, held in values.items()}
+    return Rewritten(kept, {name: ~mask for name, mask in free.items()} if is_first else {})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
+from holdfast.agents.doors.networks import Slot
 from holdfast.errors import UsageError
 
 EMBEDDING, SCALE = "gate_embedding", "gate_scale"
@@ -111,35 +110,30 @@ class GatedNorm(nn.LayerNorm):
         return super().forward(inputs * self.gate.value())
 
 
-def install_gates(policy: Any, embeddings: Callable[[int, int], Tensor], scale: float) -> None:
-    """Put a gate after each hidden layer of a newly built actor, and of its slowly moving copy.
+def gated_slot(
+    slot: Slot, embeddings: Callable[[int, int], Tensor], scale: float
+) -> tuple[list[Gate], nn.Module] | None:
+    """Return gates for the hidden layers of a network that acts, and the trunk they are put into.
 
     Args:
-        policy: It is changed in place.
+        slot: Of an actor, or of its slowly moving copy; None is returned for others.
         embeddings: Number of the layer, from 0, and of its units to the embedding it begins with.
         scale: How steep the gates are at first.
 
     Raises:
-        UsageError: If the actor has no hidden layer, or a features extractor that learns, or parts
-            between a layer and its activation that mix units in a way not known here.
+        UsageError: If the actor has no hidden layer, or parts between a layer and its activation
+            that mix units in a way not known here.
     """
-    check_encoder(policy, "hat", "has no gates, so what earlier tasks see would change")
-
-    def gated(slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
-        first = next((layer for layer in slot.trunk if isinstance(layer, nn.Linear)), None)
-        judges = first is not None and first.in_features != slot.features  # it takes an action too
-        if slot.role == "critic" or judges:
-            return None
-        if first is None:
-            raise UsageError("method hat: needs a hidden layer (policy_kwargs.net_arch)")
-        return _with_gates(slot.trunk, embeddings, scale), dict(slot.heads)
-
-    map_slots(policy, gated)
+    if not slot.acts:
+        return None
+    if not any(isinstance(layer, nn.Linear) for layer in slot.trunk):
+        raise UsageError("method hat: needs a hidden layer (policy_kwargs.net_arch)")
+    return _with_gates(slot.trunk, embeddings, scale)
 
 
 def _with_gates(
     trunk: nn.Sequential, embeddings: Callable[[int, int], Tensor], scale: float
-) -> nn.Sequential:
+) -> tuple[list[Gate], nn.Module]:
     layers: list[nn.Module] = []
     gates: list[Gate] = []
     for layer in trunk:
@@ -152,13 +146,4 @@ def _with_gates(
         elif next(layer.parameters(), None) is not None:
             raise UsageError(f"method hat: does not know which units {type(layer).__name__} mixes")
         layers.append(layer)
-    return nn.Sequential(*layers, gates[-1])
-
-
-def gates_of(policy: nn.Module, *, targets: bool = False) -> list[Gate]:
-    """Return the gates of an actor in the order of its layers; of the copies too if asked for."""
-    return [
-        module
-        for name, module in policy.named_modules()
-        if isinstance(module, Gate) and (targets or "target" not in name.split(".")[0])
-    ]
+    return gates, nn.Sequential(*layers, gates[-1])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, Rewritten, group_of, named_parameters
-from holdfast.agents.modules.units import HiddenLayer, hidden_layers
-from holdfast.agents.sb3.heads import head_tasks, is_deviation, rows_of
+from holdfast.agents.base.parameters import Named, is_deviation
+from holdfast.agents.doors.gradients import Rewritten, Tensors
+from holdfast.agents.doors.networks import Slot
+from holdfast.agents.modules.units import HiddenLayer
 from holdfast.continual.method import Method
 from holdfast.continual.methods.architecture.freezing import Freezing
 from holdfast.continual.methods.architecture.gates import (
@@ -22,15 +22,16 @@ from holdfast.continual.methods.architecture.gates import (
     Gate,
     annealed,
     compensated,
-    gates_of,
-    install_gates,
+    gated_slot,
 )
-from holdfast.continual.methods.architecture.task_snapshots import Kept
+from holdfast.continual.methods.snapshots import Snapshots
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
+
+_BEGIN, _ANNEAL = "begin", "anneal"
 
 FARTHEST = 6.0
 """Embeddings stay within plus and minus this: ``thres_emb`` in the code of the paper's authors."""
@@ -59,7 +60,7 @@ class HAT(Method):
     ``task_id: heads`` learn in their own task. PPO's ``log_std`` and running statistics are kept
     per task. The critic has no gates.
 
-    A task that comes again begins with the embedding that it ended with and is annealed anew. It
+    A task that comes again begins with the embedding that it ended with and is annealed again. It
     may take free units and give up its own, and is acted on by its new gates from then on; what it
     or another task used stays frozen. Where a layer has no free unit left, a task chooses among
     what there is and learns in what is free elsewhere and in its head alone;
@@ -90,27 +91,36 @@ class HAT(Method):
         self.s_max = s_max
         self._used: list[Tensor] = []  # by layer: the units that some finished task uses
         self._embeddings: dict[int, list[Tensor]] = {}  # by task, as learned
-        self._kept = Kept()
-        self._task = 0
+        self._kept = Snapshots()
+        self._task, self._steps = 0, 0
         self._rng = np.random.default_rng(0)
+        self._gates: list[Gate] = []  # of the current model's actor
+        self._copies: list[Gate] = []  # of what follows it slowly
+        self._free: Named = {}
         self._held: Freezing | None = None
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming actor have gates of its task; freeze what earlier tasks use."""
-        if not agent.scenario.carry.weights:
+        if "weights" not in doors.facts.carries:
             raise UsageError("method hat: carry.weights: false would drop what tasks use")
-        agent.lifecycle.has_views = True
-        self._task, self._rng = experience.task_index, experience.generator("hat")
-        self._held = None
-        agent.lifecycle.start_fresh_where(is_gate)
-        agent.networks.append(self._install)
-        agent.lifecycle.learn_in(lambda: self._learning(agent, experience.steps), nullcontext)
-        agent.gradients.scale(lambda named: self._held.factors(named) if self._held else {})
-        agent.gradients.rewrite(self._rewritten)
+        doors.lifecycle.keep_views()
+        self._task, self._steps = experience.task_index, experience.steps
+        self._rng, self._gates, self._copies = experience.generator("hat"), [], []
+        doors.lifecycle.start_fresh_where(is_gate)
+        why = "has no gates, so what earlier tasks see would change"
+        doors.networks.map(self._gated, method="hat", encoder=why)
+        doors.lifecycle.before_learning(_BEGIN)
+        self._held = Freezing(doors.gradients, lambda: self._free)
+        doors.gradients.rewrite(bounded, groups=("actor",))
         if self.strength > 0:
-            agent.gradients.add(partial(self._sparsity, agent))
+            doors.gradients.add(
+                sparsity,
+                state=self.begun,
+                batch=lambda _: {"scale": self._gates[0].gate_scale},
+                groups=("actor",),
+            )
 
-    def _install(self, policy: Any) -> None:
+    def _gated(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
         known = self._embeddings.get(self._task, [])
 
         def embedding(layer: int, units: int) -> Tensor:
@@ -118,78 +128,64 @@ class HAT(Method):
                 return known[layer].clone()
             return torch.as_tensor(self._rng.standard_normal(units))
 
-        install_gates(policy, embedding, 1 / self.s_max)
+        made = gated_slot(slot, embedding, 1 / self.s_max)
+        if made is None:
+            return None
+        gates, trunk = made
+        (self._gates if slot.role == "actor" else self._copies).extend(gates)
+        return trunk, dict(slot.heads)
 
-    @contextmanager
-    def _learning(self, agent: StableBaselinesAgent, steps: int) -> Iterator[None]:
-        """Freeze and begin to anneal, now that the task's model exists."""
-        free = free_weights(agent, self._used, self._task)
-        self._held = Freezing(free)
+    def due(self, doors: Doors, name: str) -> None:
+        """Freeze now that the task's model exists; set the scale for each round of learning."""
+        if name == _BEGIN:
+            self._begin(doors)
+        self._anneal(doors)
+
+    def _begin(self, doors: Doors) -> None:
+        free = self._free = free_weights(doors, self._used, self._task)
         shared = (
-            mask for n, mask in free.items() if mask.dim() > 1 and not head_tasks(agent.policy, n)
+            mask
+            for name, mask in free.items()
+            if mask.dim() > 1 and doors.gradients.task_rows(name, self._task) is None
         )
         kernels = torch.cat([mask.flatten() for mask in shared])
-        agent.log("method/hat/free", float(kernels.sum()) / kernels.numel())
-        self._anneal(agent, gates_of(agent.policy, targets=True), steps)
-        yield
+        doors.log("method/hat/free", float(kernels.sum()) / kernels.numel())
 
-    def _anneal(self, agent: StableBaselinesAgent, gates: list[Gate], steps: int) -> None:
+    def _anneal(self, doors: Doors) -> None:
         """Set the scale for the next rollout and its update, and come back after them."""
-        model = agent.model
-        length = model.n_steps if agent.algorithm.on_policy else model.train_freq.frequency
-        done, whole = model.num_timesteps, length * model.n_envs
-        last = -(-steps // whole) - 1  # number of the last round of collecting and updating
+        done, whole = doors.step, doors.facts.round_steps
+        last = -(-self._steps // whole) - 1  # number of the last round of collecting and updating
         share = min(done / whole / last, 1.0) if last > 0 else 1.0
-        for gate in gates:
+        for gate in (*self._gates, *self._copies):
             gate.gate_scale.fill_(annealed(share, self.s_max))
-        agent.lifecycle.after_steps(done + 1, partial(self._anneal, agent, gates, steps))
+        doors.lifecycle.after_steps(done + 1, _ANNEAL)
 
-    def _sparsity(self, agent: StableBaselinesAgent, parameters: Named) -> Named:
-        """Return the gradient of the term that keeps gates closed."""
-        named = {name: parameters[name] for name in parameters if is_embedding(name)}
-        if not named:
-            return {}  # the critic's update
-        embeddings = list(named.values())
+    def begun(self, parameters: Named) -> Tensors:
+        """Return the state of ``sparsity``: the units that no earlier task uses, and a factor."""
+        embeddings = [p for name, p in parameters.items() if is_embedding(name)]
         used = self._used or [torch.zeros_like(e, dtype=torch.bool) for e in embeddings]
-        scale = gates_of(agent.policy)[0].gate_scale
-        gradients = sparsity_gradient(embeddings, used, scale, self.strength)
-        return dict(zip(named, gradients, strict=True))
+        count = sum(int((~mask).sum()) for mask in used)
+        factor = torch.tensor(self.strength / max(count, 1), dtype=torch.float64)
+        return {"unused": [~mask for mask in used], "factor": factor}
 
-    def _rewritten(self, parameters: Named) -> Rewritten | None:
-        """Put frozen weights back after a step, and embeddings within their bounds."""
-        held = self._held.restore(parameters) if self._held else None
-        bounded = {
-            name: parameters[name].clamp(-FARTHEST, FARTHEST)
-            for name in parameters
-            if is_embedding(name)
-        }
-        if not bounded:
-            return held
-        return Rewritten(bounded | (held.values if held else {}), held.renewed if held else {})
-
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let each gate be 0 or 1, count the open ones' units as used, and keep the view."""
-        task, policy, gates = agent.current_task, agent.policy, gates_of(agent.policy)
-        if self._held is not None:
-            self._held.write({n: p.detach() for n, p in named_parameters(policy).items()})
-        learned = [gate.gate_embedding.detach().clone() for gate in gates]
+        task = doors.facts.current_task
+        assert self._held is not None
+        self._held.write(doors)
+        learned = [gate.gate_embedding.detach().clone() for gate in self._gates]
         self._embeddings[task] = learned
         earlier = self._used or [torch.zeros_like(e, dtype=torch.bool) for e in learned]
         self._used = [mask | (e > 0) for mask, e in zip(earlier, learned, strict=True)]
-        for gate in gates:
+        for gate in self._gates:
             gate.harden()
-        own = {
-            name: tensor
-            for name, tensor in [*policy.named_buffers(), *policy.named_parameters()]
-            if group_of(name, policy) == "actor"
-            and (
-                not isinstance(tensor, torch.nn.Parameter)
-                or is_embedding(name)
-                or (is_deviation(name) and not head_tasks(agent.policy, name))
-            )
-        }
-        self._kept.keep(agent, task, own)
-        agent.lifecycle.keep_view(task, partial(self._kept.overlaid, agent, task))
+        own = doors.lifecycle.buffers("actor")
+        for name, tensor in doors.gradients.parameters("actor").items():
+            is_own = is_deviation(name) and doors.gradients.task_rows(name, task) is None
+            if is_own or is_embedding(name):
+                own[name] = tensor
+        self._kept.keep_tensors(doors, task, own)
+        doors.lifecycle.keep_view(task, partial(self._kept.of, task))
 
     def state(self) -> dict[str, Tensor]:
         """Return used units by layer, embeddings by task and layer, and what views need."""
@@ -201,41 +197,56 @@ class HAT(Method):
         }
         return used | learned | self._kept.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
         self._kept.load_state(tensors)
         layers = range(sum(path.startswith("used/") for path in tensors))
-        self._used = [tensors[f"used/{layer}"].to(agent.device) for layer in layers]
+        self._used = [tensors[f"used/{layer}"].to(doors.facts.device) for layer in layers]
         tasks = {int(path.split("/")[1]) for path in tensors if path.startswith("embedding/")}
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         for task in tasks:
             self._embeddings[task] = [
-                tensors[f"embedding/{task}/{layer}"].to(agent.device) for layer in layers
+                tensors[f"embedding/{task}/{layer}"].to(doors.facts.device) for layer in layers
             ]
-            agent.lifecycle.keep_view(task, partial(self._kept.overlaid, agent, task))
+            doors.lifecycle.keep_view(task, partial(self._kept.of, task))
+
+
+def sparsity(parameters: Named, state: Tensors, batch: Tensors) -> Named:
+    """Return the gradient of the term that keeps gates closed, for the embeddings."""
+    named = {name: p for name, p in parameters.items() if is_embedding(name)}
+    gradients = sparsity_gradient(
+        list(named.values()), state["unused"], batch["scale"], state["factor"]
+    )
+    return dict(zip(named, gradients, strict=True))
+
+
+def bounded(parameters: Named, _state: Tensors, _batch: Tensors) -> Rewritten:
+    """Return the embeddings within their bounds."""
+    return Rewritten(
+        {n: p.clamp(-FARTHEST, FARTHEST) for n, p in parameters.items() if is_embedding(n)}, {}
+    )
 
 
 def sparsity_gradient(
-    embeddings: Sequence[Tensor], used: Sequence[Tensor], scale: Tensor, strength: float
+    embeddings: Sequence[Tensor], unused: Sequence[Tensor], scale: Tensor, factor: Tensor
 ) -> list[Tensor]:
     """Return the compensated gradient of equation 6 for the embeddings of each layer.
 
     Args:
         embeddings: By layer, of shape (units,).
-        used: By layer: whether an earlier task uses the unit.
+        unused: By layer: whether no earlier task uses the unit.
         scale: How steep the gates are.
-        strength: Factor of the term.
+        factor: Strength over the number of unused units.
 
-    >>> e, used = torch.tensor([0.0, 0.0]), torch.tensor([True, False])
-    >>> sparsity_gradient([e], [used], torch.tensor(3.0), strength=2.0)  # one unit is free
+    >>> e, unused = torch.tensor([0.0, 0.0]), torch.tensor([False, True])
+    >>> sparsity_gradient([e], [unused], torch.tensor(3.0), torch.tensor(2.0))
     [tensor([0.0000, 0.5000])]
     """
-    count = sum(int((~mask).sum()) for mask in used)
     gradients = []
-    for e, mask in zip(embeddings, used, strict=True):
+    for e, mask in zip(embeddings, unused, strict=True):
         smooth = torch.sigmoid(e)
-        each = compensated(e, scale) * smooth * (1 - smooth) * ~mask
-        gradients.append(each * (strength / max(count, 1)))
+        each = compensated(e, scale) * smooth * (1 - smooth) * mask
+        gradients.append(each * factor)
     return gradients
 
 
@@ -249,26 +260,22 @@ def is_gate(name: str) -> bool:
     return name.rpartition(".")[2] in (EMBEDDING, SCALE)
 
 
-def free_weights(agent: StableBaselinesAgent, used: Sequence[Tensor], task: int) -> Named:
+def free_weights(doors: Doors, used: Sequence[Tensor], task: int) -> Named:
     """Return masks of the actor's weights that a task may change, by name.
 
     Args:
-        agent: Its model has been built.
+        doors: Of an agent whose model has been built.
         used: By hidden layer: the units that finished tasks use; empty in the first task.
         task: Which task it is.
     """
     free: Named = {}
-    parameters = named_parameters(agent.policy, "actor")
-    layers = [
-        layer
-        for layer in hidden_layers(agent.policy)
-        if group_of(layer.weight, agent.policy) == "actor"
-    ]
+    parameters = doors.gradients.parameters("actor")
+    layers = [layer for layer in doors.gradients.units() if layer.weight in parameters]
     feeds, fed = _used_by_name(parameters, layers, used)
     for name, parameter in parameters.items():
-        tasks = head_tasks(agent.policy, name)
-        if tasks:
-            free[name] = rows_of(parameter, task, tasks)
+        rows = doors.gradients.task_rows(name, task)
+        if rows is not None:
+            free[name] = rows
         elif not is_gate(name) and not is_deviation(name):
             frozen = torch.full_like(parameter, bool(used), dtype=torch.bool)
             if name in fed:
@@ -280,7 +287,7 @@ def free_weights(agent: StableBaselinesAgent, used: Sequence[Tensor], task: int)
 
 
 def _used_by_name(
-    parameters: Named | dict[str, torch.nn.Parameter],
+    parameters: Named,
     layers: Sequence[HiddenLayer],
     used: Sequence[Tensor],
 ) -> tuple[Named, Named]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, group_of, named_parameters
-from holdfast.agents.sb3.heads import head_tasks, is_deviation, rows_of
+from holdfast.agents.base.parameters import Named, is_deviation
+from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Method
 from holdfast.continual.methods.architecture.freezing import Freezing
-from holdfast.continual.methods.architecture.task_snapshots import Kept
+from holdfast.continual.methods.imitation import ACTING, clipped
+from holdfast.continual.methods.snapshots import Snapshots
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.agents.doors.lifecycle import Snapshot
+    from holdfast.continual.streams.experience import StageExperience
+
+_PRUNE = "prune"
 
 
 class PackNet(Method):
@@ -85,118 +88,113 @@ class PackNet(Method):
         self.prune = prune
         self._owners: Named = {}  # 0: nobody; k + 1: stage k
         self._stages: dict[int, int] = {}  # the last stage of each task
-        self._kept = Kept()
-        self._stage, self._left = 0, 1
+        self._kept = Snapshots()
+        self._stage, self._left, self._steps = 0, 1, 0
         self._held: Freezing | None = None
-        self._is_pruned = False
+        self._is_begun = self._is_pruned = False
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Freeze what earlier stages own in the coming task, and prune in good time."""
-        if not agent.scenario.carry.weights:
+        if "weights" not in doors.facts.carries:
             raise UsageError("method packnet: carry.weights: false would drop what tasks own")
-        if self.retrain_updates and agent.algorithm.on_policy:
+        if self.retrain_updates and doors.facts.on_policy:
             raise UsageError("method packnet.retrain_updates: needs a replay buffer; use retrain")
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         if self._owners and all(bool((owner > 0).all()) for owner in self._owners.values()):
-            agent.notices.append(
+            doors.warn(
                 f"packnet has no free weights left at task {experience.stage + 1}, which learns in "
                 "nothing but a head of its own; raise prune or widen policy_kwargs.net_arch"
             )
         self._stage, self._left = experience.stage, experience.task_count - experience.stage
-        self._held, self._is_pruned = None, False
-        steps = experience.steps
+        self._steps, self._is_begun, self._is_pruned = experience.steps, False, False
+        self._open(doors)
 
-        def factors(parameters: Named) -> Named:
-            if self._held is None:  # the first update: the task's model exists now
-                self._begin(agent)
-                due = _pruning_step(agent, steps, self.retrain)
-                agent.lifecycle.after_steps(due, partial(self._prune, agent))
-            assert self._held is not None
-            return self._held.factors(parameters)
-
-        agent.gradients.scale(factors)
-        self._open(agent)
-
-    def _open(self, agent: StableBaselinesAgent) -> None:
-        agent.gradients.rewrite(lambda named: self._held.restore(named) if self._held else None)
+    def _open(self, doors: Doors) -> None:
+        self._held = Freezing(doors.gradients, lambda: self._free(doors))
         if self.clip_norm is not None:
-            agent.gradients.project(self._clip)
+            doors.gradients.project(
+                partial(clipped_to, norm=self.clip_norm),
+                batch=lambda _: {} if self._is_pruned and self._left > 1 else None,
+            )
 
-    def _clip(self, _: Named, gradients: Named) -> Named:
-        assert self.clip_norm is not None
-        if not self._is_pruned or self._left == 1:
-            return {}
-        norm = torch.nn.utils.get_total_norm(gradients.values())
-        scale = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
-        return {name: gradient * scale for name, gradient in gradients.items()}
+    def _free(self, doors: Doors) -> Named:
+        """Return what may learn from the next update on; the first one begins the task."""
+        if not self._is_begun:
+            self._begin(doors)
+            due = _pruning_step(doors, self._steps, self.retrain)
+            doors.lifecycle.after_steps(due, _PRUNE)
+        return self._masks(doors)
 
-    def _begin(self, agent: StableBaselinesAgent) -> None:
-        for name, kernel in _kernels(agent).items():
+    def _begin(self, doors: Doors) -> None:
+        self._is_begun = True
+        for name, kernel in _kernels(doors).items():
             if name not in self._owners:
                 self._owners[name] = torch.zeros_like(kernel, dtype=torch.int16)
-        self._hold(agent, owner=0)
 
-    def _hold(self, agent: StableBaselinesAgent, owner: int) -> None:
-        """Freeze all that may not learn now: of the kernels, what ``owner`` does not own."""
+    def _masks(self, doors: Doors) -> Named:
+        """Return what may learn now: of the kernels, what nobody owns, or this stage once it does.
+
+        Biases and norms learn in the first task, a head in its own.
+        """
+        owner = self._stage + 1 if self._is_pruned else 0
         free: Named = {}
-        for name, parameter in named_parameters(agent.policy, "actor", "encoder").items():
-            tasks = head_tasks(agent.policy, name)
-            if tasks:
-                free[name] = rows_of(parameter, agent.current_task, tasks)
+        for name, parameter in doors.gradients.parameters(*ACTING).items():
+            rows = doors.gradients.task_rows(name, doors.facts.current_task)
+            if rows is not None:
+                free[name] = rows
             elif name in self._owners:
                 free[name] = self._owners[name] == owner
             elif self._stage > 0 and not is_deviation(name):
                 free[name] = torch.zeros_like(parameter, dtype=torch.bool)
-        self._held = Freezing(free)
+        return free
 
-    @torch.no_grad()
-    def _prune(self, agent: StableBaselinesAgent) -> None:
+    def due(self, doors: Doors, name: str) -> None:
         """Give this stage its share of every kernel and set what is left to zero."""
-        for name, kernel in _kernels(agent).items():
-            owner = self._owners[name]
+        kept: Named = {}
+        for kernel_name, kernel in _kernels(doors).items():
+            owner = self._owners[kernel_name]
             free = owner == 0
             count = share(int(free.sum()), self._left, self.prune)
             owner[largest(kernel, free, count)] = self._stage + 1
-            kernel.masked_fill_(owner == 0, 0.0)
+            kept[kernel_name] = kernel.masked_fill(owner == 0, 0.0)
+        doors.lifecycle.write(kept)
         free_count = sum(int((owner == 0).sum()) for owner in self._owners.values())
         total = sum(owner.numel() for owner in self._owners.values())
-        agent.log("method/packnet/free", free_count / total)
-        self._hold(agent, owner=self._stage + 1)
+        doors.log("method/packnet/free", free_count / total)
         self._is_pruned = True
-
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Train again where it is done after the task, and keep what the task's view needs."""
-        if self._held is None:  # no update was due in so short a task
-            self._begin(agent)
-        if not self._is_pruned:
-            self._prune(agent)
         assert self._held is not None
-        if self.retrain_updates and self._left > 1:
-            agent.gradients.scale(self._held.factors)
-            self._open(agent)
-            agent.train_more(self.retrain_updates)
-        self._held.write({n: p.detach() for n, p in named_parameters(agent.policy).items()})
-        task, policy = agent.current_task, agent.policy
-        shared = [*policy.named_buffers(), *policy.named_parameters()]
-        own = {
-            name: tensor
-            for name, tensor in shared
-            if group_of(name, policy) in ("actor", "encoder")
-            and (is_deviation(name) or not isinstance(tensor, torch.nn.Parameter))
-            and not head_tasks(agent.policy, name)
-        }
-        self._kept.keep(agent, task, own)
-        self._stages[task] = self._stage
-        agent.lifecycle.keep_view(task, partial(self._view, agent, task))
+        self._held.restart()
 
-    def _view(self, agent: StableBaselinesAgent, task: int) -> AbstractContextManager[None]:
-        last = self._stages[task] + 1
-        tensors = {
-            name: torch.where((owner > 0) & (owner <= last), kernel, 0.0)
-            for name, kernel in _kernels(agent).items()
-            if (owner := self._owners.get(name)) is not None
-        }
-        return self._kept.overlaid(agent, task, tensors)
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+        """Train again where it is done after the task, and keep what the task's view needs."""
+        if not self._is_begun:  # no update was due in so short a task
+            self._begin(doors)
+        if not self._is_pruned:
+            self.due(doors, _PRUNE)
+        if self.retrain_updates and self._left > 1:
+            self._open(doors)
+            doors.gradients.train_more(self.retrain_updates)
+        assert self._held is not None
+        self._held.write(doors)
+        task, own = doors.facts.current_task, doors.lifecycle.buffers(*ACTING)
+        for name, tensor in doors.gradients.parameters(*ACTING).items():
+            if is_deviation(name) and doors.gradients.task_rows(name, task) is None:
+                own[name] = tensor
+        self._kept.keep_tensors(doors, task, own)
+        self._stages[task] = self._stage
+        self._keep_view(doors, task)
+
+    def _keep_view(self, doors: Doors, task: int) -> None:
+        def shown() -> Snapshot:
+            last = self._stages[task] + 1
+            tensors = {
+                name: torch.where((owner > 0) & (owner <= last), kernel, 0.0)
+                for name, kernel in _kernels(doors).items()
+                if (owner := self._owners.get(name)) is not None
+            }
+            return self._kept.of(task, tensors)
+
+        doors.lifecycle.keep_view(task, shown)
 
     def state(self) -> dict[str, Tensor]:
         """Return the owner of each weight, each task's last stage, and what its view needs."""
@@ -204,17 +202,17 @@ class PackNet(Method):
         stages = {f"stage/{task}": torch.tensor(stage) for task, stage in self._stages.items()}
         return owners | stages | self._kept.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
         self._kept.load_state(tensors)
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         for path, tensor in tensors.items():
             kind, _, name = path.partition("/")
             if kind == "owner":
-                self._owners[name] = tensor.to(agent.device)
+                self._owners[name] = tensor.to(doors.facts.device)
             elif kind == "stage":
                 self._stages[int(name)] = int(tensor)
-                agent.lifecycle.keep_view(int(name), partial(self._view, agent, int(name)))
+                self._keep_view(doors, int(name))
 
 
 def share(free: int, stages_left: int, prune: float | None) -> int:
@@ -249,20 +247,29 @@ def largest(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
     return chosen.view_as(candidates)
 
 
-def _pruning_step(agent: StableBaselinesAgent, steps: int, retrain: float) -> int:
+def clipped_to(
+    _parameters: Named, gradients: Named, state: Tensors, _batch: Tensors, *, norm: float
+) -> tuple[Named, Tensors]:
+    """Return gradients scaled down to a total norm."""
+    return clipped(gradients, norm), state
+
+
+def _pruning_step(doors: Doors, steps: int, retrain: float) -> int:
     """Return the step of the task after which to prune, so that enough of it is left."""
     due = round(steps * (1 - retrain))
-    if not agent.algorithm.on_policy:
+    if not doors.facts.on_policy:
         return due
-    rollout = agent.model.n_steps * agent.model.n_envs
-    whole: int = max(rollout, due // rollout * rollout)
+    rollout = doors.facts.round_steps
+    whole = max(rollout, due // rollout * rollout)
     return whole if retrain else steps
 
 
-def _kernels(agent: StableBaselinesAgent) -> dict[str, torch.nn.Parameter]:
+def _kernels(doors: Doors) -> Named:
     """Return what is packed: the matrices and filters of actor and encoder, without task heads."""
     return {
         name: parameter
-        for name, parameter in named_parameters(agent.policy, "actor", "encoder").items()
-        if parameter.dim() > 1 and not is_deviation(name) and not head_tasks(agent.policy, name)
+        for name, parameter in doors.gradients.parameters(*ACTING).items()
+        if parameter.dim() > 1
+        and not is_deviation(name)
+        and doors.gradients.task_rows(name, 0) is None
     }

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, group_of
-from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
-from holdfast.agents.doors.outputs import PolicyOutput
-from holdfast.agents.doors.samples import choose
-from holdfast.agents.sb3.imitation import imitation_gradient, output_of
+from holdfast.agents.base.buffers import choose
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.networks import Slot
+from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Method
-from holdfast.continual.methods.architecture.progressive import Adapter, ColumnHead, ColumnTrunk
+from holdfast.continual.methods.architecture.progressive import Adapter, Columns
+from holdfast.continual.methods.imitation import imitation_gradient
 from holdfast.continual.methods.regularization.importance import fisher_information
-from holdfast.continual.methods.regularization.quadratic import Quadratic
+from holdfast.continual.methods.regularization.quadratic import Quadratic, pull
+from holdfast.continual.methods.snapshots import DEVIATION
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 _KNOWLEDGE_BASE, _ACTIVE = 0, 1
-_DEVIATION = "log_std"
 
 _MEASURED = 2560
 """Observations that the importances are measured on, as for ``ewc``."""
@@ -64,7 +62,7 @@ class ProgressCompress(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle", "output")
+    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle", "output", "memory")
     claims: ClassVar[tuple[str, ...]] = ("views",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
@@ -105,65 +103,57 @@ class ProgressCompress(Method):
         self.temperature = temperature
         self._tasks: list[int] = []
         self._deviation: Tensor | None = None
+        self._grown = Columns()
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming model be built of two columns, the active one new."""
-        if not agent.scenario.carry.weights:
+        if "weights" not in doors.facts.carries:
             raise UsageError(
                 "method progress-compress: carries its knowledge base among the weights; "
                 "remove carry.weights: false"
             )
-        agent.memory.keep_rollouts(self.samples)
-        agent.lifecycle.has_views = True
+        doors.memory.keep_rollouts(self.samples)
+        doors.lifecycle.keep_views()
         if self.reset:
-            agent.lifecycle.start_fresh_where(is_active)
-        agent.networks.append(self._install)
-
-    def _install(self, policy: Any) -> None:
+            doors.lifecycle.start_fresh_where(is_active)
+        self._grown = Columns()
         why = "is shared by both columns, so the knowledge base would change"
-        check_encoder(policy, "progress-compress", why)
-        map_slots(policy, self._columns)
+        doors.networks.map(self._columns, method="progress-compress", encoder=why)
 
     def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
         """Return two columns for the actor and for a slowly moving copy of it."""
-        first = next((layer for layer in slot.trunk if isinstance(layer, nn.Linear)), None)
-        judges = first is not None and first.in_features != slot.features  # it takes an action too
-        if slot.role == "critic" or judges:
-            return None
-        trunk = ColumnTrunk(slot.trunk, 2, self.adapter)
-        heads = {n: ColumnHead(h, trunk.width, 2, self.adapter) for n, h in slot.heads.items()}
-        return trunk, dict(heads)
+        return self._grown.of(slot, count=2, adapter=self.adapter) if slot.acts else None
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Compress the finished task, and act as the knowledge base from now on."""
         rng = experience.generator("progress-compress")
-        observations = agent.policy_input(agent.observations(self.samples, rng))
-        module: Any = agent.output()
+        seen = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
+        output = doors.output.actor
         with torch.no_grad():
-            taught = output_of(module, {}, observations)
-        _act_as(agent.policy, _KNOWLEDGE_BASE)
-        kept = knowledge_base(agent.policy)
+            taught = output.of({}, seen)
+        self._grown.act_with(_KNOWLEDGE_BASE)
+        kept = knowledge_base(doors)
         if self._deviation is not None:
-            kept[_DEVIATION] = self._deviation
-        kept = self.compress(module, kept, (observations, taught), rng)
-        if _DEVIATION in kept:
-            self._deviation = kept[_DEVIATION].clone()
-        _write(agent.policy, kept)
+            kept[DEVIATION] = self._deviation
+        kept = self.compress(output, kept, (seen, taught), rng)
+        if DEVIATION in kept:
+            self._deviation = kept[DEVIATION].clone()
+        doors.lifecycle.write(kept, targets=True)
         count = len(next(iter(taught.values())))
         rows = torch.as_tensor(choose(count, _MEASURED, rng))
-        fisher = fisher_information(module, kept, _rows(observations, rows), rng)
+        fisher = fisher_information(output, kept, _rows(seen, rows), rng)
         self.penalty.consolidate(kept, fisher)
-        if agent.current_task not in self._tasks:
-            self._tasks.append(agent.current_task)
-        self._keep_views(agent)
+        if doors.facts.current_task not in self._tasks:
+            self._tasks.append(doors.facts.current_task)
+        self._keep_views(doors)
 
     def compress(
-        self, module: PolicyOutput, kept: Named, taught: tuple[Any, Named], rng: np.random.Generator
+        self, output: Reader, kept: Named, taught: tuple[Any, Named], rng: np.random.Generator
     ) -> Named:
         """Return the knowledge base after it was taught a task.
 
         Args:
-            module: The policy, acting as the knowledge base.
+            output: The policy, acting as the knowledge base.
             kept: Its parameters by name.
             taught: Observations as the policy takes them, and what the active column says of them.
             rng: Draws the batches.
@@ -171,90 +161,64 @@ class ProgressCompress(Method):
         observations, outputs = taught
         leaves = {name: tensor.clone() for name, tensor in kept.items()}
         optimizer = torch.optim.Adam(list(leaves.values()), lr=self.learning_rate)
-        count = len(next(iter(outputs.values())))
+        count, held_by = len(next(iter(outputs.values()))), self.penalty.tensors()
         for _ in range(self.updates):
             rows = torch.as_tensor(rng.integers(count, size=self.batch_size))
             gradients = imitation_gradient(
-                module,
+                output,
                 leaves,
                 _rows(observations, rows),
                 {name: values[rows] for name, values in outputs.items()},
                 strength=1.0,
                 temperature=self.temperature,
             )
-            held = self.penalty.gradient(leaves)
+            held = pull(leaves, held_by, {})
             for name, leaf in leaves.items():
                 leaf.grad = gradients[name] + held[name] if name in held else gradients[name]
             optimizer.step()
         return leaves
 
-    def _keep_views(self, agent: StableBaselinesAgent) -> None:
+    def _keep_views(self, doors: Doors) -> None:
+        """Let every task be acted on by the knowledge base, with its own deviation."""
         for task in self._tasks:
-            agent.lifecycle.keep_view(task, lambda: self._view(agent))
+            doors.lifecycle.keep_view(
+                task,
+                lambda: {"policy": self._own()},
+                inside=lambda: self._grown.acting(_KNOWLEDGE_BASE),
+            )
 
-    @contextmanager
-    def _view(self, agent: StableBaselinesAgent) -> Iterator[None]:
-        """Act as the knowledge base, with its own deviation."""
-        active = _act_as(agent.policy, _KNOWLEDGE_BASE)
-        own = {} if self._deviation is None else {_DEVIATION: self._deviation}
-        try:
-            with agent.overlaid(own, {}):
-                yield
-        finally:
-            _act_as(agent.policy, active)
+    def _own(self) -> Named:
+        return {} if self._deviation is None else {DEVIATION: self._deviation}
 
     def state(self) -> dict[str, Tensor]:
         """Return what the knowledge base needs besides its weights, which the policy has."""
-        own = {} if self._deviation is None else {_DEVIATION: self._deviation}
-        return self.penalty.state() | own | {"tasks": torch.tensor(self._tasks)}
+        return self.penalty.state() | self._own() | {"tasks": torch.tensor(self._tasks)}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take it back; an agent that has its model acts as the knowledge base."""
-        self.penalty.load(tensors, agent.device)
+        self.penalty.load(tensors, doors.facts.device)
         self._tasks = [int(task) for task in tensors["tasks"]]
-        if _DEVIATION in tensors:
-            self._deviation = tensors[_DEVIATION].to(agent.device)
-        agent.lifecycle.has_views = True
-        self._keep_views(agent)
-        if agent.model is not None:
-            _act_as(agent.policy, _KNOWLEDGE_BASE)
+        if DEVIATION in tensors:
+            self._deviation = tensors[DEVIATION].to(doors.facts.device)
+        doors.lifecycle.keep_views()
+        self._keep_views(doors)
+        self._grown.act_with(_KNOWLEDGE_BASE)
 
 
 def is_active(name: str) -> bool:
     """Return whether a tensor of the policy belongs to the active column or its adapters."""
     parts = (f".columns.{_ACTIVE}.", f".heads.{_ACTIVE}.", ".adapters.")
-    return name == _DEVIATION or any(part in name for part in parts)
+    return name == DEVIATION or any(part in name for part in parts)
 
 
-def knowledge_base(policy: Any) -> Named:
+def knowledge_base(doors: Doors) -> Named:
     """Return copies of the knowledge base's parameters by name, PPO's deviation among them."""
     parts = (f".columns.{_KNOWLEDGE_BASE}.", f".heads.{_KNOWLEDGE_BASE}.")
     return {
-        name: tensor.detach().clone()
-        for name, tensor in policy.state_dict().items()
-        if group_of(name, policy) == "actor"
-        and (name == _DEVIATION or any(part in name for part in parts))
+        name: tensor.clone()
+        for name, tensor in doors.lifecycle.weights("actor").items()
+        if name == DEVIATION or any(part in name for part in parts)
     }
-
-
-def _write(policy: Any, kept: Named) -> None:
-    """Put the knowledge base back into the policy and into the slowly moving copy of it."""
-    tensors = policy.state_dict()  # shares storage with the policy
-    for name, value in kept.items():
-        owner, _, rest = name.partition(".")
-        for place in (name, f"{owner}_target.{rest}"):
-            if place in tensors:
-                tensors[place].copy_(value)
-
-
-def _act_as(policy: Any, column: int) -> int:
-    """Let the actor act as one column; return which one it was before."""
-    before = column
-    for module in policy.modules():
-        if isinstance(module, ColumnTrunk | ColumnHead):
-            before = module.active
-            module.active = column
-    return before
 
 
 def _rows(observations: Any, rows: Tensor) -> Any:

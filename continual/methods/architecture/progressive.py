@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.networks import Slot, check_encoder, map_slots
+from holdfast.agents.doors.networks import SHARED, Slot
 from holdfast.continual.method import Method
-from holdfast.continual.methods.architecture.task_snapshots import Kept, deviation_of
+from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation_of
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 Adapter = Literal["linear", "mlp"]
 
@@ -43,67 +44,82 @@ class Progressive(Method):
     def __init__(self, *, adapter: Adapter = "linear") -> None:
         self.adapter = adapter
         self._tasks: list[int] = []
-        self._kept = Kept()  # by column
+        self._kept = Snapshots()  # by column
+        self._grown = Columns()
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming model be built with one column more."""
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         # PPO's deviation is no part of a column; each task learns its own.
-        agent.lifecycle.start_fresh("log_std")
-        agent.networks.append(self._install)
-
-    def _install(self, policy: Any) -> None:
-        """Put columns into every slot of a newly built policy."""
-        check_encoder(policy, "progressive")
-        map_slots(policy, self._columns)
-
-    def _columns(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]]:
+        doors.lifecycle.start_fresh(DEVIATION)
         count = len(self._tasks) + 1
-        trunk = ColumnTrunk(slot.trunk, count, self.adapter)
-        heads = {
-            name: ColumnHead(head, trunk.width, count, self.adapter)
-            for name, head in slot.heads.items()
-        }
-        return trunk, dict(heads)
+        self._grown = Columns()
+        columns = partial(self._grown.of, count=count, adapter=self.adapter)
+        doors.networks.map(columns, method="progressive", encoder=SHARED)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Note which column the finished task has, and what else its view needs."""
-        self._kept.keep(agent, len(self._tasks), deviation_of(agent.policy))
-        self._tasks.append(agent.current_task)
-        self._keep_view(agent, len(self._tasks) - 1)
+        self._kept.keep_tensors(doors, len(self._tasks), deviation_of(doors))
+        self._tasks.append(doors.facts.current_task)
+        self._keep_view(doors, len(self._tasks) - 1)
 
-    def _keep_view(self, agent: StableBaselinesAgent, column: int) -> None:
-        agent.lifecycle.keep_view(self._tasks[column], lambda: self._view(agent, column))
-
-    @contextmanager
-    def _view(self, agent: StableBaselinesAgent, column: int) -> Iterator[None]:
-        grown = [m for m in agent.policy.modules() if isinstance(m, ColumnTrunk)]
-        newest = grown[0].count - 1
-        act_with(agent.policy, column)
-        try:
-            with self._kept.overlaid(agent, column):
-                yield
-        finally:
-            act_with(agent.policy, newest)
+    def _keep_view(self, doors: Doors, column: int) -> None:
+        doors.lifecycle.keep_view(
+            self._tasks[column],
+            partial(self._kept.of, column),
+            inside=lambda: self._grown.acting(column),
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return the task of each column and what its view needs."""
         return self._kept.state() | {"tasks": torch.tensor(self._tasks)}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the columns' tasks back and register their views."""
         self._tasks = [int(task) for task in tensors["tasks"]]
         self._kept.load_state(tensors)
-        agent.lifecycle.has_views = True
+        doors.lifecycle.keep_views()
         for column in range(len(self._tasks)):
-            self._keep_view(agent, column)
+            self._keep_view(doors, column)
 
 
-def act_with(policy: nn.Module, column: int) -> None:
-    """Let a column decide and judge, in the policy and in its targets."""
-    for part in policy.modules():
-        if isinstance(part, ColumnTrunk | ColumnHead):
+class Columns:
+    """The columns that were built into the current model, in all its networks.
+
+    Attributes:
+        parts: Trunks and heads, of targets too.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[ColumnTrunk | ColumnHead] = []
+
+    def of(
+        self, slot: Slot, *, count: int, adapter: Adapter, learning: int = 1
+    ) -> tuple[nn.Module, dict[str, nn.Module]]:
+        """Return columns for a slot; arguments as those of ``ColumnTrunk``."""
+        trunk = ColumnTrunk(slot.trunk, count, adapter, learning)
+        heads = {
+            name: ColumnHead(head, trunk.width, count, adapter, learning)
+            for name, head in slot.heads.items()
+        }
+        self.parts += [trunk, *heads.values()]
+        return trunk, dict(heads)
+
+    def act_with(self, column: int) -> int:
+        """Let a column decide and judge; return which one did before."""
+        before = self.parts[0].active if self.parts else column
+        for part in self.parts:
             part.active = column
+        return before
+
+    @contextmanager
+    def acting(self, column: int) -> Iterator[None]:
+        """Let a column decide and judge inside the block."""
+        before = self.act_with(column)
+        try:
+            yield
+        finally:
+            self.act_with(before)
 
 
 class ColumnTrunk(nn.Module):

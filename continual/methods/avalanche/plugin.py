@@ -12,7 +12,7 @@ from holdfast.errors import UsageError
 from holdfast.registry import PLUGINS
 
 if TYPE_CHECKING:
-    from holdfast.agents.supervised.learner import SupervisedAgent
+    from holdfast.agents.doors.doors import Doors
     from holdfast.continual.streams.data_stream import DataExperience
 
 
@@ -44,23 +44,23 @@ class PluginMethod(Method):
         except AssertionError as error:  # how Avalanche refuses arguments
             raise UsageError(f"method {self._name}: {error}") from error
 
-    def pre_adapt(self, agent: SupervisedAgent, experience: DataExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: DataExperience) -> None:
         """Give the agent a plugin that holds what the last one did."""
         self._plugin = self._make()
         rebuild = Rebuild(
             samples=experience.pool.subset,
-            network=lambda count: agent.network(experience, experience.earlier[:count]),
+            network=lambda count: doors.plugins.network(experience, experience.earlier[:count]),
         )
         unpack(self._plugin, self._packed, rebuild)
-        agent.plugins.append(self._plugin)
+        doors.plugins.add(self._plugin)
 
-    def post_adapt(self, agent: SupervisedAgent, experience: DataExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: DataExperience) -> None:
         """Take out of the plugin what later tasks need.
 
         Raises:
             UsageError: If it holds something that no checkpoint can, or froze weights.
         """
-        if not all(weight.requires_grad for weight in agent.policy.parameters()):
+        if doors.plugins.frozen():
             raise UsageError(
                 f"method {self._name}: it froze weights of the network, and the next task's "
                 "network is a new one in which they would not be; it cannot be used here"
@@ -76,6 +76,6 @@ class PluginMethod(Method):
         """Return what the plugin holds."""
         return dict(self._packed.tensors)
 
-    def load_state(self, agent: SupervisedAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
         self._packed = Packed(dict(tensors))

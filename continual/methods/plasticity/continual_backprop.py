@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, Rewritten, target_parameters
-from holdfast.agents.modules.initialisation import fresh_weights
-from holdfast.agents.modules.units import (
-    HiddenLayer,
-    activations,
-    hidden_layers,
-    renew_units,
-    unit_means,
-)
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Rewritten, Tensors
+from holdfast.agents.modules.units import HiddenLayer, renew_units, unit_means
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class ContinualBackprop(Method):
@@ -52,7 +46,7 @@ class ContinualBackprop(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
     # Not CrossQ: its batch normalisation stands between a unit and what reads it.
     algorithms: ClassVar[tuple[str, ...]] = (
         "ppo",
@@ -97,33 +91,31 @@ class ContinualBackprop(Method):
         self.samples = samples
         self._kept: dict[str, dict[str, Tensor]] = {}  # by layer, then by quantity
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Test and replace units after every update of the coming task."""
-        if not agent.scenario.carry.weights:
+        if "weights" not in doors.facts.carries:
             self._kept = {}
         rng = experience.generator("continual-backprop")
         known: list[HiddenLayer] = []
         replaced = 0
 
-        def test(parameters: Named) -> Rewritten | None:
+        def test(parameters: Named, _state: Tensors, _batch: Tensors) -> Rewritten | None:
             nonlocal replaced
             if not known:  # the task's model does not exist before it starts
-                known.extend(hidden_layers(agent.policy))
+                known.extend(doors.gradients.units())
             layers = [layer for layer in known if layer.names <= parameters.keys()]
-            observations = agent.batch_observations(self.samples, rng)
-            activity = activations(agent.policy, observations, [layer.name for layer in layers])
+            observations = doors.memory.batch_observations(self.samples, rng)
+            activity = doors.output.activity(observations, [layer.name for layer in layers])
             tested = [(one, self.test(one, activity[one.name], parameters)) for one in layers]
             chosen = [(layer, mask) for layer, mask in tested if mask is not None]
             if not chosen:
                 return None
             replaced += sum(int(mask.sum()) for _, mask in chosen)
-            agent.log("method/continual-backprop/replaced", replaced)
-            names = {name for layer, _ in chosen for name in layer.incoming}
-            fresh = fresh_weights(agent.policy, names, rng)
-            followed = target_parameters(agent.policy).keys()
-            return self.replace(parameters, chosen, fresh, followed)
+            doors.log("method/continual-backprop/replaced", replaced)
+            fresh = doors.gradients.fresh({n for layer, _ in chosen for n in layer.incoming}, rng)
+            return self.replace(parameters, chosen, fresh, doors.gradients.targets())
 
-        agent.gradients.rewrite(test)
+        doors.gradients.rewrite(test)
 
     def test(self, layer: HiddenLayer, activity: Tensor, parameters: Named) -> Tensor | None:
         """Update the averages of a layer and return which units to replace; None where none.
@@ -201,12 +193,12 @@ class ContinualBackprop(Method):
             for name, tensor in kept.items()
         }
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the averages back."""
         self._kept = {}
         for path, tensor in tensors.items():
             layer, _, name = path.partition("/")
-            self._kept.setdefault(layer, {})[name] = tensor.to(agent.device)
+            self._kept.setdefault(layer, {})[name] = tensor.to(doors.facts.device)
 
 
 def _new_averages(means: Tensor) -> dict[str, Tensor]:

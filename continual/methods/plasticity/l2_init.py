@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Method
-from holdfast.continual.methods.regularization.quadratic import check_critic, regularized
+from holdfast.continual.methods.regularization.quadratic import GROUPS, check_critic
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class L2Init(Method):
@@ -51,28 +52,22 @@ class L2Init(Method):
         self.regularize = regularize
         self.initial: Named = {}
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the penalty's gradient for the coming task."""
-        check_critic(agent, "l2-init", self.regularize)
-        held: set[str] = set()
+        check_critic(doors, "l2-init", self.regularize)
+        groups = GROUPS[self.regularize]
+        doors.gradients.add(self.gradient, state=self.begun, groups=groups)
 
-        def term(parameters: Named) -> Named:
-            if not held:  # the task's model does not exist before it starts
-                held.update(regularized(agent, self.regularize))
-            return self.gradient({n: p for n, p in parameters.items() if n in held})
-
-        agent.gradients.add(term)
-
-    def gradient(self, parameters: Named) -> Named:
-        """Return the gradient of the penalty; a weight seen for the first time is initial."""
+    def begun(self, parameters: Named) -> Named:
+        """Return the initial weights; a weight seen for the first time is initial."""
         for name, value in parameters.items():
             if name not in self.initial:
                 self.initial[name] = value.clone()
-        if not parameters:
-            return {}
-        gaps = torch._foreach_sub(
-            list(parameters.values()), [self.initial[name] for name in parameters]
-        )
+        return {name: self.initial[name] for name in parameters}
+
+    def gradient(self, parameters: Named, state: Tensors, _batch: Tensors) -> Named:
+        """Return the gradient of the penalty, 2 strength (theta - theta_0)."""
+        gaps = torch._foreach_sub(list(parameters.values()), [state[name] for name in parameters])
         torch._foreach_mul_(gaps, 2 * self.strength)
         return dict(zip(parameters, gaps, strict=True))
 
@@ -80,6 +75,6 @@ class L2Init(Method):
         """Return the initial weights."""
         return dict(self.initial)
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the initial weights back."""
-        self.initial = {name: tensor.to(agent.device) for name, tensor in tensors.items()}
+        self.initial = {name: tensor.to(doors.facts.device) for name, tensor in tensors.items()}

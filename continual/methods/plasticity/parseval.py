@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from holdfast.agents.doors.gradients import Named
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Method
-from holdfast.continual.methods.regularization.quadratic import check_critic, regularized
+from holdfast.continual.methods.regularization.quadratic import GROUPS, check_critic
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class Parseval(Method):
@@ -59,21 +60,24 @@ class Parseval(Method):
         self.scale = scale
         self.regularize = regularize
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the penalty's gradient for the coming task."""
-        check_critic(agent, "parseval", self.regularize)
-        layers: set[str] = set()
+        check_critic(doors, "parseval", self.regularize)
+        groups = GROUPS[self.regularize]
 
-        def term(parameters: Named) -> Named:
-            if not layers:  # the task's model does not exist before it starts
-                held = regularized(agent, self.regularize)
-                layers.update(hidden_layers(name for name, p in held.items() if p.ndim == 2))
-            return self.gradient({n: p for n, p in parameters.items() if n in layers})
+        def begun(_: Named) -> Named:  # the task's model does not exist before it starts
+            held = doors.gradients.parameters(*groups)
+            layers = hidden_layers(name for name, p in held.items() if p.ndim == 2)
+            return {name: held[name] for name in held if name in layers}
 
-        agent.gradients.add(term)
+        doors.gradients.add(self.gradient, state=begun, groups=groups)
 
-    def gradient(self, weights: Named) -> Named:
-        """Return the gradient of the penalty, 4 strength (W W^T - scale I) W, per matrix."""
+    def gradient(self, parameters: Named, state: Tensors, _batch: Tensors) -> Named:
+        """Return the gradient of the penalty, 4 strength (W W^T - scale I) W, per matrix.
+
+        Of the state only the names matter: those of the matrices.
+        """
+        weights = {name: p for name, p in parameters.items() if name in state}
         factor = 4 * self.strength
         gradients = {}
         for name, weight in weights.items():

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from holdfast.agents.doors.gradients import Named, Rewritten, group_of
-from holdfast.agents.modules.initialisation import fresh_weights
+import numpy as np
+
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.agents.modules.plasticity import dormant_scores
-from holdfast.agents.modules.units import activations, hidden_layers, renew_units, unit_magnitudes
+from holdfast.agents.modules.units import renew_units, unit_magnitudes
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class ReDo(Method):
-    """Starts units anew that are hardly ever active: ReDo.
+    """Starts units again that are hardly ever active: ReDo.
 
     Every ``period`` updates of an optimizer, each hidden unit i of the networks it moves gets the
     score ``E|h_i| / mean over the layer's units k of E|h_k|``, on observations of what is being
-    learned from. Where it is at most ``tau``, the unit's incoming weights are drawn anew as its
+    learned from. Where it is at most ``tau``, the unit's incoming weights are drawn again as its
     layer was initialised and its outgoing weights become zero, so that the network's output hardly
     moves. Source: Sokar et al. 2023, The Dormant Neuron Phenomenon in Deep RL (arXiv:2302.12902),
     definition 3.1 and algorithm 1. Adam's moments of these weights become zero and the target
-    networks take them, which the paper's agents need too (METHODS, section 8).
+    networks take them, as a target with the old units would pull the new ones back.
 
     Actor and critic alike; a convolution's unit is a channel. An encoder whose readers belong to
     another optimizer (SAC with a shared features extractor) is left as it is, as is an encoder of
@@ -37,7 +39,7 @@ class ReDo(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
     claims: ClassVar[tuple[str, ...]] = ("weights",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "tau": (0, 1),
@@ -57,39 +59,34 @@ class ReDo(Method):
         self.period = period
         self.samples = samples
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Look for dormant units every ``period`` updates of the coming task."""
         rng = experience.generator("redo")
         updates: dict[str, int] = {}
 
-        def recycle(parameters: Named) -> Rewritten | None:
-            optimizer = next(iter(parameters))
+        def draw(parameters: Named) -> Tensors | None:
+            optimizer = next(iter(parameters))  # its first weight stands for it
             updates[optimizer] = updates.get(optimizer, 0) + 1
-            if updates[optimizer] % self.period:
-                return None
-            known = hidden_layers(agent.policy)
-            layers = [layer for layer in known if layer.names <= parameters.keys()]
-            observations = agent.batch_observations(self.samples, rng)
-            activity = activations(agent.policy, observations, [layer.name for layer in layers])
-            chosen = [
-                (
-                    layer,
-                    dormant_scores(unit_magnitudes(activity[layer.name], layer.units)) <= self.tau,
-                )
-                for layer in layers
-            ]
-            due = [layer for layer, mask in chosen if mask.any()]
-            fresh = fresh_weights(
-                agent.policy, {name for layer in due for name in layer.incoming}, rng
-            )
-            for part in ("actor", "critic", "encoder"):
-                counts = [
-                    int(mask.sum())
-                    for layer, mask in chosen
-                    if group_of(layer.weight, agent.policy) == part
-                ]
-                if counts:
-                    agent.log(f"method/redo/recycled_{part}", sum(counts))
-            return renew_units(parameters, chosen, fresh)
+            return None if updates[optimizer] % self.period else {}
 
-        agent.gradients.rewrite(recycle)
+        def recycle(parameters: Named, _state: Tensors, _batch: Tensors) -> Rewritten:
+            return self._recycled(doors, parameters, rng)
+
+        doors.gradients.rewrite(recycle, batch=draw)
+
+    def _recycled(self, doors: Doors, parameters: Named, rng: np.random.Generator) -> Rewritten:
+        layers = [one for one in doors.gradients.units() if one.names <= parameters.keys()]
+        observations = doors.memory.batch_observations(self.samples, rng)
+        activity = doors.output.activity(observations, [layer.name for layer in layers])
+        scores = [
+            dormant_scores(unit_magnitudes(activity[layer.name], layer.units)) for layer in layers
+        ]
+        chosen = [(layer, score <= self.tau) for layer, score in zip(layers, scores, strict=True)]
+        due = [layer for layer, mask in chosen if mask.any()]
+        fresh = doors.gradients.fresh({name for layer in due for name in layer.incoming}, rng)
+        for part in ("actor", "critic", "encoder"):
+            own = doors.gradients.parameters(part)
+            counts = [int(mask.sum()) for layer, mask in chosen if layer.weight in own]
+            if counts:
+                doors.log(f"method/redo/recycled_{part}", sum(counts))
+        return renew_units(parameters, chosen, fresh)

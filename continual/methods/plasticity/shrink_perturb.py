@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from holdfast.agents.doors.gradients import Named, Rewritten
-from holdfast.agents.modules.initialisation import fresh_weights, layer_names
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class ShrinkPerturb(Method):
@@ -25,14 +25,14 @@ class ShrinkPerturb(Method):
     its scale is each layer's own here. ``perturb: 1 - shrink`` interpolates with a new network.
 
     Without ``period`` it is done at the start of every task but the first, as in the paper, to the
-    target networks too; the optimizer starts anew there (``carry.optimizer``). With ``period`` it
+    target networks too; the optimizer starts again there (``carry.optimizer``). With ``period`` it
     is done every so many updates: in steps that small the optimizer's moments are kept, and the
     target networks follow by themselves.
 
     Args:
-        shrink: Factor of the weights, 0 to 1. Values seen with ``perturb`` (METHODS, section 5): .8
-            and .01; for reinforcement learning .999 and .005 every 1,000 updates; in Continual
-            World .99999 and .0001 every update.
+        shrink: Factor of the weights, 0 to 1. Values seen with ``perturb``: .8 and .01; for
+            reinforcement learning .999 and .005 every 1,000 updates; in Continual World .99999 and
+            .0001 every update.
         perturb: Factor of the fresh weights.
         period: Updates between two times; None: at task starts, which needs known boundaries.
     """
@@ -59,37 +59,40 @@ class ShrinkPerturb(Method):
         self.perturb = perturb
         self.period = period
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Shrink what is carried into the coming task, or now and then inside it."""
         if self.period is not None:
-            self._shrink_every(self.period, agent, experience)
+            self._shrink_every(self.period, doors, experience)
             return
-        if agent.scenario.stream.boundaries == "hidden":
+        if doors.facts.hides_boundaries:
             raise UsageError(
                 "method shrink-perturb: without period it is done at task starts, which stream: "
                 "hides; write {shrink-perturb: {period: 1000}}, or stream: {boundaries: known}"
             )
-        agent.lifecycle.blend(lambda carried, fresh: self._blend(agent, carried, fresh))
+        doors.lifecycle.blend(lambda carried, fresh: self._blend(doors, carried, fresh))
 
-    def _blend(self, agent: StableBaselinesAgent, carried: Named, fresh: Named) -> Named:
-        names = [name for name in layer_names(agent.policy) if name in carried]
+    def _blend(self, doors: Doors, carried: Named, fresh: Named) -> Named:
+        names = [name for name in doors.gradients.layer_names() if name in carried]
         return self.shrunk({n: carried[n] for n in names}, {n: fresh[n] for n in names})
 
-    def _shrink_every(
-        self, period: int, agent: StableBaselinesAgent, experience: TaskExperience
-    ) -> None:
+    def _shrink_every(self, period: int, doors: Doors, experience: StageExperience) -> None:
         rng = experience.generator("shrink-perturb")
         updates: dict[str, int] = {}
 
-        def rewrite(parameters: Named) -> Rewritten | None:
-            optimizer = next(iter(parameters))
+        def draw(parameters: Named) -> Tensors | None:
+            optimizer = next(iter(parameters))  # its first weight stands for it
             updates[optimizer] = updates.get(optimizer, 0) + 1
             if updates[optimizer] % period:
                 return None
-            fresh = fresh_weights(agent.policy, layer_names(agent.policy) & parameters.keys(), rng)
-            return Rewritten(self.shrunk({name: parameters[name] for name in fresh}, fresh), {})
+            names = doors.gradients.layer_names() & parameters.keys()
+            return {"fresh": doors.gradients.fresh(names, rng)}
 
-        agent.gradients.rewrite(rewrite)
+        doors.gradients.rewrite(self.rewritten, batch=draw)
+
+    def rewritten(self, parameters: Named, _state: Tensors, batch: Tensors) -> Rewritten:
+        """Return the weights that have fresh ones, shrunk towards them."""
+        fresh = batch["fresh"]
+        return Rewritten(self.shrunk({name: parameters[name] for name in fresh}, fresh), {})
 
     def shrunk(self, weights: Named, fresh: Named) -> Named:
         """Return the shrunk and perturbed weights, by name."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class Frozen(Method):
@@ -22,6 +22,6 @@ class Frozen(Method):
     doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
     alone: ClassVar[bool] = True
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Learn nothing from the second task on."""
-        agent.lifecycle.freeze(1)
+        doors.lifecycle.freeze(1)

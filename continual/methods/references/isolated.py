@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from holdfast.continual.method import Method
+from holdfast.continual.methods.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class Isolated(Method):
@@ -28,49 +29,26 @@ class Isolated(Method):
     memory: ClassVar[str] = "one agent per task"
 
     def __init__(self) -> None:
-        self._agents: dict[int, dict[str, Tensor]] = {}
+        self._agents = Snapshots(prefix="")
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming task start from nothing."""
-        agent.lifecycle.has_views = True
-        agent.lifecycle.start_fresh()
+        doors.lifecycle.keep_views()
+        doors.lifecycle.start_fresh()
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Keep the trained agent as the view of its task."""
-        task_index = agent.current_task
-        files = agent.files()
-        self._agents[task_index] = {
-            f"{file}/{name}": tensor
-            for file in ("policy", "normalization")
-            for name, tensor in files.get(file, {}).items()
-        }
-        self._keep_view(agent, task_index)
-
-    def _keep_view(self, agent: StableBaselinesAgent, task_index: int) -> None:
-        kept = self._agents[task_index]
-        policy, statistics = (
-            {
-                name.removeprefix(file): tensor
-                for name, tensor in kept.items()
-                if name.startswith(file)
-            }
-            for file in ("policy/", "normalization/")
-        )
-        agent.lifecycle.keep_view(task_index, partial(agent.overlaid, policy, statistics))
+        task_index = doors.facts.current_task
+        self._agents.keep(task_index, doors.lifecycle.snapshot())
+        doors.lifecycle.keep_view(task_index, partial(self._agents.of, task_index))
 
     def state(self) -> dict[str, Tensor]:
         """Return the kept agents, each tensor under ``<task>/<file>/<name>``."""
-        return {
-            f"{task}/{name}": tensor
-            for task, tensors in self._agents.items()
-            for name, tensor in tensors.items()
-        }
+        return self._agents.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the kept agents back and register their views."""
-        for path, tensor in tensors.items():
-            task, _, name = path.partition("/")
-            self._agents.setdefault(int(task), {})[name] = tensor
-        agent.lifecycle.has_views = True
-        for task_index in self._agents:
-            self._keep_view(agent, task_index)
+        self._agents.load_state(tensors)
+        doors.lifecycle.keep_views()
+        for task_index in self._agents.indices():
+            doors.lifecycle.keep_view(task_index, partial(self._agents.of, task_index))

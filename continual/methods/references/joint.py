@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class Joint(Method):
@@ -27,6 +27,6 @@ class Joint(Method):
     )
     alone: ClassVar[bool] = True
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming task's environments take turns through all tasks."""
-        agent.lifecycle.interleave()
+        doors.lifecycle.interleave()

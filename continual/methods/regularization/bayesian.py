@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import group_of
+from holdfast.agents.doors.networks import Slot
 
 SUFFIX = "_log_std"
 """After the name of a mean, that of the logarithm of its deviation."""
@@ -44,23 +43,13 @@ class BayesianLinear(nn.Module):
         return nn.functional.linear(inputs, weight, bias)
 
 
-def make_actor_bayesian(policy: Any, std: float) -> None:
-    """Replace the linear layers of a newly built actor, and those of its slowly moving copy."""
-    for path, module in list(policy.named_modules()):
-        for name, child in list(module.named_children()):
-            owner = f"{path}.{name}".lstrip(".")
-            followed = owner.replace("_target.", ".", 1)
-            if isinstance(child, nn.Linear) and group_of(f"{followed}.weight", policy) == "actor":
-                setattr(module, name, BayesianLinear(child, std))
-
-
-def bayesian_layers(policy: nn.Module) -> list[BayesianLinear]:
-    """Return the Bayesian layers that learn; a target network's stay at their means."""
-    return [
-        module
-        for name, module in policy.named_modules()
-        if isinstance(module, BayesianLinear) and "_target" not in name.split(".")[0]
-    ]
+def bayesian_slot(slot: Slot, std: float) -> tuple[nn.Module, dict[str, nn.Module]] | None:
+    """Return Bayesian layers for a network that acts, or for its slowly moving copy."""
+    if not slot.acts:
+        return None
+    made = {name: BayesianLinear(head, std) for name, head in slot.heads.items()}
+    layers = [BayesianLinear(m, std) if isinstance(m, nn.Linear) else m for m in slot.trunk]
+    return nn.Sequential(*layers), dict(made)
 
 
 def draw_noise(layers: Iterable[BayesianLinear], generator: torch.Generator) -> None:

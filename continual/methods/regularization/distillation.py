@@ -6,16 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from holdfast.agents.doors.outputs import Output, PolicyOutput
-from holdfast.agents.sb3.imitation import OldPolicy, imitation_gradient, rehearsal
-from holdfast.agents.sb3.task_ids import with_task_ids
+from holdfast.agents.base.observations import with_task_ids
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Method
+from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gradient
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class Distillation(Method):
@@ -42,7 +45,7 @@ class Distillation(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "batch_size": (1, None),
@@ -59,35 +62,42 @@ class Distillation(Method):
     ) -> None:
         self.batch_size = batch_size
         self.old = OldPolicy()
-        self.gradient = partial(imitation_gradient, strength=strength, temperature=temperature)
+        self._gradient = partial(imitation_gradient, strength=strength, temperature=temperature)
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the distillation gradient for the coming task, once there is an old policy."""
-        order, width = agent.scenario.stream_tasks, agent.scenario.id_width
-        finished = dict.fromkeys(order[: experience.stage])
-        if width:  # a task that comes again is free to be learned anew
-            finished.pop(order[experience.stage], None)
-        if not self.old.tensors or not finished:
+        width, finished = doors.facts.id_width, dict[int, None]()
+        if width:  # a task that comes again is free to be learned again
+            finished = dict.fromkeys(experience.earlier_tasks)
+            finished.pop(experience.task_index, None)
+        if not self.old.tensors or (width and not finished):
             return
         rng, tasks = experience.generator("distillation"), np.array(list(finished))
 
-        def batch(module: PolicyOutput) -> tuple[Tensor, Output]:
-            observations = agent.batch_observations(self.batch_size, rng)
+        def draw(_: Named) -> Tensors:
+            now = doors.memory.batch_observations(self.batch_size, rng)
             if width:
                 drawn = tasks[rng.integers(len(tasks), size=self.batch_size)]
-                observations = with_task_ids(observations, drawn, width)
-            return observations, self.old.output(agent, module, observations)
+                now = with_task_ids(now, drawn, width)
+            return {"now": now, "then": self.old.seen(doors, now)}
 
-        agent.gradients.add(rehearsal(agent, batch, self.gradient))
+        term = partial(self.gradient, doors.output.actor)
+        doors.gradients.add(term, state={"old": self.old.tensors}, batch=draw, groups=ACTING)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def gradient(self, output: Reader, parameters: Named, state: Tensors, batch: Tensors) -> Named:
+        """Return the gradient of the loss on observations as both policies take them."""
+        with torch.no_grad():
+            said = output.of(state["old"], batch["then"])
+        return self._gradient(output, parameters, batch["now"], said)
+
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Keep the policy as it is at the finished task's end, in place of the one before."""
-        self.old.keep(agent)
+        self.old.keep(doors)
 
     def state(self) -> dict[str, Tensor]:
         """Return the old policy and the statistics of its observations."""
         return self.old.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the old policy back."""
-        self.old.load(tensors, agent.device)
+        self.old.load(tensors, doors.facts.device)

@@ -13,8 +13,8 @@ from holdfast.continual.methods.regularization.importance import (
 from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class EWC(Penalized):
@@ -31,8 +31,7 @@ class EWC(Penalized):
     arXiv:1805.06370, equation 9). ``summed`` does so without decay, as Continual World.
 
     Args:
-        strength: Factor of the penalty; 1e4 and no factor 1/2 as in Continual World (METHODS,
-            section 6).
+        strength: Factor of the penalty; 1e4 and no factor 1/2 as in Continual World.
         kind: ``separate``, ``online`` or ``summed``.
         decay: Of the older Fisher information, for ``online``; at most 1. Progress & Compress uses
             values below 1, CORA .99.
@@ -46,7 +45,7 @@ class EWC(Penalized):
     """
 
     name: ClassVar[str] = "ewc"
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "decay": (0, 1),
@@ -76,20 +75,22 @@ class EWC(Penalized):
         self.floor = floor
         self.regularize = regularize
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
-        agent.memory.keep_rollouts(self.samples)
-        super().pre_adapt(agent, experience)
+        doors.memory.keep_rollouts(self.samples)
+        super().pre_adapt(doors, experience)
 
     def forget(self) -> None:
         """Let go of every weight; the penalty is zero until another task is consolidated."""
         self.penalty.importance, self.penalty.centre = {}, {}
+        if self._term is not None:
+            self._term.stop()
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")
-        observations = agent.policy_input(agent.observations(self.samples, rng))
+        observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
         measure: Any = partial(analytic_fisher, floor=self.floor)
         if self.fisher == "sampled":
             measure = partial(fisher_information, rng=rng, floor=self.floor)
-        self.penalty.consolidate(*measured(agent, self.regularize, observations, measure))
+        self.penalty.consolidate(*measured(doors, self.regularize, observations, measure))

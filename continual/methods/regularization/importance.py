@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import grad, jacrev, vmap
 
-from holdfast.agents.doors.gradients import Named
-from holdfast.agents.doors.outputs import Output, OutputSpec, draw, log_likelihood
-from holdfast.agents.sb3.values import ValueOutput
-from holdfast.continual.methods.regularization.quadratic import GROUPS, regularized, snapshot
+from holdfast.agents.base.parameters import Named, snapshot
+from holdfast.agents.doors.outputs import Output, OutputSpec, Reader, draw, log_likelihood
+from holdfast.continual.methods.regularization.quadratic import GROUPS
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.agents.doors.doors import Doors
 
 _CHUNK = 128
 """Per-sample gradients that are held at once."""
@@ -33,36 +31,25 @@ GAUSSIAN_FLOOR = 1e-6
 Batch = Tensor | dict[str, Tensor]
 
 
-class Reader(Protocol):
-    """A network as a module whose forward gives its output: ``PolicyOutput``, ``ValueOutput``."""
-
-    spec: OutputSpec
-    policy: nn.Module
-
-    def __call__(self, observations: Any) -> Output:
-        """Return the output for observations as the policy takes them."""
-
-
 Measure = Callable[[Any, Named, Batch], Named]
 """Reader, parameters and observations to one importance per weight."""
 
 
 def measured(
-    agent: StableBaselinesAgent, regularize: str, observations: Batch, measure: Measure
+    doors: Doors, regularize: str, observations: Batch, measure: Measure
 ) -> tuple[Named, Named]:
     """Return the weights that ``regularize`` names, and what each matters to its network's output.
 
-    The output of the actor (and its encoder) is what ``PolicyOutput`` gives, that of the critic its
-    values of the policy's likeliest actions, as ``ValueOutput`` gives them.
+    The output of the critic is its values of the policy's likeliest actions.
     """
     parameters: Named = {}
     importance: Named = {}
-    for role, reader_of in (("actor", agent.output), ("critic", lambda: ValueOutput(agent.policy))):
+    for role, reader in (("actor", doors.output.actor), ("critic", doors.output.critic)):
         if role in GROUPS[regularize]:
-            own = snapshot(regularized(agent, role))
+            own = snapshot(doors.gradients.parameters(*GROUPS[role]))
             parameters |= own
             if own:  # DQN has no critic
-                importance |= measure(reader_of(), own, observations)
+                importance |= measure(reader, own, observations)
     return parameters, importance
 
 
@@ -79,7 +66,7 @@ def fisher_information(
     observation.
 
     Args:
-        output: The policy; its ``functional_call`` names have ``policy.`` before them.
+        output: The policy.
         parameters: By their names in the policy, detached.
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
         rng: Draws the actions.
@@ -87,12 +74,11 @@ def fisher_information(
     """
 
     def likelihood(values: Named, observation: Tensor, action: Tensor) -> Tensor:
-        named = _named(values)
-        outputs = functional_call(output, named, (_one(observation),))  # type: ignore[arg-type]  # a module
+        outputs = output.of(values, _one(observation))
         return log_likelihood(output.spec, outputs, action[None])[0]
 
     with torch.no_grad():
-        outputs = output(observations)
+        outputs = output.of({}, observations)
     device = next(iter(outputs.values())).device
     generator = torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
     actions = draw(output.spec, outputs, generator)
@@ -113,20 +99,19 @@ def analytic_fisher(
     of p_a (d log p_a)^2; for action values and other unit Gaussians the sum of dmu^2.
 
     Args:
-        output: The policy; its ``functional_call`` names have ``policy.`` before them.
+        output: The policy.
         parameters: By their names in the policy, detached.
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
         floor: Least value per observation.
     """
 
     def roots(values: Named, observation: Tensor) -> Tensor:
-        named = _named(values)
-        outputs = functional_call(output, named, (_one(observation),))  # type: ignore[arg-type]  # a module
+        outputs = output.of(values, _one(observation))
         return _roots(output.spec, outputs)[0]
 
     with torch.no_grad():
         first = _each(lambda t: t[:1], observations)
-        width = _roots(output.spec, output(first)).shape[-1]
+        width = _roots(output.spec, output.of({}, first)).shape[-1]
 
     def squares(jacobian: Tensor) -> Tensor:  # (chunk, width, ...)
         return _at_least(jacobian.square().sum(1), floor).sum(0)
@@ -142,14 +127,13 @@ def sensitivity(output: Reader, parameters: Named, observations: Batch) -> Named
     deviation side by side.
 
     Args:
-        output: The policy; its ``functional_call`` names have ``policy.`` before them.
+        output: The policy.
         parameters: By their names in the policy, detached.
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
     """
 
     def length(values: Named, observation: Tensor) -> Tensor:
-        named = _named(values)
-        outputs: Output = functional_call(output, named, (_one(observation),))  # type: ignore[arg-type]  # a module
+        outputs = output.of(values, _one(observation))
         return torch.stack([value[0].square().sum() for value in outputs.values()]).sum()
 
     return _mean(
@@ -195,7 +179,7 @@ def _mean(
         size: Rows per chunk.
     """
     per_sample = vmap(gradient, in_dims=(None, *[0 for _ in rows]))
-    if _is_coded(output.policy.observation_space):
+    if output.is_coded:
         per_sample = _one_by_one(gradient)
     count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -211,10 +195,6 @@ def _at_least(values: Tensor, floor: float) -> Tensor:
     return values.clamp_min(floor) if floor else values
 
 
-def _named(values: Named) -> Named:
-    return {f"policy.{name}": value for name, value in values.items()}
-
-
 def _one(observation: Any) -> Any:
     return _each(lambda t: t.unsqueeze(0), observation)  # (1, ...)
 
@@ -224,12 +204,6 @@ def _each(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
     if isinstance(batch, dict):
         return {key: change(value) for key, value in batch.items()}
     return change(batch)
-
-
-def _is_coded(space: Any) -> bool:
-    """Return whether observations are numbers of categories: torch's one_hot cannot be batched."""
-    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
-    return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
 
 
 def _one_by_one(gradient: Callable[..., Named]) -> Callable[..., Named]:

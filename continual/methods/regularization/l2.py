@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from holdfast.continual.methods.regularization.quadratic import (
-    Penalized,
-    Quadratic,
-    regularized,
-    shared,
-    snapshot,
-)
+from holdfast.agents.base.parameters import snapshot
+from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalized, Quadratic
+from holdfast.continual.methods.snapshots import DEVIATION
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class L2(Penalized):
@@ -62,8 +58,11 @@ class L2(Penalized):
         self.penalty = Quadratic(strength, kind, decay)
         self.regularize = regularize
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Anchor at the weights of the finished task."""
-        parameters = snapshot(shared(agent, regularized(agent, self.regularize)))
+        held = doors.gradients.parameters(*GROUPS[self.regularize])
+        if doors.facts.has_heads:  # every task has its own
+            held = {n: p for n, p in held.items() if ".heads." not in n and n != DEVIATION}
+        parameters = snapshot(held)
         ones = {name: torch.ones_like(value) for name, value in parameters.items()}
         self.penalty.consolidate(parameters, ones)

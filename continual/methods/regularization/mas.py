@@ -8,8 +8,8 @@ from holdfast.continual.methods.regularization.importance import measured, sensi
 from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class MAS(Penalized):
@@ -38,7 +38,7 @@ class MAS(Penalized):
     """
 
     name: ClassVar[str] = "mas"
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
         "decay": (0, 1),
@@ -63,13 +63,13 @@ class MAS(Penalized):
         self.samples = samples
         self.regularize = regularize
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
-        agent.memory.keep_rollouts(self.samples)
-        super().pre_adapt(agent, experience)
+        doors.memory.keep_rollouts(self.samples)
+        super().pre_adapt(doors, experience)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Measure what the finished task's weights matter and anchor at them."""
-        kept = agent.observations(self.samples, experience.generator("mas"))
-        observations = agent.policy_input(kept)
-        self.penalty.consolidate(*measured(agent, self.regularize, observations, sensitivity))
+        kept = doors.memory.observations(self.samples, experience.generator("mas"))
+        observations = doors.memory.policy_input(kept)
+        self.penalty.consolidate(*measured(doors, self.regularize, observations, sensitivity))

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, Step, joined, split
+from holdfast.agents.base.parameters import Named, joined
+from holdfast.agents.doors.gradients import Step, Tensors
 
 
-class PathIntegral:
-    """The first-order fall of the loss along an optimizer's steps: -sum of gradient x move.
+def begun(parameters: Named) -> Tensors:
+    """Return the state of a path before its first step.
 
-    Attributes:
-        parameters: The weights that it moves; the vectors are in their order.
-        gains: By weight; positive where its movement lowered the loss.
-        start: Each weight before the first step.
-        steps: Steps taken.
+    ``start`` is each weight there, ``gains`` what its movement gained, as vectors in the order of
+    the parameters.
     """
+    start = joined(parameters)
+    return {"start": start, "gains": torch.zeros_like(start)}
 
-    def __init__(self, step: Step) -> None:
-        self.parameters = step.parameters
-        self.start, self.gains = step.before, torch.zeros_like(step.before)
-        self.steps = 0
-        self.add(step)
 
-    def add(self, step: Step) -> None:
-        """Add a step."""
-        self.gains.addcmul_(step.after - step.before, step.raw, value=-1)
-        self.steps += 1
+def walked(step: Step, state: Tensors, _batch: Tensors) -> Tensors:
+    """Return a path after a step: gains grow by the first-order fall of the loss along it.
 
-    def vector(self, named: Named) -> Tensor:
-        """Return values of the weights, by name, in the order of the vectors."""
-        return joined({name: named[name] for name in self.parameters})
-
-    def named(self, vector: Tensor) -> Named:
-        """Return a vector by the names of the weights."""
-        return split(vector, self.parameters)
+    That is -(gradient x move), positive where the movement lowered the loss.
+    """
+    moved = step.after - step.before
+    return {**state, "gains": state["gains"].addcmul(moved, step.raw, value=-1)}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from operator import is_not
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, named_parameters
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Tensors, Work
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 Kind = Literal["separate", "online", "summed"]
 
@@ -49,27 +49,20 @@ class Quadratic:
         self.decay = decay
         self.importance: Named = {}
         self.centre: Named = {}
-        self._known: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+
+    def tensors(self) -> dict[str, Named]:
+        """Return the state of ``pull``: slopes, 2 x strength x importance, and centres."""
+        if not self.importance:
+            return {"slope": {}, "centre": {}}
+        slopes = torch._foreach_mul(list(self.importance.values()), 2 * self.strength)
+        return {
+            "slope": dict(zip(self.importance, slopes, strict=True)),
+            "centre": dict(self.centre),
+        }
 
     def gradient(self, parameters: Named) -> Named:
-        """Return the gradient of the penalty at ``parameters``; a term for the gradient door."""
-        names = [name for name in self.importance if name in parameters]
-        if not names:
-            return {}
-        gaps = torch._foreach_sub(
-            [parameters[name] for name in names], [self.centre[name] for name in names]
-        )
-        torch._foreach_mul_(gaps, self._slopes(names))
-        return dict(zip(names, gaps, strict=True))
-
-    def _slopes(self, names: list[str]) -> list[Tensor]:
-        """Return 2 x strength x importance; kept, because a factor costs more than a tensor."""
-        importance = [self.importance[name] for name in names]
-        known, slopes = self._known.get(names[0], ([], []))
-        if len(known) != len(importance) or any(map(is_not, known, importance)):
-            slopes = list(torch._foreach_mul(importance, 2 * self.strength))
-            self._known[names[0]] = importance, slopes
-        return slopes
+        """Return the gradient of the penalty at ``parameters``."""
+        return pull(parameters, self.tensors(), {})
 
     def consolidate(self, parameters: Named, importance: Named) -> None:
         """Merge the parabola of a finished task: its weights at the end, and what they matter."""
@@ -99,6 +92,19 @@ class Quadratic:
                 kept[name] = tensor.to(device)
 
 
+def pull(parameters: Named, state: Tensors, _batch: Tensors) -> Named:
+    """Return slope x (theta - centre) of each weight, the gradient of a ``Quadratic``."""
+    slopes, centres = state["slope"], state["centre"]
+    names = [name for name in slopes if name in parameters]
+    if not names:
+        return {}
+    gaps = torch._foreach_sub(
+        [parameters[name] for name in names], [centres[name] for name in names]
+    )
+    torch._foreach_mul_(gaps, [slopes[name] for name in names])
+    return dict(zip(names, gaps, strict=True))
+
+
 class Penalized(Method):
     """What the methods share that hold weights by parabolas.
 
@@ -115,52 +121,33 @@ class Penalized(Method):
 
     penalty: Quadratic
     regularize: str
+    _term: Work | None = None
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
-        check_critic(agent, self.name, self.regularize)
+        check_critic(doors, self.name, self.regularize)
+        self._term = None
         if self.penalty.importance:
-            agent.gradients.add(self.penalty.gradient)
+            groups = GROUPS[self.regularize]
+            self._term = doors.gradients.add(pull, state=self.penalty.tensors(), groups=groups)
 
     def state(self) -> dict[str, Tensor]:
         """Return importance and centre of every weight."""
         return self.penalty.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take importance and centre back."""
-        self.penalty.load(tensors, agent.device)
+        self.penalty.load(tensors, doors.facts.device)
 
 
-def regularized(agent: StableBaselinesAgent, regularize: str) -> dict[str, nn.Parameter]:
-    """Return the parameters of the current policy that ``regularize`` names."""
-    return named_parameters(agent.policy, *GROUPS[regularize])
-
-
-def shared(
-    agent: StableBaselinesAgent, parameters: dict[str, nn.Parameter]
-) -> dict[str, nn.Parameter]:
-    """Return the parameters without those of which every task has its own (``task_id: heads``)."""
-    if not agent.has_heads:
-        return parameters
-    return {n: p for n, p in parameters.items() if ".heads." not in n and n != "log_std"}
-
-
-def snapshot(parameters: dict[str, nn.Parameter] | Named) -> Named:
-    """Return a detached copy of each."""
-    if not parameters:
-        return {}
-    copies = torch._foreach_clone([parameter.detach() for parameter in parameters.values()])
-    return dict(zip(parameters, copies, strict=True))
-
-
-def check_critic(agent: StableBaselinesAgent, method: str, regularize: str) -> None:
+def check_critic(doors: Doors, method: str, regularize: str) -> None:
     """Raise where a critic is asked for and the algorithm's only network decides the action.
 
     Raises:
         UsageError: If there is no critic.
     """
-    if regularize == "critic" and agent.algorithm.output == "values":
+    if regularize == "critic" and doors.facts.output == "values":
         raise UsageError(
-            f"method {method}.regularize: critic: {agent.scenario.agent.algorithm} has no critic "
+            f"method {method}.regularize: critic: {doors.facts.algorithm} has no critic "
             "besides the action values that it acts by, and they count as the actor; write actor"
         )

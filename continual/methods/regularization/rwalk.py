@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, Step, joined, split
-from holdfast.continual.methods.regularization.path_integral import PathIntegral
-from holdfast.continual.methods.regularization.quadratic import (
-    Penalized,
-    Quadratic,
-    regularized,
-    snapshot,
-)
+from holdfast.agents.base.parameters import Named, joined, snapshot, split
+from holdfast.agents.doors.gradients import Step, Tensors, Work
+from holdfast.continual.methods.regularization.path_integral import begun, walked
+from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalized, Quadratic
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class RWalk(Penalized):
@@ -76,60 +72,69 @@ class RWalk(Penalized):
         self.regularize = regularize
         self.fisher: Named = {}
         self.scores: Named = {}
-        self._sums: dict[str, tuple[Named, Tensor]] = {}
-        self._paths: dict[str, PathIntegral] = {}
-        self._vectors: dict[str, Tensor] = {}
+        self._walk: Work | None = None
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
-        self._sums, self._paths, self._vectors = {}, {}, {}
-        super().pre_adapt(agent, experience)
-        agent.gradients.watch(self.walk, lambda: regularized(agent, self.regularize))
+        super().pre_adapt(doors, experience)
+        self._walk = doors.gradients.watch(
+            self.walk, state=self.begun, groups=GROUPS[self.regularize], flags=self.flags
+        )
 
-    def walk(self, step: Step) -> None:
-        """Take one step of an optimizer into account."""
-        optimizer = next(iter(step.parameters))  # its first weight stands for it
+    def begun(self, parameters: Named) -> Tensors:
+        """Return the state of a walk before its first step, as vectors.
+
+        Beside those of a path: ``fisher``, once there is one, and ``score``, of all intervals.
+        """
+        state = {**begun(parameters), "score": torch.zeros_like(joined(parameters))}
+        if next(iter(parameters)) in self.fisher:
+            state["fisher"] = joined({name: self.fisher[name] for name in parameters})
+        return state
+
+    def flags(self, updates: int) -> dict[str, bool]:
+        """Return whether an interval begins and ends with this update."""
+        place = updates % self.interval
+        return {"begins": place == 0, "ends": place == self.interval - 1}
+
+    def walk(
+        self, step: Step, state: Tensors, batch: Tensors, *, begins: bool, ends: bool
+    ) -> Tensors:
+        """Return the state after a step of an optimizer."""
         squares = step.raw.square()
-        fisher = self._vectors.get(optimizer)
-        if fisher is not None:
-            fisher.lerp_(squares, self.alpha)
-        else:
-            if optimizer in self.fisher:
-                old = joined({name: self.fisher[name] for name in step.parameters})
-                squares = old.lerp_(squares, self.alpha)
-            self._vectors[optimizer] = squares
-            self.fisher |= step.named(squares)  # views: they go on with the vector
-        if optimizer in self._paths:
-            self._paths[optimizer].add(step)
-        else:
-            self._paths[optimizer] = PathIntegral(step)
-        path = self._paths[optimizer]
-        if path.steps == self.interval:
-            self._score(optimizer, step.after)
+        if "fisher" in state:
+            squares = state["fisher"].lerp(squares, self.alpha)
+        if begins:
+            state = {**state, "start": step.before, "gains": torch.zeros_like(step.before)}
+        state = walked(step, {**state, "fisher": squares}, batch)
+        return self.scored(state, step.after) if ends else state
 
-    def _score(self, optimizer: str, end: Tensor) -> None:
-        path = self._paths.pop(optimizer)
-        moved = (end - path.start).square_()
-        score = path.gains / moved.mul_(self._vectors[optimizer]).mul_(0.5).add_(self.epsilon)
-        sums = self._sums.setdefault(optimizer, (path.parameters, torch.zeros_like(score)))
-        sums[1].add_(score)
+    def scored(self, state: Tensors, end: Tensor) -> Tensors:
+        """Return the state after an interval has ended at these weights."""
+        moved = (end - state["start"]).square()
+        score = state["gains"] / (moved * state["fisher"] * 0.5 + self.epsilon)
+        return {**state, "score": state["score"] + score}
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Turn Fisher information and scores into importances, and anchor at the weights."""
-        parameters = snapshot(regularized(agent, self.regularize))
-        for optimizer, path in [*self._paths.items()]:  # an interval that the task's end cut short
-            self._score(optimizer, path.vector(parameters))
+        parameters = snapshot(doors.gradients.parameters(*GROUPS[self.regularize]))
+        for part in self._walk.parts if self._walk else ():
+            if part.state is not None:
+                end = {name: parameters[name] for name in part.parameters}
+                is_cut = part.updates % self.interval  # by the task's end
+                state = self.scored(part.state, joined(end)) if is_cut else part.state
+                self.take(state, end)
         self.consolidate(parameters)
-        self._sums, self._paths, self._vectors = {}, {}, {}
+        self._walk = None
+
+    def take(self, state: Tensors, like: Named) -> None:
+        """Take Fisher information and scores of a finished walk, in the order of ``like``."""
+        self.fisher |= split(state["fisher"], like)
+        for name, score in split(state["score"], like).items():
+            old = self.scores.get(name)
+            self.scores[name] = score if old is None else 0.5 * (old + score)
 
     def consolidate(self, parameters: Named) -> None:
         """Hold ``parameters`` by what was gathered in the finished task and before."""
-        new: Named = {}
-        for like, total in self._sums.values():
-            new |= split(total, like)
-        for name, score in new.items():
-            old = self.scores.get(name)
-            self.scores[name] = score if old is None else 0.5 * (old + score)
         fisher, scores = _scaled(self.fisher), _scaled(self.scores)
         zero = torch.zeros(())
         importance = {
@@ -144,14 +149,14 @@ class RWalk(Penalized):
         scores = {f"score/{name}": value for name, value in self.scores.items()}
         return super().state() | fisher | scores
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
-        super().load_state(agent, tensors)
+        super().load_state(doors, tensors)
         for path, tensor in tensors.items():
             kind, _, name = path.partition("/")
             if kind in ("fisher", "score"):
                 kept = self.fisher if kind == "fisher" else self.scores
-                kept[name] = tensor.to(agent.device, copy=True)  # changed in place
+                kept[name] = tensor.to(doors.facts.device)
 
 
 def _scaled(values: Named) -> Named:

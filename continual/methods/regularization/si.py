@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from holdfast.agents.doors.gradients import Named, Step
-from holdfast.continual.methods.regularization.path_integral import PathIntegral
-from holdfast.continual.methods.regularization.quadratic import (
-    Penalized,
-    Quadratic,
-    regularized,
-    snapshot,
-)
+from holdfast.agents.base.parameters import Named, joined, snapshot, split
+from holdfast.agents.doors.gradients import Tensors, Work
+from holdfast.continual.methods.regularization.path_integral import begun, walked
+from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalized, Quadratic
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class SI(Penalized):
@@ -61,33 +57,29 @@ class SI(Penalized):
         self.penalty = Quadratic(strength, "summed")
         self.xi = xi
         self.regularize = regularize
-        self._paths: dict[str, PathIntegral] = {}
+        self._path: Work | None = None
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
-        super().pre_adapt(agent, experience)
-        self._paths = {}
-        agent.gradients.watch(self._walk, lambda: regularized(agent, self.regularize))
+        super().pre_adapt(doors, experience)
+        groups = GROUPS[self.regularize]
+        self._path = doors.gradients.watch(walked, state=begun, groups=groups)
 
-    def _walk(self, step: Step) -> None:
-        optimizer = next(iter(step.parameters))  # its first weight stands for it
-        if optimizer in self._paths:
-            self._paths[optimizer].add(step)
-        else:
-            self._paths[optimizer] = PathIntegral(step)
-
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Turn the paths into importances, and anchor at the weights of the finished task."""
-        parameters = snapshot(regularized(agent, self.regularize))
+        parameters = snapshot(doors.gradients.parameters(*GROUPS[self.regularize]))
         importance = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        for path in self._paths.values():
-            importance |= self.importance(path, parameters)
+        for part in self._path.parts if self._path else ():
+            if part.state is not None:
+                end = {name: parameters[name] for name in part.parameters}
+                importance |= self.importance(part.state, end)
         self.consolidate(parameters, importance)
-        self._paths = {}
+        self._path = None
 
-    def importance(self, path: PathIntegral, end: Named) -> Named:
+    def importance(self, path: Tensors, end: Named) -> Named:
         """Return w / (D^2 + xi) for every weight of a path that ended at ``end``."""
-        return path.named(path.gains / ((path.vector(end) - path.start).square() + self.xi))
+        moved = joined(end) - path["start"]
+        return split(path["gains"] / (moved.square() + self.xi), end)
 
     def consolidate(self, parameters: Named, importance: Named) -> None:
         """Add the importances of a task, some perhaps negative, and anchor at ``parameters``."""

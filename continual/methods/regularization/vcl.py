@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, named_parameters
+from holdfast.agents.base.parameters import Named, snapshot
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.doors.networks import Slot
 from holdfast.continual.method import Method
 from holdfast.continual.methods.regularization.bayesian import (
     SUFFIX,
-    bayesian_layers,
+    BayesianLinear,
+    bayesian_slot,
     draw_noise,
-    make_actor_bayesian,
 )
-from holdfast.continual.methods.regularization.quadratic import snapshot
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
+
+_NEW_NOISE = "noise"
 
 
 class VCL(Method):
@@ -41,7 +43,7 @@ class VCL(Method):
     One noise is drawn for all weights at a time. On-policy it is kept for a whole rollout and the
     update from it, as NoisyNet-A3C does (Fortunato et al. 2018, arXiv:1706.10295, section 3.1): the
     probabilities that the update divides are then of one and the same policy, and PPO's ratio
-    starts at one. Off-policy it is drawn anew after each update of the actor. Whatever is measured
+    starts at one. Off-policy it is drawn again after each update of the actor. Whatever is measured
     or stored acts by the means.
 
     Args:
@@ -77,58 +79,75 @@ class VCL(Method):
         self.first_task_kl = first_task_kl
         self.means: Named = {}
         self.precisions: Named = {}
+        self._layers: list[BayesianLinear] = []  # those that learn, of the current task
+        self._noise: torch.Generator | None = None
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Make the coming model's actor Bayesian, with noise while it learns; add the penalty."""
-        agent.networks.append(partial(make_actor_bayesian, std=self.initial_std))
+        self._layers = []
+        doors.networks.map(self._bayesian)
         seed = int(experience.generator("vcl").integers(2**63))
-        generator = torch.Generator(device=agent.device).manual_seed(seed)
-
-        def draw() -> None:
-            draw_noise(bayesian_layers(agent.policy), generator)
-
-        @contextmanager
-        def learning() -> Iterator[None]:
-            draw()
-            try:
-                yield
-            finally:
-                for layer in bayesian_layers(agent.policy):
-                    layer.noise = None
-
-        agent.lifecycle.learn_in(learning, lambda: at_the_means(agent))
-        self._redraw(agent, draw)
+        self._noise = torch.Generator(device=doors.facts.device).manual_seed(seed)
+        doors.lifecycle.learn_in(self._learning, self._at_the_means)
+        if doors.facts.on_policy:
+            doors.lifecycle.after_steps(1, _NEW_NOISE)
+        else:
+            doors.gradients.after_update(self._draw, "actor")
         if self.precisions or self.first_task_kl:
-            agent.gradients.add(self.gradient)
+            doors.gradients.add(self.gradient, state=self.begun, groups=("actor",))
 
-    def _redraw(self, agent: StableBaselinesAgent, draw: Callable[[], None]) -> None:
-        """Let noise be drawn anew whenever it may be."""
-        if agent.algorithm.on_policy:
+    def _bayesian(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
+        made = bayesian_slot(slot, self.initial_std)
+        if made is not None and slot.role == "actor":  # a target's layers stay at their means
+            modules = [*made[0].children(), *made[1].values()]
+            self._layers += [m for m in modules if isinstance(m, BayesianLinear)]
+        return made
 
-            def next_rollout() -> None:
-                draw()
-                agent.lifecycle.after_steps(agent.model.num_timesteps + 1, next_rollout)
+    def due(self, doors: Doors, name: str) -> None:
+        """Draw noise for the next rollout."""
+        self._draw()
+        doors.lifecycle.after_steps(doors.step + 1, name)
 
-            agent.lifecycle.after_steps(1, next_rollout)
-            return
+    def _draw(self) -> None:
+        assert self._noise is not None
+        draw_noise(self._layers, self._noise)
 
-        def after_step(parameters: Named) -> None:
-            if any(name.endswith(SUFFIX) for name in parameters):  # the actor's, not the critic's
-                draw()
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        self._draw()
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.noise = None
 
-        agent.gradients.rewrite(after_step)
+    @contextmanager
+    def _at_the_means(self) -> Iterator[None]:
+        """Let the policy act by its means inside the block, and keep the noise for after it."""
+        noises = [layer.noise for layer in self._layers]
+        for layer in self._layers:
+            layer.noise = None
+        try:
+            yield
+        finally:
+            for layer, noise in zip(self._layers, noises, strict=True):
+                layer.noise = noise
 
-    def gradient(self, parameters: Named) -> Named:
+    def begun(self, parameters: Named) -> dict[str, Named]:
+        """Return the state of ``gradient``: the prior of each mean, N(0, 1) in the first task."""
+        for name, mean in parameters.items():
+            if name + SUFFIX in parameters and name not in self.means:
+                self.means[name] = torch.zeros_like(mean)
+                self.precisions[name] = torch.ones_like(mean)
+        return {"mean": dict(self.means), "precision": dict(self.precisions)}
+
+    def gradient(self, parameters: Named, state: Tensors, _batch: Tensors) -> Named:
         """Return the gradient of the penalty for means and logarithms of deviations."""
         names = [name for name in parameters if name + SUFFIX in parameters]
         if not names:
             return {}
-        for name in names:
-            if name not in self.means:  # the first task: N(0, 1)
-                self.means[name] = torch.zeros_like(parameters[name])
-                self.precisions[name] = torch.ones_like(parameters[name])
-        precisions = [self.precisions[name] for name in names]
-        gaps = torch._foreach_sub([parameters[n] for n in names], [self.means[n] for n in names])
+        means, precisions = ([state[of][n] for n in names] for of in ("mean", "precision"))
+        gaps = torch._foreach_sub([parameters[n] for n in names], means)
         torch._foreach_mul_(gaps, precisions)
         torch._foreach_mul_(gaps, self.strength)
         ratios = torch._foreach_mul([parameters[name + SUFFIX] for name in names], 2.0)
@@ -139,9 +158,9 @@ class VCL(Method):
         deviations = (name + SUFFIX for name in names)
         return dict(zip(names, gaps, strict=True)) | dict(zip(deviations, ratios, strict=True))
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Take the Gaussians as the prior of the next task."""
-        self.consolidate(snapshot(named_parameters(agent.policy, "actor")))
+        self.consolidate(snapshot(doors.gradients.parameters("actor")))
 
     def consolidate(self, parameters: Named) -> None:
         """Take means and deviations as the prior of the next task."""
@@ -155,23 +174,9 @@ class VCL(Method):
         means = {f"mean/{name}": value for name, value in self.means.items()}
         return means | {f"precision/{name}": value for name, value in self.precisions.items()}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take mean and precision back."""
         for path, tensor in tensors.items():
             kind, _, name = path.partition("/")
             kept = self.means if kind == "mean" else self.precisions
-            kept[name] = tensor.to(agent.device)
-
-
-@contextmanager
-def at_the_means(agent: StableBaselinesAgent) -> Iterator[None]:
-    """Let the policy act by its means inside the block, and keep the noise for after it."""
-    layers = bayesian_layers(agent.policy)
-    noises = [layer.noise for layer in layers]
-    for layer in layers:
-        layer.noise = None
-    try:
-        yield
-    finally:
-        for layer, noise in zip(layers, noises, strict=True):
-            layer.noise = noise
+            kept[name] = tensor.to(doors.facts.device)

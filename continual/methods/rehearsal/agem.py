@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, group_of, joined
-from holdfast.continual.methods.rehearsal.episodic import Draws, Projecting, check_finite
+from holdfast.agents.base.parameters import Named, joined
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Projecting
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.agents.doors.doors import Doors
 
 
 class AGEM(Projecting):
@@ -52,25 +54,30 @@ class AGEM(Projecting):
         super().__init__(samples=samples, batch_size=batch_size)
         self.dot_product = dot_product
 
-    def project(
-        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
-    ) -> Iterator[tuple[Named, Tensor | None]]:
-        """Project away what conflicts with the mean gradient on finished tasks."""
-        reference = self.stored.gradient(agent, parameters, drawn)
-        for names in self._networks(agent, gradients):
-            part = {name: gradients[name] for name in names}
-            yield part, project_away(joined(part), joined({n: reference[n] for n in names}))
+    def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
+        """Return one batch of rows of all finished tasks."""
+        return self.stored.batch(doors, parameters, drawn)
 
-    def _networks(self, agent: StableBaselinesAgent, gradients: Named) -> list[list[str]]:
+    def project(
+        self, doors: Doors, parameters: Named, gradients: Named, batch: Tensors
+    ) -> Iterable[Projected]:
+        """Project away what conflicts with the mean gradient on finished tasks."""
+        reference = doors.gradients.loss_gradient(parameters, batch)
+        for names in self._networks(doors, gradients):
+            part = {name: gradients[name] for name in names}
+            given, against = joined(part), joined({name: reference[name] for name in names})
+            conflict = given @ against
+            yield Projected(part, project_away(given, against), conflict < 0, conflict.isfinite())
+
+    def _networks(self, doors: Doors, gradients: Named) -> list[list[str]]:
         if self.dot_product == "joint":
             return [list(gradients)]
-        networks: dict[str | None, list[str]] = {}
-        for name in gradients:
-            networks.setdefault(group_of(name, agent.policy), []).append(name)
-        return list(networks.values())
+        groups = [doors.gradients.parameters(g) for g in ("actor", "critic", "encoder")]
+        parts = [[name for name in gradients if name in group] for group in groups]
+        return [part for part in parts if part]
 
 
-def project_away(gradient: Tensor, reference: Tensor) -> Tensor | None:
+def project_away(gradient: Tensor, reference: Tensor) -> Tensor:
     """Return the nearest vector to a gradient that has no negative product with a reference.
 
     Args:
@@ -78,15 +85,12 @@ def project_away(gradient: Tensor, reference: Tensor) -> Tensor | None:
         reference: Shape (n,).
 
     Returns:
-        Shape (n,); None where the gradient is that vector itself.
+        Shape (n,).
 
     >>> import torch
     >>> project_away(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0]))
     tensor([1., 0.])
     """
     product = gradient @ reference
-    value = product.item()
-    check_finite(value, "agem")
-    if value >= 0:
-        return None
-    return gradient - (product / (reference @ reference)) * reference
+    without = gradient - (product / (reference @ reference)) * reference
+    return torch.where(product < 0, without, gradient)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from holdfast.agents.doors.gradients import Named, gradient_of
-from holdfast.agents.doors.memory import Arrays
-from holdfast.agents.doors.outputs import entropy, log_likelihood
-from holdfast.agents.doors.samples import by_key
-from holdfast.agents.sb3.imitation import imitation_loss, output_of
-from holdfast.agents.sb3.values import ValueOutput
+from holdfast.agents.base.buffers import Arrays, by_key
+from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.doors.outputs import Reader, entropy, log_likelihood
 from holdfast.continual.method import Method
+from holdfast.continual.methods.imitation import imitation_loss
 from holdfast.continual.methods.rehearsal.selection import placed, reservoir_places
 from holdfast.continual.methods.rehearsal.vtrace import vtrace
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 _OUTPUT = "output/"
 
@@ -88,27 +88,32 @@ class Clear(Method):
         self._segments: Arrays = {}
         self._seen = 0
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the replay gradient to the updates of the coming task."""
-        agent.memory.keep_rollouts(1)
+        doors.memory.keep_rollouts(1)
         rng, store_rng = experience.generator("clear"), experience.generator("clear", "store")
+        settings = doors.facts.settings
         taken_at = -1
 
-        def term(parameters: Named) -> Named:
+        def draw(_: Named) -> Tensors | None:
             nonlocal taken_at
             # The first update after a rollout: the policy is still the one that acted.
-            if agent.model.num_timesteps != taken_at:
-                taken_at = agent.model.num_timesteps
-                self.offer(segments(agent, self.unroll), store_rng)
+            if doors.step != taken_at:
+                taken_at = doors.step
+                self.offer(segments(doors, self.unroll), store_rng)
             if not self.ratio or not self._segments:
-                return {}
+                return None
             length = self._segments["rewards"].shape[1] - 1
-            count = round(self.ratio * _batch_size(agent.model) / length)
-            rows = rng.integers(len(self._segments["actions"]), size=max(1, count))
+            size = settings.get("batch_size", doors.facts.round_steps)  # A2C's is a whole rollout
+            rows = rng.integers(
+                len(self._segments["actions"]), size=max(1, round(self.ratio * size / length))
+            )
             chosen = {name: values[rows] for name, values in self._segments.items()}
-            return self.gradient(agent, parameters, chosen)
+            return self.batch(doors, chosen)
 
-        agent.gradients.add(term)
+        doors.gradients.add(
+            partial(self.gradient, doors.output.actor, doors.output.critic, settings), batch=draw
+        )
 
     def offer(self, new: Arrays, rng: np.random.Generator) -> None:
         """Take segments into the reservoir."""
@@ -121,51 +126,71 @@ class Clear(Method):
         )
         self._seen += offered
 
-    def gradient(self, agent: StableBaselinesAgent, parameters: Named, chosen: Arrays) -> Named:
-        """Return the gradient of the replay loss; arrays have the shape (count, steps + 1, ...)."""
-        model: Any = agent.model
-        module, critic = agent.output(), ValueOutput(agent.policy)
-        count, length = chosen["rewards"].shape
+    def batch(self, doors: Doors, chosen: Arrays) -> Tensors:
+        """Return what ``gradient`` takes of arrays of the shape (count, steps + 1, ...)."""
         rows = by_key(chosen, "observations")
-        observations = agent.policy_input({k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()})
-        tensors = {
-            name: torch.as_tensor(values, device=agent.device)
+        tensors: dict[str, Any] = {
+            name: torch.as_tensor(values, device=doors.facts.device)
             for name, values in chosen.items()
             if not name.startswith("observations")
         }
         stored = {
-            name.removeprefix(_OUTPUT): values.flatten(0, 1)
-            for name, values in tensors.items()
+            name.removeprefix(_OUTPUT): tensors.pop(name).flatten(0, 1)
+            for name in list(tensors)
             if name.startswith(_OUTPUT)
         }
-        actions = tensors["actions"].flatten(0, 1)  # (count * length, dimensions)
-        behaviour = log_likelihood(module.spec, stored, actions)
-        discounts = model.gamma * (1 - tensors["episode_starts"][:, 1:])
+        seen = doors.memory.policy_input({k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()})
+        return tensors | {"stored": stored, "seen": seen}
+
+    def gradient(
+        self,
+        actor: Reader,
+        critic: Reader,
+        settings: Mapping[str, Any],
+        parameters: Named,
+        *given: Tensors,
+    ) -> Named:
+        """Return the gradient of the replay loss.
+
+        Args:
+            actor: What acts.
+            critic: Its values.
+            settings: Of the algorithm.
+            parameters: Of both.
+            *given: The state, which is empty, and the batch.
+        """
+        batch = given[1]
+        stored, spec = batch["stored"], actor.spec
+        count, length = batch["rewards"].shape
+        actions = batch["actions"].flatten(0, 1)  # (count * length, dimensions)
+        behaviour = log_likelihood(spec, stored, actions)
+        discounts = settings["gamma"] * (1 - batch["episode_starts"][:, 1:])
 
         def steps(rows: Tensor) -> Tensor:
             """Shape (count * length,) to (steps, count), without the last observation."""
             return rows.reshape(count, length)[:, :-1].T
 
         def loss(values: Named) -> Tensor:
-            current = output_of(module, values, observations)
-            named = {f"policy.{name}": value for name, value in values.items()}
-            worth = functional_call(critic, named, (observations,))["mean"].reshape(count, length)
-            log_prob = log_likelihood(module.spec, current, actions)
+            current = actor.of(values, batch["seen"])
+            worth = critic.of(values, batch["seen"])["mean"].reshape(count, length)
+            log_prob = log_likelihood(spec, current, actions)
             with torch.no_grad():
                 ratios = (log_prob - behaviour).exp()
-                found = vtrace(steps(ratios), tensors["rewards"][:, :-1].T, discounts.T, worth.T)
+                found = vtrace(steps(ratios), batch["rewards"][:, :-1].T, discounts.T, worth.T)
                 errors = found.errors
-                if model.normalize_advantage and errors.numel() > 1:
+                if settings["normalize_advantage"] and errors.numel() > 1:
                     # Without the ratios: what is subtracted from an action that the policy would
                     # not take any more (ratio 0) would push it down without end.
                     errors = (errors - errors.mean()) / (errors.std() + 1e-8)
                 advantages = found.rho * errors
             total = -(advantages * steps(log_prob)).mean()
-            total = total + model.vf_coef * (found.targets - worth[:, :-1].T).square().mean()
-            total = total + self.policy_strength * imitation_loss(module.spec, stored, current)
-            total = total + self.value_strength * (tensors["old_values"] - worth).square().mean()
-            if model.ent_coef:
-                total = total - model.ent_coef * entropy(module.spec, current).mean()
+            total = total + settings["vf_coef"] * (
+                (found.targets - worth[:, :-1].T).square().mean()
+            )
+            total = total + self.policy_strength * imitation_loss(spec, stored, current)
+            total = total + self.value_strength * (batch["old_values"] - worth).square().mean()
+            if settings["ent_coef"]:
+                total = total - settings["ent_coef"] * entropy(spec, current).mean()
             scaled: Tensor = self.ratio * total
             return scaled
 
@@ -176,7 +201,7 @@ class Clear(Method):
         stored = {f"segments/{name}": torch.as_tensor(v) for name, v in self._segments.items()}
         return stored | {"seen": torch.tensor(self._seen)}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
         self._seen = int(tensors["seen"])
         self._segments = {
@@ -189,23 +214,22 @@ class Clear(Method):
 _STORED = ("actions", "rewards", "episode_starts", "old_values")
 
 
-def segments(agent: StableBaselinesAgent, unroll: int) -> Arrays:
+def segments(doors: Doors, unroll: int) -> Arrays:
     """Return the newest rollout in segments, with what the policy says about it now.
 
     Each array has the shape (segments, steps + 1, ...); the last step gives the observation after
     the one before it. Steps at the end of a rollout that fill no segment are left out.
     """
-    rollout = agent.rollouts()[-1]
+    rollout = doors.memory.rollouts()[-1]
     steps, n_envs = rollout["actions"].shape[:2]
-    length = min(unroll, agent.model.n_steps - 1)
+    length = min(unroll, doors.facts.settings["n_steps"] - 1)
     starts = range(0, steps - length, length)
     if length < 1 or not starts:
         return {}
     rows = by_key(rollout, "observations")
+    seen = doors.memory.policy_input({k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()})
     with torch.no_grad():
-        output = agent.output()(
-            agent.policy_input({k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()})
-        )
+        output = doors.output.of({}, seen)
     taken = {n: v for n, v in rollout.items() if n in _STORED or n.startswith("observations")}
     for name, values in output.items():
         wide = values.expand(steps * n_envs, -1).reshape(steps, n_envs, -1)
@@ -215,8 +239,3 @@ def segments(agent: StableBaselinesAgent, unroll: int) -> Arrays:
         name: np.concatenate([values[s : s + length + 1].swapaxes(0, 1) for s in starts])
         for name, values in taken.items()
     }
-
-
-def _batch_size(model: Any) -> int:
-    """Return the rows of one update: of a minibatch of PPO, or of a whole rollout of A2C."""
-    return int(getattr(model, "batch_size", model.n_steps * model.n_envs))

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.exploration import Exploration, Exploring, Heads
-from holdfast.agents.sb3.imitation import as_evaluated, imitation_gradient, rehearsal
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Method
+from holdfast.continual.methods.imitation import ACTING, imitation_gradient
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class Cloning(Method):
@@ -31,8 +34,7 @@ class Cloning(Method):
     action values, the output is a unit Gaussian around them, or their softmax.
 
     Args:
-        strength: Factor of the loss; ClonEx-SAC uses 100 together with ``clip_norm`` .1 (METHODS,
-            section 6).
+        strength: Factor of the loss; ClonEx-SAC uses 100 together with ``clip_norm`` .1.
         samples: Observations kept per task; ClonEx keeps 10,000.
         batch_size: Rows per update; ClonEx uses 128.
         clip_norm: Largest norm of the added gradient; None leaves it as it is.
@@ -46,7 +48,7 @@ class Cloning(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output", "memory")
     claims: ClassVar[tuple[str, ...]] = ("exploration",)
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
         "strength": (0, None),
@@ -77,56 +79,59 @@ class Cloning(Method):
         self.exploration_steps = exploration_steps
         self.exploration: Exploring = exploration
         self.stored = Labelled()
-        self.gradient = partial(
+        self._gradient = partial(
             imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
         )
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
-        agent.memory.keep_rollouts(self.samples)
-        self._explore(agent, experience)
+        doors.memory.keep_rollouts(self.samples)
+        self._explore(doors, experience)
         if not len(self.stored):
             return
         rng = experience.generator("cloning")
-        term = rehearsal(
-            agent,
-            lambda _: self.stored.draw(agent, rng, self.batch_size),
-            self.gradient,
+        doors.gradients.add(
+            partial(self.gradient, doors.output.actor),
+            batch=lambda _: self.stored.draw(doors, rng, self.batch_size),
+            groups=ACTING,
         )
-        agent.gradients.add(lambda parameters: term(parameters) if len(self.stored) else {})
+
+    def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
+        """Return the gradient of the loss on stored observations."""
+        return self._gradient(output, parameters, batch["seen"], batch["labels"])
 
     def forget(self) -> None:
         """Drop all that is stored; the loss is zero from now on, until a task is stored again."""
         self.stored.clear()
 
-    def _explore(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def _explore(self, doors: Doors, experience: StageExperience) -> None:
         """Let the coming task be begun as an earlier one, where that is asked for."""
         if not self.exploration_steps:
             return
-        if agent.algorithm.on_policy:
+        if doors.facts.on_policy:
             raise UsageError(
                 "method cloning.exploration_steps: needs an off-policy algorithm, which may learn "
-                f"from actions of another task's policy; '{agent.scenario.agent.algorithm}' "
+                f"from actions of another task's policy; '{doors.facts.algorithm}' "
                 "learns from its own only: remove the argument"
             )
-        if not agent.scenario.id_width:
+        if not doors.facts.id_width:
             raise UsageError(
                 "method cloning.exploration_steps: acts under the ids of earlier tasks, which "
                 "stream.task_id: hidden hides; write task_id: observed or heads"
             )
-        earlier = tuple(dict.fromkeys(agent.scenario.stream_tasks[: experience.stage]))
+        earlier = tuple(dict.fromkeys(experience.earlier_tasks))
         if earlier:
             rng = experience.generator("cloning", "exploration")
             heads = Heads(self.exploration, earlier, rng)
-            agent.lifecycle.explore(
-                Exploration(self.exploration_steps, heads, agent.scenario.id_width)
-            )
+            width = doors.facts.id_width
+            doors.lifecycle.explore(Exploration(self.exploration_steps, heads, width))
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Store observations of the finished task with what the policy says about them now."""
-        observations = agent.observations(self.samples, experience.generator("cloning", "store"))
-        with torch.no_grad(), as_evaluated(agent.policy):
-            outputs = agent.output()(agent.policy_input(observations))
+        rng = experience.generator("cloning", "store")
+        observations = doors.memory.observations(self.samples, rng)
+        with torch.no_grad():
+            outputs = doors.output.of({}, doors.memory.policy_input(observations))
         rows = len(next(iter(observations.values())))
         self.stored.add(observations, {k: v.expand(rows, -1) for k, v in outputs.items()})
 
@@ -134,6 +139,6 @@ class Cloning(Method):
         """Return the stored observations and outputs."""
         return self.stored.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the stored observations and outputs back."""
-        self.stored.load(tensors, agent.device)
+        self.stored.load(tensors, doors.facts.device)

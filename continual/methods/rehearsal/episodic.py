@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, split
-from holdfast.agents.doors.memory import Arrays
-from holdfast.agents.sb3.losses import loss_gradient
+from holdfast.agents.base.buffers import Arrays
+from holdfast.agents.base.parameters import Named, split
+from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Method
 from holdfast.errors import Diverged
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 """Of a rollout's rows: what advantages and returns were made of."""
@@ -36,10 +37,10 @@ class Draws(NamedTuple):
     noise: torch.Generator
 
 
-def draws(agent: StableBaselinesAgent, experience: TaskExperience, method: str) -> Draws:
+def draws(doors: Doors, experience: StageExperience, method: str) -> Draws:
     """Return the generators of a method for a task."""
     seed = int(experience.generator(method, "noise").integers(2**63))
-    noise = torch.Generator(device=agent.device).manual_seed(seed)
+    noise = torch.Generator(device=doors.facts.device).manual_seed(seed)
     return Draws(experience.generator(method), noise)
 
 
@@ -66,9 +67,9 @@ class EpisodicMemory:
         """Return how many tasks are kept."""
         return len(self._ends)
 
-    def store(self, agent: StableBaselinesAgent, rng: np.random.Generator) -> None:
+    def store(self, doors: Doors, rng: np.random.Generator) -> None:
         """Keep rows of the task that the agent has just finished."""
-        new = agent.transitions(self.samples, rng)
+        new = doors.memory.transitions(self.samples, rng)
         if "returns" in new:
             new = {name: rows for name, rows in new.items() if name not in _NOT_LEARNED_FROM}
         self._rows = {
@@ -77,25 +78,23 @@ class EpisodicMemory:
         }
         self._ends.append(len(self._rows["actions"]))
 
-    def gradient(self, agent: StableBaselinesAgent, parameters: Named, draws: Draws) -> Named:
-        """Return the loss's gradient on one batch of rows of all kept tasks."""
-        return self._gradient(agent, parameters, draws, 0, self._ends[-1])
+    def batch(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
+        """Return what the loss is taken on: one batch of rows of all kept tasks."""
+        return self._batch(doors, parameters, drawn, 0, self._ends[-1])
 
-    def gradients(
-        self, agent: StableBaselinesAgent, parameters: Named, draws: Draws
-    ) -> Iterator[Named]:
-        """Yield the loss's gradient on one batch of each kept task, oldest task first."""
-        for start, end in zip([0, *self._ends], self._ends, strict=False):
-            yield self._gradient(agent, parameters, draws, start, end)
+    def batches(self, doors: Doors, parameters: Named, drawn: Draws) -> list[Tensors]:
+        """Return one batch of each kept task, oldest task first."""
+        spans = zip([0, *self._ends], self._ends, strict=False)
+        return [self._batch(doors, parameters, drawn, start, end) for start, end in spans]
 
-    def _gradient(
-        self, agent: StableBaselinesAgent, parameters: Named, draws: Draws, start: int, end: int
-    ) -> Named:
+    def _batch(
+        self, doors: Doors, parameters: Named, drawn: Draws, start: int, end: int
+    ) -> Tensors:
         chosen: slice | np.ndarray[tuple[int], np.dtype[np.int64]] = slice(start, end)
         if self.batch_size < end - start:
-            chosen = draws.rows.integers(start, end, size=self.batch_size)
-        batch = agent.batch({name: rows[chosen] for name, rows in self._rows.items()})
-        return loss_gradient(agent.model, parameters, batch, draws.noise)
+            chosen = drawn.rows.integers(start, end, size=self.batch_size)
+        rows = {name: values[chosen] for name, values in self._rows.items()}
+        return doors.gradients.loss_inputs(parameters, rows, drawn.noise)
 
     def state(self) -> dict[str, Tensor]:
         """Return the rows of all tasks, and where each task's end."""
@@ -138,13 +137,17 @@ class Labelled:
         for name, label in labels.items():
             self.labels[name] = torch.cat([self.labels.get(name, label[:0]), label])
 
-    def draw(
-        self, agent: StableBaselinesAgent, rng: np.random.Generator, size: int
-    ) -> tuple[Any, Named]:
-        """Return random observations, as the policy takes them, with their labels."""
+    def draw(self, doors: Doors, rng: np.random.Generator, size: int) -> Tensors | None:
+        """Return random observations as the policy takes them, ``seen``, and their ``labels``.
+
+        None where nothing is kept.
+        """
+        if not len(self):
+            return None
         rows = rng.integers(len(self), size=size)
-        seen = agent.policy_input({key: v[rows] for key, v in self.observations.items()})
-        return seen, {name: label[rows] for name, label in self.labels.items()}
+        kept = {key: v[rows] for key, v in self.observations.items()}
+        labels = {name: label[rows] for name, label in self.labels.items()}
+        return {"seen": doors.memory.policy_input(kept), "labels": labels}
 
     def clear(self) -> None:
         """Drop everything."""
@@ -165,6 +168,22 @@ class Labelled:
                 self.observations[name] = tensor.numpy()
             else:
                 self.labels[name] = tensor.to(device)
+
+
+class Projected(NamedTuple):
+    """A part of the gradients, projected.
+
+    Attributes:
+        like: The part, by name.
+        vector: What replaces it, in that order.
+        is_changed: Whether that is something else; a boolean tensor, as the next.
+        is_finite: Whether the gradients that it was projected against are finite.
+    """
+
+    like: Named
+    vector: Tensor
+    is_changed: Tensor
+    is_finite: Tensor
 
 
 class Projecting(Method):
@@ -207,62 +226,72 @@ class Projecting(Method):
         self.stored = EpisodicMemory(samples, batch_size)
 
     @abstractmethod
+    def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
+        """Return what the gradients of an optimizer's parameters are projected against."""
+
+    @abstractmethod
     def project(
-        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
-    ) -> Iterator[tuple[Named, Tensor | None]]:
-        """Yield parts of the gradients with what replaces each, as one vector; None keeps it.
+        self, doors: Doors, parameters: Named, gradients: Named, batch: Tensors
+    ) -> Iterable[Projected]:
+        """Return the gradients, once each, in one part or several, with what replaces them.
 
         Args:
-            agent: The learner.
+            doors: Give the gradient of the algorithm's loss.
             parameters: Those that this optimizer moves, by name.
             gradients: Theirs, after clipping.
-            drawn: What rows and noise are drawn from.
+            batch: As ``draw`` gave it.
         """
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""
-        agent.memory.keep_rollouts(self.samples)
+        doors.memory.keep_rollouts(self.samples)
         if not len(self.stored):
             return
-        drawn = draws(agent, experience, self.name)
-        tried = replaced = 0
+        drawn = draws(doors, experience, self.name)
+        tried = changed = 0.0
 
-        def edit(parameters: Named, gradients: Named) -> Named:
-            nonlocal tried, replaced
-            own = {name: parameters[name] for name in gradients}
-            changed: Named = {}
-            for part, projected in self.project(agent, own, gradients, drawn):
-                tried += 1
-                if projected is not None:
-                    replaced += 1
-                    changed |= split(projected, part)
-            agent.log(f"method/{self.name}/projected", replaced / tried)
-            return changed
+        def look(state: Tensors) -> None:
+            nonlocal tried, changed
+            if not state["finite"]:
+                raise Diverged(
+                    f"method {self.name}: the gradient on stored rows of finished tasks is not "
+                    "finite; the last task boundary is kept. On-policy, the policy is too far from "
+                    "the one that collected them: lower agent.learning_rate"
+                )
+            tried, changed = tried + float(state["tried"]), changed + float(state["changed"])
+            doors.log(f"method/{self.name}/projected", changed / tried)
 
-        agent.gradients.project(edit)
+        zero = torch.zeros(())
+        doors.gradients.project(
+            partial(self.projected, doors),
+            state={"tried": zero, "changed": zero.clone(), "finite": torch.tensor(True)},
+            batch=lambda parameters: self.draw(doors, parameters, drawn),
+            after=look,
+        )
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def projected(
+        self, doors: Doors, parameters: Named, gradients: Named, _state: Tensors, batch: Tensors
+    ) -> tuple[Named, Tensors]:
+        """Return what replaces the gradients, and how many parts of them were tried and changed."""
+        parts = [*self.project(doors, parameters, gradients, batch)]
+        replaced: Named = {}
+        for part in parts:
+            replaced |= split(part.vector, part.like)
+        changes = torch.stack([part.is_changed for part in parts]).float()
+        return replaced, {
+            "tried": torch.ones_like(changes).sum(),
+            "changed": changes.sum(),
+            "finite": torch.stack([part.is_finite for part in parts]).all(),
+        }
+
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Keep rows of the finished task."""
-        self.stored.store(agent, experience.generator(self.name, "store"))
+        self.stored.store(doors, experience.generator(self.name, "store"))
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored rows."""
         return self.stored.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the stored rows back."""
         self.stored.load(tensors)
-
-
-def check_finite(value: float | Tensor, method: str) -> None:
-    """Stop where a gradient on stored rows has overflowed.
-
-    Raises:
-        Diverged: If the value, made of such a gradient, is not finite.
-    """
-    if not torch.as_tensor(value).isfinite().all():
-        raise Diverged(
-            f"method {method}: the gradient on stored rows of finished tasks is not finite; the "
-            "last task boundary is kept. On-policy, the policy is too far from the one that "
-            "collected them: lower agent.learning_rate"
-        )

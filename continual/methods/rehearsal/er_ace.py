@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, gradient_of
-from holdfast.agents.doors.outputs import PolicyOutput, draw, log_likelihood
-from holdfast.agents.sb3.imitation import output_of, rehearsal
+from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.doors.outputs import Reader, draw, log_likelihood
 from holdfast.continual.method import Method
+from holdfast.continual.methods.imitation import ACTING
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class ERACE(Method):
@@ -45,7 +47,7 @@ class ERACE(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
     # Those whose output is a distribution, but for CrossQ: stored rows would move its statistics.
     algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {
@@ -67,45 +69,45 @@ class ERACE(Method):
         self.batch_size = batch_size
         self.stored = Labelled()
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the cross-entropy's gradient for the coming task, once there is something stored."""
-        agent.memory.keep_rollouts(self.samples)
+        doors.memory.keep_rollouts(self.samples)
         if len(self.stored):
             rng = experience.generator("er_ace")
-            agent.gradients.add(
-                rehearsal(
-                    agent, lambda _: self.stored.draw(agent, rng, self.batch_size), self.gradient
-                )
+            doors.gradients.add(
+                partial(self.gradient, doors.output.actor),
+                batch=lambda _: self.stored.draw(doors, rng, self.batch_size),
+                groups=ACTING,
             )
 
-    def gradient(
-        self, module: PolicyOutput, parameters: Named, observations: Any, labels: Named
-    ) -> Named:
+    def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the cross-entropy on one batch."""
 
         def loss(values: Named) -> Tensor:
-            current = output_of(module, values, observations)
-            return -self.strength * log_likelihood(module.spec, current, labels["actions"]).mean()
+            current = output.of(values, batch["seen"])
+            likelihood = log_likelihood(output.spec, current, batch["labels"]["actions"])
+            return -self.strength * likelihood.mean()
 
         return gradient_of(loss, parameters)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Store observations of the finished task, with an action of its policy for each.
 
-        Actions are drawn anew: those in a replay buffer are of every policy that there was.
+        Actions are drawn again: those in a replay buffer are of every policy that there was.
         """
         rng = experience.generator("er_ace", "store")
-        observations = agent.observations(self.samples, rng)
-        module = agent.output()
-        generator = torch.Generator(device=agent.device).manual_seed(int(rng.integers(2**63)))
+        observations = doors.memory.observations(self.samples, rng)
+        device = doors.facts.device
+        generator = torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
         with torch.no_grad():
-            actions = draw(module.spec, module(agent.policy_input(observations)), generator)
+            said = doors.output.of({}, doors.memory.policy_input(observations))
+            actions = draw(doors.output.spec, said, generator)
         self.stored.add(observations, {"actions": actions})
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored observations and actions."""
         return self.stored.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the stored observations and actions back."""
-        self.stored.load(tensors, agent.device)
+        self.stored.load(tensors, doors.facts.device)

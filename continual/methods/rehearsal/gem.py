@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, joined
-from holdfast.agents.sb3.imitation import clipped
-from holdfast.continual.methods.rehearsal.episodic import Draws, Projecting, check_finite
+from holdfast.agents.base.parameters import Named, joined
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.continual.methods.imitation import clipped
+from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Projecting
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.agents.doors.doors import Doors
 
 _RIDGE = 1e-9
 """Keeps the products of unit vectors positive definite where two tasks' gradients are parallel.
@@ -63,15 +64,24 @@ class GEM(Projecting):
         super().__init__(samples=samples, batch_size=batch_size)
         self.memory_strength = memory_strength
 
+    def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
+        """Return a batch of rows of each finished task."""
+        return {"tasks": self.stored.batches(doors, parameters, drawn)}
+
     def project(
-        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
-    ) -> Iterator[tuple[Named, Tensor | None]]:
+        self, doors: Doors, parameters: Named, gradients: Named, batch: Tensors
+    ) -> Iterable[Projected]:
         """Solve the quadratic program against every finished task at once."""
-        norm = getattr(agent.model, "max_grad_norm", None)
-        references = torch.stack(
-            [joined(clipped(r, norm)) for r in self.stored.gradients(agent, parameters, drawn)]
-        )  # (tasks, n)
-        yield gradients, project_into_cone(joined(gradients), references, self.memory_strength)
+        norm = doors.facts.settings.get("max_grad_norm")
+        own = [doors.gradients.loss_gradient(parameters, task) for task in batch["tasks"]]
+        references = torch.stack([joined(clipped(reference, norm)) for reference in own])
+        given = joined(gradients)
+        products = references @ given  # (tasks,)
+        found, is_finite = None, products.isfinite().all()
+        if is_finite and not (products >= 0).all():
+            found = project_into_cone(given, references, self.memory_strength)
+        changed = torch.tensor(found is not None, device=given.device)
+        yield Projected(gradients, given if found is None else found, changed, is_finite)
 
 
 def project_into_cone(
@@ -88,9 +98,7 @@ def project_into_cone(
     Returns:
         Shape (n,); None where the gradient has no negative product with any reference.
     """
-    products = references @ gradient  # (tasks,)
-    check_finite(products.cpu(), "gem")
-    if (products >= 0).all():
+    if (references @ gradient >= 0).all():
         return None
     from quadprog import solve_qp  # here: `validate` says what is missing before a run starts
 

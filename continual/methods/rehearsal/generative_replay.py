@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 
-from holdfast.agents.doors.memory import Arrays
-from holdfast.agents.doors.outputs import Output, PolicyOutput
-from holdfast.agents.sb3.imitation import OldPolicy, imitation_gradient, rehearsal
+from holdfast.agents.base.buffers import Arrays
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.doors.outputs import Output, Reader
 from holdfast.continual.method import Method
+from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gradient
 from holdfast.continual.methods.rehearsal.generator import Generator, new_generator, seeded
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import TASK_ID
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 _LEARNING_RATE = 1e-3
 
@@ -56,7 +58,7 @@ class GenerativeReplay(Method):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output")
+    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output", "memory")
     # Not VDN and QMIX: which agents act and what they may do are no vectors to be drawn.
     algorithms: ClassVar[tuple[str, ...]] = (
         "ppo",
@@ -109,58 +111,68 @@ class GenerativeReplay(Method):
         self.hidden = hidden
         self._generator: Generator | None = None
         self.old = OldPolicy()
-        self.gradient = partial(
+        self._gradient = partial(
             imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
         )
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
-        agent.memory.keep_rollouts(self.samples)
-        # The spaces are known once the model is built.
-        agent.lifecycle.after_steps(0, lambda: check_space(agent.policy.observation_space))
+        doors.memory.keep_rollouts(self.samples)
+        doors.lifecycle.after_steps(0, "check")  # the spaces are known once the model is built
         if self._generator is None:
             return
         rng = experience.generator("generative-replay")
-        tasks = _finished(agent, experience)
+        tasks = _finished(doors, experience)
         drawn: tuple[Arrays, Output] | None = None
 
-        def batch(_: PolicyOutput) -> tuple[Any, Output]:
+        def draw(_: Named) -> Tensors:
             nonlocal drawn
-            observations, said = drawn = drawn or self.dream(agent, tasks, rng)
+            observations, said = drawn = drawn or self.dream(doors, tasks, rng)
             rows = rng.integers(self.draws, size=self.batch_size)
-            seen = agent.policy_input({key: values[rows] for key, values in observations.items()})
-            return seen, {key: values[rows] for key, values in said.items()}
+            kept = {key: values[rows] for key, values in observations.items()}
+            labels = {key: values[rows] for key, values in said.items()}
+            return {"seen": doors.memory.policy_input(kept), "labels": labels}
 
-        agent.gradients.add(rehearsal(agent, batch, self.gradient))
+        term = partial(self.gradient, doors.output.actor)
+        doors.gradients.add(term, batch=draw, groups=ACTING)
+
+    def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
+        """Return the gradient of the loss on drawn observations."""
+        return self._gradient(output, parameters, batch["seen"], batch["labels"])
+
+    def due(self, doors: Doors, name: str) -> None:
+        """Refuse observations that no generative model here can draw."""
+        check_space(doors.facts.observation_space)
 
     def dream(
-        self, agent: StableBaselinesAgent, tasks: NDArray[np.int64], rng: np.random.Generator
+        self, doors: Doors, tasks: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[Arrays, Output]:
         """Return observations of finished tasks and what the old policy says about them."""
         assert self._generator is not None
-        width = agent.scenario.id_width
-        ids = _one_hots(tasks[rng.integers(len(tasks), size=self.draws)], width)
-        rows = self._generator.draw(ids.to(agent.device), seeded(rng, agent.device))
-        arrays = unflattened(rows.cpu().numpy(), ids.numpy(), agent.policy.observation_space)
-        return arrays, self.old.output(agent, agent.output(), agent.policy_input(arrays))
+        facts = doors.facts
+        ids = _one_hots(tasks[rng.integers(len(tasks), size=self.draws)], facts.id_width)
+        rows = self._generator.draw(ids.to(facts.device), seeded(rng, facts.device))
+        arrays = unflattened(rows.cpu().numpy(), ids.numpy(), facts.observation_space)
+        return arrays, self.old.output(doors, doors.memory.policy_input(arrays))
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Teach the generative model the finished task, and keep the policy as it is now."""
         rng = experience.generator("generative-replay", "learn")
-        space, width = agent.policy.observation_space, agent.scenario.id_width
+        facts = doors.facts
+        space, width, device = facts.observation_space, facts.id_width, facts.device
         check_space(space)
-        flat = flattened(agent.observations(self.samples, rng), space, width)
-        rows = torch.as_tensor(flat, device=agent.device)
-        current = np.full(len(rows), agent.current_task if width else 0)
-        ids = _one_hots(current, width).to(agent.device)
+        flat = flattened(doors.memory.observations(self.samples, rng), space, width)
+        rows = torch.as_tensor(flat, device=device)
+        current = np.full(len(rows), facts.current_task if width else 0)
+        ids = _one_hots(current, width).to(device)
         if self._generator is not None:
-            tasks = _finished(agent, experience)
+            tasks = _finished(doors, experience)
             again = tasks[rng.integers(len(tasks), size=len(rows) * experience.stage)]
-            old_ids = _one_hots(again, width).to(agent.device)
-            old = self._generator.draw(old_ids, seeded(rng, agent.device))
+            old_ids = _one_hots(again, width).to(device)
+            old = self._generator.draw(old_ids, seeded(rng, device))
             rows, ids = torch.cat([rows, old]), torch.cat([ids, old_ids])
         self.teach(rows, ids, rng)
-        self.old.keep(agent)
+        self.old.keep(doors)
 
     def teach(self, rows: Tensor, ids: Tensor, rng: np.random.Generator) -> None:
         """Train the generative model on observations and the one-hot ids of their tasks."""
@@ -184,18 +196,18 @@ class GenerativeReplay(Method):
             f"generator/{name}": tensor for name, tensor in generator.items()
         } | self.old.state()
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
-        self.old.load(tensors, agent.device)
+        self.old.load(tensors, doors.facts.device)
         learned = {
             path.removeprefix("generator/"): tensor
             for path, tensor in tensors.items()
             if path.startswith("generator/")
         }
         if learned:
-            features, width = len(learned["mean"]), agent.scenario.id_width
+            features, width = len(learned["mean"]), doors.facts.id_width
             sizes = {"latent": self.latent, "hidden": self.hidden}
-            self._generator = Generator(features, width, **sizes).to(agent.device)
+            self._generator = Generator(features, width, **sizes).to(doors.facts.device)
             self._generator.load_state_dict(learned)
 
 
@@ -243,11 +255,11 @@ def unflattened(
     return arrays
 
 
-def _finished(agent: StableBaselinesAgent, experience: TaskExperience) -> NDArray[np.int64]:
+def _finished(doors: Doors, experience: StageExperience) -> NDArray[np.int64]:
     """Return the tasks before this one, each once; where the id is hidden, one for all."""
-    if not agent.scenario.id_width:
+    if not doors.facts.id_width:
         return np.zeros(1, np.int64)
-    return np.array(list(dict.fromkeys(agent.scenario.stream_tasks[: experience.stage])))
+    return np.array(list(dict.fromkeys(experience.earlier_tasks)))
 
 
 def _one_hots(tasks: NDArray[np.int64], width: int) -> Tensor:

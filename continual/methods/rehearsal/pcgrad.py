@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, joined
-from holdfast.continual.methods.rehearsal.episodic import Draws, Projecting, check_finite
+from holdfast.agents.base.parameters import Named, joined
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Projecting
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class PCGrad(Projecting):
@@ -39,38 +40,45 @@ class PCGrad(Projecting):
     name = "pcgrad"
     convention: ClassVar[str] = "no strength; finished tasks' gradients are projected against only"
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""
         self._order = experience.generator("pcgrad", "order")
-        super().pre_adapt(agent, experience)
+        super().pre_adapt(doors, experience)
+
+    def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
+        """Return a batch of rows of each finished task, and an order of the tasks."""
+        tasks = self.stored.batches(doors, parameters, drawn)
+        order = torch.as_tensor(self._order.permutation(len(tasks)), device=doors.facts.device)
+        return {"tasks": tasks, "order": order}
 
     def project(
-        self, agent: StableBaselinesAgent, parameters: Named, gradients: Named, drawn: Draws
-    ) -> Iterator[tuple[Named, Tensor | None]]:
+        self, doors: Doors, parameters: Named, gradients: Named, batch: Tensors
+    ) -> Iterable[Projected]:
         """Project against one finished task after another, in a new order each time."""
         references = torch.stack(
-            [joined(reference) for reference in self.stored.gradients(agent, parameters, drawn)]
+            [joined(doors.gradients.loss_gradient(parameters, task)) for task in batch["tasks"]]
         )  # (tasks, n)
-        order = self._order.permutation(len(references)).tolist()
-        yield gradients, project_in_turn(joined(gradients), references, order)
+        found, products = project_in_turn(joined(gradients), references, batch["order"])
+        yield Projected(gradients, found, (products < 0).any(), products.isfinite().all())
 
 
-def project_in_turn(gradient: Tensor, references: Tensor, order: Iterable[int]) -> Tensor | None:
+def project_in_turn(gradient: Tensor, references: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """Return a gradient after one projection against each reference that it conflicts with.
 
     Args:
         gradient: Shape (n,).
         references: Shape (tasks, n).
-        order: Indices of the references, in the order of projection.
+        order: Indices of the references, in the order of projection, shape (tasks,).
 
     Returns:
-        Shape (n,); None where the gradient conflicts with none.
+        The gradient, shape (n,), and its product with each reference when it came to that, in the
+        order of projection, shape (tasks,); it was projected where that is negative.
     """
-    projected: Tensor | None = None
-    for task in order:
-        reference, current = references[task], gradient if projected is None else projected
-        product = (current @ reference).item()
-        check_finite(product, "pcgrad")
-        if product < 0:
-            projected = current - (product / (reference @ reference)) * reference
-    return projected
+    products = []
+    for reference in references.index_select(0, order):
+        product = gradient @ reference
+        # As a Python number over a tensor is divided: the reciprocal first.
+        without = gradient - (reference @ reference).reciprocal() * product * reference
+        gradient = torch.where(product < 0, without, gradient)
+        products.append(product)
+    return gradient, torch.stack(products)

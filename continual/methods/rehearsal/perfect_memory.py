@@ -9,17 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.memory import Arrays, stored_count
+from holdfast.agents.base.buffers import Arrays
 from holdfast.continual.method import Method
 from holdfast.continual.methods.rehearsal.replay import with_old_rows
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
-
-_BUFFER_SIZE = 1_000_000
-"""Stable-Baselines3's default for every off-policy algorithm."""
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 
 class PerfectMemory(Method):
@@ -47,16 +44,15 @@ class PerfectMemory(Method):
     def __init__(self) -> None:
         self._stored: Arrays = {}
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Mix all earlier transitions into the batches of the coming task."""
-        scenario = agent.scenario
-        if scenario.carry.replay_buffer:
+        facts = doors.facts
+        if "replay_buffer" in facts.carries:
             raise UsageError(
                 "method perfect-memory: keeps earlier transitions itself; "
                 "remove carry.replay_buffer: true, which would count them twice"
             )
-        size = int(scenario.agent.arguments.get("buffer_size", _BUFFER_SIZE))
-        longest = max(task.steps for task in scenario.tasks)
+        size, longest = int(facts.settings["buffer_size"]), facts.longest_task
         if size < longest:
             raise UsageError(
                 f"method perfect-memory: a task has {longest:,} steps and agent.buffer_size "
@@ -67,22 +63,22 @@ class PerfectMemory(Method):
         rng = experience.generator("perfect-memory")
 
         def mix(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            earlier, now = len(self._stored["actions"]), stored_count(agent.model.replay_buffer)
+            earlier, now = len(self._stored["actions"]), doors.memory.stored()
             old = rng.binomial(len(batch["actions"]), earlier / (earlier + now))
-            return with_old_rows(agent, batch, self._stored, rng.integers(earlier, size=old))
+            return with_old_rows(doors, batch, self._stored, rng.integers(earlier, size=old))
 
-        agent.memory.mix(mix)
+        doors.memory.mix(mix)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Keep the finished task's transitions."""
         rng = experience.generator("perfect-memory", "store")
-        for name, rows in agent.transitions(experience.steps, rng).items():
+        for name, rows in doors.memory.transitions(experience.steps, rng).items():
             self._stored[name] = np.concatenate([self._stored.get(name, rows[:0]), rows])
 
     def state(self) -> dict[str, Tensor]:
         """Return every transition."""
         return {name: torch.as_tensor(rows) for name, rows in self._stored.items()}
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
         self._stored = {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.agents.doors.memory import Arrays
+from holdfast.agents.base.buffers import Arrays
 from holdfast.continual.method import Method
 from holdfast.continual.methods.rehearsal.selection import coverage_places, placed, reservoir_places
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.streams.experience import StageExperience
 
 Strategy = Literal["per_task", "reservoir", "coverage"]
 Points = NDArray[np.float32]
@@ -86,9 +86,9 @@ class Replay(Method):
         self._distances: Points = np.empty(0, np.float32)
         self._projection: Points | None = None
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Mix stored transitions into the batches of the coming task, once there are any."""
-        if self.strategy != "per_task" and agent.scenario.carry.replay_buffer:
+        if self.strategy != "per_task" and "replay_buffer" in doors.facts.carries:
             raise UsageError(
                 f"method replay.strategy: {self.strategy} takes each transition once, but with "
                 "carry.replay_buffer: true a task's buffer holds those of earlier tasks too; "
@@ -101,21 +101,21 @@ class Replay(Method):
         def mix(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             size = len(batch["actions"])
             rows = rng.integers(len(self._stored["actions"]), size=round(size * self.fraction))
-            return with_old_rows(agent, batch, self._stored, rows)
+            return with_old_rows(doors, batch, self._stored, rows)
 
-        agent.memory.mix(mix)
+        doors.memory.mix(mix)
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
         """Store transitions of the finished task, before its replay buffer is dropped."""
         rng = experience.generator("replay", "store")
         if self.strategy == "per_task":
-            new = agent.transitions(self.samples, rng)
+            new = doors.memory.transitions(self.samples, rng)
             self._stored = {
                 name: np.concatenate([self._stored.get(name, values[:0]), values])
                 for name, values in new.items()
             }
         else:
-            self.offer(agent.transitions(experience.steps, rng), rng)
+            self.offer(doors.memory.transitions(experience.steps, rng), rng)
 
     def offer(self, rows: Arrays, rng: np.random.Generator) -> None:
         """Keep of the store and the offered rows what the strategy says."""
@@ -162,7 +162,7 @@ class Replay(Method):
             stored[f"{_CHOICE}projection"] = torch.as_tensor(self._projection)
         return stored
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the stored transitions back."""
         self._stored = {n: t.numpy() for n, t in tensors.items() if not n.startswith(_CHOICE)}
         if f"{_CHOICE}seen" in tensors:
@@ -189,8 +189,8 @@ def projection(observations: Points, rng: np.random.Generator) -> Points:
 
 
 def with_old_rows(
-    agent: StableBaselinesAgent, batch: dict[str, Tensor], stored: Arrays, rows: NDArray[np.int64]
+    doors: Doors, batch: dict[str, Tensor], stored: Arrays, rows: NDArray[np.int64]
 ) -> dict[str, Tensor]:
     """Return a batch whose first rows are replaced by ``rows`` of a store of transitions."""
-    old = agent.batch({name: values[rows] for name, values in stored.items()})
+    old = doors.memory.batch({name: values[rows] for name, values in stored.items()})
     return {name: torch.cat([old[name], values[len(rows) :]]) for name, values in batch.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.agents.doors.memory import Arrays
+from holdfast.agents.base.buffers import Arrays
 
 Places = NDArray[np.int64]
 DROPPED = -1

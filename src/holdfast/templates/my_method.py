@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import Named, named_parameters
+from holdfast.agents.base.parameters import Named, snapshot
+from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-    from holdfast.continual.streams.task_stream import TaskExperience
+    from holdfast.agents.doors.doors import Doors
 
 
 class MyMethod(Method):
@@ -33,27 +33,27 @@ class MyMethod(Method):
         self.strength = strength
         self.old: Named = {}
 
-    def pre_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
-        """Open the gradient door for the coming task; its model is built after this call."""
+    def pre_adapt(self, doors: Doors, experience: Any) -> None:
+        """Add to the gradient of the coming task; its model is built after this call."""
         if self.old:
-            agent.gradients.add(self.gradient)
+            doors.gradients.add(self.gradient, state={"old": self.old}, groups=("actor",))
 
-    def gradient(self, parameters: Named) -> Named:
+    def gradient(self, parameters: Named, state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the penalty; a function of named tensors and nothing else."""
+        old = state["old"]
         return {
-            name: 2 * self.strength * (parameters[name] - self.old[name])
-            for name in parameters.keys() & self.old.keys()
+            name: 2 * self.strength * (parameters[name] - old[name])
+            for name in parameters.keys() & old.keys()
         }
 
-    def post_adapt(self, agent: StableBaselinesAgent, experience: TaskExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Any) -> None:
         """Keep what later tasks must not lose."""
-        actor = named_parameters(agent.policy, "actor")
-        self.old = {name: parameter.detach().clone() for name, parameter in actor.items()}
+        self.old = snapshot(doors.gradients.parameters("actor"))
 
     def state(self) -> dict[str, Tensor]:
         """Return what must survive a restart."""
         return self.old
 
-    def load_state(self, agent: StableBaselinesAgent, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take it back."""
-        self.old = {name: tensor.to(agent.device) for name, tensor in tensors.items()}
+        self.old = {name: tensor.to(doors.facts.device) for name, tensor in tensors.items()}

@@ -15,10 +15,9 @@ SMALL = "agent={algorithm: ppo, n_steps: 32, batch_size: 32}"
 
 def test_gradient_by_hand() -> None:
     """d/dw of 3 (w - 1)^2 at w = 3 is 2 * 3 * 2 = 12."""
-    method = MyMethod(strength=3.0)
-    method.old = {"w": torch.tensor([1.0])}
-    assert method.gradient({"w": torch.tensor([3.0])})["w"].tolist() == [12.0]
-    assert method.gradient({"other": torch.tensor([3.0])}) == {}
+    method, state = MyMethod(strength=3.0), {"old": {"w": torch.tensor([1.0])}}
+    assert method.gradient({"w": torch.tensor([3.0])}, state, {})["w"].tolist() == [12.0]
+    assert method.gradient({"other": torch.tensor([3.0])}, state, {}) == {}
 
 
 def test_at_strength_zero_it_is_naive(tmp_path: Path) -> None:

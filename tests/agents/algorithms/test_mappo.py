@@ -12,7 +12,7 @@ from cells import finish, interrupting
 from team_runs import run, same_weights, started, team_scenario
 from torch import nn
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.doors.networks import slots
 from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.jobs.run_folders import prepare

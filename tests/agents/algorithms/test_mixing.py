@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from holdfast.agents.algorithms.mixing import joint_loss, joint_targets, values_of
 from holdfast.agents.algorithms.mixing_policy import MonotonicMixer, Observations
-from holdfast.agents.doors.gradients import gradient_of, named_parameters, target_parameters
-from holdfast.agents.doors.memory import flatten
+from holdfast.agents.base.buffers import flatten
+from holdfast.agents.base.parameters import gradient_of, named_parameters, target_parameters
 from holdfast.agents.doors.outputs import PolicyOutput, softmax_divergence
-from holdfast.agents.sb3.losses import loss_of
+from holdfast.agents.sb3.losses import inputs_of, loss_of
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.streams.team_stream import TeamExperience
 from holdfast.envs.multiagent.joint import JointSeats
@@ -185,9 +185,8 @@ def test_the_loss_of_named_tensors_is_that_of_train(algorithm: str) -> None:
     model.replay_buffer.sample = lambda *_, **__: sampled
     parameters = named_parameters(model.policy)
     detached = {name: p.detach().clone() for name, p in parameters.items()}
-    ours = gradient_of(
-        lambda p: loss_of(model, p, flatten(sampled._asdict()), torch.Generator()), detached
-    )
+    inputs = inputs_of(model, detached, flatten(sampled._asdict()), torch.Generator())
+    ours = gradient_of(lambda p: loss_of(model, p, inputs), detached)
     stepped: list[dict[str, Tensor]] = []
     model.policy.optimizer.step = lambda: stepped.append(
         {name: p.grad.clone() for name, p in parameters.items()}

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import every_door
 
+from holdfast.agents.base.observations import with_task_ids
 from holdfast.agents.doors.exploration import Exploration, Heads
-from holdfast.agents.sb3.task_ids import with_task_ids
 
 RNG = np.random.default_rng(0)
 
@@ -79,7 +80,7 @@ def test_the_first_steps_are_taken_as_earlier_tasks(
     )
     agent.start(experience)
     model, heads = agent.model, Heads("best_return", [0], np.random.default_rng(0))
-    agent.lifecycle.explore(Exploration(100, heads, id_width=2))
+    every_door(agent).lifecycle.explore(Exploration(100, heads, id_width=2))
     shown: list[tuple[int, int, float]] = []
     published = model.predict
 
@@ -103,7 +104,7 @@ def test_the_first_steps_are_taken_as_earlier_tasks(
     assert (buffer.observations[:100, :, -1] == 1).all()
     assert "_sample_action" not in vars(model)
     assert "_store_transition" not in vars(model)
-    assert agent.lifecycle.exploration is None
+    assert agent.plan.exploration is None
     returns = _returns(buffer.rewards[:50], buffer.dones[:50])
     assert heads.returns[0] == pytest.approx(returns)
 

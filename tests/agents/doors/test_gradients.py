@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import Gradients, named_parameters, optimizers_of
+from holdfast.agents.base.parameters import named_parameters, optimizers_of
+from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.agents.sb3.updates import Updates
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.rehearsal.cloning import Cloning
 from holdfast.errors import Diverged
@@ -34,13 +36,13 @@ def _first_update(
         if not seen:
             seen.update({n: p.grad.clone() for n, p in parameters.items() if p.grad is not None})
 
-    attach = agent.gradients.attach
+    attach = agent._updates.attach
 
-    def attach_and_watch(*args: Any) -> None:
-        attach(*args)
+    def attach_and_watch(*args: Any, **options: Any) -> None:
+        attach(*args, **options)
         optimizers_of(agent.policy)[optimizer_index].register_step_pre_hook(keep)
 
-    agent.gradients.attach = attach_and_watch  # type: ignore[method-assign]
+    agent._updates.attach = attach_and_watch  # type: ignore[method-assign]
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
     return seen
 
@@ -90,8 +92,8 @@ def test_ewc_and_cloning_add_the_gradient_of_the_summed_loss(
     agent.start(experience)
     agent.policy.double()
     ewc, cloning, stored = _filled_methods(agent.policy)
-    ewc.pre_adapt(agent, experience)
-    cloning.pre_adapt(agent, experience)
+    ewc.pre_adapt(agent.doors(ewc), experience)
+    cloning.pre_adapt(agent.doors(cloning), experience)
 
     # By hand: autograd of strength x penalty through Stable-Baselines3's own forward, before
     # learning.
@@ -126,7 +128,7 @@ def test_ewc_and_cloning_add_the_gradient_of_the_summed_loss(
 def test_no_hook_is_left_after_learning(make_agent: Any) -> None:
     agent, (experience, _) = make_agent(PPO, "CartPole-v1")
     agent.start(experience)
-    agent.gradients.add(lambda parameters: {})
+    agent.gradients.add(lambda *_: {})
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
     (optimizer,) = optimizers_of(agent.policy)
     assert not optimizer._optimizer_step_pre_hooks
@@ -141,7 +143,7 @@ def test_the_actors_backward_does_not_open_the_critics_update(make_agent: Any) -
     agent.start(experience)
     calls: list[str] = []
 
-    def term(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    def term(parameters: dict[str, Tensor], *_: Any) -> dict[str, Tensor]:
         calls.append(next(iter(parameters)).split(".")[0])
         return {}
 
@@ -155,8 +157,7 @@ def test_the_actors_backward_does_not_open_the_critics_update(make_agent: Any) -
 def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    gradients = Gradients()
-    gradients.attach({"actor.weight": weight}, [optimizer])
+    Updates().attach(Works(), {"actor.weight": weight}, [optimizer])
     (weight * torch.tensor([1.0, float("inf")])).sum().backward()
     with pytest.raises(Diverged, match=r"actor\.weight is not finite"):
         optimizer.step()

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.modules.initialisation import fresh_weights
+from holdfast.agents.modules.options import CReLU
 from holdfast.agents.modules.units import (
     HiddenLayer,
     Outgoing,
@@ -23,7 +24,6 @@ from holdfast.agents.modules.units import (
     unit_magnitudes,
 )
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.options import CReLU
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario

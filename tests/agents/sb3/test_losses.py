@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import named_parameters, optimizers_of
-from holdfast.agents.doors.memory import flatten
-from holdfast.agents.sb3.losses import loss_gradient, loss_of
+from holdfast.agents.base.buffers import flatten
+from holdfast.agents.base.parameters import named_parameters, optimizers_of
+from holdfast.agents.sb3.losses import inputs_of, loss_gradient, loss_of
 from holdfast.errors import UsageError
 
 EXTRACTOR = {"features_extractor": "double:DoubleFlatten", "net_arch": [8]}
@@ -117,18 +117,19 @@ def test_gradients_are_those_of_train(
     model = agent.model
     sampled, compared = Sampled(model), []
 
-    def compare(parameters: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compare(parameters: dict[str, Tensor], gradients: dict[str, Tensor], *_: Any) -> Any:
         (owner,) = {name.split(".")[0] for name in parameters} & {"critic", "actor"} or {"all"}
         soft_critic = owner == "critic" and hasattr(model, "ent_coef_optimizer")
         global_state = torch.get_rng_state()
         with sampled.entropy_coefficient():
             generator = sampled.generator(skipped=int(soft_critic))
-            expected = loss_gradient(model, parameters, sampled.batch, generator)
+            inputs = inputs_of(model, parameters, sampled.batch, generator)
+            expected = loss_gradient(model, parameters, inputs)
         assert torch.equal(torch.get_rng_state(), global_state)
         for name, gradient in gradients.items():
             torch.testing.assert_close(expected[name], gradient, rtol=1e-6, atol=1e-12)
         compared.append((owner, max(g.abs().max().item() for g in gradients.values())))
-        return {}
+        return {}, {}
 
     agent.gradients.project(compare)
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
@@ -157,8 +158,14 @@ def test_nothing_in_the_model_changes(make_agent: Any) -> None:
     for optimizer in optimizers_of(policy):
         members = {id(p) for group in optimizer.param_groups for p in group["params"]}
         own = {n: p.detach() for n, p in named_parameters(policy).items() if id(p) in members}
-        gradient = loss_gradient(agent.model, own, batch, torch.Generator().manual_seed(0))
-        again = loss_gradient(agent.model, own, batch, torch.Generator().manual_seed(0))
+        gradient, again = (
+            loss_gradient(
+                agent.model,
+                own,
+                inputs_of(agent.model, own, batch, torch.Generator().manual_seed(0)),
+            )
+            for _ in range(2)
+        )
         assert all(torch.equal(gradient[name], again[name]) for name in own)
     after = policy.state_dict()
     assert "actor.latent_pi.4.running_mean" in before
@@ -171,10 +178,11 @@ def test_another_generator_gives_another_action(make_agent: Any) -> None:
     agent, (experience, _) = make_agent({"algorithm": "sac"} | OFF, "Pendulum-v1")
     agent.start(experience)
     own = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
-    batch = {"observations": torch.randn(8, 5)}
+    batch = {"observations": torch.randn(8, 5), "actions": torch.zeros(8, 1)}
+    noises = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
     losses = [
-        loss_of(agent.model, own, batch, torch.Generator().manual_seed(seed)).item()
-        for seed in (0, 0, 1)
+        loss_of(agent.model, own, inputs_of(agent.model, own, batch, noise)).item()
+        for noise in noises
     ]
     assert losses[0] == losses[1] != losses[2]
     agent.close()
@@ -185,5 +193,5 @@ def test_other_algorithms_are_refused_by_name(make_agent: Any) -> None:
     agent.start(experience)
     own = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
     with pytest.raises(UsageError, match=r"CrossQ: its loss is not known .* SAC, TD3, TQC"):
-        loss_of(agent.model, own, {}, torch.Generator())
+        loss_of(agent.model, own, inputs_of(agent.model, own, {}, torch.Generator()))
     agent.close()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import stable_baselines3 as sb3
 import torch
+from all_doors import every_door
 
 from holdfast.agents.sb3.weights_io import load_policy, read_zip
 from holdfast.errors import UsageError
@@ -127,7 +128,7 @@ def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: b
     _learn(agent, first)
     learned = agent.files()["policy"]
     if fresh:
-        agent.lifecycle.start_fresh()
+        every_door(agent).lifecycle.start_fresh()
     agent.start(second)
     expected = initial["policy"] if fresh else learned
     found = agent.files()["policy"]

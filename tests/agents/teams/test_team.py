@@ -14,7 +14,7 @@ from cells import Interrupted, run_all
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from holdfast.agents.sb3.normalization import TaskNormalize
+from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.teams.inactive_agents import (
     PresentRollouts,
     PresentTransitions,

@@ -9,6 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.loop import run_stream
 from holdfast.continual.method import Method
 from holdfast.continual.streams.task_stream import TaskExperience, make_stream
 from holdfast.continual.training.cell import make_methods
@@ -33,7 +34,7 @@ WORLDS: dict[str, Any] = {
 def train() -> Callable[..., StableBaselinesAgent]:
     """Train a small agent through the stream as the loop does, without measuring it."""
 
-    def run_stream(
+    def through_the_stream(
         world: str,
         build: Callable[[], Sequence[Method]] = tuple,
         *,
@@ -63,24 +64,33 @@ def train() -> Callable[..., StableBaselinesAgent]:
         scenario = Scenario.model_validate(given | keys)
         learner, methods = StableBaselinesAgent(scenario), list(build())
         for experience in make_stream(scenario, 0).train_stream:
-            told = experience.train()
-            for method in methods:
-                method.pre_adapt(learner, told)
-            learner.start(experience)
-            learner.learn(experience, lambda step: None, lambda scalars, step: None)
-            for method in methods:
-                method.post_adapt(learner, told)
-            watch(learner, experience)
+            run_stream([experience], learner, methods, Silent(partial(watch, learner)))
             if experience.stage == restart_after:
                 files = {name: _saved(tensors) for name, tensors in learner.files().items()}
                 states = [_saved(method.state()) for method in methods]
                 learner, methods = StableBaselinesAgent(scenario), list(build())
                 learner.load_files(files)
                 for method, state in zip(methods, states, strict=True):
-                    method.load_state(learner, state)
+                    method.load_state(learner.doors(method), state)
         return learner
 
-    return run_stream
+    return through_the_stream
+
+
+class Silent:
+    """A journal that writes nothing down; ``finished`` is told of every task's end."""
+
+    def __init__(self, finished: Callable[[Any], Any] = lambda experience: None) -> None:
+        self.finished = finished
+
+    def log(self, scalars: Any, step: int, /) -> None: ...
+
+    def before_learning(self) -> None: ...
+
+    def watch(self, experience: Any) -> Callable[[int], None]:
+        return lambda step: None
+
+    def learned(self) -> None: ...
 
 
 def _saved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -104,7 +114,7 @@ def same() -> Callable[[StableBaselinesAgent, StableBaselinesAgent], None]:
 def learn() -> Callable[..., Iterator[tuple[StableBaselinesAgent, TaskExperience]]]:
     """Train through tasks under one method that is told all; yields after each task."""
 
-    def run_stream(
+    def through_the_stream(
         world: str,
         method: Method,
         *,
@@ -123,14 +133,10 @@ def learn() -> Callable[..., Iterator[tuple[StableBaselinesAgent, TaskExperience
         )
         learner = StableBaselinesAgent(scenario)
         for experience in make_stream(scenario, 0).train_stream:
-            told = experience.train()
-            method.pre_adapt(learner, told)
-            learner.start(experience)
-            learner.learn(experience, lambda step: None, lambda scalars, step: None)
-            method.post_adapt(learner, told)
+            run_stream([experience], learner, [method], Silent())
             yield learner, experience
 
-    return run_stream
+    return through_the_stream
 
 
 @pytest.fixture

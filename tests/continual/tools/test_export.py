@@ -82,7 +82,7 @@ def of_new_agent(made: Scenario, task: int = 0) -> Iterator[Exportable]:
     agent: Any = make_agent(made)
     experience = make_stream(made, 0, spaces).train_stream[0]
     for method in make_methods(made):
-        method.pre_adapt(agent, experience.train())
+        method.pre_adapt(agent.doors(method), experience.train())
     agent.start(experience)
     agent.close()
     torch.manual_seed(1)

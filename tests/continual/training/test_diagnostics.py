@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.results.markdown import markdown
 from holdfast.continual.results.plasticity_record import QUANTITIES, read_points, write_points

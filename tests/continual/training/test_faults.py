@@ -98,12 +98,12 @@ def test_diverging_training_keeps_the_last_good_checkpoint(run: Any) -> None:
 def test_diverging_in_the_second_task_leaves_the_first_ones_checkpoint(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.continual.methods.regularization.quadratic import Quadratic
+    from holdfast.continual.methods.regularization import quadratic
 
-    def explode(self: Quadratic, parameters: dict[str, Any]) -> dict[str, Any]:
+    def explode(parameters: dict[str, Any], *_: Any) -> dict[str, Any]:
         return {name: p * float("nan") for name, p in parameters.items()}
 
-    monkeypatch.setattr(Quadratic, "gradient", explode)
+    monkeypatch.setattr(quadratic, "pull", explode)
     with pytest.raises(Diverged, match="not finite"):
         run("ppo", "ewc", evaluation={"episodes": 1})
     (folder,) = (tmp_path / "runs" / "small" / "ewc").iterdir()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import rebuild
 from numpy.typing import NDArray
 from torch import nn
 
@@ -262,8 +263,8 @@ def test_what_is_no_module_starts_anew(train: Any) -> None:
 
 def test_the_temperature_and_ppos_deviation_start_anew(train: Any) -> None:
     agent = train("sac", tasks=1, steps=32)
-    CompoNet().pre_adapt(agent, None)  # type: ignore[arg-type]  # not read
-    is_fresh = agent.lifecycle.is_fresh
+    CompoNet().pre_adapt(agent.doors(CompoNet()), None)  # type: ignore[arg-type]  # not read
+    is_fresh = agent.plan.is_fresh
     assert is_fresh("log_ent_coef")
     assert is_fresh("log_std")
     assert not is_fresh("actor.mu.heads.0.weight")
@@ -295,9 +296,9 @@ def test_a_task_that_comes_again_gets_a_new_module(learn: Any) -> None:
     assert trunk.count == trunk.active + 1 == 3
     assert method.state()["tasks"].tolist() == [0, 1, 0]
     assert np.array_equal(said[1], said[2])
-    with agent.lifecycle.view(0):
+    with agent.view(0):
         assert trunk.active == 2
-    with agent.lifecycle.view(1):
+    with agent.view(1):
         assert trunk.active == agent.policy.action_net.active == 1
     assert trunk.active == agent.policy.action_net.active == 2
 
@@ -307,7 +308,7 @@ def test_ppos_deviation_is_kept_per_task(learn: Any) -> None:
     for agent, _ in learn("ppo-box", CompoNet(), tasks=2):
         kept.append(agent.policy.log_std.item())
     assert kept[0] != kept[1]
-    with agent.lifecycle.view(0):
+    with agent.view(0):
         assert agent.policy.log_std.item() == kept[0]
     assert agent.policy.log_std.item() == kept[1]
 
@@ -350,7 +351,7 @@ def test_what_cannot_be_composed_is_refused(run: Any) -> None:
     policy = nn.Module()
     policy.features_extractor = nn.Linear(2, 2)
     with pytest.raises(UsageError, match="method componet: the features extractor learns"):
-        CompoNet()._install(policy)
+        rebuild(CompoNet(), policy)
     with pytest.raises(UsageError, match=r"carry\.weights: false would drop"):
         run("ppo", "componet", carry={"weights": False})
     with pytest.raises(UsageError, match="needs a linear hidden layer"):

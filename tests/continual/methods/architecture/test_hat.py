@@ -8,17 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+from all_doors import modules_of, rebuild
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import Named, Step, named_parameters
+from holdfast.agents.base.parameters import Named, named_parameters, split
+from holdfast.agents.doors.doors import Doors
+from holdfast.agents.doors.gradients import Step
 from holdfast.continual.methods.architecture.gates import (
     Gate,
     GatedNorm,
     annealed,
-    gates_of,
     opening,
 )
-from holdfast.continual.methods.architecture.hat import HAT, free_weights, sparsity_gradient
+from holdfast.continual.methods.architecture.hat import (
+    HAT,
+    free_weights,
+    sparsity,
+    sparsity_gradient,
+)
 from holdfast.continual.policies.restore import restore
 from holdfast.errors import UsageError
 
@@ -81,7 +88,9 @@ def test_sparsity_against_autograd() -> None:
     free = [1 - mask.double() for mask in used]
     loss = sum((a * f).sum() for a, f in zip(gates, free, strict=True))
     (strength * loss / 3.0).backward()  # type: ignore[union-attr]  # a tensor
-    found = sparsity_gradient(layers, used, torch.tensor(scale, dtype=torch.float64), strength)
+    unused = [~mask for mask in used]
+    steep, factor = (torch.tensor(x, dtype=torch.float64) for x in (scale, strength / 3.0))
+    found = sparsity_gradient(layers, unused, steep, factor)
     for e, leaf, gradient in zip(layers, leaves, found, strict=True):
         assert leaf.grad is not None
         expected = leaf.grad * _compensation(e, scale, 400.0) / 400.0
@@ -90,13 +99,15 @@ def test_sparsity_against_autograd() -> None:
 
 
 def test_no_sparsity_where_nothing_is_free() -> None:
-    used = [torch.ones(5, dtype=torch.bool)]
-    (gradient,) = sparsity_gradient([EMBEDDINGS], used, torch.tensor(1.0), strength=1.0)
+    method = HAT(strength=1.0)
+    method._used = [torch.ones(5, dtype=torch.bool)]
+    named = {"a.gate_embedding": EMBEDDINGS}
+    (gradient,) = sparsity(named, method.begun(named), {"scale": torch.tensor(1.0)}).values()
     assert gradient.tolist() == [0.0] * 5
 
 
 def _names(learner: Any, used: list[Tensor], task: int = 0) -> dict[str, Any]:
-    free = free_weights(learner, used, task)
+    free = free_weights(learner.doors(HAT()), used, task)
     return {name: (~mask).long().tolist() for name, mask in free.items()}
 
 
@@ -140,23 +151,24 @@ class Watched(HAT):
         self.scales: list[float] = []
         self.seen: list[tuple[Named, Named, Named]] = []  # parameters, gradients, raw gradients
 
-    def pre_adapt(self, agent: Any, experience: Any) -> None:
-        super().pre_adapt(agent, experience)
+    def pre_adapt(self, doors: Any, experience: Any) -> None:
+        super().pre_adapt(doors, experience)
         started: list[tuple[Named, Named]] = []
 
-        def stepping(parameters: Named, gradients: Named) -> Named:
+        def stepping(parameters: Named, gradients: Named, *_: Any) -> Any:
             copies = {name: p.clone() for name, p in parameters.items()}
             started.append((copies, {name: g.clone() for name, g in gradients.items()}))
             if any("gate_embedding" in name for name in parameters):
-                self.scales.append(gates_of(agent.policy)[0].gate_scale.item())
-            return {}
+                self.scales.append(self._gates[0].gate_scale.item())
+            return {}, {}
 
-        def stepped(step: Step) -> None:
-            if any("gate_embedding" in name for name in step.parameters):
-                self.seen.append((*started[-1], step.named(step.raw)))
+        def stepped(step: Step, like: Named, _: Any) -> Named:
+            if any("gate_embedding" in name for name in like):
+                self.seen.append((*started[-1], split(step.raw, like)))
+            return like
 
-        agent.gradients.project(stepping)
-        agent.gradients.watch(stepped)
+        doors.gradients.project(stepping)
+        doors.gradients.watch(stepped, state=dict)
 
 
 @pytest.mark.parametrize("world", ["ppo-box", "sac"])
@@ -172,11 +184,13 @@ def test_an_update_is_the_loss_with_the_term_and_the_factors(world: str, learn: 
     method.seen.clear()
     method.scales.clear()
     learner, _ = next(stages)
-    free = free_weights(learner, used, 1)
+    free = free_weights(learner.doors(method), used, 1)
     parameters, gradients, raw = method.seen[0]
     gates = [name for name in parameters if "gate_embedding" in name]
     embeddings = [parameters[name] for name in gates]
-    terms = sparsity_gradient(embeddings, used, torch.tensor(method.scales[0]), 3.0)
+    unused = [~mask for mask in used]
+    factor = torch.tensor(3.0 / sum(int(mask.sum()) for mask in unused))
+    terms = sparsity_gradient(embeddings, unused, torch.tensor(method.scales[0]), factor)
     for name, term in zip(gates, terms, strict=True):
         assert term.any()
         torch.testing.assert_close(gradients[name], raw[name] + term)
@@ -291,9 +305,9 @@ def test_a_task_that_comes_again_goes_on_from_its_embedding(learn: Any) -> None:
     begins: list[list[Tensor]] = []
 
     class Started(HAT):
-        def _install(self, policy: Any) -> None:
-            super()._install(policy)
-            begins.append([gate.gate_embedding.detach().clone() for gate in gates_of(policy)])
+        def _begin(self, doors: Any) -> None:
+            super()._begin(doors)
+            begins.append([gate.gate_embedding.detach().clone() for gate in self._gates])
 
     method, ends, used, acts = Started(), [], [], []
     rows = torch.randn(16, 6).numpy()
@@ -325,7 +339,7 @@ def test_a_network_that_is_all_used(world: str, learn: Any, monkeypatch: Any) ->
         learner, _ = next(stages)
         method._used = [torch.ones_like(mask) for mask in method._used]
         before = {n: p.detach().clone() for n, p in learner.policy.named_parameters()}
-        monkeypatch.setattr(type(learner), "log", lambda _, tag, value: logged.append(value))
+        monkeypatch.setattr(Doors, "log", lambda _, tag, value: logged.append(value))
         learner, _ = next(stages)
         moved = {
             n for n, p in named_parameters(learner.policy, "actor").items() if p.ne(before[n]).any()
@@ -338,12 +352,8 @@ def test_a_network_that_is_all_used(world: str, learn: Any, monkeypatch: Any) ->
 
 
 def test_it_tells_what_is_free(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
-
     told: list[tuple[str, float]] = []
-    monkeypatch.setattr(
-        StableBaselinesAgent, "log", lambda _, tag, value: told.append((tag, value))
-    )
+    monkeypatch.setattr(Doors, "log", lambda _, tag, value: told.append((tag, value)))
     for _ in learn("ppo", HAT(), tasks=3):
         pass
     tags, values = zip(*told, strict=True)
@@ -354,9 +364,9 @@ def test_it_tells_what_is_free(learn: Any, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_restored_agent_acts_through_hard_gates(run: Any) -> None:
     agent: Any = restore(run("ppo", "hat", tasks=2)).agent
     with torch.no_grad():
-        values = torch.cat([gate.value() for gate in gates_of(agent.policy)])
+        values = torch.cat([gate.value() for gate in modules_of(agent.policy, Gate)])
         with agent.view(0):
-            earlier = torch.cat([gate.value() for gate in gates_of(agent.policy)])
+            earlier = torch.cat([gate.value() for gate in modules_of(agent.policy, Gate)])
     for gates in (values, earlier):
         assert set(gates.unique().tolist()) == {0.0, 1.0}
     assert not values.equal(earlier)
@@ -379,4 +389,4 @@ def test_refused_where_it_cannot_work(run: Any, learn: Any) -> None:
     policy = nn.Module()
     policy.features_extractor = nn.Linear(2, 2)
     with pytest.raises(UsageError, match="vector observations"):
-        HAT()._install(policy)
+        rebuild(HAT(), policy)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from holdfast.continual.methods.architecture.freezing import Freezing
-from holdfast.continual.methods.architecture.packnet import PackNet, largest, share
+from holdfast.continual.methods.architecture.freezing import Freezing, factors, restored
+from holdfast.continual.methods.architecture.packnet import PackNet, clipped_to, largest, share
 from holdfast.errors import UsageError
 
 KNOWN = {"task_count": "known"}
@@ -47,24 +49,22 @@ def test_frozen_entries_stay_under_adam_with_moments_and_weight_decay() -> None:
     (weight * 3).sum().backward()
     adam.step()
     torch.testing.assert_close(weight.detach(), torch.tensor([0.9, 0.9]))
-    held = Freezing({"w": torch.tensor([True, False])})
-    assert held.restore({"w": weight.detach()}) is None  # nothing is known yet
-    factors = held.factors({"w": weight.detach(), "other": weight.detach()})
-    assert {name: factor.tolist() for name, factor in factors.items()} == {"w": [1.0, 0.0]}
+    held = Freezing(MagicMock(), lambda: {"w": torch.tensor([True, False])})
+    state = held.begun({"w": weight.detach(), "other": weight.detach()})
+    scales = factors({}, state, {})
+    assert {name: factor.tolist() for name, factor in scales.items()} == {"w": [1.0, 0.0]}
     at = weight.detach()[1].item()
     weight.grad = None
     ((weight * 3).sum()).backward()
     assert weight.grad is not None
-    weight.grad *= factors["w"]
+    weight.grad *= scales["w"]
     adam.step()
     assert weight.detach()[1].item() < at  # moments and decay moved it all the same
-    rewritten = held.restore({"w": weight.detach()})
-    assert rewritten is not None
+    rewritten = restored({"w": weight.detach()}, state, {}, is_first=True)
     assert rewritten.values["w"][1].item() == at
     assert rewritten.values["w"][0].item() == weight.detach()[0].item() != at
     assert rewritten.renewed["w"].tolist() == [False, True]
-    again = held.restore({"w": weight.detach()})
-    assert again is not None
+    again = restored({"w": weight.detach()}, state, {}, is_first=False)
     assert again.renewed == {}
 
 
@@ -120,9 +120,9 @@ def test_training_again_moves_only_what_the_task_owns(learn: Any) -> None:
     seen: list[dict[str, Tensor]] = []
 
     class Watched(PackNet):
-        def _prune(self, agent: Any) -> None:
-            super()._prune(agent)
-            seen.append({n: p.detach().clone() for n, p in agent.policy.named_parameters()})
+        def due(self, doors: Any, name: str) -> None:
+            super().due(doors, name)
+            seen.append({n: p.clone() for n, p in doors.gradients.parameters().items()})
 
     method = Watched(retrain=0.5)
     for stage, (learner, _) in enumerate(learn("ppo", method, tasks=3)):
@@ -138,12 +138,18 @@ def test_training_again_moves_only_what_the_task_owns(learn: Any) -> None:
 
 
 def test_clipping_only_while_training_again() -> None:
-    method = PackNet(clip_norm=0.5)
-    method._left = 2
     gradients = {"w": torch.tensor([3.0, 4.0])}
-    assert method._clip({}, gradients) == {}
+    clipped, _ = clipped_to({}, gradients, {}, {}, norm=0.5)
+    torch.testing.assert_close(clipped["w"], torch.tensor([0.3, 0.4]))
+    method, doors = PackNet(clip_norm=0.5), MagicMock()
+    doors.facts.on_policy, doors.facts.carries = False, {"weights"}
+    method.pre_adapt(doors, SimpleNamespace(stage=0, task_count=2, steps=1))
+    asked = doors.gradients.project.call_args.kwargs["batch"]
+    assert asked({}) is None
     method._is_pruned = True
-    torch.testing.assert_close(method._clip({}, gradients)["w"], torch.tensor([0.3, 0.4]))
+    assert asked({}) is not None
+    method._left = 1
+    assert asked({}) is None
 
 
 def test_a_task_that_comes_again_gets_a_share_of_its_own(learn: Any) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import rebuild
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from holdfast.agents.sb3.imitation import imitation_loss, output_of
 from holdfast.continual.methods.architecture.progress_compress import (
     ProgressCompress,
     is_active,
     knowledge_base,
 )
+from holdfast.continual.methods.imitation import imitation_loss
 from holdfast.errors import UsageError
 
 WORLDS = ["ppo", "ppo-box", "dqn", "sac", "td3"]
@@ -43,7 +44,7 @@ def test_the_knowledge_base_is_frozen_while_the_active_column_learns(
     monkeypatch.setattr(ProgressCompress, "compress", spy)
     agent = train(world, _build())
     assert moved == [False, False, False]
-    kept = knowledge_base(agent.policy)
+    kept = knowledge_base(agent.doors(ProgressCompress()))
     assert kept
     assert all(tensor.equal(after[-1][name]) for name, tensor in kept.items())
     assert not all(after[1][name].equal(after[0][name]) for name in kept)
@@ -60,7 +61,7 @@ def test_compressing_by_hand(world: str, train: Any) -> None:
     """Three steps of Adam on the divergence by torch.distributions and on the penalty."""
     agent = train(world, _build(), tasks=1)
     method = ProgressCompress(updates=3, batch_size=8, learning_rate=0.01, strength=5.0)
-    module, kept = agent.output(), knowledge_base(agent.policy)
+    module, kept = agent.output(), knowledge_base(agent.doors(ProgressCompress()))
     rng = np.random.default_rng(0)
     for name, tensor in kept.items():
         method.penalty.importance[name] = torch.as_tensor(rng.random(tensor.shape)).float()
@@ -77,7 +78,7 @@ def test_compressing_by_hand(world: str, train: Any) -> None:
     optimizer, draws = torch.optim.Adam(leaves.values(), lr=0.01), np.random.default_rng(1)
     for _ in range(3):
         rows = draws.integers(20, size=8)
-        output = output_of(module, leaves, observations[rows])
+        output = module.of(leaves, observations[rows])
         if world == "dqn":
             loss = 0.5 * (taught["mean"][rows] - output["mean"]).square().sum(-1).mean()
         else:
@@ -104,13 +105,13 @@ def test_after_a_task_the_knowledge_base_acts_as_the_active_column_did(
 
     def spy(self: Any, module: Any, kept: Any, taught: Any, rng: Any) -> Any:
         after = compress(self, module, kept, taught, rng)
-        before_and_after = (output_of(module, named, taught[0]) for named in (kept, after))
+        before_and_after = (module.of(named, taught[0]) for named in (kept, after))
         spec = module.spec
         gaps.append(tuple(imitation_loss(spec, taught[1], o).item() for o in before_and_after))  # type: ignore[arg-type]  # two
         return after
 
     def look(agent: Any, experience: Any) -> None:
-        batch = agent.observations(40, np.random.default_rng(0))[""]
+        batch = agent.memory.observations(40, np.random.default_rng(0))[""]
         starts, acted = np.ones(len(batch), dtype=bool), []
         for task in range(experience.task_index + 1):
             with agent.view(task) as act:
@@ -141,7 +142,7 @@ def test_a_task_begins_with_a_new_active_column_or_the_old(reset: bool, train: A
 
     def look(agent: Any, experience: Any) -> None:
         ends.append({n: t.clone() for n, t in agent.policy.state_dict().items() if is_active(n)})
-        method.pre_adapt(agent, experience)  # and start the same task once more
+        method.pre_adapt(agent.doors(method), experience)  # and start the same task once more
         agent.start(experience)
         starts.append({n: t.clone() for n, t in agent.policy.state_dict().items() if is_active(n)})
         agent.close()
@@ -162,4 +163,4 @@ def test_what_cannot_keep_a_knowledge_base_is_refused(make_scenario: Any) -> Non
     policy = torch.nn.Module()
     policy.features_extractor = torch.nn.Linear(2, 2)
     with pytest.raises(UsageError, match="vector observations"):
-        ProgressCompress()._install(policy)
+        rebuild(ProgressCompress(), policy)

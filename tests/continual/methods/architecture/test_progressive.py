@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from all_doors import rebuild
 from torch import nn
 
 from holdfast.continual.methods.architecture.progressive import ColumnHead, ColumnTrunk, Progressive
@@ -126,7 +127,7 @@ def test_a_learning_features_extractor_is_refused() -> None:
     policy = nn.Module()
     policy.features_extractor = nn.Linear(2, 2)
     with pytest.raises(UsageError, match="vector observations"):
-        Progressive()._install(policy)
+        rebuild(Progressive(), policy)
 
 
 def test_unseen_tasks_are_marked(run: Any) -> None:

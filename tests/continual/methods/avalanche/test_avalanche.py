@@ -28,10 +28,13 @@ from avalanche.training.plugins import (
 )
 from avalanche.training.supervised import Naive
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import TensorDataset
 
-from holdfast.agents.doors.gradients import Gradients, Named
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.doors.gradients import Gradients, Works
 from holdfast.agents.doors.outputs import Output, OutputSpec
+from holdfast.agents.sb3.updates import Updates
 from holdfast.continual.methods.avalanche.synaptic_intelligence import SynapticIntelligence
 from holdfast.continual.methods.regularization import importance
 from holdfast.continual.methods.regularization.ewc import EWC
@@ -63,39 +66,36 @@ class Classifier(nn.Module):
         return logits
 
 
-class Said(nn.Module):
+class Said:
     """Its output as methods read it."""
 
-    spec = OutputSpec("categorical", [CLASSES])
+    spec, is_coded = OutputSpec("categorical", [CLASSES]), False
 
     def __init__(self, policy: Classifier) -> None:
-        super().__init__()
         self.policy = policy
 
-    def forward(self, observations: Tensor) -> Output:
-        return {"logits": self.policy(observations)}
+    def of(self, parameters: Named, observations: Tensor) -> Output:
+        return {"logits": functional_call(self.policy, parameters, (observations,))}
 
 
 class Toy:
-    """As much of an agent as these methods ask for."""
+    """As much of doors as these methods ask for."""
 
     def __init__(self, policy: Classifier) -> None:
         self.policy = policy
-        self.gradients = Gradients()
-        self.algorithm = SimpleNamespace(output="distribution")
-        self.memory = SimpleNamespace(keep_rollouts=lambda count: None)
-        self.device = torch.device("cpu")
-        self.has_heads = False
+        self.gradients, self.updates = Gradients(self), Updates()  # type: ignore[arg-type]  # a toy
         self.seen = torch.empty(0)
+        self.memory = SimpleNamespace(
+            keep_rollouts=lambda count: None,
+            observations=lambda count, rng: self.seen,
+            policy_input=lambda observations: observations,
+        )
+        self.output = SimpleNamespace(actor=Said(policy), critic=None)
+        device = torch.device("cpu")
+        self.facts = SimpleNamespace(output="distribution", device=device, has_heads=False)
 
-    def output(self) -> Said:
-        return Said(self.policy)
-
-    def observations(self, count: int, rng: Any) -> Tensor:
-        return self.seen
-
-    def policy_input(self, observations: Tensor) -> Tensor:
-        return observations
+    def parameters(self, *groups: str) -> Named:
+        return {name: p.detach() for name, p in self.policy.named_parameters()}
 
 
 def _tasks() -> list[Task]:
@@ -117,14 +117,17 @@ def _ours(method: Any, batch: int, rate: float) -> list[tuple[dict[str, Tensor],
         agent.seen = x
         method.pre_adapt(agent, experience)
         optimizer = torch.optim.SGD(agent.policy.parameters(), lr=rate)
-        agent.gradients.attach(dict(agent.policy.named_parameters()), [optimizer])
+        named = dict(agent.policy.named_parameters())
+        groups = dict.fromkeys(named, "actor")
+        agent.updates.attach(agent.gradients.works, named, [optimizer], groups=groups)
         for _ in range(EPOCHS):
             for start in range(0, ROWS, batch):
                 rows = slice(start, start + batch)
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(agent.policy(x[rows]), y[rows]).backward()
                 optimizer.step()
-        agent.gradients.detach()
+        agent.updates.detach()
+        agent.gradients.works = Works()
         assert stage < 2
         method.post_adapt(agent, experience)
         weights = copy.deepcopy(agent.policy.state_dict())

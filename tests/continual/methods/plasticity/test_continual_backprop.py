@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
+from holdfast.agents.modules.options import CReLU
 from holdfast.agents.modules.units import HiddenLayer, Outgoing, activations, hidden_layers
-from holdfast.agents.sb3.options import CReLU
 from holdfast.continual.methods.plasticity.continual_backprop import (
     ContinualBackprop,
     contributions,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.methods.plasticity.l2_init import L2Init
 from holdfast.continual.methods.plasticity.parseval import Parseval, hidden_layers
 
@@ -16,9 +16,11 @@ from holdfast.continual.methods.plasticity.parseval import Parseval, hidden_laye
 def test_l2_init_by_hand() -> None:
     """From 1 to 3: the gradient of 0.5 (w - 1)^2 at 3 is 2."""
     method = L2Init(strength=0.5)
-    assert method.gradient({"w": torch.tensor([1.0])})["w"].item() == 0.0
-    assert method.gradient({"w": torch.tensor([3.0])})["w"].item() == 2.0
-    assert method.gradient({}) == {}
+    state = method.begun({"w": torch.tensor([1.0])})
+    assert method.gradient({"w": torch.tensor([1.0])}, state, {})["w"].item() == 0.0
+    assert method.gradient({"w": torch.tensor([3.0])}, state, {})["w"].item() == 2.0
+    assert method.begun({"w": torch.tensor([3.0])})["w"].item() == 1.0
+    assert method.begun({}) == {}
 
 
 def test_l2_init_pulls_to_the_weights_before_any_learning(train: Any) -> None:
@@ -39,13 +41,16 @@ def test_the_gradient_of_parseval_is_autograds(shape: tuple[int, int]) -> None:
     weight = torch.as_tensor(rng.normal(size=shape)).requires_grad_()
     penalty = 0.7 * (weight @ weight.T - 2.0 * torch.eye(shape[0])).square().sum()
     (expected,) = torch.autograd.grad(penalty, weight)
-    found = Parseval(strength=0.7, scale=2.0).gradient({"w": weight.detach()})["w"]
+    weights = {"w": weight.detach()}
+    found = Parseval(strength=0.7, scale=2.0).gradient(weights, weights, {})["w"]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_parseval_by_hand() -> None:
     """W = diag(1, 2), scale 1: 4 (W W^T - I) W = diag(0, 4 * 3 * 2)."""
-    found = Parseval(strength=1.0, scale=1.0).gradient({"w": torch.diag(torch.tensor([1.0, 2.0]))})
+    weights = {"w": torch.diag(torch.tensor([1.0, 2.0]))}
+    found = Parseval(strength=1.0, scale=1.0).gradient(weights, weights, {})
+    assert Parseval().gradient(weights, {}, {}) == {}
     assert found["w"].tolist() == [[0.0, 0.0], [0.0, 24.0]]
 
 
@@ -55,7 +60,9 @@ def test_the_orthogonal_start_of_ppo_costs_nothing(train: Any) -> None:
     names = hidden_layers(n for n, p in live.items() if p.ndim == 2)
     square = [n for n in names if live[n].shape[0] <= live[n].shape[1]]
     assert square
-    for name, gradient in Parseval(strength=1.0).gradient({n: live[n] for n in square}).items():
+    found = Parseval(strength=1.0).gradient(dict(live), {n: live[n] for n in square}, {})
+    assert set(found) == set(square)
+    for name, gradient in found.items():
         assert gradient.abs().max() < 1e-4, name
 
 

@@ -9,8 +9,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import named_parameters, optimizers_of
+from holdfast.agents.base.parameters import named_parameters, optimizers_of
 from holdfast.agents.modules.plasticity import dormant_scores
+from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.plasticity.redo import ReDo
 
 RELU = {"policy_kwargs": {"net_arch": [16, 16], "activation": "relu"}}
@@ -33,19 +34,21 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_dead_unit_starts_anew_and_nothing_else_changes(case: str, train: Any) -> None:
+def test_a_dead_unit_starts_anew_and_nothing_else_changes(
+    case: str, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a learning rate of zero, whatever moved is the method's doing."""
     trunk, head, period = CASES[case]
     method = ReDo(period=period, samples=64)  # once, with so few updates
     before: dict[str, Tensor] = {}
     adapt = method.pre_adapt
 
-    def kill_then_adapt(agent: Any, experience: Any) -> None:
-        adapt(agent, experience)
-        start = agent.start
+    def kill_then_adapt(doors: Any, experience: Any) -> None:
+        adapt(doors, experience)
+        start = StableBaselinesAgent.start
 
-        def start_with_dead_units(now: Any) -> None:
-            start(now)
+        def start_with_dead_units(agent: Any, now: Any) -> None:
+            start(agent, now)
             parameters = named_parameters(agent.policy)
             for name, parameter in parameters.items():  # every other unit is alive
                 parameter.data.fill_(1.0 if name.endswith("bias") else 0.01)
@@ -53,7 +56,7 @@ def test_a_dead_unit_starts_anew_and_nothing_else_changes(case: str, train: Any)
             parameters[f"{trunk}.2.bias"].data[:2] = -1000.0
             before.update({name: p.detach().clone() for name, p in parameters.items()})
 
-        agent.start = start_with_dead_units
+        monkeypatch.setattr(StableBaselinesAgent, "start", start_with_dead_units)
 
     method.pre_adapt = kill_then_adapt  # type: ignore[method-assign]
     agent = train(case, lambda: [method], tasks=1, agent=RELU | {"learning_rate": 0.0})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.modules.initialisation import fresh_weights, layer_names
 from holdfast.continual.methods.plasticity.shrink_perturb import ShrinkPerturb
 from holdfast.errors import UsageError

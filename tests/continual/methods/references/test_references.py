@@ -43,7 +43,7 @@ def test_frozen_with_heads_acts_by_the_head_it_learned() -> None:
     )
     agent, method = StableBaselinesAgent(scenario), Frozen()
     for experience in make_stream(scenario, 0).train_stream:
-        method.pre_adapt(agent, experience)
+        method.pre_adapt(agent.doors(method), experience)
         agent.start(experience)
         agent.learn(experience, lambda step: None, lambda scalars, step: None)
         method.post_adapt(agent, experience)
@@ -66,11 +66,11 @@ def test_joint_learns_from_all_tasks_in_every_stage(algorithm: str) -> None:
     )
     agent, method = StableBaselinesAgent(scenario), Joint()
     for experience in make_stream(scenario, 0).train_stream:
-        method.pre_adapt(agent, experience)
+        method.pre_adapt(agent.doors(method), experience)
         agent.memory.keep_rollouts(256)
         agent.start(experience)
         agent.learn(experience, lambda step: None, lambda scalars, step: None)
-        seen = agent.observations(256, experience.generator("test"))[""]
+        seen = agent.memory.observations(256, experience.generator("test"))[""]
         shares = seen[:, -3:].mean(0)  # of the one-hot task id
         assert shares.sum() == pytest.approx(1.0)
         assert shares.min() > 0.2

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.observations import restated, with_task_ids
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.normalization import restated
-from holdfast.agents.sb3.task_ids import with_task_ids
 from holdfast.continual.methods.regularization.distillation import Distillation
 
 
@@ -35,7 +34,7 @@ def test_the_gradient_is_that_of_the_divergence_under_old_ids(
     with torch.no_grad():
         for parameter in parameters.values():
             parameter += 0.1 * torch.randn_like(parameter)
-    observations = agent.batch_observations(32, np.random.default_rng(0)).double()
+    observations = agent.memory.batch_observations(32, np.random.default_rng(0)).double()
     observations = with_task_ids(observations, np.random.default_rng(1).integers(2, size=32), 3)
     agent.policy.double()
     method.old.tensors = {n: tensor.double() for n, tensor in method.old.tensors.items()}
@@ -59,9 +58,8 @@ def test_the_gradient_is_that_of_the_divergence_under_old_ids(
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     expected = dict(zip(parameters, gradients, strict=True))
 
-    module = agent.output()
-    said = method.old.output(agent, module, observations)
-    seen = method.gradient(module, now, observations, said)
+    state, batch = {"old": method.old.tensors}, {"now": observations, "then": observations}
+    seen = method.gradient(agent.output(), now, state, batch)
     assert sum(g.abs().sum().item() for g in expected.values()) > 0
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient, rtol=1e-6, atol=1e-12)
@@ -71,14 +69,14 @@ def test_rows_are_asked_under_the_ids_of_finished_tasks(train: Any) -> None:
     """And never under that of the task that is being learned, also where it comes again."""
     asked: list[tuple[int, set[int]]] = []
     method = Distillation(batch_size=64)
-    published = method.old.output
+    published = method.old.seen
 
-    def spy(agent: Any, module: Any, observations: Any) -> Any:
+    def spy(doors: Any, observations: Any) -> Any:
         ids = observations[:, -2:].argmax(-1)
-        asked.append((agent.current_task, set(ids.tolist())))
-        return published(agent, module, observations)
+        asked.append((doors.facts.current_task, set(ids.tolist())))
+        return published(doors, observations)
 
-    method.old.output = spy  # type: ignore[method-assign]
+    method.old.seen = spy  # type: ignore[method-assign]
     train("ppo", lambda: [method], tasks=2, stream={"repeat": 2})
     assert {task for task, _ in asked} == {0, 1}
     assert all(ids == {1 - task} for task, ids in asked)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.regularization.importance import analytic_fisher
 
@@ -19,7 +19,7 @@ def test_the_form_of_continual_world(world: str, train: Any) -> None:
     total: dict[str, Any] = {}
 
     def watch(agent: Any, experience: Any) -> None:
-        rows = agent.observations(50, experience.generator("ewc"))
+        rows = agent.memory.observations(50, experience.generator("ewc"))
         live = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
         fisher = analytic_fisher(agent.output(), live, agent.policy_input(rows), floor=1e-5)
         total.update({n: total.get(n, 0) + value for n, value in fisher.items()})

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from holdfast.agents.doors.gradients import Named, named_parameters
-from holdfast.agents.doors.outputs import PolicyOutput, draw, log_likelihood
+from holdfast.agents.base.parameters import Named, named_parameters
+from holdfast.agents.doors.outputs import PolicyOutput, ValueOutput, draw, log_likelihood
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.values import ValueOutput
+from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.regularization.importance import (
     analytic_fisher,
     fisher_information,
@@ -184,13 +184,13 @@ def test_a_critic_counts_as_a_unit_gaussian_around_its_values(name: str, make: M
         return [(1.0, value.sum()) for value in each]
 
     measure = analytic_fisher
-    parameters, fisher = measured(agent, "critic", observations, measure)
+    parameters, fisher = measured(agent.doors(EWC()), "critic", observations, measure)
     expected = _one_by_one(named_parameters(policy, "critic"), values, 2)
     _check(fisher, expected)
     assert parameters.keys() == expected.keys()
 
-    _, both = measured(agent, "both", observations, measure)
-    _, actor = measured(agent, "actor", observations, measure)
+    _, both = measured(agent.doors(EWC()), "both", observations, measure)
+    _, actor = measured(agent.doors(EWC()), "actor", observations, measure)
     assert both.keys() == fisher.keys() | actor.keys()
     assert all(torch.equal(both[n], value) for n, value in (fisher | actor).items())
     assert {n.shape for n in [ValueOutput(policy)(observations)["mean"]]} == {
@@ -202,11 +202,11 @@ def test_dqn_has_no_critic(make: Make) -> None:
     from holdfast.continual.methods.regularization.quadratic import check_critic
 
     agent, observations = make("dqn")
-    _, actor = measured(agent, "actor", observations, analytic_fisher)
-    _, both = measured(agent, "both", observations, analytic_fisher)
+    _, actor = measured(agent.doors(EWC()), "actor", observations, analytic_fisher)
+    _, both = measured(agent.doors(EWC()), "both", observations, analytic_fisher)
     assert actor.keys() == both.keys()
     with pytest.raises(UsageError, match=r"l2\.regularize: critic: dqn has no critic"):
-        check_critic(agent, "l2", "critic")
+        check_critic(agent.doors(EWC()), "l2", "critic")
 
 
 def _flat(agent: StableBaselinesAgent) -> None:

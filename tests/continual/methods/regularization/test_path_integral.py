@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from holdfast.agents.doors.gradients import Named, Step, joined
-from holdfast.continual.methods.regularization.path_integral import PathIntegral
+from holdfast.agents.base.parameters import Named, joined
+from holdfast.agents.doors.gradients import Step
+from holdfast.continual.methods.regularization.path_integral import begun, walked
 from holdfast.continual.methods.regularization.rwalk import RWalk
 from holdfast.continual.methods.regularization.si import SI
 
@@ -16,17 +17,15 @@ def _named(value: float) -> dict[str, torch.Tensor]:
 
 
 def _step(before: Named, raw: Named, after: Named) -> Step:
-    return Step(before, joined(before), joined(raw), joined(after))
+    return Step(joined(before), joined(raw), joined(after))
 
 
 def test_two_steps_by_hand() -> None:
     """-(gradient x move): -(-2 * 0.5) and -(1 * 0.25)."""
-    path = PathIntegral(_step(_named(1.0), _named(-2.0), _named(1.5)))
-    path.add(_step(_named(1.5), _named(1.0), _named(1.75)))
-    assert path.named(path.gains)["w"].item() == 0.75
-    assert path.start.item() == 1.0
-    assert path.vector(_named(1.75)).tolist() == [1.75]
-    assert path.steps == 2
+    path = walked(_step(_named(1.0), _named(-2.0), _named(1.5)), begun(_named(1.0)), {})
+    path = walked(_step(_named(1.5), _named(1.0), _named(1.75)), path, {})
+    assert path["gains"].item() == 0.75
+    assert path["start"].item() == 1.0
 
 
 def test_small_steps_gain_the_fall_of_the_loss() -> None:
@@ -39,21 +38,20 @@ def test_small_steps_gain_the_fall_of_the_loss() -> None:
         return (curve * torch.cat([values["a"], values["b"]]).square()).sum()
 
     first = loss(weights)
-    nowhere = _step(weights, weights, weights)
-    path = PathIntegral(nowhere)
+    path = begun(weights)
     for _ in range(2000):
         gradients = {"a": 2 * curve[:4] * weights["a"], "b": 2 * curve[4:] * weights["b"]}
         after = {name: value - 1e-3 * gradients[name] for name, value in weights.items()}
-        path.add(_step(weights, gradients, after))
+        path = walked(_step(weights, gradients, after), path, {})
         weights = after
-    gained = path.gains.sum().item()
+    gained = path["gains"].sum().item()
     assert gained == pytest.approx((first - loss(weights)).item(), rel=2e-3)
 
 
 def test_si_by_hand() -> None:
     """Gain 0.75 over a distance of 0.75 with xi 0.1875: 0.75 / (0.5625 + 0.1875) = 1."""
     si = SI(strength=1.0, xi=0.1875)
-    path = PathIntegral(_step(_named(1.0), _named(-1.0), _named(1.75)))
+    path = walked(_step(_named(1.0), _named(-1.0), _named(1.75)), begun(_named(1.0)), {})
     si.consolidate(_named(1.75), si.importance(path, _named(1.75)))
     assert si.penalty.importance["w"].item() == pytest.approx(1.0)
     assert si.penalty.centre["w"].item() == 1.75
@@ -71,9 +69,12 @@ def test_rwalk_by_hand() -> None:
     at = [tensor(0.0, 0.0), tensor(1.0, 0.0), tensor(2.0, 1.0), tensor(2.0, 1.0), tensor(3.0, 1.0)]
     slopes = [tensor(-2.0, 1.0), tensor(-1.0, 1.0), tensor(0.0, 0.0), tensor(-1.0, 0.0)]
     fisher = [(4.0, 1.0), (2.5, 1.0), (1.25, 0.5), (1.125, 0.25)]
-    for step in range(4):
-        rwalk.walk(_step(at[step], slopes[step], at[step + 1]))
-        assert rwalk.fisher["w"].tolist() == list(fisher[step])
+    state = rwalk.begun(at[0])
+    for number in range(4):
+        step = _step(at[number], slopes[number], at[number + 1])
+        state = rwalk.walk(step, state, {}, **rwalk.flags(number))
+        assert state["fisher"].tolist() == list(fisher[number])
+    rwalk.take(state, at[4])
     rwalk.consolidate(at[4])
     # Gains: 2 + 1 = 3 and -1 over moves of 2 and 1; then 1 and 0 over moves of 1 and 0.
     first = 3 / (0.5 * 2.5 * 4) + 1 / (0.5 * 1.125)
@@ -82,7 +83,8 @@ def test_rwalk_by_hand() -> None:
     # Fisher and scores over their largest entries; the negative score counts as zero.
     assert rwalk.penalty.importance["w"].tolist() == pytest.approx([2.0, 0.25 / 1.125])
     # After a second task the scores are averaged with the first's, and the Fisher goes on.
-    rwalk._sums = {"w": (at[0], tensor(0.0, 4.0)["w"])}
+    assert rwalk.begun(at[0])["fisher"].tolist() == list(fisher[3])
+    rwalk.take({**state, "score": tensor(0.0, 4.0)["w"]}, at[0])
     rwalk.consolidate(at[0])
     assert rwalk.scores["w"].tolist() == pytest.approx([first / 2, 1.0])
     assert rwalk.penalty.importance["w"].tolist() == pytest.approx(

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import modules_of
 from stable_baselines3 import A2C, PPO
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import optimizers_of
+from holdfast.agents.base.parameters import optimizers_of
 from holdfast.continual.methods.regularization.bayesian import (
     SUFFIX,
     BayesianLinear,
-    bayesian_layers,
     draw_noise,
 )
 from holdfast.continual.methods.regularization.vcl import VCL
@@ -25,7 +25,8 @@ def test_the_divergence_by_hand() -> None:
     """From N(1, 1/4) to N(2, 1): (2 - 1) / (1/4) for the mean, 1 / (1/4) - 1 for log(sigma)."""
     vcl = VCL(strength=2.0)
     vcl.consolidate({"w": torch.tensor([1.0]), "w" + SUFFIX: torch.tensor([0.5]).log()})
-    gradient = vcl.gradient({"w": torch.tensor([2.0]), "w" + SUFFIX: torch.tensor([0.0])})
+    new = {"w": torch.tensor([2.0]), "w" + SUFFIX: torch.tensor([0.0])}
+    gradient = vcl.gradient(new, vcl.begun(new), {})
     assert gradient["w"].item() == pytest.approx(2.0 * 4.0)
     assert gradient["w" + SUFFIX].item() == pytest.approx(2.0 * 3.0)
 
@@ -54,11 +55,11 @@ def test_the_gradient_is_that_of_the_divergence(first_task: bool) -> None:
         prior = Normal(old[n], old[n + SUFFIX].exp())
         total = total + 0.3 * kl_divergence(posterior, prior).sum()
     expected = torch.autograd.grad(total, list(leaves.values()))
-    found = vcl.gradient(new | {"other": torch.ones(2)})
+    found = vcl.gradient(new | {"other": torch.ones(2)}, vcl.begun(new), {})
     assert found.keys() == leaves.keys()
     for name, value in zip(leaves, expected, strict=True):
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
-    assert vcl.gradient({"critic.weight": torch.ones(2)}) == {}
+    assert vcl.gradient({"critic.weight": torch.ones(2)}, {}, {}) == {}
 
 
 def test_a_layer_draws_its_weights() -> None:
@@ -99,8 +100,12 @@ def test_a_restart_changes_nothing(world: str, train: Any, same: Any) -> None:
     same(train(world, build), train(world, build, restart_after=1))
 
 
+def _layers(policy: Any) -> list[BayesianLinear]:
+    return modules_of(policy, BayesianLinear)
+
+
 def _noise(agent_or_policy: Any) -> list[Tensor]:
-    layers = bayesian_layers(getattr(agent_or_policy, "policy", agent_or_policy))
+    layers = _layers(getattr(agent_or_policy, "policy", agent_or_policy))
     assert layers
     return [layer.noise[0].clone() for layer in layers if layer.noise is not None]
 
@@ -125,12 +130,12 @@ def test_a_rollout_and_its_update_are_of_one_policy(
             _, again, _ = model.policy.evaluate_actions(observations, actions)
             torch.testing.assert_close(again, said, rtol=1e-5, atol=1e-5)
             noises.append(_noise(model.policy))
-            held = [layer.noise for layer in bayesian_layers(model.policy)]
-            for layer in bayesian_layers(model.policy):
+            held = [layer.noise for layer in _layers(model.policy)]
+            for layer in _layers(model.policy):
                 layer.noise = None
             _, other, _ = model.policy.evaluate_actions(observations, actions)
             assert (other - said).abs().max() > 1e-3  # the means are another policy
-            for layer, noise in zip(bayesian_layers(model.policy), held, strict=True):
+            for layer, noise in zip(_layers(model.policy), held, strict=True):
                 layer.noise = noise
         published(model)
         assert all(map(torch.equal, noises[-1], _noise(model.policy)))
@@ -215,7 +220,8 @@ def make_vcl() -> Any:
     )
     agent = StableBaselinesAgent(scenario)
     (experience,) = make_stream(scenario, 0).train_stream
-    VCL().pre_adapt(agent, experience)
+    vcl = VCL()
+    vcl.pre_adapt(agent.doors(vcl), experience)
     agent.start(experience)
     yield agent, experience
     agent.close()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from holdfast.agents.doors.gradients import named_parameters
+from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.doors.outputs import log_likelihood
 from holdfast.continual.methods.rehearsal.clear import Clear
 from holdfast.continual.methods.rehearsal.vtrace import vtrace
@@ -25,7 +25,7 @@ def test_what_is_stored_is_what_the_acting_policy_said(world: str, train: Any) -
     method, noted = Clear(unroll=5), []
 
     def look(agent: Any, _: Any) -> None:
-        likelihoods = agent.rollouts()[-1]["old_log_prob"]  # (steps, n_envs)
+        likelihoods = agent.memory.rollouts()[-1]["old_log_prob"]  # (steps, n_envs)
         length = min(5, agent.model.n_steps - 1)
         starts = range(0, len(likelihoods) - length, length)
         noted.append(np.concatenate([likelihoods[s : s + length + 1].T for s in starts]))
@@ -74,13 +74,20 @@ def test_the_gradient_is_that_of_the_replay_loss(
     method = Clear(ratio=2.0, policy_strength=3.0, value_strength=5.0)
     parameters = named_parameters(policy)
     detached = {name: p.detach() for name, p in parameters.items()}
-    found = method.gradient(agent, detached, chosen)
+    found = _gradient(method, agent, detached, chosen)
 
     loss = 2.0 * _replay_loss(agent, chosen, 3.0, 5.0)
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     assert sum(gradient.abs().sum().item() for gradient in gradients) > 0
     for name, gradient in zip(parameters, gradients, strict=True):
         torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-10)
+
+
+def _gradient(method: Clear, agent: Any, parameters: Any, chosen: Any) -> Any:
+    doors = agent.doors(method)
+    readers = doors.output.actor, doors.output.critic
+    batch = method.batch(doors, chosen)
+    return method.gradient(*readers, doors.facts.settings, parameters, {}, batch)
 
 
 def _replay_loss(agent: Any, chosen: Any, policy_strength: float, value_strength: float) -> Tensor:
@@ -133,7 +140,7 @@ def test_an_action_that_is_not_taken_any_more_is_left_alone(train: Any) -> None:
     }
     method = Clear(policy_strength=0.0)
     chosen = {name: values.astype(np.float32) for name, values in chosen.items()}
-    found = method.gradient(agent, parameters, chosen)
+    found = _gradient(method, agent, parameters, chosen)
     assert float(found["action_net.bias"].abs().max()) < 1e-6
 
 
@@ -166,7 +173,12 @@ def test_the_store_is_bounded_and_holds_whole_segments_of_all_tasks(train: Any) 
 def test_a_segment_is_consecutive_steps_of_one_environment(train: Any) -> None:
     method = Clear(unroll=4)
     rollouts: list[Any] = []
-    train("ppo", lambda: [method], tasks=1, watch=lambda a, _: rollouts.append(a.rollouts()[-1]))
+    train(
+        "ppo",
+        lambda: [method],
+        tasks=1,
+        watch=lambda a, _: rollouts.append(a.memory.rollouts()[-1]),
+    )
     newest = dict(_segments(method))["observations"][-6:]
     observations = rollouts[0]["observations"]  # (steps, n_envs, ...)
     expected = [observations[s : s + 5, env] for s in (0, 4, 8) for env in range(2)]

@@ -8,30 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from holdfast.agents.doors.outputs import OutputSpec
 from holdfast.continual.methods.rehearsal.cloning import Cloning
 
 
-class _TwoLogits(nn.Module):
+class _TwoLogits:
     """A policy output of one weight: logits (w * x, 0)."""
 
-    spec = OutputSpec("categorical", [2])
+    spec, is_coded = OutputSpec("categorical", [2]), False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.policy = nn.Linear(1, 1, bias=False)
-
-    def forward(self, observations: Tensor) -> dict[str, Tensor]:
-        logit = self.policy(observations)
+    def of(self, parameters: dict[str, Tensor], observations: Tensor) -> dict[str, Tensor]:
+        logit = observations @ parameters["weight"]
         return {"logits": torch.cat([logit, torch.zeros_like(logit)], -1)}
 
 
 def _gradient(cloning: Cloning, weight: float) -> float:
     parameters = {"weight": torch.tensor([[weight]])}
     stored = {"logits": torch.zeros(1, 2)}
-    gradients = cloning.gradient(_TwoLogits(), parameters, torch.ones(1, 1), stored)
+    batch = {"seen": torch.ones(1, 1), "labels": stored}
+    gradients = cloning.gradient(_TwoLogits(), parameters, {}, batch)
     return gradients["weight"].item()
 
 
@@ -84,10 +81,10 @@ def test_it_explores_as_finished_tasks_and_only_then(make_scenario: Any) -> None
     cloning = Cloning(exploration_steps=5, exploration="previous")
     earlier: list[Any] = []
     for experience in make_stream(scenario, 0).train_stream:
-        cloning.pre_adapt(agent, experience.train())
-        plan = agent.lifecycle.exploration
+        cloning.pre_adapt(agent.doors(cloning), experience.train())
+        plan = agent.plan.exploration
         earlier.append(plan and (plan.steps, plan.heads.kind, plan.heads.tasks))
-        agent.lifecycle.detach()
+        agent.plan.detach()
     assert earlier == [None, *((5, "previous", tasks) for tasks in [(0,), (0, 1), (0, 1)])]
 
 

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import every_door
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import joined, named_parameters, split
+from holdfast.agents.base.parameters import joined, split
+from holdfast.agents.sb3 import losses
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.losses import loss_gradient
-from holdfast.continual.methods.rehearsal import episodic
-from holdfast.continual.methods.rehearsal.episodic import Draws, EpisodicMemory, check_finite
+from holdfast.continual.methods.rehearsal.episodic import Draws, EpisodicMemory
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.errors import Diverged
+from holdfast.registry import METHODS, load
 from holdfast.scenarios.schema.scenario import Scenario
 
 WORLDS = {
@@ -43,7 +44,7 @@ def _filled(case: str, samples: int, batch_size: int) -> tuple[StableBaselinesAg
         agent.memory.keep_rollouts(samples)
         agent.start(experience)
         agent.learn(experience, lambda step: None, lambda scalars, step: None)
-        stored.store(agent, experience.generator("test"))
+        stored.store(every_door(agent), experience.generator("test"))
     return agent, stored
 
 
@@ -52,20 +53,12 @@ def _draws() -> Draws:
 
 
 @pytest.mark.parametrize("case", WORLDS)
-def test_each_batch_is_of_the_tasks_it_is_meant_for(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_batch_is_of_the_tasks_it_is_meant_for(case: str) -> None:
     agent, stored = _filled(case, samples=40, batch_size=30)
-    batches: list[dict[str, Tensor]] = []
-
-    def watched(model: Any, parameters: Any, batch: dict[str, Tensor], noise: Any) -> Any:
-        batches.append(batch)
-        return loss_gradient(model, parameters, batch, noise)
-
-    monkeypatch.setattr(episodic, "loss_gradient", watched)
-    actor = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
-    pooled = stored.gradient(agent, actor, _draws())
-    each = list(stored.gradients(agent, actor, _draws()))
+    doors = every_door(agent)
+    actor = doors.gradients.parameters("actor")
+    batches = [stored.batch(doors, actor, _draws()), *stored.batches(doors, actor, _draws())]
+    pooled, *each = (doors.gradients.loss_gradient(actor, batch) for batch in batches)
     assert len(stored) == len(each) == 3
     tasks = [batch["observations"][:, -3:].argmax(-1) for batch in batches]
     assert [len(rows) for rows in tasks] == [30] * 4
@@ -76,24 +69,19 @@ def test_each_batch_is_of_the_tasks_it_is_meant_for(
 
 
 @pytest.mark.parametrize("case", WORLDS)
-def test_all_rows_are_taken_where_there_are_no_more(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_rows_are_taken_where_there_are_no_more(case: str) -> None:
     """They are those that the agent gives, normalised as the newest statistics say."""
     agent, stored = _filled(case, samples=20, batch_size=60)
-    batches: list[dict[str, Tensor]] = []
-    monkeypatch.setattr(
-        episodic, "loss_gradient", lambda model, own, batch, noise: batches.append(batch) or {}
-    )
-    stored.gradient(agent, {}, _draws())
+    batch = stored.batch(every_door(agent), {}, _draws())
     rows = {name.removeprefix("rows/"): t.numpy() for name, t in stored.state().items()}
     ends = rows.pop("ends")
     assert ends.tolist() == [20, 40, 60]
     assert {len(values) for values in rows.values()} == {60}
-    expected = agent.batch(rows)
-    assert set(batches[0]) == set(expected)
-    assert all(torch.equal(batches[0][name], values) for name, values in expected.items())
-    assert not torch.equal(batches[0]["observations"], torch.as_tensor(rows["observations"]))
+    expected = agent.memory.batch(rows)
+    added = {"others", "clip_range"} if case == "ppo" else {"others", "temperature", "noise"}
+    assert set(batch) == set(expected) | added
+    assert all(torch.equal(batch[name], values) for name, values in expected.items())
+    assert not torch.equal(batch["observations"], torch.as_tensor(rows["observations"]))
     assert ("returns" in rows) == (case == "ppo")
     assert ("rewards" in rows) == (case == "sac")
 
@@ -106,10 +94,12 @@ def test_state_gives_the_same_gradients_again(case: str) -> None:
     again.load({})
     assert len(again) == 0
     again.load(stored.state())
-    own = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
-    for first, second in zip(
-        stored.gradients(agent, own, _draws()), again.gradients(agent, own, _draws()), strict=True
+    doors = every_door(agent)
+    own = doors.gradients.parameters("actor")
+    for batches in zip(
+        stored.batches(doors, own, _draws()), again.batches(doors, own, _draws()), strict=True
     ):
+        first, second = (doors.gradients.loss_gradient(own, batch) for batch in batches)
         assert all(torch.equal(first[name], second[name]) for name in own)
 
 
@@ -122,8 +112,19 @@ def test_a_vector_goes_back_into_its_tensors() -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in named.items())
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), torch.tensor([0.0, float("nan")])])
-def test_an_overflow_on_stored_rows_stops_the_run(bad: Any) -> None:
-    check_finite(0.0, "gem")
-    with pytest.raises(Diverged, match=r"method gem: the gradient on stored rows .* not finite"):
-        check_finite(bad, "gem")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["agem", "gem", "pcgrad"])
+def test_an_overflow_on_stored_rows_stops_the_run(
+    name: str, bad: float, learn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = losses.loss_gradient
+
+    def loss_gradient(*args: Any) -> dict[str, Tensor]:
+        return {name: torch.full_like(g, bad) for name, g in published(*args).items()}
+
+    monkeypatch.setattr(losses, "loss_gradient", loss_gradient)
+    method = load(METHODS[name])(samples=32)
+    with pytest.raises(
+        Diverged, match=rf"method {name}: the gradient on stored rows .* not finite"
+    ):
+        list(learn("ppo", method, tasks=2))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical, Normal
 
-from holdfast.agents.doors.gradients import Step, named_parameters
+from holdfast.agents.base.parameters import Named, named_parameters, split
+from holdfast.agents.doors.gradients import Step
 from holdfast.agents.doors.outputs import OutputSpec
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.rehearsal.er_ace import ERACE
@@ -29,17 +30,13 @@ WORLDS = {
 }
 
 
-class _TwoLogits(nn.Module):
+class _TwoLogits:
     """A policy output of one weight: logits (w * x, 0)."""
 
-    spec = OutputSpec("categorical", [2])
+    spec, is_coded = OutputSpec("categorical", [2]), False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.policy = nn.Linear(1, 1, bias=False)
-
-    def forward(self, observations: Tensor) -> dict[str, Tensor]:
-        logit = self.policy(observations)
+    def of(self, parameters: dict[str, Tensor], observations: Tensor) -> dict[str, Tensor]:
+        logit = observations @ parameters["weight"]
         return {"logits": torch.cat([logit, torch.zeros_like(logit)], -1)}
 
 
@@ -47,9 +44,9 @@ def test_gradient_by_hand() -> None:
     """d -log sigmoid(w) / dw = sigmoid(w) - 1, for the other action sigmoid(w); at w = ln 3."""
     method, weight = ERACE(strength=8.0), {"weight": torch.tensor([[math.log(3.0)]])}
     for actions, expected in (([0], -2.0), ([1], 6.0), ([0, 0, 0, 1], 0.0)):
-        batch = torch.ones(len(actions), 1)
-        stored = {"actions": torch.tensor(actions)[:, None]}
-        gradient = method.gradient(_TwoLogits(), weight, batch, stored)  # type: ignore[arg-type]
+        labels = {"actions": torch.tensor(actions)[:, None]}
+        batch = {"seen": torch.ones(len(actions), 1), "labels": labels}
+        gradient = method.gradient(_TwoLogits(), weight, {}, batch)
         assert gradient["weight"].item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -83,13 +80,13 @@ def test_the_added_gradient_is_that_of_the_cross_entropy(
     )
     agent, method = StableBaselinesAgent(scenario), ERACE(strength=3.0, samples=40, batch_size=16)
     first, second = make_stream(scenario, 0).train_stream
-    method.pre_adapt(agent, first)
+    method.pre_adapt(agent.doors(method), first)
     agent.start(first)
     agent.policy.double()
     agent.learn(first, lambda step: None, lambda scalars, step: None)
-    method.post_adapt(agent, first)
+    method.post_adapt(agent.doors(method), first)
 
-    method.pre_adapt(agent, second)
+    method.pre_adapt(agent.doors(method), second)
     agent.start(second)
     agent.policy.double()
     state = method.state()
@@ -103,17 +100,18 @@ def test_the_added_gradient_is_that_of_the_cross_entropy(
     seen_gradients: dict[str, Tensor] = {}
     raw_gradients: dict[str, Tensor] = {}
 
-    def project(parameters: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def project(parameters: Named, gradients: Named, *_: Any) -> Any:
         for name, gradient in gradients.items():
             seen_gradients.setdefault(name, gradient.clone())
-        return {}
+        return {}, {}
 
-    def watch(step: Step) -> None:
-        for name, gradient in step.named(step.raw).items():
+    def watch(step: Step, like: Named, _: Any) -> Named:
+        for name, gradient in split(step.raw, like).items():
             raw_gradients.setdefault(name, gradient.clone())
+        return like
 
     agent.gradients.project(project)
-    agent.gradients.watch(watch)
+    agent.gradients.watch(watch, state=dict)
     agent.learn(second, lambda step: None, lambda scalars, step: None)
     assert set(expected) < set(seen_gradients)
     for name, gradient in seen_gradients.items():

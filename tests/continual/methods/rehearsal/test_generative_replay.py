@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from holdfast.agents.sb3.imitation import output_of
 from holdfast.continual.methods.rehearsal.generative_replay import (
     GenerativeReplay,
     check_space,
@@ -58,13 +57,13 @@ def test_draws_are_labelled_by_the_old_policy(task_id: str, train: Any) -> None:
             parameter += 1.0
     old = agent.normalizer.tensors()
     agent.normalizer.obs_rms.mean += 1.0
-    arrays, outputs = method.dream(agent, np.array([1]), np.random.default_rng(0))
+    arrays, outputs = method.dream(agent.doors(method), np.array([1]), np.random.default_rng(0))
     if task_id == "observed":
         assert np.array_equal(arrays[""][:, -2:], np.tile([0.0, 1.0], (50, 1)))
     agent.normalizer.load_tensors(old)
     with torch.no_grad():
         seen = agent.policy_input(arrays)
-        expected = output_of(agent.output(), method.old.tensors, seen)
+        expected = agent.output().of(method.old.tensors, seen)
         now = agent.output()(seen)
     for name, values in outputs.items():
         torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-4)

@@ -16,10 +16,10 @@ def test_every_transition_is_kept_and_drawn_alike(train: Any) -> None:
     seen: list[Any] = []
 
     def look(agent: Any, experience: Any) -> None:
-        method.pre_adapt(agent, experience)  # as if the same task came once more
-        agent.memory.attach(agent.model.replay_buffer)
+        method.pre_adapt(agent.doors(method), experience)  # as if the same task came once more
+        agent.recent.attach(agent.model.replay_buffer)
         seen.append(agent.model.replay_buffer.sample(3000).observations[:, -3:].argmax(-1))
-        agent.memory.detach()
+        agent.recent.detach()
 
     train("sac", lambda: methods, watch=look)
     stored = method.state()["observations"]

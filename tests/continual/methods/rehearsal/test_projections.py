@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from holdfast.agents.doors.gradients import joined
-from holdfast.continual.methods.rehearsal import episodic
+from holdfast.agents.base.parameters import joined
+from holdfast.agents.sb3 import losses
 from holdfast.continual.methods.rehearsal.agem import AGEM, project_away
 from holdfast.continual.methods.rehearsal.episodic import EpisodicMemory
 from holdfast.continual.methods.rehearsal.gem import GEM, project_into_cone
@@ -48,18 +48,16 @@ def _nearest_in_cone(gradient: Matrix, references: Matrix) -> Matrix:
 def test_agem_by_hand() -> None:
     """g.r = -6 and r.r = 9: a third of r, twice."""
     projected = project_away(torch.tensor([1.0, -2.0]), torch.tensor([0.0, 3.0]))
-    assert projected is not None
     assert projected.tolist() == [1.0, 0.0]
-    assert project_away(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0])) is None
-    assert project_away(torch.tensor([1.0, 2.0]), torch.zeros(2)) is None
+    for reference in (torch.tensor([0.0, 3.0]), torch.zeros(2)):
+        assert project_away(torch.tensor([1.0, 2.0]), reference).tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_agem_is_the_nearest_gradient_that_meets_one_constraint(seed: int) -> None:
     gradient, references = _vectors(seed, tasks=1)
-    projected = project_away(gradient, references[0])
+    actual = project_away(gradient, references[0]).numpy()
     expected = _nearest_in_cone(gradient.numpy(), references.numpy())
-    actual = (gradient if projected is None else projected).numpy()
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -146,13 +144,14 @@ def test_pcgrad_by_hand_and_in_order() -> None:
     """
     gradient = torch.tensor([1.0, 0.0])
     references = torch.tensor([[-1.0, 1.0], [0.0, -1.0]])
-    first = project_in_turn(gradient, references, [0, 1])
-    second = project_in_turn(gradient, references, [1, 0])
-    assert first is not None
-    assert second is not None
+    first, products = project_in_turn(gradient, references, torch.tensor([0, 1]))
+    second, _ = project_in_turn(gradient, references, torch.tensor([1, 0]))
     assert first.tolist() == [0.5, 0.0]
+    assert products.tolist() == [-1.0, -0.5]
     assert second.tolist() == [0.5, 0.5]
-    assert project_in_turn(gradient, -references, [0, 1]) is None
+    free, products = project_in_turn(gradient, -references, torch.tensor([0, 1]))
+    assert free.tolist() == gradient.tolist()
+    assert (products >= 0).all()
 
 
 # -- inside learning -------------------------------------------------------------------------------
@@ -182,14 +181,14 @@ def _record_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]
     Losses of values pull alike in all tasks this small, so that conflicts would be rare.
     """
     seen: list[dict[str, Tensor]] = []
-    published, signs = episodic.loss_gradient, itertools.cycle([-1.0, 1.0, 1.0, -1.0])
+    published, signs = losses.loss_gradient, itertools.cycle([-1.0, 1.0, 1.0, -1.0])
 
     def loss_gradient(*args: Any) -> dict[str, Tensor]:
         sign = next(signs)
         seen.append({name: sign * gradient for name, gradient in published(*args).items()})
         return seen[-1]
 
-    monkeypatch.setattr(episodic, "loss_gradient", loss_gradient)
+    monkeypatch.setattr(losses, "loss_gradient", loss_gradient)
     return seen
 
 
@@ -203,12 +202,12 @@ def test_steps_are_taken_with_gradients_that_do_not_conflict(
     owners: list[str] = []
     changed = 0
 
-    def before(parameters: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def before(parameters: dict[str, Tensor], gradients: dict[str, Tensor], *_: Any) -> Any:
         references.clear()
         before.given = {n: g.clone() for n, g in gradients.items()}  # type: ignore[attr-defined]
-        return {}
+        return {}, {}
 
-    def after(parameters: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def after(parameters: dict[str, Tensor], gradients: dict[str, Tensor], *_: Any) -> Any:
         nonlocal changed
         owners.append(next(iter(parameters)).split(".")[0])
         given = before.given  # type: ignore[attr-defined]
@@ -221,19 +220,19 @@ def test_steps_are_taken_with_gradients_that_do_not_conflict(
             changed += not torch.equal(step, old)
             if name != "pcgrad":
                 assert (products / lengths.clamp_min(1e-30) >= -1e-4 * step.norm() - 1e-9).all()
-        return {}
+        return {}, {}
 
     method_is_apart = name == "per_network"
     stage = 0
     given_pre_adapt = method.pre_adapt
 
-    def pre_adapt(agent: Any, experience: Any) -> None:
+    def pre_adapt(doors: Any, experience: Any) -> None:
         nonlocal stage
         if stage > 0:
-            agent.gradients.project(before)
-        given_pre_adapt(agent, experience)
+            doors.gradients.project(before)
+        given_pre_adapt(doors, experience)
         if stage > 0:
-            agent.gradients.project(after)
+            doors.gradients.project(after)
         stage += 1
 
     method.pre_adapt = pre_adapt
@@ -253,14 +252,14 @@ def test_without_a_conflict_it_is_naive_bit_for_bit(
 ) -> None:
     naive = weights(run(algorithm, tasks=2, runs="naive"))
     calls = 0
-    published = episodic.loss_gradient
+    published = losses.loss_gradient
 
     def loss_gradient(*args: Any) -> dict[str, Tensor]:
         nonlocal calls
         calls += 1
         return {n: torch.zeros_like(g) for n, g in published(*args).items()}
 
-    monkeypatch.setattr(episodic, "loss_gradient", loss_gradient)
+    monkeypatch.setattr(losses, "loss_gradient", loss_gradient)
     kept = weights(run(algorithm, name, tasks=2))
     assert calls > 0
     assert all(torch.equal(kept[key], tensor) for key, tensor in naive.items())

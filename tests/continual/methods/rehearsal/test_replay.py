@@ -37,7 +37,7 @@ def test_half_of_a_batch_is_old_and_its_size_stays(case: str) -> None:
     agent, method = StableBaselinesAgent(scenario), Replay(samples=20, fraction=0.5)
     batches: list[Any] = []
     for experience in make_stream(scenario, 0).train_stream:
-        method.pre_adapt(agent, experience)
+        method.pre_adapt(agent.doors(method), experience)
         agent.start(experience)
 
         def watch(step: int, agent: StableBaselinesAgent = agent) -> None:
@@ -73,7 +73,7 @@ def test_stored_transitions_are_those_of_the_buffer() -> None:
     (experience,) = make_stream(scenario, 0).train_stream
     agent.start(experience)
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
-    rows = agent.transitions(64, np.random.default_rng(0))
+    rows = agent.memory.transitions(64, np.random.default_rng(0))
     buffer = agent.model.replay_buffer
     assert buffer.dones[:32].sum() == 8
     assert rows["dones"].sum() == 0

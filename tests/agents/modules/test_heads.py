@@ -10,7 +10,7 @@ from torch import nn
 
 from holdfast.agents.doors.networks import slots
 from holdfast.agents.doors.outputs import PolicyOutput
-from holdfast.agents.sb3.heads import TaskHead, TaskTrunk
+from holdfast.agents.modules.heads import TaskHead, TaskTrunk
 
 OFF = {"buffer_size": 100}
 CASES = {

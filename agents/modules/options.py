@@ -13,21 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.doors.gradients import is_actor_critic, optimizers_of
+from holdfast.agents.base.parameters import GAINS, is_orthogonal, optimizers_of
 from holdfast.agents.doors.networks import Slot, map_slots
 from holdfast.errors import UsageError
 
 OPTIONS = ("layer_norm", "weight_decay")
-
-# Stable-Baselines3's ActorCriticPolicy._build, from OpenAI's baselines; by the policy's parts.
-GAINS = {
-    "features_extractor": 2**0.5,
-    "pi_features_extractor": 2**0.5,
-    "vf_features_extractor": 2**0.5,
-    "mlp_extractor": 2**0.5,
-    "action_net": 0.01,
-    "value_net": 1.0,
-}
 
 
 class CReLU(nn.Module):
@@ -64,11 +54,6 @@ def set_weight_decay(policy: Any, weight_decay: float | None) -> None:
     for optimizer in optimizers_of(policy):
         for group in optimizer.param_groups:
             group["weight_decay"] = float(weight_decay)
-
-
-def is_orthogonal(policy: Any) -> bool:
-    """Return whether a policy's layers were initialised with orthogonal matrices."""
-    return is_actor_critic(policy) and bool(getattr(policy, "ortho_init", False))
 
 
 def _widen(policy: Any) -> None:

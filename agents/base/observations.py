@@ -1,4 +1,4 @@
-"""Running normalisation of observations and rewards, task by task; never applied to the task id."""
+"""Observations on their way into a policy: running normalisation, and the task id inside them."""
 
 from __future__ import annotations
 
@@ -198,3 +198,29 @@ def carried_statistics(tensors: dict[str, Tensor], options: Normalize) -> dict[s
 
 def _freeze(statistics: RunningMeanStd) -> None:
     statistics.update = lambda *_: None  # type: ignore[method-assign]  # of this instance only
+
+
+# -- the task id ---------------------------------------------------------------------------------
+
+
+def with_task_ids(observations: Any, tasks: NDArray[np.int64], width: int) -> Any:
+    """Return a batch of observations that shows these tasks instead; the batch stays as it was.
+
+    Args:
+        observations: An array or tensor of shape (batch, features) whose last ``width`` entries are
+            the one-hot, or a dict of such with an entry ``task_id``.
+        tasks: Task index of each row, shape (batch,).
+        width: Length of the one-hot.
+    """
+    one_hot = np.eye(width, dtype=np.float32)[tasks]  # (batch, width)
+    if isinstance(observations, dict):
+        return {**observations, TASK_ID: _like(observations[TASK_ID], one_hot)}
+    if isinstance(observations, Tensor):
+        return torch.cat([observations[:, :-width], _like(observations, one_hot)], -1)
+    return np.concatenate([observations[:, :-width], _like(observations, one_hot)], -1)
+
+
+def _like(batch: Any, one_hot: NDArray[np.float32]) -> Any:
+    if isinstance(batch, Tensor):
+        return torch.as_tensor(one_hot, dtype=batch.dtype, device=batch.device)
+    return one_hot.astype(batch.dtype)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from holdfast.agents.doors.gradients import optimizers_of
+from holdfast.agents.base.parameters import optimizers_of
+from holdfast.agents.modules.options import CReLU
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.options import CReLU
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario

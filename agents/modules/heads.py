@@ -14,6 +14,7 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import Tensor, nn
 
+from holdfast.agents.base.parameters import is_deviation
 from holdfast.agents.doors.networks import Slot, map_slots
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import TASK_ID
@@ -140,11 +141,6 @@ def _task_id_start(policy: Any, tasks: int) -> int:
         f"stream.task_id: heads cannot find the task id behind {type(extractor).__name__}; "
         "use task_id: observed, or drop policy_kwargs.features_extractor"
     )
-
-
-def is_deviation(name: str) -> bool:
-    """Return whether this is a bare parameter log_std, and no weight of a layer of that name."""
-    return name.rpartition(".")[2] == "log_std"
 
 
 def head_tasks(policy: Any, name: str) -> int:

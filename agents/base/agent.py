@@ -24,8 +24,8 @@ Log = Callable[[Mapping[str, float], int], None]
 """Takes scalars by TensorBoard tag and the environment step of the stream."""
 
 
-class TaskStart(Protocol):
-    """The part of an experience that an agent needs.
+class Start(Protocol):
+    """The part of an experience that every agent needs.
 
     Attributes:
         stage: Position in the stream, from 0.
@@ -40,6 +40,10 @@ class TaskStart(Protocol):
     steps: int
     first_step: int
     seed: int
+
+
+class TaskStart(Start, Protocol):
+    """What a single agent is told of a task."""
 
     def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the training environments, newly built.
@@ -76,7 +80,8 @@ class Agent(Protocol):
         agent.files()                        # what a checkpoint holds; load_files() takes it back
 
     An experience is a ``TaskStart``; the supervised agent's has a data set in place of environments
-    (``DataStart``), and counts updates in place of environment steps.
+    (``DataStart``), and counts updates in place of environment steps. Methods reach it
+    by ``doors`` alone.
 
     Attributes:
         current_task: Index of the task that the model was built for.
@@ -91,6 +96,9 @@ class Agent(Protocol):
     @property
     def policy(self) -> Any:
         """The network that acts, a torch module."""
+
+    def doors(self, method: Any) -> Any:
+        """Return what a method is handed: the doors that its class declares."""
 
     def start(self, experience: Any) -> None:
         """Build a fresh model for this task and load what is carried into it."""

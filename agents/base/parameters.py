@@ -1,0 +1,133 @@
+"""The tensors of a policy by name and by group, as vectors, and the optimizers that move them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Named = dict[str, Tensor]
+
+ENTROPY_COEFFICIENT = "log_ent_coef"
+"""SAC's and TQC's, carried beside the policy's tensors."""
+
+# Stable-Baselines3's ActorCriticPolicy._build, from OpenAI's baselines; by the policy's parts.
+GAINS = {
+    "features_extractor": 2**0.5,
+    "pi_features_extractor": 2**0.5,
+    "vf_features_extractor": 2**0.5,
+    "mlp_extractor": 2**0.5,
+    "action_net": 0.01,
+    "value_net": 1.0,
+}
+
+
+def joined(named: Named) -> Tensor:
+    """Return named tensors as one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in named.values()])
+
+
+def split(vector: Tensor, like: Named) -> Named:
+    """Return a vector as named tensors, views of it, in the order and shapes of ``like``."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like.values()])
+    return {
+        name: part.view(tensor.shape)
+        for (name, tensor), part in zip(like.items(), parts, strict=True)
+    }
+
+
+def snapshot(named: Named | dict[str, nn.Parameter]) -> Named:
+    """Return a detached copy of each tensor."""
+    if not named:
+        return {}
+    copies = torch._foreach_clone([tensor.detach() for tensor in named.values()])
+    return dict(zip(named, copies, strict=True))
+
+
+def gradient_of(loss: Any, parameters: Named) -> Named:
+    """Return the gradient of a scalar function of named tensors, computed on detached copies."""
+    leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(
+            loss(leaves), list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+    return dict(zip(leaves, gradients, strict=True))
+
+
+def optimizers_of(policy: Any) -> list[Optimizer]:
+    """Return the optimizers of a policy: its own, or the actor's and the critic's."""
+    owners = (policy, getattr(policy, "actor", None), getattr(policy, "critic", None))
+    found = [getattr(owner, "optimizer", None) for owner in owners]
+    return [optimizer for optimizer in found if isinstance(optimizer, Optimizer)]
+
+
+def is_actor_critic(policy: Any) -> bool:
+    """Return whether actor and critic share one policy, as in PPO and its kin.
+
+    MaskablePPO's policy is no subclass of ActorCriticPolicy, so its parts are asked instead.
+    """
+    return hasattr(policy, "mlp_extractor")
+
+
+def is_orthogonal(policy: Any) -> bool:
+    """Return whether a policy's layers were initialised with orthogonal matrices."""
+    return is_actor_critic(policy) and bool(getattr(policy, "ortho_init", False))
+
+
+def group_of(name: str, policy: BasePolicy) -> str | None:
+    """Return ``actor``, ``critic`` or ``encoder`` for a tensor's name; None for target networks.
+
+    The network of action values (DQN, QR-DQN) is the actor: it decides the action.
+    """
+    if "target" in name.split(".")[0]:
+        return None
+    if is_actor_critic(policy):
+        if name.startswith(("features_extractor.", "pi_features_extractor.")):
+            return "encoder"
+        critic = ("mlp_extractor.value_net.", "value_net.", "vf_features_extractor.", "lstm_critic")
+        return "critic" if name.startswith(critic) else "actor"
+    if name.startswith(("critic.", "mixer.")):  # a mixer judges the actions of a whole team
+        return "critic"
+    return "encoder" if ".features_extractor." in name else "actor"
+
+
+def named_parameters(policy: BasePolicy, *groups: str) -> dict[str, nn.Parameter]:
+    """Return the parameters that learn, by name; only those of ``groups`` where any are given."""
+    return {
+        name: parameter
+        for name, parameter in policy.named_parameters()
+        if parameter.requires_grad
+        and (group := group_of(name, policy)) is not None
+        and (not groups or group in groups)
+    }
+
+
+def target_parameters(policy: BasePolicy) -> dict[str, nn.Parameter]:
+    """Return the slowly moving copies by the name of the parameter that each one follows."""
+    found = {}
+    for name, parameter in policy.named_parameters():
+        owner, _, rest = name.partition(".")
+        if owner.endswith("_target"):
+            found[f"{owner.removesuffix('_target')}.{rest}"] = parameter
+    return found
+
+
+def is_deviation(name: str) -> bool:
+    """Return whether this is a bare parameter log_std, and no weight of a layer of that name."""
+    return name.rpartition(".")[2] == "log_std"
+
+
+@contextmanager
+def overlaid(network: nn.Module, tensors: Named) -> Iterator[None]:
+    """Give a network other tensors inside the block; names that are left out stay as they are."""
+    saved = {name: t.clone() for name, t in network.state_dict().items() if name in tensors}
+    network.load_state_dict(tensors, strict=False)
+    try:
+        yield
+    finally:
+        network.load_state_dict(saved, strict=False)

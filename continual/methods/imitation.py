@@ -1,0 +1,123 @@
+"""Staying near what a policy said: old policies, the loss on their answers, its gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.doors.outputs import (
+    Output,
+    OutputSpec,
+    Reader,
+    divergence,
+    softmax_divergence,
+)
+
+if TYPE_CHECKING:
+    from holdfast.agents.doors.doors import Doors
+
+ACTING = ("actor", "encoder")
+"""Groups of the parameters that decide actions."""
+
+
+class OldPolicy:
+    """The policy as it was at a task's end, with the statistics of its observations then.
+
+    Attributes:
+        tensors: All that decides actions, by name; empty before the first task's end.
+        statistics: Of the observations, where they are normalised.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: Named = {}
+        self.statistics: dict[str, Tensor] = {}
+
+    def keep(self, doors: Doors) -> None:
+        """Keep the policy as it is now, in place of the one before."""
+        kept = doors.output.kept()
+        self.tensors, self.statistics = kept["policy"], kept["normalization"]
+
+    def seen(self, doors: Doors, observations: Any) -> Any:
+        """Return observations, given as the current policy takes them, as the old one saw them."""
+        return doors.output.restated(observations, self.statistics)
+
+    @torch.no_grad()
+    def output(self, doors: Doors, observations: Any) -> Output:
+        """Return what it says about observations that are given as the current policy takes them.
+
+        It is shown them as it saw them: scaled by the statistics of its time.
+        """
+        return doors.output.of(self.tensors, self.seen(doors, observations))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the policy and the statistics."""
+        return {f"policy/{name}": tensor for name, tensor in self.tensors.items()} | {
+            f"normalization/{name}": tensor for name, tensor in self.statistics.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Take both back; entries of other names are left to the caller."""
+        for path, tensor in tensors.items():
+            kind, _, name = path.partition("/")
+            if kind == "policy":
+                self.tensors[name] = tensor.to(device)
+            elif kind == "normalization":
+                self.statistics[name] = tensor
+
+
+def imitation_loss(
+    spec: OutputSpec, stored: Output, current: Output, temperature: float | None = None
+) -> Tensor:
+    """Return the mean of KL(stored || current) over a batch.
+
+    Args:
+        spec: How to read both.
+        stored: What is to be imitated.
+        current: What the policy says now.
+        temperature: For action values: compare softmax(values / temperature); None compares the
+            values as means of unit Gaussians. Other outputs are compared as what they are.
+    """
+    if temperature is not None and spec.kind == "unit_gaussian":
+        return softmax_divergence(stored, current, temperature, spec.splits).mean()
+    return divergence(spec, stored, current).mean()
+
+
+def imitation_gradient(
+    output: Reader,
+    parameters: Named,
+    observations: Any,
+    stored: Output,
+    *,
+    strength: float,
+    temperature: float | None = None,
+    clip_norm: float | None = None,
+) -> Named:
+    """Return the gradient of ``strength`` x ``imitation_loss`` on one batch, by name.
+
+    Args:
+        output: The policy.
+        parameters: Those that the loss may move, detached.
+        observations: As the policy takes them, shape (batch, ...).
+        stored: What is to be imitated, each entry of shape (batch, n).
+        strength: Factor of the loss.
+        temperature: As ``imitation_loss`` takes it.
+        clip_norm: Largest norm of the gradient; None leaves it as it is.
+    """
+
+    def loss(values: Named) -> Tensor:
+        current = output.of(values, observations)
+        return strength * imitation_loss(output.spec, stored, current, temperature)
+
+    return clipped(gradient_of(loss, parameters), clip_norm)
+
+
+def clipped(gradients: Named, norm: float | None) -> Named:
+    """Return the gradients scaled down to a total norm of at most ``norm``; None leaves them."""
+    if norm is None:
+        return gradients
+    total = torch.nn.utils.get_total_norm(gradients.values())
+    scale = torch.clamp(norm / (total + 1e-6), max=1.0)
+    return {name: gradient * scale for name, gradient in gradients.items()}
