@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from holdfast.continual.streams.task_stream import TaskExperience
 
 
 class Method(Protocol):
@@ -61,12 +58,13 @@ class Method(Protocol):
     convention: ClassVar[str] = ""
     logs: ClassVar[dict[str, str]] = {}
 
-    # The agent is Any, because a method names the one that it was written for.
+    # Agent and experience are Any, because a method names those that it was written for; all have
+    # at least what ``continual/experience.py`` says.
 
-    def pre_adapt(self, agent: Any, experience: TaskExperience) -> None:
+    def pre_adapt(self, agent: Any, experience: Any) -> None:
         """Open doors for the coming task; its model is built after this call."""
 
-    def post_adapt(self, agent: Any, experience: TaskExperience) -> None:
+    def post_adapt(self, agent: Any, experience: Any) -> None:
         """Take from the trained model what later tasks must keep."""
 
     def state(self) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ from holdfast.scenarios.schema.scenario import Scenario
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
+    from holdfast.envs.multiagent.players import FrozenPlayers
+
 
 def task_env(
     scenario: Scenario,
@@ -27,6 +29,7 @@ def task_env(
     slot: Slot | None = None,
     render_mode: str | None = None,
     applied: Applied | None = None,
+    frozen: FrozenPlayers | None = None,
 ) -> gym.Env[Any, Any]:
     """Return a new environment as the agent sees it in this task: made, fitted to the stream.
 
@@ -38,6 +41,7 @@ def task_env(
             more than one environment is built in the run.
         render_mode: For example ``rgb_array``; None renders nothing.
         applied: Is told what a drift sets.
+        frozen: Finds opponents that earlier runs left.
     """
     task = scenario.tasks[task_index]
     make = partial(
@@ -56,6 +60,7 @@ def task_env(
 
         assert isinstance(env.unwrapped, SelfPlay)
         env.unwrapped.view = View(env)  # past selves see the game as the learner does
+        env.unwrapped.frozen = frozen
     return env
 
 

@@ -20,8 +20,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.jobs.queue import Outcome, Progress, Turn, Turns, cell_name
-from holdfast.continual.jobs.run import Execute, note_end, run_one
+from holdfast.continual.jobs.attempt import note_end, run_one
+from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
+from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import SCENARIO, RunFolder
 from holdfast.errors import MissingExtra, UsageError

@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
-from holdfast.continual.jobs.queue import Outcome, Progress, Turn, Turns, cell_name
-from holdfast.continual.jobs.run import note_end, run_one, stoppable
+from holdfast.continual.jobs.attempt import note_end, run_one, stoppable
+from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
+from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import Stopped

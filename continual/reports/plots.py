@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from holdfast.continual.results.metrics import Span
+from holdfast.continual.results.curves import Span
 
 # Okabe and Ito, told apart by colour-blind readers too; their yellow is too light for a line.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

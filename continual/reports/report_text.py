@@ -15,7 +15,7 @@ from holdfast.continual.reports.tables import Table, costs_table, means_table, s
 from holdfast.continual.reports.team_report import team_parts
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
-from holdfast.continual.results.curves import Array, Curves, Quantity
+from holdfast.continual.results.curves import Array, Curves, Quantity, matrix, window
 from holdfast.continual.results.formatting import number, over, plain, plural, table
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
 from holdfast.continual.results.statistics import FEW, FEW_SEEDS
@@ -155,7 +155,7 @@ def _matrix_legend(done: Sequence[MethodResults]) -> str:
 def _matrix_table(method: MethodResults, scenario: Scenario) -> str:
     names = [task.name for task in scenario.tasks]
     spans = method.cells[0].curves.spans
-    mean, _ = spread(method.over_seeds(lambda cell: metrics.matrix(cell.curves)))
+    mean, _ = spread(method.over_seeds(lambda cell: matrix(cell.curves)))
     unseen = method.cells[0].unseen
     rows = []
     for stage, values in enumerate(mean):
@@ -233,7 +233,7 @@ def _windows(curves: Curves, scenario: Scenario) -> str:
     for stage, span in enumerate(curves.spans, start=1):
         inside = int(((curves.steps > span.start) & (curves.steps <= span.end)).sum())
         name = plain(scenario.tasks[span.task].name)
-        shown.append(f"{stage}: {name} {metrics.window(curves, span)} of {inside}")
+        shown.append(f"{stage}: {name} {window(curves, span)} of {inside}")
     return f"Windows (points averaged, of those in the span): {', '.join(shown)}."
 
 
@@ -292,7 +292,7 @@ def _gain(cell: CellResults) -> Array:
 
 
 def _points(curves: Curves) -> int:
-    return min(metrics.window(curves, span) for span in curves.spans)
+    return min(window(curves, span) for span in curves.spans)
 
 
 def _unit_name(curves: Curves) -> str:

@@ -125,6 +125,12 @@ def curves_of(
     return found
 
 
+def joined(one: Curves, other: Curves) -> Curves:
+    """Return the curves of a cell with those of later evaluation points after them."""
+    steps, values = np.append(one.steps, other.steps), np.vstack([one.values, other.values])
+    return Curves(steps, values, one.spans, one.unit)
+
+
 def unseen(scores: Iterable[Episode], scenario: Scenario) -> NDArray[np.bool_]:
     """Return which entries of ``matrix`` were measured without a head or column of their own."""
     column = {task.name: index for index, task in enumerate(scenario.tasks)}

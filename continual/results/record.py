@@ -18,6 +18,7 @@ from typing import Any, NotRequired, TypedDict
 
 from holdfast.continual.results.lock import locked
 from holdfast.errors import CheckpointUnusable, InUse, ScenarioError, UsageError
+from holdfast.registry import closest
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -258,6 +259,20 @@ def find_cells(path: Path) -> list[RunFolder]:
         raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
     missing = "" if path.is_dir() else f": there is no folder '{path}'"
     raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
+
+
+def task_index(scenario: Scenario, task: str, where: str) -> int:
+    """Return which task of a run is called so.
+
+    Raises:
+        UsageError: None is; the text begins with ``where``.
+    """
+    names = [entry.name for entry in scenario.tasks]
+    if task not in names:
+        near = closest(task, names)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
+        raise UsageError(f"{where}: no task '{task}'; {hint}")
+    return names.index(task)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -64,11 +64,12 @@ def cross_play(
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
     """
     with errors_told():
+        from holdfast.continual.kinds.meeting import Plan
         from holdfast.continual.tools import cross_play as meeting
         from holdfast.progress import counted
 
         with counted(console(), "cross-play") as tell:
-            plan = meeting.Plan(games, deterministic, seed, tell)
+            plan = Plan(games, deterministic, seed, tell)
             made = meeting.cross_play(path, plan, stages=stages, task=task)
         print_markdown(made.markdown)
         print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")

@@ -43,7 +43,7 @@ def tune(
     """
     with errors_told():
         from holdfast.continual.jobs.trials import BEST, PAGE, command
-        from holdfast.continual.jobs.tune import plan
+        from holdfast.continual.jobs.tuning_plan import plan
         from holdfast.continual.results.formatting import plural
         from holdfast.scenarios.load import load
 

@@ -28,7 +28,7 @@ def errors_told() -> Iterator[None]:
 @contextmanager
 def stop_told() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM stop the block, with one line and exit code 75."""
-    from holdfast.continual.jobs.run import stoppable
+    from holdfast.continual.jobs.attempt import stoppable
 
     try:
         with stoppable():

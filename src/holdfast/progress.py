@@ -19,8 +19,8 @@ from rich.text import Text
 from holdfast.continual.results.formatting import NA, duration, number, plural
 
 if TYPE_CHECKING:
-    from holdfast.continual.jobs.run import Outcome
-    from holdfast.continual.training.cell import Progress
+    from holdfast.continual.jobs.queue import Outcome
+    from holdfast.continual.progress import Progress
 
 LINE_S = 10.0
 """Seconds between two plain lines of one cell, unless its task changes."""

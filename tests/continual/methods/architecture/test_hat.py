@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.agents.doors.gradients import Named, Step, named_parameters
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.methods.architecture.gates import (
     Gate,
     GatedNorm,
@@ -19,7 +20,6 @@ from holdfast.continual.methods.architecture.gates import (
     opening,
 )
 from holdfast.continual.methods.architecture.hat import HAT, free_weights, sparsity_gradient
-from holdfast.continual.policies.restore import restore
 from holdfast.errors import UsageError
 
 EMBEDDINGS = torch.tensor([-2.0, -0.5, 0.0, 0.1, 1.5], dtype=torch.float64)
@@ -352,7 +352,8 @@ def test_it_tells_what_is_free(learn: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_restored_agent_acts_through_hard_gates(run: Any) -> None:
-    agent: Any = restore(run("ppo", "hat", tasks=2)).agent
+    folder = run("ppo", "hat", tasks=2)
+    agent: Any = kind_of(folder.scenario).restore(folder).agent
     with torch.no_grad():
         values = torch.cat([gate.value() for gate in gates_of(agent.policy)])
         with agent.view(0):

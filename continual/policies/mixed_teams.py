@@ -14,8 +14,8 @@ from holdfast import seeding
 from holdfast.agents.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
 from holdfast.continual.results.formatting import number, plain, table
-from holdfast.continual.streams.evaluation import Played
-from holdfast.continual.streams.team_stream import TeamEvalExperience
+from holdfast.continual.streams.experience import Played
+from holdfast.continual.streams.team_stream import Partners, TeamEvalExperience
 from holdfast.envs.multiagent.parallel import team_spaces
 from holdfast.errors import UsageError
 from holdfast.registry import algorithm
@@ -67,6 +67,7 @@ class MixedTeams:
         scenario: That all policies learned by.
         task_index: Which of its tasks.
         episodes: Of each mixture.
+        partners: Finds the groups that do not learn.
 
     Attributes:
         parts: The parts.
@@ -76,12 +77,18 @@ class MixedTeams:
         UsageError: A single agent learns, so that nobody could be exchanged.
     """
 
-    def __init__(self, scenario: Scenario, task_index: int, episodes: int) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        task_index: int,
+        episodes: int,
+        partners: Partners | None = None,
+    ) -> None:
         plan = scenario.evaluation.model_copy(update={"episodes": episodes})
         scenario = scenario.model_copy(update={"evaluation": plan})
         spaces = team_spaces(scenario)
         self._scenario, self._index, self._episodes = scenario, task_index, episodes
-        self._experience = TeamEvalExperience(scenario, task_index, spaces)
+        self._experience = TeamEvalExperience(scenario, task_index, spaces, partners)
         task = scenario.tasks[task_index]
         groups = {
             name: agents
