@@ -32,6 +32,9 @@ LIGHT = (
     "holdfast.scenarios.schema.scenario",
     "holdfast.continual.results.metrics",
     "holdfast.continual.jobs.run_folders",
+    "holdfast.continual.jobs.run",
+    "holdfast.continual.jobs.tuning_plan",
+    "holdfast.continual.kinds.kind",
     "holdfast.continual.results.record",
     "holdfast.continual.reports.report",
     "holdfast.cli_results",
@@ -103,6 +106,60 @@ def test_a_file_imports_only_leftwards(module: str, path: Path) -> None:
         )
     ]
     assert wrong == []
+
+
+# Layers of continual/: a module imports from its own folder and from those to its left.
+LAYERS = (
+    *("", "results", "streams", "methods", "policies", "kinds", "training", "jobs", "tools"),
+    "reports",
+)
+NAMED = re.compile(r"(holdfast[.\w]*):\w+$")
+
+
+def layer(module: str) -> int:
+    """Return the place of ``holdfast.continual.<folder>...`` in ``LAYERS``."""
+    folder = module.split(".")[2]
+    return LAYERS.index(folder if folder in LAYERS else "")
+
+
+CONTINUAL = [(name, path) for name, path in modules() if part(name) == "continual"]
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), [pytest.param(*m, id=m[0]) for m in CONTINUAL if m[1].stem != "__init__"]
+)
+def test_layers_of_continual(module: str, path: Path) -> None:
+    texts = (n.value for n in ast.walk(ast.parse(path.read_text("utf-8"))) if _is_text(n))
+    named = [match[1] for text in texts if (match := NAMED.match(text))]
+    wrong = [
+        name
+        for name in [*(name for _, name in imported(path)), *named]
+        if name.startswith("holdfast.continual.") and layer(name) > layer(module)
+    ]
+    assert wrong == []
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+KINDS = re.compile(
+    r"is_supervised|policies is (not )?None|def kind_of|isinstance\(.*\b(Single|Team|Supervised)"
+)
+
+
+def test_kinds_of_learners_are_told_apart_in_few_files() -> None:
+    """All others ask ``kind_of`` for a part; checks look at what is no valid scenario yet."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for name, path in modules()
+        if not name.startswith("holdfast.scenarios.checks") and KINDS.search(path.read_text())
+    }
+    assert found <= {
+        "continual/kinds/kind.py",
+        "envs/multiagent/parallel.py",
+        "scenarios/schema/scenario.py",
+    }
 
 
 @pytest.mark.parametrize("module", LIGHT)

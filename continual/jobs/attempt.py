@@ -56,7 +56,7 @@ def note_end(folder: RunFolder, status: Literal["failed", "stopped"], reason: st
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt inside the block, in the main thread.
+    """Turn SIGTERM and Ctrl-C into KeyboardInterrupt inside the block, in the main thread.
 
     Yields:
         A function that raises it again: a bare ``except`` in an environment may have swallowed it.

@@ -1,4 +1,4 @@
-"""What a scenario will cost, measured on short stretches of training and evaluation.
+"""Estimate of what a scenario will cost, measured on short stretches of training and evaluation.
 
 Each method runs a small stream of its own, which is thrown away: the first two or three stages with
 few steps and short episodes. After the first, penalties, stored batches and columns are at work.
@@ -33,7 +33,7 @@ _SCORE_BYTES = 150  # of one line of scores.jsonl
 
 @dataclass(frozen=True)
 class Cost:
-    """What one cell of a method costs.
+    """Cost of one cell of a method.
 
     Attributes:
         steps_per_s: Environment steps per second of training, over the whole stream.

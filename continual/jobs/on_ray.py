@@ -243,7 +243,7 @@ class _Mailbox:
 def _news(mailbox: Any) -> list[Progress]:
     import ray
 
-    # Only a view: a mailbox that is being started anew loses lines of it, and no results.
+    # Only a view: a mailbox that is being restarted loses lines of it, and no results.
     with suppress(ray.exceptions.RayError):
         return [pickle.loads(news) for news in ray.get(mailbox.empty.remote(), timeout=GRACE_S)]  # noqa: S301  # from our own cells
     return []

@@ -50,7 +50,7 @@ class OpenedRun:
 
     @property
     def scenario(self) -> Scenario:
-        """What ran, with just this cell's method and seed."""
+        """Scenario that ran, with just this cell's method and seed."""
         return self.folder.scenario
 
     @property

@@ -1,4 +1,4 @@
-"""What a study of trials leaves: a table of them, and the best values as a file of overrides."""
+"""Results of a tuning study: a table of them, and the best values as a file of overrides."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def tune(
         runs: The folder of all results.
         trials: How many there are in the end, instead of the scenario's number.
         jobs: Cells run side by side. Trials that run beside each other do not learn of each other.
-        overwrite: Delete the study that is there, and start anew.
+        overwrite: Delete the study that is there, and start again.
         watcher: Is told what happens in the cells.
 
     Raises:
@@ -126,7 +126,7 @@ def _open(made: Plan) -> optuna.Study:
         )
     except (ValueError, KeyError) as error:
         raise CheckpointUnusable(
-            f"{path}: damaged ({error}); start the study anew with --overwrite"
+            f"{path}: damaged ({error}); start the study again with --overwrite"
         ) from error
     return study
 

@@ -1,4 +1,4 @@
-"""What ``tune:`` of a scenario means: the method, the search space, and what is looked at."""
+"""Plan of a tuning study: the method, the search space, and the part of the stream it may use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRIALS = "tune"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study tries.
+    """Plan of a study.
 
     Attributes:
         scenario: The whole study's.
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def protocol(self) -> str:
-        """What tuning may look at."""
+        """Data that tuning may use, in words."""
         seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
         held = "held-out " if self.tune.seeds else ""
         part = "the whole stream"

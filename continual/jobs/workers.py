@@ -111,7 +111,7 @@ class _Worker:
         self.is_alive = True
 
     def build(self, scenario: Scenario, jobs: int) -> Failure | None:
-        """Let the process build a scenario; return why that failed."""
+        """Build a scenario in the process, and return why that failed."""
         try:
             self.connection.send((scenario, jobs))
             failure: Failure | None = self.connection.recv()
@@ -121,7 +121,7 @@ class _Worker:
         return failure
 
     def give(self, turn: Turn | None) -> None:
-        """Let the process run a cell; without one, let it end."""
+        """Give the process a cell to run; without one, it ends."""
         self.turn, self._since = turn, time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
             self.connection.send(turn)
@@ -184,7 +184,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let processes started in the block compute with one thread: cells run side by side."""
+    """Limit processes started in the block to one thread: cells run side by side."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
@@ -198,7 +198,7 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Let processes started in the block never see Ctrl-C, which a terminal sends to all.
+    """Keep Ctrl-C, which a terminal sends to all, from processes started in the block.
 
     They inherit the blocked signal, so that not even their start-up can be interrupted by it; this
     process gets a Ctrl-C of that moment afterwards.

@@ -1,4 +1,4 @@
-"""Which kind of learner a scenario has: the one place where kinds are told apart."""
+"""The kind of a scenario's learner: the one place where kinds are told apart."""
 
 from __future__ import annotations
 

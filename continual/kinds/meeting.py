@@ -76,7 +76,7 @@ def play_matches(
     *,
     frozen: Callable[[OpponentSpec, Path | None], PolicyPlayer],
 ) -> Sections:
-    """Let policies of a game play against each other, and return what came of it.
+    """Play a game with policies against each other, and return the results.
 
     Args:
         scenario: That all policies learned by.
@@ -116,7 +116,7 @@ def play_mixtures(
     restore: Restore,
     partners: Partners,
 ) -> Sections:
-    """Let teams mixed from policies act, and return what came of it.
+    """Play with teams mixed from policies, and return the results.
 
     Args:
         scenario: That all policies learned by.

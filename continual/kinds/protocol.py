@@ -48,7 +48,7 @@ class Words(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What a preflight check has built.
+    """Objects that a preflight check has built.
 
     Attributes:
         experience: The first stage.
@@ -189,7 +189,7 @@ class Kind(Protocol):
         return isinstance(self.scenario.score_of(task), Score)
 
     def shortened(self, task: dict[str, Any], steps: int) -> None:
-        """Let the episodes of a task, dumped, end after so many steps at most."""
+        """Cut the episodes of a task, given as plain data, after so many steps."""
         limit = task["kwargs"].pop("max_episode_steps", steps)
         limit = min(limit, task["changes"].get("time_limit") or limit, steps)
         task["changes"] = {**task["changes"], "time_limit": limit}

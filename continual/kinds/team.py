@@ -71,7 +71,7 @@ class Team(Kind):
         return [PerGroup(make) for make in method_makers(self.scenario)]
 
     def bring_back(self, folder: RunFolder, agent: Any, stage: int) -> None:
-        """Let groups that are absent from a stage act as they did when they learned last."""
+        """Bring back groups that are absent from a stage, as they were when they learned last."""
         from holdfast.continual.policies.restore import bring_back, unpooled
 
         bring_back(Team(unpooled(self.scenario)), folder, agent, stage)

@@ -1,4 +1,4 @@
-"""What there is to export of an agent: a module for each policy, and what it did in its task."""
+"""Exportable policies: a torch module for each, and what it did in its task."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Returns = NDArray[np.float64]
 
 
 class Part(NamedTuple):
-    """Who acts by one policy while all others act by another.
+    """Part of a team that acts by one policy while all others act by another.
 
     Attributes:
         name: Of the group, or of the agent.

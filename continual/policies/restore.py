@@ -84,7 +84,7 @@ def restore(parts: Parts, folder: RunFolder, stage: int | None = None) -> Restor
 
 
 def bring_back(parts: Parts, folder: RunFolder, team: Any, stage: int) -> None:
-    """Let the groups of a team that learned before a stage, and not in it, act as they did then.
+    """Bring back the groups of a team that learned before a stage and not in it.
 
     Args:
         parts: Of the run's scenario, ``unpooled``.

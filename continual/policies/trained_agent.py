@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Met(NamedTuple):
-    """What an agent met at a step: the observation, the allowed actions if told, its action."""
+    """One step of an agent: the observation, the allowed actions if told, its action."""
 
     observation: Any
     masks: NDArray[np.bool_] | None

@@ -54,7 +54,7 @@ def team_parts(results: Results) -> list[str]:
     """Return the sections of a report on a team; none where the scenario has one agent."""
     policies = results.scenario.agent.policies
     done = [method for method in results.methods if method.cells]
-    if policies is None or not done:
+    if not policies or not done:
         return []
     stage = len(results.scenario.stream_tasks)
     agents = {m.label: [agent_returns(cell.scores, stage) for cell in m.cells] for m in done}

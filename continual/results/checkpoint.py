@@ -27,7 +27,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved at the end of a task.
+    """Tensors and values saved at the end of a task.
 
     Attributes:
         state: Small values: stage, scores_bytes, costs.
@@ -132,7 +132,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             damage.append(str(error))
     if damage:
         raise CheckpointUnusable(
-            "no checkpoint of this run can be read; start the cell anew with --overwrite:\n"
+            "no checkpoint of this run can be read; start the cell again with --overwrite:\n"
             + "\n".join(damage)
         )
     return None, damage

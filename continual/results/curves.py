@@ -35,7 +35,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured in one cell.
+    """Measurements of one cell.
 
     Attributes:
         steps: Shape (points,), environment steps over the stream, never falling.

@@ -146,7 +146,7 @@ class RunFolder:
             return {}
         except ValueError as error:
             raise CheckpointUnusable(
-                f"{path}: not JSON ({error}); start the cell anew with --overwrite"
+                f"{path}: not JSON ({error}); start the cell again with --overwrite"
             ) from error
         if not isinstance(found, dict):
             raise CheckpointUnusable(f"{path}: holds {type(found).__name__}, not a JSON object")
@@ -238,7 +238,7 @@ class RunFolder:
             if size > self.size() or (size and file.read(1) != b"\n"):
                 raise CheckpointUnusable(
                     f"{path}: has {self.size()} bytes of whole lines, but had {size} when the "
-                    "checkpoint was written; start the cell anew with --overwrite"
+                    "checkpoint was written; start the cell again with --overwrite"
                 )
             file.truncate(size)
             os.fsync(file.fileno())
@@ -340,7 +340,7 @@ def _episode(line: bytes, path: Path, number: int) -> Episode:
 
 
 def _corrupt(path: Path, number: int, what: str) -> str:
-    return f"{path}:{number}: {what}; the scores are damaged: start the cell anew with --overwrite"
+    return f"{path}:{number}: {what}; the scores are damaged: start the cell again with --overwrite"
 
 
 def _place(cell: RunFolder) -> tuple[int, str, int, str]:

@@ -25,7 +25,7 @@ BATCH = 512
 
 @dataclass(frozen=True)
 class Known:
-    """What a network was told of an experience: its head and its classes."""
+    """An experience as a network was told of it: its head and its classes."""
 
     task_labels: list[int]
     classes_in_this_experience: list[int]

@@ -22,7 +22,7 @@ LONGEST_EPISODE = 100_000
 
 
 class Stepped(NamedTuple):
-    """What a step of some copies of a task returned, one entry for each.
+    """Results of one step of some copies of a task, one entry for each.
 
     Attributes:
         rewards: float64.

@@ -1,4 +1,4 @@
-"""What experiences have in common, whether their tasks are environments or data sets."""
+"""Base classes of experiences, whether their tasks are environments or data sets."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ class PooledEvalExperience(MeasuredExperience):
         return played
 
     def close(self) -> None:
-        """Let go of the pool."""
+        """Drop the pool."""
         batch = self.__dict__.pop("batch", None)
         if batch is not None:
             batch.close()

@@ -31,7 +31,7 @@ TABLE = "cross-play.csv"
 
 
 class CrossPlay(NamedTuple):
-    """What came of it, as the page and the table that were written into ``folder``."""
+    """Results, as the page and the table that were written into ``folder``."""
 
     markdown: str
     csv: str
@@ -41,7 +41,7 @@ class CrossPlay(NamedTuple):
 def cross_play(
     path: Path, plan: Plan | None = None, *, stages: Stages = "last", task: str | None = None
 ) -> CrossPlay:
-    """Let policies meet, and write ``cross-play.md`` and ``cross-play.csv`` into a folder.
+    """Play policies of runs with each other, and write page and table into their folder.
 
     The runs are only read. The same plan gives the same numbers.
 

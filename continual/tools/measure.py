@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it; ``episodes`` are as ``scores.jsonl`` holds them."""
+    """Results; ``episodes`` are as ``scores.jsonl`` holds them."""
 
     episodes: list[Episode]
     setting: str

@@ -29,7 +29,7 @@ _THUMBNAIL_FRAMES = 40
 
 
 class Scene(NamedTuple):
-    """What is filmed.
+    """Scene to film.
 
     Attributes:
         task: Index of the task.

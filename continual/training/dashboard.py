@@ -1,4 +1,4 @@
-"""What TensorBoard is told about a cell: one fixed set of hyperparameters, and its charts.
+"""Dashboard of a cell in TensorBoard: one fixed set of hyperparameters, and its charts.
 
 The columns of the hparams table are those that the first run names, and charts of one title are
 drawn twice where their content differs. So every cell of every scenario, method and algorithm names

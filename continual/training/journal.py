@@ -1,4 +1,4 @@
-"""What a running cell writes down: scores, checkpoints, TensorBoard, costs, progress."""
+"""Journal of a running cell: scores, checkpoints, TensorBoard, costs, progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `holdfast check-env` prints: findings and a verdict for every environment that is meant."""
+"""Output of `holdfast check-env`: findings and a verdict for every environment that is meant."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def run(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete results that are there; start anew.")
+        bool, typer.Option("--overwrite", help="Delete results that are there; start again.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take; run nothing.")

@@ -1,4 +1,4 @@
-"""What `holdfast run --dry-run` prints: cells, steps, and measured time, memory and disk."""
+"""Output of `holdfast run --dry-run`: cells, steps, and measured time, memory and disk."""
 
 from __future__ import annotations
 
