@@ -23,28 +23,29 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.results.record import RunFolder
     from holdfast.envs.checks.check_result import CheckResult
+    from holdfast.envs.processes.pool import OnFailure
 
 
 class Words(NamedTuple):
     """How cards, charts and TensorBoard speak of a kind.
 
     Attributes:
+        use: Lines of Python that act, after ``agent`` was opened.
         task: Its task on the Hugging Face Hub.
         library: What it learns with.
         metric: Name of its result on the Hub.
         total: What an episode's ``return`` is called.
         chart: Title of the chart of all tasks.
         place: Follows the algorithm's name, such as " in a team".
-        use: Lines of Python that act, after ``agent`` was opened.
     """
 
-    task: str
-    library: str
-    metric: str
-    total: str
-    chart: str
-    place: str
     use: tuple[str, ...]
+    task: str = "reinforcement-learning"
+    library: str = "stable-baselines3"
+    metric: str = "mean_reward"
+    total: str = "return"
+    chart: str = "return of every task"
+    place: str = ""
 
 
 class Built(NamedTuple):
@@ -92,13 +93,7 @@ class Kind(Protocol):
         """Return the spaces of the stream, to be handed to ``stream``; None where it has none."""
         return None
 
-    def stream(
-        self,
-        seed: int,
-        spaces: Any = None,
-        *,
-        on_failure: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Any:
+    def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
         The train stream has one experience per stage, the eval stream one per task. No environment
@@ -136,13 +131,13 @@ class Kind(Protocol):
         """Return a trained agent that acts in one task."""
 
     def export(
-        self, restored: Restored, task_index: int, seed: int
+        self, restored: Restored, task: int, seed: int
     ) -> AbstractContextManager[list[Exportable]]:
         """Return every policy of an agent, acting as in a task until the block ends.
 
         Args:
             restored: The agent.
-            task_index: Which task.
+            task: Which task.
             seed: The cell's, from whose evaluation episodes observations are taken.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,13 @@ if TYPE_CHECKING:
     from holdfast.envs.base.spaces import StreamSpaces
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.envs.multiagent.players import PolicyPlayer
+    from holdfast.envs.processes.pool import OnFailure
 
 
 class Single(Kind):
     """One agent of Stable-Baselines3's."""
 
     words = Words(
-        task="reinforcement-learning",
-        library="stable-baselines3",
-        metric="mean_reward",
-        total="return",
-        chart="return of every task",
-        place="",
         use=(
             "env = agent.make_env()",
             "observation, info = env.reset(seed=0)",
@@ -52,13 +47,7 @@ class Single(Kind):
 
         return stream_spaces(self.scenario)
 
-    def stream(
-        self,
-        seed: int,
-        spaces: Any = None,
-        *,
-        on_failure: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Any:
+    def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
         from holdfast.continual.streams.task_stream import make_stream
 
@@ -77,14 +66,14 @@ class Single(Kind):
         return TaskAgent(restored, task_index, frozen_player)
 
     @contextmanager
-    def export(self, restored: Restored, task_index: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
         """Return the policy; see ``Kind``."""
         from holdfast.continual.policies.exportable import check_exportable, of_agent
 
         check_exportable(self.scenario)
         # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-        found = of_agent(restored, self.act(restored, task_index), task_index, seed)
-        with restored.agent.view(task_index):
+        found = of_agent(restored, self.act(restored, task), task, seed)
+        with restored.agent.view(task):
             yield [found]
 
     def meeting(self, task_index: int) -> Meeting | None:

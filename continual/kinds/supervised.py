@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.exportable import Exportable
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_agent import TaskClassifier
+    from holdfast.envs.processes.pool import OnFailure
 
 
 class Supervised(Kind):
@@ -37,13 +38,7 @@ class Supervised(Kind):
         "validate --build` loads them"
     )
 
-    def stream(
-        self,
-        seed: int,
-        spaces: Any = None,
-        *,
-        on_failure: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Any:
+    def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream, whose experiences carry data sets; see ``Kind``."""
         from holdfast.continual.streams.data_stream import make_data_stream
 
@@ -62,12 +57,12 @@ class Supervised(Kind):
         return TaskClassifier(restored, task_index)
 
     @contextmanager
-    def export(self, restored: Restored, task_index: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
         """Return the network; see ``Kind``."""
         from holdfast.continual.policies.exportable import of_classifier
 
-        measured = self.stream(seed).eval_stream[task_index]
-        with restored.agent.view(task_index) as answer:
+        measured = self.stream(seed).eval_stream[task]
+        with restored.agent.view(task) as answer:
             yield [of_classifier(restored.agent, measured, answer)]
 
     def build(self, seed: int) -> Built:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     from holdfast.continual.results.record import RunFolder
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.envs.multiagent.parallel import TeamSpaces
+    from holdfast.envs.processes.pool import OnFailure
 
 
 class Team(Kind):
     """Groups of agents that learn at once (``agent.policies``)."""
 
     words = Words(
-        task="reinforcement-learning",
-        library="stable-baselines3",
-        metric="mean_reward",
-        total="return",
-        chart="return of every task",
         place=" in a team",
         use=(
             "env = agent.make_env()",
@@ -46,13 +42,7 @@ class Team(Kind):
 
         return team_spaces(self.scenario)
 
-    def stream(
-        self,
-        seed: int,
-        spaces: Any = None,
-        *,
-        on_failure: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Any:
+    def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
         from holdfast.continual.streams.team_stream import make_team_stream
 
@@ -83,14 +73,14 @@ class Team(Kind):
         return TaskTeam(restored, task_index, partner_groups)
 
     @contextmanager
-    def export(self, restored: Restored, task_index: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
         """Return the policy of each group; see ``Kind``."""
         from holdfast.continual.policies.exportable import check_exportable, of_team
 
         check_exportable(self.scenario)
         # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-        found = of_team(restored, self.act(restored, task_index), task_index, seed)
-        with restored.agent.view(task_index):
+        found = of_team(restored, self.act(restored, task), task, seed)
+        with restored.agent.view(task):
             yield found
 
     def meeting(self, task_index: int) -> Meeting:

@@ -15,7 +15,7 @@ from holdfast.agents.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
 from holdfast.continual.results.formatting import number, plain, table
 from holdfast.continual.streams.experience import Played
-from holdfast.continual.streams.team_stream import Partners, TeamEvalExperience
+from holdfast.continual.streams.team_stream import Partners, TeamEvalExperience, no_partners
 from holdfast.envs.multiagent.parallel import team_spaces
 from holdfast.errors import UsageError
 from holdfast.registry import algorithm
@@ -82,7 +82,7 @@ class MixedTeams:
         scenario: Scenario,
         task_index: int,
         episodes: int,
-        partners: Partners | None = None,
+        partners: Partners = no_partners,
     ) -> None:
         plan = scenario.evaluation.model_copy(update={"episodes": episodes})
         scenario = scenario.model_copy(update={"evaluation": plan})

@@ -9,7 +9,7 @@ import numpy as np
 
 from holdfast.continual.policies.restore import Restored
 from holdfast.continual.policies.trained_agent import Met
-from holdfast.continual.streams.team_stream import Partners, choose_actions, groups_of
+from holdfast.continual.streams.team_stream import Partners, choose_actions, no_partners
 from holdfast.envs.multiagent.joint import learner_vectors
 from holdfast.envs.multiagent.member import unmasked
 from holdfast.envs.multiagent.parallel import ACTION_MASK, make_parallel
@@ -40,7 +40,7 @@ class TaskTeam:
     """
 
     def __init__(
-        self, restored: Restored, task_index: int, partners: Partners | None = None
+        self, restored: Restored, task_index: int, partners: Partners = no_partners
     ) -> None:
         self._scenario, spaces, self._agent = restored
         self._task_index = task_index
@@ -54,7 +54,7 @@ class TaskTeam:
             spaces,
             [0],
             shown=shown,
-            partners=groups_of(partners, self._scenario, self.task),
+            partners=partners(self._scenario, self.task),
         )
         self._vectors = learner_vectors(self._scenario, spaces, self._teams.seats)
         env.close()  # it told what there is; whoever asks for actions has one of their own

@@ -190,7 +190,7 @@ class RunFolder:
                 file.truncate(size)
                 raise
         if is_new:
-            _sync_folder(self.path)
+            sync(self.path)
 
     def scores(self) -> list[Episode]:
         """Return every evaluation episode as written; a half-written last line is ignored.
@@ -290,11 +290,11 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put a rename or a new file on disk: its name is data of the folder."""
+def sync(folder: Path) -> None:
+    """Put a rename or a new file in a folder on disk: its name is data of the folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

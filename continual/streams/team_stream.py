@@ -32,6 +32,12 @@ Partners = Callable[[Scenario, Task], Mapping[str, FrozenGroup]]
 """Finds the groups of a task that do not learn, with the policies of their runs."""
 
 
+def no_partners(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:  # noqa: ARG001  # see Partners
+    """Return no group: what finds partners is handed in by ``continual/kinds``."""
+    assert not task.partners
+    return {}
+
+
 class TeamExperience(StageExperience):
     """One task of a team at one place of the stream.
 
@@ -46,10 +52,10 @@ class TeamExperience(StageExperience):
         seed: int,
         stage: int,
         spaces: TeamSpaces,
-        partners: Partners | None = None,
+        partners: Partners = no_partners,
     ) -> None:
         super().__init__(scenario, seed, stage)
-        self._partners = partial(groups_of, partners, scenario, self.task)
+        self._partners = partial(partners, scenario, self.task)
         team = spaces.teams[self.task_index]
         self._scenario, self._spaces = scenario, spaces
         self.seats = {
@@ -89,10 +95,10 @@ class TeamEvalExperience(MeasuredExperience):
         scenario: Scenario,
         task_index: int,
         spaces: TeamSpaces,
-        partners: Partners | None = None,
+        partners: Partners = no_partners,
     ) -> None:
         super().__init__(scenario, task_index)
-        self._partners = partial(groups_of, partners, scenario, self.task)
+        self._partners = partial(partners, scenario, self.task)
         self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
         self._teams = partial(self._built, scenario, task_index, spaces)
         self._vectors = partial(learner_vectors, scenario, spaces)
@@ -205,22 +211,12 @@ def choose_actions(
     return act(observations, state, starts, deterministic=deterministic, action_masks=masks)
 
 
-def groups_of(
-    partners: Partners | None, scenario: Scenario, task: Task
-) -> Mapping[str, FrozenGroup]:
-    """Return the groups of a task that do not learn; none are looked for where it names none."""
-    if not task.partners:
-        return {}
-    assert partners is not None  # whoever builds a stream with partners hands in who finds them
-    return partners(scenario, task)
-
-
 def make_team_stream(
     scenario: Scenario,
     seed: int,
     spaces: TeamSpaces | None = None,
     *,
-    partners: Partners | None = None,
+    partners: Partners = no_partners,
 ) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval`` of a team.
 
