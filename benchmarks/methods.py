@@ -62,9 +62,8 @@ def seeds_of(scenario: str, method: str) -> list[int]:
 
 def run(scenario: str, runs: Path, jobs: int) -> None:
     """Run what is not finished yet, a seed of every method at a time."""
-    path = ROOT / "scenarios" / f"{scenario}.yaml"
     for seed in range(5):
-        loaded = holdfast.load(path, [f"seeds=[{seed}]"])
+        loaded = holdfast.load(scenario, [f"seeds=[{seed}]"])
         methods = [m for m in loaded.methods if seed in seeds_of(scenario, m.parts[0].name)]
         if methods:
             holdfast.run(loaded.model_copy(update={"methods": methods}), runs=runs, jobs=jobs)
@@ -73,7 +72,7 @@ def run(scenario: str, runs: Path, jobs: int) -> None:
 def write(folder: Path, path: Path) -> None:
     """Write a line per finished cell, in the order of the shipped scenario."""
     found = {method.label: method.cells for method in gather(folder).methods}
-    shipped = holdfast.load(ROOT / "scenarios" / f"{folder.name}.yaml")
+    shipped = holdfast.load(folder.name)
     cells = [cell for method in shipped.methods for cell in found.get(method.label, ())]
     names = list(cells[0].metrics)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -117,7 +116,7 @@ def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """Return the table as the README shows it."""
+    """Return the table as docs/methods.md shows it."""
     lines = [
         "| method | seeds | average performance | forgetting | gain over naive, 95% | |",
         "| --- | ---: | ---: | ---: | ---: | --- |",

@@ -33,12 +33,12 @@ from overhead import alternate, header, write_table
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-from holdfast.envs.base.spaces import stream_spaces
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import ProcessPool
 from holdfast.envs.vector import pooled
-from holdfast.scenarios.schema.pool import Pool
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.schema.sections import Pool
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 CORES = os.cpu_count() or 1

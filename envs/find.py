@@ -1,4 +1,4 @@
-"""Which environments a word of the command line means: an id, a class, a module or a file."""
+"""Search for the environments that a word of the command line means: ids, classes, files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from holdfast.envs.make import ImportFailed, MissingPackage, imported, is_old_gym
+from holdfast.envs.base.loading import ImportFailed, MissingPackage, imported, is_old_gym
 from holdfast.errors import UsageError
 from holdfast.registry import append_path, closest
 

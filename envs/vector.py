@@ -1,8 +1,8 @@
-"""Environments side by side, seeded as Stable-Baselines3 seeds its own."""
+"""Environments of a stream together: side by side, in a pool, or one task after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from holdfast.envs.base.fitting import fit
 from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.make import make_env
 from holdfast.envs.wrappers.drift import Applied
-from holdfast.envs.wrappers.exclusive import ExclusiveEnv, Slot
+from holdfast.envs.wrappers.robot import ExclusiveEnv, Slot
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.seeding import derive
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -36,11 +37,11 @@ def task_env(
     Args:
         scenario: The scenario.
         task_index: Which of ``scenario.tasks``.
-        spaces: What :func:`~holdfast.envs.base.spaces.stream_spaces` returned.
+        spaces: What :func:`~holdfast.envs.make.stream_spaces` returned.
         slot: Shared by the exclusive environments of a run; needed where the task is exclusive and
             more than one environment is built in the run.
         render_mode: For example ``rgb_array``; None renders nothing.
-        applied: Is told what a drift sets.
+        applied: Called with what a drift sets.
         frozen: Finds opponents that earlier runs left.
     """
     task = scenario.tasks[task_index]
@@ -104,3 +105,73 @@ def pooled(
 
     env = task_env(scenario, task_index, spaces)
     return EnvPoolVector(env, n_envs, seed, scenario.tasks[task_index].name)
+
+
+class Interleaved(gym.Env[Any, Any]):
+    """Plays an episode of the task that has had the smallest part of its budget so far.
+
+    Episodes differ in length, so turns are counted in steps. Each task's environment is built when
+    its first turn comes.
+
+    Args:
+        makers: Build the environment of each task; their spaces are equal.
+        budgets: Steps that each task is to get, in proportion.
+        first: Task of the first episode, so that several such environments start differently.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], gym.Env[Any, Any]]],
+        budgets: Sequence[int],
+        first: int = 0,
+    ) -> None:
+        self._makers, self._budgets = makers, budgets
+        self._envs: dict[int, gym.Env[Any, Any]] = {}
+        self._steps = [0] * len(makers)
+        self._turn, self._next = first, first
+        self._seed: int | None = None
+        self._env = self._open(first)
+        self.observation_space = self._env.observation_space
+        self.action_space = self._env.action_space
+        self.metadata = self._env.metadata
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode of the next task; each task has its own stream of random numbers."""
+        if seed is not None:
+            self._seed = seed
+            for env in self._envs.values():
+                env.close()
+            self._envs.clear()
+        self._turn = self._next
+        is_new = self._turn not in self._envs
+        self._env = self._open(self._turn)
+        own = derive(self._seed, "interleaved", self._turn) if self._seed is not None else None
+        return self._env.reset(seed=own if is_new else None, options=options)
+
+    def step(self, action: Any) -> Any:
+        """Step the task whose episode it is."""
+        result = self._env.step(action)
+        self._steps[self._turn] += 1
+        if result[2] or result[3]:
+            parts = [s / b for s, b in zip(self._steps, self._budgets, strict=True)]
+            self._next = parts.index(min(parts))
+        return result
+
+    def close(self) -> None:
+        """Close every environment that was built."""
+        for env in self._envs.values():
+            env.close()
+        self._envs.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        """Ask the task whose episode it is for what else it has, such as its action masks."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._env.get_wrapper_attr(name)
+
+    def _open(self, index: int) -> gym.Env[Any, Any]:
+        if index not in self._envs:
+            self._envs[index] = self._makers[index]()
+        return self._envs[index]

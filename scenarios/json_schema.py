@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.registry import AGENTS, Argument
-from holdfast.scenarios.checks.annotation_types import annotation_options, kind_of, literal_values
+from holdfast.scenarios.checks.arguments import annotation_options, kind_of, literal_values
+from holdfast.scenarios.checks.papers import KEY, PAPERS
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
+from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 
 _TYPES = {
     "int": "integer",
@@ -17,26 +20,28 @@ _TYPES = {
     "str": "string",
     "bool": "boolean",
     "None": "null",
-    "list": "array",
-    "tuple": "array",
-    "Sequence": "array",
-    "dict": "object",
-    "Mapping": "object",
-    "Schedule": "object",
-    "Callable": "object",
-    "ActionNoise": "object",
+    **dict.fromkeys(("list", "tuple", "Sequence"), "array"),
+    **dict.fromkeys(("dict", "Mapping", "Schedule", "Callable", "ActionNoise"), "object"),
 }
 
 
-def add_arguments(schema: dict[str, Any]) -> None:
-    """Add to the JSON Schema of a scenario what each method and each algorithm takes."""
-    definitions = schema["$defs"]
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of scenario files, for editors with yaml-language-server."""
+    schema = Scenario.model_json_schema()
+    _add_arguments(schema["$defs"])
+    _add_task_defaults(schema)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def _add_arguments(definitions: dict[str, Any]) -> None:
+    """Add what each method and each algorithm takes."""
     for form in _methods_by_name(definitions["Method"]):
         for row in describe_methods():
             form["properties"][row.name] = {
                 "description": row.summary,
                 "type": ["object", "null"],
-                "properties": _properties(row.arguments),
+                "properties": _properties(row.arguments) | _paper(row.name),
                 "additionalProperties": False,
             }
     agent = definitions["Agent"]
@@ -50,10 +55,24 @@ def add_arguments(schema: dict[str, Any]) -> None:
     agent["allOf"] = [
         {
             "if": {"properties": {"algorithm": {"const": row.name}}, "required": ["algorithm"]},
-            "then": {"properties": _properties(row.arguments)},
+            "then": {"properties": _properties(row.arguments) | _paper(row.name)},
         }
         for row in describe_algorithms()
     ]
+
+
+def _add_task_defaults(schema: dict[str, Any]) -> None:
+    """Add ``task_defaults:``, which the model does not have: there, tasks are written out."""
+    task = schema["$defs"]["Task"]
+    common = {name: entry for name, entry in task["properties"].items() if name != "name"}
+    schema["properties"][TASK_DEFAULTS] = {
+        "description": "Keys of all tasks; what a task says itself wins, and kwargs and changes "
+        "are merged.",
+        "type": "object",
+        "properties": common,
+        "additionalProperties": False,
+    }
+    task["required"] = ["name"]
 
 
 def _methods_by_name(method: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -89,6 +108,12 @@ def _properties(arguments: Iterable[Argument]) -> dict[str, Any]:
             "features_extractor": {"type": "string", "description": "module:Class"},
         }
     return properties
+
+
+def _paper(name: str) -> dict[str, Any]:
+    """Return the key that takes the constants of a paper, where one has some for this name."""
+    papers = [paper for paper, preset in PAPERS.items() if name in preset]
+    return {KEY: {"enum": papers, "description": "Constants of a paper."}} if papers else {}
 
 
 def _type(annotation: str) -> dict[str, Any]:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import closest
 from holdfast.scenarios.checks import papers
-from holdfast.scenarios.checks.agent import argument_names, check_agent, meant_algorithm
+from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
-from holdfast.scenarios.checks.messages import Finding, findings
-from holdfast.scenarios.checks.methods import Setting, check_heads, check_methods
+from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
+from holdfast.scenarios.checks.methods import check_methods, setting_of
+from holdfast.scenarios.checks.multiagent import check_team, is_team
 from holdfast.scenarios.checks.supervised import check_supervised
-from holdfast.scenarios.checks.sweep import check_sweep, check_tune, without_studies
+from holdfast.scenarios.checks.sweep import check_sweep, check_tune
 from holdfast.scenarios.checks.tasks import check_stream, check_tasks
-from holdfast.scenarios.checks.team import check_team, is_team
-from holdfast.scenarios.schema.scenario import Carry, Scenario, Stream
+from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.shipped import located, shipped
 from holdfast.scenarios.source.override import override
+from holdfast.scenarios.source.task_defaults import with_task_defaults
 from holdfast.scenarios.source.yaml_file import MAX_BYTES, Place, Source, read
 from holdfast.signature import remembering
-
-Section = TypeVar("Section", bound=BaseModel)
 
 
 def load(
@@ -35,7 +34,7 @@ def load(
     """Return the scenario in a YAML file, checked without importing what it names.
 
     Args:
-        path: The file.
+        path: The file, or the name of a shipped scenario: ``cw10``.
         overrides: ``key=value`` in YAML, checked like the file: ``agent.learning_rate=1e-4``,
             ``tasks[0].steps=1000``.
         folder: Where ``module:Name`` and ``agent.init`` are looked for. Default: the file's folder.
@@ -43,23 +42,22 @@ def load(
     Raises:
         ScenarioError: If anything is wrong; ``problems`` holds all of it.
     """
-    path = Path(path)
+    path = located(path)
     source = read(_content(path), str(path))
     for text in overrides:
         override(source, text)
+    source = with_task_defaults(source)
     place = Path(folder) if folder else path.parent
     with remembering():
-        found = list(_check_all(source, place, path.stem))
+        found, _, scenario = _check_all(source, place, _name(path))
     problems = [*source.problems]
     for finding in found:
         problem = source.problem(finding.path, finding.message, at_key=finding.at_key)
         if problem.path not in source.unread and problem not in problems:
             problems.append(problem)
-    if problems:
+    if problems or scenario is None:
         raise ScenarioError(sorted(problems, key=_order))
-    scenario = Scenario.model_validate(source.data)
-    scenario._source, scenario._folder, scenario._document = path, place, source
-    return scenario
+    return _placed(scenario, source, path, place)
 
 
 def load_resolved(path: str | Path, *, folder: str | Path | None = None) -> Scenario:
@@ -76,14 +74,15 @@ def load_resolved(path: str | Path, *, folder: str | Path | None = None) -> Scen
     """
     path = Path(path)
     source = read(_content(path), str(path))
-    try:
-        scenario = Scenario.model_validate(source.data)
-    except ValidationError as error:
-        found = findings(error.errors(), source.data)
+    found, scenario = _modelled(source.data)
+    if scenario is None:
         problems = [source.problem(f.path, f.message, at_key=f.at_key) for f in found]
-        raise ScenarioError([*source.problems, *problems]) from error
-    scenario._source, scenario._folder = path, Path(folder) if folder else path.parent
-    scenario._document = source
+        raise ScenarioError([*source.problems, *problems])
+    return _placed(scenario, source, path, Path(folder) if folder else path.parent)
+
+
+def _placed(scenario: Scenario, source: Source, path: Path, folder: Path) -> Scenario:
+    scenario._document, scenario._source, scenario._folder = source, path, folder
     return scenario
 
 
@@ -96,81 +95,89 @@ def _content(path: Path) -> bytes:
         if path.is_dir():
             message = "is a folder; name a scenario file in it"
         elif not path.exists():
-            near = closest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
-            hint = f"; did you mean '{path.parent / near}'?" if near else ""
-            message = f"no such file{hint}"
+            message = _no_file(path)
         raise ScenarioError([Place(str(path)).problem(message)]) from error
+
+
+def _no_file(path: Path) -> str:
+    near = closest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+    if near:
+        return f"no such file; did you mean '{path.parent / near}'?"
+    if len(path.parts) > 1 or path.suffix:
+        return "no such file"
+    near = closest(path.name, shipped())
+    hint = f"did you mean '{near}'?" if near else "`holdfast list scenarios` shows those there are"
+    return f"no such file, and no shipped scenario of that name; {hint}"
+
+
+def _name(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "scenario"
 
 
 def _order(problem: Problem) -> tuple[bool, int, int]:
     return (not problem.line, problem.line, problem.column)
 
 
-def _check_all(source: Source, folder: Path, stem: str) -> Iterator[Finding]:
-    """Yield every finding, those about points of a sweep or a search space last."""
-    plain = without_studies(source.data)  # now: checking writes numbers out
+class _Result(NamedTuple):
+    """The mistakes in a scenario, its data as they are meant, and its model where it has none."""
 
-    def check(data: dict[str, Any]) -> Iterator[Finding]:
-        yield from _check(data, folder, stem)
-
-    base = list(check(source.data))
-    yield from base
-    yield from check_sweep(source, plain, base, check)
-    yield from check_tune(source, plain, base, check)
+    findings: list[Finding]
+    data: Any
+    scenario: Scenario | None
 
 
-def _check(data: Any, folder: Path, stem: str) -> Iterator[Finding]:
-    """Yield every finding; numbers in the data become what their arguments take."""
+def _check_all(source: Source, folder: Path, name: str) -> _Result:
+    """Check the scenario, then the points of its sweep and of its search space."""
+
+    def check(data: dict[str, Any]) -> Checked:
+        return Checked(*_check(data, folder, name)[:2])
+
+    base, data, scenario = _check(source.data, folder, name)
+    wrong, swept = check_sweep(source, base, check)
+    if scenario is not None and scenario.sweep:
+        taken = {key: tuple(values) for key, values in swept.items()}
+        scenario = scenario.model_copy(update={"sweep": taken})
+    return _Result([*base, *wrong, *check_tune(source, base, check)], data, scenario)
+
+
+def _check(data: Any, folder: Path, name: str) -> _Result:
+    """Check a scenario's data, whose name is that of its file unless it has another."""
     if not isinstance(data, dict):
-        yield Finding((), "a scenario is a mapping with at least tasks: and agent:")
-        return
-    data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "scenario")
-    yield from list(papers.expand(data))  # at once: what is checked below are its numbers
-    known = argument_names(data.get("agent"), folder)
-    beyond = list(_check_beyond_types(data, folder))
+        message = "a scenario is a mapping with at least tasks: and agent:"
+        return _Result([Finding((), message)], data, None)
+    of_papers, data = papers.expand({"name": name, **data})
+    of_all, data = _check_beyond_forms(data, folder)
+    of_forms, scenario = _modelled(data, argument_names(data.get("agent"), folder))
+    return _Result([*of_papers, *of_forms, *of_all], data, scenario)
+
+
+def _modelled(
+    data: Any, agent_arguments: Iterable[str] = ()
+) -> tuple[list[Finding], Scenario | None]:
+    """Return the model of a scenario's data, or what is wrong with their forms."""
     try:
-        Scenario.model_validate(data)
+        return [], Scenario.model_validate(data)
     except ValidationError as error:
-        yield from findings(error.errors(), data, known)
-    yield from beyond
+        return list(findings(error.errors(), data, tuple(agent_arguments))), None
 
 
-def _has_scores(data: dict[str, Any]) -> bool:
-    """Return whether every task says how its returns become scores, or the scenario for all."""
-    tasks = data.get("tasks")
-    own = [isinstance(task, dict) and task.get("score") is not None for task in tasks or ()]
-    return data.get("score") is not None or (bool(own) and all(own))
-
-
-def _check_beyond_types(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
-    agent = data["agent"] if isinstance(data.get("agent"), dict) else {}
-    setting = Setting(
-        algorithm=meant_algorithm(agent),
-        stream=_section(Stream, data.get("stream", {})),
-        carry=_section(Carry, data.get("carry", {})),
-        arguments=agent,
-        folder=folder,
-        has_scores=_has_scores(data),
-        is_team=is_team(data),
-    )
-    methods = data.get("methods", ["naive"])
-    yield from chain(
-        check_agent(agent, folder),
-        check_heads(setting),
-        check_methods(methods if isinstance(methods, list) else [], setting),
-    )
-    yield from check_supervised(data, setting.algorithm, folder)
+def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
+    """Check what needs several sections, or what is installed; arguments become what is meant."""
+    found: list[Finding] = []
+    data = dict(data)
+    if isinstance(data.get("agent"), dict):
+        wrong, data["agent"] = check_agent(data["agent"], folder)
+        found += wrong
+    setting = setting_of(data, folder)
+    wrong, methods = check_methods(entries(data.get("methods", ["naive"])), setting)
+    found += wrong
+    if isinstance(data.get("methods"), list):
+        data["methods"] = methods
+    wrong, tasks = check_supervised(data, setting.algorithm, folder)
+    found += wrong
     if isinstance(data.get("tasks"), list):
-        yield from check_tasks(data, folder)
-        yield from check_stream(data)
-        yield from check_backend(data)
+        data["tasks"] = tasks
+        found += [*check_tasks(data, folder), *check_stream(data), *check_backend(data)]
         if is_team(data):
-            yield from check_team(data, folder)
-
-
-def _section(model: type[Section], data: Any) -> Section | None:
-    """Return a section of the scenario, or None where something in it is wrong."""
-    try:
-        return model.model_validate(data)
-    except ValidationError:
-        return None
+            found += check_team(data, folder)
+    return Checked(found, data)

@@ -14,7 +14,7 @@ from told import Told
 
 import holdfast
 from holdfast.continual.jobs.queue import RETRIES
-from holdfast.scenarios.schema.scenario import json_schema
+from holdfast.scenarios.json_schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 
@@ -151,7 +151,7 @@ def test_the_committed_schema_is_the_generated_one(tmp_path: Path) -> None:
         ("envs", ["CartPole-v1", "HalfCheetah-v5"]),
         ("agents", ["ppo", "maskable_ppo", "learning_starts=100", "doors: lifecycle"]),
         ("methods", ["ewc", "strength=", "must be told: boundaries", "progressive"]),
-        ("scenarios", ["reach.yaml", "61,440 steps"]),
+        ("scenarios", ["continual_world/: Continual World", "reach A planar arm", "61,440 steps"]),
     ],
 )
 def test_list(what: str, names: list[str]) -> None:

@@ -3,11 +3,14 @@
 import ast
 import doctest
 import importlib
+import json
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,10 +24,37 @@ FOLDERS = {
     if package != "holdfast"
 }
 
-# A file imports from columns to its left, or from its own package.
-LEFTMOST = ("errors", "registry", "seeding", "signature")
-COLUMNS = dict.fromkeys(LEFTMOST, 0) | {"scenarios": 1, "envs": 2, "agents": 2, "continual": 3}
-RIGHTMOST = 4  # the command line, and the package's own lazy names
+# From left to right: a module imports from its own folder and from those before it. A folder stands
+# for those below it that are not listed; "" is src/holdfast, with the command line.
+ORDER = (
+    *("errors", "seeding", "signature", "registry"),
+    *("scenarios.custom_env", "scenarios.source", "scenarios.schema", "scenarios.checks"),
+    "scenarios",
+    *("envs.datasets", "envs.wrappers", "envs.processes", "envs.base", "envs.envpool"),
+    *("envs.multiagent", "envs", "envs.checks"),
+    *("agents", "agents.base", "agents.doors", "agents.modules", "agents.algorithms"),
+    *("agents.sb3", "agents.teams", "agents.supervised"),
+    *("continual", "continual.results", "continual.streams", "continual.methods"),
+    *("continual.policies", "continual.kinds", "continual.training", "continual.jobs"),
+    *("continual.tools", "continual.reports"),
+    "",
+)
+# Neither imports the other, nor do the folders below them.
+BESIDE = (
+    ("envs", "agents"),
+    *(("envs.datasets", f"envs.{folder}") for folder in ("wrappers", "processes", "base")),
+    *(("envs.datasets", f"envs.{folder}") for folder in ("envpool", "multiagent", "checks")),
+    ("agents.teams", "agents.supervised"),
+)
+# Tables of plugins: the texts in them may name anything, which is loaded when a user asks for it.
+PLUGIN_TABLES = ("holdfast.registry", "holdfast")
+
+RIDDLES = (
+    *("absent", "acting", "acting_team", "build", "carrying", "deployed", "differences", "entries"),
+    *("findings", "kept", "kinds", "likely", "markdown", "opened", "plain", "prepare", "spent"),
+    *("states", "targets", "turns"),
+)
+MOST_FILES, MOST_LINES = 20, 60
 
 LIGHT = (
     "holdfast",
@@ -45,29 +75,82 @@ LIGHT = (
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in (ROOT / "src" / "holdfast").glob("*.py"):
-        yield f"holdfast.{path.stem}", path
+        yield _named("holdfast", path.stem), path
     for package, folder in FOLDERS.items():
         for path in folder.rglob("*.py"):
-            inner = path.relative_to(folder).with_suffix("").parts
-            yield ".".join((package, *inner)), path
+            yield _named(package, *path.relative_to(folder).with_suffix("").parts), path
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and name of every import, those inside functions and TYPE_CHECKING too."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+def _named(*parts: str) -> str:
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = dict(modules())
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def named(module: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of every module of ours that a module names.
+
+    By an import at the top, inside a function or under TYPE_CHECKING, or in a text such as
+    ``"holdfast.envs.make:build"`` or ``"holdfast.envs.make"``.
+    """
+    path = MODULES[module]
+    for node in ast.walk(tree(path)):
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            if node.module == "holdfast":
-                yield from ((node.lineno, f"holdfast.{alias.name}") for alias in node.names)
-            else:
-                yield node.lineno, str(node.module)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and module not in PLUGIN_TABLES:
+            text = re.fullmatch(r"(holdfast(\.\w+)+)\.?(:\w*)?", str(node.value))
+            names = [text[1]] if text else []
+        for name in names:
+            found = ours(name)
+            # `import holdfast.envs` names the package; "holdfast.nan" is the key of an info.
+            if found and not (found == "holdfast" and isinstance(node, ast.Constant)):
+                yield node.lineno, found
 
 
-def part(module: str) -> str:
-    """Return the second word of ``holdfast.envs.make``."""
-    return (*module.split("."), "")[1]
+def ours(name: str) -> str | None:
+    """Return the module of ours in which a dotted name is, or which it is."""
+    while name not in MODULES and "." in name:
+        name = name.rpartition(".")[0]
+    return name if name in MODULES else None
+
+
+def folder_of(module: str) -> str:
+    """Return the entry of ORDER in which a module is."""
+    inner = module.removeprefix("holdfast").removeprefix(".")
+    is_package = MODULES[module].name == "__init__.py"
+    if inner not in ORDER or not (is_package or "." not in inner):
+        inner = inner.rpartition(".")[0]
+    while inner not in ORDER:
+        inner = inner.rpartition(".")[0]
+    return inner
+
+
+def are_beside(one: str, other: str) -> bool:
+    """Return whether two folders stand side by side."""
+    pairs = [(f"{a}.", f"{b}.") for a, b in BESIDE]
+    one, other = f"{one}.", f"{other}."
+    return any(
+        (one.startswith(a) and other.startswith(b)) or (one.startswith(b) and other.startswith(a))
+        for a, b in pairs
+    )
+
+
+def code_folders() -> Iterator[Path]:
+    """Yield the folders that hold code, tests and benchmarks too; templates are a user's files."""
+    src = ROOT / "src" / "holdfast"
+    for root in (*FOLDERS.values(), ROOT / "tests", ROOT / "benchmarks"):
+        yield from sorted({path.parent for path in root.rglob("*.py")})
+    yield src
 
 
 def test_package_map_links_and_folders_are_equal() -> None:
@@ -90,59 +173,64 @@ def test_every_package_is_listed() -> None:
     assert found | {"holdfast", "holdfast.templates"} == set(SETUPTOOLS["packages"])
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(*m, id=m[0]) for m in modules()])
-def test_a_file_imports_only_leftwards(module: str, path: Path) -> None:
-    own = part(module)
-    column = COLUMNS.get(own, RIGHTMOST)
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {module} imports {name}"
-        for line, name in imported(path)
-        if name.split(".")[0] == "holdfast"
-        and part(name) != own
-        # The leftmost column and the command line import within themselves too.
-        and not (
-            COLUMNS.get(part(name), RIGHTMOST) < column
-            or COLUMNS.get(part(name), RIGHTMOST) == column in (0, RIGHTMOST)
+def test_every_folder_has_its_place_in_the_order() -> None:
+    folders = {name.rpartition(".")[0].removeprefix("holdfast").strip(".") for name in MODULES}
+    within = tuple(f"{folder}." for folder in ("continual.methods",))
+    assert {folder for folder in folders if not folder.startswith(within)} <= set(ORDER)
+
+
+def test_arrows_go_leftwards_only() -> None:
+    wrong = []
+    for module, path in sorted(MODULES.items()):
+        own = folder_of(module)
+        for line, name in named(module):
+            other = folder_of(name)
+            if ORDER.index(other) > ORDER.index(own) or are_beside(own, other):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: names {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_form_a_circle() -> None:
+    graph = {module: {name for _, name in named(module)} - {module} for module in MODULES}
+    circles = []
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+            break
+        except CycleError as error:
+            one, other, *rest = error.args[1]
+            circles.append(" <- ".join([one, other, *rest]))
+            graph[other].discard(one)  # and look for the next one
+    assert not circles, "\n".join(circles)
+
+
+def test_no_folder_has_more_files_than_one_can_look_through() -> None:
+    counts = {
+        str(folder.relative_to(ROOT)): len(
+            [path for path in folder.iterdir() if path.is_file() and path.suffix != ".yaml"]
         )
+        for folder in code_folders()
+    }
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_no_module_is_named_by_a_riddle() -> None:
+    riddles = [str(path.relative_to(ROOT)) for path in MODULES.values() if path.stem in RIDDLES]
+    assert riddles == []
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}, {lines} lines"
+        for path in MODULES.values()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES
     ]
-    assert wrong == []
+    assert long == []
 
 
-# Layers of continual/: a module imports from its own folder and from those to its left.
-LAYERS = (
-    *("", "results", "streams", "methods", "policies", "kinds", "training", "jobs", "tools"),
-    "reports",
-)
-NAMED = re.compile(r"(holdfast[.\w]*):\w+$")
-
-
-def layer(module: str) -> int:
-    """Return the place of ``holdfast.continual.<folder>...`` in ``LAYERS``."""
-    folder = module.split(".")[2]
-    return LAYERS.index(folder if folder in LAYERS else "")
-
-
-CONTINUAL = [(name, path) for name, path in modules() if part(name) == "continual"]
-
-
-@pytest.mark.parametrize(
-    ("module", "path"), [pytest.param(*m, id=m[0]) for m in CONTINUAL if m[1].stem != "__init__"]
-)
-def test_layers_of_continual(module: str, path: Path) -> None:
-    texts = (n.value for n in ast.walk(ast.parse(path.read_text("utf-8"))) if _is_text(n))
-    named = [match[1] for text in texts if (match := NAMED.match(text))]
-    wrong = [
-        name
-        for name in [*(name for _, name in imported(path)), *named]
-        if name.startswith("holdfast.continual.") and layer(name) > layer(module)
-    ]
-    assert wrong == []
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
+MOST_KINDS = 5
 KINDS = re.compile(
     r"is_supervised|policies is (not )?None|def kind_of|isinstance\(.*\b(Single|Team|Supervised)"
 )
@@ -150,24 +238,29 @@ KINDS = re.compile(
 
 def test_kinds_of_learners_are_told_apart_in_few_files() -> None:
     """All others ask ``kind_of`` for a part; checks look at what is no valid scenario yet."""
-    found = {
+    found = [
         path.relative_to(ROOT).as_posix()
-        for name, path in modules()
+        for name, path in MODULES.items()
         if not name.startswith("holdfast.scenarios.checks") and KINDS.search(path.read_text())
-    }
-    assert found <= {
-        "continual/kinds/kind.py",
-        "envs/multiagent/parallel.py",
-        "scenarios/schema/scenario.py",
-    }
+    ]
+    assert len(found) <= MOST_KINDS, found
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_import_nothing_heavy(module: str) -> None:
+def test_light_modules_import_nothing_heavy() -> None:
+    """In one process: what a module brings in first is its own."""
     heavy = ("torch", "avalanche", "stable_baselines3", "matplotlib", "tensorboard", "ray")
-    code = f"import sys, {module}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
+    code = f"""
+import importlib, json, sys
+found, before = {{}}, set()
+for module in {LIGHT!r}:
+    importlib.import_module(module)
+    loaded = {{name for name in {heavy!r} if name in sys.modules}}
+    found[module], before = sorted(loaded - before), loaded
+print(json.dumps(found))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stderr, done.stdout.split(), done.returncode) == ("", [], 0)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert json.loads(done.stdout) == {module: [] for module in LIGHT}
 
 
 def test_the_changelog_begins_with_this_version() -> None:
@@ -190,7 +283,7 @@ def test_every_dependency_is_pinned_and_no_host_is_named() -> None:
     assert "://" not in text
 
 
-EXAMPLES = [name for name, path in modules() if ">>> " in path.read_text("utf-8")]
+EXAMPLES = [name for name, path in MODULES.items() if ">>> " in path.read_text("utf-8")]
 
 
 @pytest.mark.parametrize("module", EXAMPLES)

@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING do what they say: their examples run, their links and commands exist."""
+"""Pages do what they say: their examples run, their links and commands exist."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from holdfast.scenarios.load import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (
     *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"),
@@ -128,7 +129,7 @@ def test_the_scenario_example_is_good(tmp_path: Path) -> None:
 def test_the_agent_example_is_what_the_code_says() -> None:
     row, test_row = re.findall(r'^ *("tqc": .*),$', CONTRIBUTING, re.M)
     assert row in (ROOT / "src" / "holdfast" / "registry.py").read_text("utf-8")
-    assert test_row in (ROOT / "tests" / "agents" / "test_algorithms.py").read_text("utf-8")
+    assert test_row in (ROOT / "tests" / "agents" / "sb3" / "test_algorithms.py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("what", ["an environment", "an agent", "a method", "a scenario"])
@@ -139,24 +140,28 @@ def test_a_how_to_is_short(what: str) -> None:
 
 
 def test_the_tables_name_every_method_and_agent() -> None:
-    table, measured = README.split("<!-- quickstart:begin -->")
+    table, measured = METHODS_PAGE.split("<!-- quickstart:begin -->")
     assert re.findall(r"^\| `([\w-]+)` \|", table, re.M) == list(METHODS)
     assert set(re.findall(r"^\| `([\w-]+)`", measured, re.M)) <= set(METHODS)
-    words = README.casefold().replace("-", "")
+    words = METHODS_PAGE.casefold().replace("-", "")
     assert [name for name in ALGORITHMS if name.replace("_", "") not in words] == []
 
 
 def test_measured_numbers_have_their_place() -> None:
-    assert README.count("<!-- quickstart:begin -->\n") == 1
-    assert README.count("<!-- quickstart:end -->\n") == 1
-    assert README.index("<!-- quickstart:begin -->") < README.index("<!-- quickstart:end -->")
+    begin, end = "<!-- quickstart:begin -->\n", "<!-- quickstart:end -->\n"
+    assert (METHODS_PAGE.count(begin), METHODS_PAGE.count(end)) == (1, 1)
+    assert METHODS_PAGE.index(begin) < METHODS_PAGE.index(end)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize(
     ("page", "scenario"),
     [
-        ("README.md", "methods-discrete"),
-        ("README.md", "methods-continuous"),
+        ("docs/methods.md", "methods-discrete"),
+        ("docs/methods.md", "methods-continuous"),
         ("benchmarks/README.md", "expandable"),
         ("benchmarks/README.md", "split-digits"),
     ],

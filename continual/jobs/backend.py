@@ -102,7 +102,7 @@ def _steps_per_s(
 ) -> tuple[float, list[Any]]:
     """Return environment steps per second of a task alone, and the forms of its spaces."""
     # Here: they import torch.
-    from holdfast.envs.base.spaces import stream_spaces
+    from holdfast.envs.make import stream_spaces
     from holdfast.envs.vector import pooled, task_env, vectorize
 
     task = scenario.tasks[index]

@@ -25,7 +25,7 @@ from holdfast.continual.results.lock import locked
 from holdfast.continual.results.record import LOCK, SCENARIO, RunFolder, write_whole
 from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, MissingExtra, Stopped, UsageError
-from holdfast.scenarios.cells import Axis
+from holdfast.scenarios.schema.cells import Axis
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.seeding import derive
 

@@ -12,7 +12,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
 from holdfast.errors import ScenarioError
 from holdfast.registry import closest
-from holdfast.scenarios.cells import Axis, axes_of, with_values
+from holdfast.scenarios.schema.cells import Axis, with_values
 from holdfast.scenarios.schema.scenario import Cell, Method, Scenario, Tune
 
 TRIALS = "tune"
@@ -88,11 +88,11 @@ def plan(scenario: Scenario, runs: Path) -> Plan:
         hint = f"did you mean '{near}'?" if near else f"the scenario has: {', '.join(labels)}"
         raise refuse("tune.method", f"no method '{tune.method}'; {hint}")
     index = labels.index(tune.method or labels[0])
-    space = tuple(axis for axis in axes_of(scenario, tune.space) if axis.method in (None, index))
+    space = tuple(axis for axis in scenario.axes(tune.space) if axis.method in (None, index))
     if not space:
         raise refuse("tune.space", f"no key of it concerns '{labels[index]}'")
     looked_for = [axis.path for axis in space]
-    for axis in axes_of(scenario, scenario.sweep):
+    for axis in scenario.axes(scenario.sweep):
         if axis.method in (None, index) and axis.path not in looked_for:
             message = "is swept and not tuned; put it into tune.space, or add 'sweep={}'"
             raise refuse(f"sweep.{axis.key}", message)

@@ -43,7 +43,7 @@ class Single(Kind):
 
     def spaces(self) -> StreamSpaces:
         """Return the spaces of the stream."""
-        from holdfast.envs.base.spaces import stream_spaces
+        from holdfast.envs.make import stream_spaces
 
         return stream_spaces(self.scenario)
 
@@ -110,8 +110,7 @@ class Single(Kind):
                 raise ScenarioError([self.scenario.problem(path, str(error))]) from error
 
     def _check_spaces(self, spaces: StreamSpaces) -> None:
-        from holdfast.envs.base.spaces import check_actions
-        from holdfast.envs.checks.policy_inputs import check_policy
+        from holdfast.envs.base.compatibility import check_actions, check_policy
 
         check_actions(self.scenario, spaces)
         check_policy(self.scenario, spaces.observation)

@@ -101,8 +101,7 @@ class Team(Kind):
         return Built(self.stream(seed, spaces).train_stream[0])
 
     def _check_spaces(self, spaces: TeamSpaces) -> None:
-        from holdfast.envs.base.spaces import check_actions
-        from holdfast.envs.checks.policy_inputs import check_policy
+        from holdfast.envs.base.compatibility import check_actions, check_policy
 
         for group in spaces.groups.values():
             check_actions(self.scenario, group, team=True)

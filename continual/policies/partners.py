@@ -33,7 +33,7 @@ class _Frozen(NamedTuple):
 
 
 class PartnerGroup:
-    """A group of an earlier run; see ``FrozenGroup`` in ``envs/multiagent/teams.py``.
+    """A group of an earlier run; see ``FrozenGroup`` in ``envs/multiagent/seats.py``.
 
     It is shown the id of its own run's task, and its agents' observations and actions must be like
     those that it learned with.

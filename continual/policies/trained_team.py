@@ -11,8 +11,7 @@ from holdfast.continual.policies.restore import Restored
 from holdfast.continual.policies.trained_agent import Met
 from holdfast.continual.streams.team_stream import Partners, choose_actions, no_partners
 from holdfast.envs.multiagent.joint import learner_vectors
-from holdfast.envs.multiagent.member import unmasked
-from holdfast.envs.multiagent.parallel import ACTION_MASK, make_parallel
+from holdfast.envs.multiagent.parallel import ACTION_MASK, make_parallel, unmasked
 from holdfast.envs.multiagent.teams import Teams
 from holdfast.errors import UsageError
 

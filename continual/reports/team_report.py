@@ -9,7 +9,7 @@ import numpy as np
 from holdfast.continual.results.formatting import over, plain, table
 from holdfast.continual.results.record import Episode
 from holdfast.continual.results.study import MethodResults, Results
-from holdfast.scenarios.schema.groups import grouped
+from holdfast.scenarios.schema.agent import grouped
 from holdfast.scenarios.schema.scenario import Policies
 
 Returns = dict[str, dict[str, float]]

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from holdfast.continual.results.record import SCENARIO, RunFolder
-from holdfast.scenarios.cells import plain_data
-from holdfast.scenarios.schema.resources import Resources
 from holdfast.scenarios.schema.scenario import Pool, Scenario
-from holdfast.scenarios.source.override import NoSuchPlace, put, resolved, undotted
+from holdfast.scenarios.schema.sections import Resources
+from holdfast.scenarios.source.override import NoSuchPlace, plain_data, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import dump
 
 NO_MATTER: dict[str, Any] = {

@@ -16,14 +16,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from holdfast.continual.streams.evaluation import Stepped, play
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.base.fitting import TaskId
-from holdfast.envs.base.spaces import StreamSpaces, stream_spaces
+from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.envpool.batch import Batch, rows, write
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
-from holdfast.envs.vector import pooled, task_env, vectorize
+from holdfast.envs.vector import Interleaved, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
-from holdfast.envs.wrappers.exclusive import Slot
-from holdfast.envs.wrappers.interleaved import Interleaved
+from holdfast.envs.wrappers.robot import Slot
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 

@@ -15,8 +15,8 @@ from holdfast.continual.streams.evaluation import LONGEST_EPISODE, never_ends
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.multiagent.joint import learner_vectors
 from holdfast.envs.multiagent.parallel import TeamSpaces, make_parallel, team_spaces
-from holdfast.envs.multiagent.seats import ABSENT
-from holdfast.envs.multiagent.teams import FrozenGroup, Teams
+from holdfast.envs.multiagent.seats import ABSENT, FrozenGroup
+from holdfast.envs.multiagent.teams import Teams
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task
 

@@ -8,13 +8,13 @@ the same columns, and a chart's title tells all that its content depends on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast import registry, scenarios
+from holdfast import registry
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results.plasticity_record import QUANTITIES
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.shipped import shipped
 from holdfast.signature import signature
 
 Value = str | float
@@ -38,10 +38,8 @@ class Column(NamedTuple):
     is_first: bool = False
 
 
-_SHIPPED = tuple(sorted(file.stem for file in Path(str(scenarios.__file__)).parent.rglob("*.yaml")))
-
 COLUMNS: dict[str, Column] = {
-    "scenario": Column("Name of the scenario.", _SHIPPED, is_first=True),
+    "scenario": Column("Name of the scenario.", tuple(sorted(shipped())), is_first=True),
     "method": Column("Label of the method.", tuple(registry.METHODS), is_first=True),
     "seed": Column("Seed of the cell.", tuple(map(str, range(10))), is_first=True),
     "algorithm": Column("Algorithm of the agent.", tuple(registry.AGENTS), is_first=True),

@@ -1,1 +1,1 @@
-"""What every environment goes through: loading, and the spaces of the stream."""
+"""Loading of environments by name, and the spaces of the stream that they are fitted to."""

@@ -11,10 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces import Box, Discrete
 
-from holdfast.envs.make import make_env
-from holdfast.errors import Problem, ScenarioError, UsageError
-from holdfast.registry import AGENTS, ALGORITHMS, TEAM_ALGORITHMS
-from holdfast.scenarios.schema.observation_keys import MASKS
+from holdfast.errors import Problem, ScenarioError
 from holdfast.scenarios.schema.scenario import Scenario
 
 Space = gym.Space[Any]
@@ -36,8 +33,10 @@ class StreamSpaces:
     beside: Mapping[str, Space] | None = None
 
 
-def stream_spaces(scenario: Scenario) -> StreamSpaces:
-    """Return the spaces of the stream; builds each task's environment once and closes it.
+def merged_spaces(
+    scenario: Scenario, found: Sequence[StreamSpaces], names: Sequence[str] = ()
+) -> StreamSpaces:
+    """Return the spaces of the stream, out of those of each task.
 
     With ``spaces: same``, spaces must be alike in kind, shape and type; bounds of observations may
     differ (networks do not see them), bounds of actions may not (they scale the policy's output).
@@ -45,36 +44,6 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
     action vector is as long as the longest, its bounds the widest, and each task ignores the
     dimensions it lacks and rescales the others to its own bounds; the stream has as many discrete
     actions as the richest task, and elsewhere action ``a`` stands for ``a % n``.
-
-    Raises:
-        ScenarioError: Every task that cannot be built, or the tasks that differ and the key to set.
-        EnvironmentFailed: The constructor of an environment raised.
-    """
-    problems: list[Problem] = []
-    found: list[StreamSpaces] = []
-    cause: UsageError | None = None
-    for index, task in enumerate(scenario.tasks):
-        try:
-            env = make_env(scenario, task)
-        except UsageError as error:
-            problems.append(scenario.problem(f"tasks[{index}]", str(error)))
-            cause = cause or error
-            continue
-        try:
-            found.append(StreamSpaces(env.observation_space, env.action_space))
-            if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
-                problems.append(scenario.problem(f"tasks[{index}]", _no_masks(task.name)))
-        finally:
-            env.close()
-    if problems:
-        raise ScenarioError(problems) from cause
-    return merged_spaces(scenario, found)
-
-
-def merged_spaces(
-    scenario: Scenario, found: Sequence[StreamSpaces], names: Sequence[str] = ()
-) -> StreamSpaces:
-    """Return the spaces of the stream, of those of each task; see :func:`stream_spaces`.
 
     Args:
         scenario: The scenario.
@@ -99,47 +68,6 @@ def merged_spaces(
     if problems:
         raise ScenarioError(problems)
     return StreamSpaces(merged["observation"], merged["action"])
-
-
-def _no_masks(task: str) -> str:
-    return (
-        f"task '{task}': maskable_ppo needs an environment with a method {MASKS}(), which returns "
-        "one truth value for each action; without one, write algorithm: ppo"
-    )
-
-
-def check_actions(scenario: Scenario, stream: StreamSpaces, *, team: bool = False) -> None:
-    """Raise if the scenario's algorithm cannot take the stream's actions, or a team's.
-
-    Raises:
-        ScenarioError: Names the algorithms that can. An algorithm of the user's own is not checked.
-    """
-    algorithm = AGENTS.get(scenario.agent.algorithm)
-    space = stream.action
-    if algorithm is None:
-        return
-    able = algorithms_for(space, team=team)
-    if type(space).__name__ not in algorithm.actions:
-        listed = ", ".join(able) or "no known algorithm"
-        text = f"{scenario.agent.algorithm} cannot take the action space {space}; {listed} can"
-        raise ScenarioError([scenario.problem("agent.algorithm", text)])
-    if isinstance(space, Discrete) and space.start != 0:
-        listed = ", ".join(str(space.start + number) for number in range(space.n))
-        text = (
-            f"the actions {space} do not start at 0, which algorithms take for granted; "
-            f"add to each task `changes: {{action_map: [{listed}]}}`"
-        )
-        raise ScenarioError([scenario.problem("tasks", text)])
-    if isinstance(space, Box) and not space.is_bounded():
-        text = f"the action space {space} has no finite bounds; wrap it, or give it some"
-        raise ScenarioError([scenario.problem("tasks", text)])
-
-
-def algorithms_for(space: Space, *, team: bool = False) -> list[str]:
-    """Return the names of the algorithms that can take an action space, of an agent or a team."""
-    kind = type(space).__name__
-    known = {**ALGORITHMS, **(TEAM_ALGORITHMS if team else {})}
-    return [name for name, algorithm in known.items() if kind in algorithm.actions]
 
 
 def _merged(what: str, found: Sequence[Space], rule: str, names: Sequence[str]) -> Space:

@@ -1,4 +1,4 @@
-"""What a check finds, and how an exception is told in one line."""
+"""Result of a check: its findings, and an exception told in one line."""
 
 from __future__ import annotations
 
@@ -74,14 +74,16 @@ def crashes_at(place: str) -> Iterator[None]:
 
 def told(error: BaseException) -> str:
     """Return the exception with the innermost line of the user's code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    here = Path(__file__).resolve().parent
-    own = [
-        frame
-        for frame in frames
-        if "site-packages" not in frame.filename and Path(frame.filename).resolve().parent != here
-    ] or frames
-    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    frames = [
+        (frame.f_code.co_filename, line, str(frame.f_globals.get("__name__")))
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    users = [
+        (file, line)
+        for file, line, module in frames
+        if "site-packages" not in file and module.partition(".")[0] != "holdfast"
+    ] or [frame[:2] for frame in frames]
+    where = f" ({Path(users[-1][0]).name}, line {users[-1][1]})" if users else ""
     return f"{type(error).__name__}: {error}{where}"
 
 

@@ -1,4 +1,4 @@
-"""Will this environment work here? What `holdfast check-env` finds, in plain words."""
+"""Checks of an environment of one agent, as `holdfast check-env` runs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-from holdfast.envs.base.spaces import StreamSpaces, algorithms_for, not_learnable
+from holdfast.envs.base.compatibility import algorithms_for
+from holdfast.envs.base.loading import OldGym, build
+from holdfast.envs.base.spaces import StreamSpaces, not_learnable
 from holdfast.envs.checks.check_result import (
     CheckResult,
     CrashedError,
@@ -26,7 +28,7 @@ from holdfast.envs.checks.check_result import (
     told,
 )
 from holdfast.envs.checks.probes import check_seeding, check_values, measure_speed
-from holdfast.envs.make import OldGym, bare, build, changed
+from holdfast.envs.make import bare, changed
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
@@ -46,7 +48,7 @@ _NOT_NEWS = (
 
 
 class Subject(NamedTuple):
-    """What is checked.
+    """The environment to check.
 
     Attributes:
         author: The environment as its author made it.
@@ -60,13 +62,13 @@ class Subject(NamedTuple):
 
     @property
     def stop(self) -> Callable[[], Any] | None:
-        """What brings it to rest: the method ``stop`` of a robot's class."""
+        """The method ``stop`` of a robot's class, which brings it to rest, or None."""
         found = getattr(self.env.unwrapped, "stop", None)
         return found if callable(found) else None
 
     @property
     def is_robot(self) -> bool:
-        """Whether it is one, which never repeats itself to the last bit."""
+        """Whether it is a robot, which never repeats itself to the last bit."""
         return self.exclusive or self.stop is not None
 
 
@@ -277,7 +279,7 @@ def run_checker(
     Args:
         name: Of the checker.
         checker: Raises what is wrong.
-        result: Takes it.
+        result: Takes the findings.
         known: A word of errors that need no telling.
     """
     with (

@@ -1,4 +1,4 @@
-"""Run an environment for a while and look: values, reused arrays, repeatability, speed."""
+"""Probes of a running environment: values, reused arrays, repeatability, speed."""
 
 from __future__ import annotations
 

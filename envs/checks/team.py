@@ -1,4 +1,4 @@
-"""Will this PettingZoo environment work here? Its own tests, and what a team's learners need."""
+"""Checks of a PettingZoo environment: its own tests, and the needs of a team's learners."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.envs.base.spaces import algorithms_for, not_learnable
+from holdfast.envs.base.compatibility import algorithms_for
+from holdfast.envs.base.spaces import not_learnable
 from holdfast.envs.checks.check_result import CheckResult, CrashedError, crashes_at
 from holdfast.envs.checks.environment import run_checker
-from holdfast.envs.multiagent.global_state import own_state_space
-from holdfast.envs.multiagent.parallel import Parallel, team_of
+from holdfast.envs.multiagent.global_state import Parallel, own_state_space
+from holdfast.envs.multiagent.parallel import team_of
 
 _CYCLES = 200
 _SPEED_S = 0.5

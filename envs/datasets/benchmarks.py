@@ -27,7 +27,7 @@ It follows a sample into replay memories, which checkpoints therefore hold as nu
 
 @dataclass(frozen=True)
 class TaskData:
-    """What one task learns from and is measured on.
+    """Data that one task learns from and is measured on.
 
     Attributes:
         train: Avalanche data set of (input, class, task label).

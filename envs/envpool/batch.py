@@ -32,7 +32,7 @@ _OTHERS = (ObservationNoise, FlattenObservation, RewardScale, Guard, TaskId)
 
 
 class Steps(NamedTuple):
-    """What one step of some environments of a batch returned; each array one entry per env.
+    """Results of one step of some environments of a batch; each array has one entry per env.
 
     Attributes:
         observations: As the agent sees them.
@@ -170,7 +170,7 @@ class Batch:
         )
 
     def close(self) -> None:
-        """Let go of the pool."""
+        """Release the pool."""
         self._pool = None
         self.env.close()
 

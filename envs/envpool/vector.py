@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from holdfast.envs.envpool.batch import Batch, Ids, rows, write
-from holdfast.envs.wrappers.guard import NAN_KEY
+from holdfast.envs.wrappers.guard import NAN_KEY, copied
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class EnvPoolVector(VecEnv):
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Set the seeds of the next reset, which builds the simulators anew; None draws one."""
+        """Set the seeds of the next reset, which rebuilds the simulators; None draws one."""
         drawn = int(np.random.default_rng().integers(2**31)) if seed is None else seed
         self._seeds = [drawn + index for index in range(self.num_envs)]
         self._started = False
@@ -88,14 +88,14 @@ class EnvPoolVector(VecEnv):
             over = np.flatnonzero(dones).astype(np.int32)
             for i in over.tolist():
                 infos[i] = self._final_info(i, batch)
-                infos[i]["terminal_observation"] = _copied(rows(observations, i))
+                infos[i]["terminal_observation"] = copied(rows(observations, i))
             write(observations, over, self._batch.restart(over))
             self._totals[over], self._lengths[over], self._succeeded[over] = 0.0, 0, False
         return observations, batch.rewards.astype(np.float32), dones, infos
 
     def _final_info(self, i: int, batch: Any) -> dict[str, Any]:
         info = {
-            key: _copied(value[i])
+            key: copied(value[i])
             for key, value in batch.info.items()
             if isinstance(value, np.ndarray) and key != "env_id"
         }
@@ -112,7 +112,7 @@ class EnvPoolVector(VecEnv):
         return info
 
     def close(self) -> None:
-        """Let go of the simulators."""
+        """Release the simulators."""
         self._batch.close()
         self._started = False
 
@@ -123,7 +123,7 @@ class EnvPoolVector(VecEnv):
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Return an attribute of the described environment, the same for every copy."""
         value = self._batch.env.get_wrapper_attr(attr_name)
-        return [value for _ in self._chosen(indices)]
+        return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Refuse: EnvPool's environments have no attributes of their own.
@@ -153,13 +153,4 @@ class EnvPoolVector(VecEnv):
         """Return whether the copies are wrapped; by a Monitor they are in effect."""
         from stable_baselines3.common.monitor import Monitor  # here: only this asks for it
 
-        return [wrapper_class is Monitor for _ in self._chosen(indices)]
-
-    def _chosen(self, indices: int | Iterable[int] | None) -> Iterable[int]:
-        return self._get_indices(indices)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(entry) for key, entry in value.items()}
-    return value.copy() if isinstance(value, np.ndarray) else value
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]

@@ -7,7 +7,7 @@ its possible agents one after the other, with zeros for those that are absent.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -18,8 +18,8 @@ from holdfast.envs.base.spaces import Space, StreamSpaces, merged_spaces
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
-if TYPE_CHECKING:
-    from holdfast.envs.multiagent.parallel import Parallel
+Parallel: TypeAlias = Any
+"""A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
 
 
 def own_state_space(env: Parallel) -> spaces.Box | None:

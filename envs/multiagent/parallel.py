@@ -1,4 +1,4 @@
-"""PettingZoo environments: found and made, their spaces, and the groups their agents learn in."""
+"""PettingZoo environments: their making, their spaces, and the groups their agents learn in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
@@ -16,18 +16,15 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
+from holdfast.envs.base.loading import MissingPackage, UnknownEnvironment, imported
 from holdfast.envs.base.spaces import Space, StreamSpaces, merged_spaces
-from holdfast.envs.make import MissingPackage, UnknownEnvironment, imported
-from holdfast.envs.multiagent.global_state import merged_state, state_space
+from holdfast.envs.multiagent.global_state import Parallel, merged_state, state_space
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
-from holdfast.scenarios.schema.groups import grouped
+from holdfast.scenarios.schema.agent import grouped
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Changes, Policies, Scenario, Task
-
-Parallel: TypeAlias = Any
-"""A ``pettingzoo.ParallelEnv``; PettingZoo ships no types."""
 
 ACTION_MASK = "action_mask"
 """Key under which PettingZoo's games show allowed actions, beside ``observation``."""
@@ -52,7 +49,7 @@ class Team:
 
 @dataclass(frozen=True)
 class TeamSpaces:
-    """Who learns in which group, over the whole stream.
+    """Groups of learners and their spaces, over the whole stream.
 
     Attributes:
         teams: Of each of the scenario's tasks.
@@ -126,7 +123,7 @@ def pettingzoo_env(target: str, kwargs: Mapping[str, Any], folder: Path | None) 
 
 
 class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships no types
-    """Agents that take turns in a fixed order and act as if at once.
+    """Agents that take turns in a fixed order, shown as if they acted at once.
 
     It is PettingZoo's own conversion without what takes half of a light environment's time: its
     wrappers that check the order of calls and the bounds of actions, and an observation for each
@@ -142,7 +139,7 @@ class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships 
         super().__init__(env)
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """Let every agent take its turn; rewards of all turns are added up."""
+        """Give every agent its turn, and add up the rewards of all turns."""
         env = self.aec_env
         rewards = dict.fromkeys(env.agents, 0.0)
         for agent in list(env.agents):
@@ -207,7 +204,7 @@ def team_of(env: Parallel, policies: Policies, where: str, changes: Changes | No
     Raises:
         UsageError: An agent is in no group, or in two, or a change does not fit it.
     """
-    found = {agent: _agent_spaces(env, agent) for agent in env.possible_agents}
+    found = {agent: agent_spaces(env, agent) for agent in env.possible_agents}
     if not found:
         raise UsageError(f"{where}: the environment has no possible_agents")
     changed = {}
@@ -220,13 +217,19 @@ def team_of(env: Parallel, policies: Policies, where: str, changes: Changes | No
     return Team(grouped(policies, list(found), where), found, changed)
 
 
-def _agent_spaces(env: Parallel, agent: str) -> StreamSpaces:
+def agent_spaces(env: Any, agent: str) -> StreamSpaces:
+    """Return what an agent of a PettingZoo environment sees and does, its action mask left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PettingZoo: spaces as attributes work, too
         seen, action = env.observation_space(agent), env.action_space(agent)
     if isinstance(seen, spaces.Dict) and ACTION_MASK in seen.spaces:
         seen = seen["observation"]
     return StreamSpaces(seen, action)
+
+
+def unmasked(observation: Any) -> Any:
+    """Return an observation without the action mask that stands beside it in a dict."""
+    return observation["observation"] if isinstance(observation, dict) else observation
 
 
 def described(own: StreamSpaces, changes: Changes) -> gym.Env[Any, Any]:

@@ -1,4 +1,4 @@
-"""One group of agents as a vector environment: a seat is one agent in one copy.
+"""Agents of a team, and a group of them as a vector environment: a seat is one agent in one copy.
 
 An agent whose part is over (it died, or is not there yet) keeps its seat, marked as done, until it
 acts again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy as copy_of
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -16,17 +16,146 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from holdfast.envs.multiagent.member import Member
-from holdfast.scenarios.schema.observation_keys import MASKS
-
-if TYPE_CHECKING:
-    from holdfast.envs.multiagent.teams import FrozenGroup, Teams
+from holdfast.envs.base.fitting import Beside, PadAction
+from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.multiagent.global_state import Parallel, States
+from holdfast.envs.multiagent.parallel import ACTION_MASK, unmasked
+from holdfast.envs.wrappers.action_changes import ActionMap
+from holdfast.envs.wrappers.changes import RewardScale
+from holdfast.errors import UsageError
+from holdfast.scenarios.schema.observation_keys import MASKS, STATE
 
 ABSENT = "holdfast.absent"
 """Key of an info: this seat did not act in the step, so that there is nothing to learn from it."""
 
 TERMINAL_MASKS = "holdfast.terminal_masks"
 """Key of an info: the action mask beside ``terminal_observation``, where the agent shows masks."""
+
+
+class Copies(Protocol):
+    """The copies that seats are in, as their vector needs them; ``Teams`` is the one of its kind.
+
+    Attributes:
+        envs: The environment of each copy.
+        lengths: Steps of each copy's episode.
+        is_ready: Whether every group has its actions ready.
+    """
+
+    envs: list[Parallel]
+    lengths: list[int]
+
+    @property
+    def is_ready(self) -> bool: ...  # noqa: D102  # above
+
+    def start(self) -> None:
+        """Begin the first episodes, once."""
+
+    def acted(self, seats: Seats) -> None:
+        """Note that a group has its actions ready."""
+
+    def step(self) -> None:
+        """Step every copy with the actions of all groups."""
+
+    def close(self) -> None:
+        """Close the copies."""
+
+
+class FrozenGroup(Protocol):
+    """The policy of a group that does not learn."""
+
+    def fitted(self, described: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        """Return an agent's spaces, fitted to what the policy takes.
+
+        Raises:
+            UsageError: If the policy has not learned with such spaces.
+        """
+
+    def act(
+        self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None
+    ) -> NDArray[Any]:
+        """Return an action for each seat; ``starts`` says where an episode begins."""
+
+
+class Member:
+    """One agent of a team in all copies: how it is fitted to its group, and what it shows now.
+
+    Attributes:
+        seen: Its observations as the environment gave them, shape (copies, ...).
+        present: Whether it acts in the next step, for each copy.
+        totals: Sum of rewards since it appeared, for each copy.
+        lengths: Its steps, for each copy.
+        scale: Factor on its rewards.
+        masks: The actions that it may take, shape (copies, actions); None where no copy says so.
+        seats: Its group's.
+        place: Its number in the group.
+    """
+
+    seats: Seats
+    place: int
+
+    def __init__(
+        self, own: StreamSpaces, env: gym.Env[Any, Any], copies: int, states: States | None
+    ) -> None:
+        self._states = states
+        self._beside: Beside | None = None
+        self._observe: list[Callable[[Any], Any]] = []
+        self._act: list[Callable[[Any], Any]] = []
+        self._allow: list[Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = []
+        self.scale = 1.0
+        while isinstance(env, gym.Wrapper):
+            if isinstance(env, gym.ObservationWrapper):
+                batch = getattr(env, "batch", None)  # of the task id
+                shown = (lambda seen, add=batch: add(seen, (_rows(seen),))) if batch else None
+                self._observe.insert(0, shown or env.observation)
+            if isinstance(env, Beside):
+                self._beside = env
+            if isinstance(env, gym.ActionWrapper):
+                self._act.append(env.action)
+            if isinstance(env, ActionMap | PadAction):
+                self._allow.insert(0, env.masks)
+            if isinstance(env, RewardScale):
+                self.scale = env.scale
+            env = env.env
+        if not isinstance(own.observation, gym.spaces.Box | gym.spaces.Discrete):
+            raise UsageError(f"agents cannot observe {own.observation} yet; give them a Box")
+        self.seen = np.zeros((copies, *(own.observation.shape or ())), own.observation.dtype)
+        # Lists: single numbers of an array take three times as long to read and write.
+        self.present = [False] * copies
+        self.totals, self.lengths = [0.0] * copies, [0] * copies
+        self.masks: NDArray[np.bool_] | None = None
+
+    def take(self, copy: int, observation: Any) -> None:
+        """Keep what it sees in one copy, its action mask apart."""
+        if isinstance(observation, dict):
+            mask = np.asarray(observation[ACTION_MASK], np.bool_)
+            if self.masks is None:
+                self.masks = np.ones((len(self.seen), len(mask)), np.bool_)
+            self.masks[copy] = mask
+            observation = unmasked(observation)
+        self.seen[copy] = observation
+
+    def shown(self, copies: Sequence[int] | slice = slice(None)) -> Any:
+        """Return what it sees in some copies, as its group's policy takes it."""
+        seen = self.seen[copies]
+        if self._beside is not None and self._states is not None:
+            self._beside.shown = {STATE: self._states.values[copies]}
+        for layer in self._observe:
+            seen = layer(seen)
+        return seen
+
+    def own(self, actions: NDArray[Any]) -> Any:
+        """Return the group's actions as its own."""
+        for layer in self._act:
+            actions = layer(actions)
+        return actions
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Return the masks of the group's actions."""
+        assert self.masks is not None
+        masks = self.masks
+        for layer in self._allow:
+            masks = np.stack([*map(layer, masks)])
+        return masks
 
 
 class Seats(VecEnv):
@@ -44,7 +173,7 @@ class Seats(VecEnv):
 
     def __init__(
         self,
-        teams: Teams,
+        teams: Copies,
         members: Sequence[Member],
         copies: int,
         fitted: gym.Env[Any, Any],
@@ -69,7 +198,7 @@ class Seats(VecEnv):
         return self._actions[agent.place :: len(self.members)]
 
     def act(self, partner: FrozenGroup) -> None:
-        """Let a policy that does not learn choose the actions."""
+        """Choose the actions by a policy that does not learn."""
         masks = self.action_masks() if self.has_attr(MASKS) else None
         self._actions = np.asarray(partner.act(self._shown(), self._dones, masks))
 
@@ -198,3 +327,8 @@ def _row_of(batch: Any, row: int) -> Any:
     if isinstance(batch, dict):
         return {key: value[row] for key, value in batch.items()}
     return batch[row]
+
+
+def _rows(batch: Any) -> int:
+    """Return how many observations there are, one array or one per key."""
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
 from holdfast.envs.base.fitting import PadAction
-from holdfast.envs.multiagent.parallel import ACTION_MASK, pettingzoo_env
+from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.multiagent.parallel import ACTION_MASK, agent_spaces, pettingzoo_env
 from holdfast.envs.multiagent.players import (
     Choices,
     FrozenPlayers,
@@ -25,6 +26,7 @@ from holdfast.envs.multiagent.players import (
     RandomPlayer,
     make_player,
 )
+from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import closest
 from holdfast.scenarios.schema.opponents import PAST
@@ -45,7 +47,7 @@ class PastSelves(Protocol):
 
 
 class View:
-    """How a policy sees a game that its environment shows it through wrappers.
+    """A policy's view of a game that its environment shows it through wrappers.
 
     Args:
         env: The environment of that policy, its wrappers outermost.
@@ -86,10 +88,6 @@ class View:
 
 def _is_clear(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> bool:
     """Return whether a wrapper leaves observations and actions alone."""
-    from holdfast.envs.wrappers.guard import (
-        Guard,  # here: both are built on this module's neighbours
-    )
-
     return isinstance(wrapper, Guard | gym.wrappers.TimeLimit | gym.wrappers.OrderEnforcing)
 
 
@@ -145,7 +143,7 @@ class SelfPlay(gym.Env[Any, Any]):
                 f"the seats of {task.env} see or do different things; name the one that learns: "
                 f"opponents: {{seat: {self.seats[0]}}}"
             )
-        self.observation_space, self.action_space = spaces[0]
+        self.observation_space, self.action_space = spaces[0].observation, spaces[0].action
         self._players: dict[Any, Player] = {}
         self._next_seat = 0
         self._allowed = np.ones(0, np.bool_)
@@ -167,13 +165,11 @@ class SelfPlay(gym.Env[Any, Any]):
             hint = f"did you mean '{near}'?" if near else f"there are: {known}"
             raise UsageError(f"opponents.seat: {self.kind} has no agent '{seat}'; {hint}")
 
-    def _spaces_of(self, seat: str) -> tuple[gym.Space[Any], gym.Space[Any]]:
-        seen, actions = self._game.observation_space(seat), self._game.action_space(seat)
-        if isinstance(seen, gym.spaces.Dict) and ACTION_MASK in seen.spaces:
-            seen = seen["observation"]
-        if not isinstance(actions, gym.spaces.Discrete):
-            raise UsageError(f"opponents: games have Discrete actions; {seat} has {actions}")
-        return seen, actions
+    def _spaces_of(self, seat: str) -> StreamSpaces:
+        own = agent_spaces(self._game, seat)
+        if not isinstance(own.action, gym.spaces.Discrete):
+            raise UsageError(f"opponents: games have Discrete actions; {seat} has {own.action}")
+        return own
 
     def check_opponents(self) -> None:
         """Make every opponent, so that what is wrong with one is known before a game begins.
@@ -280,7 +276,7 @@ class SelfPlay(gym.Env[Any, Any]):
         return self._allowed.copy()
 
     def meet(self, past: PastSelves) -> None:
-        """Let ``past`` draw from this pool."""
+        """Draw ``past`` from this pool from now on."""
         self.past = past
 
     def render(self) -> Any:
@@ -304,13 +300,9 @@ class Legal(gym.ActionWrapper[Any, Any, Any]):
 
 def _turn_based(made: Any, task: Task) -> Any:
     if not isinstance(made, AECEnv) or made.metadata.get("is_parallelizable"):
-        what = "agents act at once" if _is_pettingzoo(made) else "there is one agent"
+        what = "agents act at once" if hasattr(made, "possible_agents") else "there is one agent"
         raise UsageError(
             f"in {task.env} {what}, and `opponents:` is for games in which they take turns"
             + ("; write agent.policies for its learners, and partners:" if "once" in what else "")
         )
     return made
-
-
-def _is_pettingzoo(made: Any) -> bool:
-    return hasattr(made, "possible_agents")

@@ -8,37 +8,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast import seeding
 from holdfast.envs.base.fitting import fit
-from holdfast.envs.multiagent.global_state import States
-from holdfast.envs.multiagent.member import Member, unmasked
-from holdfast.envs.multiagent.parallel import Parallel, Team, TeamSpaces, described
-from holdfast.envs.multiagent.seats import Seats
+from holdfast.envs.multiagent.global_state import Parallel, States
+from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described, unmasked
+from holdfast.envs.multiagent.seats import FrozenGroup, Member, Seats
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Scenario
-
-
-class FrozenGroup(Protocol):
-    """The policy of a group that does not learn."""
-
-    def fitted(self, described: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-        """Return an agent's spaces, fitted to what the policy takes.
-
-        Raises:
-            UsageError: If the policy has not learned with such spaces.
-        """
-
-    def act(
-        self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None
-    ) -> NDArray[Any]:
-        """Return an action for each seat; ``starts`` says where an episode begins."""
 
 
 class Teams:
@@ -130,7 +112,7 @@ class Teams:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every group has."""
+        """Whether every group has its actions ready."""
         return len(self._waiting) == len(self.seats)
 
     def step(self) -> None:

@@ -1,4 +1,4 @@
-"""Environments in processes that are watched: what hangs, crashes or dies is started anew."""
+"""Pool of environments in watched processes: one that hangs, crashes or dies is restarted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from holdfast.envs.processes.process import WorkerProcess, close_all
+from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_all
 from holdfast.envs.processes.wire import assembled, encoded, leaves
 from holdfast.envs.processes.worker import RESET
-from holdfast.envs.processes.worker_failure import WorkerFailed
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
 
 RESTARTED = "holdfast.restarted"
@@ -37,8 +36,8 @@ class ProcessPool(VecEnv):
     first reset gives environment ``i`` the seed ``seed + i``, an episode's end is followed by a
     reset in the same step, and infos hold what SB3's Monitor and DummyVecEnv put there.
 
-    A worker that hangs, dies, answers nonsense or whose environment raises is killed and started
-    anew. The episodes of all its environments end as truncated there: reward 0, the last good
+    A worker that hangs, dies, answers nonsense or whose environment raises is killed and restarted.
+    The episodes of all its environments end as truncated there: reward 0, the last good
     observation as ``terminal_observation``, ``info["holdfast.restarted"]``. Their new episodes
     get seeds derived from the seed, the environment and the number of the restart. An error of
     ours that is no crash, such as NaN in an observation, is raised as in one process.
@@ -50,7 +49,7 @@ class ProcessPool(VecEnv):
         on_failure: Takes a record of every failure, before the restart.
 
     Attributes:
-        restarts: Workers started anew so far.
+        restarts: Restarts of workers so far.
 
     Raises:
         UsageError: As the makers do.
@@ -96,7 +95,7 @@ class ProcessPool(VecEnv):
         self._given: list[int | None] = [None] * count
         self._rewards: list[list[float]] = [[] for _ in makers]
         self._actions: NDArray[Any] = np.zeros(0)
-        self._cuts: dict[int, list[dict[str, Any]]] = {}  # infos of workers started anew, to tell
+        self._cuts: dict[int, list[dict[str, Any]]] = {}  # infos of restarted workers, to tell
         self._began = time.time()
 
     # -- stepping ----------------------------------------------------------------------------------
@@ -136,7 +135,7 @@ class ProcessPool(VecEnv):
         return {"do": "reset", "indices": local, "seeds": seeds, "options": options}
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Let every environment take its action."""
+        """Begin a step of every environment."""
         self._actions = np.asarray(actions)
         for number, span in enumerate(self._spans):
             if number in self._cuts:
@@ -206,7 +205,7 @@ class ProcessPool(VecEnv):
     # -- failures ----------------------------------------------------------------------------------
 
     def _cut(self, number: int, failure: WorkerFailed) -> None:
-        """End the episodes of a failed worker at the last good observation; start it anew."""
+        """End the episodes of a failed worker at the last good observation; restart it."""
         cuts = []
         for index in _indices(self._spans[number]):
             good = {path: np.array(array[index]) for path, array in self._observations.items()}
@@ -216,7 +215,7 @@ class ProcessPool(VecEnv):
         self._cuts[number] = cuts
 
     def _restart(self, number: int, failure: WorkerFailed) -> None:
-        """Start a worker anew, and an episode in each of its environments."""
+        """Restart a worker, and begin an episode in each of its environments."""
         span = self._spans[number]
         indices = _indices(span)
         while True:

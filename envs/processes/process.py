@@ -1,4 +1,4 @@
-"""A process that hosts environments, seen from this side: started, asked, timed, ended."""
+"""Process that hosts environments, seen from this side: started, asked, timed, ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from holdfast import errors
 from holdfast.envs.processes import worker
 from holdfast.envs.processes.wire import Leaf, decoded, leaves, space_of
-from holdfast.envs.processes.worker_failure import WorkerFailed
 from holdfast.envs.wrappers.guard import EnvironmentCrashed
 from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema.scenario import Pool
@@ -51,6 +50,38 @@ _ERRORS = (
     errors.CheckpointUnusable,
     errors.Stopped,
 )
+
+
+class WorkerFailed(Exception):
+    """A worker process that is of no more use.
+
+    Attributes:
+        what: ``raised``, ``hung``, ``died`` or ``nonsense``.
+        text: A sentence about what happened.
+        env: Which of its environments was at work.
+        place: ``step 12``, ``reset``, ``constructor``.
+        trace: The traceback in that process, where there is one.
+        told: The process's own account of an exception.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        text: str,
+        *,
+        env: int,
+        place: str,
+        trace: str = "",
+        told: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.what, self.text, self.env, self.place = what, text, env, place
+        self.trace, self.told = trace, told or {}
+
+    def as_error(self, where: str, hint: str = "") -> EnvironmentCrashed:
+        """Return the error to raise where nothing is restarted."""
+        trace = f"\n{self.trace.rstrip()}" if self.trace else ""
+        return EnvironmentCrashed(f"{where}: {self.text}{hint}{trace}")
 
 
 class WorkerProcess:
@@ -168,7 +199,7 @@ class WorkerProcess:
     # -- commands ----------------------------------------------------------------------------------
 
     def begin_step(self, actions: NDArray[Any]) -> None:
-        """Let every environment take its action; ``receive`` waits for the end.
+        """Begin a step of every environment; ``receive`` waits for its end.
 
         Args:
             actions: Shape (environments, ...), of any type that numbers have.
@@ -344,7 +375,7 @@ class WorkerProcess:
     # -- the end -----------------------------------------------------------------------------------
 
     def begin_close(self) -> None:
-        """Let the process close its environments and end."""
+        """Ask the process to close its environments and end."""
         with suppress(OSError):
             self._in.close()
 

@@ -10,12 +10,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from holdfast.envs.processes.process import WorkerProcess, close_all
+from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_all
 from holdfast.envs.processes.wire import Unusable, assembled, encoded
 from holdfast.envs.processes.worker import RESET
-from holdfast.envs.processes.worker_failure import WorkerFailed
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 
 class RemoteEnv(gym.Env[Any, Any]):

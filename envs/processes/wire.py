@@ -1,4 +1,4 @@
-"""What travels between a worker process and its parent: values, spaces, observations, errors.
+"""Messages between a worker process and its parent: values, spaces, observations, errors.
 
 Both ends import it, a worker perhaps under another interpreter: the standard library, gymnasium and
 numpy only, and written for Python 3.8 and numpy 1 as well.
@@ -57,7 +57,7 @@ def decoded(found: dict[str, Any]) -> Any:
 
 
 def values(found: Any) -> Any:
-    """Return decoded what a command was given."""
+    """Return the decoded arguments of a command."""
     return json.loads(json.dumps(found), object_hook=decoded)
 
 
@@ -66,7 +66,7 @@ class Malformed(Exception):
 
 
 class Unusable(Exception):
-    """What is to be built is no environment, or one whose spaces cannot travel."""
+    """The target is no environment, or one whose spaces cannot travel."""
 
 
 def describe_space(space: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ else:
     from holdfast.envs.processes import wire
 
 OTHER, STEP, RESET, BUILD = 0, 1, 2, 3
-"""What a worker is busy with, as it notes in shared memory."""
+"""Kinds of work, as a worker notes them in shared memory."""
 
 CLOCK_BYTES = mmap.PAGESIZE
 """At the start of the shared memory, as doubles: since when, with what, with which environment."""
@@ -374,7 +374,7 @@ def _own_pipes() -> tuple[Any, int]:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Let Linux kill this process when the thread that started it is gone; elsewhere stdin ends."""
+    """Have Linux kill this process once its starting thread is gone; elsewhere, stdin ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:

@@ -26,7 +26,7 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         drift: By attribute; a dotted name reaches into one.
         steps: The task's budget.
         n_envs: Environments side by side.
-        applied: Is told what was set, whenever it changes.
+        applied: Called with what was set, whenever it changes.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Randomized(gym.Wrapper[Any, Any, Any, Any]):
-    """Draws attributes of the unwrapped environment anew at every reset: domain randomisation.
+    """Draws attributes of the unwrapped environment at every reset: domain randomisation.
 
     It has a generator of its own, seeded by the seed of the reset, so that episodes are repeatable
     and the environment's own random numbers stay what they were. ``info["randomized"]`` of the
@@ -99,7 +99,7 @@ class Randomized(gym.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset an environment that is drawn anew."""
+        """Draw the attributes and reset the environment."""
         if seed is not None:
             self._rng = seeding.generator(seed, "randomize")
         values = self._drawn()

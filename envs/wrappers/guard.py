@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWar
 
 
 class EnvironmentCrashed(EnvironmentFailed):
-    """An environment raised an exception; a pool builds it anew and goes on."""
+    """An environment raised an exception; a pool rebuilds it and goes on."""
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
@@ -36,6 +36,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             ``truncate`` ends the episode as truncated, with the last good observation, reward 0 and
             ``info["holdfast.nan"]``, so that nothing infinite reaches a buffer. After a reset there
             is no episode to end, so that one is always an error.
+
+    Attributes:
+        truncates: Whether NaN ends an episode rather than the run.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         super().__init__(env)
         self._task_name = task_name
-        self._truncate = on_nan == "truncate"
+        self.truncates = on_nan == "truncate"
         self._finite = _finite_check(env.observation_space)
         self._step = 0  # of the current episode
         self._last: Any = None
@@ -71,8 +74,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             )
         if not self._finite(result[0]):
             raise EnvironmentFailed(f"{self.not_finite(result[0], 0.0)}, returned by reset()")
-        if self._truncate:
-            self._last = _copied(result[0])
+        if self.truncates:
+            self._last = copied(result[0])
         return result[0], result[1]
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -90,15 +93,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         try:
             observation, reward, terminated, truncated, info = result
             if self._finite(observation) and math.isfinite(reward):
-                if self._truncate:
-                    self._last = _copied(observation)
+                if self.truncates:
+                    self._last = copied(observation)
                 return observation, reward, terminated, truncated, info
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise self._malformed(result, action) from error
-        if not self._truncate:
+        if not self.truncates:
             place = self.place(self._step, action)
             raise EnvironmentFailed(f"{self.not_finite(observation, reward)}, {place}")
-        return _copied(self._last), 0.0, False, True, {**info, NAN_KEY: True}
+        return copied(self._last), 0.0, False, True, {**info, NAN_KEY: True}
 
     def close(self) -> None:
         """Close the environment."""
@@ -132,11 +135,6 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             f"{text}cannot read the observation {_short(result[0])} or the reward {result[1]!r}; "
             f"the observation space is {self.env.observation_space}, a reward is one number"
         )
-
-    @property
-    def truncates(self) -> bool:
-        """Whether NaN ends an episode rather than the run."""
-        return self._truncate
 
     @staticmethod
     def place(step: int, action: Any) -> str:
@@ -211,10 +209,10 @@ def _has_shape(observation: Any, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _copied(observation: Any) -> Any:
+def copied(observation: Any) -> Any:
     """Return a copy, because environments may write the next observation into the same array."""
     if isinstance(observation, dict):
-        return {key: _copied(entry) for key, entry in observation.items()}
+        return {key: copied(entry) for key, entry in observation.items()}
     return observation.copy() if isinstance(observation, np.ndarray) else observation
 
 

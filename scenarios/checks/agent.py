@@ -1,4 +1,4 @@
-"""Whether an algorithm takes the arguments that the scenario gives it."""
+"""Checks of ``agent:``: does the algorithm take the arguments that it is given?"""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from holdfast.registry import (
     closest,
     signature,
 )
-from holdfast.scenarios.checks.annotation_types import Mismatch, convert
+from holdfast.scenarios.checks.arguments import Mismatch, convert
 from holdfast.scenarios.checks.messages import (
+    Checked,
     Finding,
     choice,
     did_you_mean,
     home,
+    mapping,
     show,
     unknown_key,
 )
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
+from holdfast.scenarios.schema.agent import Agent
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
-from holdfast.scenarios.schema.scenario import Agent
+from holdfast.scenarios.source.yaml_file import KeyPath
 
 RESERVED = {
     "env": "the environments are those of tasks:; remove it",
@@ -40,45 +43,38 @@ RESERVED = {
 }
 # By name, whatever the algorithm: lowest, highest, and whether the lowest itself is refused.
 _RANGES: dict[str, tuple[float, float | None, bool]] = {
-    "learning_rate": (0, None, True),
-    "gamma": (0, 1, False),
-    "gae_lambda": (0, 1, False),
-    "tau": (0, 1, True),
-    "n_steps": (1, None, False),
-    "batch_size": (1, None, False),
-    "n_epochs": (1, None, False),
-    "buffer_size": (1, None, False),
-    "learning_starts": (0, None, False),
-    "train_freq": (1, None, False),
-    "gradient_steps": (-1, None, False),
-    "clip_range": (0, None, True),
-    "clip_range_vf": (0, None, True),
-    "ent_coef": (0, None, False),
-    "vf_coef": (0, None, False),
-    "max_grad_norm": (0, None, True),
-    "target_kl": (0, None, True),
-    "exploration_fraction": (0, 1, False),
-    "exploration_initial_eps": (0, 1, False),
-    "exploration_final_eps": (0, 1, False),
-    "target_update_interval": (1, None, False),
-    "policy_delay": (1, None, False),
-    "target_policy_noise": (0, None, False),
-    "target_noise_clip": (0, None, False),
-    "rms_prop_eps": (0, None, True),
-    "stats_window_size": (1, None, False),
-    "momentum": (0, 1, False),
-    "weight_decay": (0, None, False),
-    "hidden": (1, None, False),
-    "sde_sample_freq": (-1, None, False),
-    "top_quantiles_to_drop_per_net": (0, None, False),
-    "cg_max_steps": (1, None, False),
-    "cg_damping": (0, None, False),
-    "line_search_shrinking_factor": (0, 1, True),
-    "line_search_max_iter": (1, None, False),
-    "embed_dim": (1, None, False),
-    "hypernet_dim": (1, None, False),
-    "n_critic_updates": (1, None, False),
-    "sub_sampling_factor": (1, None, False),
+    **dict.fromkeys(("gradient_steps", "sde_sample_freq"), (-1, None, False)),
+    **dict.fromkeys(
+        (
+            *("learning_starts", "ent_coef", "vf_coef", "target_policy_noise", "target_noise_clip"),
+            *("weight_decay", "top_quantiles_to_drop_per_net", "cg_damping"),
+        ),
+        (0, None, False),
+    ),
+    **dict.fromkeys(
+        (
+            *("learning_rate", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl"),
+            "rms_prop_eps",
+        ),
+        (0, None, True),
+    ),
+    **dict.fromkeys(
+        (
+            *("gamma", "gae_lambda", "momentum", "exploration_fraction"),
+            *("exploration_initial_eps", "exploration_final_eps"),
+        ),
+        (0, 1, False),
+    ),
+    **dict.fromkeys(("tau", "line_search_shrinking_factor"), (0, 1, True)),
+    **dict.fromkeys(
+        (
+            *("n_steps", "batch_size", "n_epochs", "buffer_size", "train_freq", "hidden"),
+            *("target_update_interval", "policy_delay", "stats_window_size", "cg_max_steps"),
+            *("line_search_max_iter", "embed_dim", "hypernet_dim", "n_critic_updates"),
+            "sub_sampling_factor",
+        ),
+        (1, None, False),
+    ),
 }
 
 # What Stable-Baselines3 calls by a class has a plain form of its own.
@@ -96,7 +92,7 @@ def meant_algorithm(data: Any) -> str | None:
 
     The misspelling is reported; with what is meant, the rest can be checked all the same.
     """
-    name = data.get("algorithm") if isinstance(data, Mapping) else None
+    name = mapping(data).get("algorithm")
     if not isinstance(name, str) or not name:
         return None
     return name if name in AGENTS or is_own(name) else closest(name, AGENTS)
@@ -111,42 +107,47 @@ def argument_names(data: Any, folder: Path | None) -> tuple[str, ...]:
     return tuple(argument.name for argument in known.arguments)
 
 
-def check_agent(data: dict[str, Any], folder: Path | None) -> Iterator[Finding]:
-    """Yield what is wrong with the ``agent:`` section beyond its own keys.
+def check_agent(agent: Mapping[str, Any], folder: Path | None) -> Checked:
+    """Return the ``agent:`` section as its algorithm takes it, and what is wrong with it.
 
-    Whole numbers written as ``1e5`` become integers in ``data``.
+    The section's own keys are left to its model.
     """
-    written, name = data.get("algorithm"), meant_algorithm(data)
+    written, name = agent.get("algorithm"), meant_algorithm(agent)
+    found: list[Finding] = []
     if isinstance(written, str) and written and name != written:
         hint = did_you_mean(written, list(AGENTS))
-        yield Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}")
+        found.append(Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}"))
     if name is None:
-        return
+        return Checked(found, agent)
     try:
         known = _signature(name, folder)
     except NotUsable as error:
-        yield Finding(("agent", "algorithm"), str(error))
-        return
+        return Checked([*found, Finding(("agent", "algorithm"), str(error))], agent)
     closed = (*RESERVED, "policy", "device")
     arguments = {a.name: a for a in known.arguments if a.name not in closed}
-    for key in [key for key in data if key not in Agent.model_fields]:
+    fitted = dict(agent)
+    for key in [key for key in agent if key not in Agent.model_fields]:
         path = ("agent", key)
         if key in RESERVED:
-            yield Finding(path, f"not for scenarios: {RESERVED[key]}", at_key=True)
+            found.append(Finding(path, f"not for scenarios: {RESERVED[key]}", at_key=True))
         elif key in arguments:
-            yield from _check_argument(data, key, arguments[key].annotation, path)
+            wrong, fitted[key] = _fit(key, agent[key], arguments[key].annotation, path)
+            found += wrong
         elif not known.takes_any and isinstance(key, str):
-            yield Finding(path, _unknown(key, name, known), at_key=True)
-    yield from _check_team(data, name)
-    yield from _check_policy(data, known, folder)
-    yield from _check_init(data.get("init"), folder)
-    normalizes = data.get("normalize_advantage", "normalize_advantage" in arguments)
-    if data.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
+            found.append(Finding(path, _unknown(key, name, known), at_key=True))
+    found += _check_team(fitted, name)
+    wrong, options = _fit_policy(fitted, known, folder)
+    if "policy_kwargs" in fitted:
+        fitted["policy_kwargs"] = options
+    found += [*wrong, *_check_init(fitted.get("init"), folder)]
+    normalizes = fitted.get("normalize_advantage", "normalize_advantage" in arguments)
+    if fitted.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
         message = "must be at least 2: advantages are normalised over each batch"
-        yield Finding(("agent", "batch_size"), message)
+        found.append(Finding(("agent", "batch_size"), message))
+    return Checked(found, fitted)
 
 
-def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
+def _check_team(data: Mapping[str, Any], name: str) -> Iterator[Finding]:
     """Yield what is wrong where an algorithm trains a team centrally."""
     if name not in TEAM_ALGORITHMS:
         return
@@ -157,7 +158,6 @@ def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
             f"groups) and PettingZoo tasks; for a single agent there are {others}"
         )
         yield Finding(("agent", "algorithm"), message)
-    options = data.get("policy_kwargs")
     closed = {
         "share_features_extractor": (
             "the critic sees the state and the actor does not: they share nothing; remove it"
@@ -165,7 +165,7 @@ def _check_team(data: dict[str, Any], name: str) -> Iterator[Finding]:
         "features_extractor": f"'{name}' takes vectors of all agents as they are; remove it",
     }
     key = "features_extractor" if "joint" in algorithm(name).shown else "share_features_extractor"
-    if isinstance(options, Mapping) and key in options:
+    if key in mapping(data.get("policy_kwargs")):
         yield Finding(("agent", "policy_kwargs", key), closed[key], at_key=True)
 
 
@@ -197,25 +197,22 @@ def _all_arguments() -> dict[str, set[str]]:
     }
 
 
-def _check_argument(
-    data: dict[str, Any], key: str, annotation: str, path: tuple[str, ...]
-) -> Iterator[Finding]:
-    value = data[key]
+def _fit(key: str, value: Any, annotation: str, path: KeyPath) -> Checked:
+    """Return an argument as its annotation wants it, and what is wrong with it."""
     if key == "train_freq" and isinstance(value, list) and value[1:] != ["step"]:
         message = "write a number of steps; a task's budget is exact, so episodes cannot count"
-        yield Finding(path, message)
-        return
+        return Checked([Finding(path, message)], value)
     try:
-        data[key] = value = convert(annotation, value)
+        value = convert(annotation, value)
     except Mismatch as error:
-        yield Finding(path, str(error))
-        return
-    yield from _check_range(key, value, path)
+        return Checked([Finding(path, str(error))], value)
+    found = list(_check_range(key, value, path))
     if key in ("ent_coef", "target_entropy") and isinstance(value, str):
         start, _, rest = value.partition("_")
         if start != "auto" or (rest and (key != "ent_coef" or not _is_positive(rest))):
             form = "auto, auto_0.1 or a number" if key == "ent_coef" else "auto or a number"
-            yield Finding(path, f"expected {form}, got {show(value)}")
+            found.append(Finding(path, f"expected {form}, got {show(value)}"))
+    return Checked(found, value)
 
 
 def _is_positive(text: str) -> bool:
@@ -225,7 +222,7 @@ def _is_positive(text: str) -> bool:
         return False
 
 
-def _check_range(key: str, value: Any, path: tuple[str, ...]) -> Iterator[Finding]:
+def _check_range(key: str, value: Any, path: KeyPath) -> Iterator[Finding]:
     if isinstance(value, float) and not math.isfinite(value):
         yield Finding(path, f"must be a finite number, got {value}")
         return
@@ -251,27 +248,30 @@ def _check_range(key: str, value: Any, path: tuple[str, ...]) -> Iterator[Findin
         yield Finding(path, f"must be {words} {low:g}, got {number}")
 
 
-def _check_policy(data: dict[str, Any], known: Signature, folder: Path | None) -> Iterator[Finding]:
+def _fit_policy(data: Mapping[str, Any], known: Signature, folder: Path | None) -> Checked:
+    """Return ``policy_kwargs`` as the policies take them, and what is wrong with the policy."""
     policies = known.names.get("policy_aliases", {})
-    policy = data.get("policy", "auto")
+    policy, options = data.get("policy", "auto"), data.get("policy_kwargs")
+    found: list[Finding] = []
     if policies and isinstance(policy, str) and policy not in ("", "auto", *policies):
-        yield Finding(("agent", "policy"), choice(policy, ["auto", *policies]))
-    options = data.get("policy_kwargs")
-    if not isinstance(options, dict) or not policies:
-        return
-    arguments = _policy_arguments(known)
-    yield from _check_networks(data, options)
-    for key in list(options):
+        found.append(Finding(("agent", "policy"), choice(policy, ["auto", *policies])))
+    if not isinstance(options, Mapping) or not policies:
+        return Checked(found, options)
+    arguments, fitted = _policy_arguments(known), dict(options)
+    found += _check_networks(data, options)
+    for key, value in options.items():
         path = ("agent", "policy_kwargs", str(key))
         if key in _POLICY_PLAIN:
-            yield from _check_plain(key, options[key], path, folder)
+            found += _check_plain(key, value, path, folder)
         elif key in _POLICY_FORMS:
-            yield Finding(path, f"takes a class; write {_POLICY_FORMS[key]}", at_key=True)
+            found.append(Finding(path, f"takes a class; write {_POLICY_FORMS[key]}", at_key=True))
         elif key in arguments:
-            yield from _check_argument(options, key, arguments[key], path)
+            wrong, fitted[key] = _fit(key, value, arguments[key], path)
+            found += wrong
         else:
             hint = did_you_mean(str(key), [*_POLICY_PLAIN, *arguments], "a policy takes")
-            yield Finding(path, f"unknown key{hint}", at_key=True)
+            found.append(Finding(path, f"unknown key{hint}", at_key=True))
+    return Checked(found, fitted)
 
 
 def _policy_arguments(known: Signature) -> dict[str, str]:
@@ -283,9 +283,7 @@ def _policy_arguments(known: Signature) -> dict[str, str]:
     return arguments
 
 
-def _check_plain(
-    key: str, value: Any, path: tuple[str, ...], folder: Path | None
-) -> Iterator[Finding]:
+def _check_plain(key: str, value: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
     if key == "features_extractor":
         try:
             own_class(str(value), folder, "features extractor")
@@ -302,7 +300,7 @@ def _check_plain(
         yield Finding(path, choice(value, names))
 
 
-def _check_networks(data: dict[str, Any], options: dict[str, Any]) -> Iterator[Finding]:
+def _check_networks(data: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield a finding for a form that needs networks which the algorithm does not open."""
     name = meant_algorithm(data)
     is_open = "networks" in algorithm(str(name)).doors
@@ -315,8 +313,7 @@ def _check_networks(data: dict[str, Any], options: dict[str, Any]) -> Iterator[F
             yield Finding((*path, key), message)
     if options.get("activation") == "crelu" and data.get("use_sde"):
         yield Finding((*path, "activation"), "crelu cannot be used with agent.use_sde; remove one")
-    inner = options.get("optimizer_kwargs")
-    if "weight_decay" in options and isinstance(inner, Mapping) and "weight_decay" in inner:
+    if "weight_decay" in options and "weight_decay" in mapping(options.get("optimizer_kwargs")):
         message = "optimizer_kwargs has weight_decay too; remove one of them"
         yield Finding((*path, "weight_decay"), message)
 

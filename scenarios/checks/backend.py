@@ -1,4 +1,4 @@
-"""Whether tasks can be made by EnvPool, as ``backend:`` asks for; nothing is built."""
+"""Checks of ``backend:``: can EnvPool make the tasks? Nothing is built."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from holdfast.errors import MissingExtra
 from holdfast.registry import closest
-from holdfast.scenarios.checks.messages import Finding
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, tasks_of
 from holdfast.scenarios.checks.references import NotUsable, check_environment, is_own
-from holdfast.scenarios.schema.method_spec import Method, Wrapper
+from holdfast.scenarios.schema.method_spec import parts_of, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 BATCH_WRAPPERS = ("gymnasium.wrappers:FilterObservation", "gymnasium.wrappers:FlattenObservation")
@@ -57,17 +57,12 @@ def check_backend(data: Mapping[str, Any]) -> Iterator[Finding]:
         if pooled:
             yield Finding(("backend",), str(MissingExtra("backend: envpool", "envpool", "envpool")))
         return
-    tasks = data.get("tasks")
-    for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
-        if isinstance(task, Mapping):
-            found = cannot_take(task) if pooled else _check_both(task)
-            for finding in found:
-                place = ("tasks", index, *finding.path)
-                yield Finding(place, finding.message, at_key=finding.at_key)
+    for index, task in tasks_of(data):
+        for finding in cannot_take(task) if pooled else _check_both(task):
+            yield finding._replace(path=("tasks", index, *finding.path))
     if pooled:
         yield from _check_methods(data.get("methods"))
-        pool = data.get("pool")
-        if isinstance(pool, Mapping) and pool.get("workers"):
+        if mapping(data.get("pool")).get("workers"):
             yield Finding(("pool", "workers"), f"EnvPool has threads of its own; {_REMEDY}")
 
 
@@ -79,17 +74,13 @@ def cannot_take(task: Mapping[str, Any]) -> Iterator[Finding]:
     for key, message in _KEYS.items():
         if task.get(key):
             yield Finding((key,), message, at_key=True)
-    wrappers = task.get("wrappers")
-    for index, entry in enumerate(wrappers if isinstance(wrappers, list | tuple) else ()):
+    for index, entry in enumerate(entries(task.get("wrappers"))):
         yield from _check_wrapper(entry, ("wrappers", index))
-    changes = task.get("changes")
-    if not isinstance(changes, Mapping):
-        return
+    changes = mapping(task.get("changes"))
     for key, message in _CHANGES.items():
         if changes.get(key):
             yield Finding(("changes", key), message, at_key=True)
-    dead = changes.get("dead_actuators")
-    if isinstance(dead, list | tuple) and any(isinstance(entry, str) for entry in dead):
+    if any(isinstance(entry, str) for entry in entries(changes.get("dead_actuators"))):
         message = "EnvPool knows no actuators by name; write their indices"
         yield Finding(("changes", "dead_actuators"), message)
 
@@ -162,23 +153,16 @@ def _check_both(task: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_wrapper(entry: Any, path: KeyPath) -> Iterator[Finding]:
-    try:
-        wrapper = Wrapper.model_validate(entry)
-    except ValueError:
-        return  # reported with the other wrong forms
-    if wrapper.name not in BATCH_WRAPPERS:
+    name = (wrapper_of(entry) or {}).get("name")
+    if name and name not in BATCH_WRAPPERS:
         message = f"EnvPool steps all environments at once and takes {' and '.join(BATCH_WRAPPERS)}"
         hint = "; Atari's and ViZDoom's have stack_num, frame_skip, gray_scale among their kwargs:"
-        own = hint if wrapper.name in ("atari", "frame_stack") else ""
-        yield Finding(path, f"{message} only, not '{wrapper.name}'{own}; or {_REMEDY}")
+        own = hint if name in ("atari", "frame_stack") else ""
+        yield Finding(path, f"{message} only, not '{name}'{own}; or {_REMEDY}")
 
 
 def _check_methods(methods: Any) -> Iterator[Finding]:
-    for index, entry in enumerate(methods if isinstance(methods, list | tuple) else ()):
-        try:
-            method = Method.model_validate(entry)
-        except ValueError:
-            continue  # reported with the other wrong forms
-        if any(part.name == "joint" for part in method.parts):
+    for index, entry in enumerate(entries(methods)):
+        if any(part["name"] == "joint" for part in parts_of(entry)):
             message = f"joint changes the task between episodes, which a pool cannot; {_REMEDY}"
             yield Finding(("methods", index), message)

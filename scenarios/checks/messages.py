@@ -1,9 +1,9 @@
-"""What pydantic found, in the words of somebody who writes scenarios."""
+"""Findings about a scenario, in the words of somebody who writes one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from holdfast.registry import closest
 from holdfast.scenarios.schema import scenario
+from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 
@@ -20,6 +21,41 @@ class Finding(NamedTuple):
     path: KeyPath
     message: str
     at_key: bool = False
+
+
+class Checked(NamedTuple):
+    """The mistakes in data, and the data as they are meant: presets filled in, ``1e5`` an int."""
+
+    findings: list[Finding]
+    data: Any
+
+
+def mapping(value: Any) -> Mapping[Any, Any]:
+    """Return a section; an empty one for another form, which the model reports."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def entries(value: Any) -> Sequence[Any]:
+    """Return the entries of a list; none for another form, which the model reports."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def tasks_of(data: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield index and task, but for those of another form, which the model reports."""
+    tasks = enumerate(entries(data.get("tasks")))
+    return ((index, task) for index, task in tasks if isinstance(task, Mapping))
+
+
+def unwanted(
+    data: Mapping[str, Any], usual: Iterable[tuple[KeyPath, Any, str]]
+) -> Iterator[Finding]:
+    """Yield a finding for each key that has another value than its usual one, with the advice."""
+    for path, unchanged, advice in usual:
+        section: Mapping[Any, Any] = data
+        for key in path[:-1]:
+            section = mapping(section.get(key))
+        if section.get(path[-1], unchanged) != unchanged:
+            yield Finding(path, advice, at_key=True)
 
 
 SECTIONS: dict[KeyPath, type[BaseModel]] = {
@@ -65,6 +101,7 @@ _SYNONYMS = {
     "eval_freq": "every",
     "n_eval_episodes": "episodes",
     "max_episode_steps": "time_limit",
+    "defaults": TASK_DEFAULTS,
 }
 
 _FORMS: dict[KeyPath, str] = {
@@ -172,6 +209,8 @@ def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = (
     own = list(model.model_fields) if model else []
     if section == ("agent",):
         own += agent_arguments
+    elif not section:
+        own.append(TASK_DEFAULTS)
     if section and section[-1] == "changes" and not closest(key, own):
         return (
             f"unknown key; an attribute of the environment is set with set: {{{key}: value}}, "

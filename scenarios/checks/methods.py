@@ -1,10 +1,9 @@
-"""Whether each method exists, takes its arguments, and can work with this agent and stream."""
+"""Checks of ``methods:``: their names, arguments, and fit with the agent and the stream."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,31 @@ from holdfast.registry import (
     Signature,
     signature,
 )
-from holdfast.scenarios.checks.annotation_types import Mismatch, convert
-from holdfast.scenarios.checks.messages import Finding, did_you_mean
+from holdfast.scenarios.checks.agent import meant_algorithm
+from holdfast.scenarios.checks.arguments import fit_arguments
+from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
-from holdfast.scenarios.schema.method_spec import Method
-from holdfast.scenarios.schema.scenario import Carry, Stream
+from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What methods are checked against; None where that section itself is wrong."""
+    """The plain data of other sections, against which methods are checked.
+
+    Attributes:
+        algorithm: What ``agent.algorithm`` means; None where that is not known.
+        stream: The section, empty where it is no mapping.
+        carry: Likewise.
+        arguments: Of the agent.
+        folder: The scenario's.
+        has_scores: Whether every task says how its returns become scores.
+        is_team: Whether there are many agents.
+    """
 
     algorithm: str | None
-    stream: Stream | None
-    carry: Carry | None
+    stream: Mapping[str, Any]
+    carry: Mapping[str, Any]
     arguments: Mapping[str, Any]
     folder: Path | None
     has_scores: bool = True
@@ -44,30 +53,45 @@ class Setting:
 
     @property
     def table(self) -> Algorithm | None:
-        """What is known of the algorithm."""
+        """The algorithm's entry in the registry, None where it is not known."""
         own = self.algorithm is not None and is_own(self.algorithm)
         known = self.algorithm in AGENTS or own
         return registry.algorithm(self.algorithm) if known and self.algorithm else None
 
 
-def check_methods(data: list[Any], setting: Setting) -> Iterator[Finding]:
-    """Yield what is wrong with the entries of ``methods:``.
+def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
+    """Return what the methods of a scenario's data are checked against."""
+    agent, stream, carry = (mapping(data.get(key)) for key in ("agent", "stream", "carry"))
+    own = [mapping(task).get("score") for task in entries(data.get("tasks"))]
+    return Setting(
+        algorithm=meant_algorithm(agent),
+        stream=stream,
+        carry=carry,
+        arguments=agent,
+        folder=folder,
+        has_scores=data.get("score") is not None or (bool(own) and None not in own),
+        is_team=agent.get("policies") is not None,
+    )
 
-    Whole numbers written as ``1e5`` become integers in ``data``.
-    """
-    yield from _check_carry(setting)
-    seen: dict[int, Method] = {}
-    for index, entry in enumerate(data):
-        try:
-            method = Method.model_validate(entry)
-        except ValueError:
+
+def check_methods(methods: Sequence[Any], setting: Setting) -> Checked:
+    """Return ``methods:`` with arguments as each method takes them, and what is wrong."""
+    found = [*_check_heads(setting), *_check_carry(setting)]
+    seen: dict[int, list[dict[str, Any]]] = {}
+    fitted = list(methods)
+    for index, entry in enumerate(methods):
+        parts = parts_of(entry)
+        if not parts:
             continue  # reported with the other wrong forms
-        first = next((earlier for earlier, other in seen.items() if other == method), None)
+        path = ("methods", index)
+        first = next((earlier for earlier, other in seen.items() if other == parts), None)
         if first is not None:
             message = f"the same method as methods[{first}]; for more runs, list more seeds"
-            yield Finding(("methods", index), message)
-        seen[index] = method
-        yield from _check_method(method, entry, ("methods", index), setting)
+            found.append(Finding(path, message))
+        seen[index] = parts
+        wrong, fitted[index] = _check_method(parts, entry, path, setting)
+        found += wrong
+    return Checked(found, fitted)
 
 
 def method_signature(name: str, folder: Path | None = None) -> Signature:
@@ -110,8 +134,8 @@ def _as_plugin(known: Signature, **attributes: Any) -> Signature:
 
 
 def _check_carry(setting: Setting) -> Iterator[Finding]:
-    carry, table = setting.carry, setting.table
-    if carry is None or table is None or not carry.replay_buffer:
+    table = setting.table
+    if table is None or setting.carry.get("replay_buffer") is not True:
         return
     if table.on_policy:
         message = f"'{setting.algorithm}' learns from rollouts and has no replay buffer; remove it"
@@ -121,34 +145,47 @@ def _check_carry(setting: Setting) -> Iterator[Finding]:
         yield Finding(("carry", "replay_buffer"), message)
 
 
-def _check_method(method: Method, entry: Any, path: KeyPath, setting: Setting) -> Iterator[Finding]:
-    composed = isinstance(entry, list)
+def _check_method(
+    parts: Sequence[Mapping[str, Any]], entry: Any, path: KeyPath, setting: Setting
+) -> Checked:
+    """Return an entry with the arguments that its methods take, and what is wrong with it."""
+    found: list[Finding] = []
     signatures: dict[str, Signature] = {}
-    for position, part in enumerate(method.parts):
-        place = (*path, position) if composed else path
+    fitted: list[Any] = list(entry) if isinstance(entry, list) else [entry]
+    for position, part in enumerate(parts):
+        name, given = part["name"], part["arguments"]
+        place = (*path, position) if isinstance(entry, list) else path
         try:
-            known = signatures[part.name] = method_signature(part.name, setting.folder)
+            known = signatures[name] = method_signature(name, setting.folder)
         except NotUsable as error:
-            yield Finding(place, str(error))
+            found.append(Finding(place, str(error)))
             continue
-        form = entry[position] if composed else entry
-        if len(method.parts) > 1 and known.attributes.get("alone"):
-            message = (
-                f"'{part.name}' composes with nothing; a list inside methods: composes, "
-                "what is to be compared are entries side by side"
-            )
-            yield Finding(place, message)
+        if wrong := _cannot_be_here(name, known, setting, alone=len(parts) == 1):
+            found.append(Finding(place, wrong))
             continue
-        if setting.is_team and known.attributes.get("not_in_teams"):
-            why = known.attributes["not_in_teams"]
-            yield Finding(place, f"'{part.name}' does not work in a team: {why}")
-            continue
-        yield from _check_packages(part.name, known, place)
-        yield from _check_arguments(form, part.name, known, place)
-        yield from _check_needs(part.name, known, place, setting)
-        yield from _check_doors(part.name, known, place, setting)
-    yield from _check_claims(signatures, path)
-    yield from _check_networks(signatures, path, setting)
+        found += _check_packages(name, known, place)
+        inside = (*place, name) if given else place
+        wrong_arguments, arguments = fit_arguments(given, name, known, inside)
+        if given:
+            fitted[position] = {name: arguments}
+        found += wrong_arguments
+        found += _check_needs(name, known, place, setting)
+        found += _check_doors(name, known, place, setting)
+    found += _check_claims(signatures, path)
+    found += _check_networks(signatures, path, setting)
+    return Checked(found, fitted if isinstance(entry, list) else fitted[0])
+
+
+def _cannot_be_here(name: str, known: Signature, setting: Setting, *, alone: bool) -> str:
+    """Return why a method composes with none, or does not work in a team; empty where it does."""
+    if not alone and known.attributes.get("alone"):
+        return (
+            f"'{name}' composes with nothing; a list inside methods: composes, "
+            "what is to be compared are entries side by side"
+        )
+    if setting.is_team and known.attributes.get("not_in_teams"):
+        return f"'{name}' does not work in a team: {known.attributes['not_in_teams']}"
+    return ""
 
 
 def _check_packages(name: str, known: Signature, place: KeyPath) -> Iterator[Finding]:
@@ -156,40 +193,6 @@ def _check_packages(name: str, known: Signature, place: KeyPath) -> Iterator[Fin
         if importlib.util.find_spec(package) is None:
             message = f"'{name}' needs the package '{package}', which is not installed; "
             yield Finding(place, f"{message}install it with: pip install {package}")
-
-
-def _check_arguments(form: Any, name: str, known: Signature, place: KeyPath) -> Iterator[Finding]:
-    given: dict[str, Any] = (form.get(name) if isinstance(form, Mapping) else None) or {}
-    arguments = {argument.name: argument for argument in known.arguments}
-    for key in list(given):
-        path = (*place, name, key)
-        if key in arguments:
-            try:
-                given[key] = convert(arguments[key].annotation, given[key])
-            except Mismatch as error:
-                yield Finding(path, str(error))
-                continue
-            yield from _check_limits(given[key], known.attributes.get("limits", {}).get(key), path)
-        elif not known.takes_any:
-            takes = f"; it takes: {', '.join(arguments)}" if arguments else "; it takes none"
-            near = registry.closest(str(key), arguments)
-            hint = f"; did you mean '{near}'?" if near else takes
-            yield Finding(path, f"'{name}' has no argument '{key}'{hint}", at_key=True)
-    for argument in known.arguments:
-        if argument.required and argument.name not in given:
-            kind = f" ({argument.annotation})" if argument.annotation else ""
-            message = f"'{name}' needs the argument '{argument.name}'{kind}"
-            yield Finding((*place, name) if given else place, message)
-
-
-def _check_limits(value: Any, limits: Any, path: KeyPath) -> Iterator[Finding]:
-    """Yield a finding where a number is outside of what the method's ``limits`` say."""
-    if limits is None or isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    low, high = limits
-    if not (low <= value < math.inf and (high is None or value <= high)):
-        span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        yield Finding(path, f"must be {span}, got {value:g}")
 
 
 def words(known: Signature, attribute: str) -> tuple[str, ...]:
@@ -207,19 +210,19 @@ def _check_needs(
             "score: {random: a, reference: b}, or score: success"
         )
         yield Finding(place, message)
-    stream = setting.stream
-    if stream is None:
-        return
+    task_id = setting.stream.get("task_id") == "hidden"
     hidden = {
-        "boundaries": (stream.boundaries == "hidden", "where tasks end", "boundaries: known"),
-        "task_id": (stream.task_id == "hidden", "which task it is in", "task_id: observed"),
-        "evaluation_task_id": (
-            stream.task_id == "hidden",
-            "which task it is measured on",
-            "task_id: observed",
+        "boundaries": (
+            setting.stream.get("boundaries") == "hidden", "where tasks end", "boundaries: known"
         ),
-        "task_count": (stream.task_count == "unknown", "how many tasks come", "task_count: known"),
-    }
+        "task_id": (task_id, "which task it is in", "task_id: observed"),
+        "evaluation_task_id": (task_id, "which task it is measured on", "task_id: observed"),
+        "task_count": (
+            setting.stream.get("task_count", "unknown") == "unknown",
+            "how many tasks come",
+            "task_count: known",
+        ),
+    }  # fmt: skip
     missing = [hidden[need] for need in words(known, "needs") if hidden.get(need, (False,))[0]]
     if missing:
         told = " and ".join(what for _, what, _ in missing)
@@ -335,14 +338,13 @@ def _check_networks(
     if len(growing) > 1:
         message = f"{_quoted(growing)} both rebuild the networks; compose at most one of them"
         yield Finding(path, message)
-    if setting.stream and setting.stream.task_id == "heads":
+    if setting.stream.get("task_id") == "heads":
         message = f"'{growing[0]}' rebuilds the networks, and so does stream.task_id: heads; "
         yield Finding(path, message + "write stream: {task_id: observed}")
-    policy = setting.arguments.get("policy_kwargs")
-    if isinstance(policy, Mapping) and policy.get("activation") == "crelu":
+    if mapping(setting.arguments.get("policy_kwargs")).get("activation") == "crelu":
         message = f"crelu doubles what layers put out, which '{growing[0]}' does not follow; "
         yield Finding(("agent", "policy_kwargs", "activation"), message + "write relu")
-    if setting.carry and setting.carry.optimizer:
+    if setting.carry.get("optimizer") is True:
         message = f"moments of the optimizer cannot follow networks that '{growing[0]}' rebuilds; "
         yield Finding(("carry", "optimizer"), message + "remove it")
 
@@ -351,10 +353,10 @@ def _quoted(names: Iterable[str]) -> str:
     return " and ".join(f"'{name}'" for name in names)
 
 
-def check_heads(setting: Setting) -> Iterator[Finding]:
+def _check_heads(setting: Setting) -> Iterator[Finding]:
     """Yield a finding where heads are asked of an algorithm whose networks are closed."""
     table = setting.table
-    if setting.stream is None or setting.stream.task_id != "heads" or table is None:
+    if table is None or setting.stream.get("task_id") != "heads":
         return
     if setting.algorithm == SUPERVISED:  # its heads are Avalanche's
         return

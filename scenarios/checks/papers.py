@@ -6,10 +6,11 @@ scenario holds the numbers, not the name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from holdfast.scenarios.checks.messages import Finding, choice
+from holdfast.scenarios.checks.messages import Checked, Finding, choice
+from holdfast.scenarios.source.yaml_file import KeyPath
 
 KEY = "paper"
 
@@ -63,37 +64,43 @@ PAPERS: dict[str, Preset] = {
 }
 
 
-def expand(data: dict[str, Any]) -> Iterator[Finding]:
-    """Replace every ``paper:`` in a scenario's data by its numbers; yield what is wrong with it."""
-    agent = data.get("agent")
-    if isinstance(agent, dict) and KEY in agent:
-        yield from _fill(agent, agent.get("algorithm"), ("agent", KEY))
-    methods = data.get("methods")
-    for index, entry in enumerate(methods if isinstance(methods, list) else []):
-        parts = entry if isinstance(entry, list) else [entry]
-        for position, part in enumerate(parts):
-            place = ("methods", index, position) if isinstance(entry, list) else ("methods", index)
-            for name, given in part.items() if isinstance(part, Mapping) else ():
-                if isinstance(given, dict) and KEY in given:
-                    yield from _fill(given, name, (*place, name, KEY))
+def expand(data: Mapping[str, Any]) -> Checked:
+    """Return a scenario's data with its numbers for every ``paper:``, and what is wrong with it."""
+    found: list[Finding] = []
 
-
-def _fill(given: dict[str, Any], name: Any, path: tuple[str | int, ...]) -> Iterator[Finding]:
-    paper = given.pop(KEY)
-    if paper not in PAPERS:
-        yield Finding(path, choice(paper, list(PAPERS)))
-    elif name not in PAPERS[paper]:
-        known = ", ".join(PAPERS[paper])
-        yield Finding(path, f"{paper} says nothing about '{name}'; it does about: {known}")
-    else:
-        _merge(given, PAPERS[paper][name])
-
-
-def _merge(given: dict[str, Any], preset: Mapping[str, Any]) -> None:
-    for key, value in preset.items():
-        if isinstance(value, Mapping):
-            inner = given.setdefault(key, {})
-            if isinstance(inner, dict):
-                _merge(inner, value)
+    def filled(given: Any, name: Any, path: KeyPath) -> Any:
+        if not isinstance(given, Mapping) or KEY not in given:
+            return given
+        paper, rest = given[KEY], {key: value for key, value in given.items() if key != KEY}
+        if paper not in list(PAPERS):
+            found.append(Finding((*path, KEY), choice(paper, list(PAPERS))))
+        elif name not in list(PAPERS[paper]):
+            known = ", ".join(PAPERS[paper])
+            message = f"{paper} says nothing about '{name}'; it does about: {known}"
+            found.append(Finding((*path, KEY), message))
         else:
-            given.setdefault(key, value)
+            return _merged(rest, PAPERS[paper][name])
+        return rest
+
+    def filled_method(entry: Any, path: KeyPath) -> Any:
+        if isinstance(entry, list):
+            return [filled_method(part, (*path, index)) for index, part in enumerate(entry)]
+        if not isinstance(entry, Mapping):
+            return entry
+        return {name: filled(given, name, (*path, name)) for name, given in entry.items()}
+
+    data, agent, methods = dict(data), data.get("agent"), data.get("methods")
+    if isinstance(agent, Mapping):
+        data["agent"] = filled(agent, agent.get("algorithm"), ("agent",))
+    if isinstance(methods, list):
+        data["methods"] = filled_method(methods, ("methods",))
+    return Checked(found, data)
+
+
+def _merged(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(given)
+    for key, value in preset.items():
+        inner = merged.setdefault(key, {} if isinstance(value, Mapping) else value)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            merged[key] = _merged(inner, value)
+    return merged

@@ -1,33 +1,93 @@
-"""Whether what runs in other processes can run there: ``pool:``, and ``python:`` of a task."""
+"""Checks of other processes: ``pool:``, and the ``python:`` of a task."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from holdfast.scenarios.checks.interpreter import check_interpreter, interpreter
-from holdfast.scenarios.checks.messages import Finding
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, tasks_of
 from holdfast.scenarios.checks.references import NotUsable
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.source.yaml_file import KeyPath
 
+OLDEST = (3, 8)
+NEEDED = ("gymnasium", "numpy")
+
+# Runs under any Python, even one that is too old.
+_PROBE = f"""
+import sys
+missing = []
+if sys.version_info >= {OLDEST}:
+    import importlib.util
+    missing = [name for name in {NEEDED} if importlib.util.find_spec(name) is None]
+sys.stdout.write("%d %d %s" % (sys.version_info[0], sys.version_info[1], " ".join(missing)))
+"""
+_TIMEOUT_S = 20
 _REACHES_IN = "reaches inside the environment, which runs under another interpreter (python:)"
+
+
+def interpreter(python: str, folder: Path | None) -> Path:
+    """Return the path of an interpreter that a scenario names, relative to the scenario's folder.
+
+    A name without a slash that is no file there is looked for as the shell does. Links are not
+    followed: the place of a virtual environment's own link says which packages it has.
+    """
+    path = Path(os.path.abspath((folder or Path()) / Path(python).expanduser()))  # noqa: PTH100
+    if os.sep not in python and not path.exists():
+        found = shutil.which(python)
+        return Path(found) if found else path
+    return path
+
+
+@cache
+def check_interpreter(path: Path) -> None:
+    """Raise if the interpreter cannot run environments; starts it once.
+
+    Raises:
+        NotUsable: What is wrong, and the command that mends it.
+    """
+    if path.is_dir():
+        raise NotUsable(f"{path} is a folder; name the interpreter in it: {path / 'bin/python'}")
+    if not path.exists():
+        raise NotUsable(
+            f"there is no {path}; make one with: python -m venv {path.parent.parent}"
+            if path.parent.name == "bin"
+            else f"there is no {path}"
+        )
+    if not os.access(path, os.X_OK):
+        raise NotUsable(f"{path} is no program that can be started")
+    try:
+        done = subprocess.run(  # noqa: S603  # the interpreter is the user's choice
+            [path, "-c", _PROBE], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        )
+        major, minor, *missing = done.stdout.split()
+        version = int(major), int(minor)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise NotUsable(f"{path} is no Python interpreter: {error}") from error
+    if version < OLDEST:
+        raise NotUsable(f"{path} is Python {major}.{minor}; environments need 3.8 or newer")
+    if missing:
+        raise NotUsable(
+            f"{path} lacks {' and '.join(missing)}; install with: "
+            f"{path} -m pip install {' '.join(missing)}"
+        )
 
 
 def check_pool(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what is wrong between ``pool:``, ``n_envs:`` and exclusive tasks."""
-    pool = data.get("pool")
-    workers = whole(pool.get("workers")) if isinstance(pool, Mapping) else None
+    workers = whole(mapping(data.get("pool")).get("workers"))
     if not isinstance(workers, int) or workers < 1:
         return
     n_envs = whole(data.get("n_envs", 1))
     if isinstance(n_envs, int) and 0 < n_envs < workers:
         message = f"{workers} processes have only {n_envs} environments (n_envs) to share"
         yield Finding(("pool", "workers"), message)
-    for index, task in enumerate(data["tasks"]):
-        if not isinstance(task, Mapping):
-            continue
+    for index, task in tasks_of(data):
         if task.get("drift"):
             message = (
                 "what a drift sets is recorded by the process that trains, and these environments "
@@ -36,8 +96,8 @@ def check_pool(data: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(("tasks", index, "drift"), message, at_key=True)
         if task.get("exclusive") is True:
             message = (
-                "an exclusive environment (a robot) must not be killed and started anew by itself; "
-                "write pool: {workers: 0}"
+                "an exclusive environment (a robot) must not be killed and started again by "
+                "itself; write pool: {workers: 0}"
             )
             yield Finding(("tasks", index, "exclusive"), message, at_key=True)
 
@@ -51,8 +111,7 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
         check_interpreter(interpreter(python, folder))
     except NotUsable as error:
         yield Finding((*path, "python"), str(error))
-    changes, wrappers = task.get("changes"), task.get("wrappers")
-    changes = changes if isinstance(changes, Mapping) else {}
+    changes = mapping(task.get("changes"))
     for key in ("set", "mujoco"):
         if changes.get(key):
             message = f"changes.{key} {_REACHES_IN}; give kwargs: instead, or subclass it there"
@@ -61,11 +120,10 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
         if task.get(key):
             message = f"{key} {_REACHES_IN}; let its own reset draw, or give kwargs: to each task"
             yield Finding((*path, key), message, at_key=True)
-    dead = changes.get("dead_actuators")
-    if isinstance(dead, list) and any(isinstance(entry, str) for entry in dead):
+    if any(isinstance(entry, str) for entry in entries(changes.get("dead_actuators"))):
         message = f"an actuator's name {_REACHES_IN}; give its number"
         yield Finding((*path, "changes", "dead_actuators"), message, at_key=True)
-    for index, entry in enumerate(wrappers if isinstance(wrappers, list) else ()):
-        if entry == "atari" or (isinstance(entry, Mapping) and "atari" in entry):
+    for index, entry in enumerate(entries(task.get("wrappers"))):
+        if entry == "atari" or "atari" in mapping(entry):
             message = f"the wrapper 'atari' {_REACHES_IN}"
             yield Finding((*path, "wrappers", index), message)

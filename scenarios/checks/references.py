@@ -1,4 +1,4 @@
-"""Whether what ``module:Name`` and environment ids name is there; nothing is imported."""
+"""Checks of names: is the ``module:Name`` or environment there? Nothing is imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+-v\d+")
 _NAMED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:.+")
 
 # Packages that register their environments only when imported, by the start of their ids.
-_REGISTERED_BY = {
+REGISTERED_BY = {
     "ALE/": "ale_py",
     "MiniGrid-": "minigrid",
     "BabyAI-": "minigrid",
@@ -290,7 +290,7 @@ def _no_environment(env: str, folder: Path | None) -> str:
     newest = _newest(env)
     if newest:
         return f"no environment '{env}'; did you mean '{newest}'?"
-    for start, package in _REGISTERED_BY.items():
+    for start, package in REGISTERED_BY.items():
         if env.startswith(start):
             also = "" if _installed(package) else f"; {_install(package)}"
             return f"'{env}' comes with the package '{package}': write '{package}:{env}'{also}"

@@ -1,14 +1,22 @@
-"""Whether tasks that name a benchmark fit the supervised agent, and the other sections fit both."""
+"""Checks of supervised scenarios: their benchmarks, and sections that only others have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.registry import BENCHMARKS, SUPERVISED, Signature, function_signature
-from holdfast.scenarios.checks.annotation_types import Mismatch, convert
-from holdfast.scenarios.checks.messages import Finding, did_you_mean
+from holdfast.scenarios.checks.arguments import fit_arguments
+from holdfast.scenarios.checks.messages import (
+    Checked,
+    Finding,
+    did_you_mean,
+    entries,
+    tasks_of,
+    unwanted,
+)
 from holdfast.scenarios.checks.references import NotUsable, is_own, own_function
 from holdfast.scenarios.schema.task import ENV_OR_BENCHMARK
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -38,66 +46,71 @@ TASK_ID_ADVICE = (
 
 def check_supervised(
     data: Mapping[str, Any], algorithm: str | None, folder: Path | None
-) -> Iterator[Finding]:
-    """Yield what is wrong with benchmarks, and with the rest of a supervised scenario.
-
-    Whole numbers written as ``1e5`` become integers in the benchmarks' arguments.
+) -> Checked:
+    """Return the tasks as their benchmarks take them, and what is wrong if data sets are learned.
 
     Args:
         data: The whole scenario.
         algorithm: What ``agent.algorithm`` means; None where that is not known.
         folder: The scenario's folder.
     """
-    tasks = data.get("tasks")
-    for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
-        if isinstance(task, Mapping):
-            yield from _check_task(task, ("tasks", index), algorithm, folder)
+    found: list[Finding] = []
+    fitted = list(entries(data.get("tasks")))
+    for index, task in tasks_of(data):
+        wrong, fitted[index] = _check_task(task, ("tasks", index), algorithm, folder)
+        found += wrong
     if algorithm == SUPERVISED:
-        yield from _check_sections(data)
+        found += _check_sections(data)
+    return Checked(found, fitted)
 
 
 def _check_task(
     task: Mapping[str, Any], path: KeyPath, algorithm: str | None, folder: Path | None
-) -> Iterator[Finding]:
+) -> Checked:
     env, benchmark = task.get("env"), task.get("benchmark")
+    found: list[Finding] = []
     if (env is None) == (benchmark is None):
-        yield Finding(path, ENV_OR_BENCHMARK)
-        return
+        return Checked([Finding(path, ENV_OR_BENCHMARK)], task)
     if env is not None:
         if algorithm == SUPERVISED:
             message = f"'{SUPERVISED}' learns data sets; write benchmark: and experience: instead"
-            yield Finding((*path, "env"), message, at_key=True)
+            found.append(Finding((*path, "env"), message, at_key=True))
         if task.get("experience") is not None:
             message = "only a benchmark has experiences; an env has none"
-            yield Finding((*path, "experience"), message, at_key=True)
-        return
+            found.append(Finding((*path, "experience"), message, at_key=True))
+        return Checked(found, task)
     if algorithm is not None and algorithm != SUPERVISED:
         message = f"'{algorithm}' learns environments; for a benchmark write algorithm: supervised"
-        yield Finding((*path, "benchmark"), message, at_key=True)
+        found.append(Finding((*path, "benchmark"), message, at_key=True))
     for key in _OF_ENVIRONMENT_TASKS:
         if task.get(key):
-            yield Finding((*path, key), "only an environment has this; remove it", at_key=True)
-    yield from _check_benchmark(task, path, folder)
-
-
-def _check_benchmark(
-    task: Mapping[str, Any], path: KeyPath, folder: Path | None
-) -> Iterator[Finding]:
-    name = task["benchmark"]
+            message = "only an environment has this; remove it"
+            found.append(Finding((*path, key), message, at_key=True))
     if task.get("experience") is None:
         message = "missing: which experience of the benchmark, counted from 0"
-        yield Finding((*path, "experience"), message)
-    if not isinstance(name, str) or not name:
-        return
+        found.append(Finding((*path, "experience"), message))
+    if not isinstance(benchmark, str) or not benchmark:
+        return Checked(found, task)
+    wrong, kwargs = _check_benchmark(task, path, folder)
+    return Checked([*found, *wrong], {**task, "kwargs": kwargs} if kwargs else task)
+
+
+def _check_benchmark(task: Mapping[str, Any], path: KeyPath, folder: Path | None) -> Checked:
+    """Return the arguments of a task's benchmark as it takes them, and what is wrong with them."""
+    name, given = task["benchmark"], task.get("kwargs") or {}
     try:
         known = benchmark_signature(name, folder)
     except NotUsable as error:
-        yield Finding((*path, "benchmark"), str(error))
-        return
-    given = task.get("kwargs") or {}
-    if isinstance(given, dict):
-        yield from _check_arguments(given, name, known, (*path, "kwargs"))
-        yield from _check_experience(task.get("experience"), given, known, path)
+        return Checked([Finding((*path, "benchmark"), str(error))], given)
+    if not isinstance(given, Mapping):
+        return Checked([], given)  # reported with the other wrong forms
+    place = (*path, "kwargs")
+    decided = [Finding((*place, k), _DECIDED[k], at_key=True) for k in given if k in _DECIDED]
+    free = {key: value for key, value in given.items() if key not in _DECIDED}
+    offered = tuple(argument for argument in known.arguments if _is_offered(argument.name))
+    wrong, kwargs = fit_arguments(free, name, replace(known, arguments=offered), place)
+    experience = _check_experience(task.get("experience"), kwargs, known, path)
+    return Checked([*decided, *wrong, *experience], kwargs)
 
 
 def benchmark_signature(name: str, folder: Path | None = None) -> Signature:
@@ -113,28 +126,7 @@ def benchmark_signature(name: str, folder: Path | None = None) -> Signature:
     raise NotUsable(f"no benchmark '{name}'{did_you_mean(name, list(BENCHMARKS))}")
 
 
-def _check_arguments(
-    given: dict[str, Any], name: str, known: Signature, path: KeyPath
-) -> Iterator[Finding]:
-    arguments = {a.name: a for a in known.arguments if is_offered(a.name)}
-    for key in list(given):
-        if key in _DECIDED:
-            yield Finding((*path, key), _DECIDED[key], at_key=True)
-        elif key in arguments:
-            try:
-                given[key] = convert(arguments[key].annotation, given[key])
-            except Mismatch as error:
-                yield Finding((*path, key), str(error))
-        elif not known.takes_any:
-            hint = did_you_mean(str(key), list(arguments), "it takes")
-            yield Finding((*path, key), f"'{name}' has no argument '{key}'{hint}", at_key=True)
-    for argument in arguments.values():
-        if argument.required and argument.name not in given:
-            kind = f" ({argument.annotation})" if argument.annotation else ""
-            yield Finding(path, f"'{name}' needs the argument '{argument.name}'{kind}")
-
-
-def is_offered(argument: str) -> bool:
+def _is_offered(argument: str) -> bool:
     """Return whether a scenario may give this argument of a benchmark: transforms are objects."""
     return argument not in _DECIDED and not argument.endswith("_transform")
 
@@ -151,18 +143,11 @@ def _check_experience(
 
 
 def _check_sections(data: Mapping[str, Any]) -> Iterator[Finding]:
-    for path, unchanged, advice in _OF_ENVIRONMENTS:
-        value: Any = data
-        for key in path:
-            value = value.get(key, unchanged) if isinstance(value, Mapping) else unchanged
-        if value != unchanged:
-            message = f"not for the supervised agent: {advice}"
-            yield Finding(path, message, at_key=True)
+    for finding in unwanted(data, _OF_ENVIRONMENTS):
+        yield finding._replace(message=f"not for the supervised agent: {finding.message}")
     stream = data.get("stream", {})
-    if isinstance(stream, Mapping):
-        told = stream.get("task_id", "observed")
-        if told == "observed":
-            path = ("stream", "task_id") if "task_id" in stream else ("stream",)
-            yield Finding(path, f"stream.task_id: {TASK_ID_ADVICE}")
+    if isinstance(stream, Mapping) and stream.get("task_id", "observed") == "observed":
+        path = ("stream", "task_id") if "task_id" in stream else ("stream",)
+        yield Finding(path, f"stream.task_id: {TASK_ID_ADVICE}")
     if data.get("score") == "success":
         yield Finding(("score",), "a data set reports no success; remove it: accuracy is the score")

@@ -1,21 +1,21 @@
-"""Whether keys of ``sweep:`` and ``tune:`` exist and take their values: each point is checked."""
+"""Checks of ``sweep:`` and ``tune:``: each key, and the scenario at each point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain, product
 from math import prod
 from typing import Any
 
-from holdfast.scenarios.cells import Axis
-from holdfast.scenarios.checks.messages import Finding
-from holdfast.scenarios.schema.sweep import values
-from holdfast.scenarios.schema.tune import dimension, probes
+from holdfast.scenarios.checks.messages import Checked, Finding, entries, mapping
+from holdfast.scenarios.schema.cells import Axis
+from holdfast.scenarios.schema.studies import dimension, probes, values
 from holdfast.scenarios.source.override import NoSuchPlace, look, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import KeyPath, Source
 
-Check = Callable[[dict[str, Any]], Iterable[Finding]]
+Check = Callable[[dict[str, Any]], Checked]
+"""Returns what is wrong with a scenario's data, and the data as they are meant."""
 
 MOST_POINTS = 1000
 OF_STUDIES = ("sweep", "tune", "tuned")
@@ -25,6 +25,7 @@ _REFUSED = {
     "name": "all cells of a study lie under one name",
     "description": "it changes nothing that runs",
     "pool": "it changes no result",
+    "task_defaults": "vary the key of a task: 'tasks.<name>.steps'",
 }
 _METHODS = (
     "methods are compared by listing them; name an argument of one: 'methods.{name}.<argument>', "
@@ -32,104 +33,103 @@ _METHODS = (
 )
 
 
-def without_studies(data: Any) -> Any:
-    """Return a copy of a scenario's data without what only describes studies of it."""
+def without_studies(data: Any) -> dict[str, Any]:
+    """Return a scenario's data without what only describes studies of it."""
     if not isinstance(data, dict):
         return {}
-    return deepcopy({key: value for key, value in data.items() if key not in OF_STUDIES})
+    return {key: value for key, value in data.items() if key not in OF_STUDIES}
 
 
-def check_sweep(
-    source: Source, plain: Any, base: Collection[Finding], check: Check
-) -> Iterator[Finding]:
-    """Yield what is wrong with ``sweep:``, beyond its forms.
-
-    Values become what their keys take, in the source's data.
+def check_sweep(source: Source, base: Collection[Finding], check: Check) -> Checked:
+    """Return ``sweep:`` with values as their keys take them, and what is wrong beyond its forms.
 
     Args:
-        source: The scenario; its data were checked.
-        plain: Its data before that, without sections of studies.
+        source: The scenario.
         base: What is wrong with the scenario itself.
-        check: Yields what is wrong with a scenario's data.
+        check: Checks a scenario's data.
     """
     given = source.data.get("sweep") if isinstance(source.data, dict) else None
     if not isinstance(given, dict):
-        return
-    axes: list[Axis] = []
-    for key in list(given):
-        place = ("sweep", key)
-        try:
-            taken = values(given[key])
-        except ValueError:
-            continue  # reported with the other wrong forms
-        wrong = _wrong_key(key, plain, {axis.path: axis.key for axis in axes}) or _set_elsewhere(
-            source, key
-        )
-        if wrong:
-            yield Finding(place, wrong, at_key=True)
-            continue
-        axes.append(Axis(key, resolved(plain, undotted(key)), taken))
-        if "auto" in taken and axes[-1].path == ("backend",):
-            yield Finding(place, "auto is settled once for all cells; sweep gymnasium and envpool")
-            return
+        return Checked([], given)
+    plain = without_studies(source.data)
+    wrong, axes = _axes(source, plain, given)
+    auto = [axis.key for axis in axes if axis.path == ("backend",) and "auto" in axis.values]
+    if auto:
+        message = "auto is settled once for all cells; sweep gymnasium and envpool"
+        return Checked([*wrong, Finding(("sweep", auto[0]), message)], given)
     count = _count(axes)
     if count > MOST_POINTS:
         message = f"{count:,} points are too many (at most {MOST_POINTS:,}); `holdfast tune` looks"
-        yield Finding(("sweep",), f"{message} for the best of many without trying all")
-        return
+        message += " for the best of many without trying all"
+        return Checked([*wrong, Finding(("sweep",), message)], given)
     lists = {axis.key: isinstance(given[axis.key], list) for axis in axes}
-    given |= {axis.key: list(axis.values) for axis in axes}
-    found: set[Finding] = set(base)
+    fitted = given | {axis.key: list(axis.values) for axis in axes}
+    found: dict[Finding, None] = {}  # a set in order
     for point in _points(axes):
         data = deepcopy(plain)
         for axis, index in point:
-            put(data, axis.path, deepcopy(axis.values[index]))
-        for finding in check(data):
-            told = _at_value(finding, point, lists)
-            if finding not in base and told not in found:
-                found.add(told)
-                yield told
+            put(data, axis.path, axis.values[index])
+        checked = check(data)
+        new = [finding for finding in checked.findings if finding not in base]
+        told = (_at_value(finding, point, lists) for finding in new)
+        found |= dict.fromkeys(finding for finding in told if finding not in base)
         for axis, index in point:
-            given[axis.key][index] = look(data, axis.path)
+            fitted[axis.key][index] = look(checked.data, axis.path)
+    return Checked([*wrong, *found], fitted)
 
 
-def check_tune(
-    source: Source, plain: Any, base: Collection[Finding], check: Check
-) -> Iterator[Finding]:
-    """Yield what is wrong with ``tune:``, beyond its forms; arguments as for ``check_sweep``."""
+def _axes(
+    source: Source, plain: Mapping[str, Any], given: Mapping[Any, Any]
+) -> tuple[list[Finding], list[Axis]]:
+    """Return the keys of a sweep that can be varied, and what is wrong with the others."""
+    found: list[Finding] = []
+    axes: list[Axis] = []
+    for key, value in given.items():
+        try:
+            taken = values(value)
+        except ValueError:
+            continue  # reported with the other wrong forms
+        wrong = _wrong_key(key, plain, {axis.path: axis.key for axis in axes})
+        if wrong := wrong or _set_elsewhere(source, key):
+            found.append(Finding(("sweep", key), wrong, at_key=True))
+        else:
+            axes.append(Axis(key, resolved(plain, undotted(key)), taken))
+    return found, axes
+
+
+def check_tune(source: Source, base: Collection[Finding], check: Check) -> list[Finding]:
+    """Return what is wrong with ``tune:``, beyond its forms; arguments as for ``check_sweep``."""
     tune = source.data.get("tune") if isinstance(source.data, dict) else None
     if not isinstance(tune, dict):
-        return
-    yield from _check_protocol(tune, source.data)
-    space = tune.get("space")
+        return []
+    plain, space = without_studies(source.data), tune.get("space")
+    found = dict.fromkeys(_check_protocol(tune, source.data))  # a set in order
     paths: dict[KeyPath, str] = {}
-    found: set[Finding] = set(base)
-    for key, given in space.items() if isinstance(space, dict) else ():
-        place = ("tune", "space", key)
+    for key, given in mapping(space).items():
         try:
             tried = probes(dimension(given))
         except ValueError:
             continue  # reported with the other wrong forms
-        wrong = _wrong_key(key, plain, paths)
-        if wrong:
-            yield Finding(place, wrong, at_key=True)
+        if wrong := _wrong_key(key, plain, paths):
+            found[Finding(("tune", "space", key), wrong, at_key=True)] = None
             continue
         path = resolved(plain, undotted(key))
         paths[path] = key
         for index, value in enumerate(tried):
             data = deepcopy(plain)
-            put(data, path, deepcopy(value))
-            for finding in check(data):
-                near = _related(finding.path, path)
-                where = (*place, index) if isinstance(given, list) else place
-                told = Finding(
-                    (place if finding.at_key else where) if near else finding.path,
-                    finding.message if near else f"with {key}={value} (tune): {finding.message}",
-                    finding.at_key,
-                )
-                if finding not in base and told not in found:
-                    found.add(told)
-                    yield told
+            put(data, path, value)
+            at = (*("tune", "space", key), *((index,) if isinstance(given, list) else ()))
+            for finding in check(data).findings:
+                if finding not in base:
+                    found[_at_probe(finding, path, f"{key}={value}", at)] = None
+    return [finding for finding in found if finding not in base]
+
+
+def _at_probe(finding: Finding, path: KeyPath, shown: str, place: KeyPath) -> Finding:
+    """Return what is wrong with a value of a search space, at its place if it concerns the key."""
+    if not _related(finding.path, path):
+        return finding._replace(message=f"with {shown} (tune): {finding.message}")
+    return finding._replace(path=place[:3] if finding.at_key else place)
 
 
 def _check_protocol(tune: dict[str, Any], data: dict[str, Any]) -> Iterator[Finding]:
@@ -140,9 +140,8 @@ def _check_protocol(tune: dict[str, Any], data: dict[str, Any]) -> Iterator[Find
             "that the scenario does not run"
         )
         yield Finding(("tune",), message)
-    own = data.get("seeds", [0])
-    for index, seed in enumerate(seeds if isinstance(seeds, list) else ()):
-        if isinstance(own, list) and seed in own:
+    for index, seed in enumerate(entries(seeds)):
+        if seed in entries(data.get("seeds", [0])):
             message = f"seed {seed} is one of the scenario's own seeds:; hold others out"
             yield Finding(("tune", "seeds", index), message)
 
@@ -241,6 +240,6 @@ def _at_value(
             place: KeyPath = ("sweep", axis.key)
             if lists[axis.key] and not finding.at_key:
                 place = (*place, index)
-            return Finding(place, finding.message, finding.at_key)
+            return finding._replace(path=place)
     shown = ", ".join(f"{axis.key}={axis.values[index]}" for axis, index in point)
-    return Finding(finding.path, f"with {shown} (sweep): {finding.message}", finding.at_key)
+    return finding._replace(message=f"with {shown} (sweep): {finding.message}")

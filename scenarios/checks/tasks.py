@@ -1,4 +1,4 @@
-"""Whether tasks, stream and budgets fit together, and the environments are there."""
+"""Checks of ``tasks:`` and ``stream:``: environments, wrappers, budgets and order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.registry import ALGORITHMS
-from holdfast.scenarios.checks.messages import Finding, did_you_mean
-from holdfast.scenarios.checks.opponents import check_opponents, check_partners
+from holdfast.scenarios.checks.messages import Finding, did_you_mean, entries, mapping, tasks_of
+from holdfast.scenarios.checks.multiagent import check_opponents, check_partners, is_team
 from holdfast.scenarios.checks.processes import check_pool, check_python
 from holdfast.scenarios.checks.references import (
     NotUsable,
@@ -18,22 +18,16 @@ from holdfast.scenarios.checks.references import (
     is_own,
     own_class,
 )
-from holdfast.scenarios.checks.team import is_team
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
-from holdfast.scenarios.schema.method_spec import WRAPPERS, Wrapper
+from holdfast.scenarios.schema.method_spec import WRAPPERS, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 _WRAPPER_ARGUMENTS = {
     "frame_stack": ("n", "padding_type"),
     "atari": (
-        "noop_max",
-        "frame_skip",
-        "screen_size",
-        "terminal_on_life_loss",
-        "grayscale_obs",
-        "grayscale_newaxis",
-        "scale_obs",
+        *("noop_max", "frame_skip", "screen_size", "terminal_on_life_loss"),
+        *("grayscale_obs", "grayscale_newaxis", "scale_obs"),
     ),
 }
 
@@ -41,14 +35,11 @@ _WRAPPER_ARGUMENTS = {
 def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
     """Yield what is wrong with ``tasks:``, one by one and among each other."""
     n_envs = _count(data.get("n_envs", 1))
-    agent, evaluation = data.get("agent"), data.get("evaluation")
-    algorithm = agent.get("algorithm") if isinstance(agent, Mapping) else None
-    every = evaluation.get("every") if isinstance(evaluation, Mapping) else None
+    algorithm = mapping(data.get("agent")).get("algorithm")
+    every = mapping(data.get("evaluation")).get("every")
     names: dict[str, int] = {}
     yield from check_pool(data)
-    for index, task in enumerate(data["tasks"]):
-        if not isinstance(task, Mapping):
-            continue  # reported with the other wrong forms
+    for index, task in tasks_of(data):
         path: KeyPath = ("tasks", index)
         name = task.get("name")
         if isinstance(name, str) and name.casefold() in names:
@@ -87,9 +78,8 @@ def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
     stream = data.get("stream", {})
     if not isinstance(stream, Mapping):
         return
-    tasks = [task for task in data["tasks"] if isinstance(task, Mapping)]
-    names = [task["name"] for task in tasks if isinstance(task.get("name"), str)]
-    sampled = next((i for i, task in enumerate(tasks) if task.get("sample")), None)
+    names = [task["name"] for _, task in tasks_of(data) if isinstance(task.get("name"), str)]
+    sampled = next((index for index, task in tasks_of(data) if task.get("sample")), None)
     if sampled is not None and stream.get("task_id", "observed") != "hidden":
         message = (
             "every visit to a sampled task is a task of its own, so that no one-hot can number "
@@ -102,8 +92,7 @@ def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
     n_envs, budget = _count(data.get("n_envs", 1)), _count(stream.get("steps"))
     if budget:
         yield from _check_steps(budget, ("stream",), n_envs)
-    order = stream.get("order")
-    for index, name in enumerate(order if isinstance(order, list) else ()):
+    for index, name in enumerate(entries(stream.get("order"))):
         if isinstance(name, str) and name not in names:
             message = f"no task '{name}'{did_you_mean(name, names, 'tasks')}"
             yield Finding(("stream", "order", index), message)
@@ -141,46 +130,46 @@ def _check_environment(
             f"'{env}' has {space} actions, which '{algorithm}' cannot take; algorithms that can: "
         )
         yield Finding((*path, "env"), message + able)
-    if isinstance(changes, Mapping) and changes.get("mujoco") and is_mujoco(env) is False:
+    if mapping(changes).get("mujoco") and is_mujoco(env) is False:
         message = f"'{env}' is not a MuJoCo environment; its attributes are changed with set:"
         yield Finding((*path, "changes", "mujoco"), message, at_key=True)
 
 
 def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
-    for index, entry in enumerate(wrappers if isinstance(wrappers, list) else ()):
-        try:
-            wrapper = Wrapper.model_validate(entry)
-        except ValueError:
+    for index, entry in enumerate(entries(wrappers)):
+        wrapper = wrapper_of(entry)
+        if wrapper is None:
             continue  # reported with the other wrong forms
+        name, arguments = wrapper["name"], wrapper["arguments"]
         place = (*path, "wrappers", index)
         takes_any = False
-        if wrapper.name in WRAPPERS:
-            known = _WRAPPER_ARGUMENTS[wrapper.name]
-        elif is_own(wrapper.name):
+        if name in WRAPPERS:
+            known = _WRAPPER_ARGUMENTS[name]
+        elif is_own(name):
             try:
-                found = own_class(wrapper.name, folder, "wrapper")
+                found = own_class(name, folder, "wrapper")
             except NotUsable as error:
                 yield Finding(place, str(error))
                 continue
             known = tuple(argument.name for argument in found.arguments[1:])
             takes_any = found.takes_any
         else:
-            hint = did_you_mean(wrapper.name, [*WRAPPERS, "module:Class"])
-            yield Finding(place, f"no wrapper '{wrapper.name}'{hint}")
+            hint = did_you_mean(name, [*WRAPPERS, "module:Class"])
+            yield Finding(place, f"no wrapper '{name}'{hint}")
             continue
-        for key in wrapper.arguments:
+        for key in arguments:
             if key not in known and not takes_any:
                 hint = did_you_mean(key, known, "it takes")
-                message = f"'{wrapper.name}' has no argument '{key}'{hint}"
-                yield Finding((*place, wrapper.name, key), message, at_key=True)
-        size = whole(wrapper.arguments.get("n", 1))
-        if wrapper.name == "frame_stack" and _count(size) is None:
+                message = f"'{name}' has no argument '{key}'{hint}"
+                yield Finding((*place, name, key), message, at_key=True)
+        size = whole(arguments.get("n", 1))
+        if name == "frame_stack" and _count(size) is None:
             message = f"frame_stack takes how many frames, a whole number, got {size!r}"
-            yield Finding((*place, wrapper.name), message)
+            yield Finding((*place, name), message)
 
 
 def _check_sample(sample: Any, path: KeyPath) -> Iterator[Finding]:
-    for key in sample if isinstance(sample, Mapping) else ():
+    for key in mapping(sample):
         section, _, rest = str(key).partition(".")
         change = rest.partition(".")[0]
         if section == "changes" and change not in Changes.model_fields:

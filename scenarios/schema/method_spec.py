@@ -20,10 +20,7 @@ from pydantic_core import CoreSchema
 from holdfast.registry import METHODS, PLUGINS
 from holdfast.scenarios.schema.fields import SECTION, Text
 
-WRAPPERS: dict[str, str] = {
-    "frame_stack": "n",
-    "atari": "",
-}  # value: the argument of the short form
+WRAPPERS = {"frame_stack": "n", "atari": ""}  # value: the argument of the short form
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "leaky_relu", "silu", "crelu")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -64,6 +61,36 @@ def named(value: Any, noun: str, short: Mapping[str, str] | None = None) -> dict
     if wrong:
         raise ValueError(f"the arguments of '{name}' have names, got {wrong[0]!r}")
     return {"name": name, "arguments": dict(arguments or {})}
+
+
+def composed(value: Any) -> list[dict[str, Any]]:
+    """Return what ``named`` does, for one method or each of a list; it raises alike."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    if not entries:
+        raise ValueError("expected methods to compose, got an empty list")
+    parts = [named(entry, "method") for entry in entries]
+    for index, part in enumerate(parts):
+        if part["name"] in [other["name"] for other in parts[:index]]:
+            raise ValueError(f"'{part['name']}' is composed with itself")
+    return parts
+
+
+def parts_of(entry: Any) -> list[dict[str, Any]]:
+    """Return what ``composed`` does; nothing for a wrong form, which the model reports."""
+    try:
+        parts = composed(entry)
+    except ValueError:
+        return []
+    return parts if all(part["name"] for part in parts) else []
+
+
+def wrapper_of(entry: Any) -> dict[str, Any] | None:
+    """Return what ``named`` does for a wrapper; None for a wrong form, which the model reports."""
+    try:
+        wrapper = named(entry, "wrapper", WRAPPERS)
+    except ValueError:
+        return None
+    return wrapper if wrapper["name"] else None
 
 
 def _several_keys(value: Mapping[Any, Any], noun: str) -> str:
@@ -119,7 +146,7 @@ class MethodPart(BaseModel):
 
 
 class Method(BaseModel):
-    """What is compared in a scenario: one mitigation, or several composed."""
+    """A mitigation that a scenario compares with others, or several composed."""
 
     model_config = SECTION
 
@@ -147,14 +174,7 @@ class Method(BaseModel):
     def _read(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and set(value) == {"parts"}:
             return value
-        entries = value if isinstance(value, list | tuple) else [value]
-        if not entries:
-            raise ValueError("expected methods to compose, got an empty list")
-        parts = [named(entry, "method") for entry in entries]
-        for index, part in enumerate(parts):
-            if part["name"] in [other["name"] for other in parts[:index]]:
-                raise ValueError(f"'{part['name']}' is composed with itself")
-        return {"parts": parts}
+        return {"parts": composed(value)}
 
     @model_serializer
     def _write(self) -> Any:

@@ -1,4 +1,4 @@
-"""Who else acts in a task: the opponents of a turn-based game, the partners of a team."""
+"""Others who act in a task: opponents in a turn-based game, partners in a team."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Past(BaseModel):
 
 
 class Opponents(BaseModel):
-    """Who plays the other seats of a turn-based game, in which one seat learns."""
+    """Players of the other seats of a turn-based game, in which one seat learns."""
 
     model_config = SECTION
 
@@ -83,13 +83,13 @@ class Opponents(BaseModel):
     )
     seat: Text = Field(
         default="alternate",
-        description="Seat that learns: alternate, drawn (anew each game), or an agent's name.",
+        description="Seat that learns: alternate, drawn (for each game), or an agent's name.",
     )
     past: Past = Field(default_factory=Past, description="The pool of past selves.")
 
     @property
     def in_evaluation(self) -> tuple[Any, ...]:
-        """Who plays in evaluation."""
+        """The players in evaluation."""
         fixed = tuple(entry for entry in self.against if entry != PAST)
         return self.measured or fixed or (RANDOM,)
 

@@ -1,39 +1,31 @@
 """A scenario as frozen models: tasks, agent, methods, seeds, evaluation, what the learner may know.
 
 These models check one value at a time. What needs two of them, or the installed packages, is
-checked by :mod:`holdfast.scenarios.check`; :func:`holdfast.scenarios.load.load` does both.
+checked by :mod:`holdfast.scenarios.checks`; :func:`holdfast.scenarios.load.load` does both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate, cycle, islice, takewhile
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, model_validator
 
 from holdfast.errors import Problem
-from holdfast.registry import SUPERVISED
+from holdfast.scenarios.schema.agent import Agent, Normalize, Policies, is_supervised
+from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
 from holdfast.scenarios.schema.changes import Changes, MujocoChanges
 from holdfast.scenarios.schema.fields import SECTION, Name, Positive, Seeds, Text
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.schema.opponents import Opponents, OpponentSpec, Partner, Past
-from holdfast.scenarios.schema.pool import Pool
-from holdfast.scenarios.schema.resources import Resources
-from holdfast.scenarios.schema.sections import Carry, Evaluation, Normalize, Spaces
-from holdfast.scenarios.schema.sweep import Values
+from holdfast.scenarios.schema.sections import Carry, Evaluation, Pool, Resources, Spaces
+from holdfast.scenarios.schema.streams import Stream, drawn, stages
+from holdfast.scenarios.schema.studies import Tune, Values
 from holdfast.scenarios.schema.task import Drift, Score, ScoreForm, Task
-from holdfast.scenarios.schema.tune import Tune
+from holdfast.scenarios.source.override import plain_data, put, resolved, undotted
+from holdfast.scenarios.source.yaml_file import Source, dump
 
 __all__ = [
     "Agent",
@@ -61,126 +53,9 @@ __all__ = [
     "Task",
     "Tune",
     "Wrapper",
-    "json_schema",
 ]
 
 Backend = Literal["gymnasium", "envpool", "auto"]
-Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
-
-
-def _word_or_list(value: Any) -> str:
-    # Another word is more likely a task's name, which belongs in a list.
-    return "word" if isinstance(value, str) and value.startswith("shuf") else "list"
-
-
-Order = Annotated[
-    Annotated[Literal["shuffled"], Tag("word")]
-    | Annotated[tuple[Text, ...], Field(min_length=1), Tag("list")],
-    Discriminator(_word_or_list),
-]
-
-
-def _word_or_groups(value: Any) -> str:
-    return "groups" if isinstance(value, Mapping) else "word"
-
-
-class Stream(BaseModel):
-    """In which order tasks come, and what the learner may know about it."""
-
-    model_config = SECTION
-
-    order: Order | None = Field(
-        default=None,
-        description="Names of tasks in training order, which may repeat; or shuffled: each seed has"
-        " an order of its own, new at every repetition. Default: as listed.",
-    )
-    repeat: Positive = Field(default=1, description="How many times the order is gone through.")
-    steps: Positive | None = Field(
-        default=None,
-        description="Instead of repeat: the order is gone through until so many steps are taken.",
-    )
-    task_id: Literal["hidden", "observed", "heads"] = Field(
-        default="observed",
-        description="Nothing, a one-hot beside the observation, or a head per task.",
-    )
-    boundaries: Literal["known", "hidden"] = Field(
-        default="known", description="Whether methods are told where a task ends."
-    )
-    task_count: Literal["known", "unknown"] = Field(
-        default="unknown", description="Whether methods are told how many tasks there are."
-    )
-    max_tasks: Positive | None = Field(
-        default=None, description="Width of the one-hot. Default: the number of tasks."
-    )
-
-
-def _device(value: str) -> str:
-    kind, _, number = value.partition(":")
-    if value in ("cpu", "cuda", "auto") or (kind == "cuda" and number.isdecimal()):
-        return value
-    raise ValueError(f"{value!r} is not a device; write cpu, cuda, cuda:0 or auto")
-
-
-class Agent(BaseModel):
-    """The learner: an algorithm and its own arguments, as further keys of this section."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    algorithm: Text = Field(description="ppo, a2c, dqn, sac, td3, ... or module:Class.")
-    policies: (
-        Annotated[
-            Annotated[Literal["shared", "independent"], Tag("word")]
-            | Annotated[
-                dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]],
-                Field(min_length=1),
-                Tag("groups"),
-            ],
-            Discriminator(_word_or_groups),
-        ]
-        | None
-    ) = Field(
-        default=None,
-        description="For tasks with many agents (PettingZoo): one policy shared by all, or "
-        "independent ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.",
-    )
-    policy: Text = Field(
-        default="auto", description="auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."
-    )
-    device: Annotated[Text, AfterValidator(_device)] = Field(
-        default="cpu", description="cpu, cuda, cuda:0 or auto."
-    )
-    normalize: Normalize | None = Field(
-        default=None, description="Scaling of observations and rewards."
-    )
-    init: Text | None = Field(
-        default=None, description="Weights to start from: a run folder or a Stable-Baselines3 zip."
-    )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The algorithm's own arguments, in plain form, as the scenario gives them."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-class Cell(NamedTuple):
-    """One run of a scenario: a method, a seed, and a point of the sweep.
-
-    Attributes:
-        method: With the arguments that are swept.
-        seed: The seed.
-        label: Names its folder.
-        sweep: Every swept key that concerns it, as written, and its value.
-        point: What is swept and concerns all methods, as text: ``learning_rate=0.001``. Cells of
-            one point are compared with each other.
-        listed: Place of the method among those that the scenario lists.
-    """
-
-    method: Method
-    seed: int
-    label: str
-    sweep: Mapping[str, Any] = {}
-    point: str = ""
-    listed: int = 0
 
 
 def _is_empty(value: Any) -> bool:
@@ -251,7 +126,7 @@ class Scenario(BaseModel):
             plan = {"episodes": 1, **plan}
         return {"score": {"random": 0.0, "reference": 1.0}, **data, "evaluation": plan}
 
-    _document: Any = PrivateAttr(None)  # the Source that it was read from, or None
+    _document: Source | None = PrivateAttr(None)  # what it was read from
     _source: Path | None = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
 
@@ -268,17 +143,14 @@ class Scenario(BaseModel):
 
     @property
     def folder(self) -> Path | None:
-        """Where ``module:Name`` and ``agent.init`` are looked for: that file's folder, or None."""
+        """The folder of that file, where ``module:Name`` and ``agent.init`` are found, or None."""
         return self._folder
 
     def problem(self, path: str, message: str) -> Problem:
         """Return what is wrong with a key, ``tasks[1].env``; with its line, where that is known."""
         if self._document is None:
             return Problem(message, path=path, file=str(self.source or ""))
-        from holdfast.scenarios.source.override import undotted  # here, as below
-
-        found: Problem = self._document.problem(undotted(path), message)
-        return found
+        return self._document.problem(undotted(path), message)
 
     @property
     def is_supervised(self) -> bool:
@@ -291,14 +163,7 @@ class Scenario(BaseModel):
 
         What the stream leaves to chance is drawn in a cell's own scenario; see ``only``.
         """
-        names = [task.name for task in self.tasks]
-        order = self.stream.order if isinstance(self.stream.order, tuple) else names
-        once = tuple(names.index(name) for name in order)
-        if self.stream.steps is None:
-            return once * self.stream.repeat
-        ends = accumulate(self.tasks[index].steps for index in cycle(once))
-        stages = 1 + sum(1 for _ in takewhile(lambda end: end < (self.stream.steps or 0), ends))
-        return tuple(islice(cycle(once), stages))
+        return stages(self.tasks, self.stream)
 
     @property
     def stage_steps(self) -> tuple[int, ...]:
@@ -326,45 +191,45 @@ class Scenario(BaseModel):
 
     def cells(self) -> tuple[Cell, ...]:
         """Return every run: for each point of the sweep all methods, for each method all seeds."""
-        from holdfast.scenarios.cells import cells  # here: it is built on this module
+        return cells(self.methods, self.seeds, self.axes(self.sweep))
 
-        return cells(self)
+    def axes(self, given: Mapping[str, Any]) -> list[Axis]:
+        """Return the axes of a sweep or of a search space; raises as ``axes_of`` does."""
+        return axes_of(plain_data(self.model_dump(exclude={"sweep", "tune"})), given)
 
     def only(self, cell: Cell) -> Scenario:
         """Return the scenario of this cell alone, as its run folder keeps it.
 
         It has just this method, seed and point of the sweep, and what the stream leaves to chance
         is drawn for it.
-        """
-        from holdfast.scenarios.cells import at  # here, as below
-        from holdfast.scenarios.schema.streams import drawn  # here: it is built on this module
 
-        alone: dict[str, Any] = {"methods": (cell.method,), "seeds": (cell.seed,)}
-        alone |= {"sweep": {}, "tune": None}
-        return drawn(at(self, cell.sweep).model_copy(update=alone), cell.seed)
+        Raises:
+            NoSuchPlace: If a swept key leads nowhere.
+            ValidationError: Of pydantic, if the scenario cannot have such a value.
+        """
+        at = self._at(cell.sweep)
+        tasks, stream = drawn(at.tasks, at.stream, cell.seed)
+        alone: dict[str, Any] = {
+            "methods": (cell.method,),
+            "seeds": (cell.seed,),
+            "sweep": {},
+            "tune": None,
+        }
+        return at.model_copy(update={**alone, "tasks": tasks, "stream": stream})
+
+    def _at(self, sweep: Mapping[str, Any]) -> Scenario:
+        """Return the scenario with values of keys; those of methods stand in the cell's method."""
+        values = {key: value for key, value in sweep.items() if undotted(key)[0] != "methods"}
+        if not values:
+            return self
+        plain = plain_data(self.model_dump())
+        for key, value in values.items():
+            put(plain, resolved(plain, undotted(key)), deepcopy(value))
+        changed = Scenario.model_validate(plain)
+        changed._document, changed._source = self._document, self._source
+        changed._folder = self._folder
+        return changed
 
     def to_yaml(self) -> str:
         """Return the resolved scenario, defaults filled in; it loads back equal."""
-        from holdfast.scenarios.source.yaml_file import (
-            dump,  # here: most users of the schema write no YAML
-        )
-
         return dump(self.model_dump())
-
-
-def is_supervised(agent: Any) -> bool:
-    """Return whether an ``agent:`` section, read or not, means the supervised agent."""
-    if isinstance(agent, Mapping):
-        return agent.get("algorithm") == SUPERVISED
-    return getattr(agent, "algorithm", None) == SUPERVISED
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of scenario files, for editors with yaml-language-server."""
-    # Here, because it is built on this module.
-    from holdfast.scenarios.json_schema import add_arguments
-
-    schema = Scenario.model_json_schema()
-    add_arguments(schema)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return schema

@@ -1,18 +1,16 @@
-"""Short sections of a scenario: spaces, normalize, carry, evaluation."""
+"""Short sections of a scenario: spaces, carry, evaluation, and what its cells run on."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from holdfast.scenarios.schema.fields import SECTION, AboveZero, Flag, Positive
-
-Statistics = Literal["running", "first_task", "per_task"]
+from holdfast.scenarios.schema.fields import SECTION, AboveZero, AtLeastZero, Flag, Index, Positive
 
 
 class Spaces(BaseModel):
-    """What happens where tasks have different spaces: refused (same) or padded."""
+    """Treatment of tasks whose spaces differ: refused (same) or padded."""
 
     model_config = SECTION
 
@@ -25,26 +23,8 @@ class Spaces(BaseModel):
     )
 
 
-class Normalize(BaseModel):
-    """Running statistics that scale what the agent sees; never applied to the task id."""
-
-    model_config = SECTION
-
-    observations: Statistics | None = Field(
-        default=None,
-        description="running, first_task (frozen after it) or per_task (reset at each).",
-    )
-    rewards: Statistics | None = Field(
-        default=None,
-        description="running, first_task (frozen after it) or per_task (reset at each).",
-    )
-    clip: AboveZero = Field(
-        default=10.0, description="Scaled values are cut at plus and minus this."
-    )
-
-
 class Carry(BaseModel):
-    """What a task start takes over from the task before."""
+    """State that a task start takes over from the task before."""
 
     model_config = SECTION
 
@@ -70,4 +50,44 @@ class Evaluation(BaseModel):
     )
     tasks: Literal["all", "seen"] = Field(
         default="all", description="Tasks measured at each evaluation."
+    )
+
+
+class Pool(BaseModel):
+    """Processes that the training environments run in; they change no number."""
+
+    model_config = SECTION
+
+    workers: Index = Field(
+        default=0, description="Processes; n_envs are shared out to them. 0: in this process."
+    )
+    reset_timeout_s: AboveZero = Field(
+        default=60.0, description="Seconds after which a reset counts as hung."
+    )
+    step_timeout_s: AboveZero = Field(
+        default=10.0, description="Seconds after which a step counts as hung."
+    )
+    restarts: Index = Field(
+        default=5,
+        description="How often in a task a process that crashed or hung is started again.",
+    )
+
+
+def _share(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise ValueError(f"{gpus} is neither a part of one GPU nor a whole number of them")
+    return gpus
+
+
+class Resources(BaseModel):
+    """A cell's share of a node; only a Ray cluster reads it, and it changes no number."""
+
+    model_config = SECTION
+
+    cpus: AboveZero = Field(default=1.0, description="Cores.")
+    gpus: Annotated[AtLeastZero, AfterValidator(_share)] = Field(
+        default=0.0, description="GPUs; below 1, cells share one."
+    )
+    memory_gb: AboveZero | None = Field(
+        default=None, description="Gigabytes of memory that are set aside. Default: none are."
     )

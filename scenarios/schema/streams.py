@@ -1,74 +1,131 @@
-"""What a stream leaves to chance, drawn for one seed: sampled tasks and shuffled orders."""
+"""The ``stream:`` section: in which order tasks come, and what each seed draws of it."""
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import accumulate, count, cycle, islice, takewhile
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
+from pydantic import BaseModel, Discriminator, Field, Tag
 
-from holdfast import seeding
-from holdfast.scenarios.schema.scenario import Scenario, Task
-from holdfast.scenarios.schema.task import read_distribution
+from holdfast.scenarios.schema.fields import SECTION, Positive, Text
+from holdfast.scenarios.schema.task import Task, read_distribution
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Tasks = tuple[Task, ...]
 
 
-def drawn(scenario: Scenario, seed: int) -> Scenario:
-    """Return the scenario with its order written out and every sampled visit as a task of its own.
+def _word_or_list(value: Any) -> str:
+    # Another word is more likely a task's name, which belongs in a list.
+    return "word" if isinstance(value, str) and value.startswith("shuf") else "list"
+
+
+Order = Annotated[
+    Annotated[Literal["shuffled"], Tag("word")]
+    | Annotated[tuple[Text, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_word_or_list),
+]
+
+
+class Stream(BaseModel):
+    """In which order tasks come, and what the learner may know about it."""
+
+    model_config = SECTION
+
+    order: Order | None = Field(
+        default=None,
+        description="Names of tasks in training order, which may repeat; or shuffled: each seed has"
+        " an order of its own, new at every repetition. Default: as listed.",
+    )
+    repeat: Positive = Field(default=1, description="How many times the order is gone through.")
+    steps: Positive | None = Field(
+        default=None,
+        description="Instead of repeat: the order is gone through until so many steps are taken.",
+    )
+    task_id: Literal["hidden", "observed", "heads"] = Field(
+        default="observed",
+        description="Nothing, a one-hot beside the observation, or a head per task.",
+    )
+    boundaries: Literal["known", "hidden"] = Field(
+        default="known", description="Whether methods are told where a task ends."
+    )
+    task_count: Literal["known", "unknown"] = Field(
+        default="unknown", description="Whether methods are told how many tasks there are."
+    )
+    max_tasks: Positive | None = Field(
+        default=None, description="Width of the one-hot. Default: the number of tasks."
+    )
+
+
+def stages(tasks: Tasks, stream: Stream) -> tuple[int, ...]:
+    """Return the index of the task at each stage, in the listed order where it is shuffled."""
+    names = [task.name for task in tasks]
+    order = stream.order if isinstance(stream.order, tuple) else names
+    once = tuple(names.index(name) for name in order)
+    budget = stream.steps
+    if budget is None:
+        return once * stream.repeat
+    ends = accumulate(tasks[index].steps for index in cycle(once))
+    return tuple(islice(cycle(once), 1 + sum(1 for _ in takewhile(lambda end: end < budget, ends))))
+
+
+def drawn(tasks: Tasks, stream: Stream, seed: int) -> tuple[Tasks, Stream]:
+    """Return the stream with its order written out and every sampled visit as a task of its own.
 
     A visit to a task with ``sample:`` becomes a task ``<name>-<n>``, n from 1, whose arguments and
-    changes hold what was drawn. A scenario that leaves nothing to chance comes back as it is.
+    changes hold what was drawn. A stream that leaves nothing to chance comes back as it is.
 
     Args:
-        scenario: The scenario.
+        tasks: The tasks.
+        stream: The stream.
         seed: The cell's seed; the same one draws the same.
     """
-    sampled = any(task.sample for task in scenario.tasks)
-    if not sampled and scenario.stream.order != "shuffled":
-        return scenario
-    visits = _visits(scenario, seed)
-    if not sampled:
-        return _with(scenario, scenario.tasks, [scenario.tasks[index].name for index in visits])
-    tasks: dict[tuple[int, int], Task] = {}
+    sampled = any(task.sample for task in tasks)
+    if not sampled and stream.order != "shuffled":
+        return tasks, stream
+    visits = _visits(tasks, stream, seed)
+    visited_tasks: dict[tuple[int, int], Task] = {}
     order: list[str] = []
     numbers = {index: count(1) for index in set(visits)}
     for index in visits:
-        task, number = scenario.tasks[index], 0
+        task, number = tasks[index], 0
         if task.sample:
             number = next(numbers[index])
             task = visited(task, number, seed)
-        tasks[index, number] = task
+        visited_tasks[index, number] = task
         order.append(task.name)
-    listed = tuple(task for _, task in sorted(tasks.items()))  # alike for every seed
-    return _with(scenario, listed, order)
+    # Sorted, so that they are listed alike for every seed.
+    listed = tuple(task for _, task in sorted(visited_tasks.items())) if sampled else tasks
+    return listed, stream.model_copy(update={"order": tuple(order), "repeat": 1})
 
 
-def _visits(scenario: Scenario, seed: int) -> list[int]:
+def _visits(tasks: Tasks, stream: Stream, seed: int) -> list[int]:
     """Return the index of the task at each stage, as listed or shuffled in every repetition."""
-    listed = list(scenario.stream_tasks)
-    if scenario.stream.order != "shuffled":
+    listed = list(stages(tasks, stream))
+    if stream.order != "shuffled":
         return listed
-    size = len(scenario.tasks)
+    from holdfast import seeding  # here, as below: checking a scenario needs no numpy
+
     rng = seeding.generator(seed, "order")
     visits: list[int] = []
-    steps = scenario.stream.steps
-    while len(visits) < len(listed) if steps is None else _steps(scenario, visits) < steps:
-        visits += rng.permutation(size).tolist()
-    if steps is not None:  # the last repetition may be cut
-        while _steps(scenario, visits[:-1]) >= steps:
+    budget = stream.steps
+    while len(visits) < len(listed) if budget is None else _steps(tasks, visits) < budget:
+        visits += rng.permutation(len(tasks)).tolist()
+    if budget is not None:  # the last repetition may be cut
+        while _steps(tasks, visits[:-1]) >= budget:
             visits.pop()
     return visits
 
 
-def _steps(scenario: Scenario, visits: list[int]) -> int:
-    return sum(scenario.tasks[index].steps for index in visits)
-
-
-def _with(scenario: Scenario, tasks: tuple[Task, ...], order: list[str]) -> Scenario:
-    stream = scenario.stream.model_copy(update={"order": tuple(order), "repeat": 1})
-    return scenario.model_copy(update={"tasks": tasks, "stream": stream})
+def _steps(tasks: Tasks, visits: list[int]) -> int:
+    return sum(tasks[index].steps for index in visits)
 
 
 def visited(task: Task, number: int, seed: int) -> Task:
     """Return a task as it is at one visit, counted from 1: everything that it samples is drawn."""
+    from holdfast import seeding
+
     rng = seeding.generator(seed, "sample", task.name, number)
     data = task.model_dump(exclude={"sample"}, exclude_unset=True)
     for path, text in task.sample.items():
@@ -108,6 +165,8 @@ def draw(text: str, rng: np.random.Generator) -> float | int:
     if kind == "normal":
         return float(rng.normal(low, high))
     if kind == "log_uniform":
+        import numpy as np
+
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
     return float(rng.uniform(low, high))
 

@@ -219,11 +219,11 @@ class Task(BaseModel):
     )
     sample: dict[Text, Distribution] = Field(
         default_factory=dict,
-        description="Drawn anew at every visit: {gravity: uniform(-15, -5)}; see Distribution.",
+        description="Drawn at every visit: {gravity: uniform(-15, -5)}; see Distribution.",
     )
     randomize: dict[Text, Distribution] = Field(
         default_factory=dict,
-        description="Attributes of the unwrapped environment, drawn anew at every reset.",
+        description="Attributes of the unwrapped environment, drawn at every reset.",
     )
     drift: dict[Text, Drift] = Field(
         default_factory=dict,

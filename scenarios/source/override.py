@@ -139,6 +139,13 @@ def put(data: Any, path: KeyPath, value: Any) -> None:
     target[path[-1]] = value
 
 
+def plain_data(data: Any) -> Any:
+    """Return data with lists for tuples, which ``put`` can change."""
+    if isinstance(data, Mapping):
+        return {key: plain_data(value) for key, value in data.items()}
+    return [plain_data(value) for value in data] if isinstance(data, list | tuple) else data
+
+
 def look(data: Any, path: KeyPath) -> Any:
     """Return the value at a path as ``resolved`` returns it, None where there is none."""
     for part in path:

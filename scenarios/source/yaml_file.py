@@ -40,7 +40,7 @@ _PLAIN_TAGS = {_CORE + kind for kind in ("null", "bool", "int", "float", "str", 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands: in a file, or in an override (``line`` is 0 then)."""
+    """A place in a file, or in an override (``line`` is 0 then)."""
 
     file: str
     line: int = 0
@@ -61,17 +61,29 @@ class Place:
 
 @dataclass
 class Source:
-    """A YAML document: its plain data, and where each key and value stands."""
+    """A YAML document: its plain data, and where each key and value stands.
+
+    Attributes:
+        file: Its name.
+        data: What it says, without what was refused.
+        keys: The place of each key.
+        values: The place of each value.
+        problems: What was refused.
+        unread: Paths of values that were refused, which are None now.
+        origins: Paths that were written elsewhere, and where.
+    """
 
     file: str
     data: Any
     keys: dict[KeyPath, Place]
     values: dict[KeyPath, Place]
     problems: list[Problem]
-    unread: set[str] = field(default_factory=set)  # paths of values that were refused, now None
+    unread: set[str] = field(default_factory=set)
+    origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> Problem:
         """Return a problem at a value (or its key), or else at what is nearest around it."""
+        path = self._written(path)
         places = self.keys if at_key else self.values
         for end in range(len(path), -1, -1):
             # What is missing is reported at the key of the section that lacks it.
@@ -80,6 +92,13 @@ class Source:
             if place:
                 return place.problem(message, path)
         return Place(self.file).problem(message, path)
+
+    def _written(self, path: KeyPath) -> KeyPath:
+        """Return the path under which a key was written."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return (*self.origins[path[:end]], *path[end:])
+        return path
 
 
 def dotted(path: KeyPath) -> str:

@@ -1,6 +1,6 @@
 """Holdfast: continual reinforcement learning on a stream of tasks.
 
-scenario = holdfast.load("scenarios/quickstart.yaml", ["seeds=[0, 1]"])
+scenario = holdfast.load("quickstart", ["seeds=[0, 1]"])
 finished = holdfast.run(scenario)
 agent = holdfast.open_run("runs/quickstart/ewc/seed-0").agent("mirrored")
 """

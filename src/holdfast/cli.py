@@ -83,7 +83,10 @@ def options(
 
 @app.command()
 def run(
-    scenario: Annotated[Path, typer.Argument(help="A scenario file.", show_default=False)],
+    scenario: Annotated[
+        Path,
+        typer.Argument(help="A scenario file, or a shipped one's name: cw10.", show_default=False),
+    ],
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
     jobs: Annotated[
@@ -101,7 +104,7 @@ def run(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete results that are there; start again.")
+        bool, typer.Option("--overwrite", help="Delete results that are there; start over.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take; run nothing.")
@@ -138,7 +141,8 @@ def validate(
     scenarios: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE|KEY=VALUE", help="Scenario files, and values that replace theirs."
+            metavar="FILE|KEY=VALUE",
+            help="Scenario files, or names of shipped ones, and values that replace theirs.",
         ),
     ],
     build: Annotated[
@@ -167,7 +171,7 @@ def schema(
     """Print the JSON Schema of scenario files, for completion in editors."""
     import json
 
-    from holdfast.scenarios.schema.scenario import json_schema
+    from holdfast.scenarios.json_schema import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:

@@ -1,4 +1,4 @@
-"""Output of `holdfast run --dry-run`: cells, steps, and measured time, memory and disk."""
+"""Text of `holdfast run --dry-run`: cells, steps, and measured time, memory and disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `holdfast list` prints: environments, algorithms, methods, shipped scenarios."""
+"""Texts of `holdfast list`: environments, algorithms, methods, shipped scenarios."""
 
 from __future__ import annotations
 
@@ -129,26 +129,34 @@ def methods() -> str:
 
 
 def scenarios() -> str:
-    """Return the scenarios that come with Holdfast, with their paths."""
-    import holdfast.scenarios
+    """Return the scenarios that come with Holdfast, by family."""
+    from holdfast.scenarios.shipped import FAMILIES, FOLDER, shipped
+
+    blocks = []
+    for family, described in FAMILIES.items():
+        folder = FOLDER / family
+        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        blocks.append(_wrapped(f"{shown}/: {described}", 2))
+        blocks += [
+            _shipped(name, file) for name, file in shipped().items() if file.parent == folder
+        ]
+    blocks.append("Any of them runs by its name, from anywhere: holdfast run quickstart")
+    return "\n\n".join(blocks)
+
+
+def _shipped(name: str, path: Path) -> str:
     from holdfast.scenarios.load import load
 
-    folder = Path(holdfast.scenarios.__file__).resolve().parent
-    blocks = []
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]):
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        try:
-            scenario = load(path)
-        except HoldfastError as error:  # most often an extra that is not installed
-            blocks.append(_block(str(shown), f"cannot run here: {str(error).splitlines()[0]}"))
-            continue
-        labels = ", ".join(dict.fromkeys(cell.label for cell in scenario.cells()))
-        counts = (
-            f"{len(scenario.tasks)} tasks, {scenario.total_steps:,} steps; "
-            f"{scenario.agent.algorithm}; methods: {labels}"
-        )
-        blocks.append(_block(str(shown), " ".join(scenario.description.split()), counts))
-    return "\n\n".join(blocks)
+    try:
+        scenario = load(path)
+    except HoldfastError as error:  # most often an extra that is not installed
+        return _block(f"  {name}", f"cannot run here: {str(error).splitlines()[0]}")
+    labels = ", ".join(dict.fromkeys(cell.label for cell in scenario.cells()))
+    counts = (
+        f"{len(scenario.tasks)} tasks, {scenario.total_steps:,} steps; "
+        f"{scenario.agent.algorithm}; methods: {labels}"
+    )
+    return _block(f"  {name}", " ".join(scenario.description.split()), counts)
 
 
 _TOLD = {

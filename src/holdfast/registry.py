@@ -46,15 +46,15 @@ _ALL_DOORS = frozenset({"gradients", "memory", "networks", "lifecycle"})
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What an agent's algorithm can take, and by which doors a method reaches it.
+    """An algorithm: the action spaces that it takes, and the doors by which methods reach it.
 
     Attributes:
         target: ``module:Class``, as published.
         on_policy: Whether it learns from rollouts (True), from a replay buffer (False), or from
             data sets (None).
         actions: Names of the Gymnasium action spaces it takes.
-        doors: Which of the four doors are open (DESIGN, section 4); ``plugins`` is a door of the
-            supervised agent alone.
+        doors: Names of the doors that are open; ``plugins`` is a door of the supervised agent
+            alone.
         output: What "the policy's output" is: a ``distribution`` over actions (categorical, or
             Gaussian before squashing), a ``deterministic`` action (as a unit Gaussian), action
             ``values`` (as a unit Gaussian), or None where one observation does not determine it.

@@ -44,7 +44,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """What the source of a class says.
+    """The arguments and attributes of a class, as its source says them.
 
     Attributes:
         target: ``module:Class`` where the class is defined (a re-export is followed).
@@ -74,63 +74,64 @@ class Module:
     names: dict[str, ast.stmt | ast.expr | ast.alias]
     stars: tuple[str, ...]
 
-    @property
-    def is_package(self) -> bool:
-        """Whether relative imports start at the module itself."""
-        return self.path.name == "__init__.py"
 
+_Known = dict[tuple[str, Path | None], Signature]
 
-_known: dict[tuple[str, Path | None], Signature] | None = None
+_installed: _Known = {}
+_beside: _Known | None = None
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Read each class once inside the block, where files stay as they are."""
-    global _known
-    _known = {}
+    """Read each class beside a scenario once inside the block, where its file stays as it is."""
+    global _beside
+    _beside = {}
     try:
         yield
     finally:
-        _known = None
+        _beside = None
 
 
 def signature(target: str, folder: Path | None = None) -> Signature:
     """Return the constructor arguments and literal attributes of ``module:Class``.
 
+    What is installed is read once in the life of the process.
+
     Args:
         target: For example ``stable_baselines3.ppo.ppo:PPO``.
-        folder: Folder of the scenario, looked in after everything installed.
+        folder: Folder of the scenario, looked in after everything installed; None for what is
+            installed.
 
     Raises:
         ModuleNotFoundError: If the module is not there, or has no Python source.
         AttributeError: If the module has no such class.
         SyntaxError: If the file is not Python.
     """
-    known = {} if _known is None else _known
+    known = _installed if folder is None else {} if _beside is None else _beside
     if (target, folder) not in known:
-        module_name, _, name = target.partition(":")
-        found = _follow(module_name, name, folder)
-        if found is None:
-            raise AttributeError(f"module '{module_name}' has no class '{name}'")
-        known[target, folder] = _read(*found, folder, _MAX_HOPS)
+        known[target, folder] = _read(*_found(target, folder, ast.ClassDef), folder, _MAX_HOPS)
     return known[target, folder]
 
 
 def function_signature(target: str, folder: Path | None = None) -> Signature:
     """Return the arguments of ``module:function``; errors as for ``signature``."""
-    module_name, _, name = target.partition(":")
-    found = _follow(module_name, name, folder, kind=ast.FunctionDef)
-    if found is None:
-        raise AttributeError(f"module '{module_name}' has no function '{name}'")
-    module, node = found
+    module, node = _found(target, folder, ast.FunctionDef)
     arguments, takes_any = _arguments(module, node)
-    lines = (ast.get_docstring(node) or "").strip().splitlines()
-    return Signature(
-        target=f"{module.name}:{node.name}",
-        summary=lines[0].strip() if lines else "",
-        arguments=arguments,
-        takes_any=takes_any,
-    )
+    return Signature(f"{module.name}:{node.name}", _summary(node), arguments, takes_any=takes_any)
+
+
+def _found(target: str, folder: Path | None, kind: type[Definition]) -> tuple[Module, Definition]:
+    module_name, _, name = target.partition(":")
+    found = _follow(module_name, name, folder, kind=kind)
+    if found is None:
+        noun = "class" if kind is ast.ClassDef else "function"
+        raise AttributeError(f"module '{module_name}' has no {noun} '{name}'")
+    return found
+
+
+def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:
+    """Return the first line of a docstring."""
+    return (ast.get_docstring(node) or "").strip().partition("\n")[0].strip()
 
 
 def module_names(module_name: str, folder: Path | None = None) -> tuple[str, ...]:
@@ -226,12 +227,13 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _absolute(statement: ast.ImportFrom, module_name: str, path: Path) -> str:
     """Return the full name of the module that ``from ... import`` names."""
-    if not statement.level:
-        return statement.module or ""
-    parts = module_name.split(".")
-    up = statement.level - (path.name == "__init__.py")
-    base = parts[: len(parts) - up] if up else parts
-    return ".".join([*base, *([statement.module] if statement.module else [])])
+    package = module_name if path.name == "__init__.py" else module_name.rpartition(".")[0]
+    try:
+        return importlib.util.resolve_name(
+            "." * statement.level + (statement.module or ""), package
+        )
+    except ImportError:  # it leads out of the package
+        return ""
 
 
 def _all_names(module_name: str, folder: Path | None, hops: int) -> Iterator[str]:
@@ -250,7 +252,7 @@ def _follow(
     folder: Path | None,
     hops: int = _MAX_HOPS,
     *,
-    kind: type[Definition] = ast.ClassDef,  # type: ignore[assignment]  # mypy asks for every kind
+    kind: type[Definition],
 ) -> tuple[Module, Definition] | None:
     """Return the class (or function) called ``name``, and the module that defines it."""
     if module_name.partition(".")[0] in sys.stdlib_module_names:
@@ -287,26 +289,22 @@ def _read(module: Module, node: ast.ClassDef, folder: Path | None, hops: int) ->
             attributes[name] = ast.literal_eval(value)
         except ValueError:
             names |= _named_classes(module, name, value)
-    own = next((s for s in node.body if _is_init(s)), None)
+    inits = (s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__")
+    own = next(inits, None)
     arguments, takes_any = _arguments(module, own) if own else ((), False)
     arguments = arguments[1:]  # self
     if own is None and inherited:
         arguments, takes_any = inherited[0].arguments, inherited[0].takes_any
-    lines = (ast.get_docstring(node) or "").strip().splitlines()
     bases = tuple(t for base in inherited for t in (base.target, *base.bases))
     return Signature(
         target=f"{module.name}:{node.name}",
-        summary=lines[0].strip() if lines else "",
+        summary=_summary(node),
         arguments=arguments,
         attributes=attributes,
         names=names,
         bases=tuple(dict.fromkeys(bases)),
         takes_any=takes_any,
     )
-
-
-def _is_init(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.FunctionDef) and statement.name == "__init__"
 
 
 def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
@@ -326,7 +324,7 @@ def _bases(
         if target is None:
             continue
         try:
-            found = _follow(*target, folder)
+            found = _follow(*target, folder, kind=ast.ClassDef)
         except (ModuleNotFoundError, SyntaxError):
             continue  # a base that is not installed fails when the class is built, by name
         if found and found[1] is not node:
@@ -364,8 +362,7 @@ def _named_classes(module: Module, name: str, value: ast.expr) -> dict[str, dict
     return {name: found} if found else {}
 
 
-def _arguments(module: Module, node: ast.stmt) -> tuple[tuple[Argument, ...], bool]:
-    assert isinstance(node, ast.FunctionDef)
+def _arguments(module: Module, node: ast.FunctionDef) -> tuple[tuple[Argument, ...], bool]:
     spec = node.args
     positional = [*spec.posonlyargs, *spec.args]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(spec.defaults))

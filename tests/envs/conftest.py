@@ -14,8 +14,8 @@ from pools import SLOW
 
 import holdfast.envs.make
 from holdfast.envs.processes.pool import ProcessPool
-from holdfast.scenarios.schema.pool import Pool
 from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.scenarios.schema.sections import Pool
 
 
 @pytest.fixture

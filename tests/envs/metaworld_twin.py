@@ -13,7 +13,7 @@ from metaworld.policies import ENV_POLICY_MAP
 
 
 class Twin(gym.Env):
-    """One task of Meta-World v3 as EnvPool has it: goals visible, and drawn anew at every reset.
+    """One task of Meta-World v3 as EnvPool has it: goals visible, and drawn at every reset.
 
     Args:
         task: For example ``push-v3``.

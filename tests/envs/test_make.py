@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 
-from holdfast.envs.make import (
+from holdfast.envs.base.loading import (
     ImportFailed,
     MissingPackage,
     OldGym,
@@ -226,11 +226,17 @@ def test_what_is_wrong_is_named(make_env, make_task, folder, env, keys, error, t
     assert caught.value.exit_code == 2
 
 
-def test_an_id_that_a_package_registers_names_the_package(make_env, make_task, monkeypatch):
+@pytest.mark.parametrize(
+    ("package", "env"),
+    [("minigrid", "MiniGrid-Empty-5x5-v0"), ("gymnasium_robotics", "FetchReach-v4")],
+)
+def test_an_id_that_a_package_registers_names_the_package(
+    make_env, make_task, monkeypatch, package, env
+):
     # Another test may have imported the package.
-    monkeypatch.delitem(gym.registry, "MiniGrid-Empty-5x5-v0", raising=False)
-    with pytest.raises(UnknownEnvironment, match="'minigrid:MiniGrid-Empty-5x5-v0'"):
-        make_env(make_task("MiniGrid-Empty-5x5-v0"))
+    monkeypatch.delitem(gym.registry, env, raising=False)
+    with pytest.raises(UnknownEnvironment, match=f"'{package}:{env}'"):
+        make_env(make_task(env))
 
 
 def test_a_module_that_fails_to_import_keeps_its_traceback(make_env, make_task, folder):

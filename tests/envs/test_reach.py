@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import holdfast.scenarios
-from holdfast.envs.base.spaces import check_actions, stream_spaces
+from holdfast.envs.base.compatibility import check_actions
 from holdfast.envs.checks import probes
 from holdfast.envs.checks.environment import check_env
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import task_env
 from holdfast.scenarios.custom_env.reach import Reach
 from holdfast.scenarios.load import load

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
 
-from holdfast.envs.base.spaces import check_actions, stream_spaces
+from holdfast.envs.base.compatibility import check_actions
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.checks import backend
 from holdfast.scenarios.load import load
+from holdfast.scenarios.shipped import shipped
 
-FOLDER = Path(__file__).parents[2] / "scenarios"
 LIGHT = ("cw10", "minigrid", "babyai", "classic-control", "slippery-ant", "hopper-transfer")
+PATTERNS = (
+    *("cw*", "*-forgetting", "*-transfer", "*-robustness", "playground-*", "atari-*", "vizdoom-*"),
+)
 HEAVY = tuple(
-    path.stem
-    for pattern in (
-        "cw*",
-        "*-forgetting",
-        "*-transfer",
-        "*-robustness",
-        "playground-*",
-        "atari-*",
-        "vizdoom-*",
-    )
-    for path in sorted(FOLDER.rglob(f"{pattern}.yaml"))
-    if path.stem not in LIGHT
+    name
+    for name in shipped()
+    if name not in LIGHT and any(fnmatch(name, pattern) for pattern in PATTERNS)
 )
 STEPS = 36
 
@@ -50,7 +45,7 @@ def test_all_suites_are_here():
     "name", [*LIGHT, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
 )
 def test_every_task_of_a_suite_steps_with_random_actions(name):
-    scenario = load(FOLDER / f"{name}.yaml")
+    scenario = load(name)
     sides = ["gymnasium", "envpool"] if scenario.backend == "auto" else [scenario.backend]
     if "envpool" in sides:
         pytest.importorskip("envpool")
@@ -87,7 +82,7 @@ def _steps(scenario, index, spaces):
 
 def test_cw20_and_cw10_are_what_continual_world_published():
     pytest.importorskip("envpool")
-    ten, twenty = (load(FOLDER / "continual_world" / f"{name}.yaml") for name in ("cw10", "cw20"))
+    ten, twenty = map(load, ("cw10", "cw20"))
     names = [ten.tasks[index].name for index in ten.stream_tasks]
     assert names == [
         "hammer",
@@ -106,7 +101,7 @@ def test_cw20_and_cw10_are_what_continual_world_published():
         assert task.changes.time_limit == 200
         assert task.kwargs == {"partially_observable": False}
         assert task.steps == 1_000_000
-    third = load(FOLDER / "continual_world" / "cw-triplet-6.yaml")
+    third = load("cw-triplet-6")
     assert [third.tasks[index].name for index in third.stream_tasks] == [
         "stick-pull",
         "peg-unplug-side",
@@ -114,9 +109,9 @@ def test_cw20_and_cw10_are_what_continual_world_published():
     ]
 
 
-def test_the_goal_is_visible_and_drawn_anew_at_every_reset():
+def test_the_goal_is_visible_and_drawn_at_every_reset():
     pytest.importorskip("envpool")
-    scenario = load(FOLDER / "continual_world" / "cw10.yaml").model_copy(update={"n_envs": 1})
+    scenario = load("cw10").model_copy(update={"n_envs": 1})
     push = [task.name for task in scenario.tasks].index("push")
     only = scenario.model_copy(update={"tasks": (scenario.tasks[push],)})
     envs = pooled(only, 0, stream_spaces(only), 1, seed=0)
@@ -131,7 +126,7 @@ def test_the_goal_is_visible_and_drawn_anew_at_every_reset():
 def test_without_envpool_one_line_says_what_to_install(name, monkeypatch):
     monkeypatch.setattr(backend, "is_installed", lambda: False)
     with pytest.raises(ScenarioError) as caught:
-        load(FOLDER / f"{name}.yaml")
+        load(name)
     (problem,) = caught.value.problems
     assert problem.path == "backend"
     assert problem.message.endswith('install it with: pip install "holdfast[envpool]"')
@@ -143,7 +138,7 @@ def test_without_mujoco_one_line_says_what_to_install(monkeypatch):
     references._installed.cache_clear()
     monkeypatch.setattr(references, "_installed", lambda package: False)
     with pytest.raises(ScenarioError) as caught:
-        load(FOLDER / "locomotion" / "slippery-ant.yaml")
+        load("slippery-ant")
     assert 'pip install "holdfast[mujoco]"' in caught.value.problems[0].message
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
 
 ENVS = Path(__file__).parents[1] / "envs"

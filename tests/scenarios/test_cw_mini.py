@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import holdfast
 from holdfast.continual.results.study import gather
 from holdfast.scenarios.load import load
 
-SCENARIOS = Path(__file__).parents[2] / "scenarios" / "continual_world"
 CUT = [
     *(f"tasks[{index}].steps=64" for index in range(3)),
     *(f"tasks[{index}].changes.time_limit=20" for index in range(3)),
@@ -25,7 +22,7 @@ CUT = [
 
 def test_its_tasks_are_cw10s_own_in_the_same_order():
     pytest.importorskip("envpool")
-    mini, ten = (load(SCENARIOS / f"{name}.yaml") for name in ("cw-mini", "cw10"))
+    mini, ten = map(load, ("cw-mini", "cw10"))
     whole = [(task.env, task.kwargs, task.changes) for task in ten.tasks]
     places = [whole.index((task.env, task.kwargs, task.changes)) for task in mini.tasks]
     assert (len(places), places) == (3, sorted(places))
@@ -36,7 +33,7 @@ def test_its_tasks_are_cw10s_own_in_the_same_order():
 
 def test_every_method_runs_and_packnet_alone_keeps_the_first_task(tmp_path):
     pytest.importorskip("envpool")
-    scenario = load(SCENARIOS / "cw-mini.yaml", CUT)
+    scenario = load("cw-mini", CUT)
     outcomes = holdfast.run(scenario, runs=tmp_path)
     assert len(outcomes) == len(scenario.methods)
     results = gather(tmp_path / "cw-mini")

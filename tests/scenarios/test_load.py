@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ScenarioError
+from holdfast.scenarios import load as load_module
 from holdfast.scenarios.load import load, load_resolved
+from holdfast.scenarios.source.yaml_file import read
 
 FULL = """\
 description: Everything once.
@@ -57,6 +60,22 @@ def test_load_reads_every_section(write) -> None:
     assert scenario.agent.arguments["learning_rate"] == {"linear": [3e-4, 0]}
     assert scenario.score_of(1) == "success"
     assert scenario.score_of(0) == scenario.score
+
+
+def test_checks_change_nothing_and_make_one_model(write, monkeypatch) -> None:
+    source = read((FULL + "sweep: {agent.n_epochs: [1e1]}\n").encode(), "demo.yaml")
+    before = copy.deepcopy(source.data)
+    checked = load_module._check_all(source, Path(), "demo")
+    assert source.data == before
+    assert isinstance(source.data["agent"]["n_steps"], float)
+    assert checked.findings == []
+    made: list[object] = []
+    real = load_module.Scenario.model_validate
+    monkeypatch.setattr(
+        load_module.Scenario, "model_validate", lambda data: made.append(data) or real(data)
+    )
+    assert load(write(FULL)).agent.arguments["n_steps"] == 100
+    assert len(made) == 1
 
 
 def test_resolved_yaml_loads_back_equal(write) -> None:

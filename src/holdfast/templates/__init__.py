@@ -1,1 +1,1 @@
-"""What ``holdfast new`` writes, as files that work as they stand under their own names."""
+"""Files that ``holdfast new`` writes; they work as they stand, under their own names."""

@@ -19,7 +19,7 @@ from holdfast.continual.policies.exportable import Exportable
 from holdfast.continual.policies.restore import Restored
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.tools.export import METADATA, export
-from holdfast.envs.base.spaces import stream_spaces
+from holdfast.envs.make import stream_spaces
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 

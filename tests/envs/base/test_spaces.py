@@ -8,8 +8,10 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 from gymnasium.utils.env_checker import check_env
 
+from holdfast.envs.base.compatibility import check_actions
 from holdfast.envs.base.fitting import PadAction, PadObservation, TaskId, fit
-from holdfast.envs.base.spaces import StreamSpaces, _merged, check_actions, stream_spaces
+from holdfast.envs.base.spaces import StreamSpaces, _merged
+from holdfast.envs.make import stream_spaces
 from holdfast.errors import ScenarioError, UsageError
 
 CARTPOLE = {"env": "CartPole-v1"}

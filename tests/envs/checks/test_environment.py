@@ -4,9 +4,9 @@ import textwrap
 
 import pytest
 
+from holdfast.envs.base.loading import MissingPackage, UnknownEnvironment
 from holdfast.envs.checks import probes
 from holdfast.envs.checks.environment import check_env
-from holdfast.envs.make import MissingPackage, UnknownEnvironment
 
 CLASS = """
     import gymnasium as gym

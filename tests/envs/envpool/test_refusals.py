@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.envs.base.spaces import stream_spaces
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import pooled
 from holdfast.errors import EnvironmentFailed, UsageError
 

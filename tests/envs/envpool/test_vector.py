@@ -10,9 +10,9 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from holdfast.envs.base.spaces import stream_spaces
 from holdfast.envs.envpool.batch import Batch
 from holdfast.envs.envpool.single import EnvPoolSingle
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import pooled, task_env, vectorize
 from holdfast.envs.wrappers.guard import NAN_KEY
 from holdfast.errors import EnvironmentFailed
@@ -218,7 +218,7 @@ def test_minigrid_keeps_its_own_limit_because_its_reward_depends_on_it():
     assert single.open_pool([0]).config["max_episode_steps"] == 30
 
 
-def test_finished_environments_begin_anew_in_the_same_step_and_others_go_on(both):
+def test_finished_environments_begin_again_in_the_same_step_and_others_go_on(both):
     ours, _ = both({"env": "CartPole-v1"}, n_envs=4, stream={"task_id": "hidden"})
     before = ours.reset()
     for _ in range(40):

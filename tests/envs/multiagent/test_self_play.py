@@ -9,9 +9,9 @@ import pettingzoo
 import pytest
 from gymnasium import spaces
 
-from holdfast.envs.base.spaces import StreamSpaces, stream_spaces
+from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.checks.environment import check_task
-from holdfast.envs.make import make_env
+from holdfast.envs.make import make_env, stream_spaces
 from holdfast.envs.multiagent.board_games import ROW_GAMES, best_moves
 from holdfast.envs.multiagent.players import PolicyPlayer
 from holdfast.envs.multiagent.self_play import GAME, SelfPlay

@@ -19,16 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdfast.envs.base.loading import build
 from holdfast.envs.envpool.single import EnvPoolSingle
-from holdfast.envs.make import build
 from holdfast.scenarios.load import load
 
 HERE = Path(__file__).parents[1]
 PYTHON = os.environ.get("HOLDFAST_METAWORLD_PYTHON")
-CW10 = {
-    task.name: task.env
-    for task in load(HERE.parents[1] / "scenarios" / "continual_world" / "cw10.yaml").tasks
-}
+CW10 = {task.name: task.env for task in load("cw10").tasks}
 STEPS, SEED = 200, 5
 
 GOAL_M = 1e-4

@@ -13,12 +13,12 @@ from pools import ENVS, FAST, SLOW, Reference, coded, many_steps, odd, processes
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.monitor import Monitor
 
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED
 from holdfast.envs.vector import vectorize
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
 
 # -- without failures: the same as in one process --------------------------------------------------
@@ -122,7 +122,7 @@ WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "no
         ),
     ],
 )
-def test_a_worker_that_fails_is_started_anew(make_pool, name, place, tmp_path, is_alive):
+def test_a_worker_that_fails_is_restarted(make_pool, name, place, tmp_path, is_alive):
     told = []
     makers = coded(4, fault=name, place=place, at=7, once=str(tmp_path / "once"))
     limits = FAST if name in ("hang", "stop") else SLOW

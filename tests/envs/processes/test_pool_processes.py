@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from pools import ENVS, FAST, Reference, coded, odd, processes
 
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import RESTARTED, ProcessPool
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 
 def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
@@ -89,9 +89,9 @@ PARENT = """
 import sys, time
 from functools import partial
 import numpy as np
-from holdfast.envs.make import build
+from holdfast.envs.base.loading import build
 from holdfast.envs.processes.pool import ProcessPool
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 from pathlib import Path
 
 folder = Path({folder!r})
@@ -157,7 +157,7 @@ def churn(make_pool, all_dead, *, seconds, restarts, seed):
 
     def vandal():
         while not stop.is_set():
-            goal = steps + rng.choice([0, 1, 3, 10, 30])  # 0: while one is being started anew
+            goal = steps + rng.choice([0, 1, 3, 10, 30])  # 0: while one restarts
             while steps < goal and not stop.wait(0.002):
                 pass
             stop.wait(rng.uniform(0, 0.05))
@@ -193,7 +193,7 @@ def test_a_minute_of_random_kills(make_pool, all_dead):
     churn(make_pool, all_dead, seconds=60, restarts=20, seed=2)
 
 
-def test_an_environment_elsewhere_is_started_anew_with_its_worker(
+def test_an_environment_elsewhere_is_restarted_with_its_worker(
     make_pool, other_python, monkeypatch, tmp_path
 ):
     monkeypatch.delenv("PYTHONPATH", raising=False)

@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from holdfast.envs.base.spaces import stream_spaces
+from holdfast.envs.base.loading import build
 from holdfast.envs.checks.environment import check_env
-from holdfast.envs.make import build
+from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.remote import RemoteEnv
 from holdfast.envs.vector import task_env
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 HERE = Path(__file__).parents[1]
 FAST, SLOW = Pool(step_timeout_s=0.5, reset_timeout_s=0.5), Pool()
@@ -311,7 +311,7 @@ def test_the_guard_names_the_task(make_env, make_task, other_python, monkeypatch
 
 
 def test_an_exclusive_one_is_open_once(make_scenario, other_python, monkeypatch, is_alive):
-    from holdfast.envs.wrappers.exclusive import Slot
+    from holdfast.envs.wrappers.robot import Slot
 
     monkeypatch.delenv("PYTHONPATH", raising=False)
     scenario = make_scenario({"env": "Pendulum-v1", "python": str(other_python), "exclusive": True})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.envs.wrappers.drift import Drifting, Randomized
-from holdfast.envs.wrappers.pace import LATE_KEY, Paced
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.task import Drift
@@ -173,19 +171,3 @@ def test_randomised_episodes_are_the_seeds_own_and_leave_its_other_numbers_alone
     drawn = [values["g"] for _, values in episodes(3) + episodes(4)]
     assert len(set(drawn)) == 6
     assert all(5 <= value <= 15 for value in drawn)
-
-
-def test_steps_begin_at_their_rate_and_late_ones_say_so() -> None:
-    """50 Hz: eleven steps take ten periods; one that comes 60 ms late is not caught up."""
-    env = Paced(gym.make("Pendulum-v1"), 50.0)
-    env.reset(seed=0)
-    began, action = time.monotonic(), np.zeros(1, np.float32)
-    for _ in range(11):
-        info = env.step(action)[-1]
-    assert 0.2 <= time.monotonic() - began < 0.4
-    time.sleep(0.08)
-    info = env.step(action)[-1]
-    assert 0.055 < info[LATE_KEY] < 0.2
-    after = time.monotonic()
-    env.step(action)
-    assert time.monotonic() - after > 0.015

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ScenarioError
-from holdfast.scenarios.checks.interpreter import check_interpreter, interpreter
+from holdfast.scenarios.checks.processes import check_interpreter, interpreter
 from holdfast.scenarios.load import load
-from holdfast.scenarios.schema.pool import Pool
+from holdfast.scenarios.schema.sections import Pool
 
 REMOTE = """
     tasks:
@@ -39,7 +39,7 @@ def test_a_pool_is_read_and_off_by_default(write):
         (
             ["pool.workers=1", "tasks[0].exclusive=true"],
             "tasks[0].exclusive",
-            "must not be killed and started anew by itself; write pool: {workers: 0}",
+            "must not be killed and started again by itself; write pool: {workers: 0}",
         ),
         (
             ["pool.workers=1", "tasks[0].drift={gravity: {linear: [9.8, 12]}}"],

@@ -8,9 +8,10 @@ import pickle
 import pytest
 from pydantic import ValidationError
 
-from holdfast.scenarios.checks import annotation_types, messages
+from holdfast.scenarios.checks import arguments, messages
+from holdfast.scenarios.json_schema import json_schema
 from holdfast.scenarios.load import load
-from holdfast.scenarios.schema.scenario import Changes, Method, MujocoChanges, Scenario, json_schema
+from holdfast.scenarios.schema.scenario import Changes, Method, MujocoChanges, Scenario
 from holdfast.scenarios.source import yaml_file
 
 
@@ -151,7 +152,7 @@ def test_python_and_yaml_agree(write) -> None:
     assert load(write(scenario(name="demo").to_yaml())) == scenario(name="demo")
 
 
-@pytest.mark.parametrize("module", [annotation_types, messages, yaml_file])
+@pytest.mark.parametrize("module", [arguments, messages, yaml_file])
 def test_examples_in_docstrings(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]  # a list of modules is one of objects
     assert result.failed == 0

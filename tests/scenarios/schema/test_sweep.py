@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ScenarioError
-from holdfast.scenarios.cells import names, pointed
 from holdfast.scenarios.checks.sweep import MOST_POINTS
 from holdfast.scenarios.load import load, load_resolved
+from holdfast.scenarios.schema.cells import names, pointed
 from holdfast.scenarios.schema.scenario import Scenario
-from holdfast.scenarios.schema.sweep import values
+from holdfast.scenarios.schema.studies import values
 
 TASKS = """\
 tasks:

@@ -227,4 +227,4 @@ def test_a_comma_inside_parentheses_ends_nothing(text: str, value: object) -> No
     assert read(f"a: {text}\n".encode(), "f.yaml").data == {"a": value}
     source = read(b"a: 1\n", "f.yaml")
     override(source, f"a={text}")
-    assert yaml_file.data == {"a": value}
+    assert source.data == {"a": value}

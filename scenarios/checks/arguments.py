@@ -1,24 +1,26 @@
-"""Whether a plain value fits the annotation of an argument, which is known only as text."""
+"""Checks of arguments: do plain values fit a class or function whose source is read?"""
 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.registry import closest
-from holdfast.scenarios.checks.messages import show, value_hint
+from holdfast.registry import Signature
+from holdfast.scenarios.checks.messages import (
+    Checked,
+    Finding,
+    choice,
+    did_you_mean,
+    show,
+    value_hint,
+)
+from holdfast.scenarios.source.yaml_file import KeyPath
 
 _LISTS = {
-    "list",
-    "tuple",
-    "Sequence",
-    "Iterable",
-    "List",
-    "Tuple",
-    "set",
-    "frozenset",
-    "Collection",
+    *("list", "tuple", "set", "frozenset", "List", "Tuple"),
+    *("Sequence", "Iterable", "Collection"),
 }
 _MAPPINGS = {"dict", "Mapping", "Dict", "MutableMapping"}
 _SCHEDULES = {"Schedule", "Callable"}
@@ -29,6 +31,47 @@ class Mismatch(Exception):  # a finding about the scenario, caught where it is p
     """A value does not fit; the text says what was expected."""
 
 
+def fit_arguments(given: Mapping[Any, Any], name: str, known: Signature, path: KeyPath) -> Checked:
+    """Return arguments as ``convert`` does, and which are wrong, unknown or missing.
+
+    Args:
+        given: What the scenario gives, by name.
+        name: What takes them, for the text.
+        known: Its signature; its attribute ``limits`` holds the range of numbers.
+        path: Of the mapping in the scenario.
+    """
+    found: list[Finding] = []
+    fitted = dict(given)
+    arguments = {argument.name: argument for argument in known.arguments}
+    for key, value in given.items():
+        if key in arguments:
+            try:
+                fitted[key] = convert(arguments[key].annotation, value)
+            except Mismatch as error:
+                found.append(Finding((*path, key), str(error)))
+                continue
+            limits = known.attributes.get("limits", {}).get(key)
+            if wrong := limits and _beyond(fitted[key], *limits):
+                found.append(Finding((*path, key), wrong))
+        elif not known.takes_any:
+            hint = did_you_mean(str(key), arguments, "it takes") or "; it takes none"
+            message = f"'{name}' has no argument '{key}'{hint}"
+            found.append(Finding((*path, key), message, at_key=True))
+    for argument in known.arguments:
+        if argument.required and argument.name not in given:
+            kind = f" ({argument.annotation})" if argument.annotation else ""
+            found.append(Finding(path, f"'{name}' needs the argument '{argument.name}'{kind}"))
+    return Checked(found, fitted)
+
+
+def _beyond(value: Any, low: float, high: float | None) -> str:
+    """Return that a number lies outside of its range; empty for what lies inside, or is none."""
+    if not _is_number(value) or (low <= value < math.inf and (high is None or value <= high)):
+        return ""
+    span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+    return f"must be {span}, got {value:g}"
+
+
 def convert(annotation: str, value: Any) -> Any:
     """Return ``value`` as the annotation wants it: ``1e5`` becomes an int for ``int``.
 
@@ -36,7 +79,7 @@ def convert(annotation: str, value: Any) -> Any:
     (100000, {'linear': [0.0003, 0]})
     >>> convert("Literal['separate', 'online']", "onlin")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    holdfast.scenarios.checks.annotation_types.Mismatch: 'onlin' is not one of separate, online; ...
+    holdfast.scenarios.checks.arguments.Mismatch: 'onlin' is not one of separate, online; ...
 
     Raises:
         Mismatch: If it fits none of the kinds that the annotation names.
@@ -74,16 +117,8 @@ def _convert(options: list[ast.expr], value: Any) -> Any:
     if inside:
         raise Mismatch(inside[0])
     if literals and not expected:
-        raise Mismatch(_not_one_of(value, literals))
+        raise Mismatch(choice(value, [str(literal) for literal in literals]))
     raise Mismatch(_expected([*map(str, literals), *expected], value))
-
-
-def _not_one_of(value: Any, literals: list[Any]) -> str:
-    names = [str(literal) for literal in literals]
-    near = closest(value, names) if isinstance(value, str) else None
-    hint = f"; did you mean '{near}'?" if near else ""
-    shown = repr(value) if isinstance(value, str) else show(value)
-    return f"{shown} is not one of {', '.join(names)}{hint}"
 
 
 def _expected(expected: list[str], value: Any) -> str:

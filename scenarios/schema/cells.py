@@ -9,12 +9,32 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from holdfast.scenarios.schema.method_spec import Method, labelled, safe, short
-from holdfast.scenarios.schema.scenario import Cell, Scenario
-from holdfast.scenarios.schema.tune import probes
-from holdfast.scenarios.source.override import put, resolved, undotted
+from holdfast.scenarios.schema.studies import probes
+from holdfast.scenarios.source.override import plain_data, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import KeyPath, dotted
 
 _LONGEST = 100
+
+
+class Cell(NamedTuple):
+    """One run of a scenario: a method, a seed, and a point of the sweep.
+
+    Attributes:
+        method: With the arguments that are swept.
+        seed: The seed.
+        label: Names its folder.
+        sweep: Every swept key that concerns it, as written, and its value.
+        point: What is swept and concerns all methods, as text: ``learning_rate=0.001``. Cells of
+            one point are compared with each other.
+        listed: Place of the method among those that the scenario lists.
+    """
+
+    method: Method
+    seed: int
+    label: str
+    sweep: Mapping[str, Any] = {}
+    point: str = ""
+    listed: int = 0
 
 
 class Axis(NamedTuple):
@@ -44,52 +64,44 @@ class Axis(NamedTuple):
         return int(self.path[2]) if composed else 0, str(name)
 
 
-def cells(scenario: Scenario) -> tuple[Cell, ...]:
-    """Return every run of the scenario, as ``Scenario.cells`` does."""
-    axes = axes_of(scenario, scenario.sweep)
-    entries = list(_entries(scenario, axes))
-    methods = tuple(method for _, method, _ in entries)
+def cells(
+    methods: Sequence[Method], seeds: Sequence[int], axes: Sequence[Axis]
+) -> tuple[Cell, ...]:
+    """Return every run: for each point of the sweep all methods, for each method all seeds.
+
+    Args:
+        methods: As the scenario lists them.
+        seeds: Of each method.
+        axes: Of the sweep.
+    """
+    entries = list(_entries(methods, axes))
+    compared = tuple(method for _, method, _ in entries)
     shared = [axis for axis in axes if axis.method is None]
     if len(axes) > len(shared):
         shown = [[a.argument for a in axes if a.method == index] for index, *_ in entries]
-        methods = labelled(methods, shown)
+        compared = labelled(compared, shown)
     found: list[Cell] = []
     taken: set[str] = set()
     for of_all, point in _points(shared, axes):
-        for (index, _, own), method in zip(entries, methods, strict=True):
+        for (index, _, own), method in zip(entries, compared, strict=True):
             label = _new(pointed(method.label, point), taken)
             method = method.model_copy()
             method._label = label
-            found += [
-                Cell(method, seed, label, {**of_all, **own}, point, index)
-                for seed in scenario.seeds
-            ]
+            found += [Cell(method, seed, label, {**of_all, **own}, point, index) for seed in seeds]
     return tuple(found)
 
 
-def axes_of(scenario: Scenario, given: Mapping[str, Any]) -> list[Axis]:
-    """Return the keys of a sweep, or of a search space, whose axes hold what stands for it."""
-    plain = plain_data(scenario.model_dump(exclude={"sweep", "tune"}))
-    return [Axis(key, resolved(plain, undotted(key)), tuple(probes(v))) for key, v in given.items()]
+def axes_of(plain: Any, given: Mapping[str, Any]) -> list[Axis]:
+    """Return the keys of a sweep, or of a search space, whose axes hold what stands for it.
 
-
-def at(scenario: Scenario, sweep: Mapping[str, Any]) -> Scenario:
-    """Return the scenario with values of its keys; those of methods are the cell's own method.
+    Args:
+        plain: The scenario's plain data.
+        given: Values, or where they lie, by key.
 
     Raises:
         NoSuchPlace: If a key leads nowhere.
-        ValidationError: Of pydantic, if the scenario cannot have such a value.
     """
-    values = {key: value for key, value in sweep.items() if undotted(key)[0] != "methods"}
-    if not values:
-        return scenario
-    plain = plain_data(scenario.model_dump())
-    for key, value in values.items():
-        put(plain, resolved(plain, undotted(key)), deepcopy(value))
-    changed = Scenario.model_validate(plain)
-    changed._document, changed._source = scenario._document, scenario._source
-    changed._folder = scenario._folder
-    return changed
+    return [Axis(key, resolved(plain, undotted(key)), tuple(probes(v))) for key, v in given.items()]
 
 
 def with_values(method: Method, values: Iterable[tuple[KeyPath, Any]]) -> Method:
@@ -132,10 +144,10 @@ def names(axes: Sequence[Axis], among: Sequence[Axis]) -> list[str]:
 
 
 def _entries(
-    scenario: Scenario, axes: Sequence[Axis]
+    methods: Sequence[Method], axes: Sequence[Axis]
 ) -> Iterable[tuple[int, Method, dict[str, Any]]]:
     """Yield each listed method with each combination of its own swept arguments."""
-    for index, method in enumerate(scenario.methods):
+    for index, method in enumerate(methods):
         own = [axis for axis in axes if axis.method == index]
         for values in product(*(axis.values for axis in own)):
             given = [(axis.path[2:], value) for axis, value in zip(own, values, strict=True)]
@@ -161,10 +173,3 @@ def _new(wanted: str, taken: set[str]) -> str:
         text = f"{wanted}-{number}"
     taken.add(text.casefold())
     return text
-
-
-def plain_data(data: Any) -> Any:
-    """Return data with lists for tuples, which can be changed."""
-    if isinstance(data, Mapping):
-        return {key: plain_data(value) for key, value in data.items()}
-    return [plain_data(value) for value in data] if isinstance(data, list | tuple) else data

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from holdfast.envs.wrappers.exclusive import ExclusiveEnv, Slot
+from holdfast.envs.wrappers.robot import LATE_KEY, ExclusiveEnv, Paced, Slot
 from holdfast.errors import EnvironmentFailed
 
 
@@ -85,7 +87,7 @@ def test_two_slots_do_not_exclude_each_other():
     one.close(), two.close()
 
 
-def test_runs_stay_repeatable_when_it_is_built_anew():
+def test_runs_stay_repeatable_when_it_is_rebuilt():
     def observations():
         slot = Slot()
         train, evaluate = ExclusiveEnv(Robot, slot), ExclusiveEnv(Robot, slot)
@@ -136,3 +138,19 @@ def test_a_robot_is_stopped_before_it_is_closed_and_when_a_step_is_interrupted()
         env.step(1)
     env.close()
     assert arm.asked == ["step", "step", "stop", "stop", "close"]
+
+
+def test_steps_begin_at_their_rate_and_late_ones_say_so() -> None:
+    """50 Hz: eleven steps take ten periods; one that comes 60 ms late is not caught up."""
+    env = Paced(gym.make("Pendulum-v1"), 50.0)
+    env.reset(seed=0)
+    began, action = time.monotonic(), np.zeros(1, np.float32)
+    for _ in range(11):
+        info = env.step(action)[-1]
+    assert 0.2 <= time.monotonic() - began < 0.4
+    time.sleep(0.08)
+    info = env.step(action)[-1]
+    assert 0.055 < info[LATE_KEY] < 0.2
+    after = time.monotonic()
+    env.step(action)
+    assert time.monotonic() - after > 0.015

@@ -1,4 +1,4 @@
-"""Whether the opponents of a game and the partners of a team are there, and can be had."""
+"""Checks of teams, of their partners, and of opponents in games."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.scenarios.checks.messages import Finding, did_you_mean
+from holdfast.registry import ALGORITHMS
+from holdfast.scenarios.checks.messages import (
+    Finding,
+    did_you_mean,
+    entries,
+    mapping,
+    tasks_of,
+    unwanted,
+)
 from holdfast.scenarios.checks.references import NotUsable, check_team_environment
-from holdfast.scenarios.checks.team import is_team
+from holdfast.scenarios.schema.changes import OF_AN_AGENT, Changes
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.schema.opponents import PAST, Past
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -18,6 +26,47 @@ MASKED = "maskable_ppo"
 
 # They reach into an environment, or wrap its actions, through which opponents cannot play.
 _OF_NO_GAME = ("changes", "sample", "randomize", "drift", "rate", "python", "exclusive")
+# What single agents alone have, by section; the value that is left as it is, and what to do.
+_OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
+    (("pool", "workers"), 0, "a team's environments are stepped in this process; remove it"),
+    (("backend",), "gymnasium", "PettingZoo's environments have no other backend; remove it"),
+    (("on_nan",), "error", "a team's run stops at NaN; remove it"),
+    (("agent", "init"), None, "a team begins with fresh weights; remove it"),
+)
+_OF_ONE_AGENTS_TASK = (
+    *("wrappers", "sample", "randomize", "drift", "rate", "python", "exclusive"),
+)
+# Their loops are not a plain sequence of steps of all environments.
+_ALGORITHMS = tuple(name for name in ALGORITHMS if name != "recurrent_ppo")
+
+
+def is_team(data: Mapping[str, Any]) -> bool:
+    """Return whether a scenario has many agents."""
+    return mapping(data.get("agent")).get("policies") is not None
+
+
+def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with a scenario that has ``agent.policies``."""
+    yield from unwanted(data, _OF_ONE_AGENT)
+    algorithm = data["agent"].get("algorithm")
+    if algorithm in ALGORITHMS and algorithm not in _ALGORITHMS:
+        message = f"'{algorithm}' cannot learn in a team; {', '.join(_ALGORITHMS)} can"
+        yield Finding(("agent", "algorithm"), message)
+    for index, task in tasks_of(data):
+        for key in _OF_ONE_AGENTS_TASK:
+            if task.get(key):
+                message = "not for many agents; give the environment's own kwargs instead"
+                yield Finding(("tasks", index, key), message, at_key=True)
+        for key in mapping(task.get("changes")):
+            if key in Changes.model_fields and key not in OF_AN_AGENT:
+                message = f"not for many agents; each can have {', '.join(OF_AN_AGENT)}"
+                yield Finding(("tasks", index, "changes", key), message, at_key=True)
+        env = task.get("env")
+        if isinstance(env, str) and env:
+            try:
+                check_team_environment(env, folder)
+            except NotUsable as error:
+                yield Finding(("tasks", index, "env"), str(error))
 
 
 def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) -> Iterator[Finding]:
@@ -34,8 +83,7 @@ def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) ->
         except NotUsable as error:
             text = str(error).replace("agent.policies is", "opponents are")
             yield Finding((*path, "env"), text.replace("remove policies:", "remove opponents:"))
-    agent = data.get("agent")
-    agent = agent if isinstance(agent, Mapping) else {}
+    agent = mapping(data.get("agent"))
     algorithm = agent.get("algorithm", MASKED)
     if algorithm != MASKED:
         message = f"'{algorithm}' also chooses moves that a game does not allow; write {MASKED}"
@@ -47,8 +95,7 @@ def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) ->
         return  # reported with the other wrong forms
     place = (*path, "opponents")
     yield from _check_entries(opponents, place, folder)
-    against = opponents.get("against")
-    if isinstance(against, list) and PAST in against:
+    if PAST in entries(opponents.get("against")):
         yield from _check_past(data, agent, opponents, place)
     elif not _is_default(opponents.get("past", {})):
         message = "nobody plays against past selves; write `past` under against:, or remove this"
@@ -59,8 +106,7 @@ def _check_entries(
     opponents: Mapping[str, Any], place: KeyPath, folder: Path | None
 ) -> Iterator[Finding]:
     for key in ("against", "measured"):
-        entries = opponents.get(key)
-        for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        for number, entry in enumerate(entries(opponents.get(key))):
             if isinstance(entry, Mapping) and "run" in entry:
                 yield from _check_run(entry, (*place, key, number), folder)
             elif key == "measured" and entry == PAST:
@@ -83,20 +129,17 @@ def _check_past(
     opponents: Mapping[str, Any],
     place: KeyPath,
 ) -> Iterator[Finding]:
-    pool, normalize = data.get("pool"), agent.get("normalize")
-    if isinstance(pool, Mapping) and pool.get("workers"):
+    if mapping(data.get("pool")).get("workers"):
         message = "past selves play in the process that trains; write pool: {workers: 0}"
         yield Finding(("pool", "workers"), message)
-    if isinstance(normalize, Mapping) and normalize.get("observations"):
+    if mapping(agent.get("normalize")).get("observations"):
         message = "past selves see what the game shows, not scaled; remove it"
         yield Finding(("agent", "normalize", "observations"), message)
-    methods = data.get("methods")
-    for number, entry in enumerate(methods if isinstance(methods, list) else ()):
+    for number, entry in enumerate(entries(data.get("methods"))):
         if "joint" in (entry if isinstance(entry, list | dict) else (entry,)):
             message = "'joint' has no task whose start past selves could be kept at"
             yield Finding(("methods", number), message)
-    past, n_envs = opponents.get("past"), whole(data.get("n_envs", 1))
-    every = whole(past.get("every")) if isinstance(past, Mapping) else None
+    every, n_envs = whole(mapping(opponents.get("past")).get("every")), whole(data.get("n_envs", 1))
     if isinstance(every, int) and isinstance(n_envs, int) and n_envs > 0 and every % n_envs:
         message = f"{every} is not a multiple of n_envs ({n_envs}), by which steps are taken"
         yield Finding((*place, "past", "every"), message)
@@ -104,15 +147,14 @@ def _check_past(
 
 def check_partners(data: Mapping[str, Any], index: int, folder: Path | None) -> Iterator[Finding]:
     """Yield what is wrong with the partners of a task."""
-    partners = data["tasks"][index].get("partners")
+    partners = mapping(data["tasks"][index].get("partners"))
     if data["tasks"][index].get("opponents") is not None and is_team(data):
         message = "opponents play inside a game with one learner; remove agent.policies, or this"
         yield Finding(("tasks", index, "opponents"), message, at_key=True)
-    if not isinstance(partners, Mapping) or not partners:
+    if not partners:
         return
     path: KeyPath = ("tasks", index, "partners")
-    agent = data.get("agent")
-    policies = agent.get("policies") if isinstance(agent, Mapping) else None
+    policies = mapping(data.get("agent")).get("policies")
     if policies is None:
         message = "partners are groups of a team: write agent.policies: {learners: [agent_0], ...}"
         yield Finding(path, message, at_key=True)
@@ -126,8 +168,7 @@ def check_partners(data: Mapping[str, Any], index: int, folder: Path | None) -> 
         if isinstance(policies, Mapping) and group not in policies:
             message = f"no group '{group}'{did_you_mean(str(group), [*policies], 'agent.policies')}"
             yield Finding((*path, group), message, at_key=True)
-        if isinstance(entry, Mapping):
-            yield from _check_run(entry, (*path, group), folder)
+        yield from _check_run(mapping(entry), (*path, group), folder)
     if isinstance(policies, Mapping) and policies and set(policies) <= set(partners):
         yield Finding(path, "every group is frozen, so that nobody would learn", at_key=True)
 

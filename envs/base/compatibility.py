@@ -1,23 +1,57 @@
-"""Whether the policy of a scenario can read what its environments show."""
+"""Compatibility of spaces with algorithms and policies: actions taken, observations read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.spaces import Box, Discrete
 
+from holdfast.envs.base.spaces import Space, StreamSpaces
 from holdfast.errors import ScenarioError
-from holdfast.registry import ALGORITHMS
+from holdfast.registry import AGENTS, ALGORITHMS, TEAM_ALGORITHMS
 from holdfast.scenarios.schema.scenario import Scenario
 
 SMALLEST = 36
 """Pixels of a side that the three convolutions of Stable-Baselines3's NatureCNN need."""
 
 
-def check_policy(scenario: Scenario, observations: gym.Space[Any]) -> None:
+def check_actions(scenario: Scenario, stream: StreamSpaces, *, team: bool = False) -> None:
+    """Raise if the scenario's algorithm cannot take the stream's actions, or a team's.
+
+    Raises:
+        ScenarioError: Names the algorithms that can. An algorithm of the user's own is not checked.
+    """
+    algorithm = AGENTS.get(scenario.agent.algorithm)
+    space = stream.action
+    if algorithm is None:
+        return
+    able = algorithms_for(space, team=team)
+    if type(space).__name__ not in algorithm.actions:
+        listed = ", ".join(able) or "no known algorithm"
+        text = f"{scenario.agent.algorithm} cannot take the action space {space}; {listed} can"
+        raise ScenarioError([scenario.problem("agent.algorithm", text)])
+    if isinstance(space, Discrete) and space.start != 0:
+        listed = ", ".join(str(space.start + number) for number in range(space.n))
+        text = (
+            f"the actions {space} do not start at 0, which algorithms take for granted; "
+            f"add to each task `changes: {{action_map: [{listed}]}}`"
+        )
+        raise ScenarioError([scenario.problem("tasks", text)])
+    if isinstance(space, Box) and not space.is_bounded():
+        text = f"the action space {space} has no finite bounds; wrap it, or give it some"
+        raise ScenarioError([scenario.problem("tasks", text)])
+
+
+def algorithms_for(space: Space, *, team: bool = False) -> list[str]:
+    """Return the names of the algorithms that can take an action space, of an agent or a team."""
+    kind = type(space).__name__
+    known = {**ALGORITHMS, **(TEAM_ALGORITHMS if team else {})}
+    return [name for name, algorithm in known.items() if kind in algorithm.actions]
+
+
+def check_policy(scenario: Scenario, observations: Space) -> None:
     """Raise if the scenario's policy cannot read observations of this form and size.
 
     Args:
@@ -38,8 +72,10 @@ def check_policy(scenario: Scenario, observations: gym.Space[Any]) -> None:
     own = isinstance(given, Mapping) and "features_extractor" in given
     if own or (agent.policy.startswith("Mlp") and not beside):
         return
+    from stable_baselines3.common.preprocessing import is_image_space  # here: it imports torch
+
     for key, space in entries.items():
-        if _is_picture(space) and min(_sides(space)) < SMALLEST:
+        if is_image_space(space) and min(_sides(space)) < SMALLEST:
             raise ScenarioError([scenario.problem("tasks", _too_small(key, *_sides(space)))])
 
 
@@ -70,17 +106,7 @@ def _too_small(key: str, height: int, width: int) -> str:
     )
 
 
-def _is_picture(space: gym.Space[Any]) -> bool:
-    """Return whether Stable-Baselines3 takes a space for pictures (its ``is_image_space``)."""
-    return (
-        isinstance(space, spaces.Box)
-        and len(space.shape) == 3
-        and space.dtype == np.uint8
-        and bool((space.low == 0).all() and (space.high == 255).all())
-    )
-
-
-def _sides(space: gym.Space[Any]) -> tuple[int, int]:
+def _sides(space: Space) -> tuple[int, int]:
     """Return height and width; the shortest side counts channels, as Stable-Baselines3 has it."""
     shape = space.shape or ()
     channels = int(np.argmin(shape))

@@ -1,0 +1,121 @@
+"""The ``agent:`` section: who learns, by which algorithm, and which agents share a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from holdfast.errors import UsageError
+from holdfast.registry import SUPERVISED
+from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Text
+
+Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
+Statistics = Literal["running", "first_task", "per_task"]
+
+
+class Normalize(BaseModel):
+    """Running statistics that scale what the agent sees; never applied to the task id."""
+
+    model_config = SECTION
+
+    observations: Statistics | None = Field(
+        default=None,
+        description="running, first_task (frozen after it) or per_task (reset at each).",
+    )
+    rewards: Statistics | None = Field(
+        default=None,
+        description="running, first_task (frozen after it) or per_task (reset at each).",
+    )
+    clip: AboveZero = Field(
+        default=10.0, description="Scaled values are cut at plus and minus this."
+    )
+
+
+def _word_or_groups(value: Any) -> str:
+    return "groups" if isinstance(value, Mapping) else "word"
+
+
+def _device(value: str) -> str:
+    kind, _, number = value.partition(":")
+    if value in ("cpu", "cuda", "auto") or (kind == "cuda" and number.isdecimal()):
+        return value
+    raise ValueError(f"{value!r} is not a device; write cpu, cuda, cuda:0 or auto")
+
+
+class Agent(BaseModel):
+    """The learner: an algorithm and its own arguments, as further keys of this section."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    algorithm: Text = Field(description="ppo, a2c, dqn, sac, td3, ... or module:Class.")
+    policies: (
+        Annotated[
+            Annotated[Literal["shared", "independent"], Tag("word")]
+            | Annotated[
+                dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]],
+                Field(min_length=1),
+                Tag("groups"),
+            ],
+            Discriminator(_word_or_groups),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="For tasks with many agents (PettingZoo): one policy shared by all, or "
+        "independent ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.",
+    )
+    policy: Text = Field(
+        default="auto", description="auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."
+    )
+    device: Annotated[Text, AfterValidator(_device)] = Field(
+        default="cpu", description="cpu, cuda, cuda:0 or auto."
+    )
+    normalize: Normalize | None = Field(
+        default=None, description="Scaling of observations and rewards."
+    )
+    init: Text | None = Field(
+        default=None, description="Weights to start from: a run folder or a Stable-Baselines3 zip."
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The algorithm's own arguments, in plain form, as the scenario gives them."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def is_supervised(agent: Any) -> bool:
+    """Return whether an ``agent:`` section, read or not, means the supervised agent."""
+    if isinstance(agent, Mapping):
+        return agent.get("algorithm") == SUPERVISED
+    return getattr(agent, "algorithm", None) == SUPERVISED
+
+
+def grouped(policies: Policies, agents: Sequence[str], where: str) -> dict[str, tuple[str, ...]]:
+    """Return the agents of each group.
+
+    >>> grouped("shared", ["a", "b"], ""), grouped("independent", ["a", "b"], "")
+    ({'shared': ('a', 'b')}, {'a': ('a',), 'b': ('b',)})
+    >>> grouped({"hunters": ("wolf_*",), "prey": ("hare",)}, ["wolf_0", "hare", "wolf_1"], "")
+    {'hunters': ('wolf_0', 'wolf_1'), 'prey': ('hare',)}
+
+    Raises:
+        UsageError: An agent is in no group, or in two.
+    """
+    if policies == "shared":
+        return {"shared": tuple(agents)}
+    if policies == "independent":
+        return {agent: (agent,) for agent in agents}
+    assert isinstance(policies, Mapping)
+    groups = {
+        name: tuple(a for a in agents if any(fnmatchcase(a, pattern) for pattern in patterns))
+        for name, patterns in policies.items()
+    }
+    for agent in agents:
+        inside = [name for name, members in groups.items() if agent in members]
+        if len(inside) != 1:
+            what = f"is in the groups {' and '.join(inside)}" if inside else "is in no group"
+            raise UsageError(f"{where}: agent '{agent}' {what} of agent.policies")
+    return groups

@@ -1,0 +1,245 @@
+"""The ``sweep:`` and ``tune:`` sections: values that are compared, and ranges that are searched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+
+from holdfast.scenarios.schema.fields import SECTION, Index, Positive, Seeds, Text
+
+MOST_VALUES = 1000
+SWEEP_FORMS = (
+    "write a list, {range: [low, high, step]}, {linear: [low, high, count]} or "
+    "{log: [low, high, count]}"
+)
+
+
+def values(given: Any) -> tuple[Any, ...]:
+    """Return the values of a key that is swept.
+
+    Raises:
+        ValueError: If they are of another form, none, or one of them is there twice.
+
+    >>> values({"range": [1, 10, 3]}), values({"log": [1e-5, 1e-3, 3]})
+    ((1, 4, 7, 10), (1e-05, 0.0001, 0.001))
+    """
+    if isinstance(given, Mapping):
+        given = in_short(given)
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"a single value is no sweep; {SWEEP_FORMS}")
+    if not given:
+        raise ValueError(f"must not be empty; {SWEEP_FORMS}")
+    seen = [same(value) for value in given]
+    for index, value in enumerate(seen):
+        if value in seen[:index]:
+            raise ValueError(f"{given[index]!r} is listed twice")
+    return tuple(given)
+
+
+def in_short(given: Mapping[Any, Any]) -> list[Any]:
+    """Return the values that a range means.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    kind = next(iter(given), None)
+    if len(given) != 1 or kind not in _RANGES:
+        raise ValueError(f"{dict(given)!r} is no range; {SWEEP_FORMS}")
+    third = "step" if kind == "range" else "count"
+    low, high, last = numbers(given[kind], kind, ("low", "high", third))
+    return _RANGES[kind](low, high, last)
+
+
+def numbers(given: Any, kind: str, names: tuple[str, ...]) -> list[float]:
+    """Return the numbers of a form such as ``log: [low, high]``, low below high.
+
+    Raises:
+        ValueError: If they are others.
+    """
+    form = f"{kind}: [{', '.join(names)}]"
+    if not isinstance(given, list | tuple) or len(given) != len(names):
+        raise ValueError(f"write {{{form}}}")
+    for number in given:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{form} has numbers, got {number!r}")
+        if not math.isfinite(number):
+            raise ValueError(f"{form} has finite numbers, got {number}")
+    low, high = given[:2]
+    if low >= high:
+        raise ValueError(f"{form} goes upwards, but {low:g} is not below {high:g}")
+    if kind == "log" and low <= 0:
+        raise ValueError(f"{form} begins above zero, got {low:g}")
+    return list(given)
+
+
+def same(value: Any) -> Any:
+    """Return what is equal for equal values alone: 1 and true are two."""
+    return (isinstance(value, bool), value)
+
+
+def _range(low: float, high: float, step: float) -> list[float]:
+    if step <= 0:
+        raise ValueError(f"range goes in steps above zero, got {step:g}")
+    count = math.floor((high - low) / step * (1 + 1e-9)) + 1
+    _check_count(count)
+    return [_rounded(low + index * step) for index in range(count)]
+
+
+def _linear(low: float, high: float, count: float) -> list[float]:
+    between = _count(count) - 1
+    inside = [_rounded(low + (high - low) * index / between) for index in range(1, between)]
+    return [low, *inside, high]
+
+
+def _log(low: float, high: float, count: float) -> list[float]:
+    between = _count(count) - 1
+    inside = [_rounded(low * (high / low) ** (index / between)) for index in range(1, between)]
+    return [low, *inside, high]
+
+
+def _rounded(number: float) -> float:
+    """Return a number without the last digits, in which 0.3 differs from 3 x 0.1."""
+    return number if isinstance(number, int) else float(f"{number:.12g}")
+
+
+def _count(count: float) -> int:
+    if count != int(count) or count < 2:
+        raise ValueError(f"count is a whole number from 2, got {count:g}")
+    _check_count(int(count))
+    return int(count)
+
+
+def _check_count(count: int) -> None:
+    if count > MOST_VALUES:
+        raise ValueError(f"means {count:,} values; at most {MOST_VALUES:,} are taken")
+
+
+_RANGES: dict[str, Callable[[float, float, float], list[float]]] = {
+    "range": _range,
+    "linear": _linear,
+    "log": _log,
+}
+
+_THREE = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+_VALUES_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "minItems": 1},
+        {
+            "type": "object",
+            "properties": {
+                "range": {**_THREE, "description": "low, high, step; both ends included"},
+                "linear": {**_THREE, "description": "low, high, count"},
+                "log": {**_THREE, "description": "low, high, count"},
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        },
+    ]
+}
+
+Values = Annotated[tuple[Any, ...], BeforeValidator(values), WithJsonSchema(_VALUES_SCHEMA)]
+
+
+SPACE_FORMS = (
+    "write a list of choices, {log: [low, high]}, {linear: [low, high]}, {int: [low, high]} or "
+    "{range: [low, high, step]}"
+)
+
+
+def dimension(given: Any) -> Any:
+    """Return one dimension of a search space as it is, where it is one.
+
+    Raises:
+        ValueError: If it is of another form.
+
+    >>> dimension({"log": [1e-5, 1e-3]}), dimension(["relu", "tanh"])
+    ({'log': [1e-05, 0.001]}, ['relu', 'tanh'])
+    """
+    if isinstance(given, Mapping):
+        kind = next(iter(given), None)
+        if len(given) != 1 or kind not in ("log", "linear", "int", "range"):
+            raise ValueError(f"{dict(given)!r} is no range; {SPACE_FORMS}")
+        if kind == "range":
+            in_short(given)
+            return {kind: list(given[kind])}
+        bounds = numbers(given[kind], kind, ("low", "high"))
+        if kind == "int" and any(bound != int(bound) for bound in bounds):
+            raise ValueError(f"int: [low, high] has whole numbers, got {bounds}")
+        return {kind: [int(bound) for bound in bounds] if kind == "int" else bounds}
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"a single value leaves nothing to look for; {SPACE_FORMS}")
+    if len(values(given)) < 2:
+        raise ValueError("one choice leaves nothing to look for; give the key that value")
+    return list(given)
+
+
+def probes(given: Any) -> list[Any]:
+    """Return values of a dimension that stand for all: both ends and one between, or all choices.
+
+    >>> probes({"int": [1, 9]}), probes({"linear": [0, 1]})
+    ([1, 5, 9], [0, 0.5123, 1])
+    """
+    if not isinstance(given, Mapping):
+        return list(given)
+    ((kind, bounds),) = given.items()
+    low, high = bounds[:2]
+    if kind == "range":
+        return in_short(given)
+    if kind == "int":
+        return [low, (low + high) // 2, high]
+    return [low, low + 0.5123 * (high - low), high]  # a fraction, wherever it lies
+
+
+_TWO = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_DIMENSION_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "minItems": 2, "description": "Choices without an order."},
+        {
+            "type": "object",
+            "properties": {
+                "log": {**_TWO, "description": "low, high; logarithms are uniform"},
+                "linear": {**_TWO, "description": "low, high"},
+                "int": {**_TWO, "description": "low, high; whole numbers"},
+                "range": {**_TWO, "minItems": 3, "maxItems": 3, "description": "low, high, step"},
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        },
+    ]
+}
+
+Dimension = Annotated[Any, BeforeValidator(dimension), WithJsonSchema(_DIMENSION_SCHEMA)]
+Percent = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)]
+
+
+class Tune(BaseModel):
+    """A search for the best values, and the part of the study that it may see."""
+
+    model_config = SECTION
+
+    space: dict[Text, Dimension] = Field(
+        min_length=1,
+        description="Keys and where their values lie: {agent.learning_rate: {log: [1e-5, 1e-3]}}.",
+    )
+    percent: Percent | None = Field(
+        default=None,
+        description="Of the stream's steps, from its start: all that tuning sees (arXiv:2404.02113)"
+        ". Default: the whole stream, on seeds of its own.",
+    )
+    seeds: Seeds | None = Field(
+        default=None,
+        description="Held-out seeds for tuning. Default, with percent: those of the scenario.",
+    )
+    metric: Text = Field(
+        default="average_performance/cw", description="What is best, averaged over the seeds."
+    )
+    method: Text | None = Field(
+        default=None, description="The label of the method; needed where several are listed."
+    )
+    trials: Positive = Field(default=20, description="How many points are tried.")
+    seed: Index = Field(default=0, description="Of the sampler.")
