@@ -154,10 +154,10 @@ def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[
             f"task '{entry.name}' has changes: to what its agents see or do, which are no part of "
             "a policy; export another task (--task)"
         )
-    with agent.view(task) as acts:
-        groups = list(acts)
     shown, _ = agent.shown_task(task)
     team = spaces.teams[task]
+    with agent.view(task) as acts:
+        groups = [group for group in team.groups if group in acts]
     env = acting.make_env()
     try:
         met = _met(acting, env, seed, task)
@@ -165,7 +165,7 @@ def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[
         env.close()
     found = []
     for group in groups:
-        names = team.groups.get(group, ())
+        names = team.groups[group]
         if not names or group in entry.partners:
             continue
         own = team.spaces[names[0]]

@@ -98,11 +98,11 @@ def bring_back(parts: Parts, folder: RunFolder, team: Any, stage: int) -> None:
     stream = parts.stream(folder.seed).train_stream
     met = set(stream[stage].groups)
     for experience in stream[:stage][::-1]:
-        absent = set(experience.groups) - met
+        absent = [group for group in experience.groups if group not in met]
         if absent:
             before = _agent_after(folder, parts, experience)
             team.resting |= {group: before.member(group) for group in absent}
-            met |= absent
+            met.update(absent)
 
 
 def unpooled(scenario: Scenario) -> Scenario:
