@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from holdfast.continual.results.document import Section
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.opponents import OpponentSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Tell = Callable[[int, int], None]
 """Takes how many matches or mixtures were played, and of how many."""
 
-Sections = tuple[list[str], list[dict[str, Any]]]
+Sections = tuple[list[Section], list[dict[str, Any]]]
 """The sections of a page, and the rows of a table."""
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from holdfast import seeding
+from holdfast.continual.results import document as doc
 from holdfast.continual.results.elo import Game, elo
-from holdfast.continual.results.formatting import plain, table
 from holdfast.continual.results.statistics import wilson
 from holdfast.envs.make import make_env
 from holdfast.envs.multiagent.players import Player, make_player
@@ -170,7 +170,9 @@ def match_rows(matches: Matches, seats: Sequence[str]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["player"], row["opponent"]))
 
 
-def match_tables(matches: Matches, names: Sequence[str], *, deterministic: bool) -> list[str]:
+def match_tables(
+    matches: Matches, names: Sequence[str], *, deterministic: bool
+) -> list[doc.Section]:
     """Return the sections of a page on matches: win rates, and ratings, the strongest first.
 
     Args:
@@ -181,18 +183,28 @@ def match_tables(matches: Matches, names: Sequence[str], *, deterministic: bool)
     rows = []
     for player in names:
         cells = [_cell(matches.get((player, opponent))) for opponent in names]
-        rows.append([plain(player), *cells])
+        rows.append((doc.given(player), *cells))
     rated = sorted(ratings(matches).items(), key=lambda pair: -pair[1])
     games = len(next(iter(matches.values())).scores)
-    return [
-        "## Win rates",
+    told = (
         f"Of the row against the column, in {games} games, by turns from both seats: a win counts "
-        "1, a draw 0.5. In parentheses Wilson's 95% interval." + (_ALIKE if deterministic else ""),
-        table(["", *map(plain, names)], rows),
-        "## Elo",
+        "1, a draw 0.5. In parentheses Wilson's 95% interval." + (_ALIKE if deterministic else "")
+    )
+    won = doc.Table((doc.EMPTY, *map(doc.given, names)), tuple(rows))
+    finite = (
         "By maximum likelihood, random at 0; one drawn game of each with random is added, so that "
-        "ratings are finite.",
-        table(["player", "Elo"], [[plain(name), f"{rating:.0f}"] for name, rating in rated]),
+        "ratings are finite."
+    )
+    elos = tuple((doc.given(name), doc.Cell(f"{rating:.0f}", rating)) for name, rating in rated)
+    return [
+        doc.Section("Win rates", (doc.paragraph(told), won)),
+        doc.Section(
+            "Elo",
+            (
+                doc.paragraph(finite),
+                doc.Table((doc.Cell("player"), doc.Cell("Elo")), elos),
+            ),
+        ),
     ]
 
 
@@ -202,8 +214,8 @@ _ALIKE = (
 )
 
 
-def _cell(match: Match | None) -> str:
+def _cell(match: Match | None) -> doc.Cell:
     if match is None:
-        return ""
+        return doc.EMPTY
     low, high = wilson(match.rate(), len(match.scores))
-    return f"{match.rate():.2f} ({low:.2f} to {high:.2f})"
+    return doc.Cell(f"{match.rate():.2f} ({low:.2f} to {high:.2f})", match.rate())

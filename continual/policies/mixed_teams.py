@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from holdfast import seeding
 from holdfast.agents.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
-from holdfast.continual.results.formatting import number, plain, table
+from holdfast.continual.results import document as doc
+from holdfast.continual.results.formatting import number
 from holdfast.continual.streams.experience import Played
 from holdfast.continual.streams.team_stream import Partners, TeamEvalExperience, no_partners
 from holdfast.envs.multiagent.parallel import team_spaces
@@ -248,7 +250,7 @@ def gap(mixtures: Mixtures) -> tuple[float, float]:
 
 def mixture_tables(
     mixtures: Mixtures, names: Sequence[str], parts: Sequence[Part], *, are_peers: bool
-) -> list[str]:
+) -> list[doc.Section]:
     """Return the sections of a page on mixed teams: a matrix of returns, and the gap.
 
     Agents without roles are one matrix, the mean over which of them acts by the row's policy. Of
@@ -257,29 +259,34 @@ def mixture_tables(
     """
     sections = []
     if are_peers:
-        sections += [
-            "## Team returns",
+        told = doc.words(
             "One agent by the policy of the row, all others by that of the column; the mean over "
-            "which agent it is.",
-            _matrix(names, _over_parts(mixtures)),
-        ]
+            "which agent it is."
+        )
+        matrix = _matrix(names, _over_parts(mixtures))
+        sections.append(doc.Section("Team returns", (doc.Paragraph(told), matrix)))
     for part in () if are_peers else parts:
         own = {key[1:]: found for key, found in mixtures.items() if key[0] == part.name}
-        told = f"{plain(part.name)} by the policy of the row, all others by that of the column."
+        told = doc.words(
+            doc.Run(part.name), " by the policy of the row, all others by that of the column."
+        )
         if part is parts[0] or len(parts) > 2:
             matrix = _matrix(names, {key: found.team for key, found in own.items()})
-            sections += [f"## Team returns, exchanging {plain(part.name)}", told, matrix]
+            title = f"Team returns, exchanging {part.name}"
+            sections.append(doc.Section(title, (doc.Paragraph(told), matrix)))
         if not all(np.allclose(found.own, found.team) for found in own.values()):
             matrix = _matrix(names, {key: found.own for key, found in own.items()})
-            sections += [f"## Returns of {plain(part.name)}", told, matrix]
+            sections.append(doc.Section(f"Returns of {part.name}", (doc.Paragraph(told), matrix)))
     trained, mixed = gap(mixtures)
-    sections.append(
-        "After ± stands the standard error over episodes. Mean return of teams as they were "
-        f"trained (the diagonal): {number(trained)}; of mixed teams: {number(mixed)}. The gap "
-        "between self-play and cross-play (Hu et al. 2020, arXiv:2003.02979): "
-        f"{number(trained - mixed)}."
+    said = doc.Paragraph(
+        doc.words(
+            "After ± stands the standard error over episodes. Mean return of teams as they were "
+            f"trained (the diagonal): {number(trained)}; of mixed teams: {number(mixed)}. The gap "
+            "between self-play and cross-play (Hu et al. 2020, arXiv:2003.02979): "
+            f"{number(trained - mixed)}."
+        )
     )
-    return sections
+    return [*sections[:-1], replace(sections[-1], blocks=(*sections[-1].blocks, said))]
 
 
 def _over_parts(mixtures: Mixtures) -> dict[tuple[str, str], Returns]:
@@ -290,13 +297,14 @@ def _over_parts(mixtures: Mixtures) -> dict[tuple[str, str], Returns]:
     return {pair: np.mean(returns, axis=0) for pair, returns in of_parts.items()}
 
 
-def _matrix(names: Sequence[str], returns: Mapping[tuple[str, str], Returns]) -> str:
+def _matrix(names: Sequence[str], returns: Mapping[tuple[str, str], Returns]) -> doc.Table:
     """Return a table of means and standard errors; rows are the part's policy."""
     rows = []
     for own in names:
         cells = [_mean(returns[own, others]) for others in names]
-        rows.append([plain(own), *(f"{number(mean)} ± {number(error)}" for mean, error in cells)])
-    return table(["", *map(plain, names)], rows)
+        shown = (doc.Cell(f"{number(mean)} ± {number(error)}", mean) for mean, error in cells)
+        rows.append((doc.given(own), *shown))
+    return doc.Table((doc.EMPTY, *map(doc.given, names)), tuple(rows))
 
 
 def _mean(returns: Returns) -> tuple[float, float]:

@@ -7,8 +7,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from holdfast.continual.reports.tables import head, over
+from holdfast.continual.results.document import Paragraph, Section, Table, given, words
 from holdfast.continual.results.elo import elo, games_of
-from holdfast.continual.results.formatting import over, plain, table
 from holdfast.continual.results.record import Episode
 from holdfast.continual.results.study import Results
 from holdfast.scenarios.schema.opponents import RANDOM
@@ -54,7 +55,7 @@ def stage_ratings(games: Sequence[Episode], stages: int) -> list[float]:
     return [rated.get(f"{_LEARNER}-{stage}", float("nan")) for stage in range(stages + 1)]
 
 
-def game_parts(results: Results) -> list[str]:
+def game_sections(results: Results) -> list[Section]:
     """Return the sections of a report on games; none where the scenario has none."""
     scenario = results.scenario
     stages = len(scenario.stream_tasks)
@@ -63,26 +64,24 @@ def game_parts(results: Results) -> list[str]:
         for task in scenario.tasks if method.cells else ():
             if task.opponents is None:
                 continue
+            names = (given(method.label), given(task.name))
             games = [boundary_games(c.scores, c.folder.scenario, task.name) for c in method.cells]
             at_end = [win_rates(own, stages) for own in games]
-            rates += [
-                [plain(method.label), plain(task.name), plain(who), over([r[who] for r in at_end])]
-                for who in at_end[0]
-            ]
-            columns = np.array(
-                [stage_ratings(own, stages) for own in games]
-            ).T  # (stages + 1, seeds)
-            rated.append([plain(method.label), plain(task.name), *map(over, columns)])
+            rates += [(*names, given(who), over([r[who] for r in at_end])) for who in at_end[0]]
+            columns = np.array([stage_ratings(own, stages) for own in games]).T  # (stages + 1, n)
+            rated.append((*names, *map(over, columns)))
     if not rated:
         return []
     after = [f"after {stage + 1}" for stage in range(stages)]
-    return [
-        "## Win rates at the end",
-        "A win counts 1, a draw 0.5.",
-        table(["method", "task", "opponent", "win rate"], rates),
-        "## Elo of the stages",
+    counted = Paragraph(words("A win counts 1, a draw 0.5."))
+    told = words(
         "By maximum likelihood from the games of evaluation at task boundaries, random at 0; one "
         "drawn game of each against random is added. `holdfast cross-play` lets the policies of "
-        "stages and seeds play each other.",
-        table(["method", "task", "at the start", *after], rated),
+        "stages and seeds play each other."
+    )
+    won = Table(head("method", "task", "opponent", "win rate"), tuple(rates))
+    elos = Table(head("method", "task", "at the start", *after), tuple(rated))
+    return [
+        Section("Win rates at the end", (counted, won)),
+        Section("Elo of the stages", (Paragraph(told), elos)),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from holdfast.continual.reports.tables import Table
+from holdfast.continual.results.document import Cell, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -69,9 +69,9 @@ def _float(word: str, table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Iterable[str]) -> str:
+def _row(cells: Iterable[Cell]) -> str:
     # Braces: a cell that begins with a bracket would be read as an argument of the "\\" before.
-    return "    " + " & ".join(f"{{{escaped(cell)}}}" for cell in cells) + r" \\"
+    return "    " + " & ".join(f"{{{escaped(cell.text)}}}" for cell in cells) + r" \\"
 
 
 def _label(word: str) -> str:

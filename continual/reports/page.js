@@ -1,13 +1,10 @@
 "use strict";
 // A page without this script lacks nothing but sorting and highlighting.
 for (const table of document.querySelectorAll("table.sorted")) {
-  const number = (row, column) => {
-    const found = row.cells[column].textContent.replaceAll(",", "").replace("\u2212", "-").match(/^[^\d-]*(-?\d+\.?\d*)/);
-    return found ? Number(found[1]) : NaN;
-  };
-  const plain = /^(n\/a|[-\u2212]?[\d,.]+( (±|of|\[|\().*)?)?$/; // not durations and sizes, which have units
+  const number = (row, column) => parseFloat(row.cells[column].dataset.value); // NaN where it is n/a or empty
+  const isNumber = (cell) => "value" in cell.dataset || !cell.textContent;
   [...table.tHead.rows[0].cells].forEach((head, column) => {
-    if (column && ![...table.tBodies[0].rows].every((row) => plain.test(row.cells[column].textContent))) return;
+    if (column && ![...table.tBodies[0].rows].every((row) => isNumber(row.cells[column]))) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);

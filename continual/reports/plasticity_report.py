@@ -5,51 +5,56 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
+from holdfast.continual.reports.tables import head, over
+from holdfast.continual.results import document as doc
+from holdfast.continual.results.plasticity_record import GROUPS, QUANTITIES
+from holdfast.continual.results.study import MethodResults, Results
 
-from holdfast.continual.results.formatting import NA, plain, table
-from holdfast.continual.results.plasticity_record import GROUPS, QUANTITIES, Point
-from holdfast.continual.results.study import MethodResults, Results, spread
 
-
-def plasticity_parts(results: Results) -> list[str]:
-    """Return the headings, tables and definitions of plasticity; nothing where none is recorded."""
+def plasticity_sections(results: Results) -> list[doc.Section]:
+    """Return tables and definitions of plasticity; nothing where none is recorded."""
     done = [method for method in results.methods if any(cell.points for cell in method.cells)]
-    tables = []
+    groups = []
     for group in GROUPS:
         known = [name for name in QUANTITIES if any(_has(m, f"{name}/{group}") for m in done)]
         if known:
-            tables += [f"### {group.capitalize()}", _table(done, group, known)]
-    if not tables:
+            groups.append(doc.Section(group.capitalize(), (_table(done, group, known),)))
+    if not groups:
         return []
-    legend = (
+    legend = doc.words(
         "At the end of the stream, mean ± standard deviation over seeds; activity is measured on "
-        "the observations of the first evaluation, the same at every point. The first row is "
-        f"{plain(done[0].label)} before any learning. Every evaluation point is in TensorBoard "
-        "(`plasticity/`) and in each run folder's `plasticity.json`."
+        "the observations of the first evaluation, the same at every point. The first row is ",
+        doc.Run(done[0].label),
+        " before any learning. Every evaluation point is in TensorBoard (`plasticity/`) and in "
+        "each run folder's `plasticity.json`.",
     )
-    definitions = [f"- **{title.capitalize()}**: {text}." for title, text in QUANTITIES.values()]
-    return ["## Plasticity", legend, *tables, "\n".join(definitions)]
+    definitions = [
+        doc.words(doc.Run(title.capitalize(), "strong"), f": {text}.")
+        for title, text in QUANTITIES.values()
+    ]
+    last = groups.pop()
+    groups.append(doc.Section(last.title, (*last.blocks, doc.Bullets(tuple(definitions)))))
+    return [doc.Section("Plasticity", (doc.Paragraph(legend),), tuple(groups))]
 
 
 def _has(method: MethodResults, key: str) -> bool:
     return any(key in point for cell in method.cells for point in cell.points)
 
 
-def _table(done: Sequence[MethodResults], group: str, names: Sequence[str]) -> str:
+def _table(done: Sequence[MethodResults], group: str, names: Sequence[str]) -> doc.Table:
     keys = [f"{name}/{group}" for name in names]
-    rows = [["*before learning*", *(_over(done[0], key, 0) for key in keys)]]
-    rows += [[plain(method.label), *(_over(method, key, -1) for key in keys)] for method in done]
-    return table(["method", *(QUANTITIES[name][0] for name in names)], rows)
+    before = doc.Cell("before learning", style="emphasis")
+    rows = [(before, *(_over(done[0], key, 0) for key in keys))]
+    rows += [
+        (doc.given(method.label), *(_over(method, key, -1) for key in keys)) for method in done
+    ]
+    return doc.Table(head("method", *(QUANTITIES[name][0] for name in names)), tuple(rows))
 
 
-def _over(method: MethodResults, key: str, position: int) -> str:
-    points: list[Point] = [cell.points[position] for cell in method.cells if cell.points]
-    numbers = np.array([point.get(key, math.nan) for point in points], dtype=np.float64)
-    if not np.isfinite(numbers).any():
-        return NA
-    mean, deviation = (float(value) for value in spread(numbers))
-    return _digits(mean) if math.isnan(deviation) else f"{_digits(mean)} ± {_digits(deviation)}"
+def _over(method: MethodResults, key: str, position: int) -> doc.Cell:
+    points = [cell.points[position].get(key, math.nan) for cell in method.cells if cell.points]
+    known = [float(value) for value in points if value is not None and math.isfinite(value)]
+    return over(known, _digits)
 
 
 def _digits(value: float) -> str:

@@ -1,19 +1,20 @@
-"""The tables of a report, as text that is not marked up yet: markdown and LaTeX write the same."""
+"""The tables of a report: numbers of the summary as cells, in few digits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from holdfast.continual.reports.summary import BASELINE, COMPARED, MethodSummary, Summary
 from holdfast.continual.results.costs import COSTS
 from holdfast.continual.results.curves import Array
-from holdfast.continual.results.formatting import NA, number, over, plural
+from holdfast.continual.results.document import EMPTY, Cell, Table, given, na
+from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.statistics import Comparison, Estimate
+from holdfast.continual.results.study import spread
 
 ALWAYS = (COMPARED, "forgetting/cw", "forward_transfer/cw")
 """Metrics that the summary table has a column for even where all are n/a."""
@@ -22,33 +23,59 @@ WHERE_KNOWN = ("stability_gap/dense", "recovery_time/steps")
 """Metrics that it has a column for where a method has a number."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of one kind.
+def over(values: Iterable[float], form: Callable[[float], str] = number) -> Cell:
+    """Return mean ± standard deviation, and of how many where some are n/a."""
+    numbers = np.array(list(values), dtype=np.float64)
+    known = int(np.isfinite(numbers).sum())
+    if not known:
+        return na()
+    mean, deviation = (float(value) for value in spread(numbers))
+    text = form(mean) if math.isnan(deviation) else f"{form(mean)} ± {form(deviation)}"
+    return Cell(text if known == len(numbers) else f"{text} ({known} of {len(numbers)})", mean)
 
-    Attributes:
-        name: One word, which tells it from the others.
-        caption: What it shows, in a sentence or two.
-        head: Names of the columns; the first column names the row.
-        rows: As many cells each.
+
+def interval(found: Estimate | None, seeds: int) -> Cell:
+    """Return an estimate with its interval, and of how many seeds where some are n/a.
+
+    >>> interval(Estimate(0.5, 0.25, 0.75, 4), 5).text
+    '0.50 [0.25, 0.75] (4 of 5)'
+    >>> interval(Estimate(0.5, np.nan, np.nan, 1), 1).text
+    '0.50'
     """
+    if found is None or math.isnan(found.value):
+        return na()
+    text = number(found.value)
+    if not math.isnan(found.low):
+        text += f" [{number(found.low)}, {number(found.high)}]"
+    return Cell(text if found.seeds == seeds else f"{text} ({found.seeds} of {seeds})", found.value)
 
-    name: str
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+
+def p_value(p: float) -> Cell:
+    """Return a p-value.
+
+    >>> [p_value(p).text for p in (0.0312, 0.00004, 1.0, float("nan"))]
+    ['0.031', '< 0.001', '1.000', 'n/a']
+    """
+    if math.isnan(p):
+        return na()
+    return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def head(*titles: str | Cell) -> tuple[Cell, ...]:
+    """Return the names of columns: words of ours, and cells as they are."""
+    return tuple(title if isinstance(title, Cell) else Cell(title) for title in titles)
 
 
 def summary_table(summary: Summary) -> Table:
     """Return interquartile means with intervals, and how sure it is that a method is better."""
     names = [*ALWAYS, *summary.known(WHERE_KNOWN)]
     compared = [method for method in summary.methods if method.comparison is not None]
-    head = ["method", "seeds", *(FORMULAS[name].title for name in names)]
+    titles = ["method", "seeds", *(FORMULAS[name].title for name in names)]
     if compared:
-        head += [f"better than {BASELINE}", "p (Holm)"]
+        titles += [f"better than {BASELINE}", "p (Holm)"]
     rows = []
     for method in summary.methods:
-        row = [method.label, _seeds(method)]
+        row = [given(method.label), _seeds(method)]
         row += [interval(_estimate(method, name), len(method.seeds)) for name in names]
         if compared:
             row += _comparison(method.comparison)
@@ -64,22 +91,22 @@ def summary_table(summary: Summary) -> Table:
             "permutation test of it, corrected by Holm for the "
             f"{plural(len(compared), 'method')} compared."
         )
-    return Table("summary", caption, tuple(head), tuple(rows))
+    return Table(head(*titles), tuple(rows), "summary", caption)
 
 
 def means_table(summary: Summary) -> Table:
     """Return mean and standard deviation over seeds of every metric that is known."""
     names = summary.known(list(FORMULAS)) or list(ALWAYS)
-    head = ("method", "seeds", *(FORMULAS[name].title for name in names))
     rows = tuple(
         (
-            method.label,
+            given(method.label),
             _seeds(method),
-            *(over(method.measures[n].per_seed) if method.measures else NA for n in names),
+            *(over(method.measures[n].per_seed) if method.measures else na() for n in names),
         )
         for method in summary.methods
     )
-    return Table("means", "Mean ± standard deviation (n - 1) over seeds.", head, rows)
+    titles = head("method", "seeds", *(FORMULAS[name].title for name in names))
+    return Table(titles, rows, "means", "Mean ± standard deviation (n - 1) over seeds.")
 
 
 def costs_table(summary: Summary) -> Table:
@@ -90,11 +117,11 @@ def costs_table(summary: Summary) -> Table:
         if not cost.optional or any(np.isfinite(m.costs[name]).any() for m in summary.methods)
     ]
     rows = tuple(
-        (method.label, *(_cost(method.costs[name], COSTS[name].form) for name in names))
+        (given(method.label), *(cost_cell(method, name) for name in names))
         for method in summary.methods
     )
-    head = ("method", *(COSTS[name].title for name in names))
-    return Table("costs", "Costs of a cell, mean over seeds.", head, rows)
+    titles = head("method", *(COSTS[name].title for name in names))
+    return Table(titles, rows, "costs", "Costs of a cell, mean over seeds.")
 
 
 def tasks_table(summary: Summary) -> Table | None:
@@ -104,53 +131,34 @@ def tasks_table(summary: Summary) -> Table | None:
     if not names:
         return None
     rows = tuple(
-        (method.label, *(over(column) for column in method.measures[COMPARED].values.T))
-        for method in done
+        (given(method.label), *map(over, method.measures[COMPARED].values.T)) for method in done
     )
     caption = "Performance on each task at the end of the stream, mean ± standard deviation."
-    return Table("tasks", caption, ("method", *names), rows)
+    return Table(head("method", *map(given, names)), rows, "tasks", caption)
 
 
-def interval(found: Estimate | None, seeds: int) -> str:
-    """Return an estimate with its interval, and of how many seeds where some are n/a.
-
-    >>> interval(Estimate(0.5, 0.25, 0.75, 4), 5), interval(Estimate(0.5, np.nan, np.nan, 1), 1)
-    ('0.50 [0.25, 0.75] (4 of 5)', '0.50')
-    """
-    if found is None or math.isnan(found.value):
-        return NA
-    text = number(found.value)
-    if not math.isnan(found.low):
-        text += f" [{number(found.low)}, {number(found.high)}]"
-    return text if found.seeds == seeds else f"{text} ({found.seeds} of {seeds})"
-
-
-def p_value(p: float) -> str:
-    """Return a p-value.
-
-    >>> p_value(0.0312), p_value(0.00004), p_value(1.0), p_value(float("nan"))
-    ('0.031', '< 0.001', '1.000', 'n/a')
-    """
-    if math.isnan(p):
-        return NA
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def cost_cell(method: MethodSummary, name: str) -> Cell:
+    """Return what a method costs, mean over the cells in which it was recorded."""
+    values: Sequence[float] | Array = method.costs[name]
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return na()
+    mean = sum(known) / len(known)
+    return Cell(COSTS[name].form(mean), float(mean))
 
 
 def _estimate(method: MethodSummary, name: str) -> Estimate | None:
     return method.measures[name].estimate if method.measures else None
 
 
-def _comparison(found: Comparison | None) -> list[str]:
+def _comparison(found: Comparison | None) -> list[Cell]:
     if found is None:
-        return ["", ""]
+        return [EMPTY, EMPTY]
     return [interval(found.probability, found.probability.seeds), p_value(found.p_holm)]
 
 
-def _seeds(method: MethodSummary) -> str:
+def _seeds(method: MethodSummary) -> Cell:
     done, missing = len(method.seeds), len(method.missing)
-    return f"{done} of {done + missing}" if missing else str(done)
-
-
-def _cost(values: Sequence[float] | Array, form: Callable[[float], str]) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    return form(sum(known) / len(known)) if known else NA
+    if missing:
+        return Cell(f"{done} of {done + missing}", done, "partial")
+    return Cell(str(done), done)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from holdfast.continual.results.formatting import over, plain, table
+from holdfast.continual.reports.tables import head, over
+from holdfast.continual.results.document import EMPTY, Section, Table, given
 from holdfast.continual.results.record import Episode
 from holdfast.continual.results.study import MethodResults, Results
 from holdfast.scenarios.schema.agent import grouped
@@ -50,7 +51,7 @@ def group_returns(returns: Returns, policies: Policies) -> Returns:
     }
 
 
-def team_parts(results: Results) -> list[str]:
+def team_sections(results: Results) -> list[Section]:
     """Return the sections of a report on a team; none where the scenario has one agent."""
     policies = results.scenario.agent.policies
     done = [method for method in results.methods if method.cells]
@@ -59,15 +60,15 @@ def team_parts(results: Results) -> list[str]:
     stage = len(results.scenario.stream_tasks)
     agents = {m.label: [agent_returns(cell.scores, stage) for cell in m.cells] for m in done}
     groups = {label: [group_returns(r, policies) for r in cells] for label, cells in agents.items()}
-    parts = []
-    for title, found in (("groups", groups), ("agents", agents)):
-        if title == "groups" and all(len(g) < 2 for r in groups.values() for g in r[0].values()):
-            continue  # it would say again what the table of returns says
-        parts += [f"## Returns of {title} at the end", _table(done, found)]
-    return parts
+    shown = [("agents", agents)]
+    if any(len(group) > 1 for cells in groups.values() for group in cells[0].values()):
+        shown.insert(0, ("groups", groups))  # else it would say again what the returns say
+    return [
+        Section(f"Returns of {title} at the end", (_table(done, found),)) for title, found in shown
+    ]
 
 
-def _table(done: Sequence[MethodResults], found: dict[str, list[Returns]]) -> str:
+def _table(done: Sequence[MethodResults], found: dict[str, list[Returns]]) -> Table:
     """Return one row for each method and task, one column for each group or agent."""
     first = next(iter(found.values()))[0]
     names = list(dict.fromkeys(name for of_task in first.values() for name in of_task))
@@ -77,8 +78,8 @@ def _table(done: Sequence[MethodResults], found: dict[str, list[Returns]]) -> st
             numbers = [
                 over([cell[task][name] for cell in found[method.label]])
                 if name in first[task]
-                else ""
+                else EMPTY
                 for name in names
             ]
-            rows.append([plain(method.label), plain(task), *numbers])
-    return table(["method", "task", *map(plain, names)], rows)
+            rows.append((given(method.label), given(task), *numbers))
+    return Table(head("method", "task", *map(given, names)), tuple(rows))

@@ -1,34 +1,26 @@
-"""The score matrix as a picture, drawn by Pillow: matplotlib takes longer than a short task."""
+"""The score matrix as a picture for TensorBoard: drawing it must be short beside a short task."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import cache
-from io import BytesIO
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, ImageDraw, ImageFont
+
+from holdfast.continual.results.svg import element, picture, png, svg_file
 
 # Seven points of cividis (Nuñez et al. 2018, doi:10.1371/journal.pone.0199239), dark to light.
-_CIVIDIS = np.array(
-    [
-        (0, 34, 78),
-        (49, 68, 107),
-        (87, 93, 109),
-        (124, 123, 120),
-        (165, 156, 116),
-        (210, 193, 94),
-        (254, 232, 56),
-    ]
-)
-_CELL = 110, 56
-_GAP = 14
-_TEXT = 20
+_CIVIDIS = ("00224e", "31446b", "575d6d", "7c7b78", "a59c74", "d2c15e", "fee838")
+_WIDTH, _HEIGHT = 64, 34
+_GAP = 10
+_LETTER = 7.4
 _TURN = 30
 """Degrees by which the names of columns rise."""
-
-_Colour = tuple[int, int, int]
+_STYLE = """text { font-size: 12px; dominant-baseline: central; }
+.row { text-anchor: end; } .middle { text-anchor: middle; }
+rect { shape-rendering: crispEdges; }"""
 
 
 def heat_map(
@@ -46,65 +38,55 @@ def heat_map(
     scores = np.asarray(values, dtype=np.float64)
     known = scores[np.isfinite(scores)]
     low, high = min(0.0, known.min(initial=0.0)), max(1.0, known.max(initial=1.0))
-    names = [_turned(name) for name in columns]
-    width, height = _CELL
-    left = max((_length(name) for name in rows), default=0) + 2 * _GAP
-    top = max((name.height for name in names), default=0) + 2 * _GAP
-    end = left + width * len(columns)
-    beyond = max((name.width - width // 2 for name in names[-1:]), default=0)
-    scale = [_number(high), _number(low)]
-    right = max(beyond, 4 * _GAP + max(map(_length, scale)))
-    size = end + right, top + height * len(rows) + _GAP
-    picture = Image.new("RGBA", size, "white")
-    draw = ImageDraw.Draw(picture)
-    font = _font()
-    for column, name in enumerate(names):
-        place = left + width * column + width // 2 - _TEXT // 2, top - name.height - _GAP // 2
-        picture.alpha_composite(name, place)
-    for row, label in enumerate(rows):
-        y = top + height * row + height // 2
-        draw.text((left - _GAP, y), label, "black", font, anchor="rm")
+    turn = math.radians(_TURN)
+    left = round(_LETTER * max(map(len, rows), default=0)) + 2 * _GAP
+    top = round(_LETTER * max(map(len, columns), default=0) * math.sin(turn)) + 3 * _GAP
+    end, foot = left + _WIDTH * len(columns), top + _HEIGHT * len(rows)
+    beyond = _LETTER * max(map(len, columns[-1:]), default=0) * math.cos(turn) - _WIDTH / 2
+    width = end + max(round(beyond) + _GAP, 9 * _GAP)
+    parts = [
+        element("text", name, class_="row", x=left - _GAP, y=top + (row + 0.5) * _HEIGHT)
+        for row, name in enumerate(rows)
+    ]
+    for column, name in enumerate(columns):
+        place = f"translate({left + (column + 0.5) * _WIDTH:g} {top - _GAP}) rotate({-_TURN})"
+        parts.append(element("text", name, transform=place))
     for (row, column), score in np.ndenumerate(scores):
         if np.isfinite(score):
-            x, y = left + width * column, top + height * row
-            share = (score - low) / (high - low)
-            draw.rectangle((x, y, x + width - 1, y + height - 1), cividis(share))
-            text = _number(score)
-            middle = x + width // 2, y + height // 2
-            draw.text(middle, text, "white" if share < 0.6 else "black", font, anchor="mm")
-    foot = top + height * len(rows) - 1
-    for y in range(top, foot + 1):
-        share = 1 - (y - top) / max(foot - top, 1)
-        draw.line((end + _GAP, y, end + 2 * _GAP, y), cividis(share))
-    draw.text((end + 3 * _GAP, top), scale[0], "black", font, anchor="lt")
-    draw.text((end + 3 * _GAP, foot), scale[1], "black", font, anchor="lb")
-    file = BytesIO()
-    picture.save(file, format="PNG")
-    return file.getvalue(), *picture.size
+            x, y, share = left + _WIDTH * column, top + _HEIGHT * row, (score - low) / (high - low)
+            ground, ink = colours(share)
+            parts.append(element("rect", x=x, y=y, width=_WIDTH, height=_HEIGHT, fill=ground))
+            middle = {"x": x + _WIDTH // 2, "y": y + _HEIGHT // 2, "fill": ink}
+            parts.append(element("text", _number(score), class_="middle", **middle))
+    box = {"x": end + _GAP, "y": top, "width": _GAP, "height": foot - top}
+    parts += [_gradient(), element("rect", fill="url(#cividis)", **box)]
+    parts += [
+        element("text", _number(score), x=end + 2.5 * _GAP, y=y)
+        for score, y in ((high, top + 6), (low, foot - 6))
+    ]
+    height = foot + _GAP
+    drawn = picture(width, height, "scores of each task", *parts)
+    return png(svg_file(drawn, _STYLE)), width, height
+
+
+def colours(share: float) -> tuple[str, str]:
+    """Return the colour of a share between 0 and 1, and that of text on it: the one read better.
+
+    >>> colours(0), colours(1)
+    (('#00224e', '#fff'), ('#fee838', '#000'))
+    """
+    channels = np.array([list(bytes.fromhex(one)) for one in _CIVIDIS]).T
+    places = np.linspace(0, 1, len(_CIVIDIS))
+    found = bytes(round(np.interp(share, places, channel)) for channel in channels)
+    return f"#{found.hex()}", "#fff" if share < 0.46 else "#000"
+
+
+def _gradient() -> Element:
+    """Return the colours from high, at the top, to low."""
+    ends = np.linspace(0, 1, len(_CIVIDIS)).tolist()
+    stops = [element("stop", offset=end, stop_color=colours(1 - end)[0]) for end in ends]
+    return element("linearGradient", *stops, id="cividis", x2=0, y2=1)
 
 
 def _number(score: float) -> str:
     return f"{score:.2f}" if abs(score) < 100 else f"{score:.0f}"
-
-
-def cividis(share: float) -> _Colour:
-    """Return the colour of a share between 0 and 1: dark blue to light yellow."""
-    places = np.linspace(0, 1, len(_CIVIDIS))
-    red, green, blue = (round(np.interp(share, places, part)) for part in _CIVIDIS.T)
-    return red, green, blue
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_TEXT)
-
-
-def _length(text: str) -> int:
-    return int(_font().getlength(text)) + 1
-
-
-def _turned(name: str) -> Image.Image:
-    """Return a column's name as it is written above it."""
-    flat = Image.new("RGBA", (_length(name), round(1.4 * _TEXT)))
-    ImageDraw.Draw(flat).text((0, flat.height // 2), name, "black", _font(), anchor="lm")
-    return flat.rotate(_TURN, Image.Resampling.BICUBIC, expand=True)

@@ -48,7 +48,7 @@ In a game, ``success`` is 1 for a win, 0.5 for a draw and 0 for a loss, and ``op
 """
 
 SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"
-CROSS_PLAY = "cross-play.md"
+CROSS_PLAY, CROSS_PLAY_PAGE = "cross-play.json", "cross-play.md"
 """Of the folder of a cell, a method or a scenario, whose report then has it as a section."""
 
 _BLOCK = 1 << 16

@@ -16,9 +16,11 @@ from typing import Any, Literal, NamedTuple
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.kinds.meeting import Plan, Policy
 from holdfast.continual.results import checkpoint
-from holdfast.continual.results.formatting import plain
+from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
+from holdfast.continual.results.markdown import markdown
 from holdfast.continual.results.record import (
     CROSS_PLAY,
+    CROSS_PLAY_PAGE,
     RunFolder,
     find_cells,
     task_index,
@@ -41,7 +43,7 @@ class CrossPlay(NamedTuple):
 def cross_play(
     path: Path, plan: Plan | None = None, *, stages: Stages = "last", task: str | None = None
 ) -> CrossPlay:
-    """Play policies of runs with each other, and write page and table into their folder.
+    """Play policies of runs with each other, and write page, table and record into their folder.
 
     The runs are only read. The same plan gives the same numbers.
 
@@ -67,15 +69,17 @@ def cross_play(
         )
     sections, rows = meeting.play(_policies(path, cells, stages), plan)
     choice = "most likely" if plan.deterministic else "sampled"
-    setting = (
-        f"Task {plain(scenario.tasks[index].name)}; {plan.games} {meeting.counted}, {choice} "
-        f"actions, seed {plan.seed}. A policy is named by its method, its seed and its stage, from "
-        "0."
+    setting = words(
+        "Task ",
+        Run(scenario.tasks[index].name),
+        f"; {plan.games} {meeting.counted}, {choice} actions, seed {plan.seed}. A policy is named "
+        "by its method, its seed and its stage, from 0.",
     )
-    text = "\n\n".join([f"# Cross-play: {plain(scenario.name)}", setting, *sections]) + "\n"
-    made = CrossPlay(text, _as_csv(rows), path)
+    page = Section(f"Cross-play: {scenario.name}", (Paragraph(setting),), tuple(sections))
+    made = CrossPlay(markdown([page]), _as_csv(rows), path)
     try:
-        write_whole(path / CROSS_PLAY, made.markdown.encode())
+        write_whole(path / CROSS_PLAY_PAGE, made.markdown.encode())
+        write_whole(path / CROSS_PLAY, saved(page))
         write_whole(path / TABLE, made.csv.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written to: {error.strerror}") from error

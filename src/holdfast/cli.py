@@ -295,7 +295,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
     if any(outcome.failure is None for outcome in outcomes):
         made = make_report(folder)
         print()
-        print_markdown(_comparison(made.markdown))
+        print_markdown(made.overview)
         print(f"\nReport:      {folder / 'report.md'} (with {', '.join(made.files[1:])})")
         print(f"TensorBoard: tensorboard --logdir {runs}")
     told = set()
@@ -306,13 +306,6 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
         told.add(failure)
         same = [other.cell for other in outcomes if other.failure == failure]
         tell_failure(failure, label=f"failed: {', '.join(same)}:")
-
-
-def _comparison(markdown: str) -> str:
-    """Return the sections of a report up to the details of each task."""
-    start = markdown.find("## Results")
-    end = markdown.find("## Scores of each task")
-    return markdown[start : end if end >= 0 else None].strip()
 
 
 # -- validate, check-env ---------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_other_scenarios_have_a_section_each(tmp_path: Path, make_scenario, fini
     assert made.folder == tmp_path / "out" / "put"
     assert made.files == (
         *("report.md", "report.html", "report.csv", "report-points.csv", "report.tex"),
-        *("report-first.png", "report-second.png"),
+        *("report-first.png", "report-first.svg", "report-second.png", "report-second.svg"),
     )
     assert all((made.folder / name).stat().st_size > 100 for name in made.files)
     assert made.markdown.startswith("# Report of first, second\n")
@@ -100,8 +100,8 @@ def test_a_sweep_is_compared_point_by_point(tmp_path: Path, make_scenario, finis
             own = RunFolder.create(path, scenario.only(cell), sweep=swept)
             left, right = {"naive": (30, 70), "ewc": (40, 60), "isolated": (90, 90)}[cell.label]
             finish(own, [(0, 0), (80, 10), (left + better, right + better)])
-    (section,) = report(tmp_path / "demo").sections
-    methods = {method.label: method for method in section.summary.methods}
+    (study,) = report(tmp_path / "demo").studies
+    methods = {method.label: method for method in study.summary.methods}
     assert all(not method.missing for method in methods.values())
     for rate in (0.001, 0.01):
         ewc = methods[f"ewc-learning_rate={rate}"]

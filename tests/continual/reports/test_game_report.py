@@ -12,10 +12,11 @@ from game_runs import games
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.game_report import (
     boundary_games,
-    game_parts,
+    game_sections,
     stage_ratings,
     win_rates,
 )
+from holdfast.continual.results.markdown import markdown
 from holdfast.continual.results.study import gather
 
 
@@ -58,7 +59,7 @@ def test_the_report_has_a_row_for_each_task_and_opponent(tmp_path: Path) -> None
         for rows in (BEFORE, INSIDE, AFTER, LAST):
             folder.append([*rows, *({**row, "task": "second"} for row in rows)])
         folder.update(status="finished")
-    text = "\n".join(game_parts(gather(tmp_path / "games")))
+    text = markdown(game_sections(gather(tmp_path / "games")))
     assert "| naive | first | minimax-1 | 0.75 ± 0.00 |" in text
     assert "| naive | second | random | 1.00 ± 0.00 |" in text
     start, *_ = stage_ratings([*BEFORE, *AFTER, *LAST], 2)

@@ -10,10 +10,8 @@ import pytest
 from browser import Visit
 from study import write_study
 
-from holdfast.continual.reports.heat_table import LEVELS, colours
-from holdfast.continual.reports.html_report import html_report
-from holdfast.continual.reports.report import report
-from holdfast.continual.reports.report_text import markdown
+from holdfast.continual.reports.html import LEVELS, heat_style, html
+from holdfast.continual.reports.report import Study, build, report
 from holdfast.continual.reports.summary import summarize
 from holdfast.continual.results.record import RunFolder
 
@@ -196,7 +194,7 @@ def test_every_cell_of_a_matrix_can_be_read(visit: Visit) -> None:
     )
     assert len(pairs) == len(METHODS) * TASKS * (TASKS + 1)
     assert min(contrast(*pair) for pair in pairs) >= 4.5
-    rules = re.findall(r"background:#(\w+);fill:#\w+;color:#(fff|000)", colours())
+    rules = re.findall(r"background:#(\w+);fill:#\w+;color:#(fff|000)", heat_style())
     assert len(rules) == LEVELS
     for ground, ink in rules:
         parts = ",".join(str(int(ground[k : k + 2], 16)) for k in (0, 2, 4))
@@ -237,7 +235,8 @@ def test_a_click_sorts_and_a_press_highlights(browser, study: Path) -> None:
     assert opened.page.get_attribute("#results + .scroll th >> nth=3", "aria-sort") == "ascending"
     opened.page.click("#results + .scroll th >> nth=-1 >> button")
     assert cells(opened, table)[-1][0] == "naive"  # it is not compared with itself
-    assert not opened.page.query_selector("#costs + .scroll th >> nth=1 >> button")  # has units
+    opened.page.click("#costs + .scroll th >> nth=1 >> button")  # by the time, not by its text
+    assert [row[0] for row in cells(opened, "#costs + .scroll table")] == METHODS[::-1]
     opened.page.click(".legend button >> nth=1")
     dimmed = "them => [...new Set(them.map(g => g.dataset.method))].sort()"
     assert opened.page.eval_on_selector_all(".dim", dimmed) == ["0", "2"]
@@ -247,7 +246,7 @@ def test_a_click_sorts_and_a_press_highlights(browser, study: Path) -> None:
 
 
 def test_names_are_text_everywhere(browser, study: Path, tmp_path: Path) -> None:
-    made = report(study, into=tmp_path).sections[0]
+    made = report(study, into=tmp_path).studies[0]
     results, nasty = made.results, '</title></style><img src=x onerror="window.harm=1">&amp;\x00"\''
     tasks = tuple(
         task.model_copy(update={"name": f"{nasty}{k}"})
@@ -256,10 +255,8 @@ def test_names_are_text_everywhere(browser, study: Path, tmp_path: Path) -> None
     scenario = results.scenario.model_copy(update={"name": nasty, "tasks": tasks})
     methods = tuple(replace(method, label=f"{nasty}{method.label}") for method in results.methods)
     results = replace(results, scenario=scenario, methods=methods)
-    summary = summarize(results)
-    text = markdown(results, summary)
-    section = replace(made, results=results, summary=summary, markdown=text)
-    (tmp_path / "nasty.html").write_text(html_report([section, made]), encoding="utf-8")
+    nasty_one = Study(results, summarize(results))
+    (tmp_path / "nasty.html").write_text(html(build([nasty_one, made])), encoding="utf-8")
     opened = Visit(browser)
     opened.page.goto((tmp_path / "nasty.html").as_uri())
     assert opened.problems == []

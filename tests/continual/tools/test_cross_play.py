@@ -18,6 +18,7 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.policies.matches import Match, match_rows, ratings
 from holdfast.continual.policies.mixed_teams import MixedTeams, gap, mixture_tables, shown_as
 from holdfast.continual.reports.report import report
+from holdfast.continual.results.markdown import markdown
 from holdfast.continual.results.statistics import wilson
 from holdfast.continual.tools.cross_play import Plan, cross_play
 from holdfast.continual.training.cell import run_cell
@@ -71,6 +72,8 @@ def test_policies_of_stages_and_seeds_play_each_other_and_those_they_are_measure
     assert elo["random"] == 0
     assert max(elo, key=lambda name: elo[name]) == "minimax-9"
     told = report(tmp_path / "games").markdown
+    shown = made.markdown.replace("\n#", "\n##")
+    assert told.endswith(f"\n#{shown}")  # one level lower: it is a section here
     assert told.index("## Win rates at the end") < told.index("\n## Cross-play: games\n")
     assert "\n### Win rates\n" in told
     line = next(x for x in made.markdown.splitlines() if x.startswith("| minimax-9 | 0."))
@@ -161,7 +164,7 @@ def test_one_agent_after_the_other_is_exchanged(policies: Any) -> None:
         }.items()
     }
     assert gap(found) == pytest.approx((10 / 3, 10 / 3))
-    text = "\n".join(mixture_tables(found, ["none", "most"], teams.parts, are_peers=True))
+    text = markdown(mixture_tables(found, ["none", "most"], teams.parts, are_peers=True))
     assert "| most | 2.22 ± 0.00 | 6.67 ± 0.00 |" in text  # 20 / 9: one of three, on average
 
 
@@ -181,9 +184,8 @@ def test_groups_are_exchanged_as_a_whole() -> None:
         ("rest", "most", "most"): pytest.approx((20 / 3, 5)),
     }
     sections = mixture_tables(found, ["none", "most"], teams.parts, are_peers=False)
-    heads = [section for section in sections if section.startswith("##")]
     expected = ["Team returns, exchanging front", "Returns of front", "Returns of rest"]
-    assert heads == [f"## {head}" for head in expected]
+    assert [section.title for section in sections] == expected
 
 
 def test_of_joint_actions_one_agents_column_is_exchanged() -> None:

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from holdfast.agents.doors.gradients import named_parameters
-from holdfast.continual.reports.report_text import markdown
-from holdfast.continual.reports.summary import summarize
+from holdfast.continual.reports.plasticity_report import plasticity_sections
+from holdfast.continual.results.markdown import markdown
 from holdfast.continual.results.plasticity_record import QUANTITIES, read_points, write_points
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.study import gather
@@ -172,7 +172,7 @@ def test_the_report_shows_it(run: Any) -> None:
     folder = run("ppo", tasks=1, agent=RELU)
     first, *_, last = read_points(folder.path)
     results = gather(folder.path)
-    text = markdown(results, summarize(results))
+    text = markdown(plasticity_sections(results), 2)
     assert "## Plasticity" in text
     _, _, table = text.partition("### Actor\n\n")
     head, _, before, after, *_ = table.splitlines()
@@ -185,4 +185,4 @@ def test_the_report_shows_it(run: Any) -> None:
     assert "- **Srank**:" in text
     (folder.path / "plasticity.json").unlink()
     results = gather(folder.path)
-    assert "## Plasticity" not in markdown(results, summarize(results))
+    assert plasticity_sections(results) == []

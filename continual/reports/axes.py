@@ -1,68 +1,25 @@
-"""Parts of charts as SVG elements: scales, ticks, axes, curves.
-
-Elements are built, never pasted together from text, so that a name cannot break out of its place.
-They carry classes; the style sheet of the page gives them colours, light and dark.
-"""
+"""Parts of charts: scales, ticks, axes, curves, marks."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from xml.etree.ElementTree import Element, tostring
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from holdfast.continual.results.svg import element
+
 COLOURS, DASHES = 7, 4
 """How many colours and dashes the style sheet has, as classes ``c0``, ... and ``d0``, ..."""
 
-_UNPRINTABLE = re.compile("[^\t\n\r -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def element(tag: str, *children: Element | str | None, **attributes: object) -> Element:
-    """Return an element; ``class_`` means ``class`` and ``text_anchor`` means ``text-anchor``.
-
-    Text and attributes are escaped when the element is written. ``None`` is left out.
-
-    >>> markup(element("text", "a < b", class_="name", x=0.125, dy=None))
-    '<text class="name" x="0.12">a &lt; b</text>'
-    """
-    made = Element(tag)
-    for name, value in attributes.items():
-        if value is not None:
-            made.set(name.rstrip("_").replace("_", "-"), _attribute(value))
-    for child in children:
-        if isinstance(child, Element):
-            made.append(child)
-        elif child is not None and len(made):
-            made[-1].tail = (made[-1].tail or "") + printable(child)
-        elif child is not None:
-            made.text = (made.text or "") + printable(child)
-    return made
-
-
-def printable(text: str) -> str:
-    """Return text without what no page may hold: control characters and lone surrogates.
-
-    >>> printable("red " + chr(27) + "[31m")
-    'red [31m'
-    """
-    return _UNPRINTABLE.sub("", text)
-
-
-def markup(made: Element) -> str:
-    """Return an element as HTML."""
-    return tostring(made, encoding="unicode", method="html")
-
-
-def picture(width: float, height: float, label: str, *children: Element | None) -> Element:
-    """Return an ``svg`` that is as wide as its place; ``label`` is read to those who cannot see."""
-    box = {"viewBox": f"0 0 {width:g} {height:g}"}  # case matters
-    return element("svg", *children, role="img", aria_label=label, **box)
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -167,6 +124,11 @@ def vertical_axis(frame: Frame, name: str, *, most: int = 5) -> Element:
     return axis
 
 
+def both(frame: Frame, across: str, up: str, *, grid: bool = False) -> list[Element]:
+    """Return both axes, with the names of what they count."""
+    return [vertical_axis(frame, up), horizontal_axis(frame, across, grid=grid)]
+
+
 def curve(frame: Frame, x: ArrayLike, y: ArrayLike) -> str:
     """Return the path through points, broken where one is NaN; a lone point is a dot."""
     places = _places(frame, x, y)
@@ -226,9 +188,3 @@ def _known(places: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     known = np.isfinite(places).all(axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], known.view(np.int8), [0]])))
     return [places[start:end] for start, end in list(pairwise(edges))[::2]]
-
-
-def _attribute(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}".rstrip("0").rstrip(".")
-    return printable(str(value))

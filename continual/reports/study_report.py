@@ -1,0 +1,361 @@
+"""The report of one scenario: what was run, tables, charts, score matrices, formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from holdfast.continual.reports.axes import Bounds, bounds
+from holdfast.continual.reports.figures import (
+    cost_figures,
+    result_figures,
+    stream_sections,
+    trade_off_figures,
+)
+from holdfast.continual.reports.game_report import game_sections
+from holdfast.continual.reports.plasticity_report import plasticity_sections
+from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary
+from holdfast.continual.reports.tables import (
+    costs_table,
+    head,
+    means_table,
+    over,
+    summary_table,
+)
+from holdfast.continual.reports.team_report import team_sections
+from holdfast.continual.results import document as doc
+from holdfast.continual.results import metrics
+from holdfast.continual.results.costs import COSTS
+from holdfast.continual.results.curves import Array, Curves, Quantity, matrix, window
+from holdfast.continual.results.formatting import number, plural
+from holdfast.continual.results.metrics import FORMULAS, NOTATION
+from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
+from holdfast.continual.results.statistics import FEW, FEW_SEEDS
+from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
+from holdfast.scenarios.schema.scenario import Scenario
+
+
+def study_section(results: Results, summary: Summary, picture: str) -> doc.Section:
+    """Return the report of one scenario.
+
+    Args:
+        results: What was gathered.
+        summary: Its numbers.
+        picture: Name of the figure of curves, which lies beside the report.
+    """
+    done = [method for method in results.methods if method.cells]
+    notes = tuple(map(doc.words, _notes(results, summary)))
+    shown: list[doc.Block] = [summary_table(summary), *([doc.Bullets(notes)] if notes else [])]
+    missing = _missing(results)
+    parts = [
+        doc.Section("Results", (*shown, *result_figures(summary)), is_overview=True),
+        *stream_sections(results, summary),
+        *trade_off_figures(summary),
+        doc.Section("Means and deviations", (means_table(summary),), is_overview=True),
+        doc.Section("Costs", (costs_table(summary), *cost_figures(summary)), is_overview=True),
+    ]
+    if missing:
+        parts.append(doc.Section("Not in these numbers", (doc.Bullets(missing),), is_overview=True))
+    if done:
+        parts += _scores(results, done, summary)
+    parts += [*team_sections(results), *game_sections(results), *plasticity_sections(results)]
+    parts.append(doc.Section("Definitions", tuple(_definitions(results))))
+    if done:
+        parts.append(doc.Section("Origin", (_origin(done),)))
+    parts += _cross_play(results)
+    lead = tuple(_lead(results, picture))
+    return doc.Section(results.scenario.name, lead, tuple(parts))
+
+
+def _cross_play(results: Results) -> Iterator[doc.Section]:
+    """Return what came of cross-play in the folders of the results."""
+    for folder in results.folders:
+        if (folder / CROSS_PLAY).exists():
+            yield doc.read_section(folder / CROSS_PLAY)
+        elif (folder / CROSS_PLAY_PAGE).exists():
+            text = doc.words(
+                f"An older version wrote `{CROSS_PLAY_PAGE}`. To have it here, run "
+                "`holdfast cross-play` again."
+            )
+            yield doc.Section("Cross-play", (doc.Paragraph(text),))
+
+
+def _lead(results: Results, picture: str) -> Iterator[doc.Block]:
+    """Return what stands above all sections."""
+    scenario = results.scenario
+    if scenario.description:
+        yield doc.Paragraph((doc.Run(scenario.description),))
+    yield doc.Paragraph(_setting(scenario))
+    told = [
+        "Every task's curve over the stream: mean over seeds, with a band of one standard "
+        "deviation. The background has the colour of the task that is being trained."
+    ]
+    if not results.has_one_order:
+        told.append(
+            "The seeds learn the tasks in different orders, so that the background is that of the "
+            "first seed alone; scores after each task are in the reports of the cells."
+        )
+    if any(method.cells for method in results.methods):
+        shows = "Every task's curve over the stream, a panel for each method"
+        yield doc.Image(picture, shows, tuple(told))
+    missing = sum(len(method.missing) for method in results.methods)
+    if missing:
+        cells = missing + sum(len(method.cells) for method in results.methods)
+        said = f"{missing} of {plural(cells, 'cell')} {'is' if missing == 1 else 'are'} not in "
+        where = "these numbers; the section “Not in these numbers” says why."
+        yield doc.Callout("Incomplete.", said + where)
+
+
+def _setting(scenario: Scenario) -> doc.Text:
+    stream, plan = scenario.stream, scenario.evaluation
+    every = f"every {plan.every:,} steps and " if plan.every else ""
+    choice = "most likely" if plan.deterministic else "sampled"
+    return doc.words(
+        f"{plural(len(scenario.tasks), 'task')} in {plural(len(scenario.stream_tasks), 'stage')}, "
+        f"{scenario.total_steps:,} environment steps; agent ",
+        doc.Run(scenario.agent.algorithm, "code"),
+        f". The learner's task id is {stream.task_id}, boundaries are {stream.boundaries}, the "
+        f"number of tasks is {stream.task_count}. Evaluated {every}at task boundaries: "
+        f"{plural(plan.episodes, 'episode')} of {plan.tasks} tasks, {choice} actions.",
+    )
+
+
+def _notes(results: Results, summary: Summary) -> Iterator[str]:
+    """Return what a reader must know to read the table."""
+    cells = [cell for method in results.methods for cell in method.cells]
+    seeds = min((len(method.cells) for method in results.methods if method.cells), default=0)
+    if seeds == 1:
+        yield "With 1 seed there is no interval and no p-value: differences mean nothing."
+    elif 1 < seeds < FEW:
+        yield f"With {plural(seeds, 'seed')}, small differences mean nothing. {FEW_SEEDS}"
+    if cells and all(method.comparison is None for method in summary.methods):
+        yield (
+            f"Nothing is compared: that needs finished cells of `{BASELINE}` and of another method "
+            "in the same scenario."
+        )
+    if any(cell.curves.unit == "return" for cell in cells):
+        yield (
+            "The numbers are raw returns: give the scenario `score:` (`{random: a, reference: b}` "
+            "or `success`) to normalise them. Forward transfer of raw returns is not defined."
+        )
+    elif any(cell.curves.unit == "mixed" for cell in cells):
+        yield (
+            "Some tasks have a `score:` and others none, so that no average over them has a "
+            "meaning; give every task one."
+        )
+    if any(cell.reference is None for cell in cells):
+        yield (
+            "Forward transfer needs the single-task reference: add `isolated` to `methods:` and "
+            "run the scenario again; it is n/a for seeds without one."
+        )
+    if any(cell.curves.unit == "score" and math.isnan(cell.metrics[COMPARED]) for cell in cells):
+        yield "n/a: a task was not measured, or its environment reports no success."
+    if any(_points(cell.curves) == 1 for cell in cells):
+        yield (
+            "A task was measured once, at its end: its area under the curve is that one number, "
+            "and the stability gap is not seen. `evaluation: {every: steps}` measures learning."
+        )
+
+
+def _missing(results: Results) -> tuple[doc.Text, ...]:
+    return tuple(
+        doc.words(doc.Run(method.label), ", ", doc.Run(name), ": ", doc.Run(why))
+        for method in results.methods
+        for name, why in method.missing.items()
+    )
+
+
+def _scores(
+    results: Results, done: Sequence[MethodResults], summary: Summary
+) -> Iterator[doc.Section]:
+    """Return the sections on single tasks."""
+    scenario = results.scenario
+    if results.has_one_order:
+        yield doc.Section("Scores of each task", (_heat_maps(results, summary),))
+    shown: list[tuple[str, Quantity]] = [("Returns at the end of the stream", "return")]
+    if np.isfinite(done[0].cells[0].successes.values).any():
+        shown.append(("Success rates at the end", "success"))
+    for title, quantity in shown:
+        yield doc.Section(title, (_final_table(done, scenario, quantity),))
+
+
+def _heat_maps(results: Results, summary: Summary) -> doc.HeatMaps:
+    """Return the score matrix of each method, mean over its seeds."""
+    done = [(index, method) for index, method in enumerate(results.methods) if method.cells]
+    found = [spread(m.over_seeds(lambda cell: matrix(cell.curves)))[0] for _, m in done]
+    if summary.unit == "score":
+        ranges = [bounds(*found, least=(0, 1))] * len(summary.tasks)
+        ends = number(ranges[0][0]), number(ranges[0][1])
+    else:
+        ranges = [bounds(*columns) for columns in zip(*(one.T for one in found), strict=True)]
+        ends = "lowest of the task", "highest of the task"
+    tables = tuple(
+        (index, method.label, _matrix(method, values, summary.tasks, ranges))
+        for (index, method), values in zip(done, found, strict=True)
+    )
+    unit = "return" if done[0][1].cells[0].curves.unit == "return" else "score"
+    bold = doc.Run("bold", "strong")
+    legend = f"Mean {unit} over seeds at the task boundaries; ", bold, " where the task was just"
+    unseen = any(cell.unseen.any() for _, method in done for cell in method.cells)
+    more = " In parentheses: the task had no head or column of its own yet (`unseen`)."
+    return doc.HeatMaps((*legend, " trained.", *(doc.words(more) if unseen else ())), tables, ends)
+
+
+def _matrix(
+    method: MethodResults, values: Array, tasks: Sequence[str], ranges: Sequence[Bounds]
+) -> doc.Table:
+    low, high = np.array(ranges).T
+    heat = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
+    first = method.cells[0]
+    rows = []
+    for stage, task in enumerate((None, *(span.task for span in first.curves.spans))):
+        row = [doc.given("at the start" if task is None else f"after {stage}: {tasks[task]}")]
+        for column, value in enumerate(values[stage]):
+            text = f"({number(value)})" if first.unseen[stage, column] else number(value)
+            number_cell = doc.Cell(text, float(value), heat=float(heat[stage, column]))
+            row.append(replace(number_cell, style="strong") if column == task else number_cell)
+        rows.append(tuple(row))
+    measures: dict[str, Callable[[CellResults], Array]] = {
+        "forgetting/cw": lambda cell: metrics.forgetting(cell.curves),
+        "forward_transfer/cw": _gain,
+        "auc/cw": lambda cell: metrics.auc(cell.curves),
+    }
+    foot = tuple(
+        (doc.Cell(FORMULAS[name].title, style="emphasis"), *map(over, method.over_seeds(measure).T))
+        for name, measure in measures.items()
+    )
+    return doc.Table((doc.EMPTY, *map(doc.given, tasks)), tuple(rows), foot=foot)
+
+
+def _final_table(
+    done: Sequence[MethodResults], scenario: Scenario, quantity: Quantity
+) -> doc.Table:
+    """Return what was measured at the end of the stream, before normalisation."""
+
+    def final(cell: CellResults) -> Array:
+        return metrics.performance(cell.returns if quantity == "return" else cell.successes)
+
+    rows = [(doc.given(method.label), *map(over, method.over_seeds(final).T)) for method in done]
+    return doc.Table(
+        head("method", *(doc.given(task.name) for task in scenario.tasks)), tuple(rows)
+    )
+
+
+def _definitions(results: Results) -> Iterator[doc.Block]:
+    yield doc.paragraph(NOTATION)
+    yield doc.Bullets(
+        tuple(
+            doc.words(
+                doc.Run(formula.title, "strong"),
+                f" (`{name}`): {formula.formula}. "
+                f"{'Higher' if formula.higher_is_better else 'Lower'} is better.",
+            )
+            for name, formula in FORMULAS.items()
+        )
+    )
+    cells = [cell for method in results.methods for cell in method.cells]
+    if cells:
+        yield doc.Paragraph(_windows(cells[0].curves, results.scenario))
+    yield doc.Paragraph(_score_forms(results.scenario))
+    yield doc.paragraph(STATISTICS)
+    yield doc.paragraph("Costs:")
+    yield doc.Bullets(
+        tuple(
+            doc.words(doc.Run(cost.title, "strong"), f" (`{name}`): {cost.meaning}")
+            for name, cost in COSTS.items()
+        )
+    )
+    texts: dict[str, str] = {}
+    for cell in cells:
+        texts |= cell.info.get("conventions") or {}
+    if texts:
+        yield doc.paragraph("Conventions of the methods:")
+        yield doc.Bullets(
+            tuple(
+                doc.words(doc.Run(name, "strong"), ": ", doc.Run(text))
+                for name, text in texts.items()
+                if text
+            )
+        )
+
+
+STATISTICS = (
+    "The interquartile mean leaves out the lowest and the highest quarter of the numbers of all "
+    "seeds and tasks (arXiv:2108.13264). Intervals are percentiles of a bootstrap that draws whole "
+    "seeds, the same for every method, 2.5% of it left out at each end. The p-value is two-sided, "
+    "of the permutation test of the Mann-Whitney statistic averaged over tasks; whole seeds change "
+    "sides."
+)
+"""How the numbers over seeds are made."""
+
+
+def _windows(curves: Curves, scenario: Scenario) -> doc.Text:
+    shown: list[str | doc.Run] = ["Windows (points averaged, of those in the span): "]
+    for stage, span in enumerate(curves.spans, start=1):
+        inside = int(((curves.steps > span.start) & (curves.steps <= span.end)).sum())
+        shown += [", "] if stage > 1 else []
+        shown += [f"{stage}: ", doc.Run(scenario.tasks[span.task].name)]
+        shown.append(f" {window(curves, span)} of {inside}")
+    return (*shown, ".")
+
+
+def _score_forms(scenario: Scenario) -> doc.Text:
+    forms = [_score_form(task.score or scenario.score) for task in scenario.tasks]
+    if len(set(forms)) == 1:
+        return (f"Score of every task: {forms[0]}.",)
+    shown: list[str | doc.Run] = ["Scores: "]
+    for task, form in zip(scenario.tasks, forms, strict=True):
+        shown += ["; "] if len(shown) > 1 else []
+        shown += [doc.Run(task.name), f": {form}"]
+    return (*shown, ".")
+
+
+def _score_form(form: Any) -> str:
+    if form is None:
+        return "the return itself"
+    if form == "success":
+        return "the success rate"
+    return f"(return - {form.random:g}) / ({form.reference:g} - {form.random:g})"
+
+
+def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
+    """Return which versions, commits and machines the numbers come from."""
+    infos = [cell.info for method in done for cell in method.cells]
+    versions: dict[str, set[str]] = {}
+    for info in infos:
+        for package, version in (info.get("versions") or {}).items():
+            versions.setdefault(package, set()).add(str(version))
+    shown = [f"{package} {' and '.join(sorted(found))}" for package, found in versions.items()]
+    tuned: dict[str, str] = {}
+    for method in done:
+        for cell in method.cells:
+            tuned |= cell.folder.scenario.tuned
+    lines = [
+        ("Versions", shown),
+        ("Commits", sorted({str(info["commit"]) for info in infos if info.get("commit")})),
+        ("Machines", sorted({_machine(info) for info in infos if info.get("host")})),
+        ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),
+        ("Tuned", [f"{name}: {text}" for name, text in tuned.items()]),
+    ]
+    return doc.Bullets(
+        tuple(doc.words(f"{title}: ", doc.Run(", ".join(found))) for title, found in lines if found)
+    )
+
+
+def _machine(info: dict[str, Any]) -> str:
+    cores = info.get("cores")
+    return f"{info['host']} ({cores} cores)" if cores else str(info["host"])
+
+
+def _gain(cell: CellResults) -> Array:
+    if cell.reference is None:
+        return np.full(cell.curves.values.shape[1], np.nan)
+    return metrics.forward_transfer(cell.curves, cell.reference)
+
+
+def _points(curves: Curves) -> int:
+    return min(window(curves, span) for span in curves.spans)

@@ -1,0 +1,272 @@
+"""Documents as data: typed sections that every form of a report is made from.
+
+A document is built once; markdown, pages and LaTeX show what they can of it, and read no text back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+from xml.etree.ElementTree import Element
+
+from pydantic import TypeAdapter
+
+from holdfast.continual.results.formatting import NA
+from holdfast.errors import CheckpointUnusable
+
+
+@dataclass(frozen=True)
+class Run:
+    """A part of a text that is not plain words of ours.
+
+    Attributes:
+        text: What it says.
+        heat: Its colour in a heat map, from 0 to 1; NaN where it was not measured.
+        style: ``given`` comes from files, and means nothing to any markup.
+    """
+
+    text: str
+    style: Literal["given", "code", "strong"] = "given"
+
+
+Text = tuple[str | Run, ...]
+
+
+def words(*parts: str | Run) -> Text:
+    """Return text; of our own words, what stands between backticks is code.
+
+    >>> words("Run `holdfast` for ", Run("me"))
+    ('Run ', Run(text='holdfast', style='code'), ' for ', Run(text='me', style='given'))
+    """
+    found: list[str | Run] = []
+    for part in parts:
+        if isinstance(part, Run):
+            found.append(part)
+            continue
+        for place, piece in enumerate(part.split("`")):
+            if piece:
+                found.append(Run(piece, "code") if place % 2 else piece)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What it says.
+        value: The number that it says, by which rows are sorted; NaN where it is n/a, None where it
+            says none.
+        heat: Its colour in a heat map, from 0 to 1; NaN where it was not measured.
+        style: ``given`` comes from files; ``partial`` marks numbers of which some are missing.
+    """
+
+    text: str
+    value: float | None = None
+    style: Literal["", "given", "strong", "emphasis", "partial"] = ""
+    heat: float | None = None
+
+    @property
+    def is_na(self) -> bool:
+        """Whether a number is not known."""
+        return self.value is not None and math.isnan(self.value)
+
+
+EMPTY = Cell("")
+
+
+def given(text: str) -> Cell:
+    """Return a name from a file."""
+    return Cell(text, style="given")
+
+
+def na() -> Cell:
+    """Return what is not known."""
+    return Cell(NA, math.nan)
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Text."""
+
+    text: Text
+
+
+def paragraph(*parts: str | Run) -> Paragraph:
+    """Return text, as ``words`` does."""
+    return Paragraph(words(*parts))
+
+
+@dataclass(frozen=True)
+class Callout:
+    """What a reader of the page must see first: a word, and what it is about."""
+
+    word: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one kind.
+
+    Attributes:
+        head: Names of the columns; the first column names the row.
+        rows: As many cells each.
+        name: One word, which tells it from the others of a paper.
+        caption: What it shows, in a sentence or two.
+        foot: Rows below, of another kind.
+    """
+
+    head: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    name: str = ""
+    caption: str = ""
+    foot: tuple[tuple[Cell, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """Tables whose cells share their colours.
+
+    Attributes:
+        legend: What they show, where there are no colours.
+        tables: One for each method: its place among the methods, its label, the table.
+        ends: How the lowest and the highest colour are called.
+    """
+
+    legend: Text
+    tables: tuple[tuple[int, str, Table], ...]
+    ends: tuple[str, str]
+
+
+class Drawing(Protocol):
+    """Data of a chart that can be drawn."""
+
+    def drawn(self, title: str) -> Element:
+        """Return an SVG; the title is read to those who cannot see it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title.
+
+    Attributes:
+        title: What it shows.
+        drawing: The chart.
+        spoken: What is read to those who cannot see it; the title where it is empty.
+        note: What is said beside the title.
+        index: The place of the method that it shows, if it is of one.
+    """
+
+    title: str
+    drawing: Drawing
+    spoken: str = ""
+    note: str = ""
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Charts beside each other.
+
+    Attributes:
+        figures: The charts.
+        large: Whether few of them are drawn larger.
+    """
+
+    figures: tuple[Figure, ...]
+    large: bool = False
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The methods of charts, each with its place, to be told apart and followed."""
+
+    methods: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture in a file that lies beside the document, and what is said of it below.
+
+    A page shows neither: it draws its own.
+    """
+
+    file: str
+    shows: str
+    told: tuple[str, ...]
+
+
+Block = Paragraph | Callout | Bullets | Table | HeatMaps | Figures | Legend | Image
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a document.
+
+    Attributes:
+        title: Its heading.
+        blocks: What it says first.
+        sections: Its parts, one level lower.
+        page_only: Whether it speaks of charts alone.
+        is_overview: Whether it is shown where a run ends.
+    """
+
+    title: str
+    blocks: tuple[Block, ...]
+    sections: tuple[Section, ...] = ()
+    page_only: bool = False
+    is_overview: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document.
+
+    Attributes:
+        title: What it is about.
+        sections: One for each scenario.
+        tables: Those for papers, each with a word that goes before its name.
+    """
+
+    title: str
+    sections: tuple[Section, ...]
+    tables: tuple[tuple[str, Table], ...] = ()
+
+
+_SAVED = TypeAdapter(tuple[tuple[str, tuple[Paragraph | Table, ...]], ...])
+
+
+def saved(section: Section) -> bytes:
+    """Return a section of text and tables as a file, its parts after it."""
+    return _SAVED.dump_json(
+        tuple(
+            (part.title, tuple(one for one in part.blocks if isinstance(one, Paragraph | Table)))
+            for part in (section, *section.sections)
+        )
+    )
+
+
+def read_section(path: Path) -> Section:
+    """Return a section from the file that ``saved`` made.
+
+    Raises:
+        CheckpointUnusable: If it cannot be read.
+    """
+    try:
+        (title, blocks), *parts = _SAVED.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:  # pydantic's own error is a ValueError
+        raise CheckpointUnusable(
+            f"{path} cannot be read as a section of a report: {error}"
+        ) from error
+    own = tuple(Section(name, inner) for name, inner in parts)
+    return Section(title, blocks, own)
