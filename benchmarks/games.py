@@ -9,8 +9,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from holdfast.continual.results.statistics import wilson
 from holdfast.continual.results.study import gather
-from holdfast.continual.tools.matches import wilson
 
 
 def main(folder: Path, command: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from holdfast.continual.results.metrics import FORMULAS, matrix
+from holdfast.continual.results.curves import matrix
+from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.study import gather
 
 

@@ -26,9 +26,9 @@ from overhead import alternate, header, write_table
 from holdfast.agents.sb3.budget import stream_logger
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.jobs.estimate import estimate
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.streams.task_stream import make_stream
-from holdfast.continual.training.cell import make_methods
-from holdfast.continual.training.growth import kept_bytes
+from holdfast.continual.training.memory_budget import kept_bytes
 from holdfast.continual.training.preflight import build
 from holdfast.registry import METHODS
 from holdfast.scenarios.checks.methods import can_take, method_signature
@@ -98,7 +98,7 @@ class Trained:
     """
 
     def __init__(self, scenario: Scenario) -> None:
-        self.agent, self.methods = StableBaselinesAgent(scenario), make_methods(scenario)
+        self.agent, self.methods = StableBaselinesAgent(scenario), kind_of(scenario).methods()
         *finished, self.last = make_stream(scenario, 0).train_stream
         first = 0
         for experience in finished:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Agent, Watch
+    from holdfast.continual.experience import Experience
     from holdfast.continual.method import Method
-    from holdfast.continual.streams.data_stream import DataExperience
-    from holdfast.continual.streams.task_stream import TaskExperience
 
 
 class Journal(Protocol):
@@ -21,18 +20,18 @@ class Journal(Protocol):
     def before_learning(self) -> None:
         """Measure the agent that has learned nothing yet."""
 
-    def watch(self, experience: TaskExperience | DataExperience) -> Watch:
+    def watch(self, experience: Experience) -> Watch:
         """Return what is called after every environment step: dense evaluation, progress."""
 
     def learned(self) -> None:
         """Be told that the agent has learned the task; what comes now is the methods' own work."""
 
-    def finished(self, experience: TaskExperience | DataExperience) -> None:
+    def finished(self, experience: Experience) -> None:
         """Measure the agent at the task's end and save a checkpoint."""
 
 
 def run_stream(
-    experiences: Sequence[TaskExperience | DataExperience],
+    experiences: Sequence[Experience],
     agent: Agent,
     methods: Sequence[Method],
     journal: Journal,

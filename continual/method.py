@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
+    from holdfast.continual.experience import Experience
 
 
 class Method(Protocol):
@@ -103,16 +104,14 @@ class Method(Protocol):
     convention: ClassVar[str] = ""
     logs: ClassVar[dict[str, str]] = {}
 
-    # An experience is Any, so that this file and the streams do not import each other.
-
-    def pre_adapt(self, doors: Doors, experience: Any) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add to the doors for the coming task; its model is built after this call."""
 
     def due(self, doors: Doors, name: str) -> None:  # noqa: ARG002  # of the contract
         """Do the work of this name, which the lifecycle door was asked to call for."""
         raise TypeError(f"{type(self).__name__} asked for '{name}' and has no due")
 
-    def post_adapt(self, doors: Doors, experience: Any) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Take from the trained model what later tasks must keep."""
 
     def state(self) -> dict[str, Tensor]:

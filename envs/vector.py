@@ -19,6 +19,8 @@ from holdfast.seeding import derive
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
+    from holdfast.envs.multiagent.players import FrozenPlayers
+
 
 def task_env(
     scenario: Scenario,
@@ -28,6 +30,7 @@ def task_env(
     slot: Slot | None = None,
     render_mode: str | None = None,
     applied: Applied | None = None,
+    frozen: FrozenPlayers | None = None,
 ) -> gym.Env[Any, Any]:
     """Return a new environment as the agent sees it in this task: made, fitted to the stream.
 
@@ -39,6 +42,7 @@ def task_env(
             more than one environment is built in the run.
         render_mode: For example ``rgb_array``; None renders nothing.
         applied: Called with what a drift sets.
+        frozen: Finds opponents that earlier runs left.
     """
     task = scenario.tasks[task_index]
     make = partial(
@@ -57,6 +61,7 @@ def task_env(
 
         assert isinstance(env.unwrapped, SelfPlay)
         env.unwrapped.view = View(env)  # past selves see the game as the learner does
+        env.unwrapped.frozen = frozen
     return env
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.registry import AGENTS, Argument
-from holdfast.scenarios.checks.arguments import annotation_options, kind_of, literal_values
+from holdfast.scenarios.checks.arguments import annotation_options, form_of, literal_values
 from holdfast.scenarios.checks.papers import KEY, PAPERS
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
@@ -122,7 +122,7 @@ def _type(annotation: str) -> dict[str, Any]:
     values: list[Any] = []
     options: list[ast.expr] = annotation_options(annotation)
     for option in options:
-        kind = kind_of(option)
+        kind = form_of(option)
         if kind == "Literal":
             values += literal_values(option)
         elif kind in _TYPES:

@@ -62,6 +62,9 @@ LIGHT = (
     "holdfast.scenarios.schema.scenario",
     "holdfast.continual.results.metrics",
     "holdfast.continual.jobs.run_folders",
+    "holdfast.continual.jobs.run",
+    "holdfast.continual.jobs.tuning_plan",
+    "holdfast.continual.kinds.kind",
     "holdfast.continual.results.record",
     "holdfast.continual.reports.report",
     "holdfast.cli_results",
@@ -225,6 +228,22 @@ def test_functions_fit_on_a_screen() -> None:
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES
     ]
     assert long == []
+
+
+MOST_KINDS = 5
+KINDS = re.compile(
+    r"is_supervised|policies is (not )?None|def kind_of|isinstance\(.*\b(Single|Team|Supervised)"
+)
+
+
+def test_kinds_of_learners_are_told_apart_in_few_files() -> None:
+    """All others ask ``kind_of`` for a part; checks look at what is no valid scenario yet."""
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for name, path in MODULES.items()
+        if not name.startswith("holdfast.scenarios.checks") and KINDS.search(path.read_text())
+    ]
+    assert len(found) <= MOST_KINDS, found
 
 
 def test_light_modules_import_nothing_heavy() -> None:

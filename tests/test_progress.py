@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from holdfast import progress as shown
-from holdfast.continual.jobs.run import Outcome
+from holdfast.continual.jobs.queue import Outcome
+from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.training.cell import Progress
 from holdfast.progress import Ledger, Lines, LiveTable, counted, display
 
 

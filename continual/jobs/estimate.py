@@ -1,4 +1,4 @@
-"""What a scenario will cost, measured on short stretches of training and evaluation.
+"""Estimate of what a scenario will cost, measured on short stretches of training and evaluation.
 
 Each method runs a small stream of its own, which is thrown away: the first two or three stages with
 few steps and short episodes. After the first, penalties, stored batches and columns are at work.
@@ -7,21 +7,20 @@ few steps and short episodes. After the first, penalties, stored batches and col
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from holdfast import seeding
+from holdfast.continual.experience import Experience
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.streams.evaluation import evaluate
-from holdfast.continual.streams.task_stream import EvalExperience, TaskExperience, make_stream
-from holdfast.continual.training.buffer_size import Buffer
-from holdfast.continual.training.cell import make_agent, make_methods
+from holdfast.continual.streams.experience import MeasuredExperience
+from holdfast.continual.training.memory_budget import Buffer, kept_bytes
 from holdfast.continual.training.resource_usage import peak_memory
-from holdfast.envs.make import make_env
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -34,7 +33,7 @@ _SCORE_BYTES = 150  # of one line of scores.jsonl
 
 @dataclass(frozen=True)
 class Cost:
-    """What one cell of a method costs.
+    """Cost of one cell of a method.
 
     Attributes:
         steps_per_s: Environment steps per second of training, over the whole stream.
@@ -85,20 +84,20 @@ class _Sample:
 
     def __init__(self, scenario: Scenario, steps: int) -> None:
         self.steps, self.scenario = steps, _shortened(scenario, steps)
-        self.agent = make_agent(self.scenario)
-        self.methods: list[Method] = make_methods(self.scenario)
+        kind = kind_of(self.scenario)
+        self.agent, self.methods = kind.agent(), kind.methods()
         self.start_s, self.after_s = 0.0, 0.0
         self.train_s: list[float] = []
         self.agent_bytes: list[int] = []
         self.method_bytes: list[int] = []
-        stream = make_stream(self.scenario, self.scenario.seeds[0])
-        self.measured: EvalExperience = stream.eval_stream[0]
+        stream = kind.stream(self.scenario.seeds[0])
+        self.measured: MeasuredExperience = stream.eval_stream[0]
         # Columns grow with the square of the tasks: a third stage shows it.
         most = 3 if any("networks" in method.doors for method in self.methods) else 2
         for experience in list(stream.train_stream)[:most]:
             self._run(experience)
 
-    def _run(self, experience: TaskExperience) -> None:
+    def _run(self, experience: Experience) -> None:
         told = experience.train()
         for method in self.methods:
             method.pre_adapt(self.agent.doors(method), told)
@@ -113,8 +112,10 @@ class _Sample:
         self.start_s, train_s, self.after_s = (b - a for a, b in pairwise(times))
         self.train_s.append(max(train_s, 1e-6))
         files = self.agent.files()
-        self.agent_bytes.append(_bytes(t for name, t in files.items() if name != "replay_buffer"))
-        self.method_bytes.append(_bytes(method.state() for method in self.methods))
+        self.agent_bytes.append(
+            kept_bytes(t for name, t in files.items() if name != "replay_buffer")
+        )
+        self.method_bytes.append(kept_bytes(method.state() for method in self.methods))
 
     def evaluation(self) -> tuple[float, int, int]:
         """Return what evaluating the first task takes.
@@ -145,7 +146,8 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
     worked = _kept(sample.methods, [sample.steps])
     after_s = sample.after_s * _kept(sample.methods, stages) / worked
     step_s, rounds, length = sample.evaluation()
-    limit = _time_limit(scenario)
+    known = kind_of(scenario).time_limit()
+    limit = known or 0
     least = limit or length if length >= _EPISODE else length
     count, fixed_s = _evaluations(scenario), train_s + after_s + sample.start_s * len(stages)
     disk = _checkpoints(scenario, small, sample, buffer)
@@ -155,7 +157,7 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
         steps_per_s=sum(stages) / train_s,
         least_s=fixed_s + count * rounds * least * step_s,
         most_s=fixed_s + count * rounds * max(limit, least) * step_s,
-        is_open=not limit and not scenario.is_supervised,
+        is_open=known == 0,
         memory_bytes=peak_memory() + filled + kept,
         kept_bytes=kept / len(stages),
         disk_bytes=disk + count * scenario.evaluation.episodes * _SCORE_BYTES,
@@ -167,11 +169,7 @@ def _shortened(scenario: Scenario, steps: int) -> Scenario:
     given = scenario.model_dump()
     for task in given["tasks"]:
         task["steps"] = steps
-        if scenario.is_supervised:
-            continue
-        limit = task["kwargs"].pop("max_episode_steps", _EPISODE)
-        limit = min(limit, task["changes"].get("time_limit") or limit, _EPISODE)
-        task["changes"] = {**task["changes"], "time_limit": limit}
+        kind_of(scenario).shortened(task, _EPISODE)
     names = tuple(scenario.tasks[index].name for index in scenario.stream_tasks)
     given["stream"] |= {"order": names, "repeat": 1, "steps": None}  # as many stages, all short
     off_policy = algorithm(scenario.agent.algorithm).on_policy is False
@@ -197,18 +195,6 @@ def _evaluations(scenario: Scenario) -> int:
         points = inside + 1 + (stage == 0)  # the end, and before learning
         count += points * (tasks if plan.tasks == "all" else len(set(order[: stage + 1])))
     return count
-
-
-def _time_limit(scenario: Scenario) -> int:
-    """Return the steps after which an episode of the first task is cut; 0 where nothing says so."""
-    if scenario.is_supervised:
-        return 0
-    task = scenario.tasks[0]
-    if task.changes.time_limit is not None:
-        return task.changes.time_limit
-    env = make_env(scenario, task)
-    env.close()
-    return (env.spec.max_episode_steps if env.spec is not None else None) or 0
 
 
 def _kept(methods: Sequence[Method], stages: Sequence[int]) -> int:
@@ -255,7 +241,3 @@ def _checkpoints(
 
 def _ignore(*_: object) -> None:
     """Take what a learning agent tells, and do nothing."""
-
-
-def _bytes(files: Iterable[dict[str, Tensor]]) -> int:
-    return sum(t.numel() * t.element_size() for tensors in files for t in tensors.values())

@@ -20,8 +20,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.jobs.queue import Outcome, Progress, Turn, Turns, cell_name
-from holdfast.continual.jobs.run import Execute, note_end, run_one
+from holdfast.continual.jobs.attempt import note_end, run_one
+from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
+from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import SCENARIO, RunFolder
 from holdfast.errors import MissingExtra, UsageError
@@ -242,7 +243,7 @@ class _Mailbox:
 def _news(mailbox: Any) -> list[Progress]:
     import ray
 
-    # Only a view: a mailbox that is being started anew loses lines of it, and no results.
+    # Only a view: a mailbox that is being restarted loses lines of it, and no results.
     with suppress(ray.exceptions.RayError):
         return [pickle.loads(news) for news in ray.get(mailbox.empty.remote(), timeout=GRACE_S)]  # noqa: S301  # from our own cells
     return []

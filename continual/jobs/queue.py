@@ -1,41 +1,18 @@
-"""Whose turn it is: the cells that wait, how their attempts ended, and who is told of it."""
+"""Queue of cells: retries, outcomes, and who is told of them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol
 
+from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder
+from holdfast.scenarios.schema.scenario import Scenario
 
 RETRIES = 2
 """How often a cell is tried again, unless told otherwise."""
-
-
-class Progress(NamedTuple):
-    """Where a cell is: told after every evaluation and about once a second while it learns.
-
-    Attributes:
-        cell: ``<method label>/seed-<k>``.
-        task: Name of the task being trained.
-        step: Environment steps of the stream so far.
-        total: Environment steps of the whole stream.
-        steps_per_s: Environment steps per second of training; NaN where none was timed yet.
-        scores: Latest score of every task, by name; NaN where not measured.
-        note: Anything worth a line, such as a damaged checkpoint.
-    """
-
-    cell: str
-    task: str
-    step: int
-    total: int
-    steps_per_s: float
-    scores: dict[str, float]
-    note: str = ""
-
-
-Tell = Callable[[Progress], None]
 
 
 class Outcome(NamedTuple):
@@ -135,6 +112,20 @@ class Turns:
         if failure is None or not failure.may_pass or turn.attempt > self._retries:
             return False
         return not any(task.exclusive for task in turn.folder.scenario.tasks)
+
+
+class Execute(Protocol):
+    """Runs cells: here, in worker processes or on a Ray cluster."""
+
+    def build(self, scenario: Scenario) -> None:
+        """Build what the cells of a scenario will build: refusals come before anything is written.
+
+        Raises:
+            HoldfastError: As :func:`holdfast.continual.training.preflight.build` does.
+        """
+
+    def __call__(self, turns: Turns) -> None:
+        """Run all cells in the line, tell their progress, and say how each attempt ended."""
 
 
 def cell_name(folder: RunFolder) -> str:

@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Literal, Protocol
+from typing import Literal
 
+from holdfast.continual.jobs.attempt import run_one
 from holdfast.continual.jobs.backend import settle
+from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.queue import (
     RETRIES,
+    Execute,
     Outcome,
-    Progress,
-    Tell,
-    Turn,
     Turns,
     Unwatched,
     Watcher,
     cell_name,
 )
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.policies.run_handle import OpenedRun
-from holdfast.continual.results.failure import Failure
+from holdfast.continual.jobs.run_handle import OpenedRun
+from holdfast.continual.jobs.workers import Workers
 from holdfast.continual.results.record import RunFolder
-from holdfast.errors import InUse, UsageError
+from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
-__all__ = [
-    "Execute",
-    "Executor",
-    "Outcome",
-    "Watcher",
-    "made_executor",
-    "note_end",
-    "run",
-    "run_cells",
-    "run_one",
-    "stoppable",
-]
-
 Executor = Literal["processes", "ray"]
-
-PATIENCE_S = 120.0
-"""Seconds that an attempt after the first waits for the lock, which a process of the attempt before
-may still hold: one that is dying, or one on a machine that a file server has not given up yet."""
-
-
-class Execute(Protocol):
-    """Runs cells: what ``made_executor`` makes."""
-
-    def build(self, scenario: Scenario) -> None:
-        """Build what the cells of a scenario will build: refusals come before anything is written.
-
-        Raises:
-            HoldfastError: As :func:`holdfast.continual.training.preflight.build` does.
-        """
-
-    def __call__(self, turns: Turns) -> None:
-        """Run all cells in the line, tell their progress, and say how each attempt ended."""
 
 
 def run(
@@ -84,7 +50,7 @@ def run(
         runs: The folder of all results.
         jobs: Cells run side by side, each in a process of its own; results are the same. Default:
             1; with ``ray``, as many as the cluster has room for.
-        overwrite: Delete results of this scenario that are there, and start anew.
+        overwrite: Delete results of this scenario that are there, and start again.
         retries: How often a cell that crashed is tried again, from its last checkpoint.
         executor: ``processes`` of this machine, or tasks of a ``ray`` cluster.
         address: Of the cluster, ``HOST:6379``; ``auto`` finds one on this machine. Default:
@@ -115,8 +81,6 @@ def made_executor(
         UsageError: If an argument is not for this executor, or the cluster does not answer.
     """
     if name == "ray":
-        from holdfast.continual.jobs.on_ray import connected  # here: Ray is never imported unasked
-
         with connected(scenario, jobs=jobs, address=address) as execute:
             yield execute
     else:
@@ -131,8 +95,6 @@ def _local(jobs: int) -> Iterator[Execute]:
     if jobs == 1:
         yield _InThisProcess()
         return
-    from holdfast.continual.jobs.workers import Workers  # here: it is built on this module
-
     with Workers(jobs) as workers:
         yield workers
 
@@ -195,72 +157,3 @@ def run_cells(
     for folder in in_use:
         watcher.ended(outcomes[cell_name(folder)])
     return [outcomes[cell_name(folder)] for folder in folders]
-
-
-def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
-    """Run a cell and return how that ended. KeyboardInterrupt and SIGTERM pass through.
-
-    Args:
-        turn: The cell.
-        tell: Takes progress.
-        capture: Write all that this process prints to the cell's log and nowhere else.
-    """
-    from holdfast.continual.training.cell import run_cell  # here: it imports torch and avalanche
-
-    name, began = cell_name(turn.folder), time.monotonic()
-    patience_s = PATIENCE_S if turn.attempt > 1 else 0.0
-    try:
-        with stoppable() as check:
-
-            def tell_and_check(progress: Progress) -> None:
-                check()
-                tell(progress)
-
-            ran = run_cell(turn.folder, tell_and_check, capture=capture, patience_s=patience_s)
-    except InUse as error:
-        return Outcome(name, "in use", user=error.user)
-    except (Exception, SystemExit) as error:
-        return Outcome(name, "failed", time.monotonic() - began, Failure.of(error))
-    return Outcome(name, "finished" if ran else "skipped", time.monotonic() - began)
-
-
-def note_end(folder: RunFolder, status: Literal["failed", "stopped"], reason: str) -> None:
-    """Write how a cell ended whose process is gone, unless another has taken it up since."""
-    with suppress(InUse), folder.lock():
-        if folder.info().get("status") == "running":
-            folder.update(status=status, reason=reason)
-
-
-@contextmanager
-def stoppable() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt inside the block, in the main thread.
-
-    Yields:
-        A function that raises it again: a bare ``except`` in an environment may have swallowed it.
-    """
-    stopping = False
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the handler's signature
-        nonlocal stopping
-        stopping = True
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if stopping:
-            raise KeyboardInterrupt
-
-    try:
-        # A signal that is ignored stays ignored: a background job's Ctrl-C, a worker's.
-        numbers = [
-            number
-            for number in (signal.SIGTERM, signal.SIGINT)
-            if signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        before = {number: signal.signal(number, stop) for number in numbers}
-    except ValueError:  # not the main thread, which alone handles signals
-        before = {}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

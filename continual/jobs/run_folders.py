@@ -28,7 +28,7 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
         runs: The folder of all results.
         scenario: The resolved scenario.
         overwrite: Delete the scenario's cells that are there, and those of a different scenario
-            under its name, and start anew.
+            under its name, and start again.
 
     Raises:
         UsageError: If a cell there is of a different scenario (the text shows the difference), is

@@ -1,4 +1,4 @@
-"""What a study of trials leaves: a table of them, and the best values as a file of overrides."""
+"""Results of a tuning study: a table of them, and the best values as a file of overrides."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.continual.jobs.tuning_plan import Plan
 from holdfast.continual.results.formatting import NA, plain, plural, table
 from holdfast.continual.results.record import write_whole
 from holdfast.errors import HoldfastError
@@ -17,8 +18,6 @@ from holdfast.scenarios.source.yaml_file import dump
 
 if TYPE_CHECKING:
     import optuna
-
-    from holdfast.continual.jobs.tune import Plan
 
 BEST, TABLE, PAGE = "best.yaml", "trials.csv", "tune.md"
 

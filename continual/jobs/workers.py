@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
-from holdfast.continual.jobs.queue import Outcome, Progress, Turn, Turns, cell_name
-from holdfast.continual.jobs.run import note_end, run_one, stoppable
+from holdfast.continual.jobs.attempt import note_end, run_one, stoppable
+from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
+from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import Stopped
@@ -110,7 +111,7 @@ class _Worker:
         self.is_alive = True
 
     def build(self, scenario: Scenario, jobs: int) -> Failure | None:
-        """Let the process build a scenario; return why that failed."""
+        """Build a scenario in the process, and return why that failed."""
         try:
             self.connection.send((scenario, jobs))
             failure: Failure | None = self.connection.recv()
@@ -120,7 +121,7 @@ class _Worker:
         return failure
 
     def give(self, turn: Turn | None) -> None:
-        """Let the process run a cell; without one, let it end."""
+        """Give the process a cell to run; without one, it ends."""
         self.turn, self._since = turn, time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
             self.connection.send(turn)
@@ -183,7 +184,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let processes started in the block compute with one thread: cells run side by side."""
+    """Limit processes started in the block to one thread: cells run side by side."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
@@ -197,7 +198,7 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Let processes started in the block never see Ctrl-C, which a terminal sends to all.
+    """Keep Ctrl-C, which a terminal sends to all, from processes started in the block.
 
     They inherit the blocked signal, so that not even their start-up can be interrupted by it; this
     process gets a Ctrl-C of that moment afterwards.

@@ -1,11 +1,10 @@
-"""What there is to export of an agent: a module for each policy, and what it did in its task."""
+"""Exportable policies: a torch module for each, and what it did in its task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,13 +15,16 @@ from holdfast import seeding
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.policies.policy_module import Classifying, Deployed
 from holdfast.continual.policies.restore import Restored
-from holdfast.continual.policies.trained_agent import TaskAgent, fitting_layers
-from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.policies.trained_agent import Met, TaskAgent, fitting_layers
 from holdfast.envs.base.fitting import fit
 from holdfast.errors import UsageError
 from holdfast.registry import SUPERVISED, algorithm
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.observation_keys import MASKS
+from holdfast.scenarios.schema.scenario import Scenario
+
+if TYPE_CHECKING:
+    from holdfast.continual.policies.trained_team import TaskTeam
 
 COMPARED = 256
 """Observations of a task on which an export is compared with the policy."""
@@ -75,60 +77,54 @@ class Exportable:
         return self.module(*self.as_arguments(inputs))
 
 
-@contextmanager
-def exportables(restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
-    """Give every policy of an agent, acting as in a task until the block ends.
-
-    Args:
-        restored: The agent.
-        task: Index of the task.
-        seed: The cell's, from whose evaluation episodes observations are taken.
+def check_exportable(scenario: Scenario) -> None:
+    """Raise unless the policies of an algorithm are functions of one observation.
 
     Raises:
-        UsageError: If the agent has no policy that is a function of one observation.
+        UsageError: They are not.
     """
-    scenario, agent = restored.scenario, restored.agent
     name = scenario.agent.algorithm
     where = f"agent.algorithm: '{name}' cannot be exported"
-    if not scenario.is_supervised:
-        if algorithm(name).output is None:
-            raise UsageError(
-                f"{where}: its action depends on a state that it keeps from step to step; use "
-                "holdfast.open_run"
-            )
-        if "joint" in algorithm(name).shown:
-            raise UsageError(
-                f"{where}: it acts for all agents of a group at once; use holdfast.open_run"
-            )
-    if scenario.is_supervised:
-        with agent.view(task) as answer:
-            yield [_classifier(restored, task, seed, answer)]
-        return
-    # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-    if scenario.agent.policies is not None:
-        found = _team(restored, task, seed)
-    else:
-        found = [_single(restored, task, seed)]
-    with agent.view(task):
-        yield found
+    if algorithm(name).output is None:
+        raise UsageError(
+            f"{where}: its action depends on a state that it keeps from step to step; use "
+            "holdfast.open_run"
+        )
+    if "joint" in algorithm(name).shown:
+        raise UsageError(
+            f"{where}: it acts for all agents of a group at once; use holdfast.open_run"
+        )
 
 
-def _classifier(restored: Restored, task: int, seed: int, answer: Any) -> Exportable:
-    measured = make_stream(restored.scenario, seed).eval_stream[task]
+def of_classifier(agent: Any, measured: Any, answer: Any) -> Exportable:
+    """Return the network of a supervised agent in the task whose view is open.
+
+    Args:
+        agent: The agent.
+        measured: The experience of the eval stream that holds the task's test set.
+        answer: What the view gives.
+    """
     data = measured.dataset.eval()
     count = min(COMPARED, len(data))
     inputs = np.stack([np.asarray(data[row][0]) for row in range(count)])
     classes, _ = answer(inputs, None, np.ones(count, np.bool_), deterministic=True)
-    module = Classifying(restored.agent.policy, answer.label)
+    module = Classifying(agent.policy, answer.label)
     return Exportable("", SUPERVISED, module, (), False, [inputs], classes, "a class")
 
 
-def _single(restored: Restored, task: int, seed: int) -> Exportable:
-    acting = TaskAgent(restored, task)
+def of_agent(restored: Restored, acting: TaskAgent, task: int, seed: int) -> Exportable:
+    """Return the policy of a single agent in one task.
+
+    Args:
+        restored: The agent.
+        acting: The agent in the task.
+        task: Index of the task.
+        seed: The cell's, from whose evaluation episodes observations are taken.
+    """
     agent: Any = restored.agent
     env = acting.make_env()
     try:
-        met = _met(acting, env, seed, task)
+        met = _met(acting, env, seed, task)[""]
         masked = env.has_wrapper_attr(MASKS) and agent.takes_masks
         module = Deployed(agent, acting.fitted)
         return _exportable("", agent, module, met, masked, str(env.action_space))
@@ -136,48 +132,40 @@ def _single(restored: Restored, task: int, seed: int) -> Exportable:
         env.close()
 
 
-def _met(acting: TaskAgent, env: Any, seed: int, task: int) -> list[tuple[Any, Any, Any]]:
-    """Return observation, masks and action at ``COMPARED`` steps of evaluation episodes."""
-    met: list[tuple[Any, Any, Any]] = []
-    episode, is_over, observation = 0, True, None
-    while len(met) < COMPARED:
-        if is_over:
-            start = seeding.derive(seed, "evaluation", task, episode)
-            is_game = acting.task.opponents is not None
-            options = {"measured": episode} if is_game else None
-            observation, _ = env.reset(seed=start, options=options)
-            episode += 1
-        masks = np.asarray(env.get_wrapper_attr(MASKS)()) if env.has_wrapper_attr(MASKS) else None
-        action = acting.act(observation, action_masks=masks)
-        met.append((_copied(observation), masks, action))
-        observation, _, terminated, truncated, _ = env.step(action)
-        is_over = terminated or truncated
-    return met
+def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[Exportable]:
+    """Return the policy of each group that learns in one task.
 
+    Args:
+        restored: The team.
+        acting: The team in the task.
+        task: Index of the task.
+        seed: As in ``of_agent``.
 
-def _team(restored: Restored, task: int, seed: int) -> list[Exportable]:
-    # Here: PettingZoo is an extra.
-    from holdfast.continual.policies.trained_team import TaskTeam
-    from holdfast.envs.multiagent.parallel import described, team_spaces
+    Raises:
+        UsageError: The task changes what agents see or do, or those of a group differ in that.
+    """
+    from holdfast.envs.multiagent.parallel import described  # here: PettingZoo is an extra
 
-    scenario = restored.scenario
+    scenario, spaces, agent = restored
+    team_agent: Any = agent
     entry = scenario.tasks[task]
     if entry.changes != Changes():
         raise UsageError(
             f"task '{entry.name}' has changes: to what its agents see or do, which are no part of "
             "a policy; export another task (--task)"
         )
-    acting = TaskTeam(restored, task)
-    agent: Any = restored.agent
-    with agent.view(task) as acts:
-        groups = list(acts)
     shown, _ = agent.shown_task(task)
-    spaces = team_spaces(scenario)
     team = spaces.teams[task]
-    met = _met_by_team(acting, seed, task)
+    with agent.view(task) as acts:
+        groups = [group for group in team.groups if group in acts]
+    env = acting.make_env()
+    try:
+        met = _met(acting, env, seed, task)
+    finally:
+        env.close()
     found = []
     for group in groups:
-        names = team.groups.get(group, ())
+        names = team.groups[group]
         if not names or group in entry.partners:
             continue
         own = team.spaces[names[0]]
@@ -187,51 +175,43 @@ def _team(restored: Restored, task: int, seed: int) -> list[Exportable]:
                 f"task '{entry.name}': '{names[0]}' and '{others[0]}' of group '{group}' see or do "
                 "different things, so that one file cannot serve both"
             )
-        learner = agent.resting.get(group) or agent.member(group)
+        learner = team_agent.resting.get(group) or team_agent.member(group)
         fitted = fit(described(own, Changes()), spaces.groups[group], scenario, shown)
         rows = [step for name in names for step in met[name]][:COMPARED]
-        masked = rows[0][1] is not None and learner.takes_masks
+        masked = rows[0].masks is not None and learner.takes_masks
         module = Deployed(learner, fitting_layers(fitted))
         found.append(_exportable(group, learner, module, rows, masked, str(own.action)))
     return found
 
 
-def _met_by_team(acting: Any, seed: int, task: int) -> dict[str, list[tuple[Any, Any, Any]]]:
-    from holdfast.envs.multiagent.parallel import ACTION_MASK, unmasked
-
-    env = acting.make_env()
-    met: dict[str, list[tuple[Any, Any, Any]]] = {}
-    episode = 0
-    try:
-        while sum(map(len, met.values())) < COMPARED * max(1, len(met)):
-            observations, _ = env.reset(seed=seeding.derive(seed, "evaluation", task, episode))
-            episode += 1
-            while env.agents:
-                seen = {name: observations[name] for name in env.agents}
-                actions = acting.act(seen)
-                for name, one in seen.items():
-                    masks = np.asarray(one[ACTION_MASK], bool) if isinstance(one, dict) else None
-                    met.setdefault(name, []).append((_copied(unmasked(one)), masks, actions[name]))
-                observations, *_ = env.step(actions)
-    finally:
-        env.close()
-    return met
+def _met(acting: TaskAgent | TaskTeam, env: Any, seed: int, task: int) -> dict[str, list[Met]]:
+    """Return what each agent meets at ``COMPARED`` steps of evaluation episodes, by name."""
+    met: dict[str, list[Met]] = {}
+    for number in itertools.count():
+        start = seeding.derive(seed, "evaluation", task, number)
+        for step in acting.episode(env, start, number):
+            for name, one in step.items():
+                own = one._replace(observation=_copied(one.observation))
+                met.setdefault(name, []).append(own)
+            if sum(map(len, met.values())) >= COMPARED * len(met):
+                return met
+    raise AssertionError  # there is always another episode
 
 
 def _exportable(
     group: str,
     agent: StableBaselinesAgent,
     module: nn.Module,
-    met: list[tuple[Any, Any, Any]],
+    met: list[Met],
     masked: bool,
     action: str,
 ) -> Exportable:
-    seen = [observation for observation, _, _ in met]
+    seen = [one.observation for one in met]
     keys = tuple(seen[0]) if isinstance(seen[0], dict) else ()
     inputs = [np.stack([one[key] for one in seen]) for key in keys] or [np.stack(seen)]
     if masked:
-        inputs.append(np.stack([masks for _, masks, _ in met]).astype(bool))
-    actions = np.stack([np.asarray(action) for _, _, action in met])
+        inputs.append(np.stack([np.asarray(one.masks, bool) for one in met]))
+    actions = np.stack([np.asarray(one.action) for one in met])
     name = agent.scenario.agent.algorithm
     return Exportable(group, name, module, keys, masked, inputs, actions, action)
 

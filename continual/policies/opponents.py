@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.agents.sb3.past_selves import action_chances
-from holdfast.continual.policies.restore import restore
-from holdfast.continual.policies.run_handle import task_index
+from holdfast.continual.policies.restore import Restore
 from holdfast.continual.results import checkpoint
-from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.continual.results.record import SCENARIO, RunFolder, task_index
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.multiagent.players import PolicyPlayer
 from holdfast.envs.multiagent.self_play import SelfPlay, View
@@ -26,7 +25,7 @@ Key = tuple[str, int, int]
 """Run folder, stage, and the time at which its checkpoint was written."""
 
 
-def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
+def frozen_player(entry: OpponentSpec, folder: Path | None, restore: Restore) -> PolicyPlayer:
     """Return the opponent that an earlier run of a game left.
 
     It draws from its policy, or is greedy where that has action values. Built once a process.
@@ -34,25 +33,25 @@ def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
     Args:
         entry: Run, stage and task.
         folder: The run's path counts from there.
+        restore: Restores a run of a single agent.
 
     Raises:
         UsageError: There is no such run, stage or task, or it did not learn a game.
         CheckpointUnusable: If a checkpoint cannot be read.
     """
-    return _player(checkpoint_key(entry, folder, "opponents"), entry.task)
+    return _player(checkpoint_key(entry, folder, "opponents"), entry.task, restore)
 
 
 @lru_cache(maxsize=64)
-def _player(key: Key, task: str | None) -> PolicyPlayer:
+def _player(key: Key, task: str | None, restore: Restore) -> PolicyPlayer:
     path, stage, _ = key
-    where = f"opponents: run {path}"
-    restored = restore(RunFolder(Path(path)), stage)
-    scenario, agent = restored.scenario, restored.agent
-    index = agent.current_task if task is None else task_index(scenario, task, where)
+    where, run = f"opponents: run {path}", RunFolder(Path(path))
+    scenario = run.scenario
+    index = scenario.stream_tasks[stage] if task is None else task_index(scenario, task, where)
     if scenario.tasks[index].opponents is None:
         raise UsageError(f"{where}: task '{scenario.tasks[index].name}' is no turn-based game")
-    assert restored.spaces is not None  # a game is no data set, and has no team
-    env = task_env(scenario, index, restored.spaces)
+    scenario, spaces, agent = restore(run, stage)
+    env = task_env(scenario, index, spaces)
     shown, _ = agent.shown_task(index)
     if isinstance(env, TaskId):
         env.index = shown
@@ -67,7 +66,7 @@ def _player(key: Key, task: str | None) -> PolicyPlayer:
         arrays = {key: np.asarray(value)[None] for key, value in entries.items()}
         return action_chances(output, agent.policy_input(arrays), allowed)  # type: ignore[attr-defined]  # of StableBaselinesAgent
 
-    return PolicyPlayer(RunFolder(Path(path)).policy_name(stage), view.through(choose))
+    return PolicyPlayer(run.policy_name(stage), view.through(choose))
 
 
 def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: str) -> Key:

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.agents.base.agent import Act
-from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.policies.opponents import Key, checkpoint_key
-from holdfast.continual.policies.restore import restore
-from holdfast.continual.policies.run_handle import task_index
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.policies.restore import Restore
+from holdfast.continual.results.record import RunFolder, task_index
 from holdfast.envs.base.fitting import fit
 from holdfast.envs.base.spaces import StreamSpaces
-from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described, team_spaces
+from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm, closest
 from holdfast.scenarios.schema.scenario import Scenario, Task
@@ -78,8 +76,13 @@ def _are_alike(one: StreamSpaces, other: StreamSpaces) -> bool:
     return one.observation.shape == other.observation.shape and one.action == other.action
 
 
-def partner_groups(scenario: Scenario, task: Task) -> dict[str, PartnerGroup]:
+def partner_groups(scenario: Scenario, task: Task, restore: Restore) -> dict[str, PartnerGroup]:
     """Return the groups of a task that do not learn, with the policies of their runs.
+
+    Args:
+        scenario: The scenario; runs are looked for from its folder.
+        task: One of its tasks.
+        restore: Restores a run of a team.
 
     Raises:
         UsageError: There is no such run, stage, task or group, or the run is no team's.
@@ -88,7 +91,7 @@ def partner_groups(scenario: Scenario, task: Task) -> dict[str, PartnerGroup]:
     found = {}
     for group, entry in task.partners.items():
         where = f"task '{task.name}', partners.{group}: run {entry.run}"
-        frozen = _frozen(checkpoint_key(entry, scenario.folder, where), entry.task)
+        frozen = _frozen(checkpoint_key(entry, scenario.folder, where), entry.task, restore)
         if "joint" in algorithm(frozen.scenario.agent.algorithm).shown:
             raise UsageError(
                 f"{where}: '{frozen.scenario.agent.algorithm}' acts for all agents of its group at "
@@ -104,22 +107,26 @@ def partner_groups(scenario: Scenario, task: Task) -> dict[str, PartnerGroup]:
 
 
 @lru_cache(maxsize=64)
-def _frozen(key: Key, task: str | None) -> _Frozen:
+def _frozen(key: Key, task: str | None, restore: Restore) -> _Frozen:
     path, stage, _ = key
-    restored = restore(RunFolder(Path(path)), stage)
-    scenario, agent = restored.scenario, restored.agent
-    if not isinstance(agent, TeamAgent):
-        raise UsageError(f"partners: run {path} is of one agent, not of a team (agent.policies)")
-    where = f"partners: run {path}"
+    where, run = f"partners: run {path}", RunFolder(Path(path))
+    if not run.scenario.agent.policies:
+        raise UsageError(f"{where} is of one agent, not of a team (agent.policies)")
+    scenario, spaces, agent = restore(run, stage)
     index = agent.current_task if task is None else task_index(scenario, task, where)
     shown, _ = agent.shown_task(index)
     # Never left: nobody else acts with this agent, and a view may copy all weights.
     acts = ExitStack().enter_context(agent.view(index))
-    return _Frozen(scenario, team_spaces(scenario), acts, shown)
+    return _Frozen(scenario, spaces, acts, shown)
 
 
-def check_partners(scenario: Scenario, spaces: TeamSpaces) -> None:
+def check_partners(scenario: Scenario, spaces: TeamSpaces, restore: Restore) -> None:
     """Raise what is wrong with the partners of any task.
+
+    Args:
+        scenario: The scenario.
+        spaces: Of its tasks.
+        restore: As in ``partner_groups``.
 
     Raises:
         ScenarioError: See ``partner_groups``; also where their agents saw or did other things, or
@@ -128,15 +135,15 @@ def check_partners(scenario: Scenario, spaces: TeamSpaces) -> None:
     problems = []
     for index, (task, team) in enumerate(zip(scenario.tasks, spaces.teams, strict=True)):
         try:
-            _check_partners(scenario, task, team)
+            _check_partners(scenario, task, team, restore)
         except UsageError as error:
             problems.append(scenario.problem(f"tasks[{index}].partners", str(error)))
     if problems:
         raise ScenarioError(problems)
 
 
-def _check_partners(scenario: Scenario, task: Task, team: Team) -> None:
-    partners = partner_groups(scenario, task)
+def _check_partners(scenario: Scenario, task: Task, team: Team, restore: Restore) -> None:
+    partners = partner_groups(scenario, task, restore)
     for group, partner in partners.items():
         if not team.groups.get(group):
             known = ", ".join(team.groups)

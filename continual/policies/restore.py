@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from holdfast import seeding
-from holdfast.agents.base.agent import Agent
+from holdfast.agents.base.agent import Agent, Files
+from holdfast.agents.sb3.weights_io import read_zip
+from holdfast.continual.method import Method
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.streams.task_stream import make_stream
-from holdfast.continual.training.cell import make_agent, make_methods
-from holdfast.envs.base.spaces import StreamSpaces
-from holdfast.envs.make import stream_spaces
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Pool, Scenario
+
+
+class Parts(Protocol):
+    """The parts of a kind that an agent is put together from; see ``kinds/protocol.py``."""
+
+    scenario: Scenario
+
+    def spaces(self) -> Any:
+        """Return the spaces of the stream."""
+
+    def stream(self, seed: int, spaces: Any = None) -> Any:
+        """Return the stream."""
+
+    def agent(self) -> Agent:
+        """Return a learner that has learned nothing yet."""
+
+    def methods(self) -> list[Method]:
+        """Return the mitigations, newly built."""
+
+    def bring_back(self, folder: RunFolder, agent: Any, stage: int) -> None:
+        """Bring back what learned before a stage and does not learn in it."""
 
 
 class Restored(NamedTuple):
@@ -21,22 +42,28 @@ class Restored(NamedTuple):
 
     Attributes:
         scenario: What it was trained on.
-        spaces: The spaces of the stream; None where it is one of data sets or of a team.
+        spaces: The spaces of the stream, in the form of its kind; None where it is one of data
+            sets.
         agent: The agent; its training environments are closed.
     """
 
     scenario: Scenario
-    spaces: StreamSpaces | None
+    spaces: Any
     agent: Agent
 
 
-def restore(folder: RunFolder, stage: int | None = None) -> Restored:
+Restore = Callable[[RunFolder, int | None], Restored]
+"""Returns the agent of a run at the end of a stage, by default of the last one that finished."""
+
+
+def restore(parts: Parts, folder: RunFolder, stage: int | None = None) -> Restored:
     """Return the agent of a run as it was at a task boundary.
 
     The model is built as at the start of that task, by methods that know the tasks before it, so
-    that its networks have their shape of then; the weights of the task's end go into it.
+    that its networks have the shape they had then; the weights of the task's end go into it.
 
     Args:
+        parts: Of the run's scenario, ``unpooled``.
         folder: The run.
         stage: Stage of the stream at whose end; by default the last one that was finished.
 
@@ -44,26 +71,23 @@ def restore(folder: RunFolder, stage: int | None = None) -> Restored:
         UsageError: If the run has no checkpoint yet.
         CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
     """
-    place = folder.path / "checkpoints"
     if stage is None:
-        saved, _ = checkpoint.latest(place)
+        saved, _ = checkpoint.latest(folder.path / "checkpoints")
         if saved is None:
             raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
         stage = int(saved.state["stage"])
-    scenario = _unpooled(folder)
-    is_one = not scenario.is_supervised and scenario.agent.policies is None
-    spaces = stream_spaces(scenario) if is_one else None
-    stream = make_stream(scenario, folder.seed, spaces).train_stream
-    agent = _agent_after(folder, scenario, stream[stage])
-    if scenario.agent.policies is not None:
-        bring_back(folder, agent, stage)
-    return Restored(scenario, spaces, agent)
+    spaces = parts.spaces()
+    stream = parts.stream(folder.seed, spaces).train_stream
+    agent = _agent_after(folder, parts, stream[stage])
+    parts.bring_back(folder, agent, stage)
+    return Restored(parts.scenario, spaces, agent)
 
 
-def bring_back(folder: RunFolder, team: Any, stage: int) -> None:
-    """Let the groups of a team that learned before a stage, and not in it, act as they did then.
+def bring_back(parts: Parts, folder: RunFolder, team: Any, stage: int) -> None:
+    """Bring back the groups of a team that learned before a stage and not in it.
 
     Args:
+        parts: Of the run's scenario, ``unpooled``.
         folder: The run.
         team: The ``TeamAgent`` that has started this stage, or will; see its ``resting``.
         stage: The stage.
@@ -71,26 +95,26 @@ def bring_back(folder: RunFolder, team: Any, stage: int) -> None:
     Raises:
         CheckpointUnusable: If the checkpoint of a group's last stage cannot be read.
     """
-    scenario = _unpooled(folder)
-    stream = make_stream(scenario, folder.seed).train_stream
+    stream = parts.stream(folder.seed).train_stream
     met = set(stream[stage].groups)
     for experience in stream[:stage][::-1]:
-        absent = set(experience.groups) - met
+        absent = [group for group in experience.groups if group not in met]
         if absent:
-            before = _agent_after(folder, scenario, experience)
+            before = _agent_after(folder, parts, experience)
             team.resting |= {group: before.member(group) for group in absent}
-            met |= absent
+            met.update(absent)
 
 
-def _unpooled(folder: RunFolder) -> Scenario:
-    return folder.scenario.model_copy(update={"pool": Pool()})  # nothing will be stepped
+def unpooled(scenario: Scenario) -> Scenario:
+    """Return a scenario whose environments are built in this process: nothing will be stepped."""
+    return scenario.model_copy(update={"pool": Pool()})
 
 
-def _agent_after(folder: RunFolder, scenario: Scenario, experience: Any) -> Any:
+def _agent_after(folder: RunFolder, parts: Parts, experience: Any) -> Any:
     """Return the agent as it was at the end of a stage."""
     place, stage = folder.path / "checkpoints", experience.stage
     saved = checkpoint.load(checkpoint.task_folder(place, stage))
-    agent, methods = make_agent(scenario), make_methods(scenario)
+    agent, methods = parts.agent(), parts.methods()
     with seeding.isolated(folder.seed):
         if stage:
             before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
@@ -104,3 +128,18 @@ def _agent_after(folder: RunFolder, scenario: Scenario, experience: Any) -> Any:
     for index, method in enumerate(methods):
         method.load_state(agent.doors(method), saved.files.get(f"method-{index}", {}))
     return agent
+
+
+def initial_files(scenario: Scenario) -> Files:
+    """Return the weights that ``agent.init`` names: a run folder's newest, or a zip's.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    path = (scenario.folder or Path()) / str(scenario.agent.init)
+    if path.suffix == ".zip":
+        return read_zip(path)
+    saved, _ = checkpoint.latest(path / "checkpoints")
+    if saved is None:
+        raise UsageError(f"agent.init: {path} has no checkpoint; name a run folder or a .zip")
+    return {name: saved.files[name] for name in ("policy", "normalization") if name in saved.files}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,18 @@ from numpy.typing import NDArray
 from holdfast.continual.policies.restore import Restored
 from holdfast.envs.base.fitting import PadAction, fit
 from holdfast.envs.make import make_env
+from holdfast.scenarios.schema.observation_keys import MASKS
+
+if TYPE_CHECKING:
+    from holdfast.envs.multiagent.players import FrozenPlayers
+
+
+class Met(NamedTuple):
+    """One step of an agent: the observation, the allowed actions if told, its action."""
+
+    observation: Any
+    masks: NDArray[np.bool_] | None
+    action: Any
 
 
 class TaskAgent:
@@ -29,6 +42,7 @@ class TaskAgent:
     Args:
         restored: The agent and its scenario.
         task_index: Which task.
+        frozen: Finds opponents that earlier runs left.
 
     Attributes:
         task: The task.
@@ -36,10 +50,11 @@ class TaskAgent:
         fitted: The layers that fit its environment to the stream, the innermost first.
     """
 
-    def __init__(self, restored: Restored, task_index: int) -> None:
-        self._scenario, self._agent = restored.scenario, restored.agent
-        assert restored.spaces is not None  # data sets have a TaskClassifier
-        self._spaces = restored.spaces
+    def __init__(
+        self, restored: Restored, task_index: int, frozen: FrozenPlayers | None = None
+    ) -> None:
+        self._scenario, self._spaces, self._agent = restored
+        self._frozen = frozen
         self._task_index = task_index
         self.task = self._scenario.tasks[task_index]
         self._shown, self.unseen = self._agent.shown_task(task_index)
@@ -56,7 +71,32 @@ class TaskAgent:
         Args:
             render_mode: For example ``human`` or ``rgb_array``; None renders nothing.
         """
-        return make_env(self._scenario, self.task, render_mode=render_mode)
+        env = make_env(self._scenario, self.task, render_mode=render_mode)
+        if self.task.opponents is not None:
+            env.unwrapped.frozen = self._frozen  # type: ignore[attr-defined]  # of SelfPlay
+        return env
+
+    def episode(self, env: gym.Env[Any, Any], seed: int, number: int) -> Iterator[dict[str, Met]]:
+        """Play an episode of evaluation, and yield what is met before each step.
+
+        Args:
+            env: As ``make_env`` returns it.
+            seed: Of the episode.
+            number: Of the episode; seats and opponents of a game come by turns.
+
+        Yields:
+            What is met, under the empty name; see ``TaskTeam.episode``.
+        """
+        is_game = self.task.opponents is not None
+        observation, _ = env.reset(seed=seed, options={"measured": number} if is_game else None)
+        self.reset()
+        masked, is_over = env.has_wrapper_attr(MASKS), False
+        while not is_over:
+            masks = np.asarray(env.get_wrapper_attr(MASKS)()) if masked else None
+            action = self.act(observation, action_masks=masks)
+            yield {"": Met(observation, masks, action)}
+            observation, _, terminated, truncated, _ = env.step(action)
+            is_over = terminated or truncated
 
     def reset(self) -> None:
         """Forget the episode so far; needed between episodes of a recurrent policy only."""

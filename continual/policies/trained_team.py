@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from holdfast.continual.policies.restore import Restored
-from holdfast.continual.streams.team_stream import choose_actions, partner_groups
+from holdfast.continual.policies.trained_agent import Met
+from holdfast.continual.streams.team_stream import Partners, choose_actions, no_partners
 from holdfast.envs.multiagent.joint import learner_vectors
-from holdfast.envs.multiagent.parallel import make_parallel, team_spaces
+from holdfast.envs.multiagent.parallel import ACTION_MASK, make_parallel, unmasked
 from holdfast.envs.multiagent.teams import Teams
 from holdfast.errors import UsageError
 
@@ -34,18 +35,25 @@ class TaskTeam:
     Args:
         restored: The team and its scenario.
         task_index: Which task.
+        partners: Finds the groups that do not learn.
     """
 
-    def __init__(self, restored: Restored, task_index: int) -> None:
-        self._scenario, self._agent = restored.scenario, restored.agent
+    def __init__(
+        self, restored: Restored, task_index: int, partners: Partners = no_partners
+    ) -> None:
+        self._scenario, spaces, self._agent = restored
         self._task_index = task_index
         self.task = self._scenario.tasks[task_index]
         shown, self.unseen = self._agent.shown_task(task_index)
-        spaces = team_spaces(self._scenario)
         env = self.make_env()
-        partners = partner_groups(self._scenario, self.task)
         self._teams = Teams(
-            [env], self._scenario, task_index, spaces, [0], shown=shown, partners=partners
+            [env],
+            self._scenario,
+            task_index,
+            spaces,
+            [0],
+            shown=shown,
+            partners=partners(self._scenario, self.task),
         )
         self._vectors = learner_vectors(self._scenario, spaces, self._teams.seats)
         env.close()  # it told what there is; whoever asks for actions has one of their own
@@ -57,6 +65,28 @@ class TaskTeam:
             render_mode: For example ``human`` or ``rgb_array``; None renders nothing.
         """
         return make_parallel(self._scenario, self.task, render_mode)
+
+    def episode(self, env: Any, seed: int, number: int) -> Iterator[dict[str, Met]]:  # noqa: ARG002  # as TaskAgent's
+        """Play an episode of evaluation, and yield what each agent meets before each step.
+
+        Args:
+            env: As ``make_env`` returns it.
+            seed: Of the episode.
+            number: Of the episode; nothing of a team depends on it.
+        """
+        observations, _ = env.reset(seed=seed)
+        while env.agents:
+            seen = {name: observations[name] for name in env.agents}
+            actions = self.act(seen)
+            yield {
+                name: Met(
+                    unmasked(one),
+                    np.asarray(one[ACTION_MASK], bool) if isinstance(one, dict) else None,
+                    actions[name],
+                )
+                for name, one in seen.items()
+            }
+            observations, *_ = env.step(actions)
 
     def act(self, observations: Mapping[str, Any], *, deterministic: bool = True) -> dict[str, Any]:
         """Return an action for each agent that observes something.

@@ -30,7 +30,7 @@ from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
-from holdfast.continual.results.curves import Array, Curves, Quantity
+from holdfast.continual.results.curves import Array, Curves, Quantity, matrix, window
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
 from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
@@ -186,7 +186,7 @@ def _scores(
 def _heat_maps(results: Results, summary: Summary) -> doc.HeatMaps:
     """Return the score matrix of each method, mean over its seeds."""
     done = [(index, method) for index, method in enumerate(results.methods) if method.cells]
-    found = [spread(m.over_seeds(lambda cell: metrics.matrix(cell.curves)))[0] for _, m in done]
+    found = [spread(m.over_seeds(lambda cell: matrix(cell.curves)))[0] for _, m in done]
     if summary.unit == "score":
         ranges = [bounds(*found, least=(0, 1))] * len(summary.tasks)
         ends = number(ranges[0][0]), number(ranges[0][1])
@@ -299,7 +299,7 @@ def _windows(curves: Curves, scenario: Scenario) -> doc.Text:
         inside = int(((curves.steps > span.start) & (curves.steps <= span.end)).sum())
         shown += [", "] if stage > 1 else []
         shown += [f"{stage}: ", doc.Run(scenario.tasks[span.task].name)]
-        shown.append(f" {metrics.window(curves, span)} of {inside}")
+        shown.append(f" {window(curves, span)} of {inside}")
     return (*shown, ".")
 
 
@@ -358,4 +358,4 @@ def _gain(cell: CellResults) -> Array:
 
 
 def _points(curves: Curves) -> int:
-    return min(metrics.window(curves, span) for span in curves.spans)
+    return min(window(curves, span) for span in curves.spans)

@@ -55,7 +55,7 @@ def team_sections(results: Results) -> list[Section]:
     """Return the sections of a report on a team; none where the scenario has one agent."""
     policies = results.scenario.agent.policies
     done = [method for method in results.methods if method.cells]
-    if policies is None or not done:
+    if not policies or not done:
         return []
     stage = len(results.scenario.stream_tasks)
     agents = {m.label: [agent_returns(cell.scores, stage) for cell in m.cells] for m in done}

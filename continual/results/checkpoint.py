@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from holdfast.continual.results.record import sync
 from holdfast.errors import CheckpointUnusable
 
 MANIFEST, STATE = "MANIFEST.json", "state.json"
@@ -27,7 +28,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved at the end of a task.
+    """Tensors and values saved at the end of a task.
 
     Attributes:
         state: Small values: stage, scores_bytes, costs.
@@ -68,11 +69,11 @@ def save(
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _sync(beside)
+    sync(beside)
     if target.exists():  # a damaged one that a resume fell back from
         shutil.rmtree(target)
     beside.rename(target)
-    _sync(folder)
+    sync(folder)
     return sum(len(data) for data in contents.values())
 
 
@@ -132,7 +133,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             damage.append(str(error))
     if damage:
         raise CheckpointUnusable(
-            "no checkpoint of this run can be read; start the cell anew with --overwrite:\n"
+            "no checkpoint of this run can be read; start the cell again with --overwrite:\n"
             + "\n".join(damage)
         )
     return None, damage
@@ -144,12 +145,3 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _json(values: dict[str, Any]) -> bytes:
     return json.dumps(values, indent=2).encode()
-
-
-def _sync(folder: Path) -> None:
-    """Put the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a cell costs: the entries of ``run.json`` that a report shows, and how they are written."""
+"""Costs of a cell: the entries of ``run.json`` that a report shows, and how they are written."""
 
 from __future__ import annotations
 

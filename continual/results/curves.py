@@ -35,7 +35,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured in one cell.
+    """Measurements of one cell.
 
     Attributes:
         steps: Shape (points,), environment steps over the stream, never falling.
@@ -123,6 +123,12 @@ def curves_of(
         means = np.divide(total, counts, out=np.full(shape, np.nan), where=counts > 0)
         found.append(Curves(steps, means, spans(scenario), _unit(forms, quantity)))
     return found
+
+
+def joined(one: Curves, other: Curves) -> Curves:
+    """Return the curves of a cell with those of later evaluation points after them."""
+    steps, values = np.append(one.steps, other.steps), np.vstack([one.values, other.values])
+    return Curves(steps, values, one.spans, one.unit)
 
 
 def unseen(scores: Iterable[Episode], scenario: Scenario) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Why a cell failed, as text: it travels between processes, and to the user's terminal."""
+"""Failure of a cell, as text that travels between processes, and to the user's terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = (
 
 
 class Failure(NamedTuple):
-    """Why something failed, and whether it is worth another attempt.
+    """Reason of a failure, and whether it is worth another attempt.
 
     Tried again is what may end otherwise another time: an environment that failed (a simulator, a
     network, a device), an exception that nobody foresaw, a process that died. Told at once is what

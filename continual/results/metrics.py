@@ -16,18 +16,16 @@ from typing import Literal
 
 import numpy as np
 
-# "as": to be had from here as well, where metrics are taken of what was read.
-from holdfast.continual.results.curves import WINDOW, Array, inside
-from holdfast.continual.results.curves import Curves as Curves
-from holdfast.continual.results.curves import Span as Span
-from holdfast.continual.results.curves import at_end as at_end
-from holdfast.continual.results.curves import curves as curves
-from holdfast.continual.results.curves import matrix as matrix
-from holdfast.continual.results.curves import spans as spans
-from holdfast.continual.results.curves import trained as trained
-from holdfast.continual.results.curves import unseen as unseen
-from holdfast.continual.results.curves import until as until
-from holdfast.continual.results.curves import window as window
+from holdfast.continual.results.curves import (
+    WINDOW,
+    Array,
+    Curves,
+    Span,
+    at_end,
+    inside,
+    matrix,
+    trained,
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, NotRequired, TypedDict
 
 from holdfast.continual.results.lock import locked
 from holdfast.errors import CheckpointUnusable, InUse, ScenarioError, UsageError
+from holdfast.registry import closest
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -145,7 +146,7 @@ class RunFolder:
             return {}
         except ValueError as error:
             raise CheckpointUnusable(
-                f"{path}: not JSON ({error}); start the cell anew with --overwrite"
+                f"{path}: not JSON ({error}); start the cell again with --overwrite"
             ) from error
         if not isinstance(found, dict):
             raise CheckpointUnusable(f"{path}: holds {type(found).__name__}, not a JSON object")
@@ -189,7 +190,7 @@ class RunFolder:
                 file.truncate(size)
                 raise
         if is_new:
-            _sync_folder(self.path)
+            sync(self.path)
 
     def scores(self) -> list[Episode]:
         """Return every evaluation episode as written; a half-written last line is ignored.
@@ -237,7 +238,7 @@ class RunFolder:
             if size > self.size() or (size and file.read(1) != b"\n"):
                 raise CheckpointUnusable(
                     f"{path}: has {self.size()} bytes of whole lines, but had {size} when the "
-                    "checkpoint was written; start the cell anew with --overwrite"
+                    "checkpoint was written; start the cell again with --overwrite"
                 )
             file.truncate(size)
             os.fsync(file.fileno())
@@ -260,6 +261,20 @@ def find_cells(path: Path) -> list[RunFolder]:
     raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
 
 
+def task_index(scenario: Scenario, task: str, where: str) -> int:
+    """Return which task of a run is called so.
+
+    Raises:
+        UsageError: None is; the text begins with ``where``.
+    """
+    names = [entry.name for entry in scenario.tasks]
+    if task not in names:
+        near = closest(task, names)
+        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
+        raise UsageError(f"{where}: no task '{task}'; {hint}")
+    return names.index(task)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replace the file by ``content``, so that a crash leaves the old file or the new one.
 
@@ -275,11 +290,11 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put a rename or a new file on disk: its name is data of the folder."""
+def sync(folder: Path) -> None:
+    """Put a rename or a new file in a folder on disk: its name is data of the folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -325,7 +340,7 @@ def _episode(line: bytes, path: Path, number: int) -> Episode:
 
 
 def _corrupt(path: Path, number: int, what: str) -> str:
-    return f"{path}:{number}: {what}; the scores are damaged: start the cell anew with --overwrite"
+    return f"{path}:{number}: {what}; the scores are damaged: start the cell again with --overwrite"
 
 
 def _place(cell: RunFolder) -> tuple[int, str, int, str]:

@@ -21,7 +21,7 @@ NO_MATTER: dict[str, Any] = {
     "resources": Resources(),
     "tuned": {},
 }
-"""What changes no number, and its default: results of different ones are of the same scenario."""
+"""Keys that change no number, and their defaults; they may differ between equal scenarios."""
 
 _VISIT = re.compile(r"-\d+$")
 """Ends the name of a task that was drawn for its seed."""

@@ -50,7 +50,7 @@ class CellResults:
 
     @property
     def scores(self) -> list[Episode]:
-        """Its record, read anew: all of them together may be larger than memory."""
+        """Its record, read again each time: all of them together may be larger than memory."""
         return self.folder.scores()
 
     @property
@@ -80,7 +80,7 @@ class MethodResults:
 
 @dataclass(frozen=True)
 class Results:
-    """What folders hold of one scenario, methods in the order of the scenario.
+    """Results of one scenario from its folders, methods in the order of the scenario.
 
     Attributes:
         scenario: Of the first cell.
@@ -94,7 +94,7 @@ class Results:
 
     @property
     def has_one_order(self) -> bool:
-        """Whether the tasks come in the same order in every cell: they may be shuffled by seed."""
+        """True where tasks come in one order in all cells: they may be shuffled by seed."""
         cells = [cell for method in self.methods for cell in method.cells]
         return len({cell.folder.scenario.stream_tasks for cell in cells}) < 2
 
@@ -262,7 +262,7 @@ def _measure(folder: RunFolder) -> CellResults:
     except (ValueError, IndexError) as error:
         raise CheckpointUnusable(
             f"{folder.path}: scores.jsonl and scenario.yaml do not fit together ({error}); start "
-            "the cell anew with --overwrite"
+            "the cell again with --overwrite"
         ) from error
     points = tuple(read_points(folder.path))
     return CellResults(folder, folder.info(), own, returns, successes, marked, points=points)

@@ -12,8 +12,7 @@ from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLS
 from avalanche.benchmarks.utils import concat_datasets
 from torch.utils.data import DataLoader
 
-from holdfast.continual.streams.evaluation import Played
-from holdfast.continual.streams.experience import MeasuredExperience, StageExperience
+from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.datasets.benchmarks import StreamData, stream_data
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -26,7 +25,7 @@ BATCH = 512
 
 @dataclass(frozen=True)
 class Known:
-    """What a network was told of an experience: its head and its classes."""
+    """An experience as a network was told of it: its head and its classes."""
 
     task_labels: list[int]
     classes_in_this_experience: list[int]
@@ -75,10 +74,6 @@ class DataEvalExperience(MeasuredExperience):
         super().__init__(scenario, task_index)
         self.dataset = data.tasks[task_index].test
 
-    def open(self) -> int:
-        """Return that test sets are measured one by one."""
-        return 1
-
     def play(self, act: Act, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return the accuracy on the test set, once for each seed; nothing in it is random."""
         right, count = 0, len(self.dataset)
@@ -88,9 +83,6 @@ class DataEvalExperience(MeasuredExperience):
             answers, _ = act(inputs, None, starts, deterministic=deterministic)
             right += int((answers == classes).sum())
         return [Played(right / count, count, None) for _ in seeds]
-
-    def close(self) -> None:
-        """Do nothing: no environment is open."""
 
 
 def make_data_stream(scenario: Scenario, seed: int, data: StreamData | None = None) -> Any:

@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from holdfast import seeding
 from holdfast.continual.results.record import Episode
+from holdfast.continual.streams.experience import MeasuredExperience, Played
 from holdfast.errors import EnvironmentFailed
 from holdfast.scenarios.schema.scenario import Evaluation
 
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Act, Agent, Observations
-    from holdfast.continual.streams.data_stream import DataEvalExperience
-    from holdfast.continual.streams.pooled_evaluation import PooledEvalExperience
-    from holdfast.continual.streams.task_stream import EvalExperience
-
-GAME = "game"
-"""Key of an info at a game's end: who was the opponent, and where the learner sat."""
 
 LONGEST_EPISODE = 100_000
 """Steps after which an episode is taken to never end."""
 
 
-class Played(NamedTuple):
-    """One finished episode; of a team, also the return of each agent; of a game, who played."""
+class Stepped(NamedTuple):
+    """Results of one step of some copies of a task, one entry for each.
 
-    total: float
-    length: int
-    success: float | None
-    agents: dict[str, float] | None = None
-    game: dict[str, str] | None = None
+    Attributes:
+        rewards: float64.
+        is_over: Whether the episode has ended.
+        successes: Success reported with this step, never below 0; NaN where none was.
+        games: Of each that is over, who played; None where the task is no game.
+    """
+
+    rewards: NDArray[np.float64]
+    is_over: NDArray[np.bool_]
+    successes: NDArray[np.float64]
+    games: list[dict[str, str] | None]
+
+
+class Copies(Protocol):
+    """Copies of one task in which episodes have begun."""
+
+    def observations(self) -> Observations:
+        """Return the latest observation of every copy."""
+
+    def masks(self) -> NDArray[np.bool_] | None:
+        """Return the allowed actions of every copy; None where the task has no masks."""
+
+    def step(self, actions: NDArray[np.float64], ids: NDArray[np.int32]) -> Stepped:
+        """Step some of the copies.
+
+        Args:
+            actions: One for every copy.
+            ids: Which copies take theirs.
+        """
 
 
 def evaluate(
     agent: Agent,
-    tasks: Iterable[EvalExperience | PooledEvalExperience | DataEvalExperience],
+    tasks: Iterable[MeasuredExperience],
     plan: Evaluation,
     seed: int,
     *,
@@ -92,57 +111,46 @@ def evaluate(
     return scores
 
 
-def play(
-    envs: list[gym.Env[Any, Any]],
-    act: Act,
-    seeds: list[int],
-    deterministic: bool,
-    *,
-    options: Sequence[dict[str, Any] | None] = (),
-) -> list[Played]:
-    """Return one episode per seed, played side by side in the first environments of the list.
+def play(copies: Copies, act: Act, count: int, *, deterministic: bool) -> list[Played]:
+    """Return one episode of each copy, played side by side.
 
     Args:
-        envs: Environments of one task.
+        copies: Of one task.
         act: The policy.
-        seeds: Of the episodes.
+        count: How many copies there are.
         deterministic: The most likely action rather than a sample.
-        options: What each reset is given; by default nothing.
 
     Raises:
         EnvironmentFailed: If an episode does not end.
     """
-    envs = envs[: len(seeds)]
-    options = options or [None] * len(envs)
-    observations = [
-        env.reset(seed=seed, options=given)[0]
-        for env, seed, given in zip(envs, seeds, options, strict=True)
-    ]
-    totals, lengths = np.zeros(len(envs)), np.zeros(len(envs), dtype=int)
-    successes: list[float | None] = [None] * len(envs)
-    games: list[dict[str, str] | None] = [None] * len(envs)
-    running = np.ones(len(envs), dtype=bool)
-    state, starts = None, np.ones(len(envs), dtype=bool)
-    masked = "action_masks" if _has_masks(envs[0]) else None
+    totals, lengths = np.zeros(count), np.zeros(count, dtype=int)
+    successes, running = np.full(count, np.nan), np.ones(count, dtype=bool)
+    games: list[dict[str, str] | None] = [None] * count
+    state, starts = None, np.ones(count, dtype=bool)
     while running.any():
-        masks = np.stack([env.get_wrapper_attr(masked)() for env in envs]) if masked else None
-        # The batch keeps its size to the end, so that no episode depends on the length of another.
+        # The policy sees all to the end, so that no episode depends on the length of another; what
+        # is over keeps its last observation and is not stepped.
         actions, state = act(
-            _stack(observations), state, starts, deterministic=deterministic, action_masks=masks
+            copies.observations(),
+            state,
+            starts,
+            deterministic=deterministic,
+            action_masks=copies.masks(),
         )
-        starts = np.zeros(len(envs), dtype=bool)
-        for i in np.flatnonzero(running):
-            observation, reward, terminated, truncated, info = envs[i].step(actions[i])
-            observations[i] = observation
-            totals[i] += float(reward)
-            lengths[i] += 1
-            successes[i] = _best(successes[i], info.get("is_success", info.get("success")))
-            games[i] = info.get(GAME)
-            running[i] = not (terminated or truncated)
+        starts = np.zeros(count, dtype=bool)
+        ids = np.flatnonzero(running).astype(np.int32)
+        stepped = copies.step(actions, ids)
+        totals[ids] += stepped.rewards
+        lengths[ids] += 1
+        # Once is enough, as in Continual World.
+        successes[ids] = np.fmax(successes[ids], stepped.successes)
+        for i, game in zip(ids, stepped.games, strict=True):
+            games[i] = game
+        running[ids] = ~stepped.is_over
         if lengths.max() >= LONGEST_EPISODE:
             raise never_ends()
     return [
-        Played(float(total), int(length), success, game=game)
+        Played(float(total), int(length), None if np.isnan(success) else float(success), game=game)
         for total, length, success, game in zip(totals, lengths, successes, games, strict=True)
     ]
 
@@ -153,20 +161,3 @@ def never_ends() -> EnvironmentFailed:
         f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the "
         "task a time limit (changes: {time_limit: steps})"
     )
-
-
-def _best(before: float | None, now: object) -> float | None:
-    """Return whether the episode succeeded so far: once is enough, as in Continual World."""
-    if now is None:
-        return before
-    return max(before or 0.0, float(now))  # type: ignore[arg-type]  # a bool or a number
-
-
-def _has_masks(env: gym.Env[Any, Any]) -> bool:
-    return env.has_wrapper_attr("action_masks")
-
-
-def _stack(observations: list[Any]) -> Observations:
-    if isinstance(observations[0], dict):
-        return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
-    return np.stack(observations)

@@ -1,8 +1,9 @@
-"""What experiences have in common, whether their tasks are environments or data sets."""
+"""Base classes of experiences, whether their tasks are environments or data sets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience
@@ -51,6 +52,16 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         return seeding.generator(self._cell_seed, "method", *names, self.stage)
 
 
+class Played(NamedTuple):
+    """One finished episode; of a team, also the return of each agent; of a game, who played."""
+
+    total: float
+    length: int
+    success: float | None
+    agents: dict[str, float] | None = None
+    game: dict[str, str] | None = None
+
+
 class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
     """One task to be measured on.
 
@@ -64,8 +75,28 @@ class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships
         self.task_index = task_index
         self.task: Task = scenario.tasks[task_index]
 
+    def open(self) -> int:
+        """Build the environments where they are not open; return how many run side by side."""
+        return 1
+
     def show_task(self, task_index: int) -> None:
-        """Let the observations carry the id of ``task_index`` from the next episode on."""
+        """Put the id of ``task_index`` into the observations from the next episode on."""
 
     def show_step(self, step: int) -> None:
-        """Let what drifts be as it is at this step of the stream, while the task is measured."""
+        """Set what drifts as it is at this step of the stream, while the task is measured."""
+
+    def play(self, act: Any, seeds: Sequence[int], deterministic: bool) -> list[Played]:
+        """Return one episode per seed.
+
+        Args:
+            act: What the agent's ``view`` gives.
+            seeds: Of the episodes.
+            deterministic: The most likely action rather than a sample.
+
+        Raises:
+            EnvironmentFailed: If an episode does not end.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the environments; they are built again if they are asked for again."""

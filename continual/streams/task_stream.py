@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from holdfast.continual.streams.evaluation import Played, play
-from holdfast.continual.streams.experience import MeasuredExperience, StageExperience
-from holdfast.continual.streams.pooled_evaluation import PooledEvalExperience
+from holdfast.continual.streams.evaluation import Stepped, play
+from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.envpool.batch import Batch, rows, write
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
 from holdfast.envs.vector import Interleaved, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
+from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 
 if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Act
+    from holdfast.agents.base.agent import Act, Observations
+    from holdfast.envs.multiagent.players import FrozenPlayers
+
+GAME = "game"
+"""Key of an info at a game's end: who was the opponent, and where the learner sat."""
+
+MOST_COPIES = 16
+"""Evaluation environments of one task that are open at once; more episodes take turns."""
+
+MOST_PROCESSES = 4
+"""As ``MOST_COPIES``, where each is a process of another interpreter."""
+
+MOST_IN_POOL = 64
+"""As ``MOST_COPIES``, in one EnvPool."""
 
 
 class TaskExperience(StageExperience):
@@ -44,6 +60,7 @@ class TaskExperience(StageExperience):
         slot: Slot,
         *,
         on_failure: OnFailure | None = None,
+        frozen: FrozenPlayers | None = None,
     ) -> None:
         super().__init__(scenario, seed, stage)
         order = scenario.stream_tasks
@@ -56,6 +73,7 @@ class TaskExperience(StageExperience):
             order[stage],
             spaces,
             slot=slot,
+            frozen=frozen,
             # Only this process can be told; `validate` keeps what drifts out of others.
             applied=None if self._pool.workers else self._note_drift,
         )
@@ -63,7 +81,8 @@ class TaskExperience(StageExperience):
         if scenario.backend == "envpool":
             self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs, self.seed)
         self._make_each = [
-            partial(task_env, scenario, index, spaces, slot=slot) for index in dict.fromkeys(order)
+            partial(task_env, scenario, index, spaces, slot=slot, frozen=frozen)
+            for index in dict.fromkeys(order)
         ]
         stages = list(zip(order, scenario.stage_steps, strict=True))
         self._budgets = [
@@ -111,12 +130,18 @@ class EvalExperience(MeasuredExperience):
     """One task to be measured on; its environments are built at the first use and kept."""
 
     def __init__(
-        self, scenario: Scenario, task_index: int, spaces: StreamSpaces, slot: Slot
+        self,
+        scenario: Scenario,
+        task_index: int,
+        spaces: StreamSpaces,
+        slot: Slot,
+        *,
+        frozen: FrozenPlayers | None = None,
     ) -> None:
         super().__init__(scenario, task_index)
         most = MOST_COPIES if self.task.python is None else MOST_PROCESSES
         copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, most)
-        self._make = partial(task_env, scenario, task_index, spaces, slot=slot)
+        self._make = partial(task_env, scenario, task_index, spaces, slot=slot, frozen=frozen)
         self._copies = copies
         stages = zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
         ends = accumulate(scenario.stage_steps)
@@ -136,13 +161,13 @@ class EvalExperience(MeasuredExperience):
         return len(self.environments)
 
     def show_task(self, task_index: int) -> None:
-        """Let the observations carry the id of ``task_index`` from the next episode on."""
+        """Put the id of ``task_index`` into the observations from the next episode on."""
         for env in self.environments:
             if isinstance(env, TaskId):
                 env.index = task_index
 
     def show_step(self, step: int) -> None:
-        """Let what drifts be as it is at this step of the stream, while the task is measured.
+        """Set what drifts as it is at this step of the stream, while the task is measured.
 
         Before the task's first visit it is as at its start, after a visit as at its end.
         """
@@ -154,7 +179,7 @@ class EvalExperience(MeasuredExperience):
                 inner = inner.env
             inner.show_step(min(step - first, steps))
 
-    def play(self, act: Act, seeds: list[int], deterministic: bool) -> list[Played]:
+    def play(self, act: Act, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed, in the environments side by side."""
         envs = self.environments
         # Seats and opponents come by turns, so that each has its share.
@@ -163,20 +188,121 @@ class EvalExperience(MeasuredExperience):
         played: list[Played] = []
         for start in range(0, len(seeds), len(envs)):
             now = slice(start, start + len(envs))
-            played += play(envs, act, seeds[now], deterministic, options=turns[now])
+            copies = _EnvCopies(envs, seeds[now], turns[now])
+            played += play(copies, act, len(seeds[now]), deterministic=deterministic)
         return played
 
     def close(self) -> None:
-        """Close the environments; they are built anew if they are asked for again."""
+        """Close the environments; they are built again if they are asked for again."""
         for env in self.__dict__.pop("environments", []):
             env.close()
 
 
-MOST_COPIES = 16
-"""Evaluation environments of one task that are open at once; more episodes take turns."""
+class _EnvCopies:
+    """Environments of one task, one for each seed, stepped one after another."""
 
-MOST_PROCESSES = 4
-"""As ``MOST_COPIES``, where each is a process of another interpreter."""
+    def __init__(
+        self,
+        envs: list[gym.Env[Any, Any]],
+        seeds: Sequence[int],
+        options: Sequence[dict[str, Any] | None],
+    ) -> None:
+        self._envs = envs[: len(seeds)]
+        self._masked = self._envs[0].has_wrapper_attr(MASKS)
+        self._latest = [
+            env.reset(seed=seed, options=given)[0]
+            for env, seed, given in zip(self._envs, seeds, options, strict=True)
+        ]
+
+    def observations(self) -> Observations:
+        first = self._latest[0]
+        if isinstance(first, dict):
+            return {key: np.stack([o[key] for o in self._latest]) for key in first}
+        return np.stack(self._latest)
+
+    def masks(self) -> NDArray[np.bool_] | None:
+        if not self._masked:
+            return None
+        return np.stack([env.get_wrapper_attr(MASKS)() for env in self._envs])
+
+    def step(self, actions: NDArray[Any], ids: NDArray[np.int32]) -> Stepped:
+        rewards, over, successes, games = [], [], [], []
+        for i in ids:
+            self._latest[i], reward, terminated, truncated, info = self._envs[i].step(actions[i])
+            rewards.append(float(reward))
+            over.append(bool(terminated or truncated))
+            success = info.get("is_success", info.get("success"))
+            successes.append(np.nan if success is None else max(0.0, float(success)))
+            games.append(info.get(GAME))
+        return Stepped(np.array(rewards), np.array(over), np.array(successes), games)
+
+
+class PooledEvalExperience(MeasuredExperience):
+    """One task to be measured on in an EnvPool; see ``EvalExperience``.
+
+    EnvPool takes its seeds when a pool is built, so every evaluation builds one, with a seed for
+    each episode. An environment's trajectory depends on its own seed alone: how many run side by
+    side changes nothing.
+    """
+
+    def __init__(self, scenario: Scenario, task_index: int, spaces: StreamSpaces) -> None:
+        super().__init__(scenario, task_index)
+        self._copies = min(scenario.evaluation.episodes, MOST_IN_POOL)
+        self._make = partial(task_env, scenario, task_index, spaces)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The copies of the task."""
+        return Batch(self._make(), self.task.name)
+
+    def open(self) -> int:
+        """Return how many episodes are played side by side."""
+        return self._copies
+
+    def show_task(self, task_index: int) -> None:
+        """Put the id of ``task_index`` into the observations from the next episode on."""
+        if isinstance(self.batch.env, TaskId):
+            self.batch.env.index = task_index
+
+    def play(self, act: Act, seeds: Sequence[int], deterministic: bool) -> list[Played]:
+        """Return one episode per seed."""
+        played: list[Played] = []
+        try:
+            for start in range(0, len(seeds), self._copies):
+                now = seeds[start : start + self._copies]
+                copies = _PoolCopies(self.batch, now)
+                played += play(copies, act, len(now), deterministic=deterministic)
+        finally:
+            self.batch.close()  # the next evaluation builds its own; threads and models go
+        return played
+
+    def close(self) -> None:
+        """Drop the pool."""
+        batch = self.__dict__.pop("batch", None)
+        if batch is not None:
+            batch.close()
+
+
+class _PoolCopies:
+    """Environments of one pool, one for each seed."""
+
+    def __init__(self, batch: Batch, seeds: Sequence[int]) -> None:
+        self._batch, self._latest = batch, batch.start(seeds)
+
+    def observations(self) -> Observations:
+        latest: Observations = self._latest
+        return latest
+
+    def masks(self) -> None:
+        return None  # of no family in EnvPool
+
+    def step(self, actions: NDArray[Any], ids: NDArray[np.int32]) -> Stepped:
+        steps = self._batch.step(rows(actions, ids), ids)
+        write(self._latest, ids, steps.observations)
+        none = np.full(len(ids), np.nan)
+        successes = none if steps.successes is None else steps.successes.astype(np.float64)
+        over = steps.terminated | steps.truncated
+        return Stepped(steps.rewards, over, successes, [None] * len(ids))
 
 
 def make_stream(
@@ -185,40 +311,33 @@ def make_stream(
     spaces: StreamSpaces | None = None,
     *,
     on_failure: OnFailure | None = None,
+    frozen: FrozenPlayers | None = None,
 ) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval``.
 
     The train stream has one experience per stage, the eval stream one per task. No environment
-    stays open until it is used. A supervised scenario's experiences carry data sets instead.
+    stays open until it is used.
 
     Args:
-        scenario: The scenario.
+        scenario: Of a single agent; ``kind_of(scenario).stream`` serves every scenario.
         seed: The cell's seed.
         spaces: What ``stream_spaces`` returned, where that is known already.
         on_failure: Takes the record of every failure of a process with training environments.
+        frozen: Finds opponents that earlier runs left.
 
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.
     """
-    if scenario.is_supervised:
-        # Here: it is built on this module's neighbours, and loads data sets.
-        from holdfast.continual.streams.data_stream import make_data_stream
-
-        return make_data_stream(scenario, seed)
-    if scenario.agent.policies is not None:
-        from holdfast.continual.streams.team_stream import make_team_stream  # here, as above
-
-        return make_team_stream(scenario, seed)
     spaces, slot = spaces or stream_spaces(scenario), Slot()
     train = [
-        TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure)
+        TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure, frozen=frozen)
         for stage in range(len(scenario.stream_tasks))
     ]
     assert scenario.backend != "auto"  # settled before anything is built
     measured: list[MeasuredExperience] = [
         PooledEvalExperience(scenario, index, spaces)
         if scenario.backend == "envpool"
-        else EvalExperience(scenario, index, spaces, slot)
+        else EvalExperience(scenario, index, spaces, slot, frozen=frozen)
         for index in range(len(scenario.tasks))
     ]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

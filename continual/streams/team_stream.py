@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from numpy.typing import NDArray
 
-from holdfast.continual.streams.evaluation import LONGEST_EPISODE, Played, never_ends
-from holdfast.continual.streams.experience import MeasuredExperience, StageExperience
+from holdfast.continual.streams.evaluation import LONGEST_EPISODE, never_ends
+from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.multiagent.joint import learner_vectors
 from holdfast.envs.multiagent.parallel import TeamSpaces, make_parallel, team_spaces
 from holdfast.envs.multiagent.seats import ABSENT, FrozenGroup
@@ -28,13 +28,14 @@ MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
 
 
-def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:
-    """Return the groups of a task that do not learn."""
-    if not task.partners:
-        return {}
-    from holdfast.continual.policies import partners  # here: it restores runs, by this module
+Partners = Callable[[Scenario, Task], Mapping[str, FrozenGroup]]
+"""Finds the groups of a task that do not learn, with the policies of their runs."""
 
-    return partners.partner_groups(scenario, task)
+
+def no_partners(scenario: Scenario, task: Task) -> Mapping[str, FrozenGroup]:  # noqa: ARG001  # see Partners
+    """Return no group: what finds partners is handed in by ``continual/kinds``."""
+    assert not task.partners
+    return {}
 
 
 class TeamExperience(StageExperience):
@@ -45,8 +46,16 @@ class TeamExperience(StageExperience):
         seats: Agents of each of them.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, stage: int, spaces: TeamSpaces) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        stage: int,
+        spaces: TeamSpaces,
+        partners: Partners = no_partners,
+    ) -> None:
         super().__init__(scenario, seed, stage)
+        self._partners = partial(partners, scenario, self.task)
         team = spaces.teams[self.task_index]
         self._scenario, self._spaces = scenario, spaces
         self.seats = {
@@ -68,7 +77,7 @@ class TeamExperience(StageExperience):
         index = self._scenario.stream_tasks[self.stage]
         envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
         seeds = [self.seed + copy for copy in copies]
-        partners = partner_groups(self._scenario, self.task)
+        partners = self._partners()
         teams = Teams(envs, self._scenario, index, self._spaces, seeds, partners=partners)
         return learner_vectors(self._scenario, self._spaces, teams.seats)
 
@@ -81,8 +90,15 @@ class TeamExperience(StageExperience):
 class TeamEvalExperience(MeasuredExperience):
     """One task of a team to be measured on."""
 
-    def __init__(self, scenario: Scenario, task_index: int, spaces: TeamSpaces) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        task_index: int,
+        spaces: TeamSpaces,
+        partners: Partners = no_partners,
+    ) -> None:
         super().__init__(scenario, task_index)
+        self._partners = partial(partners, scenario, self.task)
         self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
         self._teams = partial(self._built, scenario, task_index, spaces)
         self._vectors = partial(learner_vectors, scenario, spaces)
@@ -100,7 +116,7 @@ class TeamEvalExperience(MeasuredExperience):
             seeds,
             shown=self._shown,
             autoreset=False,
-            partners=partner_groups(scenario, self.task),
+            partners=self._partners(),
         )
 
     def open(self) -> int:
@@ -108,23 +124,20 @@ class TeamEvalExperience(MeasuredExperience):
         return self._copies
 
     def show_task(self, task_index: int) -> None:
-        """Let the observations carry the id of ``task_index`` from the next episode on."""
+        """Put the id of ``task_index`` into the observations from the next episode on."""
         self._shown = task_index
 
-    def play(self, acts: Acts, seeds: list[int], deterministic: bool) -> list[Played]:
+    def play(self, acts: Acts, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed, in copies side by side."""
         played: list[Played] = []
         for start in range(0, len(seeds), self._copies):
-            teams = self._teams(seeds[start : start + self._copies])
+            teams = self._teams(list(seeds[start : start + self._copies]))
             try:
                 vectors = self._vectors(teams.seats)
                 played += play_teams(teams, vectors, acts, deterministic)
             finally:
                 teams.close()
         return played
-
-    def close(self) -> None:
-        """Nothing stays open between evaluations."""
 
 
 def play_teams(
@@ -199,16 +212,30 @@ def choose_actions(
 
 
 def make_team_stream(
-    scenario: Scenario, seed: int, spaces: TeamSpaces | None = None
+    scenario: Scenario,
+    seed: int,
+    spaces: TeamSpaces | None = None,
+    *,
+    partners: Partners = no_partners,
 ) -> CLScenario[Any]:
     """Return an Avalanche scenario with the streams ``train`` and ``eval`` of a team.
+
+    Args:
+        scenario: Of a team.
+        seed: The cell's seed.
+        spaces: What ``team_spaces`` returned, where that is known already.
+        partners: Finds the groups that do not learn.
 
     Raises:
         ScenarioError: See ``team_spaces``.
     """
     spaces = spaces or team_spaces(scenario)
     train = [
-        TeamExperience(scenario, seed, stage, spaces) for stage in range(len(scenario.stream_tasks))
+        TeamExperience(scenario, seed, stage, spaces, partners)
+        for stage in range(len(scenario.stream_tasks))
     ]
-    measured = [TeamEvalExperience(scenario, index, spaces) for index in range(len(scenario.tasks))]
+    measured = [
+        TeamEvalExperience(scenario, index, spaces, partners)
+        for index in range(len(scenario.tasks))
+    ]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

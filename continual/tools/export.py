@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from holdfast.continual.policies.exportable import Exportable, exportables
-from holdfast.continual.policies.restore import restore
-from holdfast.continual.policies.run_handle import open_run, task_index
+from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.policies.exportable import Exportable
+from holdfast.continual.results.record import task_index
 from holdfast.errors import MissingExtra, UsageError
 
 Format = Literal["onnx", "torch-export"]
@@ -88,12 +89,12 @@ def export(
     folder = open_run(run).folder
     if task is not None:
         task_index(folder.scenario, task, str(run))
-    restored = restore(folder, stage)
+    restored = kind_of(folder.scenario).restore(folder, stage)
     index = restored.agent.current_task
     if task is not None:
         index = task_index(restored.scenario, task, str(run))
     name = folder.scenario.tasks[index].name
-    with exportables(restored, index, folder.seed) as found:
+    with kind_of(restored.scenario).export(restored, index, folder.seed) as found:
         for one in found:
             path = _place(folder.path, output, name, one.group, ENDINGS[form], len(found))
             about = {

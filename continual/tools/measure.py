@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from holdfast.continual.policies.run_handle import open_run, task_index
-from holdfast.continual.results import checkpoint, metrics
+from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.results import checkpoint
+from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number, plural
-from holdfast.continual.results.record import Episode, RunFolder
+from holdfast.continual.results.record import Episode, RunFolder, task_index
+from holdfast.continual.results.statistics import student, wilson
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.continual.policies.restore import Restored
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it; ``episodes`` are as ``scores.jsonl`` holds them."""
+    """Results; ``episodes`` are as ``scores.jsonl`` holds them."""
 
     episodes: list[Episode]
     setting: str
@@ -63,8 +63,6 @@ class Measured:
             lines.append(f"{name:<13} {_interval(float(mean), low, high)}")
         successes = [e["success"] for e in self.episodes if e["success"] is not None]
         if successes:
-            from holdfast.continual.tools.matches import wilson  # here: it imports the games
-
             rate = float(np.mean(successes))
             lines.append(f"{'success rate':<13} {_interval(rate, *wilson(rate, len(successes)))}")
         if not math.isnan(self.score):
@@ -106,20 +104,17 @@ def measure(run: Path, plan: Plan) -> Measured:
     index = scenario.stream_tasks[stage]
     if plan.task is not None:
         index = task_index(scenario, plan.task, str(run))
-    # Here: they import torch and avalanche.
-    from holdfast.continual.policies.restore import restore
-    from holdfast.continual.streams.evaluation import evaluate
-    from holdfast.continual.streams.task_stream import make_stream
+    from holdfast.continual.streams.evaluation import evaluate  # here: it imports avalanche
 
-    restored = restore(folder, stage)
+    restored = kind_of(scenario).restore(folder, stage)
     recorded = restored.scenario.evaluation
     wanted = recorded.deterministic if plan.deterministic is None else plan.deterministic
     evaluation = recorded.model_copy(
         update={"episodes": plan.episodes, "deterministic": wanted, "tasks": "all"}
     )
     asked = restored.scenario.model_copy(update={"evaluation": evaluation})
-    asked = _elsewhere(restored, asked, index, plan)
-    experience = make_stream(asked, folder.seed, restored.spaces).eval_stream[index]
+    asked = _elsewhere(asked, index, plan)
+    experience = kind_of(asked).stream(folder.seed, restored.spaces).eval_stream[index]
     seed = folder.seed if plan.seed is None else plan.seed
     step = sum(scenario.stage_steps[: stage + 1])
     try:
@@ -129,7 +124,7 @@ def measure(run: Path, plan: Plan) -> Measured:
     finally:
         experience.close()
     task = asked.tasks[index]
-    score = float(metrics.curves(episodes, asked).values[0, index])
+    score = float(curves(episodes, asked).values[0, index])
     setting = (
         f"{folder.scenario.name}/{folder.label}/{folder.path.name} after stage {stage}, in "
         f"{task.name} ({task.env or task.benchmark}): {plural(plan.episodes, 'episode')}, "
@@ -153,7 +148,7 @@ def _stage(folder: RunFolder, wanted: int | None) -> int:
     return stages[-1] if wanted is None else wanted
 
 
-def _elsewhere(restored: Restored, scenario: Any, index: int, plan: Plan) -> Any:
+def _elsewhere(scenario: Scenario, index: int, plan: Plan) -> Scenario:
     """Return the scenario with another environment in a task's place, where one is asked for.
 
     Raises:
@@ -161,8 +156,8 @@ def _elsewhere(restored: Restored, scenario: Any, index: int, plan: Plan) -> Any
     """
     if plan.env is None and plan.kwargs is None:
         return scenario
-    if restored.spaces is None:
-        raise UsageError("--env and --kwargs are for single agents in environments")
+    if why := kind_of(scenario).unmoved:
+        raise UsageError(why)
     from holdfast.envs.make import make_env  # here: it imports gymnasium
 
     task = scenario.tasks[index]
@@ -183,20 +178,6 @@ def _elsewhere(restored: Restored, scenario: Any, index: int, plan: Plan) -> Any
             f"and {done} of task '{task.name}'"
         )
     return asked
-
-
-def student(values: Sequence[float]) -> tuple[float, float]:
-    """Return Student's 95% interval of a mean; NaN for fewer than two values.
-
-    >>> [round(end, 3) for end in student([1.0, 2.0, 3.0])]
-    [-0.484, 4.484]
-    """
-    if len(values) < 2:
-        return math.nan, math.nan
-    from scipy.stats import t  # here: it is slow to import
-
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def _interval(mean: float, low: float, high: float) -> str:

@@ -6,24 +6,20 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from holdfast import seeding
-from holdfast.continual.policies.restore import Restored, restore
-from holdfast.continual.policies.run_handle import open_run, task_index
-from holdfast.continual.policies.trained_agent import TaskAgent
-from holdfast.continual.results import checkpoint, metrics
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.results import checkpoint
+from holdfast.continual.results.curves import curves, matrix
+from holdfast.continual.results.record import RunFolder, task_index
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.observation_keys import MASKS
-
-if TYPE_CHECKING:
-    from holdfast.continual.policies.trained_team import TaskTeam
 
 Frames = list[NDArray[np.uint8]]
 
@@ -33,7 +29,7 @@ _THUMBNAIL_FRAMES = 40
 
 
 class Scene(NamedTuple):
-    """What is filmed.
+    """Scene to film.
 
     Attributes:
         task: Index of the task.
@@ -88,13 +84,13 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
         UsageError: If there is no such task, no finished stage, or nothing to be seen.
     """
     scenario = folder.scenario
-    if scenario.is_supervised:
-        raise UsageError(f"{folder.path}: data sets have nothing to film")
+    if why := kind_of(scenario).unfilmable:
+        raise UsageError(f"{folder.path}: {why}")
     names = [task.name for task in scenario.tasks]
     for name in tasks:
         task_index(scenario, name, str(folder.path))
-    matrix = metrics.matrix(metrics.curves(folder.scores(), scenario))  # (stages + 1, tasks)
-    finished = [n for n in checkpoint.stages(folder.path / "checkpoints") if n < len(matrix) - 1]
+    scores = matrix(curves(folder.scores(), scenario))  # (stages + 1, tasks)
+    finished = [n for n in checkpoint.stages(folder.path / "checkpoints") if n < len(scores) - 1]
     if not finished:
         raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
     last, found = finished[-1], []
@@ -102,8 +98,8 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
         if tasks and name not in tasks:
             continue
         found.append(Scene(index, last, f"{name}-final"))
-        scores = np.nan_to_num([matrix[stage + 1, index] for stage in finished], nan=-np.inf)
-        best = max(zip(scores, finished, strict=True))[1]
+        reached = np.nan_to_num([scores[stage + 1, index] for stage in finished], nan=-np.inf)
+        best = max(zip(reached, finished, strict=True))[1]
         if best != last:
             found.append(Scene(index, best, f"{name}-best-after-stage-{best + 1}"))
     return found
@@ -115,51 +111,23 @@ def _end(folder: RunFolder, stage: int) -> int:
 
 def _filmed(folder: RunFolder, scene: Scene, episodes: int, longest: int) -> tuple[Frames, float]:
     """Play episodes and return their frames, each (height, width, 3), and their rate in Hz."""
-    restored = restore(folder, scene.stage)
-    is_team = folder.scenario.agent.policies is not None
-    agent = (_team if is_team else TaskAgent)(restored, scene.task)
+    kind = kind_of(folder.scenario)
+    agent = kind.act(kind.restore(folder, scene.stage), scene.task)
     env = agent.make_env(render_mode="rgb_array")
     frames: Frames = []
     try:
         for episode in range(episodes):
             seed = seeding.derive(folder.seed, "evaluation", scene.task, episode)
-            if isinstance(agent, TaskAgent):
-                shown = _episode(agent, env, seed, episode)
-            else:
-                shown = _team_episode(agent, env, seed)
-            frames += islice(shown, longest + 1)
+            frames += islice(_episode(agent, env, seed, episode), longest + 1)
     finally:
         env.close()
     return frames, float(env.metadata.get("render_fps") or _FPS)
 
 
-def _team(restored: Restored, task_index: int) -> TaskTeam:
-    from holdfast.continual.policies.trained_team import TaskTeam  # here: PettingZoo is an extra
-
-    return TaskTeam(restored, task_index)
-
-
-def _episode(agent: TaskAgent, env: Any, seed: int, number: int) -> Iterator[NDArray[np.uint8]]:
-    is_game = agent.task.opponents is not None
-    observation, _ = env.reset(seed=seed, options={"measured": number} if is_game else None)
-    agent.reset()
-    yield _frame(env)
-    is_over = False
-    while not is_over:
-        masks = env.get_wrapper_attr(MASKS)() if env.has_wrapper_attr(MASKS) else None
-        action = agent.act(observation, action_masks=masks)
-        observation, _, terminated, truncated, _ = env.step(action)
-        is_over = terminated or truncated
+def _episode(agent: Any, env: Any, seed: int, number: int) -> Iterator[NDArray[np.uint8]]:
+    for _ in agent.episode(env, seed, number):
         yield _frame(env)
-
-
-def _team_episode(agent: TaskTeam, env: Any, seed: int) -> Iterator[NDArray[np.uint8]]:
-    observations, _ = env.reset(seed=seed)
-    yield _frame(env)
-    while env.agents:
-        actions = agent.act({name: observations[name] for name in env.agents})
-        observations, *_ = env.step(actions)
-        yield _frame(env)
+    yield _frame(env)  # of the end
 
 
 def _frame(env: Any) -> NDArray[np.uint8]:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
+from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import duration, number, plain, table
 from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.record import Episode, RunFolder, write_whole
@@ -59,21 +61,21 @@ def card(folder: RunFolder) -> str:
 
 def _front_matter(folder: RunFolder, scenario: Scenario, last: list[Episode]) -> dict[str, Any]:
     methods = [part.name for part in scenario.methods[0].parts]
-    kind = "image-classification" if scenario.is_supervised else "reinforcement-learning"
-    library = "avalanche" if scenario.is_supervised else "stable-baselines3"
-    tags = ["continual-learning", kind, library, scenario.agent.algorithm, *methods]
+    words = kind_of(scenario).words
+    tags = ["continual-learning", words.task, words.library, scenario.agent.algorithm, *methods]
     results = []
     for task in scenario.tasks:
         found = [score["return"] for score in last if score["task"] == task.name]
         if not found:
             continue
-        name = "accuracy" if scenario.is_supervised else "mean_reward"
         value = f"{np.mean(found):.2f} +/- {np.std(found):.2f}"
         results.append(
             {
-                "task": {"type": kind, "name": kind},
+                "task": {"type": words.task, "name": words.task},
                 "dataset": {"type": _world(task), "name": task.name},
-                "metrics": [{"type": name, "name": name, "value": value, "verified": False}],
+                "metrics": [
+                    {"type": words.metric, "name": words.metric, "value": value, "verified": False}
+                ],
             }
         )
     return {
@@ -91,11 +93,10 @@ def _world(task: Task) -> str:
 
 def _what(scenario: Scenario, label: str, info: dict[str, Any]) -> str:
     agent, stream = scenario.agent, scenario.stream
-    team = "" if agent.policies is None else " in a team"
-    size = info.get("parameters")
+    place, size = kind_of(scenario).words.place, info.get("parameters")
     parameters = f" ({size:,} parameters)" if size else ""
     text = (
-        f"An agent trained with `{plain(agent.algorithm)}`{team}{parameters} on a stream of "
+        f"An agent trained with `{plain(agent.algorithm)}`{place}{parameters} on a stream of "
         f"{len(scenario.stream_tasks)} tasks, one after the other, with `{plain(label)}` against "
         f"forgetting: {scenario.total_steps:,} steps in all. The task id is {stream.task_id}, "
         f"boundaries are {stream.boundaries}, the number of tasks is {stream.task_count}."
@@ -127,8 +128,8 @@ def _stream(scenario: Scenario) -> str:
 
 
 def _scores(scenario: Scenario, last: list[Episode]) -> str:
-    curves = metrics.curves(last, scenario)
-    scores = curves.values[-1] if len(curves.values) else [math.nan] * len(scenario.tasks)
+    reached = curves(last, scenario).values
+    scores = reached[-1] if len(reached) else [math.nan] * len(scenario.tasks)
     rows = []
     for task, score in zip(scenario.tasks, scores, strict=True):
         own = [one for one in last if one["task"] == task.name]
@@ -147,7 +148,7 @@ def _scores(scenario: Scenario, last: list[Episode]) -> str:
         )
     plan = scenario.evaluation
     choice = "most likely" if plan.deterministic else "sampled"
-    total = "accuracy" if scenario.is_supervised else "return"
+    total = kind_of(scenario).words.total
     text = (
         f"At the end of the stream, {choice} actions; {total} is mean ± standard deviation over "
         "episodes."
@@ -156,7 +157,7 @@ def _scores(scenario: Scenario, last: list[Episode]) -> str:
 
 
 def _metrics(scenario: Scenario, scores: list[Episode]) -> str:
-    found = metrics.summary(metrics.curves(scores, scenario))
+    found = metrics.summary(curves(scores, scenario))
     rows = [
         [FORMULAS[name].title, number(value), f"`{name}`"]
         for name, value in found.items()
@@ -170,21 +171,8 @@ def _metrics(scenario: Scenario, scores: list[Episode]) -> str:
 
 def _use(scenario: Scenario) -> str:
     name = scenario.tasks[scenario.stream_tasks[-1]].name
-    lines = ["import holdfast", f'agent = holdfast.open_run("this/folder").agent("{name}")']
-    if scenario.is_supervised:
-        lines.append("classes = agent.act(inputs)  # shape (batch, ...)")
-    elif scenario.agent.policies is not None:
-        lines += [
-            "env = agent.make_env()",
-            "observations, infos = env.reset(seed=0)",
-            "actions = agent.act({name: observations[name] for name in env.agents})",
-        ]
-    else:
-        lines += [
-            "env = agent.make_env()",
-            "observation, info = env.reset(seed=0)",
-            "action = agent.act(observation)",
-        ]
+    opened = f'agent = holdfast.open_run("this/folder").agent("{name}")'
+    lines = ["import holdfast", opened, *kind_of(scenario).words.use]
     code = "\n".join(lines)
     return (
         f"```python\n{code}\n```\n\n`holdfast eval this/folder --task {name}` measures it, "

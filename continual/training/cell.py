@@ -8,31 +8,20 @@ import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from holdfast import registry
-from holdfast.agents.base.agent import Agent, Files
-from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.agents.sb3.weights_io import read_zip
-from holdfast.continual.jobs.queue import Progress, Tell
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.loop import run_stream
-from holdfast.continual.method import Method
-from holdfast.continual.results import checkpoint
+from holdfast.continual.policies.restore import initial_files
+from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.card import write_card
-from holdfast.continual.training.cell_log import CellLog, logged
-from holdfast.continual.training.environment_failures import EnvironmentFailures
+from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
 from holdfast.continual.training.journal import CellJournal
-from holdfast.errors import HoldfastError, UsageError
-from holdfast.scenarios.schema.scenario import MethodPart, Scenario
-
-__all__ = ["Progress", "Tell", "initial_files", "make_agent", "make_methods", "run_cell"]
+from holdfast.errors import HoldfastError
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
 
@@ -105,22 +94,18 @@ def _failures(info: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
-    scenario = folder.scenario
+    scenario, kind = folder.scenario, kind_of(folder.scenario)
     failures = EnvironmentFailures(folder.path)
-    stream = make_stream(scenario, folder.seed, on_failure=failures)
-    agent, methods = make_agent(scenario), make_methods(scenario)
+    stream = kind.stream(folder.seed, on_failure=failures)
+    agent, methods = kind.agent(), kind.methods()
     measured = list(stream.eval_stream)
     journal = CellJournal(folder, agent, methods, measured, tell)
-    failures.journal = journal
-    finished = journal.resume()
+    failures.tell = journal.environment_failed
+    finished = journal.resumed_at
     if scenario.agent.init is not None:
         agent.initial = initial_files(scenario)
-    if scenario.agent.policies is not None and 0 < finished < len(scenario.stream_tasks):
-        from holdfast.continual.policies.restore import (
-            bring_back,  # here: it is built on this module
-        )
-
-        bring_back(folder, agent, finished)
+    if 0 < finished < len(scenario.stream_tasks):
+        kind.bring_back(folder, agent, finished)
     try:
         run_stream(list(stream.train_stream)[finished:], agent, methods, journal)
         return journal.summary()
@@ -129,63 +114,6 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
         for experience in measured:
             experience.close()
         journal.close()
-
-
-def make_agent(scenario: Scenario) -> Agent:
-    """Return the scenario's learner, which has learned nothing yet."""
-    if scenario.is_supervised:
-        from holdfast.agents.supervised.learner import (
-            SupervisedAgent,  # here: only some scenarios need it
-        )
-
-        return SupervisedAgent(scenario)
-    if scenario.agent.policies is not None:
-        from holdfast.agents.teams.team import TeamAgent  # here, as above
-
-        return TeamAgent(scenario)
-    return StableBaselinesAgent(scenario)
-
-
-def make_methods(scenario: Scenario) -> list[Method]:
-    """Return the mitigations of a scenario's first method entry, newly built, in its order."""
-    if scenario.agent.policies is not None:
-        from holdfast.continual.policies.per_group import (
-            PerGroup,  # here: only some scenarios need it
-        )
-
-        return [
-            PerGroup(partial(_make_method, part, scenario)) for part in scenario.methods[0].parts
-        ]
-    return [_make_method(part, scenario) for part in scenario.methods[0].parts]
-
-
-def _make_method(part: MethodPart, scenario: Scenario) -> Method:
-    target = registry.METHODS.get(part.name, part.name)
-    if part.name in registry.PLUGINS:
-        target = registry.PLUGINS[part.name].target
-    made = registry.load(target, scenario.folder)
-    # Plugins are told by their parents' module: to import Avalanche for that takes seconds.
-    if any(base.__module__ == "avalanche.core" for base in made.__mro__):
-        from holdfast.continual.methods.avalanche.plugin import PluginMethod
-
-        return PluginMethod(part.name, made, part.arguments)
-    method: Method = made(**part.arguments)
-    return method
-
-
-def initial_files(scenario: Scenario) -> Files:
-    """Return the weights that ``agent.init`` names: a run folder's newest, or a zip's.
-
-    Raises:
-        UsageError: If there are none.
-    """
-    path = (scenario.folder or Path()) / str(scenario.agent.init)
-    if path.suffix == ".zip":
-        return read_zip(path)
-    saved, _ = checkpoint.latest(path / "checkpoints")
-    if saved is None:
-        raise UsageError(f"agent.init: {path} has no checkpoint; name a run folder or a .zip")
-    return {name: saved.files[name] for name in ("policy", "normalization") if name in saved.files}
 
 
 def _origin() -> dict[str, Any]:

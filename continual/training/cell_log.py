@@ -1,23 +1,28 @@
-"""``log.txt`` of a run folder: what a cell's process printed, warned of, and how it failed."""
+"""Logs of a run folder: what a cell's process printed and warned of, and what failed.
+
+``log.txt`` is of the process, ``environment_failures.jsonl`` of environments that crashed or hung.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import faulthandler
+import json
 import os
 import platform
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 LOG, EARLIER = "log.txt", "log-earlier.txt"
+FAILURES = "environment_failures.jsonl"
 MOST_BYTES = 4 << 20
-"""At this size ``log.txt`` begins anew, and what it held becomes ``log-earlier.txt``."""
+"""At this size ``log.txt`` starts over, and what it held becomes ``log-earlier.txt``."""
 
 
 class CellLog:
@@ -55,7 +60,7 @@ class CellLog:
         self.write("".join(traceback.format_exception(error)))
 
     def limit(self) -> None:
-        """Begin anew if the file is large.
+        """Start over if the file is large.
 
         It is copied and emptied, not renamed: processes of environments write to it as well, by
         the descriptor that they inherited.
@@ -129,3 +134,34 @@ def _warnings_to(log: CellLog) -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
+
+
+class EnvironmentFailures:
+    """Takes the records of a cell's pools, as their ``on_failure``.
+
+    Args:
+        folder: The cell's run folder.
+
+    Attributes:
+        tell: Takes a line on each, once there is somebody to tell.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FAILURES
+        self.tell: Callable[[str], None] | None = None
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Append a record to ``environment_failures.jsonl`` and tell of it.
+
+        A disk that is full does not end the training: the file is a help, not a result.
+        """
+        line = json.dumps(record, ensure_ascii=False)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+            place = f"; see {self._path}"
+        except OSError as error:
+            place = f"; {self._path} cannot be written: {error}"
+        if self.tell is not None:
+            first = str(record["text"]).partition("\n")[0]
+            self.tell(f"environment {record['env']}: {first}{place}")

@@ -1,4 +1,4 @@
-"""What TensorBoard is told about a cell: one fixed set of hyperparameters, and its charts.
+"""Dashboard of a cell in TensorBoard: one fixed set of hyperparameters, and its charts.
 
 The columns of the hparams table are those that the first run names, and charts of one title are
 drawn twice where their content differs. So every cell of every scenario, method and algorithm names
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from holdfast import registry
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results.plasticity_record import QUANTITIES
-from holdfast.scenarios.schema.scenario import Scenario, Score
+from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import shipped
 from holdfast.signature import signature
 
@@ -116,15 +117,12 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
         scenario: The cell's own.
         has_success: Whether an environment reports success.
     """
-    tasks: dict[str, tuple[str, ...]] = {}
-    if any(isinstance(scenario.score_of(i), Score) for i in range(len(scenario.tasks))):
+    kind, tasks = kind_of(scenario), dict[str, tuple[str, ...]]()
+    if any(map(kind.has_own_score, range(len(scenario.tasks)))):
         tasks["score of every task"] = (r"task/[^/]+/score$",)
     if has_success:
         tasks["success rate of every task"] = (r"task/[^/]+/success_rate$",)
-    if scenario.is_supervised:  # whose score is the accuracy
-        tasks = {"accuracy on every task": (r"task/[^/]+/accuracy$",)}
-    else:
-        tasks["return of every task"] = (r"task/[^/]+/return$",)
+    tasks[kind.words.chart] = (rf"task/[^/]+/{kind.words.total}$",)
     metrics = ("average_performance", "forgetting", "backward_transfer", "auc")
     found: Layout = {
         "Tasks": tasks,
@@ -134,7 +132,7 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
     }
     if methods := _method_charts(scenario):
         found["Methods"] = methods
-    if not scenario.is_supervised and scenario.agent.policies is None:
+    if kind.is_diagnosed:
         found["Plasticity"] = {
             title: (rf"plasticity/{name}/",) for name, (title, _) in QUANTITIES.items()
         }

@@ -1,37 +1,52 @@
-"""What a running cell writes down: scores, checkpoints, TensorBoard, costs, progress."""
+"""Journal of a running cell: scores, checkpoints, TensorBoard, costs, progress."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from holdfast.agents.base.agent import Agent
-from holdfast.continual.jobs.queue import Progress, Tell
+from holdfast.continual.experience import Experience
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
+from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, metrics
+from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
 from holdfast.continual.results.record import Episode, RunFolder, write_whole
 from holdfast.continual.streams.evaluation import evaluate
-from holdfast.continual.streams.task_stream import EvalExperience, TaskExperience
+from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.training.dashboard import hyperparameters, layout
 from holdfast.continual.training.diagnostics import Diagnostics
-from holdfast.continual.training.growth import check_growth, kept_bytes
+from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.tensorboard import TensorBoard
-from holdfast.scenarios.schema.scenario import Score, Task
+from holdfast.scenarios.schema.scenario import Task
 from holdfast.scenarios.source.yaml_file import dump
 
 
 class CellJournal:
     """Writes down what the loop does in one cell, after taking up what is there already.
 
+    What was recorded after the newest usable checkpoint is dropped: it will be measured again, to
+    the same numbers.
+
     Args:
         folder: The run folder.
-        agent: The learner.
-        methods: Its mitigations.
+        agent: The learner; what the checkpoint holds is loaded into it.
+        methods: Its mitigations, likewise.
         measured: The eval stream.
         tell: Takes progress.
+
+    Attributes:
+        resumed_at: How many stages were finished before.
+
+    Raises:
+        CheckpointUnusable: If there are checkpoints and none can be read.
     """
 
     def __init__(
@@ -39,60 +54,50 @@ class CellJournal:
         folder: RunFolder,
         agent: Agent,
         methods: Sequence[Method],
-        measured: Sequence[EvalExperience],
+        measured: Sequence[MeasuredExperience],
         tell: Tell,
     ) -> None:
         self.folder, self.agent, self.methods = folder, agent, methods
         self.measured, self.tell = measured, tell
         self.scenario, self.seed = folder.scenario, folder.seed
+        self.kind = kind_of(self.scenario)
         self.checkpoints = folder.path / "checkpoints"
-        self.training = Stopwatch()
-        self.wall_s = 0.0
-        self.kept: list[int] = []
         self.place, self.environment_failures = (0, 0), 0
         self.diagnostics = Diagnostics(folder.path, agent)
-        self.latest = {task.name: float("nan") for task in self.scenario.tasks}
-
-    # -- opening -----------------------------------------------------------------------------------
-
-    def resume(self) -> int:
-        """Load the newest usable checkpoint and return how many stages are finished.
-
-        What was recorded after it is dropped: it will be measured again, to the same numbers.
-
-        Raises:
-            CheckpointUnusable: If there are checkpoints and none can be read.
-        """
         checkpoint.remove_leftovers(self.checkpoints)
         saved, damage = checkpoint.latest(self.checkpoints)
-        stages = 0
-        if saved is None:
-            self.folder.truncate(0)
-        else:
-            stages = saved.state["stage"] + 1
-            self.folder.truncate(saved.state["scores_bytes"])
-            self.agent.load_files(saved.files)
-            for index, method in enumerate(self.methods):
-                doors = self.agent.doors(method)
+        state = {} if saved is None else saved.state
+        folder.truncate(state.get("scores_bytes", 0))
+        if saved is not None:
+            agent.load_files(saved.files)
+            for index, method in enumerate(methods):
+                doors = agent.doors(method)
                 method.load_state(doors, saved.files.get(f"method-{index}", {}))
-            self.wall_s = saved.state["wall_s"]
-            self.kept = list(saved.state.get("kept_bytes", ()))
-            self.training = Stopwatch(saved.state["training_s"], saved.state["training_steps"])
-            self._take(self.folder.scores())
-        step = self._first_step(stages)
-        if stages:
+        self.wall_s: float = state.get("wall_s", 0.0)
+        self.kept: list[int] = list(state.get("kept_bytes", ()))
+        self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
+        self.curves = curves(folder.scores(), self.scenario)
+        self.resumed_at = 0 if saved is None else int(state["stage"]) + 1
+        step = sum(self.scenario.stage_steps[: self.resumed_at])
+        if self.resumed_at:
             self.diagnostics.resume(step)
-        self.spent = Spent(None if saved is None else saved.state.get("spent", {}))
-        self.board = TensorBoard(self.folder.path / "tb", purge_step=step + 1 if stages else 0)
-        if not stages:
-            stated = dump(self.scenario.model_dump(exclude_defaults=True))
-            self.board.text("scenario", f"Without defaults:\n\n```yaml\n{stated}\n```")
-            cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
-            self.board.session(cell, hyperparameters(self.scenario, self.folder.label))
+        self.spent = Spent(None if saved is None else state.get("spent", {}))
+        self.board = self._open_board(step)
         self.began = time.monotonic()
         note = f"{' '.join(damage)}; fell back to the one before" if damage else ""
-        self._tell(stages, step, note)
-        return stages
+        self._tell(self.resumed_at, step, note)
+
+    def _open_board(self, step: int) -> TensorBoard:
+        """Return the event folder, from which what comes after a step is dropped."""
+        path = self.folder.path / "tb"
+        if self.resumed_at:
+            return TensorBoard(path, purge_step=step + 1)
+        board = TensorBoard(path, purge_step=0)
+        stated = dump(self.scenario.model_dump(exclude_defaults=True))
+        board.text("scenario", f"Without defaults:\n\n```yaml\n{stated}\n```")
+        cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
+        board.session(cell, hyperparameters(self.scenario, self.folder.label))
+        return board
 
     def close(self) -> None:
         """Close the event file and stop counting."""
@@ -114,7 +119,7 @@ class CellJournal:
         self.board.scalars(self.diagnostics.measure(0, 0), 0)
         self._log_metrics(0, 0)
 
-    def watch(self, experience: TaskExperience) -> Callable[[int], None]:
+    def watch(self, experience: Experience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
         notices, self.agent.notices = self.agent.notices, []
         if self.kept and (warning := check_growth(self.kept, len(self.scenario.stream_tasks))):
@@ -149,7 +154,7 @@ class CellJournal:
         """Count updates as extra ones from here on."""
         self.spent.learning = False
 
-    def finished(self, experience: TaskExperience) -> None:
+    def finished(self, experience: Experience) -> None:
         """Measure the finished task's row of the score matrix and save a checkpoint."""
         self.training.lap(experience.steps)
         stages, step = experience.stage + 1, experience.first_step + experience.steps
@@ -186,7 +191,7 @@ class CellJournal:
         self._tell(stages, step)
 
     def environment_failed(self, note: str) -> None:
-        """Tell that an environment's process failed; training goes on if it can be started anew."""
+        """Tell that an environment's process failed; training goes on if it restarts."""
         self.environment_failures += 1
         stage, step = self.place
         self.board.scalars({"system/env_restarts": float(self.environment_failures)}, step)
@@ -202,39 +207,30 @@ class CellJournal:
         plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
-        self._take(scores)
-        total = "accuracy" if self.scenario.is_supervised else "return"
-        for quantity, tag in (("return", total), ("success", "success_rate"), ("score", "score")):
-            values = metrics.curves(scores, self.scenario, quantity).values[0]  # type: ignore[arg-type]  # of three words
+        returns, successes, own = curves_of(scores, self.scenario, ("return", "success", "score"))
+        self.curves = joined(self.curves, own)
+        total = self.kind.words.total
+        for found, tag in ((returns, total), (successes, "success_rate"), (own, "score")):
             tags = {
-                f"task/{i}_{task.name}/{tag}": v
-                for i, task, v in self._by_task(values)
-                if quantity != "score" or self._has_own_score(i)
+                f"task/{i}_{task.name}/{tag}": value
+                for i, task, value in self._by_task(found.values[0])
+                if found is not own or self.kind.has_own_score(i)
             }
             self.board.scalars(tags, step)
         return scores
-
-    def _has_own_score(self, task: int) -> bool:
-        """Return whether a score is neither the return, the success rate nor the accuracy."""
-        is_score = isinstance(self.scenario.score_of(task), Score)
-        return is_score and not self.scenario.is_supervised
 
     def _by_task(self, values: Any) -> Iterator[tuple[int, Task, float]]:
         for index, (task, value) in enumerate(zip(self.scenario.tasks, values, strict=True)):
             yield index, task, float(value)
 
-    def _take(self, scores: list[Episode]) -> None:
-        for values in metrics.curves(scores, self.scenario).values:
-            self.latest |= {task.name: v for _, task, v in self._by_task(values) if v == v}
-
-    def _log_drift(self, experience: TaskExperience) -> None:
+    def _log_drift(self, experience: Experience) -> None:
         """Log what a drift has set in the training environments last."""
         for step, values in getattr(experience, "drifted", [])[-1:]:
             tag = f"task/{experience.task_index}_{experience.task.name}/drift"
             scalars = {f"{tag}/{name}": value for name, value in values.items()}
             self.board.scalars(scalars, experience.first_step + step)
 
-    def _record_drift(self, experience: TaskExperience) -> None:
+    def _record_drift(self, experience: Experience) -> None:
         """Write all that a drift set in this stage; a stage that is repeated replaces its file."""
         drifted = getattr(experience, "drifted", [])
         if not drifted:
@@ -249,25 +245,28 @@ class CellJournal:
 
     def _log_metrics(self, stages: int, step: int) -> None:
         """Log the metrics over the tasks so far, and the score matrix as a picture."""
-        so_far = metrics.until(metrics.curves(self.folder.scores(), self.scenario), stages)
+        so_far = until(self.curves, stages)
         if stages:
             named = metrics.summary(so_far).items()
             self.board.scalars({f"continual/{n.split('/')[0]}": v for n, v in named}, step)
         names = [task.name for task in self.scenario.tasks]
         trained = [names[index] for index in self.scenario.stream_tasks[:stages]]
         rows = ["before learning", *(f"after {name}" for name in trained)]
-        matrix = metrics.matrix(so_far)
-        self.board.matrix("continual/scores", matrix, rows=rows, columns=names, step=step)
+        scores = matrix(so_far)
+        self.board.matrix("continual/scores", scores, rows=rows, columns=names, step=step)
 
-    def _first_step(self, stages: int) -> int:
-        return sum(self.scenario.stage_steps[:stages])
+    def _latest(self) -> dict[str, float]:
+        """Return the latest score of every task, by name; NaN where it was not measured."""
+        columns = zip(self.scenario.tasks, self.curves.values.T, strict=True)
+        known = {task.name: values[~np.isnan(values)] for task, values in columns}
+        return {n: float(values[-1]) if values.size else math.nan for n, values in known.items()}
 
     def _tell(self, stages: int, step: int, note: str = "") -> None:
         order = self.scenario.stream_tasks
         task = self.scenario.tasks[order[min(stages, len(order) - 1)]].name
         cell = f"{self.folder.label}/seed-{self.seed}"
         total, speed = self.scenario.total_steps, self.training.steps_per_s
-        self.tell(Progress(cell, task, step, total, speed, dict(self.latest), note))
+        self.tell(Progress(cell, task, step, total, speed, self._latest(), note))
 
     def summary(self) -> dict[str, Any]:
         """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from holdfast import seeding
-from holdfast.agents.base.agent import Agent
-from holdfast.continual.method import Method
-from holdfast.continual.streams.task_stream import TaskExperience, make_stream
-from holdfast.continual.training.buffer_size import Buffer, check_room, replay_buffer
-from holdfast.continual.training.cell import initial_files, make_agent, make_methods
-from holdfast.envs.base.compatibility import check_actions, check_policy
-from holdfast.envs.base.spaces import StreamSpaces
-from holdfast.envs.make import stream_spaces
-from holdfast.envs.vector import task_env
+from holdfast.continual.experience import Experience
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.policies.restore import initial_files
+from holdfast.continual.training.memory_budget import Buffer, check_room, replay_buffer
 from holdfast.errors import ScenarioError, UsageError
-from holdfast.registry import algorithm
 from holdfast.scenarios.schema.scenario import Scenario
-
-if TYPE_CHECKING:
-    from holdfast.continual.streams.data_stream import DataExperience
 
 _REFUSALS = (ValueError, TypeError, AssertionError)
 
@@ -53,89 +43,33 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
         for cell in scenario.cells()[:: len(scenario.seeds)]:
             alone = scenario.only(cell)
             if cell.point not in buffers:  # all methods of a point have the same environments
-                experience, buffers[cell.point] = _first_experience(alone, seed)
-                check_room(alone, buffers[cell.point], jobs)
-            _build_agent(alone, experience, f"methods[{cell.listed}]")
+                built = kind_of(alone).build(seed)
+                buffer = built.transition and replay_buffer(alone, *built.transition)
+                buffers[cell.point] = buffer
+                check_room(alone, buffer, jobs)
+            _build_agent(alone, built.experience, f"methods[{cell.listed}]")
     return next(iter(buffers.values()))
 
 
-def _first_experience(
-    scenario: Scenario, seed: int
-) -> tuple[TaskExperience | DataExperience, Buffer | None]:
-    """Return the first stage, and the size of the replay buffer, after building every task."""
-    if scenario.is_supervised:
-        return make_stream(scenario, seed).train_stream[0], None
-    if scenario.agent.policies is not None:
-        # Here: PettingZoo is an extra, and only some scenarios need it.
-        from holdfast.continual.streams.team_stream import make_team_stream
-        from holdfast.envs.multiagent.parallel import team_spaces
-
-        team = team_spaces(scenario)
-        for group in team.groups.values():
-            check_actions(scenario, group)
-            check_policy(scenario, group.observation)
-        if any(task.partners for task in scenario.tasks):
-            from holdfast.continual.policies.partners import check_partners  # here, as above
-
-            check_partners(scenario, team)
-        return make_team_stream(scenario, seed, team).train_stream[0], None
-    spaces = stream_spaces(scenario)
-    _check_opponents(scenario, spaces)
-    check_actions(scenario, spaces)
-    check_policy(scenario, spaces.observation)
-    experience: TaskExperience = make_stream(scenario, seed, spaces).train_stream[0]
-    return experience, _replay_buffer(scenario, experience)
-
-
-def _check_opponents(scenario: Scenario, spaces: StreamSpaces) -> None:
-    """Build every opponent of every game, those of earlier runs included."""
-    for index, task in enumerate(scenario.tasks):
-        if task.opponents is None:
-            continue
-        try:
-            env: Any = task_env(scenario, index, spaces)
-            with closing(env):
-                env.unwrapped.check_opponents()
-        except UsageError as error:
-            found = scenario.problem(f"tasks[{index}].opponents", str(error))
-            raise ScenarioError([found]) from error
-
-
-def _replay_buffer(scenario: Scenario, experience: TaskExperience) -> Buffer | None:
-    if algorithm(scenario.agent.algorithm).on_policy:
-        return None
-    envs = experience.make_env()
-    try:
-        return replay_buffer(scenario, envs.observation_space, envs.action_space)
-    finally:
-        envs.close()
-
-
-def _build_agent(
-    scenario: Scenario, experience: TaskExperience | DataExperience, path: str
-) -> None:
+def _build_agent(scenario: Scenario, experience: Experience, path: str) -> None:
     """Build the agent of the first task as a cell of this method does, then drop it."""
-    agent: Agent = make_agent(scenario)
-    methods = _make_methods(scenario, path)
+    kind = kind_of(scenario)
+    agent = kind.agent()
+    try:
+        methods = kind.methods()
+    except _REFUSALS as error:
+        _refuse(error, scenario, path)
     try:
         if scenario.agent.init is not None:
             agent.initial = initial_files(scenario)
         for method in methods:
             method.pre_adapt(agent.doors(method), experience.train())
         agent.start(experience)
-        if any("output" in method.doors for method in methods) or scenario.is_supervised:
-            agent.output()
+        kind.try_output(agent, methods)
     except _REFUSALS as error:
         _refuse(error, scenario, _argument_named_in(str(error), scenario))
     finally:
         agent.close()
-
-
-def _make_methods(scenario: Scenario, path: str) -> list[Method]:
-    try:
-        return make_methods(scenario)
-    except _REFUSALS as error:
-        _refuse(error, scenario, path)
 
 
 def _refuse(error: Exception, scenario: Scenario, path: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a cell spends: updates, memory, energy."""
+"""Resource usage of a cell: updates, memory, energy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Spent:
 
 
 def _forget_peak() -> None:
-    """Let the peak begin anew: a worker process runs one cell after another."""
+    """Reset the peak: a worker process runs one cell after another."""
     with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -17,8 +17,8 @@ SMALLEST = 36
 """Pixels of a side that the three convolutions of Stable-Baselines3's NatureCNN need."""
 
 
-def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:
-    """Raise if the scenario's algorithm cannot take the stream's actions.
+def check_actions(scenario: Scenario, stream: StreamSpaces, *, team: bool = False) -> None:
+    """Raise if the scenario's algorithm cannot take the stream's actions, or a team's.
 
     Raises:
         ScenarioError: Names the algorithms that can. An algorithm of the user's own is not checked.
@@ -27,7 +27,7 @@ def check_actions(scenario: Scenario, stream: StreamSpaces) -> None:
     space = stream.action
     if algorithm is None:
         return
-    able = algorithms_for(space, team=scenario.agent.policies is not None)
+    able = algorithms_for(space, team=team)
     if type(space).__name__ not in algorithm.actions:
         listed = ", ".join(able) or "no known algorithm"
         text = f"{scenario.agent.algorithm} cannot take the action space {space}; {listed} can"

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -31,6 +31,9 @@ from holdfast.envs.checks.probes import check_seeding, check_values, measure_spe
 from holdfast.envs.make import bare, changed
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.scenario import Scenario, Task
+
+if TYPE_CHECKING:
+    from holdfast.envs.multiagent.players import FrozenPlayers
 
 __all__ = ["CheckResult", "Finding", "check_env", "check_task"]
 
@@ -101,7 +104,7 @@ def check_env(
     return _checked(CheckResult(target), make)
 
 
-def check_task(scenario: Scenario, task: Task) -> CheckResult:
+def check_task(scenario: Scenario, task: Task, frozen: FrozenPlayers | None = None) -> CheckResult:
     """Return what was found about a task's environment, as the scenario builds it for training.
 
     That is with the task's changes, drifts and wrappers, by the scenario's backend, under the
@@ -110,17 +113,19 @@ def check_task(scenario: Scenario, task: Task) -> CheckResult:
     Args:
         scenario: The scenario.
         task: One of its tasks, which samples nothing any more.
+        frozen: Finds opponents that earlier runs left.
 
     Raises:
         UsageError: A name, argument or change is wrong, or a package is missing.
     """
 
     def make() -> Subject:
-        author = bare(scenario, task)
+        author: Any = bare(scenario, task)
         env = changed(author, scenario, task, n_envs=scenario.n_envs)
         if task.opponents is not None:
             from holdfast.envs.multiagent.self_play import Legal  # here: only games need PettingZoo
 
+            author.frozen = frozen
             author, env = Legal(author), Legal(env)  # the checks draw any action
         return Subject(author, env, task.exclusive)
 

@@ -9,13 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast import registry
 from holdfast.envs.multiagent.board_games import ROW_GAMES, RowGame, best_moves
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.opponents import RANDOM, OpponentSpec
-
-FROZEN = "holdfast.continual.policies.opponents:frozen_player"
-"""Loaded where a scenario asks for it: it restores a run, and imports the learners."""
 
 Choices = Callable[[Any, NDArray[np.bool_]], NDArray[np.float64]]
 """Takes an observation and the allowed actions; returns the probability of each action."""
@@ -90,13 +86,24 @@ class PolicyPlayer:
         return int(rng.choice(len(chances), p=chances))
 
 
-def make_player(entry: str | OpponentSpec, game: str, folder: Path | None) -> Player:
+FrozenPlayers = Callable[[OpponentSpec, Path | None], Player]
+"""Takes an entry that names an earlier run, and the folder that paths count from; returns the
+opponent which that run left. It restores the run, and comes from above: ``continual/kinds``."""
+
+
+def make_player(
+    entry: str | OpponentSpec,
+    game: str,
+    folder: Path | None,
+    frozen: FrozenPlayers | None = None,
+) -> Player:
     """Return the opponent that an entry of ``opponents:`` names, ``past`` apart.
 
     Args:
         entry: ``random``, a search, or an earlier run.
         game: Name in the metadata of PettingZoo's environment.
         folder: Of the scenario; runs are looked for from it.
+        frozen: Finds the opponents of earlier runs.
 
     Raises:
         UsageError: Minimax does not know the game, or the run has no policy that could play it.
@@ -105,8 +112,8 @@ def make_player(entry: str | OpponentSpec, game: str, folder: Path | None) -> Pl
         assert entry == RANDOM  # past selves are no such opponent
         return RandomPlayer()
     if entry.minimax is None:
-        player: Player = registry.load(FROZEN)(entry, folder)
-        return player
+        assert frozen is not None  # whoever plays against earlier runs hands in who finds them
+        return frozen(entry, folder)
     if game not in ROW_GAMES:
         known = ", ".join(ROW_GAMES)
         raise UsageError(f"opponents: minimax knows {known}, not {game}")

@@ -20,6 +20,7 @@ from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.multiagent.parallel import ACTION_MASK, agent_spaces, pettingzoo_env
 from holdfast.envs.multiagent.players import (
     Choices,
+    FrozenPlayers,
     Player,
     PolicyPlayer,
     RandomPlayer,
@@ -114,6 +115,7 @@ class SelfPlay(gym.Env[Any, Any]):
         seats: Those that learn.
         past: Past selves that ``past`` draws from; until there are any, it plays at random.
         view: How those see the game.
+        frozen: Finds opponents that earlier runs left.
 
     Raises:
         UsageError: The game cannot be found, is not turn-based, its seats differ in what they see
@@ -125,6 +127,7 @@ class SelfPlay(gym.Env[Any, Any]):
         self.opponents = task.opponents
         self.past: PastSelves | None = None
         self.view = View()
+        self.frozen: FrozenPlayers | None = None
         self.render_mode = render_mode
         self._task, self._folder = task.name, scenario.folder
         assert task.env is not None
@@ -228,7 +231,7 @@ class SelfPlay(gym.Env[Any, Any]):
             return PolicyPlayer(drawn[0], self.view.through(drawn[1])) if drawn else RandomPlayer()
         key = repr(entry)
         if key not in self._players:
-            self._players[key] = make_player(entry, self.kind, self._folder)
+            self._players[key] = make_player(entry, self.kind, self._folder, self.frozen)
         return self._players[key]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -101,7 +101,7 @@ def _convert(options: list[ast.expr], value: Any) -> Any:
     inside: list[str] = []  # the kind fits, but something in the value does not
     literals: list[Any] = []
     for option in options:
-        kind = kind_of(option)
+        kind = form_of(option)
         if kind == "Literal":
             literals += literal_values(option)
             continue
@@ -137,22 +137,22 @@ def _options(node: ast.expr) -> list[ast.expr]:
             return _options(ast.parse(text, mode="eval").body)
         case ast.Subscript(value=value, slice=inner):
             elements = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            if kind_of(value) == "Union":
+            if form_of(value) == "Union":
                 return [option for element in elements for option in _options(element)]
-            if kind_of(value) == "Optional":
+            if form_of(value) == "Optional":
                 return [*_options(elements[0]), ast.Constant(None)]
-            if kind_of(value) in ("Annotated", "Final", "Required"):
+            if form_of(value) in ("Annotated", "Final", "Required"):
                 return _options(elements[0])
     return [node]
 
 
-def kind_of(node: ast.expr) -> str:
+def form_of(node: ast.expr) -> str:
     """Return the bare name of a kind: ``list`` for ``list[int]``, ``Module`` for ``nn.Module``."""
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
         case ast.Subscript(value=value):
-            return kind_of(value)
+            return form_of(value)
         case ast.Constant(value=None):
             return "None"
     return ""
@@ -213,7 +213,7 @@ def _fit_list(option: ast.expr, value: Any) -> Any:
     if isinstance(option, ast.Subscript):
         inner = option.slice
         elements = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
-    if kind_of(option) in ("tuple", "Tuple") and elements and not _is_ellipsis(elements[-1]):
+    if form_of(option) in ("tuple", "Tuple") and elements and not _is_ellipsis(elements[-1]):
         if len(elements) != len(value):
             return _No(f"a list of {len(elements)}")
         pairs = list(zip(elements, value, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
 from holdfast.printing import console, failure_of, print_labelled
 
 if TYPE_CHECKING:
-    from holdfast.envs.base.spaces import StreamSpaces
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.scenarios.schema.scenario import Scenario, Task
 
@@ -63,38 +61,29 @@ def check_scenario(scenario: Scenario) -> int:
             agent.
         UsageError: The scenario learns data sets.
     """
-    from holdfast.envs.base.compatibility import check_actions, check_policy
-    from holdfast.envs.base.spaces import merged_spaces
-    from holdfast.envs.checks.environment import check_task
+    from holdfast.continual.kinds.kind import kind_of
 
-    if scenario.is_supervised:
-        raise UsageError(
-            f"{scenario.source}: the supervised agent learns data sets, and there is no "
-            "environment to check; `holdfast validate --build` loads them"
-        )
-    if scenario.agent.policies is not None:
-        return _check_teams(scenario)
+    kind = kind_of(scenario)
+    if kind.uncheckable:
+        raise UsageError(f"{scenario.source}: {kind.uncheckable}")
     first: dict[str, tuple[str, int]] = {}
     codes: list[int] = []
     distinct: list[Task] = []
-    spaces: list[StreamSpaces] = []
+    results: list[CheckResult] = []
     for task in (_at_first_visit(task, scenario.seeds[0]) for task in scenario.tasks):
-        like, code = first.get(_identity(task), ("", 0))
+        like, code = first.get(kind.identity(task), ("", 0))
         name = f"task {task.name}"
         if like:
             print(f"{name} {_words(code)}: its environment is that of {like}\n")
         else:
-            code, result = _told(name, lambda task=task: check_task(scenario, task))  # type: ignore[misc]  # of a lambda's default
-            first[_identity(task)] = name, code
-            if result is not None and result.spaces is not None:
+            code, result = _told(name, partial(kind.check_task, task))
+            first[kind.identity(task)] = name, code
+            if result is not None:
                 distinct.append(task)
-                spaces.append(result.spaces)
+                results.append(result)
         codes.append(code)
     if not any(codes):
-        alone = scenario.model_copy(update={"tasks": tuple(distinct)})
-        stream = merged_spaces(alone, spaces)
-        check_actions(scenario, stream)
-        check_policy(scenario, stream.observation)
+        kind.check_fit(distinct, results)
     return _sum("task", codes)
 
 
@@ -105,34 +94,10 @@ def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
     return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
 
 
-def _check_teams(scenario: Scenario) -> int:
-    """Check the environment of every task of a team, and that they fit into one stream."""
-    from holdfast.envs.base.compatibility import check_actions, check_policy
-    from holdfast.envs.checks.team import check_team
-    from holdfast.envs.multiagent.parallel import make_parallel, team_spaces
-
-    codes = []
-    for task in scenario.tasks:
-        name = f"task {task.name}"
-        make = partial(make_parallel, scenario, task)
-        codes.append(_told(name, partial(check_team, name, make))[0])
-    if not any(codes):
-        for group in team_spaces(scenario).groups.values():
-            check_actions(scenario, group)
-            check_policy(scenario, group.observation)
-    return _sum("task", codes)
-
-
 def _at_first_visit(task: Task, seed: int) -> Task:
     from holdfast.scenarios.schema.streams import visited
 
     return visited(task, 1, seed) if task.sample else task
-
-
-def _identity(task: Task) -> str:
-    """Return the same text for tasks that are built alike."""
-    left_out = {"name", "score", *(() if task.drift else ("steps",))}
-    return json.dumps(task.model_dump(exclude=left_out), sort_keys=True, default=str)
 
 
 def _told(name: str, check: Callable[[], CheckResult]) -> tuple[int, CheckResult | None]:

@@ -28,7 +28,7 @@ from holdfast.printing import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.continual.jobs.run import Outcome
+    from holdfast.continual.jobs.queue import Outcome
     from holdfast.scenarios.schema.scenario import Scenario
 
 app = typer.Typer(
@@ -316,7 +316,7 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
 
     scenario = load(path, overrides)
     if scenario.tune is not None:
-        from holdfast.continual.jobs.tune import plan
+        from holdfast.continual.jobs.tuning_plan import plan
 
         plan(scenario.model_copy(update={"sweep": {}}), Path("runs"))
     if build:

@@ -58,17 +58,18 @@ def cross_play(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
-    """Let the policies of runs meet: win rates and Elo of games, returns of mixed teams.
+    """Play policies of runs with each other: win rates and Elo of games, returns of mixed teams.
 
     In games they play each other, a random player and whom they were measured against. In teams one
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
     """
     with errors_told():
+        from holdfast.continual.kinds.meeting import Plan
         from holdfast.continual.tools import cross_play as meeting
         from holdfast.progress import counted
 
         with counted(console(), "cross-play") as tell:
-            plan = meeting.Plan(games, deterministic, seed, tell)
+            plan = Plan(games, deterministic, seed, tell)
             made = meeting.cross_play(path, plan, stages=stages, task=task)
         print_markdown(made.markdown)
         print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")

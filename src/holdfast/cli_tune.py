@@ -34,7 +34,7 @@ def tune(
     runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Cells to run side by side.")] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the study that is there; start anew.")
+        bool, typer.Option("--overwrite", help="Delete the study that is there; start again.")
     ] = False,
 ) -> None:
     """Look for the best values of keys, on the first percent of the stream or on held-out seeds.
@@ -43,7 +43,7 @@ def tune(
     """
     with errors_told():
         from holdfast.continual.jobs.trials import BEST, PAGE, command
-        from holdfast.continual.jobs.tune import plan
+        from holdfast.continual.jobs.tuning_plan import plan
         from holdfast.continual.results.formatting import plural
         from holdfast.scenarios.load import load
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from holdfast.continual.jobs.estimate import Cost, estimate
 from holdfast.continual.results.formatting import NA, duration, plural, size
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.training.buffer_size import memory_bytes
+from holdfast.continual.training.memory_budget import memory_bytes
 from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
 

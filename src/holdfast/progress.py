@@ -1,4 +1,4 @@
-"""What `holdfast run` shows while cells run: a live table on a terminal, plain lines elsewhere."""
+"""Display of `holdfast run` while cells run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rich.text import Text
 from holdfast.continual.results.formatting import NA, duration, number, plural
 
 if TYPE_CHECKING:
-    from holdfast.continual.jobs.run import Outcome
-    from holdfast.continual.training.cell import Progress
+    from holdfast.continual.jobs.queue import Outcome
+    from holdfast.continual.progress import Progress
 
 LINE_S = 10.0
 """Seconds between two plain lines of one cell, unless its task changes."""
@@ -89,7 +89,7 @@ def counted(console: Console, what: str) -> Iterator[Callable[[int, int], None]]
 
 
 class Ledger:
-    """Who is where, and how long it will take.
+    """Ledger of the running cells, and how long they will take.
 
     Args:
         cells: How many there are, finished ones included.
@@ -223,7 +223,7 @@ class LiveTable:
         self._live.stop()
 
     def progress(self, progress: Progress) -> None:
-        """Draw the table anew, if it is a while since it was drawn."""
+        """Draw the table again, if it is a while since it was drawn."""
         for line in _opening(progress, is_first=self._ledger.progress(progress)):
             self._console.print(line, markup=False, highlight=False)
         if time.monotonic() - self._drawn >= _REFRESH_S:

@@ -10,7 +10,7 @@ import torch
 from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.streams.team_stream import make_team_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -40,7 +40,7 @@ def team_scenario(algorithm: str, *tasks: dict[str, Any], **keys: Any) -> Scenar
 def learned(scenario: Scenario, seed: int = 0) -> TeamAgent:
     """Return a team that has learned the first task, and nothing measured."""
     agent = TeamAgent(scenario)
-    experience = next(iter(make_stream(scenario, seed).train_stream))
+    experience = next(iter(make_team_stream(scenario, seed).train_stream))
     agent.start(experience)
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
     return agent
@@ -49,7 +49,7 @@ def learned(scenario: Scenario, seed: int = 0) -> TeamAgent:
 def started(scenario: Scenario, seed: int = 0) -> Any:
     """Return the policy of a team's only group, newly built."""
     agent = TeamAgent(scenario)
-    agent.start(next(iter(make_stream(scenario, seed).train_stream)))
+    agent.start(next(iter(make_team_stream(scenario, seed).train_stream)))
     agent.close()
     (member,) = agent.members.values()
     return member.policy

@@ -22,7 +22,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class CompoNet(Method):
@@ -66,7 +66,7 @@ class CompoNet(Method):
         self._kept = Snapshots()
         self._grown: list[ComposingTrunk | ComposingHead] = []  # of the current model
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let the coming model be built with one module more, and all else of it new."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method componet: carry.weights: false would drop earlier modules")
@@ -93,7 +93,7 @@ class CompoNet(Method):
         self._grown += [trunk, *heads.values()]
         return trunk, dict(heads)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Note which module the finished task has, and what else its view needs."""
         task = doors.facts.current_task
         self._kept.keep_tensors(doors, task, deviation_of(doors))

@@ -19,7 +19,7 @@ from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _DECIDE = "decide"
 
@@ -110,7 +110,7 @@ class Expandable(Method):
 
     # -- a task ------------------------------------------------------------------------------------
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Protect the newest module's tasks, and let a spare module be built beside it."""
         doors.lifecycle.keep_views()
         doors.lifecycle.start_fresh(DEVIATION)  # of each task, as every policy's exploration
@@ -159,7 +159,7 @@ class Expandable(Method):
         self._newest += 1
         self._grown.act_with(self._newest)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Store and consolidate the finished task for its module, and keep its view."""
         if self._held is not None:
             self._held.write(doors)

@@ -29,7 +29,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _BEGIN, _ANNEAL = "begin", "anneal"
 
@@ -99,7 +99,7 @@ class HAT(Method):
         self._free: Named = {}
         self._held: Freezing | None = None
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let the coming actor have gates of its task; freeze what earlier tasks use."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method hat: carry.weights: false would drop what tasks use")
@@ -168,7 +168,7 @@ class HAT(Method):
         factor = torch.tensor(self.strength / max(count, 1), dtype=torch.float64)
         return {"unused": [~mask for mask in used], "factor": factor}
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let each gate be 0 or 1, count the open ones' units as used, and keep the view."""
         task = doors.facts.current_task
         assert self._held is not None

@@ -19,7 +19,7 @@ from holdfast.errors import UsageError
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
     from holdfast.agents.doors.lifecycle import Snapshot
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _PRUNE = "prune"
 
@@ -93,7 +93,7 @@ class PackNet(Method):
         self._held: Freezing | None = None
         self._is_begun = self._is_pruned = False
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Freeze what earlier stages own in the coming task, and prune in good time."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method packnet: carry.weights: false would drop what tasks own")
@@ -165,7 +165,7 @@ class PackNet(Method):
         assert self._held is not None
         self._held.restart()
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Train again where it is done after the task, and keep what the task's view needs."""
         if not self._is_begun:  # no update was due in so short a task
             self._begin(doors)

@@ -22,7 +22,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _KNOWLEDGE_BASE, _ACTIVE = 0, 1
 
@@ -105,7 +105,7 @@ class ProgressCompress(Method):
         self._deviation: Tensor | None = None
         self._grown = Columns()
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let the coming model be built of two columns, the active one new."""
         if "weights" not in doors.facts.carries:
             raise UsageError(
@@ -124,7 +124,7 @@ class ProgressCompress(Method):
         """Return two columns for the actor and for a slowly moving copy of it."""
         return self._grown.of(slot, count=2, adapter=self.adapter) if slot.acts else None
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Compress the finished task, and act as the knowledge base from now on."""
         rng = experience.generator("progress-compress")
         seen = doors.memory.policy_input(doors.memory.observations(self.samples, rng))

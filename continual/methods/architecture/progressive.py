@@ -18,7 +18,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 Adapter = Literal["linear", "mlp"]
 
@@ -47,7 +47,7 @@ class Progressive(Method):
         self._kept = Snapshots()  # by column
         self._grown = Columns()
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let the coming model be built with one column more."""
         doors.lifecycle.keep_views()
         # PPO's deviation is no part of a column; each task learns its own.
@@ -57,7 +57,7 @@ class Progressive(Method):
         columns = partial(self._grown.of, count=count, adapter=self.adapter)
         doors.networks.map(columns, method="progressive", encoder=SHARED)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Note which column the finished task has, and what else its view needs."""
         self._kept.keep_tensors(doors, len(self._tasks), deviation_of(doors))
         self._tasks.append(doors.facts.current_task)

@@ -13,7 +13,6 @@ from holdfast.registry import PLUGINS
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.data_stream import DataExperience
 
 
 class PluginMethod(Method):
@@ -44,7 +43,9 @@ class PluginMethod(Method):
         except AssertionError as error:  # how Avalanche refuses arguments
             raise UsageError(f"method {self._name}: {error}") from error
 
-    def pre_adapt(self, doors: Doors, experience: DataExperience) -> None:
+    # An experience of data sets: the plugins door is the supervised agent's alone.
+
+    def pre_adapt(self, doors: Doors, experience: Any) -> None:
         """Give the agent a plugin that holds what the last one did."""
         self._plugin = self._make()
         rebuild = Rebuild(
@@ -54,7 +55,7 @@ class PluginMethod(Method):
         unpack(self._plugin, self._packed, rebuild)
         doors.plugins.add(self._plugin)
 
-    def post_adapt(self, doors: Doors, experience: DataExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Any) -> None:
         """Take out of the plugin what later tasks need.
 
         Raises:

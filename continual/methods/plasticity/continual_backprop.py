@@ -15,7 +15,7 @@ from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class ContinualBackprop(Method):
@@ -91,7 +91,7 @@ class ContinualBackprop(Method):
         self.samples = samples
         self._kept: dict[str, dict[str, Tensor]] = {}  # by layer, then by quantity
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Test and replace units after every update of the coming task."""
         if "weights" not in doors.facts.carries:
             self._kept = {}

@@ -14,7 +14,7 @@ from holdfast.continual.methods.regularization.quadratic import GROUPS, check_cr
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class L2Init(Method):
@@ -52,7 +52,7 @@ class L2Init(Method):
         self.regularize = regularize
         self.initial: Named = {}
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task."""
         check_critic(doors, "l2-init", self.regularize)
         groups = GROUPS[self.regularize]

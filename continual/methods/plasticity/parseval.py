@@ -15,7 +15,7 @@ from holdfast.continual.methods.regularization.quadratic import GROUPS, check_cr
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class Parseval(Method):
@@ -60,7 +60,7 @@ class Parseval(Method):
         self.scale = scale
         self.regularize = regularize
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task."""
         check_critic(doors, "parseval", self.regularize)
         groups = GROUPS[self.regularize]

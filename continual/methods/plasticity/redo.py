@@ -14,7 +14,7 @@ from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class ReDo(Method):
@@ -59,7 +59,7 @@ class ReDo(Method):
         self.period = period
         self.samples = samples
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Look for dormant units every ``period`` updates of the coming task."""
         rng = experience.generator("redo")
         updates: dict[str, int] = {}

@@ -13,7 +13,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class ShrinkPerturb(Method):
@@ -59,7 +59,7 @@ class ShrinkPerturb(Method):
         self.perturb = perturb
         self.period = period
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Shrink what is carried into the coming task, or now and then inside it."""
         if self.period is not None:
             self._shrink_every(self.period, doors, experience)
@@ -75,7 +75,7 @@ class ShrinkPerturb(Method):
         names = [name for name in doors.gradients.layer_names() if name in carried]
         return self.shrunk({n: carried[n] for n in names}, {n: fresh[n] for n in names})
 
-    def _shrink_every(self, period: int, doors: Doors, experience: StageExperience) -> None:
+    def _shrink_every(self, period: int, doors: Doors, experience: Experience) -> None:
         rng = experience.generator("shrink-perturb")
         updates: dict[str, int] = {}
 

@@ -8,7 +8,7 @@ from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class Frozen(Method):
@@ -22,6 +22,6 @@ class Frozen(Method):
     doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
     alone: ClassVar[bool] = True
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Learn nothing from the second task on."""
         doors.lifecycle.freeze(1)

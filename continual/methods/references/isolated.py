@@ -12,7 +12,7 @@ from holdfast.continual.methods.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class Isolated(Method):
@@ -31,12 +31,12 @@ class Isolated(Method):
     def __init__(self) -> None:
         self._agents = Snapshots(prefix="")
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let the coming task start from nothing."""
         doors.lifecycle.keep_views()
         doors.lifecycle.start_fresh()
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep the trained agent as the view of its task."""
         task_index = doors.facts.current_task
         self._agents.keep(task_index, doors.lifecycle.snapshot())

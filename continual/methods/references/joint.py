@@ -8,7 +8,7 @@ from holdfast.continual.method import Method
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class Joint(Method):
@@ -27,6 +27,6 @@ class Joint(Method):
     )
     alone: ClassVar[bool] = True
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Let the coming task's environments take turns through all tasks."""
         doors.lifecycle.interleave()

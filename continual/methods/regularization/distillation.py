@@ -18,7 +18,7 @@ from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gr
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class Distillation(Method):
@@ -64,7 +64,7 @@ class Distillation(Method):
         self.old = OldPolicy()
         self._gradient = partial(imitation_gradient, strength=strength, temperature=temperature)
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the distillation gradient for the coming task, once there is an old policy."""
         width, finished = doors.facts.id_width, dict[int, None]()
         if width:  # a task that comes again is free to be learned again
@@ -90,7 +90,7 @@ class Distillation(Method):
             said = output.of(state["old"], batch["then"])
         return self._gradient(output, parameters, batch["now"], said)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep the policy as it is at the finished task's end, in place of the one before."""
         self.old.keep(doors)
 

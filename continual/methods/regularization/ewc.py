@@ -14,7 +14,7 @@ from holdfast.continual.methods.regularization.quadratic import Penalized, Quadr
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class EWC(Penalized):
@@ -75,7 +75,7 @@ class EWC(Penalized):
         self.floor = floor
         self.regularize = regularize
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
         doors.memory.keep_rollouts(self.samples)
         super().pre_adapt(doors, experience)
@@ -86,7 +86,7 @@ class EWC(Penalized):
         if self._term is not None:
             self._term.stop()
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")
         observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))

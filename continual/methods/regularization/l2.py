@@ -12,7 +12,7 @@ from holdfast.continual.methods.snapshots import DEVIATION
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class L2(Penalized):
@@ -58,7 +58,7 @@ class L2(Penalized):
         self.penalty = Quadratic(strength, kind, decay)
         self.regularize = regularize
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Anchor at the weights of the finished task."""
         held = doors.gradients.parameters(*GROUPS[self.regularize])
         if doors.facts.has_heads:  # every task has its own

@@ -9,7 +9,7 @@ from holdfast.continual.methods.regularization.quadratic import Penalized, Quadr
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class MAS(Penalized):
@@ -63,12 +63,12 @@ class MAS(Penalized):
         self.samples = samples
         self.regularize = regularize
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
         doors.memory.keep_rollouts(self.samples)
         super().pre_adapt(doors, experience)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Measure what the finished task's weights matter and anchor at them."""
         kept = doors.memory.observations(self.samples, experience.generator("mas"))
         observations = doors.memory.policy_input(kept)

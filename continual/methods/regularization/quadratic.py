@@ -14,7 +14,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 Kind = Literal["separate", "online", "summed"]
 
@@ -123,7 +123,7 @@ class Penalized(Method):
     regularize: str
     _term: Work | None = None
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
         check_critic(doors, self.name, self.regularize)
         self._term = None

@@ -14,7 +14,7 @@ from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalize
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class RWalk(Penalized):
@@ -74,7 +74,7 @@ class RWalk(Penalized):
         self.scores: Named = {}
         self._walk: Work | None = None
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
         super().pre_adapt(doors, experience)
         self._walk = doors.gradients.watch(
@@ -114,7 +114,7 @@ class RWalk(Penalized):
         score = state["gains"] / (moved * state["fisher"] * 0.5 + self.epsilon)
         return {**state, "score": state["score"] + score}
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Turn Fisher information and scores into importances, and anchor at the weights."""
         parameters = snapshot(doors.gradients.parameters(*GROUPS[self.regularize]))
         for part in self._walk.parts if self._walk else ():

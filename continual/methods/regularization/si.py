@@ -13,7 +13,7 @@ from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalize
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class SI(Penalized):
@@ -59,13 +59,13 @@ class SI(Penalized):
         self.regularize = regularize
         self._path: Work | None = None
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
         super().pre_adapt(doors, experience)
         groups = GROUPS[self.regularize]
         self._path = doors.gradients.watch(walked, state=begun, groups=groups)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Turn the paths into importances, and anchor at the weights of the finished task."""
         parameters = snapshot(doors.gradients.parameters(*GROUPS[self.regularize]))
         importance = {name: torch.zeros_like(value) for name, value in parameters.items()}

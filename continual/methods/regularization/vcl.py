@@ -22,7 +22,7 @@ from holdfast.continual.methods.regularization.bayesian import (
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _NEW_NOISE = "noise"
 
@@ -82,7 +82,7 @@ class VCL(Method):
         self._layers: list[BayesianLinear] = []  # those that learn, of the current task
         self._noise: torch.Generator | None = None
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Make the coming model's actor Bayesian, with noise while it learns; add the penalty."""
         self._layers = []
         doors.networks.map(self._bayesian)
@@ -158,7 +158,7 @@ class VCL(Method):
         deviations = (name + SUFFIX for name in names)
         return dict(zip(names, gaps, strict=True)) | dict(zip(deviations, ratios, strict=True))
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Take the Gaussians as the prior of the next task."""
         self.consolidate(snapshot(doors.gradients.parameters("actor")))
 

@@ -21,7 +21,7 @@ from holdfast.continual.methods.rehearsal.vtrace import vtrace
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _OUTPUT = "output/"
 
@@ -88,7 +88,7 @@ class Clear(Method):
         self._segments: Arrays = {}
         self._seen = 0
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the replay gradient to the updates of the coming task."""
         doors.memory.keep_rollouts(1)
         rng, store_rng = experience.generator("clear"), experience.generator("clear", "store")

@@ -19,7 +19,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class Cloning(Method):
@@ -83,7 +83,7 @@ class Cloning(Method):
             imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
         )
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
         doors.memory.keep_rollouts(self.samples)
         self._explore(doors, experience)
@@ -104,7 +104,7 @@ class Cloning(Method):
         """Drop all that is stored; the loss is zero from now on, until a task is stored again."""
         self.stored.clear()
 
-    def _explore(self, doors: Doors, experience: StageExperience) -> None:
+    def _explore(self, doors: Doors, experience: Experience) -> None:
         """Let the coming task be begun as an earlier one, where that is asked for."""
         if not self.exploration_steps:
             return
@@ -126,7 +126,7 @@ class Cloning(Method):
             width = doors.facts.id_width
             doors.lifecycle.explore(Exploration(self.exploration_steps, heads, width))
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Store observations of the finished task with what the policy says about them now."""
         rng = experience.generator("cloning", "store")
         observations = doors.memory.observations(self.samples, rng)

@@ -19,7 +19,7 @@ from holdfast.errors import Diverged
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 """Of a rollout's rows: what advantages and returns were made of."""
@@ -37,7 +37,7 @@ class Draws(NamedTuple):
     noise: torch.Generator
 
 
-def draws(doors: Doors, experience: StageExperience, method: str) -> Draws:
+def draws(doors: Doors, experience: Experience, method: str) -> Draws:
     """Return the generators of a method for a task."""
     seed = int(experience.generator(method, "noise").integers(2**63))
     noise = torch.Generator(device=doors.facts.device).manual_seed(seed)
@@ -242,7 +242,7 @@ class Projecting(Method):
             batch: As ``draw`` gave it.
         """
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""
         doors.memory.keep_rollouts(self.samples)
         if not len(self.stored):
@@ -284,7 +284,7 @@ class Projecting(Method):
             "finite": torch.stack([part.is_finite for part in parts]).all(),
         }
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep rows of the finished task."""
         self.stored.store(doors, experience.generator(self.name, "store"))
 

@@ -17,7 +17,7 @@ from holdfast.continual.methods.rehearsal.episodic import Labelled
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class ERACE(Method):
@@ -69,7 +69,7 @@ class ERACE(Method):
         self.batch_size = batch_size
         self.stored = Labelled()
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the cross-entropy's gradient for the coming task, once there is something stored."""
         doors.memory.keep_rollouts(self.samples)
         if len(self.stored):
@@ -90,7 +90,7 @@ class ERACE(Method):
 
         return gradient_of(loss, parameters)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Store observations of the finished task, with an action of its policy for each.
 
         Actions are drawn again: those in a replay buffer are of every policy that there was.

@@ -25,7 +25,7 @@ from holdfast.scenarios.schema.observation_keys import TASK_ID
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 _LEARNING_RATE = 1e-3
 
@@ -115,7 +115,7 @@ class GenerativeReplay(Method):
             imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
         )
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
         doors.memory.keep_rollouts(self.samples)
         doors.lifecycle.after_steps(0, "check")  # the spaces are known once the model is built
@@ -155,7 +155,7 @@ class GenerativeReplay(Method):
         arrays = unflattened(rows.cpu().numpy(), ids.numpy(), facts.observation_space)
         return arrays, self.old.output(doors, doors.memory.policy_input(arrays))
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Teach the generative model the finished task, and keep the policy as it is now."""
         rng = experience.generator("generative-replay", "learn")
         facts = doors.facts
@@ -255,7 +255,7 @@ def unflattened(
     return arrays
 
 
-def _finished(doors: Doors, experience: StageExperience) -> NDArray[np.int64]:
+def _finished(doors: Doors, experience: Experience) -> NDArray[np.int64]:
     """Return the tasks before this one, each once; where the id is hidden, one for all."""
     if not doors.facts.id_width:
         return np.zeros(1, np.int64)

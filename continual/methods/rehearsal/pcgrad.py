@@ -14,7 +14,7 @@ from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Proj
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class PCGrad(Projecting):
@@ -40,7 +40,7 @@ class PCGrad(Projecting):
     name = "pcgrad"
     convention: ClassVar[str] = "no strength; finished tasks' gradients are projected against only"
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""
         self._order = experience.generator("pcgrad", "order")
         super().pre_adapt(doors, experience)

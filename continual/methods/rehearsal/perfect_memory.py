@@ -16,7 +16,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 
 class PerfectMemory(Method):
@@ -44,7 +44,7 @@ class PerfectMemory(Method):
     def __init__(self) -> None:
         self._stored: Arrays = {}
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Mix all earlier transitions into the batches of the coming task."""
         facts = doors.facts
         if "replay_buffer" in facts.carries:
@@ -69,7 +69,7 @@ class PerfectMemory(Method):
 
         doors.memory.mix(mix)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep the finished task's transitions."""
         rng = experience.generator("perfect-memory", "store")
         for name, rows in doors.memory.transitions(experience.steps, rng).items():

@@ -16,7 +16,7 @@ from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.streams.experience import StageExperience
+    from holdfast.continual.experience import Experience
 
 Strategy = Literal["per_task", "reservoir", "coverage"]
 Points = NDArray[np.float32]
@@ -86,7 +86,7 @@ class Replay(Method):
         self._distances: Points = np.empty(0, np.float32)
         self._projection: Points | None = None
 
-    def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Mix stored transitions into the batches of the coming task, once there are any."""
         if self.strategy != "per_task" and "replay_buffer" in doors.facts.carries:
             raise UsageError(
@@ -105,7 +105,7 @@ class Replay(Method):
 
         doors.memory.mix(mix)
 
-    def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Store transitions of the finished task, before its replay buffer is dropped."""
         rng = experience.generator("replay", "store")
         if self.strategy == "per_task":

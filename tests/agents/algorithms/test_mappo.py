@@ -17,7 +17,7 @@ from holdfast.agents.doors.networks import slots
 from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.streams.task_stream import make_stream
+from holdfast.continual.streams.team_stream import make_team_stream
 from holdfast.continual.training.preflight import build
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.load import load
@@ -87,7 +87,7 @@ def test_slots_are_as_wide_as_what_each_side_sees() -> None:
 def test_the_state_of_each_step(task: dict[str, Any], states: list[list[float]]) -> None:
     """Agent 0 leaves after 2 steps and agent 1 after 3; both rows show one state."""
     scenario = team_scenario("mappo", task, n_envs=1, stream={"task_id": "hidden"})
-    seats = next(iter(make_stream(scenario, 0).train_stream)).make_seats()["shared"]
+    seats = next(iter(make_team_stream(scenario, 0).train_stream)).make_seats()["shared"]
     shown, infos = [seats.reset()["state"]], []
     for _ in range(3):
         seats.step_async(np.zeros(2, np.int64))
@@ -106,7 +106,7 @@ def test_the_state_of_each_step(task: dict[str, Any], states: list[list[float]])
 def test_a_last_observation_outlives_the_next_episode(algorithm: str) -> None:
     """The environment is reset before the learner reads it."""
     scenario = team_scenario(algorithm, LEAVING, n_envs=1, stream={"task_id": "hidden"})
-    seats = next(iter(make_stream(scenario, 0).train_stream)).make_seats()["shared"]
+    seats = next(iter(make_team_stream(scenario, 0).train_stream)).make_seats()["shared"]
     seats.reset()
     for _ in range(3):
         seats.step_async(np.zeros(2, np.int64))
@@ -134,7 +134,10 @@ def test_with_the_same_in_both_places_it_is_ppo() -> None:
     for algorithm in ("ppo", "mappo"):
         task = {**LEAVING, "kwargs": {"k": 1}}
         scenario = team_scenario(algorithm, task, stream={"task_id": "hidden"})
-        agent, experience = TeamAgent(scenario), next(iter(make_stream(scenario, 0).train_stream))
+        agent, experience = (
+            TeamAgent(scenario),
+            next(iter(make_team_stream(scenario, 0).train_stream)),
+        )
         agent.start(experience)
         policy = agent.member("shared").policy
         begun = begun or {name: t.clone() for name, t in policy.state_dict().items()}

@@ -17,8 +17,7 @@ from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import gradient_of, named_parameters, target_parameters
 from holdfast.agents.doors.outputs import PolicyOutput, softmax_divergence
 from holdfast.agents.sb3.losses import inputs_of, loss_of
-from holdfast.continual.streams.task_stream import make_stream
-from holdfast.continual.streams.team_stream import TeamExperience
+from holdfast.continual.streams.team_stream import TeamExperience, make_team_stream
 from holdfast.envs.multiagent.joint import JointSeats
 
 BOTH = ["vdn", "qmix"]
@@ -203,7 +202,7 @@ def test_the_loss_of_named_tensors_is_that_of_train(algorithm: str) -> None:
 
 def joint_seats(algorithm: str, *tasks: dict[str, Any], **keys: Any) -> JointSeats:
     scenario = team_scenario(algorithm, *tasks, spaces={"observation": "pad"}, **keys)
-    experience: TeamExperience = next(iter(make_stream(scenario, 0).train_stream))
+    experience: TeamExperience = next(iter(make_team_stream(scenario, 0).train_stream))
     return experience.make_seats()["shared"]
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.continual.jobs.attempt import note_end
 from holdfast.continual.jobs.queue import Outcome, Turns, Unwatched
-from holdfast.continual.jobs.run import note_end, run_cells
+from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results import lock
 from holdfast.continual.results.failure import Failure

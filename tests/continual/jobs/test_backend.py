@@ -53,11 +53,11 @@ def test_interrupted_and_run_again_equals_uninterrupted(run, weights):
 
 @installed
 def test_episodes_do_not_depend_on_how_many_run_side_by_side(run, monkeypatch):
-    from holdfast.continual.streams import pooled_evaluation
+    from holdfast.continual.streams import task_stream
 
     keys = POOLED | {"evaluation": {"episodes": 5}, "agent": {"ent_coef": 0.01}}
     together = run(runs="together", **keys)
-    monkeypatch.setattr(pooled_evaluation, "MOST_COPIES", 2)
+    monkeypatch.setattr(task_stream, "MOST_IN_POOL", 2)
     in_turns = run(runs="turns", **keys)
     assert [row["return"] for row in together.scores()] == [
         row["return"] for row in in_turns.scores()

@@ -13,8 +13,8 @@ from cells import run_all
 
 from holdfast.continual.jobs import on_ray
 from holdfast.continual.jobs.on_ray import connected
-from holdfast.continual.jobs.queue import Outcome, Unwatched
-from holdfast.continual.jobs.run import Execute, made_executor, run_cells
+from holdfast.continual.jobs.queue import Execute, Outcome, Unwatched
+from holdfast.continual.jobs.run import made_executor, run_cells
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import HoldfastError, MissingExtra, UsageError

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 import holdfast
-from holdfast.continual.jobs.run import Outcome, run_cells
+from holdfast.continual.jobs.queue import Outcome
+from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import EnvironmentFailed, UsageError

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from holdfast.continual.jobs import run as running
-from holdfast.continual.jobs.run import Outcome, cell_name
-from holdfast.continual.jobs.tune import cut, plan, tune
+from holdfast.continual.jobs import tune as running
+from holdfast.continual.jobs.queue import Outcome, cell_name
+from holdfast.continual.jobs.tune import tune
+from holdfast.continual.jobs.tuning_plan import cut, plan
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder, find_cells
 from holdfast.errors import CheckpointUnusable, HoldfastError, ScenarioError, UsageError
@@ -210,11 +211,9 @@ def test_an_interruption_anywhere_changes_no_trial(
 def test_half_suggested_trials_get_the_same_values(
     tuned, tmp_path: Path, quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.continual.jobs import tune as module
-
     scenario = tuned(trials=12)
     whole = rows(tune(scenario, runs=tmp_path / "whole"))
-    real, count = module._suggest, 0
+    real, count = running._suggest, 0
 
     def dying(*given: Any) -> Any:
         nonlocal count
@@ -223,7 +222,7 @@ def test_half_suggested_trials_get_the_same_values(
             raise KeyboardInterrupt
         return real(*given)
 
-    monkeypatch.setattr(module, "_suggest", dying)
+    monkeypatch.setattr(running, "_suggest", dying)
     parts = until_done(lambda: tune(scenario, runs=tmp_path / "parts"))
     assert rows(parts) == whole
 

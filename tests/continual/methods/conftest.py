@@ -9,10 +9,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.loop import run_stream
 from holdfast.continual.method import Method
 from holdfast.continual.streams.task_stream import TaskExperience, make_stream
-from holdfast.continual.training.cell import make_methods
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.load import load as load_scenario
 from holdfast.scenarios.schema.scenario import Scenario
@@ -194,9 +194,9 @@ def check_restart(train: Any, same: Any) -> Callable[..., None]:
         agent = {"algorithm": world.partition("-")[0]}
         scenario = Scenario.model_validate({"tasks": tasks, "agent": agent, "methods": [entry]})
         given = {"stream": {"task_count": "known"}, **keys}
-        straight = train(world, lambda: make_methods(scenario), **given)
+        straight = train(world, kind_of(scenario).methods, **given)
         for stage in (0, 1):
-            build = partial(make_methods, scenario)
+            build = kind_of(scenario).methods
             same(straight, train(world, build, restart_after=stage, **given))
 
     return check

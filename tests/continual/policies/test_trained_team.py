@@ -9,8 +9,8 @@ import pytest
 from team_runs import run, team_scenario
 
 from holdfast import seeding
-from holdfast.continual.policies.partners import partner_groups
-from holdfast.continual.policies.run_handle import open_run
+from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.team import partner_groups
 from holdfast.continual.policies.trained_team import TaskTeam
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import UsageError

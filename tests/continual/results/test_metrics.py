@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from holdfast.continual.results import curves, metrics, statistics
-from holdfast.continual.results.metrics import Curves, Span
+from holdfast.continual.results.curves import Curves, Span
 
 NAN = float("nan")
 
@@ -50,16 +50,16 @@ def test_imports_numpy_and_the_standard_library_only() -> None:
 
 def test_windows_take_the_last_five_points_of_the_span() -> None:
     run = run_of_two()
-    assert [metrics.window(run, span) for span in run.spans] == [5, 5]
+    assert [curves.window(run, span) for span in run.spans] == [5, 5]
     # P_0(10) = mean(.6 .7 .8 .9 1), P_0(20) = mean of 1 - .05 x (6 .. 10)
-    assert_allclose(metrics.at_end(run, run.spans[0])[0], 0.8)
+    assert_allclose(curves.at_end(run, run.spans[0])[0], 0.8)
     assert_allclose(metrics.performance(run), [0.6, 0.8])
     assert_allclose(metrics.forgetting(run), [0.2, 0.0], atol=1e-12)
 
 
 def test_windows_never_reach_into_the_task_before() -> None:
     run = run_of_two(every=5)  # steps 0 5 10 15 20: two points inside each span
-    assert [metrics.window(run, span) for span in run.spans] == [2, 2]
+    assert [curves.window(run, span) for span in run.spans] == [2, 2]
     assert_allclose(metrics.performance(run), [(0.75 + 0.5) / 2, (0.5 + 1.0) / 2])
 
 
@@ -126,7 +126,7 @@ def test_repeated_tasks_forget_from_the_last_training_and_gain_over_the_first() 
     assert_allclose(metrics.forgetting(run), [0.2, 0.0], atol=1e-12)
     assert_allclose(metrics.auc(run), [0.5, 0.6])
     assert_allclose(metrics.summary(run)["backward_transfer/gem"], -0.2)
-    assert metrics.trained(run) == (0, 1)
+    assert curves.trained(run) == (0, 1)
 
 
 def test_tasks_that_are_only_evaluated_stay_out_of_the_averages() -> None:
@@ -140,19 +140,19 @@ def test_tasks_that_are_only_evaluated_stay_out_of_the_averages() -> None:
 
 def test_until_shows_the_metrics_of_the_tasks_so_far() -> None:
     run = boundary_run([[0.0, 0.1], [0.9, 0.2], [0.3, 0.6]], [0, 1])
-    first = metrics.until(run, 1)
+    first = curves.until(run, 1)
     assert metrics.summary(first)["average_performance/cw"] == 0.9
-    assert metrics.matrix(first).shape == (2, 2)
-    nothing = metrics.until(run, 0)
+    assert curves.matrix(first).shape == (2, 2)
+    nothing = curves.until(run, 0)
     assert np.isnan(metrics.summary(nothing)["average_performance/cw"])
-    assert_allclose(metrics.matrix(nothing), [[0.0, 0.1]])
+    assert_allclose(curves.matrix(nothing), [[0.0, 0.1]])
 
 
 def test_matrix_takes_boundaries_and_leaves_the_unmeasured_nan() -> None:
     run = run_of_two(every=5)
-    assert_allclose(metrics.matrix(run), [[0, 0], [1, 0], [0.5, 1]])
+    assert_allclose(curves.matrix(run), [[0, 0], [1, 0], [0.5, 1]])
     cut = Curves(run.steps[:4], run.values[:4], run.spans)
-    assert np.isnan(metrics.matrix(cut)[2]).all()
+    assert np.isnan(curves.matrix(cut)[2]).all()
     assert np.isnan(metrics.summary(cut)["backward_transfer/gem"])
 
 
@@ -163,12 +163,12 @@ def test_curves_average_episodes_and_normalise(make_scenario, make_scores) -> No
         *make_scores(0, 0, left=20, right=-80),
         *make_scores(2, 20, left=70, right=220),
     ]
-    found = metrics.curves(scores, scenario)
+    found = curves.curves(scores, scenario)
     assert found.steps.tolist() == [0, 10, 20]
     assert_allclose(found.values, [[0, -1], [1, 0], [0.5, 2]])  # unclipped
     assert found.spans == (Span(0, 10, 0), Span(10, 20, 1))
     assert found.unit == "score"
-    raw = metrics.curves(scores, scenario, "return")
+    raw = curves.curves(scores, scenario, "return")
     assert raw.unit == "return"
     assert_allclose(raw.values[0], [20, -80])
 
@@ -178,7 +178,7 @@ def test_curves_of_successes(make_scenario, make_scores) -> None:
     scores = make_scores(0, 0, left=5, right=5)
     for score, success in zip(scores, (1.0, 0.0, 1.0, None), strict=True):
         score["success"] = success
-    found = metrics.curves(scores, scenario)
+    found = curves.curves(scores, scenario)
     assert_allclose(found.values, [[0.5, NAN]])  # one episode of `right` reports no success
     assert found.unit == "score"
 
@@ -194,12 +194,12 @@ def test_a_tasks_own_score_comes_first_and_none_means_raw(make_scenario, make_sc
         {"name": "right", "env": "CartPole-v1", "steps": 10},
     ]
     scores = make_scores(0, 0, left=5, right=5)
-    both = metrics.curves(scores, make_scenario(tasks=tasks))
+    both = curves.curves(scores, make_scenario(tasks=tasks))
     assert_allclose(both.values, [[0.5, 0.05]])
-    some = metrics.curves(scores, make_scenario(tasks=tasks, score=None))
+    some = curves.curves(scores, make_scenario(tasks=tasks, score=None))
     assert_allclose(some.values, [[0.5, 5.0]])
     assert some.unit == "mixed"
-    none = metrics.curves(scores, make_scenario(score=None))
+    none = curves.curves(scores, make_scenario(score=None))
     assert none.unit == "return"
 
 
@@ -209,7 +209,7 @@ def test_evaluation_of_seen_tasks_leaves_nan(make_scenario, make_scores) -> None
         *make_scores(1, 10, left=100),
         *make_scores(2, 20, left=50, right=80),
     ]
-    found = metrics.curves(scores, make_scenario())
+    found = curves.curves(scores, make_scenario())
     assert_allclose(found.values, [[0, NAN], [1, NAN], [0.5, 0.8]])
     summary = metrics.summary(found)
     assert_allclose(summary["average_performance/cw"], 0.65)
@@ -220,8 +220,8 @@ def test_the_boundary_counts_where_a_dense_point_has_the_same_step(
     make_scenario, make_scores
 ) -> None:
     scores = [*make_scores(1, 10, left=30, right=0), *make_scores(0, 10, left=90, right=0)]
-    found = metrics.curves(scores, make_scenario())
-    assert_allclose(metrics.matrix(found)[1], [0.3, 0])
+    found = curves.curves(scores, make_scenario())
+    assert_allclose(curves.matrix(found)[1], [0.3, 0])
 
 
 def test_unseen_marks_boundaries(make_scenario, make_scores) -> None:
@@ -232,7 +232,7 @@ def test_unseen_marks_boundaries(make_scenario, make_scores) -> None:
     ]
     for score in scores:
         score["unseen"] = score["step"] != 10
-    found = metrics.unseen(scores, make_scenario())
+    found = curves.unseen(scores, make_scenario())
     assert found.tolist() == [[False, True], [False, False], [False, False]]
 
 

@@ -11,12 +11,11 @@ from cells import Interrupted
 from game_runs import TTT, games
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.policies.opponents import frozen_player
-from holdfast.continual.policies.restore import restore
-from holdfast.continual.policies.run_handle import open_run
+from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.kinds.single import frozen_player
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.streams.team_stream import make_team_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.preflight import build
 from holdfast.errors import ScenarioError, UsageError
@@ -195,7 +194,7 @@ def test_partners_act_as_in_their_run_and_do_not_learn(tmp_path: Path) -> None:
 
 def test_partners_play_as_their_run_was_measured(tmp_path: Path) -> None:
     earlier = run_crew(tmp_path, crew(tmp_path, "crew", {}, {}))
-    restored = restore(earlier)
+    restored = kind_of(earlier.scenario).restore(earlier)
     partner = {"run": "runs/crew/naive/seed-0", "deterministic": True}
     later = crew(
         tmp_path, "later", *({"others": partner | {"task": name}} for name in ("t0", "t1"))
@@ -203,11 +202,11 @@ def test_partners_play_as_their_run_was_measured(tmp_path: Path) -> None:
     seeds = [3, 4, 5]
     for index in (0, 1):
         with restored.agent.view(index) as acts:
-            whole = make_team_stream(restored.scenario, 0).eval_stream[index]
-            part = make_team_stream(later, 0).eval_stream[index]
+            whole = kind_of(restored.scenario).stream(0).eval_stream[index]
+            part = kind_of(later).stream(0).eval_stream[index]
             assert part.play({"me": acts["me"]}, seeds, True) == whole.play(acts, seeds, True)
             # Without the partners, the others act at random.
-            alone = make_team_stream(crew(tmp_path, "alone", {}, {}), 0).eval_stream[index]
+            alone = kind_of(crew(tmp_path, "alone", {}, {})).stream(0).eval_stream[index]
             assert alone.play({"me": acts["me"]}, seeds, True) != whole.play(acts, seeds, True)
 
 

@@ -12,7 +12,7 @@ from cells import Interrupted, run_all
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.policies.run_handle import open_run
+from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.preflight import build
 from holdfast.errors import ScenarioError

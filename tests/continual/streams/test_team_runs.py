@@ -12,12 +12,11 @@ from team_runs import same_weights
 
 import holdfast
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.policies.restore import restore
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.reports.report import report
 from holdfast.continual.reports.team_report import agent_returns, group_returns
 from holdfast.continual.results.checkpoint import load
 from holdfast.continual.streams.evaluation import evaluate
-from holdfast.continual.streams.task_stream import make_stream
 from holdfast.scenarios.schema.scenario import Scenario
 
 
@@ -94,7 +93,7 @@ def test_a_group_that_rests_acts_as_before_whether_or_not_the_run_was_stopped(
         assert files[0].files.keys() == files[1].files.keys()
         for name, tensors in files[0].files.items():
             assert same_weights(tensors, files[1].files[name])
-    agent = restore(whole, 1).agent
-    (task, *_) = make_stream(made, 0).eval_stream
+    agent = kind_of(whole.scenario).restore(whole, 1).agent
+    (task, *_) = kind_of(made).stream(0).eval_stream
     told = evaluate(agent, [task], made.evaluation, 0, stage=2, step=128)
     assert told == [r for r in whole.scores() if (r["step"], r["task"]) == (128, "t0")][-2:]

@@ -13,13 +13,12 @@ from cells import run_all
 from team_runs import run as run_team
 from team_runs import team_scenario
 
-from holdfast.continual.policies.exportable import Exportable, exportables
+from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.policies.exportable import Exportable
 from holdfast.continual.policies.restore import Restored
-from holdfast.continual.policies.run_handle import open_run
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.tools.export import METADATA, export
-from holdfast.continual.training.cell import make_agent, make_methods
 from holdfast.envs.make import stream_spaces
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -79,9 +78,10 @@ def scenario(agent: dict[str, Any], *worlds: dict[str, Any], **keys: Any) -> Sce
 def of_new_agent(made: Scenario, task: int = 0) -> Iterator[Exportable]:
     """Give what is exported of an agent with random weights and statistics."""
     spaces = stream_spaces(made)
-    agent: Any = make_agent(made)
-    experience = make_stream(made, 0, spaces).train_stream[0]
-    for method in make_methods(made):
+    kind = kind_of(made)
+    agent: Any = kind.agent()
+    experience = kind.stream(0, spaces).train_stream[0]
+    for method in kind.methods():
         method.pre_adapt(agent.doors(method), experience.train())
     agent.start(experience)
     agent.close()
@@ -93,7 +93,7 @@ def of_new_agent(made: Scenario, task: int = 0) -> Iterator[Exportable]:
         agent.normalizer.load_tensors(
             {n: torch.rand_like(t) + 0.5 for n, t in agent.normalizer.tensors().items()}
         )
-    with exportables(Restored(made, spaces, agent), task, 0) as (one,):
+    with kind.export(Restored(made, spaces, agent), task, 0) as (one,):
         yield one
 
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.tools.measure import Plan, measure, student
+from holdfast.continual.results.statistics import student
+from holdfast.continual.tools.measure import Plan, measure
 from holdfast.errors import UsageError
 
 

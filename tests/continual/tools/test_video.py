@@ -119,7 +119,7 @@ def test_the_best_policy_of_a_task_is_that_of_its_best_boundary(
 ) -> None:
     folder = run("ppo", "naive", tasks=3, steps=64)
     rows = [[0, 0, 0], [0.9, 0, 0], [0.5, 0.8, 0], [0.7, 0.8, float("nan")]]
-    monkeypatch.setattr(video.metrics, "matrix", lambda curves: np.array(rows))
+    monkeypatch.setattr(video, "matrix", lambda curves: np.array(rows))
     assert [scene.name for scene in scenes(folder)] == [
         "t0-final",
         "t0-best-after-stage-1",

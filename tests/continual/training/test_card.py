@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from holdfast.continual.results import metrics
+from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number
 from holdfast.continual.results.record import RunFolder
 
@@ -27,7 +28,7 @@ def test_a_finished_run_has_a_card(run: Callable[..., RunFolder]) -> None:
     for result, returns in zip(entry["results"], last.values(), strict=True):
         (metric,) = result["metrics"]
         assert metric["value"] == f"{np.mean(returns):.2f} +/- {np.std(returns):.2f}"
-    found = metrics.summary(metrics.curves(folder.scores(), folder.scenario))
+    found = metrics.summary(curves(folder.scores(), folder.scenario))
     assert f"| forgetting | {number(found['forgetting/cw'])} |" in text
     assert "| 1 | t1 | `CartPole-v1` | 64 | {'changes': {'action_map'" in text
 

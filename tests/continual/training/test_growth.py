@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.training import growth
+from holdfast.continual.training import memory_budget
 from holdfast.continual.training.cell import run_cell
-from holdfast.continual.training.growth import check_growth
+from holdfast.continual.training.memory_budget import check_growth
 from holdfast.errors import UsageError
 
 Run = Callable[..., RunFolder]
@@ -43,7 +43,7 @@ def test_a_run_that_outgrows_the_memory_can_go_on_where_there_is_more(
 ) -> None:
     straight = run("ppo", "cloning", tasks=4)
     told: list[Any] = []
-    monkeypatch.setattr(growth, "memory_bytes", lambda: 70_000)
+    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: 70_000)
     with pytest.raises(UsageError, match=r"keep .* after \d tasks and grow by .* does not fit"):
         run("ppo", "cloning", tasks=4, runs="small", tell=told.append)
     folder = RunFolder(straight.path.parents[3] / "small" / "small" / "cloning" / "seed-0")

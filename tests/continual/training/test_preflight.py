@@ -10,8 +10,8 @@ import pytest
 import stable_baselines3 as sb3
 import torch
 
-from holdfast.continual.training import buffer_size
-from holdfast.continual.training.buffer_size import Buffer
+from holdfast.continual.training import memory_budget
+from holdfast.continual.training.memory_budget import Buffer
 from holdfast.continual.training.preflight import build
 from holdfast.errors import EnvironmentFailed, ScenarioError, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -132,11 +132,11 @@ def test_a_replay_buffer_larger_than_the_memory_is_refused(
     row = 4 * (2 * 5 + 1 + 3)
     tasks = [{"name": name, "env": "Pendulum-v1", "steps": 600} for name in ("left", "right")]
     scenario = make_scenario(tasks=tasks, agent={"algorithm": "sac", "buffer_size": 1000})
-    monkeypatch.setattr(buffer_size, "memory_bytes", lambda: 1000 * row)
+    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: 1000 * row)
     assert build(scenario) == Buffer(row, 1000, 600)
     with pytest.raises(ScenarioError, match=r"agent\.buffer_size: .* in 2 cells side by side"):
         build(scenario, jobs=2)
-    monkeypatch.setattr(buffer_size, "memory_bytes", lambda: 999 * row)
+    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: 999 * row)
     with pytest.raises(
         ScenarioError, match=r"1,000 transitions of 56 B each take 56\.0 kB, and this"
     ):

@@ -12,6 +12,7 @@ from browser import Visit
 from cells import run_all
 
 from holdfast.continual.results import metrics
+from holdfast.continual.results.curves import curves
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training.dashboard import COLUMNS
 from holdfast.scenarios.schema.scenario import Scenario
@@ -137,7 +138,7 @@ def test_the_table_of_hyperparameters_holds_the_numbers_of_the_record(
     text = texts(visit)
     assert [name for name in COLUMNS if name not in text] == []
     for cell in cells:
-        found = metrics.summary(metrics.curves(cell.scores(), cell.scenario))
+        found = metrics.summary(curves(cell.scores(), cell.scenario))
         shown = f"{found['average_performance/cw']:#.5g}"  # five digits, zeros at the end too
         assert shown in text, (cell.path, shown, text)
     assert ours(visit) == []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from holdfast.agents.doors.outputs import OutputSpec
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.methods.architecture.componet import (
     AttentionHead,
     CompoNet,
@@ -25,7 +26,6 @@ from holdfast.continual.methods.architecture.componet import (
     normalized,
     positions,
 )
-from holdfast.continual.policies.restore import restore
 from holdfast.errors import UsageError
 
 Array = NDArray[np.float64]
@@ -324,7 +324,7 @@ def test_it_runs_marks_unseen_tasks_and_is_restored(algorithm: str, run: Any) ->
     folder = run(algorithm, "componet", tasks=2, steps=64)
     marked = {(s["step"], s["task"]) for s in folder.scores() if s["unseen"]}
     assert marked == {(0, "t1"), (64, "t1")}
-    agent: Any = restore(folder).agent
+    agent: Any = kind_of(folder.scenario).restore(folder).agent
     (trunk,) = (m for m in agent.policy.modules() if isinstance(m, ComposingTrunk))
     assert (trunk.count, trunk.active) == (2, 1)
     with agent.view(0):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from holdfast.agents.base.parameters import Named, named_parameters, split
 from holdfast.agents.doors.doors import Doors
 from holdfast.agents.doors.gradients import Step
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.methods.architecture.gates import (
     Gate,
     GatedNorm,
@@ -26,7 +27,6 @@ from holdfast.continual.methods.architecture.hat import (
     sparsity,
     sparsity_gradient,
 )
-from holdfast.continual.policies.restore import restore
 from holdfast.errors import UsageError
 
 EMBEDDINGS = torch.tensor([-2.0, -0.5, 0.0, 0.1, 1.5], dtype=torch.float64)
@@ -362,7 +362,8 @@ def test_it_tells_what_is_free(learn: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_restored_agent_acts_through_hard_gates(run: Any) -> None:
-    agent: Any = restore(run("ppo", "hat", tasks=2)).agent
+    folder = run("ppo", "hat", tasks=2)
+    agent: Any = kind_of(folder.scenario).restore(folder).agent
     with torch.no_grad():
         values = torch.cat([gate.value() for gate in modules_of(agent.policy, Gate)])
         with agent.view(0):

@@ -16,8 +16,8 @@ from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.formatting import number
-from holdfast.continual.streams.evaluation import Played
-from holdfast.continual.streams.team_stream import TeamEvalExperience
+from holdfast.continual.streams.experience import Played
+from holdfast.continual.streams.team_stream import Partners, TeamEvalExperience, no_partners
 from holdfast.envs.multiagent.parallel import team_spaces
 from holdfast.errors import UsageError
 from holdfast.registry import algorithm
@@ -29,7 +29,7 @@ Returns = NDArray[np.float64]
 
 
 class Part(NamedTuple):
-    """Who acts by one policy while all others act by another.
+    """Part of a team that acts by one policy while all others act by another.
 
     Attributes:
         name: Of the group, or of the agent.
@@ -69,6 +69,7 @@ class MixedTeams:
         scenario: That all policies learned by.
         task_index: Which of its tasks.
         episodes: Of each mixture.
+        partners: Finds the groups that do not learn.
 
     Attributes:
         parts: The parts.
@@ -78,12 +79,18 @@ class MixedTeams:
         UsageError: A single agent learns, so that nobody could be exchanged.
     """
 
-    def __init__(self, scenario: Scenario, task_index: int, episodes: int) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        task_index: int,
+        episodes: int,
+        partners: Partners = no_partners,
+    ) -> None:
         plan = scenario.evaluation.model_copy(update={"episodes": episodes})
         scenario = scenario.model_copy(update={"evaluation": plan})
         spaces = team_spaces(scenario)
         self._scenario, self._index, self._episodes = scenario, task_index, episodes
-        self._experience = TeamEvalExperience(scenario, task_index, spaces)
+        self._experience = TeamEvalExperience(scenario, task_index, spaces, partners)
         task = scenario.tasks[task_index]
         groups = {
             name: agents

@@ -12,6 +12,7 @@ import numpy as np
 from holdfast import seeding
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.elo import Game, elo
+from holdfast.continual.results.statistics import wilson
 from holdfast.envs.make import make_env
 from holdfast.envs.multiagent.players import Player, make_player
 from holdfast.envs.multiagent.self_play import SelfPlay
@@ -20,9 +21,6 @@ from holdfast.scenarios.schema.opponents import RANDOM
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 Row = dict[str, Any]
-
-Z = 1.959964
-"""Of a standard normal, 95% of which lie between -Z and Z."""
 
 
 class Match(NamedTuple):
@@ -52,22 +50,6 @@ Matches = dict[tuple[str, str], Match]
 """By player and opponent, both ways."""
 
 
-def wilson(rate: float, games: int) -> tuple[float, float]:
-    """Return the 95% interval of a rate that was found in so many games.
-
-    A draw counts as half a win and half a loss, which makes it too wide rather than too narrow.
-
-    >>> [round(end, 4) for end in wilson(0.95, 200)]
-    [0.9104, 0.9726]
-
-    Source: Wilson 1927 (doi:10.2307/2276774).
-    """
-    middle = (rate + Z**2 / (2 * games)) / (1 + Z**2 / games)
-    half = Z / (1 + Z**2 / games)
-    half *= math.sqrt(rate * (1 - rate) / games + Z**2 / (4 * games**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
 def game_of(scenario: Scenario, task: Task) -> SelfPlay:
     """Return the game of a task, in which either seat may be played.
 
@@ -95,7 +77,7 @@ def fixed_players(env: SelfPlay, scenario: Scenario) -> dict[str, Player]:
     """Return a random player, and those that the game's policies are measured against, by name."""
     found = {}
     for entry in (RANDOM, *env.opponents.in_evaluation):
-        player = make_player(entry, env.kind, scenario.folder)
+        player = make_player(entry, env.kind, scenario.folder, env.frozen)
         # Runs elsewhere may have the names of the policies that they meet here.
         path = "" if isinstance(entry, str) or entry.run is None else f"{entry.run}:"
         found[path + player.name] = player

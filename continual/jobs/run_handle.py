@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, find_cells
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, find_cells, task_index
 from holdfast.errors import CheckpointUnusable, UsageError
-from holdfast.registry import closest
 from holdfast.scenarios.schema.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -28,20 +28,6 @@ def open_run(folder: str | Path) -> OpenedRun:
         cells = [str(cell.path) for cell in find_cells(path)]  # raises where there are none
         raise UsageError(f"{path} holds several runs; open one of them: {', '.join(cells)}")
     return OpenedRun(RunFolder(path))
-
-
-def task_index(scenario: Scenario, task: str, where: str) -> int:
-    """Return which task of a run is called so.
-
-    Raises:
-        UsageError: None is; the text begins with ``where``.
-    """
-    names = [entry.name for entry in scenario.tasks]
-    if task not in names:
-        near = closest(task, names)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
-        raise UsageError(f"{where}: no task '{task}'; {hint}")
-    return names.index(task)
 
 
 class OpenedRun:
@@ -64,7 +50,7 @@ class OpenedRun:
 
     @property
     def scenario(self) -> Scenario:
-        """What ran, with just this cell's method and seed."""
+        """Scenario that ran, with just this cell's method and seed."""
         return self.folder.scenario
 
     @property
@@ -85,26 +71,16 @@ class OpenedRun:
             UsageError: If there is no such task, or no checkpoint yet.
             CheckpointUnusable: If no checkpoint can be read.
         """
-        # Here: it imports torch and avalanche.
-        from holdfast.continual.policies.trained_agent import TaskAgent, TaskClassifier
-
-        kind: type[TaskAgent | TaskTeam | TaskClassifier]
-        kind = TaskClassifier if self.scenario.is_supervised else TaskAgent
-        if self.scenario.agent.policies is not None:
-            from holdfast.continual.policies.trained_team import (
-                TaskTeam,  # here: PettingZoo is an extra
-            )
-
-            kind = TaskTeam
-        if task is None:
-            return kind(self._restored, self._restored.agent.current_task)
-        return kind(self._restored, task_index(self.scenario, task, str(self.folder.path)))
+        restored = self._restored
+        index = restored.agent.current_task
+        if task is not None:
+            index = task_index(self.scenario, task, str(self.folder.path))
+        acting: TaskAgent | TaskTeam | TaskClassifier = kind_of(self.scenario).act(restored, index)
+        return acting
 
     @cached_property
     def _restored(self) -> Restored:
-        from holdfast.continual.policies.restore import restore
-
         try:
-            return restore(self.folder)
+            return kind_of(self.scenario).restore(self.folder)
         except CheckpointUnusable as error:
             raise CheckpointUnusable(f"{self.folder.path}: {error}") from error

@@ -1,0 +1,32 @@
+"""The protocol of an experience: one stage of a stream, as the loop and methods know it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from holdfast.agents.base.agent import Start
+
+
+class Experience(Start, Protocol):
+    """One task at one place of the stream: what every agent needs of it, and what methods may ask.
+
+    What the scenario hides from the learner is masked in the copy that ``train`` returns: reading
+    it raises Avalanche's ``MaskedAttributeError``.
+
+    Attributes:
+        task: The task itself.
+        task_count: Length of the stream.
+        earlier_tasks: Indices of the tasks of the stages before this one, in order.
+    """
+
+    task: Any
+    task_count: int
+    earlier_tasks: tuple[int, ...]
+
+    def train(self) -> Any:
+        """Return a copy without what the scenario hides from the learner."""
+
+    def generator(self, *names: str) -> np.random.Generator:
+        """Return this task's generator for a method, by name; the same after a restart."""

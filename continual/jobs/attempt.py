@@ -1,0 +1,89 @@
+"""One attempt at a cell: run it here, and say how that ended."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Literal
+
+from holdfast.continual.jobs.queue import Outcome, Turn, cell_name
+from holdfast.continual.progress import Progress, Tell
+from holdfast.continual.results.failure import Failure
+from holdfast.continual.results.record import RunFolder
+from holdfast.errors import InUse
+
+PATIENCE_S = 120.0
+"""Seconds that an attempt after the first waits for the lock, which a process of the attempt before
+may still hold: one that is dying, or one on a machine that a file server has not given up yet."""
+
+
+def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
+    """Run a cell and return how that ended. KeyboardInterrupt and SIGTERM pass through.
+
+    Args:
+        turn: The cell.
+        tell: Takes progress.
+        capture: Write all that this process prints to the cell's log and nowhere else.
+    """
+    from holdfast.continual.training.cell import run_cell  # here: it imports torch and avalanche
+
+    name, began = cell_name(turn.folder), time.monotonic()
+    patience_s = PATIENCE_S if turn.attempt > 1 else 0.0
+    try:
+        with stoppable() as check:
+
+            def tell_and_check(progress: Progress) -> None:
+                check()
+                tell(progress)
+
+            ran = run_cell(turn.folder, tell_and_check, capture=capture, patience_s=patience_s)
+    except InUse as error:
+        return Outcome(name, "in use", user=error.user)
+    except (Exception, SystemExit) as error:
+        return Outcome(name, "failed", time.monotonic() - began, Failure.of(error))
+    return Outcome(name, "finished" if ran else "skipped", time.monotonic() - began)
+
+
+def note_end(folder: RunFolder, status: Literal["failed", "stopped"], reason: str) -> None:
+    """Write how a cell ended whose process is gone, unless another has taken it up since."""
+    with suppress(InUse), folder.lock():
+        if folder.info().get("status") == "running":
+            folder.update(status=status, reason=reason)
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Turn SIGTERM and Ctrl-C into KeyboardInterrupt inside the block, in the main thread.
+
+    Yields:
+        A function that raises it again: a bare ``except`` in an environment may have swallowed it.
+    """
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the handler's signature
+        nonlocal stopping
+        stopping = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if stopping:
+            raise KeyboardInterrupt
+
+    try:
+        # A signal that is ignored stays ignored: a background job's Ctrl-C, a worker's.
+        numbers = [
+            number
+            for number in (signal.SIGTERM, signal.SIGINT)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, stop) for number in numbers}
+    except ValueError:  # not the main thread, which alone handles signals
+        before = {}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

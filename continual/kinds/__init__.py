@@ -1,0 +1,1 @@
+"""Kinds of learner: one seam at which single agents, teams and supervised models differ."""

@@ -1,0 +1,146 @@
+"""Single agents: one learner in Gymnasium environments, games against opponents included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast.continual.kinds.meeting import Meeting, play_matches
+from holdfast.continual.kinds.protocol import Built, Kind, Words
+from holdfast.errors import ScenarioError, UsageError
+from holdfast.registry import algorithm
+from holdfast.scenarios.schema.opponents import OpponentSpec
+from holdfast.scenarios.schema.scenario import Task
+
+if TYPE_CHECKING:
+    from holdfast.agents.base.agent import Agent
+    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.restore import Restored
+    from holdfast.continual.policies.trained_agent import TaskAgent
+    from holdfast.continual.results.record import RunFolder
+    from holdfast.envs.base.spaces import StreamSpaces
+    from holdfast.envs.checks.check_result import CheckResult
+    from holdfast.envs.multiagent.players import PolicyPlayer
+    from holdfast.envs.processes.pool import OnFailure
+
+
+class Single(Kind):
+    """One agent of Stable-Baselines3's."""
+
+    words = Words(
+        use=(
+            "env = agent.make_env()",
+            "observation, info = env.reset(seed=0)",
+            "action = agent.act(observation)",
+        ),
+    )
+    is_diagnosed = True
+    unmoved = ""
+
+    def spaces(self) -> StreamSpaces:
+        """Return the spaces of the stream."""
+        from holdfast.envs.make import stream_spaces
+
+        return stream_spaces(self.scenario)
+
+    def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
+        """Return the stream; see ``Kind``."""
+        from holdfast.continual.streams.task_stream import make_stream
+
+        return make_stream(self.scenario, seed, spaces, on_failure=on_failure, frozen=frozen_player)
+
+    def agent(self) -> Agent:
+        """Return the learner."""
+        from holdfast.agents.sb3.learner import StableBaselinesAgent
+
+        return StableBaselinesAgent(self.scenario)
+
+    def act(self, restored: Restored, task_index: int) -> TaskAgent:
+        """Return the agent in one task."""
+        from holdfast.continual.policies.trained_agent import TaskAgent
+
+        return TaskAgent(restored, task_index, frozen_player)
+
+    @contextmanager
+    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
+        """Return the policy; see ``Kind``."""
+        from holdfast.continual.policies.exportable import check_exportable, of_agent
+
+        check_exportable(self.scenario)
+        # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
+        found = of_agent(restored, self.act(restored, task), task, seed)
+        with restored.agent.view(task):
+            yield [found]
+
+    def meeting(self, task_index: int) -> Meeting | None:
+        """Return how policies play a game against each other."""
+        if self.scenario.tasks[task_index].opponents is None:
+            return None
+        play = partial(play_matches, self.scenario, task_index, frozen=frozen_player)
+        return Meeting("games of each two", play)
+
+    def build(self, seed: int) -> Built:
+        """Build every task and every opponent; see ``Kind``."""
+        spaces = self.spaces()
+        self._check_opponents(spaces)
+        self._check_spaces(spaces)
+        experience = self.stream(seed, spaces).train_stream[0]
+        if algorithm(self.scenario.agent.algorithm).on_policy:
+            return Built(experience)
+        with closing(experience.make_env()) as envs:
+            return Built(experience, (envs.observation_space, envs.action_space))
+
+    def _check_opponents(self, spaces: StreamSpaces) -> None:
+        """Build every opponent of every game, those of earlier runs included."""
+        from holdfast.envs.vector import task_env
+
+        for index, task in enumerate(self.scenario.tasks):
+            if task.opponents is None:
+                continue
+            try:
+                env: Any = task_env(self.scenario, index, spaces, frozen=frozen_player)
+                with closing(env):
+                    env.unwrapped.check_opponents()
+            except UsageError as error:
+                path = f"tasks[{index}].opponents"
+                raise ScenarioError([self.scenario.problem(path, str(error))]) from error
+
+    def _check_spaces(self, spaces: StreamSpaces) -> None:
+        from holdfast.envs.base.compatibility import check_actions, check_policy
+
+        check_actions(self.scenario, spaces)
+        check_policy(self.scenario, spaces.observation)
+
+    def identity(self, task: Task) -> str:
+        """Return the same text for tasks that are built alike."""
+        left_out = {"name", "score", *(() if task.drift else ("steps",))}
+        return json.dumps(task.model_dump(exclude=left_out), sort_keys=True, default=str)
+
+    def check_task(self, task: Task) -> CheckResult:
+        """Return what was found about a task's environment."""
+        from holdfast.envs.checks.environment import check_task
+
+        return check_task(self.scenario, task, frozen_player)
+
+    def check_fit(self, tasks: Sequence[Task], results: Sequence[CheckResult]) -> None:
+        """Raise unless all tasks fit into one stream; see ``Kind``."""
+        from holdfast.envs.base.spaces import merged_spaces
+
+        known = [(t, r.spaces) for t, r in zip(tasks, results, strict=True) if r.spaces is not None]
+        alone = self.scenario.model_copy(update={"tasks": tuple(task for task, _ in known)})
+        self._check_spaces(merged_spaces(alone, [spaces for _, spaces in known]))
+
+
+def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
+    """Return the opponent that an earlier run of a game left; see ``policies/opponents.py``."""
+    from holdfast.continual.policies import opponents
+
+    return opponents.frozen_player(entry, folder, _restored)
+
+
+def _restored(folder: RunFolder, stage: int | None) -> Restored:
+    return Single(folder.scenario).restore(folder, stage)
