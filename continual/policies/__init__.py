@@ -1,1 +1,1 @@
-"""Trained policies: put together, restored from run folders, acting, exported."""
+"""Trained policies: restored from run folders, acting, exported, meeting each other."""
