@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from holdfast.registry import closest
 from holdfast.scenarios.schema import scenario
+from holdfast.scenarios.schema.fields import descriptions
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -281,8 +282,8 @@ def _path(error: ErrorDetails, data: Any) -> KeyPath:
 
 def _missing(path: KeyPath) -> str:
     model = _model(path[:-1])
-    field = model.model_fields.get(str(path[-1])) if model else None
-    return "missing" + (f": {field.description}" if field and field.description else "")
+    described = descriptions(model).get(str(path[-1])) if model else None
+    return f"missing: {described}" if described else "missing"
 
 
 def _message(error: ErrorDetails, path: KeyPath) -> str:

@@ -123,25 +123,29 @@ _RANGES: dict[str, Callable[[float, float, float], list[float]]] = {
     "log": _log,
 }
 
-_THREE = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
-_VALUES_SCHEMA = {
-    "anyOf": [
-        {"type": "array", "minItems": 1},
-        {
-            "type": "object",
-            "properties": {
-                "range": {**_THREE, "description": "low, high, step; both ends included"},
-                "linear": {**_THREE, "description": "low, high, count"},
-                "log": {**_THREE, "description": "low, high, count"},
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        },
-    ]
-}
 
-Values = Annotated[tuple[Any, ...], BeforeValidator(values), WithJsonSchema(_VALUES_SCHEMA)]
+def _schema(choices: dict[str, Any], **ranges: tuple[int, str]) -> WithJsonSchema:
+    """Return the schema of a list of choices, or one of the ranges: how many numbers, and which."""
+    numbers = {"type": "array", "items": {"type": "number"}}
+    properties = {
+        name: {**numbers, "minItems": count, "maxItems": count, "description": which}
+        for name, (count, which) in ranges.items()
+    }
+    one = {"additionalProperties": False, "minProperties": 1, "maxProperties": 1}
+    either = {"type": "array", **choices}, {"type": "object", "properties": properties, **one}
+    return WithJsonSchema({"anyOf": [*either]})
+
+
+Values = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(values),
+    _schema(
+        {"minItems": 1},
+        range=(3, "low, high, step; both ends included"),
+        linear=(3, "low, high, count"),
+        log=(3, "low, high, count"),
+    ),
+]
 
 
 SPACE_FORMS = (
@@ -194,26 +198,17 @@ def probes(given: Any) -> list[Any]:
     return [low, low + 0.5123 * (high - low), high]  # a fraction, wherever it lies
 
 
-_TWO = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_DIMENSION_SCHEMA = {
-    "anyOf": [
-        {"type": "array", "minItems": 2, "description": "Choices without an order."},
-        {
-            "type": "object",
-            "properties": {
-                "log": {**_TWO, "description": "low, high; logarithms are uniform"},
-                "linear": {**_TWO, "description": "low, high"},
-                "int": {**_TWO, "description": "low, high; whole numbers"},
-                "range": {**_TWO, "minItems": 3, "maxItems": 3, "description": "low, high, step"},
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        },
-    ]
-}
-
-Dimension = Annotated[Any, BeforeValidator(dimension), WithJsonSchema(_DIMENSION_SCHEMA)]
+Dimension = Annotated[
+    Any,
+    BeforeValidator(dimension),
+    _schema(
+        {"minItems": 2, "description": "Choices without an order."},
+        log=(2, "low, high; logarithms are uniform"),
+        linear=(2, "low, high"),
+        int=(2, "low, high; whole numbers"),
+        range=(3, "low, high, step"),
+    ),
+]
 Percent = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)]
 
 
@@ -222,24 +217,19 @@ class Tune(BaseModel):
 
     model_config = SECTION
 
-    space: dict[Text, Dimension] = Field(
-        min_length=1,
-        description="Keys and where their values lie: {agent.learning_rate: {log: [1e-5, 1e-3]}}.",
-    )
-    percent: Percent | None = Field(
-        default=None,
-        description="Of the stream's steps, from its start: all that tuning sees (arXiv:2404.02113)"
-        ". Default: the whole stream, on seeds of its own.",
-    )
-    seeds: Seeds | None = Field(
-        default=None,
-        description="Held-out seeds for tuning. Default, with percent: those of the scenario.",
-    )
-    metric: Text = Field(
-        default="average_performance/cw", description="What is best, averaged over the seeds."
-    )
-    method: Text | None = Field(
-        default=None, description="The label of the method; needed where several are listed."
-    )
-    trials: Positive = Field(default=20, description="How many points are tried.")
-    seed: Index = Field(default=0, description="Of the sampler.")
+    space: dict[Text, Dimension] = Field(min_length=1)
+    """Keys and where their values lie: {agent.learning_rate: {log: [1e-5, 1e-3]}}."""
+    percent: Percent | None = None
+    """Of the stream's steps, from its start: all that tuning sees (arXiv:2404.02113).
+    Default: the whole stream, on seeds of its own.
+    """
+    seeds: Seeds | None = None
+    """Held-out seeds for tuning. Default, with percent: those of the scenario."""
+    metric: Text = "average_performance/cw"
+    """What is best, averaged over the seeds."""
+    method: Text | None = None
+    """The label of the method; needed where several are listed."""
+    trials: Positive = 20
+    """How many points are tried."""
+    seed: Index = 0
+    """Of the sampler."""
