@@ -59,6 +59,15 @@ def unwanted(
             yield Finding(path, advice, at_key=True)
 
 
+def refused(
+    section: Mapping[Any, Any], advice: Mapping[str, str], path: KeyPath = ()
+) -> Iterator[Finding]:
+    """Yield a finding for each key of a section that must say nothing, with its advice."""
+    for key, text in advice.items():
+        if section.get(key):
+            yield Finding((*path, key), text, at_key=True)
+
+
 SECTIONS: dict[KeyPath, type[BaseModel]] = {
     (): scenario.Scenario,
     ("tasks", "*"): scenario.Task,

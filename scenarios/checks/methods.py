@@ -24,7 +24,7 @@ from holdfast.registry import (
 from holdfast.scenarios.checks.agent import meant_algorithm
 from holdfast.scenarios.checks.arguments import fit_arguments
 from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
-from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
+from holdfast.scenarios.checks.references import NotUsable, is_own, read_own
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -105,7 +105,7 @@ def method_signature(name: str, folder: Path | None = None) -> Signature:
     if name in PLUGINS:
         return _plugin_signature(PLUGINS[name])
     if is_own(name):
-        known = own_class(name, folder, "method")
+        known = read_own(name, folder, "method")
         return _as_plugin(known) if _AVALANCHE_PLUGIN in known.bases else known
     raise NotUsable(f"no method '{name}'{did_you_mean(name, [*METHODS, *PLUGINS])}")
 
@@ -117,14 +117,7 @@ def _plugin_signature(plugin: Plugin) -> Signature:
     """Return the signature of one of Avalanche's plugins, as a method's."""
     known = signature(plugin.target)
     arguments = tuple(a for a in known.arguments if a.name not in plugin.objects)
-    attributes = {
-        "convention": plugin.convention,
-        "memory": plugin.memory,
-        "extra": plugin.extra,
-        "limits": plugin.limits,
-        "claims": plugin.claims,
-    }
-    return _as_plugin(replace(known, arguments=arguments), **attributes)
+    return _as_plugin(replace(known, arguments=arguments), **vars(plugin))
 
 
 def _as_plugin(known: Signature, **attributes: Any) -> Signature:

@@ -6,11 +6,11 @@ import ast
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from holdfast.registry import Signature, closest, function_signature, signature
 from holdfast.signature import find_source, module_names
@@ -43,25 +43,25 @@ _INSTALL = {
     "Box2D": '"gymnasium[box2d]"',
     "jax": '"gymnasium[jax]"',
 }
+_GYMNASIUM = "gymnasium.envs."
 # What Gymnasium's own environments need, by the start of where they are defined.
 _NEEDED_BY = {
-    "gymnasium.envs.mujoco": "mujoco",
-    "gymnasium.envs.box2d": "Box2D",
-    "gymnasium.envs.phys2d": "jax",
-    "gymnasium.envs.tabular": "jax",
+    f"{_GYMNASIUM}mujoco": "mujoco",
+    f"{_GYMNASIUM}box2d": "Box2D",
+    f"{_GYMNASIUM}phys2d": "jax",
+    f"{_GYMNASIUM}tabular": "jax",
 }
 # Action spaces of Gymnasium's own environments, by where they are defined.
 _ACTIONS = {
-    "gymnasium.envs.classic_control.cartpole": "Discrete",
-    "gymnasium.envs.classic_control.mountain_car": "Discrete",
-    "gymnasium.envs.classic_control.acrobot": "Discrete",
-    "gymnasium.envs.classic_control.continuous_mountain_car": "Box",
-    "gymnasium.envs.classic_control.pendulum": "Box",
-    "gymnasium.envs.toy_text": "Discrete",
-    "gymnasium.envs.box2d.bipedal_walker": "Box",
-    "gymnasium.envs.mujoco": "Box",
+    f"{_GYMNASIUM}classic_control.cartpole": "Discrete",
+    f"{_GYMNASIUM}classic_control.mountain_car": "Discrete",
+    f"{_GYMNASIUM}classic_control.acrobot": "Discrete",
+    f"{_GYMNASIUM}classic_control.continuous_mountain_car": "Box",
+    f"{_GYMNASIUM}classic_control.pendulum": "Box",
+    f"{_GYMNASIUM}toy_text": "Discrete",
+    f"{_GYMNASIUM}box2d.bipedal_walker": "Box",
+    f"{_GYMNASIUM}mujoco": "Box",
 }
-
 
 _MPE = (
     *("simple_adversary_v3", "simple_crypto_v3", "simple_push_v3", "simple_reference_v3"),
@@ -79,38 +79,34 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def own_class(target: str, folder: Path | None, noun: str) -> Signature:
-    """Return the signature of a user's own class.
+def read_own(
+    target: str,
+    folder: Path | None,
+    noun: str,
+    kind: Literal["class", "function"] = "class",
+) -> Signature:
+    """Return the signature of a user's own class or function.
 
     Raises:
         NotUsable: If the module or the class is not there, or may not be named by a scenario.
     """
-    return _own(target, folder, noun, signature, "class")
-
-
-def own_function(target: str, folder: Path | None, noun: str) -> Signature:
-    """Return the signature of a user's own function; raises as ``own_class`` does."""
-    return _own(target, folder, noun, function_signature, "function")
-
-
-def _own(
-    target: str,
-    folder: Path | None,
-    noun: str,
-    read: Callable[[str, Path | None], Signature],
-    kind: str,
-) -> Signature:
     module, name = _split(target, noun)
     if not name.isidentifier() or name.startswith("_"):
         raise NotUsable(f"{target!r}: after the colon comes the name of one {kind}")
     try:
-        return read(target, folder)
+        return (signature if kind == "class" else function_signature)(target, folder)
     except ModuleNotFoundError as error:
         raise NotUsable(_no_module(module, error, folder)) from error
     except SyntaxError as error:
         raise NotUsable(_not_python(module, error)) from error
     except AttributeError as error:
         raise NotUsable(_no_name(module, name, module_names(module, folder), noun)) from error
+
+
+def run_inside(place: Path, written: str) -> str:
+    """Return which run lies in a folder that is none itself; empty where none does."""
+    inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("**/checkpoints"))
+    return f"; a run is in it: {written.rstrip('/')}/{inside[0]}" if inside else ""
 
 
 def check_environment(env: str, folder: Path | None) -> None:
@@ -181,21 +177,20 @@ def check_team_environment(env: str, folder: Path | None) -> None:
 
 def action_space(env: str) -> str | None:
     """Return ``Box`` or ``Discrete`` for an environment of Gymnasium's own, None for any other."""
-    return _by_definition(env, _ACTIONS)
+    home = _home(env)
+    return next((space for start, space in _ACTIONS.items() if home.startswith(start)), None)
 
 
 def is_mujoco(env: str) -> bool | None:
     """Return whether an environment of Gymnasium's own is a MuJoCo one, None for any other."""
-    spec = None if is_own(env) else _registry().get(env)
-    if spec is None or not str(spec.entry_point).startswith("gymnasium.envs."):
-        return None
-    return str(spec.entry_point).startswith("gymnasium.envs.mujoco")
+    home = _home(env)
+    return home.startswith(f"{_GYMNASIUM}mujoco") if home.startswith(_GYMNASIUM) else None
 
 
-def _by_definition(env: str, table: dict[str, str]) -> str | None:
+def _home(env: str) -> str:
+    """Return where a registered environment is defined; empty for any other."""
     spec = None if is_own(env) else _registry().get(env)
-    entry = str(spec.entry_point) if spec else ""
-    return next((value for start, value in table.items() if entry.startswith(start)), None)
+    return str(spec.entry_point) if spec else ""
 
 
 def _registry() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from holdfast.scenarios.checks.references import (
     check_environment,
     is_mujoco,
     is_own,
-    own_class,
+    read_own,
 )
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
@@ -147,7 +147,7 @@ def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterat
             known = _WRAPPER_ARGUMENTS[name]
         elif is_own(name):
             try:
-                found = own_class(name, folder, "wrapper")
+                found = read_own(name, folder, "wrapper")
             except NotUsable as error:
                 yield Finding(place, str(error))
                 continue

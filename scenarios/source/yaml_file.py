@@ -49,14 +49,7 @@ class Place:
 
     def problem(self, message: str, path: KeyPath = ()) -> Problem:
         """Return a problem at this place."""
-        return Problem(
-            message=message,
-            path=dotted(path),
-            file=self.file,
-            line=self.line,
-            column=self.column,
-            source_line=self.source_line,
-        )
+        return Problem(message, dotted(path), self.file, self.line, self.column, self.source_line)
 
 
 @dataclass
