@@ -266,13 +266,13 @@ def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[
     """Build everything once, then run the cells under a display."""
     from holdfast.continual.jobs.run import made_executor, run_cells
     from holdfast.continual.jobs.run_folders import prepare
-    from holdfast.progress import display
+    from holdfast.progress import Display
 
     scenario = _settled(scenario, runs, overwrite=overwrite)
     with made_executor(how.executor, scenario, jobs=how.jobs, address=how.address) as execute:
         execute.build(scenario)
         folders = prepare(runs, scenario, overwrite=overwrite)
-        with display(console(), len(folders), scenario.total_steps) as shown:
+        with Display(console(), len(folders), scenario.total_steps) as shown:
             return run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
 
 

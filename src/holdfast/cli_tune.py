@@ -55,10 +55,10 @@ def tune(
             flush=True,
         )
         from holdfast.continual.jobs.tune import tune as run_trials
-        from holdfast.progress import display
+        from holdfast.progress import Display
 
         steps = made.trial({}, made.seeds[0]).total_steps
-        with stop_told(), display(console(), count * len(made.seeds), steps) as shown:
+        with stop_told(), Display(console(), count * len(made.seeds), steps) as shown:
             folder = run_trials(
                 loaded, runs=runs, trials=trials, jobs=jobs, overwrite=overwrite, watcher=shown
             )
