@@ -6,13 +6,14 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
-from holdfast.registry import AGENTS, Argument
+from holdfast.registry import AGENTS
 from holdfast.scenarios.checks.arguments import annotation_options, kind_of, literal_values
 from holdfast.scenarios.checks.papers import KEY, PAPERS
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
+from holdfast.signature import Argument
 
 _TYPES = {
     "int": "integer",

@@ -12,8 +12,9 @@ from gymnasium import spaces
 
 from holdfast.continual.results.formatting import size
 from holdfast.errors import ScenarioError
-from holdfast.registry import Signature, algorithm, signature
+from holdfast.registry import algorithm
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.signature import Signature, signature
 
 _FLOAT = 4  # bytes of each reward, done and timeout
 

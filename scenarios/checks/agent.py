@@ -7,16 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import (
-    AGENTS,
-    ALGORITHMS,
-    TEAM_ALGORITHMS,
-    Signature,
-    algorithm,
-    closest,
-    signature,
-)
-from holdfast.scenarios.checks.arguments import Mismatch, convert
+from holdfast.registry import AGENTS, ALGORITHMS, TEAM_ALGORITHMS, algorithm, closest
+from holdfast.scenarios.checks.arguments import Mismatch, convert, out_of_range
 from holdfast.scenarios.checks.messages import (
     Checked,
     Finding,
@@ -31,6 +23,7 @@ from holdfast.scenarios.checks.references import NotUsable, is_own, read_own, ru
 from holdfast.scenarios.schema.agent import Agent
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import Signature, signature
 
 RESERVED = {
     "env": "the environments are those of tasks:; remove it",
@@ -222,18 +215,10 @@ def _check_range(key: str, value: Any, path: KeyPath) -> Iterator[Finding]:
                 yield Finding(path, f"must be a finite number from 0 at both ends, got {entry}")
         return
     number = value[0] if isinstance(value, list) and value else value
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        return
-    low, high, is_open = _RANGES[key]
-    wrong = number < low or (is_open and number == low) or (high is not None and number > high)
     if key == "gradient_steps" and number == 0:
         yield Finding(path, "must not be 0: nothing would be learned (-1: as many as steps taken)")
-    elif wrong and high is not None:
-        words = f"above {low:g} and at most" if is_open else f"from {low:g} to"
-        yield Finding(path, f"must be {words} {high:g}, got {number}")
-    elif wrong:
-        words = "greater than" if is_open else "at least"
-        yield Finding(path, f"must be {words} {low:g}, got {number}")
+    elif wrong := out_of_range(number, *_RANGES[key]):
+        yield Finding(path, wrong)
 
 
 def _fit_policy(data: Mapping[str, Any], known: Signature, folder: Path | None) -> Checked:

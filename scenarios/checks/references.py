@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.registry import Signature, closest, function_signature, signature
-from holdfast.signature import find_source, module_names
+from holdfast.registry import closest
+from holdfast.signature import Signature, find_source, function_signature, module_names, signature
 
 _ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+-v\d+")
 _NAMED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:.+")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import BENCHMARKS, SUPERVISED, Signature, function_signature
+from holdfast.registry import BENCHMARKS, SUPERVISED
 from holdfast.scenarios.checks.arguments import fit_arguments
 from holdfast.scenarios.checks.messages import (
     Checked,
@@ -21,6 +21,7 @@ from holdfast.scenarios.checks.messages import (
 from holdfast.scenarios.checks.references import NotUsable, is_own, read_own
 from holdfast.scenarios.schema.task import ENV_OR_BENCHMARK
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import Signature, function_signature
 
 # What only environments have, by section; the value that is left as it is, and what to do.
 _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (

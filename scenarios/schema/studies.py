@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
@@ -46,11 +46,18 @@ def in_short(given: Mapping[Any, Any]) -> list[Any]:
         ValueError: If it is none.
     """
     kind = next(iter(given), None)
-    if len(given) != 1 or kind not in _RANGES:
+    if len(given) != 1 or kind not in ("range", "linear", "log"):
         raise ValueError(f"{dict(given)!r} is no range; {SWEEP_FORMS}")
     third = "step" if kind == "range" else "count"
     low, high, last = numbers(given[kind], kind, ("low", "high", third))
-    return _RANGES[kind](low, high, last)
+    if kind == "range":
+        return _in_steps(low, high, last)
+    parts = _count(last) - 1
+    if kind == "log":
+        inside = [low * (high / low) ** (index / parts) for index in range(1, parts)]
+    else:
+        inside = [low + (high - low) * index / parts for index in range(1, parts)]
+    return [low, *map(_rounded, inside), high]
 
 
 def numbers(given: Any, kind: str, names: tuple[str, ...]) -> list[float]:
@@ -80,24 +87,12 @@ def same(value: Any) -> Any:
     return (isinstance(value, bool), value)
 
 
-def _range(low: float, high: float, step: float) -> list[float]:
+def _in_steps(low: float, high: float, step: float) -> list[float]:
     if step <= 0:
         raise ValueError(f"range goes in steps above zero, got {step:g}")
     count = math.floor((high - low) / step * (1 + 1e-9)) + 1
     _check_count(count)
     return [_rounded(low + index * step) for index in range(count)]
-
-
-def _linear(low: float, high: float, count: float) -> list[float]:
-    between = _count(count) - 1
-    inside = [_rounded(low + (high - low) * index / between) for index in range(1, between)]
-    return [low, *inside, high]
-
-
-def _log(low: float, high: float, count: float) -> list[float]:
-    between = _count(count) - 1
-    inside = [_rounded(low * (high / low) ** (index / between)) for index in range(1, between)]
-    return [low, *inside, high]
 
 
 def _rounded(number: float) -> float:
@@ -115,13 +110,6 @@ def _count(count: float) -> int:
 def _check_count(count: int) -> None:
     if count > MOST_VALUES:
         raise ValueError(f"means {count:,} values; at most {MOST_VALUES:,} are taken")
-
-
-_RANGES: dict[str, Callable[[float, float, float], list[float]]] = {
-    "range": _range,
-    "linear": _linear,
-    "log": _log,
-}
 
 
 def _schema(choices: dict[str, Any], **ranges: tuple[int, str]) -> WithJsonSchema:

@@ -41,12 +41,10 @@ def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | 
     if found.in_file:
         print(f"A scenario in {found.folder} names it so:  {'  '.join(found.targets)}\n")
 
-    def check(target: str) -> CheckResult:
-        return check_env(target, kwargs, folder=found.folder, python=python)
-
+    check = partial(check_env, kwargs=kwargs, folder=found.folder, python=python)
     if len(found.targets) == 1:
         return _verdict(found.targets[0], check(found.targets[0]))
-    codes = [_told(target, lambda target=target: check(target))[0] for target in found.targets]  # type: ignore[misc]  # of a lambda's default
+    codes = [_told(target, partial(check, target))[0] for target in found.targets]
     return _sum("environment", codes)
 
 
@@ -84,7 +82,7 @@ def check_scenario(scenario: Scenario) -> int:
         if like:
             print(f"{name} {_words(code)}: its environment is that of {like}\n")
         else:
-            code, result = _told(name, lambda task=task: check_task(scenario, task))  # type: ignore[misc]  # of a lambda's default
+            code, result = _told(name, partial(check_task, scenario, task))
             first[_identity(task)] = name, code
             if result is not None and result.spaces is not None:
                 distinct.append(task)

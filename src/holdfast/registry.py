@@ -13,28 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.signature import Argument, Signature, function_signature, signature
-
-__all__ = [
-    "AGENTS",
-    "ALGORITHMS",
-    "BENCHMARKS",
-    "METHODS",
-    "PLUGINS",
-    "SUPERVISED",
-    "TEAM_ALGORITHMS",
-    "Algorithm",
-    "Argument",
-    "Output",
-    "Plugin",
-    "Signature",
-    "append_path",
-    "closest",
-    "function_signature",
-    "load",
-    "signature",
-]
-
 Output = Literal["distribution", "deterministic", "values"]
 
 _DISCRETE = frozenset({"Discrete"})
