@@ -47,12 +47,9 @@ def _add_arguments(definitions: dict[str, Any]) -> None:
             }
     agent = definitions["Agent"]
     own = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
-    algorithm = agent["properties"]["algorithm"]
-    description = algorithm.get("description", "")
-    agent["properties"]["algorithm"] = {
-        "anyOf": [{"enum": list(AGENTS)}, own],
-        "description": description,
-    }
+    description = agent["properties"]["algorithm"]["description"]
+    either = {"anyOf": [{"enum": list(AGENTS)}, own], "description": description}
+    agent["properties"]["algorithm"] = either
     agent["allOf"] = [
         {
             "if": {"properties": {"algorithm": {"const": row.name}}, "required": ["algorithm"]},

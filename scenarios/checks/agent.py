@@ -19,7 +19,7 @@ from holdfast.scenarios.checks.messages import (
     show,
     unknown_key,
 )
-from holdfast.scenarios.checks.references import NotUsable, is_own, read_own, run_inside
+from holdfast.scenarios.checks.references import NotUsable, is_own, read_own, run_inside, why_not
 from holdfast.scenarios.schema.agent import Agent
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -258,10 +258,8 @@ def _policy_arguments(known: Signature) -> dict[str, str]:
 
 def _check_plain(key: str, value: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
     if key == "features_extractor":
-        try:
-            read_own(str(value), folder, "features extractor")
-        except NotUsable as error:
-            yield Finding(path, str(error))
+        if wrong := why_not(read_own, str(value), folder, "features extractor"):
+            yield Finding(path, wrong)
         return
     if key == "weight_decay":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

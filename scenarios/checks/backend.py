@@ -17,7 +17,7 @@ from typing import Any
 from holdfast.errors import MissingExtra
 from holdfast.registry import closest
 from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
-from holdfast.scenarios.checks.references import NotUsable, check_environment, is_own
+from holdfast.scenarios.checks.references import check_environment, is_own, why_not
 from holdfast.scenarios.schema.method_spec import parts_of, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -136,9 +136,7 @@ def _check_both(task: Mapping[str, Any]) -> Iterator[Finding]:
     env = task.get("env")
     if not isinstance(env, str) or not env or is_own(env) or env in envpool_ids():
         return
-    try:
-        check_environment(env, None)
-    except NotUsable:
+    if why_not(check_environment, env, None):
         return  # reported as no environment of Gymnasium's
     message = f"backend: auto compares two, but EnvPool has no environment '{env}'; {_REMEDY}"
     yield Finding(("env",), message)

@@ -202,7 +202,7 @@ def show(value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str], noun: str = "known") -> str:
-    """Return ``; did you mean 'x'?`` for the nearest known name, or else all of them.
+    """Return ``; did you mean 'x'?`` for the nearest known name, or else all, unless noun is empty.
 
     >>> did_you_mean("ecw", ["ewc", "naive"]), did_you_mean("zzz", ["ewc", "naive"])
     ("; did you mean 'ewc'?", '; known: ewc, naive')
@@ -210,7 +210,7 @@ def did_you_mean(name: str, known: Collection[str], noun: str = "known") -> str:
     near = closest(name, known)
     if near:
         return f"; did you mean '{near}'?"
-    return f"; {noun}: {', '.join(known)}" if known else ""
+    return f"; {noun}: {', '.join(known)}" if known and noun else ""
 
 
 def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> str:
@@ -327,8 +327,7 @@ def choice(value: Any, options: Collection[str], path: KeyPath = ()) -> str:
     """Return that a value is none of the options, and the nearest of them."""
     if list(options) == ["success"] and path:
         return f"expected a mapping or success, got {show(value)}; {_FORMS[_general(path)]}"
-    near = closest(value, options) if isinstance(value, str) else None
-    hint = f"; did you mean '{near}'?" if near else ""
+    hint = did_you_mean(value, options, "") if isinstance(value, str) else ""
     shown = repr(value) if isinstance(value, str) else show(value)
     return f"{shown} is not one of {', '.join(options)}{hint}"
 

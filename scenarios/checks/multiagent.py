@@ -16,7 +16,7 @@ from holdfast.scenarios.checks.messages import (
     tasks_of,
     unwanted,
 )
-from holdfast.scenarios.checks.references import NotUsable, check_team_environment, run_inside
+from holdfast.scenarios.checks.references import check_team_environment, run_inside, why_not
 from holdfast.scenarios.schema.changes import OF_AN_AGENT, Changes
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.schema.opponents import PAST, Past
@@ -63,11 +63,8 @@ def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding
                 message = f"not for many agents; each can have {', '.join(OF_AN_AGENT)}"
                 yield Finding(("tasks", index, "changes", key), message, at_key=True)
         env = task.get("env")
-        if isinstance(env, str) and env:
-            try:
-                check_team_environment(env, folder)
-            except NotUsable as error:
-                yield Finding(("tasks", index, "env"), str(error))
+        if isinstance(env, str) and env and (wrong := why_not(check_team_environment, env, folder)):
+            yield Finding(("tasks", index, "env"), wrong)
 
 
 def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) -> Iterator[Finding]:
@@ -75,12 +72,9 @@ def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) ->
     task, path = data["tasks"][index], ("tasks", index)
     yield from refused(task, _OF_NO_GAME, path)
     env = task.get("env")
-    if isinstance(env, str) and env:
-        try:
-            check_team_environment(env, folder)
-        except NotUsable as error:
-            text = str(error).replace("agent.policies is", "opponents are")
-            yield Finding((*path, "env"), text.replace("remove policies:", "remove opponents:"))
+    if isinstance(env, str) and env and (wrong := why_not(check_team_environment, env, folder)):
+        wrong = wrong.replace("agent.policies is", "opponents are")
+        yield Finding((*path, "env"), wrong.replace("remove policies:", "remove opponents:"))
     agent = mapping(data.get("agent"))
     algorithm = agent.get("algorithm", MASKED)
     if algorithm != MASKED:

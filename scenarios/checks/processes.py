@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
-from holdfast.scenarios.checks.references import NotUsable
+from holdfast.scenarios.checks.references import NotUsable, why_not
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -110,10 +110,8 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
     python = task.get("python")
     if not isinstance(python, str) or not python:
         return  # reported with the other wrong forms
-    try:
-        check_interpreter(interpreter(python, folder))
-    except NotUsable as error:
-        yield Finding((*path, "python"), str(error))
+    if wrong := why_not(check_interpreter, interpreter(python, folder)):
+        yield Finding((*path, "python"), wrong)
     changes = mapping(task.get("changes"))
     yield from refused(changes, _NO_CHANGES, (*path, "changes"))
     yield from refused(task, _NOT_UNDER_PYTHON, path)

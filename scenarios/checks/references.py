@@ -6,14 +6,17 @@ import ast
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 from holdfast.registry import closest
+from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.signature import Signature, find_source, function_signature, module_names, signature
+
+P = ParamSpec("P")
 
 _ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+-v\d+")
 _NAMED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:.+")
@@ -72,6 +75,15 @@ _MPE = (
 
 class NotUsable(Exception):  # a finding about the scenario, caught where it is placed
     """A name leads to nothing that can be used; the text says why and what to write instead."""
+
+
+def why_not(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> str:
+    """Return why a check says ``NotUsable``; empty where it does not."""
+    try:
+        check(*args, **kwargs)
+    except NotUsable as error:
+        return str(error)
+    return ""
 
 
 def is_own(name: str) -> bool:
@@ -135,10 +147,7 @@ def is_team(env: str, folder: Path | None) -> bool:
     if is_own(env):
         return False
     if "/" in env:
-        with suppress(NotUsable):
-            check_team_environment(env, folder)
-            return True
-        return False
+        return not why_not(check_team_environment, env, folder)
     with suppress(ModuleNotFoundError, SyntaxError, ValueError):
         return "parallel_env" in module_names(env, folder)
     return False
@@ -157,9 +166,8 @@ def check_team_environment(env: str, folder: Path | None) -> None:
 
         known = {*registration.parallel_registry, *registration.aec_registry}
         if re.sub(r"_v(\d+)$", r"-v\1", env) not in known:  # both ways to write it are PettingZoo's
-            near = closest(env, sorted(known))
-            hint = f"did you mean '{near}'?" if near else f"known: {', '.join(sorted(known))}"
-            raise NotUsable(f"PettingZoo has no environment '{env}'; {hint}")
+            hint = did_you_mean(env, sorted(known))
+            raise NotUsable(f"PettingZoo has no environment '{env}'{hint}")
     else:
         try:
             find_source(env, folder)
@@ -169,8 +177,7 @@ def check_team_environment(env: str, folder: Path | None) -> None:
                     f"'{env}' has one agent, and agent.policies is for many; remove policies:"
                 ) from error
             if error.name and error.name != env.partition(".")[0]:
-                near = closest(env, [f"mpe2.{name}" for name in _MPE])
-                hint = f"; did you mean '{near}'?" if near else ""
+                hint = did_you_mean(env, [f"mpe2.{name}" for name in _MPE], "")
                 raise NotUsable(f"no module '{env}'{hint}") from error
             raise NotUsable(_no_module(env, error, folder)) from error
 

@@ -17,6 +17,7 @@ from holdfast.scenarios.checks.references import (
     is_mujoco,
     is_own,
     read_own,
+    why_not,
 )
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
@@ -115,10 +116,8 @@ def _check_environment(
     env = task.get("env")
     if not isinstance(env, str) or not env:
         return
-    try:
-        check_environment(env, folder)
-    except NotUsable as error:
-        yield Finding((*path, "env"), str(error))
+    if wrong := why_not(check_environment, env, folder):
+        yield Finding((*path, "env"), wrong)
         return
     kwargs, changes = task.get("kwargs"), task.get("changes")
     # Arguments and wrappers may change the action space; the built environment tells then.
