@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from holdfast.registry import closest
-from holdfast.scenarios.schema import scenario
 from holdfast.scenarios.schema.fields import descriptions
+from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -68,28 +68,29 @@ def refused(
             yield Finding((*path, key), text, at_key=True)
 
 
-SECTIONS: dict[KeyPath, type[BaseModel]] = {
-    (): scenario.Scenario,
-    ("tasks", "*"): scenario.Task,
-    ("tasks", "*", "changes"): scenario.Changes,
-    ("tasks", "*", "changes", "mujoco"): scenario.MujocoChanges,
-    ("tasks", "*", "score"): scenario.Score,
-    ("stream",): scenario.Stream,
-    ("spaces",): scenario.Spaces,
-    ("pool",): scenario.Pool,
-    ("resources",): scenario.Resources,
-    ("agent",): scenario.Agent,
-    ("agent", "normalize"): scenario.Normalize,
-    ("carry",): scenario.Carry,
-    ("evaluation",): scenario.Evaluation,
-    ("score",): scenario.Score,
-    ("tasks", "*", "drift", "*"): scenario.Drift,
-    ("tasks", "*", "opponents"): scenario.Opponents,
-    ("tasks", "*", "opponents", "*", "*"): scenario.OpponentSpec,
-    ("tasks", "*", "opponents", "past"): scenario.Past,
-    ("tasks", "*", "partners", "*"): scenario.Partner,
-    ("tune",): scenario.Tune,
+def _sections(
+    section: type[BaseModel], path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, type[BaseModel]]]:
+    """Yield the path and the model of a section and of all inside it."""
+    yield path, section
+    for name, field in section.model_fields.items():
+        for below, model in _models(field.annotation):
+            yield from _sections(model, (*path, name, *below))
+
+
+def _models(annotation: Any) -> Iterator[tuple[KeyPath, type[BaseModel]]]:
+    """Yield the models that an annotation names, and the path to each: ``*`` for any entry."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield (), annotation
+    many = ("*",) if get_origin(annotation) in (tuple, dict) else ()
+    for inner in get_args(annotation):
+        yield from (((*many, *below), model) for below, model in _models(inner))
+
+
+SECTIONS = {
+    path: model for path, model in _sections(Scenario) if not {"methods", "wrappers"} & {*path}
 }
+"""The model of each section; those of methods and wrappers, written in short, are left out."""
 
 _SYNONYMS = {
     "lr": "learning_rate",

@@ -58,7 +58,7 @@ class Axis(NamedTuple):
 
     @property
     def argument(self) -> tuple[int, str]:
-        """Of a method's axis: the position of the part that takes the argument, and its name."""
+        """Position of the part of a method that takes the argument, and the argument's name."""
         composed = isinstance(self.path[2], int)
         name = self.path[4] if composed else self.path[3]
         return int(self.path[2]) if composed else 0, str(name)

@@ -29,9 +29,9 @@ class OpponentSpec(Sparse):
     run: Text | None = None
     """Folder of a run, runs/x/naive/seed-0; paths count from the scenario's folder."""
     stage: Index | None = None
-    """Of run: the stage at whose end, from 0. Default: the last one."""
+    """With run: the stage whose final policy plays, from 0. Default: the last."""
     task: Name | None = None
-    """Of run: as in which of its tasks. Default: the stage's."""
+    """With run: the task that it acts as in. Default: the stage's."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -69,7 +69,7 @@ class Opponents(BaseModel):
     against: Annotated[tuple[Opponent, ...], Field(min_length=1)]
     """random, past, {minimax: 2}, {run: runs/x/naive/seed-0}; drawn alike each game."""
     measured: Annotated[tuple[Opponent, ...], Field(min_length=1)] | None = None
-    """Who plays in evaluation, by turns. Default: those of against but past, else random."""
+    """Opponents in evaluation, by turns. Default: those of against but past, else random."""
     seat: Text = "alternate"
     """Seat that learns: alternate, drawn (for each game), or an agent's name."""
     past: Past = Field(default_factory=Past)
@@ -88,9 +88,9 @@ class Partner(Sparse):
     run: Text
     """Its folder, runs/x/naive/seed-0; paths count from the scenario's folder."""
     stage: Index | None = None
-    """Stage at whose end, from 0. Default: the last one finished."""
+    """Stage whose final policy it is, from 0. Default: the last one finished."""
     task: Name | None = None
-    """As in which task of its run. Default: the stage's."""
+    """Task of its run that it acts as in. Default: the stage's."""
     group: Name | None = None
     """Group of that run. Default: the one of this name."""
     deterministic: Flag = False

@@ -73,37 +73,37 @@ class Scenario(BaseModel):
     stream: Stream = Field(default_factory=Stream)
     """Order, and what is known of it."""
     spaces: Spaces = Field(default_factory=Spaces)
-    """What to do with unequal spaces."""
+    """Treatment of unequal spaces."""
     n_envs: Positive = 1
     """Environments stepped side by side."""
     pool: Pool = Field(default_factory=Pool)
     """Processes for the training environments."""
     resources: Resources = Field(default_factory=Resources)
-    """What a cell takes of a node of a Ray cluster."""
+    """Share of a Ray cluster's node that a cell takes."""
     backend: Backend = "gymnasium"
-    """Where env: is looked for: Gymnasium, EnvPool, or the faster one (auto)."""
+    """Backend of env: Gymnasium, EnvPool, or the faster one (auto)."""
     agent: Agent
     """The learner and its arguments."""
     carry: Carry = Field(default_factory=Carry)
-    """What survives a task switch."""
+    """State that survives a task switch."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(labelled)] = Field(
         default_factory=lambda: (Method.of("naive"),)
     )
-    """What is compared: each entry a name, {name: {arguments}}, or a list of those."""
+    """Methods to compare: each a name, {name: {arguments}}, or a list of those (composed)."""
     seeds: Seeds = (0,)
     """One run of every method for each."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    """When and how the agent is measured."""
+    """Plan of measuring the agent."""
     sweep: dict[Text, Values] = Field(default_factory=dict, exclude_if=operator.not_)
     """Values of any key, compared with each other: {agent.learning_rate: [1e-4, 3e-4],
     methods.ewc.strength: {log: [1, 100, 3]}}.
     """
     tune: Tune | None = Field(default=None, exclude_if=operator.not_)
-    """What holdfast tune looks for, and on what."""
+    """Search that holdfast tune runs."""
     tuned: dict[Text, Text] = Field(default_factory=dict, exclude_if=operator.not_)
-    """How values were found, by method; holdfast tune writes it for the record."""
+    """Record of how values were found, by method; holdfast tune writes it."""
     score: ScoreForm | None = None
-    """How returns become scores: {random: a, reference: b}, or success."""
+    """Rule by which returns become scores: {random: a, reference: b}, or success."""
     on_nan: Literal["error", "truncate"] = "error"
     """NaN from an environment: stop, or cut the episode there."""
 
@@ -146,7 +146,7 @@ class Scenario(BaseModel):
 
     @property
     def is_supervised(self) -> bool:
-        """Whether data sets are learned rather than environments."""
+        """True where data sets are learned rather than environments."""
         return is_supervised(self.agent)
 
     @property

@@ -34,7 +34,7 @@ class Carry(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """When and how the frozen agent is measured."""
+    """Plan of measuring the frozen agent."""
 
     model_config = SECTION
 
@@ -60,7 +60,7 @@ class Pool(BaseModel):
     step_timeout_s: AboveZero = 10.0
     """Seconds after which a step counts as hung."""
     restarts: Index = 5
-    """How often in a task a process that crashed or hung is started again."""
+    """Most restarts of crashed or hung processes in a task."""
 
 
 def _share(gpus: float) -> float:

@@ -38,15 +38,15 @@ class Stream(BaseModel):
     order of its own, new at every repetition. Default: as listed.
     """
     repeat: Positive = 1
-    """How many times the order is gone through."""
+    """Number of times that the order is repeated."""
     steps: Positive | None = None
     """Instead of repeat: the order is gone through until so many steps are taken."""
     task_id: Literal["hidden", "observed", "heads"] = "observed"
     """Nothing, a one-hot beside the observation, or a head per task."""
     boundaries: Literal["known", "hidden"] = "known"
-    """Whether methods are told where a task ends."""
+    """known tells methods where a task ends."""
     task_count: Literal["known", "unknown"] = "unknown"
-    """Whether methods are told how many tasks there are."""
+    """known tells methods how many tasks there are."""
     max_tasks: Positive | None = None
     """Width of the one-hot. Default: the number of tasks."""
 

@@ -90,8 +90,7 @@ def same(value: Any) -> Any:
 def _in_steps(low: float, high: float, step: float) -> list[float]:
     if step <= 0:
         raise ValueError(f"range goes in steps above zero, got {step:g}")
-    count = math.floor((high - low) / step * (1 + 1e-9)) + 1
-    _check_count(count)
+    count = _few(math.floor((high - low) / step * (1 + 1e-9)) + 1)
     return [_rounded(low + index * step) for index in range(count)]
 
 
@@ -103,13 +102,13 @@ def _rounded(number: float) -> float:
 def _count(count: float) -> int:
     if count != int(count) or count < 2:
         raise ValueError(f"count is a whole number from 2, got {count:g}")
-    _check_count(int(count))
-    return int(count)
+    return _few(int(count))
 
 
-def _check_count(count: int) -> None:
+def _few(count: int) -> int:
     if count > MOST_VALUES:
         raise ValueError(f"means {count:,} values; at most {MOST_VALUES:,} are taken")
+    return count
 
 
 def _schema(choices: dict[str, Any], **ranges: tuple[int, str]) -> WithJsonSchema:
@@ -208,16 +207,16 @@ class Tune(BaseModel):
     space: dict[Text, Dimension] = Field(min_length=1)
     """Keys and where their values lie: {agent.learning_rate: {log: [1e-5, 1e-3]}}."""
     percent: Percent | None = None
-    """Of the stream's steps, from its start: all that tuning sees (arXiv:2404.02113).
+    """Share of the stream's steps that tuning sees, from its start (arXiv:2404.02113).
     Default: the whole stream, on seeds of its own.
     """
     seeds: Seeds | None = None
     """Held-out seeds for tuning. Default, with percent: those of the scenario."""
     metric: Text = "average_performance/cw"
-    """What is best, averaged over the seeds."""
+    """Metric by which points are compared, averaged over the seeds."""
     method: Text | None = None
     """The label of the method; needed where several are listed."""
     trials: Positive = 20
-    """How many points are tried."""
+    """Number of points to try."""
     seed: Index = 0
-    """Of the sampler."""
+    """Seed of the sampler."""

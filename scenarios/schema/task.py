@@ -105,7 +105,7 @@ Distribution = Annotated[str, Field(strict=True), AfterValidator(_distribution)]
 
 
 class Drift(Sparse):
-    """How one attribute of an environment moves while its task is trained.
+    """Movement of one attribute of an environment while its task is trained.
 
     One of the first four keys says along which line. The value at a step of the task is a function
     of that step alone, so that a run that is repeated or continued drifts alike.
@@ -122,7 +122,7 @@ class Drift(Sparse):
     period: Positive | None = None
     """Steps after which it comes again. Default: the task's steps."""
     per: Literal["step", "episode"] = "episode"
-    """Whether it moves within episodes or between them only."""
+    """step: it moves within episodes; episode: between them only."""
 
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
@@ -184,7 +184,7 @@ class Task(BaseModel):
     benchmark: Text | None = None
     """Instead of env, for the supervised agent: split-digits, or module:function."""
     experience: Index | None = None
-    """Which experience of the benchmark, counted from 0."""
+    """Experience of the benchmark, counted from 0."""
     steps: Positive
     """Environment steps to train, a multiple of n_envs; supervised: updates."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -206,7 +206,7 @@ class Task(BaseModel):
     exclusive: Flag = False
     """The environment exists once (a robot): one instance at a time."""
     score: ScoreForm | None = None
-    """How a return becomes a score; overrides the scenario's."""
+    """Rule by which a return becomes a score; overrides the scenario's."""
     opponents: Opponents | None = None
     """In a turn-based game of PettingZoo's: who plays the seats that do not learn."""
     partners: dict[Name, Partner] = Field(default_factory=dict)

@@ -302,7 +302,7 @@ app.add_typer(of_results)
 
 
 class _How(NamedTuple):
-    """How cells are run: the options of ``run``."""
+    """Options of ``run`` that say how cells are run."""
 
     jobs: int | None
     retries: int

@@ -57,7 +57,7 @@ def cross_play(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
-    """Let the policies of runs meet: win rates and Elo of games, returns of mixed teams.
+    """Play policies of runs with each other: win rates, Elo, returns of mixed teams.
 
     In games they play each other, a random player and whom they were measured against. In teams one
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.

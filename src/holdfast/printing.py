@@ -1,4 +1,4 @@
-"""What the commands print: errors without tracebacks, markdown, labels in colour on a terminal."""
+"""Output of the commands: errors without tracebacks, markdown, labels in colour on a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def errors_told() -> Iterator[None]:
 
 @contextmanager
 def stop_told() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the block, with one line and exit code 75."""
+    """Stop the block on Ctrl-C and SIGTERM, with one line and exit code 75."""
     from holdfast.continual.jobs.run import stoppable
 
     try:

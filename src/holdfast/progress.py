@@ -63,7 +63,7 @@ def counted(console: Console, what: str) -> Iterator[Callable[[int, int], None]]
 
 
 class Ledger:
-    """Who is where, and how long it will take.
+    """Record of which cell is where, and how long it will take.
 
     Args:
         cells: How many there are, finished ones included.
