@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.registry import AGENTS, METHODS, PLUGINS, Argument, signature
+from holdfast.registry import AGENTS, METHODS, PLUGINS
 from holdfast.scenarios.checks.agent import RESERVED
 from holdfast.scenarios.checks.methods import can_take, method_signature, words
+from holdfast.signature import Argument, signature
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
-from holdfast.registry import AGENTS, Argument
+from holdfast.registry import AGENTS
 from holdfast.scenarios.checks.arguments import annotation_options, form_of, literal_values
 from holdfast.scenarios.checks.papers import KEY, PAPERS
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
+from holdfast.signature import Argument
 
 _TYPES = {
     "int": "integer",
@@ -46,12 +47,9 @@ def _add_arguments(definitions: dict[str, Any]) -> None:
             }
     agent = definitions["Agent"]
     own = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
-    algorithm = agent["properties"]["algorithm"]
-    description = algorithm.get("description", "")
-    agent["properties"]["algorithm"] = {
-        "anyOf": [{"enum": list(AGENTS)}, own],
-        "description": description,
-    }
+    description = agent["properties"]["algorithm"]["description"]
+    either = {"anyOf": [{"enum": list(AGENTS)}, own], "description": description}
+    agent["properties"]["algorithm"] = either
     agent["allOf"] = [
         {
             "if": {"properties": {"algorithm": {"const": row.name}}, "required": ["algorithm"]},

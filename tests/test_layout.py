@@ -68,7 +68,6 @@ LIGHT = (
     "holdfast.continual.results.record",
     "holdfast.continual.reports.report",
     "holdfast.cli_results",
-    "holdfast.cli_tune",
     "holdfast.cli",
 )
 

@@ -10,7 +10,7 @@ from holdfast import progress as shown
 from holdfast.continual.jobs.queue import Outcome
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
-from holdfast.progress import Ledger, Lines, LiveTable, counted, display
+from holdfast.progress import Display, Ledger, counted
 
 
 class Clock:
@@ -73,8 +73,7 @@ def test_what_is_counted_is_told_now_and_then(clock: Clock) -> None:
 
 def test_plain_lines_say_what_is_new_and_no_more(clock: Clock) -> None:
     screen = console(terminal=False)
-    with display(screen, 3, 1000) as lines:
-        assert isinstance(lines, Lines)
+    with Display(screen, 3, 1000) as lines:
         lines.ended(Outcome("naive/seed-0", "skipped"))
         lines.progress(at(0))
         for second in range(1, 13):
@@ -100,7 +99,7 @@ def test_plain_lines_say_what_is_new_and_no_more(clock: Clock) -> None:
 def test_a_cell_that_is_tried_again_says_why_and_begins_anew(clock: Clock) -> None:
     failed = Outcome("ewc/seed-0", "failed", 3.0, Failure("the cable\nis out", 3), attempt=1)
     screen = console(terminal=False)
-    with display(screen, 2, 1000) as lines:
+    with Display(screen, 2, 1000) as lines:
         lines.progress(at(600))
         lines.retrying(failed)
         lines.progress(at(500))
@@ -114,7 +113,7 @@ def test_a_cell_that_is_tried_again_says_why_and_begins_anew(clock: Clock) -> No
         "in use    ewc/seed-1: left to process 7 on node3",
     ]
     screen = console(terminal=True)
-    with display(screen, 2, 1000) as table:
+    with Display(screen, 2, 1000) as table:
         table.progress(at(600))
         table.retrying(failed)
         clock.now = 1.0
@@ -124,8 +123,7 @@ def test_a_cell_that_is_tried_again_says_why_and_begins_anew(clock: Clock) -> No
 
 def test_a_terminal_shows_a_table_and_gets_its_cursor_back(clock: Clock) -> None:
     screen = console(terminal=True)
-    with display(screen, 2, 1000) as table:
-        assert isinstance(table, LiveTable)
+    with Display(screen, 2, 1000) as table:
         clock.now = 1.0
         table.progress(at(0))
         clock.now = 11.0
@@ -140,7 +138,7 @@ def test_a_terminal_shows_a_table_and_gets_its_cursor_back(clock: Clock) -> None
 
 def test_a_terminal_is_drawn_at_most_about_twice_a_second(clock: Clock) -> None:
     screen = console(terminal=True)
-    with display(screen, 1, 1000) as table:
+    with Display(screen, 1, 1000) as table:
         clock.now = 1.0
         table.progress(at(0))
         drawn = len(text_of(screen))

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from holdfast.continual.results.formatting import plural, size
 from holdfast.errors import ScenarioError, UsageError
-from holdfast.registry import Signature, algorithm, signature
+from holdfast.registry import algorithm
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.signature import Signature, signature
 
 _FLOAT = 4  # bytes of each reward, done and timeout
 

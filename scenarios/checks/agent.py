@@ -7,16 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import (
-    AGENTS,
-    ALGORITHMS,
-    TEAM_ALGORITHMS,
-    Signature,
-    algorithm,
-    closest,
-    signature,
-)
-from holdfast.scenarios.checks.arguments import Mismatch, convert
+from holdfast.registry import AGENTS, ALGORITHMS, TEAM_ALGORITHMS, algorithm, closest
+from holdfast.scenarios.checks.arguments import Mismatch, convert, out_of_range
 from holdfast.scenarios.checks.messages import (
     Checked,
     Finding,
@@ -27,10 +19,11 @@ from holdfast.scenarios.checks.messages import (
     show,
     unknown_key,
 )
-from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
+from holdfast.scenarios.checks.references import NotUsable, is_own, read_own, run_inside, why_not
 from holdfast.scenarios.schema.agent import Agent
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import Signature, signature
 
 RESERVED = {
     "env": "the environments are those of tasks:; remove it",
@@ -43,38 +36,26 @@ RESERVED = {
 }
 # By name, whatever the algorithm: lowest, highest, and whether the lowest itself is refused.
 _RANGES: dict[str, tuple[float, float | None, bool]] = {
-    **dict.fromkeys(("gradient_steps", "sde_sample_freq"), (-1, None, False)),
-    **dict.fromkeys(
+    name: (low, high, is_open)
+    for low, high, is_open, names in (
+        (-1, None, False, "gradient_steps sde_sample_freq"),
+        (0, None, False, "learning_starts ent_coef vf_coef weight_decay cg_damping"),
+        (0, None, False, "target_policy_noise target_noise_clip top_quantiles_to_drop_per_net"),
+        (0, None, True, "learning_rate clip_range clip_range_vf max_grad_norm target_kl"),
+        (0, None, True, "rms_prop_eps"),
+        (0, 1, False, "gamma gae_lambda momentum exploration_fraction exploration_initial_eps"),
+        (0, 1, False, "exploration_final_eps"),
+        (0, 1, True, "tau line_search_shrinking_factor"),
+        (1, None, False, "n_steps batch_size n_epochs buffer_size train_freq hidden policy_delay"),
         (
-            *("learning_starts", "ent_coef", "vf_coef", "target_policy_noise", "target_noise_clip"),
-            *("weight_decay", "top_quantiles_to_drop_per_net", "cg_damping"),
+            1,
+            None,
+            False,
+            "target_update_interval stats_window_size cg_max_steps embed_dim",
         ),
-        (0, None, False),
-    ),
-    **dict.fromkeys(
-        (
-            *("learning_rate", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl"),
-            "rms_prop_eps",
-        ),
-        (0, None, True),
-    ),
-    **dict.fromkeys(
-        (
-            *("gamma", "gae_lambda", "momentum", "exploration_fraction"),
-            *("exploration_initial_eps", "exploration_final_eps"),
-        ),
-        (0, 1, False),
-    ),
-    **dict.fromkeys(("tau", "line_search_shrinking_factor"), (0, 1, True)),
-    **dict.fromkeys(
-        (
-            *("n_steps", "batch_size", "n_epochs", "buffer_size", "train_freq", "hidden"),
-            *("target_update_interval", "policy_delay", "stats_window_size", "cg_max_steps"),
-            *("line_search_max_iter", "embed_dim", "hypernet_dim", "n_critic_updates"),
-            "sub_sampling_factor",
-        ),
-        (1, None, False),
-    ),
+        (1, None, False, "line_search_max_iter hypernet_dim n_critic_updates sub_sampling_factor"),
+    )
+    for name in names.split()
 }
 
 # What Stable-Baselines3 calls by a class has a plain form of its own.
@@ -172,7 +153,7 @@ def _check_team(data: Mapping[str, Any], name: str) -> Iterator[Finding]:
 def _signature(name: str, folder: Path | None) -> Signature:
     if name in AGENTS:
         return signature(AGENTS[name].target)
-    return own_class(name, folder, "agent")
+    return read_own(name, folder, "agent")
 
 
 def _unknown(key: str, algorithm: str, known: Signature) -> str:
@@ -234,18 +215,10 @@ def _check_range(key: str, value: Any, path: KeyPath) -> Iterator[Finding]:
                 yield Finding(path, f"must be a finite number from 0 at both ends, got {entry}")
         return
     number = value[0] if isinstance(value, list) and value else value
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        return
-    low, high, is_open = _RANGES[key]
-    wrong = number < low or (is_open and number == low) or (high is not None and number > high)
     if key == "gradient_steps" and number == 0:
         yield Finding(path, "must not be 0: nothing would be learned (-1: as many as steps taken)")
-    elif wrong and high is not None:
-        words = f"above {low:g} and at most" if is_open else f"from {low:g} to"
-        yield Finding(path, f"must be {words} {high:g}, got {number}")
-    elif wrong:
-        words = "greater than" if is_open else "at least"
-        yield Finding(path, f"must be {words} {low:g}, got {number}")
+    elif wrong := out_of_range(number, *_RANGES[key]):
+        yield Finding(path, wrong)
 
 
 def _fit_policy(data: Mapping[str, Any], known: Signature, folder: Path | None) -> Checked:
@@ -285,10 +258,8 @@ def _policy_arguments(known: Signature) -> dict[str, str]:
 
 def _check_plain(key: str, value: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
     if key == "features_extractor":
-        try:
-            own_class(str(value), folder, "features extractor")
-        except NotUsable as error:
-            yield Finding(path, str(error))
+        if wrong := why_not(read_own, str(value), folder, "features extractor"):
+            yield Finding(path, wrong)
         return
     if key == "weight_decay":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -325,10 +296,8 @@ def _check_init(init: Any, folder: Path | None) -> Iterator[Finding]:
     place = (folder or Path()) / init
     if place.is_dir():
         if not (place / "checkpoints").is_dir():
-            inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("*/*/checkpoints"))
-            inside += sorted(str(p.parent.relative_to(place)) for p in place.glob("*/checkpoints"))
-            hint = f"; a run is in it: {init.rstrip('/')}/{inside[0]}" if inside else ""
-            yield Finding(path, f"'{place}' is not a run folder: it has no checkpoints/{hint}")
+            message = f"'{place}' is not a run folder: it has no checkpoints/"
+            yield Finding(path, message + run_inside(place, init))
     elif not place.is_file():
         yield Finding(path, f"there is no '{place}' (paths count from the scenario's folder)")
     elif place.suffix != ".zip":

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.registry import Signature
 from holdfast.scenarios.checks.messages import (
     Checked,
     Finding,
@@ -16,7 +15,9 @@ from holdfast.scenarios.checks.messages import (
     show,
     value_hint,
 )
+from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import Signature
 
 _LISTS = {
     *("list", "tuple", "set", "frozenset", "List", "Tuple"),
@@ -29,6 +30,10 @@ _NOISE = ("normal", "ornstein_uhlenbeck")
 
 class Mismatch(Exception):  # a finding about the scenario, caught where it is placed
     """A value does not fit; the text says what was expected."""
+
+
+class _Unlike(Exception):  # caught where the kinds of an annotation are tried
+    """A value is not of one kind, which the text names."""
 
 
 def fit_arguments(given: Mapping[Any, Any], name: str, known: Signature, path: KeyPath) -> Checked:
@@ -51,7 +56,7 @@ def fit_arguments(given: Mapping[Any, Any], name: str, known: Signature, path: K
                 found.append(Finding((*path, key), str(error)))
                 continue
             limits = known.attributes.get("limits", {}).get(key)
-            if wrong := limits and _beyond(fitted[key], *limits):
+            if wrong := limits and out_of_range(fitted[key], *limits):
                 found.append(Finding((*path, key), wrong))
         elif not known.takes_any:
             hint = did_you_mean(str(key), arguments, "it takes") or "; it takes none"
@@ -64,12 +69,26 @@ def fit_arguments(given: Mapping[Any, Any], name: str, known: Signature, path: K
     return Checked(found, fitted)
 
 
-def _beyond(value: Any, low: float, high: float | None) -> str:
-    """Return that a number lies outside of its range; empty for what lies inside, or is none."""
-    if not _is_number(value) or (low <= value < math.inf and (high is None or value <= high)):
+def out_of_range(value: Any, low: float, high: float | None, is_open: bool = False) -> str:
+    """Return that a number lies outside of its range; empty for what lies inside, or is none.
+
+    Args:
+        value: Anything.
+        low: The lowest number.
+        high: The highest, or None.
+        is_open: Whether the lowest is refused itself.
+    """
+    if not _is_number(value) or (
+        (low < value or (low == value and not is_open))
+        and value < math.inf
+        and (high is None or value <= high)
+    ):
         return ""
-    span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-    return f"must be {span}, got {value:g}"
+    if high is None:
+        span = f"{'greater than' if is_open else 'at least'} {low:g}"
+    else:
+        span = f"above {low:g} and at most {high:g}" if is_open else f"from {low:g} to {high:g}"
+    return f"must be {span}, got {value}"
 
 
 def convert(annotation: str, value: Any) -> Any:
@@ -105,12 +124,13 @@ def _convert(options: list[ast.expr], value: Any) -> Any:
         if kind == "Literal":
             literals += literal_values(option)
             continue
-        fitted = _fit(option, kind, value)
-        if not isinstance(fitted, _No):
-            return fitted
-        expected.append(fitted.expected)
-        if fitted.is_inside:
-            inside.append(fitted.expected)
+        try:
+            return _fit(option, kind, value)
+        except _Unlike as error:
+            expected.append(str(error))
+        except Mismatch as error:
+            expected.append(str(error))
+            inside.append(str(error))
     for literal in literals:
         if literal == value and type(literal) is type(value):
             return value
@@ -165,57 +185,64 @@ def literal_values(node: ast.expr) -> list[Any]:
     return [element.value for element in elements if isinstance(element, ast.Constant)]
 
 
-class _No:
-    """The value does not fit; ``expected`` is the kind in words, or what is wrong inside it."""
-
-    def __init__(self, expected: str, *, is_inside: bool = False) -> None:
-        self.expected = expected
-        self.is_inside = is_inside
-
-
 def _fit(option: ast.expr, kind: str, value: Any) -> Any:
-    """Return the value as this kind wants it, or a ``_No``."""
-    if kind in _PLAIN:
-        words, test = _PLAIN[kind]
-        if kind == "int" and isinstance(value, float) and value.is_integer():
-            return int(value)
-        return value if test(value) else _No(words)
-    if kind in _MAPPINGS:
-        return value if isinstance(value, Mapping) else _No("a mapping")
+    """Return the value as this kind wants it.
+
+    Raises:
+        _Unlike: If it is of another kind.
+        Mismatch: If it is of this kind, but something inside it is wrong.
+    """
     if kind in _LISTS:
         return _fit_list(option, value)
-    if kind in _SCHEDULES:
-        return _fit_schedule(value)
-    if kind == "ActionNoise":
-        return _fit_noise(value)
-    if kind == "type":
-        return value if isinstance(value, str) and ":" in value else _No("module:Class")
-    return value  # a kind that is not known here; the constructor says what it thinks of it
+    if kind == "int":
+        value = whole(value)
+    words, test = _KINDS.get(kind, ("", None))
+    if test is not None and not test(value):
+        raise _Unlike(words)
+    return value  # the constructor says what it thinks of a kind that is not known here
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
+def _is_schedule(value: Any) -> bool:
+    if not isinstance(value, Mapping) or list(value) != ["linear"]:
+        return False
+    ends = value["linear"]
+    return isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))
+
+
+def _is_noise(value: Any) -> bool:
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return False
+    ((kind, sigma),) = value.items()
+    return kind in _NOISE and _is_number(sigma) and sigma >= 0
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "float": ("a number", _is_number),
     "str": ("text", lambda value: isinstance(value, str)),
     "bool": ("true or false", lambda value: isinstance(value, bool)),
     "None": ("nothing", lambda value: value is None),
+    "type": ("module:Class", lambda value: isinstance(value, str) and ":" in value),
+    "ActionNoise": ("{normal: sigma} or {ornstein_uhlenbeck: sigma}", _is_noise),
+    **dict.fromkeys(_SCHEDULES, ("{linear: [start, end]}", _is_schedule)),
+    **dict.fromkeys(_MAPPINGS, ("a mapping", lambda value: isinstance(value, Mapping))),
 }
 
 
 def _fit_list(option: ast.expr, value: Any) -> Any:
     if not isinstance(value, list | tuple):
-        return _No("a list")
+        raise _Unlike("a list")
     elements: list[ast.expr] = []
     if isinstance(option, ast.Subscript):
         inner = option.slice
         elements = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
     if form_of(option) in ("tuple", "Tuple") and elements and not _is_ellipsis(elements[-1]):
         if len(elements) != len(value):
-            return _No(f"a list of {len(elements)}")
+            raise _Unlike(f"a list of {len(elements)}")
         pairs = list(zip(elements, value, strict=True))
     else:
         pairs = [(elements[0], entry) for entry in value] if elements else []
@@ -224,26 +251,9 @@ def _fit_list(option: ast.expr, value: Any) -> Any:
         try:
             fitted[index] = _convert(_options(element), entry)
         except Mismatch as error:
-            return _No(f"entry {index}: {error}", is_inside=True)
+            raise Mismatch(f"entry {index}: {error}") from error
     return fitted
 
 
 def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
-
-
-def _fit_schedule(value: Any) -> Any:
-    form = _No("{linear: [start, end]}")
-    if not isinstance(value, Mapping) or list(value) != ["linear"]:
-        return form
-    ends = value["linear"]
-    fits = isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))
-    return value if fits else form
-
-
-def _fit_noise(value: Any) -> Any:
-    form = _No("{normal: sigma} or {ornstein_uhlenbeck: sigma}")
-    if not isinstance(value, Mapping) or len(value) != 1:
-        return form
-    ((kind, sigma),) = value.items()
-    return value if kind in _NOISE and _is_number(sigma) and sigma >= 0 else form

@@ -16,8 +16,8 @@ from typing import Any
 
 from holdfast.errors import MissingExtra
 from holdfast.registry import closest
-from holdfast.scenarios.checks.messages import Finding, entries, mapping, tasks_of
-from holdfast.scenarios.checks.references import NotUsable, check_environment, is_own
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
+from holdfast.scenarios.checks.references import check_environment, is_own, why_not
 from holdfast.scenarios.schema.method_spec import parts_of, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -25,21 +25,17 @@ BATCH_WRAPPERS = ("gymnasium.wrappers:FilterObservation", "gymnasium.wrappers:Fl
 """Wrappers that the EnvPool adapter applies to whole batches."""
 
 _REMEDY = "write `backend: gymnasium`"
+_NO_ATTRIBUTES = f"EnvPool's simulators have no attributes to set; {_REMEDY}"
 _CHANGES = {
-    "set": f"EnvPool's simulators have no attributes to set; {_REMEDY}, or see which kwargs: take",
+    "set": f"{_NO_ATTRIBUTES}, or see which kwargs: take",
     "mujoco": f"EnvPool's MuJoCo models cannot be changed; {_REMEDY}",
     "action_delay": f"a delay works on one environment at a time, EnvPool on all; {_REMEDY}",
 }
-
-
-_NO_ATTRIBUTES = f"EnvPool's simulators have no attributes to set; {_REMEDY}"
 _KEYS = {
     "exclusive": f"an EnvPool is many environments, not one robot; {_REMEDY}",
     "rate": f"an EnvPool is many environments, not one in real time; {_REMEDY}",
     "python": f"EnvPool's simulators run in this interpreter; {_REMEDY}",
-    "sample": _NO_ATTRIBUTES,
-    "drift": _NO_ATTRIBUTES,
-    "randomize": _NO_ATTRIBUTES,
+    **dict.fromkeys(("sample", "drift", "randomize"), _NO_ATTRIBUTES),
 }
 
 
@@ -71,15 +67,11 @@ def cannot_take(task: Mapping[str, Any]) -> Iterator[Finding]:
     env = task.get("env")
     if isinstance(env, str) and env:
         yield from _check_id(env)
-    for key, message in _KEYS.items():
-        if task.get(key):
-            yield Finding((key,), message, at_key=True)
+    yield from refused(task, _KEYS)
     for index, entry in enumerate(entries(task.get("wrappers"))):
         yield from _check_wrapper(entry, ("wrappers", index))
     changes = mapping(task.get("changes"))
-    for key, message in _CHANGES.items():
-        if changes.get(key):
-            yield Finding(("changes", key), message, at_key=True)
+    yield from refused(changes, _CHANGES, ("changes",))
     if any(isinstance(entry, str) for entry in entries(changes.get("dead_actuators"))):
         message = "EnvPool knows no actuators by name; write their indices"
         yield Finding(("changes", "dead_actuators"), message)
@@ -144,9 +136,7 @@ def _check_both(task: Mapping[str, Any]) -> Iterator[Finding]:
     env = task.get("env")
     if not isinstance(env, str) or not env or is_own(env) or env in envpool_ids():
         return
-    try:
-        check_environment(env, None)
-    except NotUsable:
+    if why_not(check_environment, env, None):
         return  # reported as no environment of Gymnasium's
     message = f"backend: auto compares two, but EnvPool has no environment '{env}'; {_REMEDY}"
     yield Finding(("env",), message)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from holdfast.registry import closest
-from holdfast.scenarios.schema import scenario
+from holdfast.scenarios.schema.fields import descriptions
+from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -58,28 +59,38 @@ def unwanted(
             yield Finding(path, advice, at_key=True)
 
 
-SECTIONS: dict[KeyPath, type[BaseModel]] = {
-    (): scenario.Scenario,
-    ("tasks", "*"): scenario.Task,
-    ("tasks", "*", "changes"): scenario.Changes,
-    ("tasks", "*", "changes", "mujoco"): scenario.MujocoChanges,
-    ("tasks", "*", "score"): scenario.Score,
-    ("stream",): scenario.Stream,
-    ("spaces",): scenario.Spaces,
-    ("pool",): scenario.Pool,
-    ("resources",): scenario.Resources,
-    ("agent",): scenario.Agent,
-    ("agent", "normalize"): scenario.Normalize,
-    ("carry",): scenario.Carry,
-    ("evaluation",): scenario.Evaluation,
-    ("score",): scenario.Score,
-    ("tasks", "*", "drift", "*"): scenario.Drift,
-    ("tasks", "*", "opponents"): scenario.Opponents,
-    ("tasks", "*", "opponents", "*", "*"): scenario.OpponentSpec,
-    ("tasks", "*", "opponents", "past"): scenario.Past,
-    ("tasks", "*", "partners", "*"): scenario.Partner,
-    ("tune",): scenario.Tune,
+def refused(
+    section: Mapping[Any, Any], advice: Mapping[str, str], path: KeyPath = ()
+) -> Iterator[Finding]:
+    """Yield a finding for each key of a section that must say nothing, with its advice."""
+    for key, text in advice.items():
+        if section.get(key):
+            yield Finding((*path, key), text, at_key=True)
+
+
+def _sections(
+    section: type[BaseModel], path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, type[BaseModel]]]:
+    """Yield the path and the model of a section and of all inside it."""
+    yield path, section
+    for name, field in section.model_fields.items():
+        for below, model in _models(field.annotation):
+            yield from _sections(model, (*path, name, *below))
+
+
+def _models(annotation: Any) -> Iterator[tuple[KeyPath, type[BaseModel]]]:
+    """Yield the models that an annotation names, and the path to each: ``*`` for any entry."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield (), annotation
+    many = ("*",) if get_origin(annotation) in (tuple, dict) else ()
+    for inner in get_args(annotation):
+        yield from (((*many, *below), model) for below, model in _models(inner))
+
+
+SECTIONS = {
+    path: model for path, model in _sections(Scenario) if not {"methods", "wrappers"} & {*path}
 }
+"""The model of each section; those of methods and wrappers, written in short, are left out."""
 
 _SYNONYMS = {
     "lr": "learning_rate",
@@ -192,7 +203,7 @@ def show(value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str], noun: str = "known") -> str:
-    """Return ``; did you mean 'x'?`` for the nearest known name, or else all of them.
+    """Return ``; did you mean 'x'?`` for the nearest known name, or else all, unless noun is empty.
 
     >>> did_you_mean("ecw", ["ewc", "naive"]), did_you_mean("zzz", ["ewc", "naive"])
     ("; did you mean 'ewc'?", '; known: ewc, naive')
@@ -200,7 +211,7 @@ def did_you_mean(name: str, known: Collection[str], noun: str = "known") -> str:
     near = closest(name, known)
     if near:
         return f"; did you mean '{near}'?"
-    return f"; {noun}: {', '.join(known)}" if known else ""
+    return f"; {noun}: {', '.join(known)}" if known and noun else ""
 
 
 def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> str:
@@ -281,8 +292,8 @@ def _path(error: ErrorDetails, data: Any) -> KeyPath:
 
 def _missing(path: KeyPath) -> str:
     model = _model(path[:-1])
-    field = model.model_fields.get(str(path[-1])) if model else None
-    return "missing" + (f": {field.description}" if field and field.description else "")
+    described = descriptions(model).get(str(path[-1])) if model else None
+    return f"missing: {described}" if described else "missing"
 
 
 def _message(error: ErrorDetails, path: KeyPath) -> str:
@@ -317,8 +328,7 @@ def choice(value: Any, options: Collection[str], path: KeyPath = ()) -> str:
     """Return that a value is none of the options, and the nearest of them."""
     if list(options) == ["success"] and path:
         return f"expected a mapping or success, got {show(value)}; {_FORMS[_general(path)]}"
-    near = closest(value, options) if isinstance(value, str) else None
-    hint = f"; did you mean '{near}'?" if near else ""
+    hint = did_you_mean(value, options, "") if isinstance(value, str) else ""
     shown = repr(value) if isinstance(value, str) else show(value)
     return f"{shown} is not one of {', '.join(options)}{hint}"
 

@@ -18,16 +18,14 @@ from holdfast.registry import (
     TEAM_ALGORITHMS,
     Algorithm,
     Plugin,
-    Signature,
-    signature,
 )
 from holdfast.scenarios.checks.agent import meant_algorithm
 from holdfast.scenarios.checks.arguments import fit_arguments
 from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
-from holdfast.scenarios.checks.references import NotUsable, is_own, own_class
+from holdfast.scenarios.checks.references import NotUsable, is_own, read_own
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
-from holdfast.signature import broken_contract
+from holdfast.signature import Signature, broken_contract, signature
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def method_signature(name: str, folder: Path | None = None) -> Signature:
     if name in PLUGINS:
         return _plugin_signature(PLUGINS[name])
     if is_own(name):
-        known = own_class(name, folder, "method")
+        known = read_own(name, folder, "method")
         return _as_plugin(known) if _AVALANCHE_PLUGIN in known.bases else known
     raise NotUsable(f"no method '{name}'{did_you_mean(name, [*METHODS, *PLUGINS])}")
 
@@ -118,14 +116,7 @@ def _plugin_signature(plugin: Plugin) -> Signature:
     """Return the signature of one of Avalanche's plugins, as a method's."""
     known = signature(plugin.target)
     arguments = tuple(a for a in known.arguments if a.name not in plugin.objects)
-    attributes = {
-        "convention": plugin.convention,
-        "memory": plugin.memory,
-        "extra": plugin.extra,
-        "limits": plugin.limits,
-        "claims": plugin.claims,
-    }
-    return _as_plugin(replace(known, arguments=arguments), **attributes)
+    return _as_plugin(replace(known, arguments=arguments), **vars(plugin))
 
 
 def _as_plugin(known: Signature, **attributes: Any) -> Signature:
@@ -237,51 +228,50 @@ def _check_needs(
 def _check_doors(
     name: str, known: Signature, place: KeyPath, setting: Setting
 ) -> Iterator[Finding]:
-    table, algorithm = setting.table, setting.algorithm
-    if table is None or algorithm is None:
+    if setting.table is None or setting.algorithm is None:
+        return
+    if lacking := _lacking(name, known, setting.algorithm, setting.table):
+        yield Finding(place, lacking)
         return
     doors = words(known, "doors")
-    if table.on_policy and known.attributes.get("on_policy") is False:
-        others = _algorithms(lambda entry: not entry.on_policy)
-        message = (
-            f"'{name}' needs an off-policy algorithm ({others}); on-policy '{algorithm}' "
-            "keeps no transitions: use 'cloning', which stores observations and policy outputs"
-        )
-        yield Finding(place, message)
-        return
-    if table.on_policy is False and known.attributes.get("on_policy") is True:
-        others = _algorithms(lambda entry: entry.on_policy)
-        message = (
-            f"'{name}' needs an on-policy algorithm ({others}); '{algorithm}' learns from a replay "
-            "buffer: use 'replay'"
-        )
-        yield Finding(place, message)
-        return
-    only = words(known, "algorithms")
-    if only and algorithm in AGENTS and algorithm not in only:
-        yield Finding(place, f"'{name}' works with {', '.join(only)}, not with '{algorithm}'")
-        return
-    for door in doors:
-        has = table.output is not None if door == "output" else door in table.doors
-        if has:
-            continue
-        if door == "output":
-            what, others = "policy output", _algorithms(lambda entry: entry.output is not None)
-        else:
-            what, others = f"{door} door", _with_door(door)
-        usable = ", ".join(_methods_for(algorithm)) or "none"
-        message = (
-            f"'{name}' needs the {what} of the algorithm, which '{algorithm}' does not have; "
-            f"algorithms that have it: {others}; methods for '{algorithm}': {usable}"
-        )
-        yield Finding(place, message)
-        return
     if "output" in doors and setting.arguments.get("use_sde"):
         message = f"'{name}' needs a policy without state-dependent noise; remove agent.use_sde"
         yield Finding(place, message)
     if "memory" in doors and setting.arguments.get("optimize_memory_usage"):
         message = f"'{name}' cannot use a buffer with agent.optimize_memory_usage; remove it"
         yield Finding(place, message)
+
+
+def _lacking(name: str, known: Signature, algorithm: str, table: Algorithm) -> str:
+    """Return what an algorithm lacks for a method; empty where it has all."""
+    if table.on_policy and known.attributes.get("on_policy") is False:
+        others = _algorithms(lambda entry: not entry.on_policy)
+        return (
+            f"'{name}' needs an off-policy algorithm ({others}); on-policy '{algorithm}' "
+            "keeps no transitions: use 'cloning', which stores observations and policy outputs"
+        )
+    if table.on_policy is False and known.attributes.get("on_policy") is True:
+        others = _algorithms(lambda entry: entry.on_policy)
+        return (
+            f"'{name}' needs an on-policy algorithm ({others}); '{algorithm}' learns from a replay "
+            "buffer: use 'replay'"
+        )
+    only = words(known, "algorithms")
+    if only and algorithm in AGENTS and algorithm not in only:
+        return f"'{name}' works with {', '.join(only)}, not with '{algorithm}'"
+    for door in words(known, "doors"):
+        if door == "output" and table.output is None:
+            what, others = "policy output", _algorithms(lambda entry: entry.output is not None)
+        elif door != "output" and door not in table.doors:
+            what, others = f"{door} door", _with_door(door)
+        else:
+            continue
+        usable = ", ".join(_methods_for(algorithm)) or "none"
+        return (
+            f"'{name}' needs the {what} of the algorithm, which '{algorithm}' does not have; "
+            f"algorithms that have it: {others}; methods for '{algorithm}': {usable}"
+        )
+    return ""
 
 
 def _algorithms(test: Any) -> str:

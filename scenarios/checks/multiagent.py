@@ -12,10 +12,11 @@ from holdfast.scenarios.checks.messages import (
     did_you_mean,
     entries,
     mapping,
+    refused,
     tasks_of,
     unwanted,
 )
-from holdfast.scenarios.checks.references import NotUsable, check_team_environment
+from holdfast.scenarios.checks.references import check_team_environment, run_inside, why_not
 from holdfast.scenarios.schema.changes import OF_AN_AGENT, Changes
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.schema.opponents import PAST, Past
@@ -25,16 +26,19 @@ MASKED = "maskable_ppo"
 """The algorithm that chooses among allowed moves."""
 
 # They reach into an environment, or wrap its actions, through which opponents cannot play.
-_OF_NO_GAME = ("changes", "sample", "randomize", "drift", "rate", "python", "exclusive")
+_INSIDE = ("sample", "randomize", "drift", "rate", "python", "exclusive")
+_OF_NO_GAME = dict.fromkeys(
+    ("changes", *_INSIDE), "not for games with opponents; give the game's own kwargs instead"
+)
+_OF_ONE_AGENTS_TASK = dict.fromkeys(
+    ("wrappers", *_INSIDE), "not for many agents; give the environment's own kwargs instead"
+)
 # What single agents alone have, by section; the value that is left as it is, and what to do.
 _OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
     (("pool", "workers"), 0, "a team's environments are stepped in this process; remove it"),
     (("backend",), "gymnasium", "PettingZoo's environments have no other backend; remove it"),
     (("on_nan",), "error", "a team's run stops at NaN; remove it"),
     (("agent", "init"), None, "a team begins with fresh weights; remove it"),
-)
-_OF_ONE_AGENTS_TASK = (
-    *("wrappers", "sample", "randomize", "drift", "rate", "python", "exclusive"),
 )
 # Their loops are not a plain sequence of steps of all environments.
 _ALGORITHMS = tuple(name for name in ALGORITHMS if name != "recurrent_ppo")
@@ -53,36 +57,24 @@ def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding
         message = f"'{algorithm}' cannot learn in a team; {', '.join(_ALGORITHMS)} can"
         yield Finding(("agent", "algorithm"), message)
     for index, task in tasks_of(data):
-        for key in _OF_ONE_AGENTS_TASK:
-            if task.get(key):
-                message = "not for many agents; give the environment's own kwargs instead"
-                yield Finding(("tasks", index, key), message, at_key=True)
+        yield from refused(task, _OF_ONE_AGENTS_TASK, ("tasks", index))
         for key in mapping(task.get("changes")):
             if key in Changes.model_fields and key not in OF_AN_AGENT:
                 message = f"not for many agents; each can have {', '.join(OF_AN_AGENT)}"
                 yield Finding(("tasks", index, "changes", key), message, at_key=True)
         env = task.get("env")
-        if isinstance(env, str) and env:
-            try:
-                check_team_environment(env, folder)
-            except NotUsable as error:
-                yield Finding(("tasks", index, "env"), str(error))
+        if isinstance(env, str) and env and (wrong := why_not(check_team_environment, env, folder)):
+            yield Finding(("tasks", index, "env"), wrong)
 
 
 def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) -> Iterator[Finding]:
     """Yield what is wrong with a task that is a turn-based game."""
     task, path = data["tasks"][index], ("tasks", index)
-    for key in _OF_NO_GAME:
-        if task.get(key):
-            message = "not for games with opponents; give the game's own kwargs instead"
-            yield Finding((*path, key), message, at_key=True)
+    yield from refused(task, _OF_NO_GAME, path)
     env = task.get("env")
-    if isinstance(env, str) and env:
-        try:
-            check_team_environment(env, folder)
-        except NotUsable as error:
-            text = str(error).replace("agent.policies is", "opponents are")
-            yield Finding((*path, "env"), text.replace("remove policies:", "remove opponents:"))
+    if isinstance(env, str) and env and (wrong := why_not(check_team_environment, env, folder)):
+        wrong = wrong.replace("agent.policies is", "opponents are")
+        yield Finding((*path, "env"), wrong.replace("remove policies:", "remove opponents:"))
     agent = mapping(data.get("agent"))
     algorithm = agent.get("algorithm", MASKED)
     if algorithm != MASKED:
@@ -180,7 +172,5 @@ def _check_run(entry: Mapping[str, Any], path: KeyPath, folder: Path | None) -> 
     place = (folder or Path()) / run
     # A run that is not there yet may be run first; `validate --build` and `run` ask for it.
     if place.is_dir() and not (place / "checkpoints").is_dir():
-        inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("**/checkpoints"))
-        hint = f"; a run is in it: {run.rstrip('/')}/{inside[0]}" if inside else ""
-        message = f"'{place}' is no run with a checkpoint{hint}"
+        message = f"'{place}' is no run with a checkpoint{run_inside(place, run)}"
         yield Finding((*path, "run"), message)

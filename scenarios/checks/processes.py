@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from holdfast.scenarios.checks.messages import Finding, entries, mapping, tasks_of
-from holdfast.scenarios.checks.references import NotUsable
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
+from holdfast.scenarios.checks.references import NotUsable, why_not
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -29,6 +29,20 @@ sys.stdout.write("%d %d %s" % (sys.version_info[0], sys.version_info[1], " ".joi
 """
 _TIMEOUT_S = 20
 _REACHES_IN = "reaches inside the environment, which runs under another interpreter (python:)"
+_NOT_UNDER_PYTHON = {
+    key: f"{key} {_REACHES_IN}; let its own reset draw, or give kwargs: to each task"
+    for key in ("sample", "drift", "randomize")
+}
+_NO_CHANGES = {
+    key: f"changes.{key} {_REACHES_IN}; give kwargs: instead, or subclass it there"
+    for key in ("set", "mujoco")
+}
+_NOT_IN_WORKERS = {
+    "drift": "what a drift sets is recorded by the process that trains, and these environments "
+    "run in others; write pool: {workers: 0}",
+    "exclusive": "an exclusive environment (a robot) must not be killed and started again by "
+    "itself; write pool: {workers: 0}",
+}
 
 
 def interpreter(python: str, folder: Path | None) -> Path:
@@ -88,18 +102,7 @@ def check_pool(data: Mapping[str, Any]) -> Iterator[Finding]:
         message = f"{workers} processes have only {n_envs} environments (n_envs) to share"
         yield Finding(("pool", "workers"), message)
     for index, task in tasks_of(data):
-        if task.get("drift"):
-            message = (
-                "what a drift sets is recorded by the process that trains, and these environments "
-                "run in others; write pool: {workers: 0}"
-            )
-            yield Finding(("tasks", index, "drift"), message, at_key=True)
-        if task.get("exclusive") is True:
-            message = (
-                "an exclusive environment (a robot) must not be killed and started again by "
-                "itself; write pool: {workers: 0}"
-            )
-            yield Finding(("tasks", index, "exclusive"), message, at_key=True)
+        yield from refused(task, _NOT_IN_WORKERS, ("tasks", index))
 
 
 def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) -> Iterator[Finding]:
@@ -107,19 +110,11 @@ def check_python(task: Mapping[str, Any], path: KeyPath, folder: Path | None) ->
     python = task.get("python")
     if not isinstance(python, str) or not python:
         return  # reported with the other wrong forms
-    try:
-        check_interpreter(interpreter(python, folder))
-    except NotUsable as error:
-        yield Finding((*path, "python"), str(error))
+    if wrong := why_not(check_interpreter, interpreter(python, folder)):
+        yield Finding((*path, "python"), wrong)
     changes = mapping(task.get("changes"))
-    for key in ("set", "mujoco"):
-        if changes.get(key):
-            message = f"changes.{key} {_REACHES_IN}; give kwargs: instead, or subclass it there"
-            yield Finding((*path, "changes", key), message, at_key=True)
-    for key in ("sample", "drift", "randomize"):
-        if task.get(key):
-            message = f"{key} {_REACHES_IN}; let its own reset draw, or give kwargs: to each task"
-            yield Finding((*path, key), message, at_key=True)
+    yield from refused(changes, _NO_CHANGES, (*path, "changes"))
+    yield from refused(task, _NOT_UNDER_PYTHON, path)
     if any(isinstance(entry, str) for entry in entries(changes.get("dead_actuators"))):
         message = f"an actuator's name {_REACHES_IN}; give its number"
         yield Finding((*path, "changes", "dead_actuators"), message, at_key=True)

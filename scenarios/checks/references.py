@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, ParamSpec
 
-from holdfast.registry import Signature, closest, function_signature, signature
-from holdfast.signature import find_source, module_names
+from holdfast.registry import closest
+from holdfast.scenarios.checks.messages import did_you_mean
+from holdfast.signature import Signature, find_source, function_signature, module_names, signature
+
+P = ParamSpec("P")
 
 _ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+-v\d+")
 _NAMED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*:.+")
@@ -43,25 +46,25 @@ _INSTALL = {
     "Box2D": '"gymnasium[box2d]"',
     "jax": '"gymnasium[jax]"',
 }
+_GYMNASIUM = "gymnasium.envs."
 # What Gymnasium's own environments need, by the start of where they are defined.
 _NEEDED_BY = {
-    "gymnasium.envs.mujoco": "mujoco",
-    "gymnasium.envs.box2d": "Box2D",
-    "gymnasium.envs.phys2d": "jax",
-    "gymnasium.envs.tabular": "jax",
+    f"{_GYMNASIUM}mujoco": "mujoco",
+    f"{_GYMNASIUM}box2d": "Box2D",
+    f"{_GYMNASIUM}phys2d": "jax",
+    f"{_GYMNASIUM}tabular": "jax",
 }
 # Action spaces of Gymnasium's own environments, by where they are defined.
 _ACTIONS = {
-    "gymnasium.envs.classic_control.cartpole": "Discrete",
-    "gymnasium.envs.classic_control.mountain_car": "Discrete",
-    "gymnasium.envs.classic_control.acrobot": "Discrete",
-    "gymnasium.envs.classic_control.continuous_mountain_car": "Box",
-    "gymnasium.envs.classic_control.pendulum": "Box",
-    "gymnasium.envs.toy_text": "Discrete",
-    "gymnasium.envs.box2d.bipedal_walker": "Box",
-    "gymnasium.envs.mujoco": "Box",
+    f"{_GYMNASIUM}classic_control.cartpole": "Discrete",
+    f"{_GYMNASIUM}classic_control.mountain_car": "Discrete",
+    f"{_GYMNASIUM}classic_control.acrobot": "Discrete",
+    f"{_GYMNASIUM}classic_control.continuous_mountain_car": "Box",
+    f"{_GYMNASIUM}classic_control.pendulum": "Box",
+    f"{_GYMNASIUM}toy_text": "Discrete",
+    f"{_GYMNASIUM}box2d.bipedal_walker": "Box",
+    f"{_GYMNASIUM}mujoco": "Box",
 }
-
 
 _MPE = (
     *("simple_adversary_v3", "simple_crypto_v3", "simple_push_v3", "simple_reference_v3"),
@@ -74,43 +77,48 @@ class NotUsable(Exception):  # a finding about the scenario, caught where it is 
     """A name leads to nothing that can be used; the text says why and what to write instead."""
 
 
+def why_not(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> str:
+    """Return why a check says ``NotUsable``; empty where it does not."""
+    try:
+        check(*args, **kwargs)
+    except NotUsable as error:
+        return str(error)
+    return ""
+
+
 def is_own(name: str) -> bool:
     """Return whether a name is of the form ``module:Name``."""
     return ":" in name
 
 
-def own_class(target: str, folder: Path | None, noun: str) -> Signature:
-    """Return the signature of a user's own class.
+def read_own(
+    target: str,
+    folder: Path | None,
+    noun: str,
+    kind: Literal["class", "function"] = "class",
+) -> Signature:
+    """Return the signature of a user's own class or function.
 
     Raises:
         NotUsable: If the module or the class is not there, or may not be named by a scenario.
     """
-    return _own(target, folder, noun, signature, "class")
-
-
-def own_function(target: str, folder: Path | None, noun: str) -> Signature:
-    """Return the signature of a user's own function; raises as ``own_class`` does."""
-    return _own(target, folder, noun, function_signature, "function")
-
-
-def _own(
-    target: str,
-    folder: Path | None,
-    noun: str,
-    read: Callable[[str, Path | None], Signature],
-    kind: str,
-) -> Signature:
     module, name = _split(target, noun)
     if not name.isidentifier() or name.startswith("_"):
         raise NotUsable(f"{target!r}: after the colon comes the name of one {kind}")
     try:
-        return read(target, folder)
+        return (signature if kind == "class" else function_signature)(target, folder)
     except ModuleNotFoundError as error:
         raise NotUsable(_no_module(module, error, folder)) from error
     except SyntaxError as error:
         raise NotUsable(_not_python(module, error)) from error
     except AttributeError as error:
         raise NotUsable(_no_name(module, name, module_names(module, folder), noun)) from error
+
+
+def run_inside(place: Path, written: str) -> str:
+    """Return which run lies in a folder that is none itself; empty where none does."""
+    inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("**/checkpoints"))
+    return f"; a run is in it: {written.rstrip('/')}/{inside[0]}" if inside else ""
 
 
 def check_environment(env: str, folder: Path | None) -> None:
@@ -139,10 +147,7 @@ def is_team(env: str, folder: Path | None) -> bool:
     if is_own(env):
         return False
     if "/" in env:
-        with suppress(NotUsable):
-            check_team_environment(env, folder)
-            return True
-        return False
+        return not why_not(check_team_environment, env, folder)
     with suppress(ModuleNotFoundError, SyntaxError, ValueError):
         return "parallel_env" in module_names(env, folder)
     return False
@@ -161,9 +166,8 @@ def check_team_environment(env: str, folder: Path | None) -> None:
 
         known = {*registration.parallel_registry, *registration.aec_registry}
         if re.sub(r"_v(\d+)$", r"-v\1", env) not in known:  # both ways to write it are PettingZoo's
-            near = closest(env, sorted(known))
-            hint = f"did you mean '{near}'?" if near else f"known: {', '.join(sorted(known))}"
-            raise NotUsable(f"PettingZoo has no environment '{env}'; {hint}")
+            hint = did_you_mean(env, sorted(known))
+            raise NotUsable(f"PettingZoo has no environment '{env}'{hint}")
     else:
         try:
             find_source(env, folder)
@@ -173,29 +177,27 @@ def check_team_environment(env: str, folder: Path | None) -> None:
                     f"'{env}' has one agent, and agent.policies is for many; remove policies:"
                 ) from error
             if error.name and error.name != env.partition(".")[0]:
-                near = closest(env, [f"mpe2.{name}" for name in _MPE])
-                hint = f"; did you mean '{near}'?" if near else ""
+                hint = did_you_mean(env, [f"mpe2.{name}" for name in _MPE], "")
                 raise NotUsable(f"no module '{env}'{hint}") from error
             raise NotUsable(_no_module(env, error, folder)) from error
 
 
 def action_space(env: str) -> str | None:
     """Return ``Box`` or ``Discrete`` for an environment of Gymnasium's own, None for any other."""
-    return _by_definition(env, _ACTIONS)
+    home = _home(env)
+    return next((space for start, space in _ACTIONS.items() if home.startswith(start)), None)
 
 
 def is_mujoco(env: str) -> bool | None:
     """Return whether an environment of Gymnasium's own is a MuJoCo one, None for any other."""
-    spec = None if is_own(env) else _registry().get(env)
-    if spec is None or not str(spec.entry_point).startswith("gymnasium.envs."):
-        return None
-    return str(spec.entry_point).startswith("gymnasium.envs.mujoco")
+    home = _home(env)
+    return home.startswith(f"{_GYMNASIUM}mujoco") if home.startswith(_GYMNASIUM) else None
 
 
-def _by_definition(env: str, table: dict[str, str]) -> str | None:
+def _home(env: str) -> str:
+    """Return where a registered environment is defined; empty for any other."""
     spec = None if is_own(env) else _registry().get(env)
-    entry = str(spec.entry_point) if spec else ""
-    return next((value for start, value in table.items() if entry.startswith(start)), None)
+    return str(spec.entry_point) if spec else ""
 
 
 def _registry() -> dict[str, Any]:

@@ -7,19 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import BENCHMARKS, SUPERVISED, Signature, function_signature
+from holdfast.registry import BENCHMARKS, SUPERVISED
 from holdfast.scenarios.checks.arguments import fit_arguments
 from holdfast.scenarios.checks.messages import (
     Checked,
     Finding,
     did_you_mean,
     entries,
+    refused,
     tasks_of,
     unwanted,
 )
-from holdfast.scenarios.checks.references import NotUsable, is_own, own_function
+from holdfast.scenarios.checks.references import NotUsable, is_own, read_own
 from holdfast.scenarios.schema.task import ENV_OR_BENCHMARK
 from holdfast.scenarios.source.yaml_file import KeyPath
+from holdfast.signature import Signature, function_signature
 
 # What only environments have, by section; the value that is left as it is, and what to do.
 _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
@@ -34,7 +36,9 @@ _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("evaluation", "episodes"), 1, "an evaluation is the whole test set, once; remove it"),
     (("evaluation", "deterministic"), True, "the likeliest class is the answer; remove it"),
 )
-_OF_ENVIRONMENT_TASKS = ("changes", "wrappers", "python", "exclusive")
+_OF_ENVIRONMENT_TASKS = dict.fromkeys(
+    ("changes", "wrappers", "python", "exclusive"), "only an environment has this; remove it"
+)
 _DECIDED = {"return_task_id": "stream.task_id says whether there is a head per task; remove it"}
 
 TASK_ID_ADVICE = (
@@ -82,10 +86,7 @@ def _check_task(
     if algorithm is not None and algorithm != SUPERVISED:
         message = f"'{algorithm}' learns environments; for a benchmark write algorithm: supervised"
         found.append(Finding((*path, "benchmark"), message, at_key=True))
-    for key in _OF_ENVIRONMENT_TASKS:
-        if task.get(key):
-            message = "only an environment has this; remove it"
-            found.append(Finding((*path, key), message, at_key=True))
+    found += refused(task, _OF_ENVIRONMENT_TASKS, path)
     if task.get("experience") is None:
         message = "missing: which experience of the benchmark, counted from 0"
         found.append(Finding((*path, "experience"), message))
@@ -122,7 +123,7 @@ def benchmark_signature(name: str, folder: Path | None = None) -> Signature:
     if name in BENCHMARKS:
         return function_signature(BENCHMARKS[name])
     if is_own(name):
-        return own_function(name, folder, "benchmark")
+        return read_own(name, folder, "benchmark", "function")
     raise NotUsable(f"no benchmark '{name}'{did_you_mean(name, list(BENCHMARKS))}")
 
 

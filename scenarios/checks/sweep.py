@@ -198,11 +198,8 @@ def _related(path: KeyPath, other: KeyPath) -> bool:
 def _count(axes: Collection[Axis]) -> int:
     """Return the number of ``_points``."""
     shared, own = _groups(axes)
-    return _size(shared) * max([_size(group) for group in own], default=1)
-
-
-def _size(axes: Collection[Axis]) -> int:
-    return prod(len(axis.values) for axis in axes)
+    sizes = [prod(len(axis.values) for axis in group) for group in (shared, *own)]
+    return sizes[0] * max(sizes[1:], default=1)
 
 
 def _groups(axes: Collection[Axis]) -> tuple[list[Axis], list[list[Axis]]]:

@@ -16,7 +16,8 @@ from holdfast.scenarios.checks.references import (
     check_environment,
     is_mujoco,
     is_own,
-    own_class,
+    read_own,
+    why_not,
 )
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
@@ -115,10 +116,8 @@ def _check_environment(
     env = task.get("env")
     if not isinstance(env, str) or not env:
         return
-    try:
-        check_environment(env, folder)
-    except NotUsable as error:
-        yield Finding((*path, "env"), str(error))
+    if wrong := why_not(check_environment, env, folder):
+        yield Finding((*path, "env"), wrong)
         return
     kwargs, changes = task.get("kwargs"), task.get("changes")
     # Arguments and wrappers may change the action space; the built environment tells then.
@@ -147,7 +146,7 @@ def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterat
             known = _WRAPPER_ARGUMENTS[name]
         elif is_own(name):
             try:
-                found = own_class(name, folder, "wrapper")
+                found = read_own(name, folder, "wrapper")
             except NotUsable as error:
                 yield Finding(place, str(error))
                 continue

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, Field, Tag
 
 from holdfast.errors import UsageError
 from holdfast.registry import SUPERVISED
-from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Text
+from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Text, told_by
 
 Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
 Statistics = Literal["running", "first_task", "per_task"]
@@ -21,21 +21,12 @@ class Normalize(BaseModel):
 
     model_config = SECTION
 
-    observations: Statistics | None = Field(
-        default=None,
-        description="running, first_task (frozen after it) or per_task (reset at each).",
-    )
-    rewards: Statistics | None = Field(
-        default=None,
-        description="running, first_task (frozen after it) or per_task (reset at each).",
-    )
-    clip: AboveZero = Field(
-        default=10.0, description="Scaled values are cut at plus and minus this."
-    )
-
-
-def _word_or_groups(value: Any) -> str:
-    return "groups" if isinstance(value, Mapping) else "word"
+    observations: Statistics | None = None
+    """running, first_task (frozen after it) or per_task (reset at each)."""
+    rewards: Statistics | None = None
+    """running, first_task (frozen after it) or per_task (reset at each)."""
+    clip: AboveZero = 10.0
+    """Scaled values are cut at plus and minus this."""
 
 
 def _device(value: str) -> str:
@@ -48,9 +39,10 @@ def _device(value: str) -> str:
 class Agent(BaseModel):
     """The learner: an algorithm and its own arguments, as further keys of this section."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = SECTION | {"extra": "allow"}
 
-    algorithm: Text = Field(description="ppo, a2c, dqn, sac, td3, ... or module:Class.")
+    algorithm: Text
+    """ppo, a2c, dqn, sac, td3, ... or module:Class."""
     policies: (
         Annotated[
             Annotated[Literal["shared", "independent"], Tag("word")]
@@ -59,26 +51,21 @@ class Agent(BaseModel):
                 Field(min_length=1),
                 Tag("groups"),
             ],
-            Discriminator(_word_or_groups),
+            told_by(Mapping, tag="groups", other="word"),
         ]
         | None
-    ) = Field(
-        default=None,
-        description="For tasks with many agents (PettingZoo): one policy shared by all, or "
-        "independent ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.",
-    )
-    policy: Text = Field(
-        default="auto", description="auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."
-    )
-    device: Annotated[Text, AfterValidator(_device)] = Field(
-        default="cpu", description="cpu, cuda, cuda:0 or auto."
-    )
-    normalize: Normalize | None = Field(
-        default=None, description="Scaling of observations and rewards."
-    )
-    init: Text | None = Field(
-        default=None, description="Weights to start from: a run folder or a Stable-Baselines3 zip."
-    )
+    ) = None
+    """For tasks with many agents (PettingZoo): one policy shared by all, or independent
+    ones, or groups by name: {predators: [adversary_*], prey: [agent_0]}.
+    """
+    policy: Text = "auto"
+    """auto chooses MlpPolicy, CnnPolicy or MultiInputPolicy."""
+    device: Annotated[Text, AfterValidator(_device)] = "cpu"
+    """cpu, cuda, cuda:0 or auto."""
+    normalize: Normalize | None = None
+    """Scaling of observations and rewards."""
+    init: Text | None = None
+    """Weights to start from: a run folder or a Stable-Baselines3 zip."""
 
     @property
     def arguments(self) -> dict[str, Any]:

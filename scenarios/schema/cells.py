@@ -8,7 +8,7 @@ from copy import deepcopy
 from itertools import product
 from typing import Any, NamedTuple
 
-from holdfast.scenarios.schema.method_spec import Method, labelled, safe, short
+from holdfast.scenarios.schema.method_spec import Method, labelled, numbered, safe, short
 from holdfast.scenarios.schema.studies import probes
 from holdfast.scenarios.source.override import plain_data, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import KeyPath, dotted
@@ -58,7 +58,7 @@ class Axis(NamedTuple):
 
     @property
     def argument(self) -> tuple[int, str]:
-        """Of a method's axis: the position of the part that takes the argument, and its name."""
+        """Position of the part of a method that takes the argument, and the argument's name."""
         composed = isinstance(self.path[2], int)
         name = self.path[4] if composed else self.path[3]
         return int(self.path[2]) if composed else 0, str(name)
@@ -84,7 +84,7 @@ def cells(
     taken: set[str] = set()
     for of_all, point in _points(shared, axes):
         for (index, _, own), method in zip(entries, compared, strict=True):
-            label = _new(pointed(method.label, point), taken)
+            label = numbered(pointed(method.label, point), taken)
             method = method.model_copy()
             method._label = label
             found += [Cell(method, seed, label, {**of_all, **own}, point, index) for seed in seeds]
@@ -161,15 +161,5 @@ def _points(shared: Sequence[Axis], axes: Sequence[Axis]) -> Iterable[tuple[dict
     taken: set[str] = set()
     for values in product(*(axis.values for axis in shared)):
         words = [f"{name}={short(value)}" for name, value in zip(called, values, strict=True)]
-        text = _new(safe("-".join(words)), taken) if words else ""
+        text = numbered(safe("-".join(words)), taken) if words else ""
         yield {axis.key: value for axis, value in zip(shared, values, strict=True)}, text
-
-
-def _new(wanted: str, taken: set[str]) -> str:
-    """Return the text, numbered where it is taken."""
-    text, number = wanted, 1
-    while text.casefold() in taken:
-        number += 1
-        text = f"{wanted}-{number}"
-    taken.add(text.casefold())
-    return text

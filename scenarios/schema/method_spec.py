@@ -219,13 +219,18 @@ def labelled(
     for group in groups.values():
         for method, own in group:
             wanted = _distinguishing(method, [other for other, _ in group], own)
-            label, number = wanted, 1
-            while label.casefold() in taken:
-                number += 1
-                label = f"{wanted}-{number}"
-            taken.add(label.casefold())
-            method._label = label
+            method._label = numbered(wanted, taken)
     return methods
+
+
+def numbered(wanted: str, taken: set[str]) -> str:
+    """Return a text, numbered where it is taken already, and take it."""
+    text, number = wanted, 1
+    while text.casefold() in taken:
+        number += 1
+        text = f"{wanted}-{number}"
+    taken.add(text.casefold())
+    return text
 
 
 def _distinguishing(method: Method, group: list[Method], shown: Arguments) -> str:

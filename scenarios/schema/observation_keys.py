@@ -6,13 +6,13 @@ TASK_ID = "task_id"
 """The one-hot of the task, where the observation is no vector."""
 
 OBSERVATION = "observation"
-"""What the agent sees itself; of a joint observation, of all agents: (agents, features)."""
+"""The agent's own view; in a joint observation, that of all agents: (agents, features)."""
 
 STATE = "state"
 """The environment's global state, for what is used in training alone."""
 
 PRESENT = "present"
-"""Of a joint observation: which agents act next, (agents,)."""
+"""Agents that act next, in a joint observation: (agents,)."""
 
 MASKS = "action_masks"
 """Which actions may be taken: of a joint observation, (agents, actions); elsewhere no entry, but

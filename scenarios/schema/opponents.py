@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Field, Tag, model_validator
 
-from holdfast.scenarios.schema.fields import SECTION, Flag, Index, Name, Positive, Sparse, Text
+from holdfast.scenarios.schema.fields import (
+    SECTION,
+    Flag,
+    Index,
+    Name,
+    Positive,
+    Sparse,
+    Text,
+    told_by,
+)
 
 PAST, RANDOM = "past", "random"
 
@@ -15,21 +24,14 @@ PAST, RANDOM = "past", "random"
 class OpponentSpec(Sparse):
     """A search, or the policy of an earlier run, that plays against the learner."""
 
-    minimax: Positive | None = Field(
-        default=None,
-        description="A search of so many moves, its own first among them; connect_four_v3 and "
-        "tictactoe_v3.",
-    )
-    run: Text | None = Field(
-        default=None,
-        description="Folder of a run, runs/x/naive/seed-0; paths count from the scenario's folder.",
-    )
-    stage: Index | None = Field(
-        default=None, description="Of run: the stage at whose end, from 0. Default: the last one."
-    )
-    task: Name | None = Field(
-        default=None, description="Of run: as in which of its tasks. Default: the stage's."
-    )
+    minimax: Positive | None = None
+    """A search of so many moves, its own first among them; connect_four_v3 and tictactoe_v3."""
+    run: Text | None = None
+    """Folder of a run, runs/x/naive/seed-0; paths count from the scenario's folder."""
+    stage: Index | None = None
+    """With run: the stage whose final policy plays, from 0. Default: the last."""
+    task: Name | None = None
+    """With run: the task that it acts as in. Default: the stage's."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -40,13 +42,9 @@ class OpponentSpec(Sparse):
         return self
 
 
-def _form(value: Any) -> str:
-    return "mapping" if isinstance(value, Mapping | OpponentSpec) else "word"
-
-
 Opponent = Annotated[
     Annotated[Literal["random", "past"], Tag("word")] | Annotated[OpponentSpec, Tag("mapping")],
-    Discriminator(_form),
+    told_by(Mapping, OpponentSpec, tag="mapping", other="word"),
 ]
 
 
@@ -55,17 +53,12 @@ class Past(BaseModel):
 
     model_config = SECTION
 
-    sample: Literal["latest", "uniform", "prioritized"] = Field(
-        default="uniform",
-        description="The newest; each alike; or prioritized, by how often they are lost against.",
-    )
-    every: Positive | None = Field(
-        default=None,
-        description="Steps of a task after which a self joins; one always joins as a task begins.",
-    )
-    most: Positive = Field(
-        default=20, description="Size of the pool; the oldest leaves for the newest."
-    )
+    sample: Literal["latest", "uniform", "prioritized"] = "uniform"
+    """The newest; each alike; or prioritized, by how often they are lost against."""
+    every: Positive | None = None
+    """Steps of a task after which a self joins; one always joins as a task begins."""
+    most: Positive = 20
+    """Size of the pool; the oldest leaves for the newest."""
 
 
 class Opponents(BaseModel):
@@ -73,19 +66,14 @@ class Opponents(BaseModel):
 
     model_config = SECTION
 
-    against: Annotated[tuple[Opponent, ...], Field(min_length=1)] = Field(
-        description="random, past, {minimax: 2}, {run: runs/x/naive/seed-0}; drawn alike each game."
-    )
-    measured: Annotated[tuple[Opponent, ...], Field(min_length=1)] | None = Field(
-        default=None,
-        description="Who plays in evaluation, by turns. Default: those of against but past, else "
-        "random.",
-    )
-    seat: Text = Field(
-        default="alternate",
-        description="Seat that learns: alternate, drawn (for each game), or an agent's name.",
-    )
-    past: Past = Field(default_factory=Past, description="The pool of past selves.")
+    against: Annotated[tuple[Opponent, ...], Field(min_length=1)]
+    """random, past, {minimax: 2}, {run: runs/x/naive/seed-0}; drawn alike each game."""
+    measured: Annotated[tuple[Opponent, ...], Field(min_length=1)] | None = None
+    """Opponents in evaluation, by turns. Default: those of against but past, else random."""
+    seat: Text = "alternate"
+    """Seat that learns: alternate, drawn (for each game), or an agent's name."""
+    past: Past = Field(default_factory=Past)
+    """The pool of past selves."""
 
     @property
     def in_evaluation(self) -> tuple[Any, ...]:
@@ -97,18 +85,13 @@ class Opponents(BaseModel):
 class Partner(Sparse):
     """The policy of a group in an earlier run of a team, which learns no more."""
 
-    run: Text = Field(
-        description="Its folder, runs/x/naive/seed-0; paths count from the scenario's folder."
-    )
-    stage: Index | None = Field(
-        default=None, description="Stage at whose end, from 0. Default: the last one finished."
-    )
-    task: Name | None = Field(
-        default=None, description="As in which task of its run. Default: the stage's."
-    )
-    group: Name | None = Field(
-        default=None, description="Group of that run. Default: the one of this name."
-    )
-    deterministic: Flag = Field(
-        default=False, description="Its likeliest action rather than a sample."
-    )
+    run: Text
+    """Its folder, runs/x/naive/seed-0; paths count from the scenario's folder."""
+    stage: Index | None = None
+    """Stage whose final policy it is, from 0. Default: the last one finished."""
+    task: Name | None = None
+    """Task of its run that it acts as in. Default: the stage's."""
+    group: Name | None = None
+    """Group of that run. Default: the one of this name."""
+    deterministic: Flag = False
+    """Its likeliest action rather than a sample."""

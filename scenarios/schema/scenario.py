@@ -6,6 +6,7 @@ checked by :mod:`holdfast.scenarios.checks`; :func:`holdfast.scenarios.load.load
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -58,62 +59,53 @@ __all__ = [
 Backend = Literal["gymnasium", "envpool", "auto"]
 
 
-def _is_empty(value: Any) -> bool:
-    return not value
-
-
 class Scenario(BaseModel):
     """A checked, frozen scenario. Two are equal where their resolved YAML is."""
 
     model_config = SECTION
 
-    name: Name = Field(
-        default="scenario", description="Folder under runs/. Default: the file's name."
-    )
-    description: Annotated[str, Field(strict=True)] = Field(default="", description="Free text.")
-    tasks: tuple[Task, ...] = Field(min_length=1, description="The tasks, in training order.")
-    stream: Stream = Field(default_factory=Stream, description="Order, and what is known of it.")
-    spaces: Spaces = Field(default_factory=Spaces, description="What to do with unequal spaces.")
-    n_envs: Positive = Field(default=1, description="Environments stepped side by side.")
-    pool: Pool = Field(default_factory=Pool, description="Processes for the training environments.")
-    resources: Resources = Field(
-        default_factory=Resources, description="What a cell takes of a node of a Ray cluster."
-    )
-    backend: Backend = Field(
-        default="gymnasium",
-        description="Where env: is looked for: Gymnasium, EnvPool, or the faster one (auto).",
-    )
-    agent: Agent = Field(description="The learner and its arguments.")
-    carry: Carry = Field(default_factory=Carry, description="What survives a task switch.")
+    name: Name = "scenario"
+    """Folder under runs/. Default: the file's name."""
+    description: Annotated[str, Field(strict=True)] = ""
+    """Free text."""
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    """The tasks, in training order."""
+    stream: Stream = Field(default_factory=Stream)
+    """Order, and what is known of it."""
+    spaces: Spaces = Field(default_factory=Spaces)
+    """Treatment of unequal spaces."""
+    n_envs: Positive = 1
+    """Environments stepped side by side."""
+    pool: Pool = Field(default_factory=Pool)
+    """Processes for the training environments."""
+    resources: Resources = Field(default_factory=Resources)
+    """Share of a Ray cluster's node that a cell takes."""
+    backend: Backend = "gymnasium"
+    """Backend of env: Gymnasium, EnvPool, or the faster one (auto)."""
+    agent: Agent
+    """The learner and its arguments."""
+    carry: Carry = Field(default_factory=Carry)
+    """State that survives a task switch."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(labelled)] = Field(
-        default_factory=lambda: (Method.of("naive"),),
-        description="What is compared: each entry a name, {name: {arguments}}, or a list of those.",
+        default_factory=lambda: (Method.of("naive"),)
     )
-    seeds: Seeds = Field(default=(0,), description="One run of every method for each.")
-    evaluation: Evaluation = Field(
-        default_factory=Evaluation, description="When and how the agent is measured."
-    )
-    sweep: dict[Text, Values] = Field(
-        default_factory=dict,
-        exclude_if=_is_empty,
-        description="Values of any key, compared with each other: {agent.learning_rate: [1e-4, "
-        "3e-4], methods.ewc.strength: {log: [1, 100, 3]}}.",
-    )
-    tune: Tune | None = Field(
-        default=None, exclude_if=_is_empty, description="What holdfast tune looks for, and on what."
-    )
-    tuned: dict[Text, Text] = Field(
-        default_factory=dict,
-        exclude_if=_is_empty,
-        description="How values were found, by method; holdfast tune writes it for the record.",
-    )
-    score: ScoreForm | None = Field(
-        default=None,
-        description="How returns become scores: {random: a, reference: b}, or success.",
-    )
-    on_nan: Literal["error", "truncate"] = Field(
-        default="error", description="NaN from an environment: stop, or cut the episode there."
-    )
+    """Methods to compare: each a name, {name: {arguments}}, or a list of those (composed)."""
+    seeds: Seeds = (0,)
+    """One run of every method for each."""
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    """Plan of measuring the agent."""
+    sweep: dict[Text, Values] = Field(default_factory=dict, exclude_if=operator.not_)
+    """Values of any key, compared with each other: {agent.learning_rate: [1e-4, 3e-4],
+    methods.ewc.strength: {log: [1, 100, 3]}}.
+    """
+    tune: Tune | None = Field(default=None, exclude_if=operator.not_)
+    """Search that holdfast tune runs."""
+    tuned: dict[Text, Text] = Field(default_factory=dict, exclude_if=operator.not_)
+    """Record of how values were found, by method; holdfast tune writes it."""
+    score: ScoreForm | None = None
+    """Rule by which returns become scores: {random: a, reference: b}, or success."""
+    on_nan: Literal["error", "truncate"] = "error"
+    """NaN from an environment: stop, or cut the episode there."""
 
     @model_validator(mode="before")
     @classmethod
@@ -154,7 +146,7 @@ class Scenario(BaseModel):
 
     @property
     def is_supervised(self) -> bool:
-        """Whether data sets are learned rather than environments."""
+        """True where data sets are learned rather than environments."""
         return is_supervised(self.agent)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel
 
 from holdfast.scenarios.schema.fields import SECTION, AboveZero, AtLeastZero, Flag, Index, Positive
 
@@ -14,13 +14,10 @@ class Spaces(BaseModel):
 
     model_config = SECTION
 
-    observation: Literal["same", "pad"] = Field(
-        default="same", description="Pad vectors with zeros."
-    )
-    action: Literal["same", "pad"] = Field(
-        default="same",
-        description="Take the largest action space; each task ignores what it lacks.",
-    )
+    observation: Literal["same", "pad"] = "same"
+    """Pad vectors with zeros."""
+    action: Literal["same", "pad"] = "same"
+    """Take the largest action space; each task ignores what it lacks."""
 
 
 class Carry(BaseModel):
@@ -28,29 +25,27 @@ class Carry(BaseModel):
 
     model_config = SECTION
 
-    weights: Flag = Field(default=True, description="Weights of all networks.")
-    optimizer: Flag = Field(default=False, description="Moments of the optimizers.")
-    replay_buffer: Flag = Field(
-        default=False, description="Transitions stored so far (off-policy)."
-    )
+    weights: Flag = True
+    """Weights of all networks."""
+    optimizer: Flag = False
+    """Moments of the optimizers."""
+    replay_buffer: Flag = False
+    """Transitions stored so far (off-policy)."""
 
 
 class Evaluation(BaseModel):
-    """When and how the frozen agent is measured."""
+    """Plan of measuring the frozen agent."""
 
     model_config = SECTION
 
-    every: Positive | None = Field(
-        default=None,
-        description="Steps between evaluations inside a task. Default: at boundaries only.",
-    )
-    episodes: Positive = Field(default=10, description="Episodes of each task at each evaluation.")
-    deterministic: Flag = Field(
-        default=True, description="Most likely action rather than a sample."
-    )
-    tasks: Literal["all", "seen"] = Field(
-        default="all", description="Tasks measured at each evaluation."
-    )
+    every: Positive | None = None
+    """Steps between evaluations inside a task. Default: at boundaries only."""
+    episodes: Positive = 10
+    """Episodes of each task at each evaluation."""
+    deterministic: Flag = True
+    """Most likely action rather than a sample."""
+    tasks: Literal["all", "seen"] = "all"
+    """Tasks measured at each evaluation."""
 
 
 class Pool(BaseModel):
@@ -58,19 +53,14 @@ class Pool(BaseModel):
 
     model_config = SECTION
 
-    workers: Index = Field(
-        default=0, description="Processes; n_envs are shared out to them. 0: in this process."
-    )
-    reset_timeout_s: AboveZero = Field(
-        default=60.0, description="Seconds after which a reset counts as hung."
-    )
-    step_timeout_s: AboveZero = Field(
-        default=10.0, description="Seconds after which a step counts as hung."
-    )
-    restarts: Index = Field(
-        default=5,
-        description="How often in a task a process that crashed or hung is started again.",
-    )
+    workers: Index = 0
+    """Processes; n_envs are shared out to them. 0: in this process."""
+    reset_timeout_s: AboveZero = 60.0
+    """Seconds after which a reset counts as hung."""
+    step_timeout_s: AboveZero = 10.0
+    """Seconds after which a step counts as hung."""
+    restarts: Index = 5
+    """Most restarts of crashed or hung processes in a task."""
 
 
 def _share(gpus: float) -> float:
@@ -84,10 +74,9 @@ class Resources(BaseModel):
 
     model_config = SECTION
 
-    cpus: AboveZero = Field(default=1.0, description="Cores.")
-    gpus: Annotated[AtLeastZero, AfterValidator(_share)] = Field(
-        default=0.0, description="GPUs; below 1, cells share one."
-    )
-    memory_gb: AboveZero | None = Field(
-        default=None, description="Gigabytes of memory that are set aside. Default: none are."
-    )
+    cpus: AboveZero = 1.0
+    """Cores."""
+    gpus: Annotated[AtLeastZero, AfterValidator(_share)] = 0.0
+    """GPUs; below 1, cells share one."""
+    memory_gb: AboveZero | None = None
+    """Gigabytes of memory that are set aside. Default: none are."""

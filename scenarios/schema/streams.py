@@ -33,29 +33,22 @@ class Stream(BaseModel):
 
     model_config = SECTION
 
-    order: Order | None = Field(
-        default=None,
-        description="Names of tasks in training order, which may repeat; or shuffled: each seed has"
-        " an order of its own, new at every repetition. Default: as listed.",
-    )
-    repeat: Positive = Field(default=1, description="How many times the order is gone through.")
-    steps: Positive | None = Field(
-        default=None,
-        description="Instead of repeat: the order is gone through until so many steps are taken.",
-    )
-    task_id: Literal["hidden", "observed", "heads"] = Field(
-        default="observed",
-        description="Nothing, a one-hot beside the observation, or a head per task.",
-    )
-    boundaries: Literal["known", "hidden"] = Field(
-        default="known", description="Whether methods are told where a task ends."
-    )
-    task_count: Literal["known", "unknown"] = Field(
-        default="unknown", description="Whether methods are told how many tasks there are."
-    )
-    max_tasks: Positive | None = Field(
-        default=None, description="Width of the one-hot. Default: the number of tasks."
-    )
+    order: Order | None = None
+    """Names of tasks in training order, which may repeat; or shuffled: each seed has an
+    order of its own, new at every repetition. Default: as listed.
+    """
+    repeat: Positive = 1
+    """Number of times that the order is repeated."""
+    steps: Positive | None = None
+    """Instead of repeat: the order is gone through until so many steps are taken."""
+    task_id: Literal["hidden", "observed", "heads"] = "observed"
+    """Nothing, a one-hot beside the observation, or a head per task."""
+    boundaries: Literal["known", "hidden"] = "known"
+    """known tells methods where a task ends."""
+    task_count: Literal["known", "unknown"] = "unknown"
+    """known tells methods how many tasks there are."""
+    max_tasks: Positive | None = None
+    """Width of the one-hot. Default: the number of tasks."""
 
 
 def stages(tasks: Tasks, stream: Stream) -> tuple[int, ...]:

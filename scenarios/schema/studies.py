@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
@@ -46,11 +46,18 @@ def in_short(given: Mapping[Any, Any]) -> list[Any]:
         ValueError: If it is none.
     """
     kind = next(iter(given), None)
-    if len(given) != 1 or kind not in _RANGES:
+    if len(given) != 1 or kind not in ("range", "linear", "log"):
         raise ValueError(f"{dict(given)!r} is no range; {SWEEP_FORMS}")
     third = "step" if kind == "range" else "count"
     low, high, last = numbers(given[kind], kind, ("low", "high", third))
-    return _RANGES[kind](low, high, last)
+    if kind == "range":
+        return _in_steps(low, high, last)
+    parts = _count(last) - 1
+    if kind == "log":
+        inside = [low * (high / low) ** (index / parts) for index in range(1, parts)]
+    else:
+        inside = [low + (high - low) * index / parts for index in range(1, parts)]
+    return [low, *map(_rounded, inside), high]
 
 
 def numbers(given: Any, kind: str, names: tuple[str, ...]) -> list[float]:
@@ -80,24 +87,11 @@ def same(value: Any) -> Any:
     return (isinstance(value, bool), value)
 
 
-def _range(low: float, high: float, step: float) -> list[float]:
+def _in_steps(low: float, high: float, step: float) -> list[float]:
     if step <= 0:
         raise ValueError(f"range goes in steps above zero, got {step:g}")
-    count = math.floor((high - low) / step * (1 + 1e-9)) + 1
-    _check_count(count)
+    count = _few(math.floor((high - low) / step * (1 + 1e-9)) + 1)
     return [_rounded(low + index * step) for index in range(count)]
-
-
-def _linear(low: float, high: float, count: float) -> list[float]:
-    between = _count(count) - 1
-    inside = [_rounded(low + (high - low) * index / between) for index in range(1, between)]
-    return [low, *inside, high]
-
-
-def _log(low: float, high: float, count: float) -> list[float]:
-    between = _count(count) - 1
-    inside = [_rounded(low * (high / low) ** (index / between)) for index in range(1, between)]
-    return [low, *inside, high]
 
 
 def _rounded(number: float) -> float:
@@ -108,40 +102,37 @@ def _rounded(number: float) -> float:
 def _count(count: float) -> int:
     if count != int(count) or count < 2:
         raise ValueError(f"count is a whole number from 2, got {count:g}")
-    _check_count(int(count))
-    return int(count)
+    return _few(int(count))
 
 
-def _check_count(count: int) -> None:
+def _few(count: int) -> int:
     if count > MOST_VALUES:
         raise ValueError(f"means {count:,} values; at most {MOST_VALUES:,} are taken")
+    return count
 
 
-_RANGES: dict[str, Callable[[float, float, float], list[float]]] = {
-    "range": _range,
-    "linear": _linear,
-    "log": _log,
-}
+def _schema(choices: dict[str, Any], **ranges: tuple[int, str]) -> WithJsonSchema:
+    """Return the schema of a list of choices, or one of the ranges: how many numbers, and which."""
+    numbers = {"type": "array", "items": {"type": "number"}}
+    properties = {
+        name: {**numbers, "minItems": count, "maxItems": count, "description": which}
+        for name, (count, which) in ranges.items()
+    }
+    one = {"additionalProperties": False, "minProperties": 1, "maxProperties": 1}
+    either = {"type": "array", **choices}, {"type": "object", "properties": properties, **one}
+    return WithJsonSchema({"anyOf": [*either]})
 
-_THREE = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
-_VALUES_SCHEMA = {
-    "anyOf": [
-        {"type": "array", "minItems": 1},
-        {
-            "type": "object",
-            "properties": {
-                "range": {**_THREE, "description": "low, high, step; both ends included"},
-                "linear": {**_THREE, "description": "low, high, count"},
-                "log": {**_THREE, "description": "low, high, count"},
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        },
-    ]
-}
 
-Values = Annotated[tuple[Any, ...], BeforeValidator(values), WithJsonSchema(_VALUES_SCHEMA)]
+Values = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(values),
+    _schema(
+        {"minItems": 1},
+        range=(3, "low, high, step; both ends included"),
+        linear=(3, "low, high, count"),
+        log=(3, "low, high, count"),
+    ),
+]
 
 
 SPACE_FORMS = (
@@ -194,26 +185,17 @@ def probes(given: Any) -> list[Any]:
     return [low, low + 0.5123 * (high - low), high]  # a fraction, wherever it lies
 
 
-_TWO = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_DIMENSION_SCHEMA = {
-    "anyOf": [
-        {"type": "array", "minItems": 2, "description": "Choices without an order."},
-        {
-            "type": "object",
-            "properties": {
-                "log": {**_TWO, "description": "low, high; logarithms are uniform"},
-                "linear": {**_TWO, "description": "low, high"},
-                "int": {**_TWO, "description": "low, high; whole numbers"},
-                "range": {**_TWO, "minItems": 3, "maxItems": 3, "description": "low, high, step"},
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        },
-    ]
-}
-
-Dimension = Annotated[Any, BeforeValidator(dimension), WithJsonSchema(_DIMENSION_SCHEMA)]
+Dimension = Annotated[
+    Any,
+    BeforeValidator(dimension),
+    _schema(
+        {"minItems": 2, "description": "Choices without an order."},
+        log=(2, "low, high; logarithms are uniform"),
+        linear=(2, "low, high"),
+        int=(2, "low, high; whole numbers"),
+        range=(3, "low, high, step"),
+    ),
+]
 Percent = Annotated[float, Field(strict=True, gt=0, le=100, allow_inf_nan=False)]
 
 
@@ -222,24 +204,19 @@ class Tune(BaseModel):
 
     model_config = SECTION
 
-    space: dict[Text, Dimension] = Field(
-        min_length=1,
-        description="Keys and where their values lie: {agent.learning_rate: {log: [1e-5, 1e-3]}}.",
-    )
-    percent: Percent | None = Field(
-        default=None,
-        description="Of the stream's steps, from its start: all that tuning sees (arXiv:2404.02113)"
-        ". Default: the whole stream, on seeds of its own.",
-    )
-    seeds: Seeds | None = Field(
-        default=None,
-        description="Held-out seeds for tuning. Default, with percent: those of the scenario.",
-    )
-    metric: Text = Field(
-        default="average_performance/cw", description="What is best, averaged over the seeds."
-    )
-    method: Text | None = Field(
-        default=None, description="The label of the method; needed where several are listed."
-    )
-    trials: Positive = Field(default=20, description="How many points are tried.")
-    seed: Index = Field(default=0, description="Of the sampler.")
+    space: dict[Text, Dimension] = Field(min_length=1)
+    """Keys and where their values lie: {agent.learning_rate: {log: [1e-5, 1e-3]}}."""
+    percent: Percent | None = None
+    """Share of the stream's steps that tuning sees, from its start (arXiv:2404.02113).
+    Default: the whole stream, on seeds of its own.
+    """
+    seeds: Seeds | None = None
+    """Held-out seeds for tuning. Default, with percent: those of the scenario."""
+    metric: Text = "average_performance/cw"
+    """Metric by which points are compared, averaged over the seeds."""
+    method: Text | None = None
+    """The label of the method; needed where several are listed."""
+    trials: Positive = 20
+    """Number of points to try."""
+    seed: Index = 0
+    """Seed of the sampler."""

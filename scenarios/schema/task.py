@@ -8,15 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, Tag, field_validator, model_validator
 
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import (
@@ -29,6 +21,7 @@ from holdfast.scenarios.schema.fields import (
     Positive,
     Sparse,
     Text,
+    told_by,
 )
 from holdfast.scenarios.schema.method_spec import Wrapper
 from holdfast.scenarios.schema.opponents import Opponents, Partner
@@ -44,8 +37,10 @@ class Score(BaseModel):
 
     model_config = SECTION
 
-    random: Number = Field(description="Return of a random policy; counts as 0.")
-    reference: Number = Field(description="Return of a trained policy; counts as 1.")
+    random: Number
+    """Return of a random policy; counts as 0."""
+    reference: Number
+    """Return of a trained policy; counts as 1."""
 
     @field_validator("reference")
     @classmethod
@@ -55,13 +50,9 @@ class Score(BaseModel):
         return value
 
 
-def _score_form(value: Any) -> str:
-    return "score" if isinstance(value, Mapping | Score) else "success"
-
-
 ScoreForm = Annotated[
     Annotated[Score, Tag("score")] | Annotated[Literal["success"], Tag("success")],
-    Discriminator(_score_form),
+    told_by(Mapping, Score, tag="score", other="success"),
 ]
 
 
@@ -114,30 +105,24 @@ Distribution = Annotated[str, Field(strict=True), AfterValidator(_distribution)]
 
 
 class Drift(Sparse):
-    """How one attribute of an environment moves while its task is trained.
+    """Movement of one attribute of an environment while its task is trained.
 
     One of the first four keys says along which line. The value at a step of the task is a function
     of that step alone, so that a run that is repeated or continued drifts alike.
     """
 
-    linear: tuple[Number, Number] | None = Field(
-        default=None, description="From the first to the second, over the task or the period."
-    )
-    sine: tuple[Number, Number] | None = Field(
-        default=None, description="Between both, from the middle upwards, once in a period."
-    )
-    jumps: Annotated[tuple[Number, ...], Field(min_length=2)] | None = Field(
-        default=None, description="Each value for an equal share of the task or the period."
-    )
-    points: Annotated[tuple[tuple[Index, Number], ...], Field(min_length=2)] | None = Field(
-        default=None, description="Steps and values, straight lines between them."
-    )
-    period: Positive | None = Field(
-        default=None, description="Steps after which it comes again. Default: the task's steps."
-    )
-    per: Literal["step", "episode"] = Field(
-        default="episode", description="Whether it moves within episodes or between them only."
-    )
+    linear: tuple[Number, Number] | None = None
+    """From the first to the second, over the task or the period."""
+    sine: tuple[Number, Number] | None = None
+    """Between both, from the middle upwards, once in a period."""
+    jumps: Annotated[tuple[Number, ...], Field(min_length=2)] | None = None
+    """Each value for an equal share of the task or the period."""
+    points: Annotated[tuple[tuple[Index, Number], ...], Field(min_length=2)] | None = None
+    """Steps and values, straight lines between them."""
+    period: Positive | None = None
+    """Steps after which it comes again. Default: the task's steps."""
+    per: Literal["step", "episode"] = "episode"
+    """step: it moves within episodes; episode: between them only."""
 
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
@@ -192,65 +177,42 @@ class Task(BaseModel):
 
     model_config = SECTION
 
-    name: Name = Field(description="Name of the task: letters, digits, '.', '_' and '-'.")
-    env: Text | None = Field(
-        default=None,
-        description="Gymnasium id (CartPole-v1), module:Id-v0, or module:Class of your own.",
-    )
-    benchmark: Text | None = Field(
-        default=None,
-        description="Instead of env, for the supervised agent: split-digits, or module:function.",
-    )
-    experience: Index | None = Field(
-        default=None, description="Which experience of the benchmark, counted from 0."
-    )
-    steps: Positive = Field(
-        description="Environment steps to train, a multiple of n_envs; supervised: updates."
-    )
-    kwargs: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Arguments of the environment's constructor, or of the benchmark.",
-    )
-    changes: Changes = Field(
-        default_factory=Changes, description="Changes to the environment, as small wrappers."
-    )
-    wrappers: tuple[Wrapper, ...] = Field(
-        default=(), description="frame_stack, atari, or module:Class; outermost last."
-    )
-    sample: dict[Text, Distribution] = Field(
-        default_factory=dict,
-        description="Drawn at every visit: {gravity: uniform(-15, -5)}; see Distribution.",
-    )
-    randomize: dict[Text, Distribution] = Field(
-        default_factory=dict,
-        description="Attributes of the unwrapped environment, drawn at every reset.",
-    )
-    drift: dict[Text, Drift] = Field(
-        default_factory=dict,
-        description="Attributes of the unwrapped environment that move while the task is trained.",
-    )
-    rate: AboveZero | None = Field(
-        default=None, description="Steps per second of real time; a robot's control rate."
-    )
-    python: Text | None = Field(
-        default=None,
-        description="Another interpreter, whose packages the environment runs with.",
-    )
-    exclusive: Flag = Field(
-        default=False, description="The environment exists once (a robot): one instance at a time."
-    )
-    score: ScoreForm | None = Field(
-        default=None, description="How a return becomes a score; overrides the scenario's."
-    )
-    opponents: Opponents | None = Field(
-        default=None,
-        description="In a turn-based game of PettingZoo's: who plays the seats that do not learn.",
-    )
-    partners: dict[Name, Partner] = Field(
-        default_factory=dict,
-        description="Groups of agent.policies that do not learn in this task, by earlier runs: "
-        "{helpers: {run: runs/x/naive/seed-0}}.",
-    )
+    name: Name
+    """Name of the task: letters, digits, '.', '_' and '-'."""
+    env: Text | None = None
+    """Gymnasium id (CartPole-v1), module:Id-v0, or module:Class of your own."""
+    benchmark: Text | None = None
+    """Instead of env, for the supervised agent: split-digits, or module:function."""
+    experience: Index | None = None
+    """Experience of the benchmark, counted from 0."""
+    steps: Positive
+    """Environment steps to train, a multiple of n_envs; supervised: updates."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the environment's constructor, or of the benchmark."""
+    changes: Changes = Field(default_factory=Changes)
+    """Changes to the environment, as small wrappers."""
+    wrappers: tuple[Wrapper, ...] = ()
+    """frame_stack, atari, or module:Class; outermost last."""
+    sample: dict[Text, Distribution] = Field(default_factory=dict)
+    """Drawn at every visit: {gravity: uniform(-15, -5)}; see Distribution."""
+    randomize: dict[Text, Distribution] = Field(default_factory=dict)
+    """Attributes of the unwrapped environment, drawn at every reset."""
+    drift: dict[Text, Drift] = Field(default_factory=dict)
+    """Attributes of the unwrapped environment that move while the task is trained."""
+    rate: AboveZero | None = None
+    """Steps per second of real time; a robot's control rate."""
+    python: Text | None = None
+    """Another interpreter, whose packages the environment runs with."""
+    exclusive: Flag = False
+    """The environment exists once (a robot): one instance at a time."""
+    score: ScoreForm | None = None
+    """Rule by which a return becomes a score; overrides the scenario's."""
+    opponents: Opponents | None = None
+    """In a turn-based game of PettingZoo's: who plays the seats that do not learn."""
+    partners: dict[Name, Partner] = Field(default_factory=dict)
+    """Groups of agent.policies that do not learn in this task, by earlier runs: {helpers:
+    {run: runs/x/naive/seed-0}}.
+    """
 
     @model_validator(mode="after")
     def _learns_one_thing(self) -> Self:

@@ -49,14 +49,7 @@ class Place:
 
     def problem(self, message: str, path: KeyPath = ()) -> Problem:
         """Return a problem at this place."""
-        return Problem(
-            message=message,
-            path=dotted(path),
-            file=self.file,
-            line=self.line,
-            column=self.column,
-            source_line=self.source_line,
-        )
+        return Problem(message, dotted(path), self.file, self.line, self.column, self.source_line)
 
 
 @dataclass
@@ -129,8 +122,7 @@ def read(content: bytes, file: str) -> Source:
         column = error.start - content.rfind(b"\n", 0, error.start)
         message = f"not UTF-8 text (byte 0x{content[error.start]:02x}); save the file as UTF-8"
         raise ScenarioError([Place(file, line, column).problem(message)]) from error
-    reader = _Reader(text, file)
-    return reader.read()
+    return _Reader(text, file).read()
 
 
 class _Loader(yaml.SafeLoader):
@@ -182,7 +174,7 @@ class _Reader:
 
     def read(self) -> Source:
         try:
-            node = self._compose()
+            node: yaml.Node | None = yaml.compose(self.text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             raise ScenarioError([self._syntax(error)]) from error
         except yaml.reader.ReaderError as error:
@@ -193,14 +185,6 @@ class _Reader:
             raise ScenarioError([Place(self.file, 1, 1).problem(message)])
         self.source.data = self._build(node, (), ())
         return self.source
-
-    def _compose(self) -> yaml.Node | None:
-        loader = _Loader(self.text)
-        try:
-            node: yaml.Node | None = loader.get_single_node()
-        finally:
-            loader.dispose()
-        return node
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> Problem:
         mark = error.problem_mark or error.context_mark

@@ -39,12 +39,10 @@ def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | 
     if found.in_file:
         print(f"A scenario in {found.folder} names it so:  {'  '.join(found.targets)}\n")
 
-    def check(target: str) -> CheckResult:
-        return check_env(target, kwargs, folder=found.folder, python=python)
-
+    check = partial(check_env, kwargs=kwargs, folder=found.folder, python=python)
     if len(found.targets) == 1:
         return _verdict(found.targets[0], check(found.targets[0]))
-    codes = [_told(target, lambda target=target: check(target))[0] for target in found.targets]  # type: ignore[misc]  # of a lambda's default
+    codes = [_told(target, partial(check, target))[0] for target in found.targets]
     return _sum("environment", codes)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``holdfast run|validate|schema|list|check-env|new``, and those of results.
+"""The command line: ``holdfast run|tune|validate|schema|list|check-env|new``, and those of results.
 
 Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick.
 Exit codes are those of :mod:`holdfast.errors`.
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
 from holdfast.cli_results import app as of_results
-from holdfast.cli_tune import app as of_tuning
 from holdfast.errors import HoldfastError, ScenarioError, UsageError
 from holdfast.printing import (
     console,
@@ -31,8 +31,19 @@ if TYPE_CHECKING:
     from holdfast.continual.jobs.queue import Outcome
     from holdfast.scenarios.schema.scenario import Scenario
 
+
+class Commands(TyperGroup):
+    """All commands, whose errors of ours are told without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named; exit with the code of its error."""
+        with errors_told():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="holdfast",
+    cls=Commands,
     help="Train agents on a stream of tasks, and measure what they forget.",
     no_args_is_help=True,
     invoke_without_command=True,
@@ -43,6 +54,10 @@ app = typer.Typer(
     "diverged, 5 checkpoint unusable, 75 stopped and resumable.",
 )
 
+ScenarioFile = Annotated[
+    Path, typer.Argument(help="A scenario file, or a shipped one's name: cw10.", show_default=False)
+]
+Runs = Annotated[Path, typer.Option(help="The folder of all results.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -83,12 +98,9 @@ def options(
 
 @app.command()
 def run(
-    scenario: Annotated[
-        Path,
-        typer.Argument(help="A scenario file, or a shipped one's name: cw10.", show_default=False),
-    ],
+    scenario: ScenarioFile,
     overrides: Overrides = None,
-    runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Cells to run side by side. Default: 1; with ray: all."),
@@ -115,25 +127,66 @@ def run(
     Running the same command again continues what was interrupted and skips what is finished.
     A cell that another process runs is left to it.
     """
-    with errors_told():
-        from holdfast.scenarios.load import load
+    from holdfast.scenarios.load import load
 
-        loaded = load(scenario, overrides or ())
-        # Said before the imports below, which take seconds.
-        print(f"{loaded.name}: {_counts(loaded)}", flush=True)
-        if dry_run:
-            from holdfast.dry_run import dry_run as measured
+    loaded = load(scenario, overrides or ())
+    # Said before the imports below, which take seconds.
+    print(f"{loaded.name}: {_counts(loaded)}", flush=True)
+    if dry_run:
+        from holdfast.dry_run import dry_run as measured
 
-            settled = _settled(loaded, runs, overwrite=overwrite)
-            print(measured(settled, runs=runs, jobs=jobs or 1))
-            return
-        with stop_told():
-            how = _How(jobs, retries, executor, address)
-            outcomes = _run(loaded, runs, how, overwrite=overwrite)
-        _tell_results(loaded, runs, outcomes)
-        failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-        if failures:
-            raise typer.Exit(failures[0].exit_code)
+        settled = _settled(loaded, runs, overwrite=overwrite)
+        print(measured(settled, runs=runs, jobs=jobs or 1))
+        return
+    with stop_told():
+        how = _How(jobs, retries, executor, address)
+        outcomes = _run(loaded, runs, how, overwrite=overwrite)
+    _tell_results(loaded, runs, outcomes)
+    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
+
+
+@app.command()
+def tune(
+    scenario: ScenarioFile,
+    overrides: Overrides = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many in the end; the scenario says by default.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells to run side by side.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the study that is there; start over.")
+    ] = False,
+) -> None:
+    """Look for the best values of keys, on the first percent of the stream or on held-out seeds.
+
+    Running the same command again continues what was interrupted; with more --trials, it goes on.
+    """
+    from holdfast.continual.jobs.trials import BEST, PAGE, command
+    from holdfast.continual.jobs.tune import tune as run_trials
+    from holdfast.continual.jobs.tuning_plan import plan
+    from holdfast.continual.results.formatting import plural
+    from holdfast.progress import Display
+    from holdfast.scenarios.load import load
+
+    loaded = load(scenario, overrides or ())
+    made = plan(loaded, runs)
+    count = trials or made.tune.trials
+    print(
+        f"{loaded.name}: {plural(count, 'trial')} of {made.method.label}, on {made.protocol}",
+        flush=True,
+    )
+    steps = made.trial({}, made.seeds[0]).total_steps
+    with stop_told(), Display(console(), count * len(made.seeds), steps) as shown:
+        folder = run_trials(
+            loaded, runs=runs, trials=trials, jobs=jobs, overwrite=overwrite, watcher=shown
+        )
+    print()
+    print_markdown((folder / PAGE).read_text("utf-8"))
+    print(f"\nBest values: {folder / BEST}")
+    print(f"Run them:    {command(made, loaded.source)}")
 
 
 @app.command()
@@ -177,8 +230,7 @@ def schema(
     if output is None:
         print(text, end="")
     else:
-        with errors_told():
-            write_file(output, text)
+        write_file(output, text)
 
 
 @app.command("list")
@@ -188,8 +240,7 @@ def list_(
     """List environments, agents (algorithms), methods or shipped scenarios."""
     from holdfast import listing
 
-    with errors_told():
-        print(getattr(listing, what)())
+    print(getattr(listing, what)())
 
 
 @app.command("check-env")
@@ -214,20 +265,19 @@ def check_env(
     ] = None,
 ) -> None:
     """Say whether an environment will work here, before an hour is spent. Exit code 3 if not."""
-    with errors_told():
-        from holdfast.checking import check_named, check_scenario, is_scenario
+    from holdfast.checking import check_named, check_scenario, is_scenario
 
-        if is_scenario(target):
-            from holdfast.scenarios.load import load
+    if is_scenario(target):
+        from holdfast.scenarios.load import load
 
-            if python is not None:
-                raise UsageError("--python: a scenario's tasks name it: 'tasks[0].python=...'")
-            loaded = load(target, kwargs or ())
-            code = check_scenario(_settled(loaded, Path("runs"), overwrite=True))
-        else:
-            code = check_named(target, _values(kwargs or ()), Path.cwd(), python)
-        if code:
-            raise typer.Exit(code)
+        if python is not None:
+            raise UsageError("--python: a scenario's tasks name it: 'tasks[0].python=...'")
+        loaded = load(target, kwargs or ())
+        code = check_scenario(_settled(loaded, Path("runs"), overwrite=True))
+    else:
+        code = check_named(target, _values(kwargs or ()), Path.cwd(), python)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command("new")
@@ -236,17 +286,15 @@ def new_(
     name: Annotated[str, typer.Argument(help="Its name, as a module: my_arm.")],
 ) -> None:
     """Write a working skeleton here: an environment, a scenario or a method, with tests."""
-    with errors_told():
-        from holdfast.new import new
+    from holdfast.new import new
 
-        written = new(kind, name, Path.cwd())
-        print(f"Written: {', '.join(path.name for path in written)}")
-        if kind != "scenario":
-            print(f"Test:    pytest test_{name}.py")
-        print(f"Run:     holdfast run {name}.yaml")
+    written = new(kind, name, Path.cwd())
+    print(f"Written: {', '.join(path.name for path in written)}")
+    if kind != "scenario":
+        print(f"Test:    pytest test_{name}.py")
+    print(f"Run:     holdfast run {name}.yaml")
 
 
-app.add_typer(of_tuning)
 app.add_typer(of_results)
 
 
@@ -254,7 +302,7 @@ app.add_typer(of_results)
 
 
 class _How(NamedTuple):
-    """How cells are run: the options of ``run``."""
+    """Options of ``run`` that say how cells are run."""
 
     jobs: int | None
     retries: int
@@ -266,13 +314,13 @@ def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[
     """Build everything once, then run the cells under a display."""
     from holdfast.continual.jobs.run import made_executor, run_cells
     from holdfast.continual.jobs.run_folders import prepare
-    from holdfast.progress import display
+    from holdfast.progress import Display
 
     scenario = _settled(scenario, runs, overwrite=overwrite)
     with made_executor(how.executor, scenario, jobs=how.jobs, address=how.address) as execute:
         execute.build(scenario)
         folders = prepare(runs, scenario, overwrite=overwrite)
-        with display(console(), len(folders), scenario.total_steps) as shown:
+        with Display(console(), len(folders), scenario.total_steps) as shown:
             return run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from holdfast.errors import UsageError
-from holdfast.printing import console, errors_told, print_markdown, write_file
+from holdfast.printing import console, print_markdown, write_file
 
 app = typer.Typer()
 
@@ -35,12 +35,11 @@ def report(
 
     Folders of one scenario are taken together; other scenarios have a section each.
     """
-    with errors_told():
-        from holdfast.continual.reports.report import report as make_report
+    from holdfast.continual.reports.report import report as make_report
 
-        made = make_report(*paths, into=output)
-        print_markdown(made.markdown)
-        print(f"\nWritten: {made.folder / 'report.md'} (with {', '.join(made.files[1:])})")
+    made = make_report(*paths, into=output)
+    print_markdown(made.markdown)
+    print(f"\nWritten: {made.folder / 'report.md'} (with {', '.join(made.files[1:])})")
 
 
 @app.command("cross-play")
@@ -58,21 +57,20 @@ def cross_play(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
-    """Play policies of runs with each other: win rates and Elo of games, returns of mixed teams.
+    """Play policies of runs with each other: win rates, Elo, returns of mixed teams.
 
     In games they play each other, a random player and whom they were measured against. In teams one
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
     """
-    with errors_told():
-        from holdfast.continual.kinds.meeting import Plan
-        from holdfast.continual.tools import cross_play as meeting
-        from holdfast.progress import counted
+    from holdfast.continual.kinds.meeting import Plan
+    from holdfast.continual.tools import cross_play as meeting
+    from holdfast.progress import counted
 
-        with counted(console(), "cross-play") as tell:
-            plan = Plan(games, deterministic, seed, tell)
-            made = meeting.cross_play(path, plan, stages=stages, task=task)
-        print_markdown(made.markdown)
-        print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")
+    with counted(console(), "cross-play") as tell:
+        plan = Plan(games, deterministic, seed, tell)
+        made = meeting.cross_play(path, plan, stages=stages, task=task)
+    print_markdown(made.markdown)
+    print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")
 
 
 @app.command()
@@ -89,11 +87,10 @@ def video(
     MP4 where imageio-ffmpeg is installed (holdfast[video]), else GIF; into the run's videos/, with
     thumbnails in TensorBoard. Needs no display.
     """
-    with errors_told():
-        from holdfast.continual.tools.video import film
+    from holdfast.continual.tools.video import film
 
-        for path in film(run, tasks=task or (), episodes=episodes, longest=longest):
-            print(f"Written: {path}", flush=True)
+    for path in film(run, tasks=task or (), episodes=episodes, longest=longest):
+        print(f"Written: {path}", flush=True)
 
 
 @app.command("eval")
@@ -123,16 +120,15 @@ def evaluate(
 
     By default the episodes are those of the run's own record. The run folder stays as it is.
     """
-    with errors_told():
-        from holdfast.continual.tools.measure import Plan, measure
+    from holdfast.continual.tools.measure import Plan, measure
 
-        given = None if kwargs is None else _mapping(kwargs)
-        plan = Plan(task, episodes, seed, deterministic, stage, env, given)
-        made = measure(run, plan)
-        print(made.text)
-        if csv is not None:
-            write_file(csv, made.csv)
-            print(f"\nWritten: {csv}")
+    given = None if kwargs is None else _mapping(kwargs)
+    plan = Plan(task, episodes, seed, deterministic, stage, env, given)
+    made = measure(run, plan)
+    print(made.text)
+    if csv is not None:
+        write_file(csv, made.csv)
+        print(f"\nWritten: {csv}")
 
 
 def _mapping(text: str) -> dict[str, Any]:
@@ -165,16 +161,15 @@ def export(
 
     The file is compared with the policy on observations of the task before it is kept.
     """
-    with errors_told():
-        from holdfast.continual.tools.export import export as exported
+    from holdfast.continual.tools.export import export as exported
 
-        for one in exported(run, form, task=task, stage=stage, output=output):
-            inputs = ", ".join(f"{name} {shape}" for name, shape in one.inputs.items())
-            print(f"Written: {one.path}")
-            print(f"  inputs: {inputs}")
-            print(f"  {one.compared} observations: actions differ by at most {one.difference:.3g}")
-            print(
-                f"  one observation takes {one.latency_ms:.3f} ms on this CPU, in torch "
-                f"{one.policy_ms:.3f} ms (medians)",
-                flush=True,
-            )
+    for one in exported(run, form, task=task, stage=stage, output=output):
+        inputs = ", ".join(f"{name} {shape}" for name, shape in one.inputs.items())
+        print(f"Written: {one.path}")
+        print(f"  inputs: {inputs}")
+        print(f"  {one.compared} observations: actions differ by at most {one.difference:.3g}")
+        print(
+            f"  one observation takes {one.latency_ms:.3f} ms on this CPU, in torch "
+            f"{one.policy_ms:.3f} ms (medians)",
+            flush=True,
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training.memory_budget import memory_bytes
 from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
+from holdfast.printing import aligned
 
 if TYPE_CHECKING:
     from holdfast.scenarios.schema.scenario import Scenario
@@ -44,7 +44,9 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
     head = ("method", "cells left", "steps/s", "time per cell", "memory", "kept per task", "disk")
     left = {label: len(scenario.seeds) - count for label, count in finished.items()}
     rows = [_row(label, left[label], cost) for label, cost in costs.items()]
-    return "\n".join([*lines, "", *_aligned([head, *rows]), "", *_sums(costs, left, jobs)])
+    return "\n".join(
+        [*lines, "", *aligned([head, *rows], right=True), "", *_sums(costs, left, jobs)]
+    )
 
 
 def _row(label: str, left: int, cost: Cost) -> tuple[str, ...]:
@@ -90,15 +92,3 @@ def _is_finished(path: Path) -> bool:
         return RunFolder(path).info().get("status") == "finished"
     except CheckpointUnusable:
         return False
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines of columns, the first one aligned left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.rjust(width) if column else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]

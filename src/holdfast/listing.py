@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError
-from holdfast.registry import Argument
+from holdfast.printing import aligned
+from holdfast.signature import Argument
 
 if TYPE_CHECKING:
     from holdfast.scenarios.describe import MethodRow
@@ -78,11 +79,9 @@ def _teams() -> str:
     missing = "" if find_spec("mpe2") else '  (not installed: pip install "holdfast[marl]")'
     lines = [f"  {family}/: {'  '.join(names)}" for family, names in families.items()]
     lines.append(f"  mpe2.simple_spread_v3  mpe2.simple_tag_v3  ...{missing}")
-    return "\n".join(["PettingZoo, with agent.policies in the scenario", *map(_indented, lines)])
-
-
-def _indented(line: str) -> str:
-    return _wrapped(line, 4)
+    return "\n".join(
+        ["PettingZoo, with agent.policies in the scenario", *(_wrapped(t, 4) for t in lines)]
+    )
 
 
 def agents() -> str:
@@ -175,11 +174,7 @@ def _contract(rows: Iterable[MethodRow]) -> str:
         (row.name, *("x" if need in row.needs else "-" for need in _TOLD), row.memory)
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *lines)
-    )
+    return "\n".join(aligned([head, *lines]))
 
 
 def _with(algorithms: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ def errors_told() -> Iterator[None]:
 
 @contextmanager
 def stop_told() -> Iterator[None]:
-    """Stop the block at Ctrl-C and SIGTERM, with one line and exit code 75."""
+    """Stop the block on Ctrl-C and SIGTERM, with one line and exit code 75."""
     from holdfast.continual.jobs.attempt import stoppable
 
     try:
@@ -69,6 +69,23 @@ def print_markdown(text: str) -> None:
     from rich.markdown import Markdown
 
     to.print(Markdown(text))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: bool = False) -> list[str]:
+    """Return rows as lines of columns.
+
+    Args:
+        rows: All of one length.
+        right: Whether columns after the first one end alike, as numbers do.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if right and column else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def console(*, stderr: bool = False) -> Any:

@@ -1,12 +1,11 @@
-"""Display of `holdfast run` while cells run: a live table on a terminal, plain lines elsewhere."""
+"""Progress of running cells: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -27,31 +26,6 @@ LINE_S = 10.0
 _REFRESH_S = 0.4
 _BAR = 16
 _HEAD = len("finished  ")  # of a line: what happened, then to which cell
-
-
-class Display(AbstractContextManager["Display"], Protocol):
-    """Shows what a run tells it; a context manager that leaves the terminal as it was."""
-
-    def progress(self, progress: Progress) -> None:
-        """Show where a cell is."""
-
-    def retrying(self, outcome: Outcome) -> None:
-        """Show that a cell failed and is tried again."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """Show how a cell ended."""
-
-
-def display(console: Console, cells: int, steps: int) -> Display:
-    """Return the display that fits the console.
-
-    Args:
-        console: Of the standard output.
-        cells: How many there are, finished ones included.
-        steps: Environment steps of one cell.
-    """
-    ledger = Ledger(cells, steps)
-    return LiveTable(console, ledger) if console.is_terminal else Lines(console, ledger)
 
 
 @contextmanager
@@ -89,7 +63,7 @@ def counted(console: Console, what: str) -> Iterator[Callable[[int, int], None]]
 
 
 class Ledger:
-    """Ledger of the running cells, and how long they will take.
+    """Record of which cell is where, and how long it will take.
 
     Args:
         cells: How many there are, finished ones included.
@@ -158,23 +132,55 @@ class Ledger:
         return self.elapsed_s / done * left if done else float("nan")
 
 
-class Lines:
-    """Plain lines, for logs and pipes."""
+class Display:
+    """Display of a run: a table drawn again and again on a terminal, plain lines elsewhere.
 
-    def __init__(self, console: Console, ledger: Ledger) -> None:
-        self._console, self._ledger = console, ledger
+    A context manager that leaves the terminal as it was.
+
+    Args:
+        console: Of the standard output.
+        cells: How many there are, finished ones included.
+        steps: Environment steps of one cell.
+    """
+
+    def __init__(self, console: Console, cells: int, steps: int) -> None:
+        self._console, self._ledger = console, Ledger(cells, steps)
+        # Drawn here, about twice a second: a thread of its own would slow down the training.
+        live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = live if console.is_terminal else None
+        self._drawn = 0.0
         self._last: dict[str, tuple[float, str]] = {}
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Display:
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        return None
+        if self._live is not None:
+            self._live.stop()
 
     def progress(self, progress: Progress) -> None:
-        """Print a line where a task begins, and every ten seconds."""
+        """Show where a cell is, unless that was shown a moment ago."""
         for line in _opening(progress, is_first=self._ledger.progress(progress)):
             self._print(line)
+        if self._live is None:
+            self._tell(progress)
+        elif time.monotonic() - self._drawn >= _REFRESH_S:
+            self._draw(self._live)
+
+    def retrying(self, outcome: Outcome) -> None:
+        """Show why a cell is tried again."""
+        self._ledger.retry(outcome)
+        self._print(_again(outcome), "yellow")
+
+    def ended(self, outcome: Outcome) -> None:
+        """Show how a cell ended."""
+        style = {"failed": "red", "finished": "green"}.get(outcome.status, "dim")
+        self._print(_ending(outcome, self._ledger.end(outcome)), style)
+
+    def _tell(self, progress: Progress) -> None:
+        """Print a line where a task begins, and every ten seconds."""
         when, task = self._last.get(progress.cell, (0.0, ""))
         if progress.task == task and time.monotonic() - when < LINE_S:
             return
@@ -187,65 +193,15 @@ class Lines:
             line += f"; {scores_text(progress.scores)}"
         self._print(line)
 
-    def retrying(self, outcome: Outcome) -> None:
-        """Print why a cell is tried again."""
-        self._ledger.retry(outcome)
-        self._print(_again(outcome))
+    def _print(self, line: str, style: str = "") -> None:
+        """Print a line, above the table where there is one; only there in colour."""
+        text = Text.assemble((line[:_HEAD], style), line[_HEAD:])
+        self._console.print(text, soft_wrap=self._live is None, highlight=False)
+        if self._live is not None:
+            self._draw(self._live)
 
-    def ended(self, outcome: Outcome) -> None:
-        """Print how a cell ended."""
-        self._print(_ending(outcome, self._ledger.end(outcome)))
-
-    def _print(self, line: str) -> None:
-        # As it is: no wrapping, no colours, and brackets are no markup.
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-class LiveTable:
-    """A table of the running cells that is drawn again and again, below a line per ended cell."""
-
-    def __init__(self, console: Console, ledger: Ledger) -> None:
-        self._console, self._ledger = console, ledger
-        # Drawn here, about twice a second: a thread of its own would slow down the training.
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._drawn = 0.0
-
-    def __enter__(self) -> LiveTable:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def progress(self, progress: Progress) -> None:
-        """Draw the table again, if it is a while since it was drawn."""
-        for line in _opening(progress, is_first=self._ledger.progress(progress)):
-            self._console.print(line, markup=False, highlight=False)
-        if time.monotonic() - self._drawn >= _REFRESH_S:
-            self._draw()
-
-    def retrying(self, outcome: Outcome) -> None:
-        """Print why a cell is tried again, above the table."""
-        self._ledger.retry(outcome)
-        self._print(_again(outcome), "yellow")
-
-    def ended(self, outcome: Outcome) -> None:
-        """Print how a cell ended, above the table."""
-        style = {"failed": "red", "finished": "green"}.get(outcome.status, "dim")
-        self._print(_ending(outcome, self._ledger.end(outcome)), style)
-
-    def _print(self, line: str, style: str) -> None:
-        head, rest = line[:_HEAD], line[_HEAD:]
-        self._console.print(Text.assemble((head, style), rest), highlight=False)
-        self._draw()
-
-    def _draw(self) -> None:
-        self._live.update(self.table(), refresh=True)
+    def _draw(self, live: Live) -> None:
+        live.update(self.table(), refresh=True)
         self._drawn = time.monotonic()
 
     def table(self) -> RenderableType:

@@ -13,36 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.signature import Argument, Signature, function_signature, signature
-
-__all__ = [
-    "AGENTS",
-    "ALGORITHMS",
-    "BENCHMARKS",
-    "METHODS",
-    "ON_HOST",
-    "PLUGINS",
-    "SUPERVISED",
-    "TEAM_ALGORITHMS",
-    "Algorithm",
-    "Argument",
-    "Output",
-    "Plugin",
-    "Signature",
-    "append_path",
-    "closest",
-    "function_signature",
-    "load",
-    "signature",
-]
-
 Output = Literal["distribution", "deterministic", "values"]
 
 _DISCRETE = frozenset({"Discrete"})
 _BOX = frozenset({"Box"})
 _ANY = frozenset({"Box", "Discrete", "MultiDiscrete", "MultiBinary"})
 _COUNTABLE = frozenset({"Discrete", "MultiDiscrete", "MultiBinary"})
-_ALL_DOORS = frozenset({"gradients", "memory", "networks", "lifecycle"})
+_LIFECYCLE = frozenset({"lifecycle"})
+_ALL_DOORS = _LIFECYCLE | {"gradients", "memory", "networks"}
 
 
 @dataclass(frozen=True)
@@ -82,45 +60,29 @@ ALGORITHMS: dict[str, Algorithm] = {
     "qrdqn": Algorithm("sb3_contrib.qrdqn.qrdqn:QRDQN", False, _DISCRETE, output="values"),
     # Batch renormalisation splits by batch size and keeps running statistics: its networks stay as
     # they are.
-    "crossq": Algorithm(
-        "sb3_contrib.crossq.crossq:CrossQ",
-        False,
-        _BOX,
-        doors=frozenset({"gradients", "memory", "lifecycle"}),
-    ),
+    "crossq": Algorithm("sb3_contrib.crossq.crossq:CrossQ", False, _BOX, _ALL_DOORS - {"networks"}),
     # Conjugate gradients and a line search: a hook on gradients would fire in every Hessian-vector
     # product.
-    "trpo": Algorithm("sb3_contrib.trpo.trpo:TRPO", True, _ANY, doors=frozenset({"lifecycle"})),
+    "trpo": Algorithm("sb3_contrib.trpo.trpo:TRPO", True, _ANY, _LIFECYCLE),
     # The recurrent state, not the observation alone, determines the output. Its buffer keeps
     # MultiBinary actions as int8, which torch's Bernoulli refuses (sb3-contrib 2.9).
     "recurrent_ppo": Algorithm(
         "sb3_contrib.ppo_recurrent.ppo_recurrent:RecurrentPPO",
         True,
         _ANY - {"MultiBinary"},
-        doors=frozenset({"gradients", "lifecycle"}),
+        _LIFECYCLE | {"gradients"},
         output=None,
     ),
     "maskable_ppo": Algorithm("sb3_contrib.ppo_mask.ppo_mask:MaskablePPO", True, _COUNTABLE),
 }
 
+_MIXING = "holdfast.agents.algorithms.mixing"
+_STATE, _JOINT = frozenset({"state"}), frozenset({"joint"})
+
 TEAM_ALGORITHMS: dict[str, Algorithm] = {
-    "mappo": Algorithm(
-        "holdfast.agents.algorithms.mappo:MAPPO", True, _ANY, shown=frozenset({"state"})
-    ),
-    "vdn": Algorithm(
-        "holdfast.agents.algorithms.mixing:VDN",
-        False,
-        _DISCRETE,
-        output="values",
-        shown=frozenset({"joint"}),
-    ),
-    "qmix": Algorithm(
-        "holdfast.agents.algorithms.mixing:QMIX",
-        False,
-        _DISCRETE,
-        output="values",
-        shown=frozenset({"joint", "state"}),
-    ),
+    "mappo": Algorithm("holdfast.agents.algorithms.mappo:MAPPO", True, _ANY, shown=_STATE),
+    "vdn": Algorithm(f"{_MIXING}:VDN", False, _DISCRETE, output="values", shown=_JOINT),
+    "qmix": Algorithm(f"{_MIXING}:QMIX", False, _DISCRETE, output="values", shown=_JOINT | _STATE),
 }
 """Those that train a team centrally, and so need ``agent.policies``."""
 
@@ -134,7 +96,7 @@ AGENTS: dict[str, Algorithm] = {
         "holdfast.agents.supervised.classifier:Classifier",
         None,
         frozenset(),
-        doors=frozenset({"plugins", "lifecycle"}),
+        _LIFECYCLE | {"plugins"},
         output=None,
     ),
 }
@@ -344,4 +306,4 @@ def algorithm(name: str) -> Algorithm:
     """Return an algorithm by name; of a user's own ``module:Class`` only its life is known."""
     if name in AGENTS:
         return AGENTS[name]
-    return Algorithm(name, False, _ANY, doors=frozenset({"lifecycle"}), output=None)
+    return Algorithm(name, False, _ANY, _LIFECYCLE, output=None)

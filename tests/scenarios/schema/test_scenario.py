@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from holdfast.scenarios.checks import arguments, messages
 from holdfast.scenarios.json_schema import json_schema
 from holdfast.scenarios.load import load
+from holdfast.scenarios.schema.fields import descriptions
 from holdfast.scenarios.schema.scenario import Changes, Method, MujocoChanges, Scenario
 from holdfast.scenarios.source import yaml_file
 
@@ -137,8 +138,8 @@ def test_json_schema_names_methods_and_their_arguments() -> None:
     ppo = next(e for e in agent["allOf"] if e["if"]["properties"]["algorithm"]["const"] == "ppo")
     assert ppo["then"]["properties"]["n_steps"]["type"] == ["integer"]
     assert schema["$defs"]["Task"]["properties"]["steps"]["exclusiveMinimum"] == 0
-    descriptions = [f.description for f in Scenario.model_fields.values()]
-    assert all(descriptions)
+    for model in messages.SECTIONS.values():
+        assert list(descriptions(model)) == list(model.model_fields)
 
 
 def test_json_schema_is_made_anew_each_time() -> None:
