@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,13 @@ from typing import Any
 
 import pytest
 from browser import launched
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what opens a page."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +43,15 @@ def forget_imports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name, spec in list(registry.items()):
         if _module_of(spec.entry_point) in own:
             del registry[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forget_power_cuts() -> Iterator[None]:
+    """Leave out waiting for the disk: no test can cut the power, and small cells wait a lot."""
+    published = os.fsync
+    os.fsync = lambda _: None
+    yield
+    os.fsync = published
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,7 @@ def _folder(tmp_path: Path, runs: str) -> RunFolder:
     return folder
 
 
+@pytest.mark.kill
 @pytest.mark.slow
 def test_killed_at_20_moments_and_run_again_equals_uninterrupted(tmp_path: Path) -> None:
     straight, broken = _folder(tmp_path, "straight"), _folder(tmp_path, "broken")

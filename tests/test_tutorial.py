@@ -78,6 +78,7 @@ def test_the_commands_of_the_page_do_what_it_says(
     assert list(Path("runs").rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.kill
 @pytest.mark.slow
 def test_tensorboard_starts_as_the_page_says(tmp_path: Path) -> None:
     (line,) = re.findall(r"^tensorboard .*$", TEXT, re.M)

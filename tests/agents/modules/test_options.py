@@ -52,7 +52,11 @@ def _learn(agent: Any, experience: Any) -> None:
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
 
 
-CASES = [*((name, "heads") for name in ALGORITHMS), ("ppo", "observed"), ("dqn", "observed")]
+QUICK = [("ppo", "heads"), ("sac", "heads"), ("dqn", "observed")]
+CASES = [
+    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
+    for case in [*((n, "heads") for n in ALGORITHMS), ("ppo", "observed"), ("dqn", "observed")]
+]
 
 
 @pytest.mark.parametrize(("algorithm", "task_id"), CASES)

@@ -14,7 +14,8 @@ from holdfast.scenarios.schema.scenario import Scenario
 METHODS = ["naive", {"ewc": {"samples": 200}}, {"cloning": {"samples": 700}}, "isolated"]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_disk_is_estimated_to_a_few_percent(
     make_scenario: Callable[..., Scenario],
     tmp_path: Path,

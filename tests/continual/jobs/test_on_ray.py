@@ -161,6 +161,7 @@ def same(folders: list[RunFolder], others: list[RunFolder]) -> None:
             assert (one.path / name).read_bytes() == (two.path / name).read_bytes()
 
 
+@pytest.mark.kill
 @pytest.mark.slow
 def test_a_killed_worker_costs_an_attempt_and_no_result(
     tmp_path: Path, make_scenario: Make, serial: list[RunFolder], cluster: Execute

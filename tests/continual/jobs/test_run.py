@@ -148,6 +148,7 @@ def test_workers_give_what_one_process_gives(serial: Ran, parallel: Ran) -> None
             assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
+@pytest.mark.kill
 def test_a_cell_that_fails_or_dies_does_not_stop_the_others(parallel: Ran) -> None:
     found = {outcome.cell: outcome for outcome in parallel.outcomes}
     assert [(outcome.cell, outcome.status) for outcome in parallel.outcomes] == [
@@ -179,6 +180,7 @@ def test_a_cell_that_fails_or_dies_does_not_stop_the_others(parallel: Ran) -> No
     }
 
 
+@pytest.mark.kill
 def test_run_folders_say_how_their_cells_ended(parallel: Ran) -> None:
     infos = {f"{f.label}/{f.path.name}": f.info() for f in parallel.folders}
     assert infos["ewc/seed-7"]["status"] == "finished"

@@ -29,6 +29,21 @@ WORLDS: dict[str, Any] = {
     "crossq": ("Pendulum-v1", OFF_POLICY),
 }
 
+QUICK = ("ppo", "sac")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try methods on an on-policy and an off-policy algorithm each time, on others when slow."""
+    for item in items:
+        worlds = [value for value in _arguments(item) if value in WORLDS]
+        if worlds and not set(worlds) <= set(QUICK):
+            item.add_marker(pytest.mark.slow)
+
+
+def _arguments(item: pytest.Item) -> list[str]:
+    given: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return [value for value in given.values() if isinstance(value, str)]
+
 
 @pytest.fixture
 def train() -> Callable[..., StableBaselinesAgent]:

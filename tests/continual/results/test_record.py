@@ -161,6 +161,7 @@ def test_damaged_run_files_are_named(folder: RunFolder) -> None:
         _ = RunFolder(folder.path).scenario
 
 
+@pytest.mark.kill
 def test_one_process_at_a_time(folder: RunFolder) -> None:
     held = (
         "import sys; from pathlib import Path\n"

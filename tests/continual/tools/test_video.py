@@ -20,6 +20,8 @@ from holdfast.continual.tools.video import film, gif, scenes
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
+pytestmark = pytest.mark.video
+
 
 def _frames(path: Path) -> int:
     with Image.open(path) as picture:

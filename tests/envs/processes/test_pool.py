@@ -109,6 +109,7 @@ WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "no
 
 
 # In both places the same is done, so that one of each kind in a reset will do for the fast run.
+@pytest.mark.kill
 @pytest.mark.parametrize(
     ("name", "place"),
     [

@@ -33,6 +33,7 @@ def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
     assert all_dead(pids)
 
 
+@pytest.mark.kill
 def test_a_constructor_may_hang_exit_or_be_killed(monkeypatch):
     monkeypatch.setattr("holdfast.envs.processes.process.STARTING_S", 1.0)
     for fault, text in {
@@ -122,6 +123,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(("sign", "at"), ENDS)
 def test_no_worker_outlives_the_parent(sign, at, all_dead):
     code = textwrap.dedent(PARENT).format(folder=str(ENVS), at=at)

@@ -194,20 +194,20 @@ def _is_quick(method: Any) -> bool:
     return (first if isinstance(first, str) else next(iter(first))) in EVERY_TIME
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+QUICK = [
+    pytest.param(method, marks=[] if _is_quick(method) else [pytest.mark.slow], id=str(method))
+    for method in METHODS
+]
+
+
+@pytest.mark.parametrize("method", QUICK)
 def test_equals_plain_avalanche_bit_for_bit(method: Any, run: Run) -> None:
     folder = run(method)
     for stage, expected in enumerate(plain_weights(method)):
         assert_same(weights(folder, stage), expected, f"after experience {stage}: ")
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(method, marks=[] if _is_quick(method) else [pytest.mark.slow], id=str(method))
-        for method in METHODS
-    ],
-)
+@pytest.mark.parametrize("method", QUICK)
 def test_equals_plain_avalanche_with_a_head_per_task(method: Any, run: Run) -> None:
     folder = run(method, stream={"task_id": "heads"})
     if "avalanche-rwalk" in method:
