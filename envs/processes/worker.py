@@ -27,7 +27,6 @@ import difflib
 import faulthandler
 import importlib
 import json
-import math
 import mmap
 import pickle
 import signal
@@ -79,7 +78,7 @@ class Host:
         """Obey one command after another until there are no more."""
         for number, line in enumerate(iter(commands.readline, b""), start=1):
             try:
-                found = self.step() if line == b"s\n" else self._obey(json.loads(line))
+                found = self.step() if line == b"s\n" else self._obey(line)
             except BaseException as error:  # all of it is the other side's to judge
                 found = {"error": self._told(error)}
             text = " " + json.dumps(found) if found else ""
@@ -87,7 +86,8 @@ class Host:
         for env in self._envs:
             _close(env)
 
-    def _obey(self, command: dict[str, Any]) -> dict[str, Any]:
+    def _obey(self, line: bytes) -> dict[str, Any]:
+        command = json.loads(line, object_hook=wire.decoded)
         return getattr(self, command.pop("do"))(**command)  # type: ignore[no-any-return]  # a dict
 
     def _busy(self, kind: int, index: int) -> None:
@@ -127,23 +127,18 @@ class Host:
             exact: One environment, for whose caller nothing is cast, reset or refused.
         """
         self._exact, memory = exact, mmap.mmap(self._memory, size)
-        for block in blocks:
-            shape = tuple(block["shape"])
-            count = math.prod(shape)
-            flat = np.frombuffer(memory, np.dtype(block["dtype"]), count, block["offset"])
-            array = flat.reshape(shape)
-            if block["name"] in ("observed", "last"):
-                leaves = self._observed if block["name"] == "observed" else self._last
-                leaves.append((block["path"], array, shape[1:]))
-            else:
-                self._arrays[block["name"]] = array
+        found = wire.viewed(memory, blocks)
+        self._observed, self._last = (
+            [(path, array, array.shape[1:]) for path, array in found.pop(name).items()]
+            for name in ("observed", "last")
+        )
+        self._arrays = {name: arrays[()] for name, arrays in found.items()}
         return {}
 
     def actions(self, dtype: str) -> dict[str, Any]:
         """Read actions as this type from now on."""
         raw = self._arrays["actions"]
-        count, width = raw.shape[0], math.prod(raw.shape[1:])
-        view = np.frombuffer(raw.data, np.dtype(dtype), count * width).reshape(raw.shape)
+        view = np.frombuffer(raw.data, np.dtype(dtype), raw.size).reshape(raw.shape)
         self._arrays["typed_actions"] = view
         return {}
 
@@ -153,7 +148,7 @@ class Host:
         for index, seed, option in zip(indices, seeds, options):
             self._busy(RESET, index)
             self._steps[index] = 0
-            given = {} if option is None else {"options": wire.values(option)}
+            given = {} if option is None else {"options": option}
             found = self._envs[index].reset(seed=seed, **given)
             if self._exact and not wire.is_reset(found):
                 return {"raw": wire.encoded(found)}
@@ -197,7 +192,7 @@ class Host:
         """Call a method of one environment."""
         self._busy(RESET, index)
         method = _attribute(self._envs[index], name)
-        return {"value": wire.encoded(method(*wire.values(given), **wire.values(named)))}
+        return {"value": wire.encoded(method(*given, **named))}
 
     def get(self, index: int, name: str) -> dict[str, Any]:
         """Return an attribute of one environment; of a method, that it is one."""
@@ -210,7 +205,7 @@ class Host:
 
     def set(self, index: int, name: str, value: Any) -> dict[str, Any]:
         """Set an attribute of one environment's outermost layer, as SB3's environments do."""
-        setattr(self._envs[index], name, wire.values(value))
+        setattr(self._envs[index], name, value)
         return {}
 
     def wrapped(self, index: int, name: str) -> dict[str, Any]:
