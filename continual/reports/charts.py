@@ -117,14 +117,11 @@ def _strip(frame: Frame, name: str, spans: Sequence[Span]) -> Element:
     group = element("g", class_="strip")
     box = {"x": frame.left, "y": frame.top, "width": width, "height": height}
     group.append(element("rect", class_="ground", **box))
-    for span in spans:
-        group.append(_shade(frame, span))
+    group.extend(_shade(frame, span) for span in spans)
     middle = (frame.top + frame.bottom) / 2 + 4
-    title = element("title", name)
-    short = element("text", axes.fitted(name, frame.left - 8), title, class_="end name")
-    short.set("x", f"{frame.left - 7:.1f}")
-    short.set("y", f"{middle:.1f}")
-    group.append(short)
+    place = {"class_": "end name", "x": f"{frame.left - 7:.1f}", "y": f"{middle:.1f}"}
+    text = axes.fitted(name, frame.left - 8)
+    group.append(element("text", text, element("title", name), **place))
     for tick in axes.ticks(*frame.y, 2):
         y = float(frame.up(tick))
         beside = min(max(y + 3.5, frame.top + 8), frame.bottom)  # not into the next strip's
@@ -295,8 +292,7 @@ def _rows(points: Sequence[Point], x: Bounds, right: float = 14) -> Frame:
 
 
 def _row(frame: Frame, point: Point, y: float) -> Element:
-    name = element("text", axes.fitted(point.name, frame.left - 8), x=frame.left - 8, y=y + 4)
-    name.set("class", "end name")
+    name = axes.label(frame.left - 8, y + 4, axes.fitted(point.name, frame.left - 8), "end name")
     values = ", ".join(axes.short(value) for value in point.x if np.isfinite(value))
     hint = element("title", f"{point.name}: {point.text or values or 'n/a'}")
     return element("g", hint, name, class_=axes.style(point.index), data_method=point.index)

@@ -11,7 +11,8 @@ from holdfast.continual.streams.evaluation import LONGEST_EPISODE, Played, never
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.base.spaces import StreamSpaces
-from holdfast.envs.envpool.batch import Batch, rows, write
+from holdfast.envs.envpool.batch import Batch, write
+from holdfast.envs.envpool.single import rows
 from holdfast.envs.vector import task_env
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -13,7 +13,7 @@ from gymnasium.wrappers import FilterObservation, FlattenObservation
 from numpy.typing import NDArray
 
 from holdfast.envs.base.fitting import PadAction, PadObservation, TaskId
-from holdfast.envs.envpool.single import EnvPoolSingle, cast_to, success_key
+from holdfast.envs.envpool.single import EnvPoolSingle, cast_to, rows, success_key
 from holdfast.envs.wrappers.action_changes import ActionGain, ActionMap, DeadActuators
 from holdfast.envs.wrappers.changes import RewardScale
 from holdfast.envs.wrappers.guard import Guard
@@ -239,13 +239,6 @@ class Batch:
             self._last = rows(shown, np.argsort(ids))
         else:
             write(self._last, ids, shown)
-
-
-def rows(batch: Any, index: Any) -> Any:
-    """Return some environments' part of a batch, or one's."""
-    if isinstance(batch, dict):
-        return {key: rows(value, index) for key, value in batch.items()}
-    return batch[index]
 
 
 def flattened(space: gym.Space[Any], batch: Any) -> NDArray[Any]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from holdfast.envs.envpool.batch import Batch, Ids, rows, write
+from holdfast.envs.envpool.batch import Batch, Ids, write
+from holdfast.envs.envpool.single import rows
 from holdfast.envs.wrappers.guard import NAN_KEY, copied
 from holdfast.errors import UsageError
 

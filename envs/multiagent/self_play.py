@@ -27,7 +27,7 @@ from holdfast.envs.multiagent.players import (
 )
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 from holdfast.scenarios.schema.opponents import PAST
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
@@ -133,7 +133,10 @@ class SelfPlay(gym.Env[Any, Any]):
         self._game = _turn_based(made, task)
         self.kind = str(self._game.metadata.get("name", task.env))
         self.metadata = {"render_modes": [], **self._game.metadata}
-        self.seats = self._seats(list(self._game.possible_agents))
+        self.seats = [self.opponents.seat]
+        if self.opponents.seat in ("alternate", "drawn"):
+            self.seats = list(self._game.possible_agents)
+        self._check_seat(self.seats[0])
         spaces = [self._spaces_of(seat) for seat in self.seats]
         if any(space != spaces[0] for space in spaces):
             raise UsageError(
@@ -146,20 +149,11 @@ class SelfPlay(gym.Env[Any, Any]):
         self._allowed = np.ones(0, np.bool_)
         self._return = 0.0
 
-    def _seats(self, agents: list[str]) -> list[str]:
-        """Return the seats that learn."""
-        seat = self.opponents.seat
-        if seat in ("alternate", "drawn"):
-            return agents
-        self._check_seat(seat)
-        return [seat]
-
     def _check_seat(self, seat: str) -> None:
         agents = list(self._game.possible_agents)
         if seat not in agents:
-            near = closest(seat, agents)
-            known = ", ".join(["alternate", "drawn", *agents])
-            hint = f"did you mean '{near}'?" if near else f"there are: {known}"
+            known = f"there are: {', '.join(['alternate', 'drawn', *agents])}"
+            hint = suggestion(seat, agents, otherwise=known)
             raise UsageError(f"opponents.seat: {self.kind} has no agent '{seat}'; {hint}")
 
     def _spaces_of(self, seat: str) -> StreamSpaces:
@@ -251,10 +245,9 @@ class SelfPlay(gym.Env[Any, Any]):
         """Return what the learner sees next, its reward since it moved, and whether it is over."""
         game = self._game
         while True:
-            agent = game.agent_selection
             shown, reward, terminated, truncated, _ = game.last()
             observation, allowed = self._parted(shown)
-            if agent == self.seat:
+            if game.agent_selection == self.seat:
                 self._allowed = allowed
                 return observation, float(reward), bool(terminated), bool(truncated)
             if terminated or truncated:

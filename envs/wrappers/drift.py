@@ -48,12 +48,10 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         """Stand still at a step of the task from the next reset on, for evaluation."""
         self._fixed = step
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment as it is at this step."""
         self._move(self._drift)
-        return self._attributes.reset(seed=seed, options=options)
+        return self._attributes.reset(**kwargs)
 
     def step(self, action: Any) -> Any:
         """Step the environment; what drifts per step moves first."""

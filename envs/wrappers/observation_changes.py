@@ -12,9 +12,30 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
 
 from holdfast.errors import UsageError
 from holdfast.seeding import generator
+
+
+def permutation(order: Sequence[int], count: int, key: str, noun: str) -> NDArray[np.intp]:
+    """Return an order as indices.
+
+    Raises:
+        UsageError: It does not hold every number below ``count`` once.
+    """
+    if sorted(order) != list(range(count)):
+        raise UsageError(
+            f"changes.{key}: must hold every {noun} from 0 to {count - 1} once, got {list(order)}"
+        )
+    return np.array(order, dtype=np.intp)
+
+
+def check_among(entries: Sequence[int], first: int, last: int, key: str, nouns: str) -> None:
+    """Raise UsageError for the first entry that is not between two others."""
+    for entry in entries:
+        if not first <= entry <= last:
+            raise UsageError(f"changes.{key}: {entry} is not one of the {nouns}, {first} to {last}")
 
 
 def _box(env: gym.Env[Any, Any], key: str) -> Box:
@@ -92,12 +113,7 @@ class ObservationPermutation(gym.ObservationWrapper[Any, Any, Any], RecordConstr
         RecordConstructorArgs.__init__(self, order=order)
         gym.ObservationWrapper.__init__(self, env)
         space = _vector(env, "observation_permutation")
-        if sorted(order) != list(range(space.shape[0])):
-            raise UsageError(
-                f"changes.observation_permutation: must hold every entry from 0 to "
-                f"{space.shape[0] - 1} once, got {list(order)}"
-            )
-        self._order = np.array(order, dtype=np.intp)
+        self._order = permutation(order, space.shape[0], "observation_permutation", "entry")
         self.observation_space = Box(
             space.low[self._order], space.high[self._order], dtype=space.dtype.type
         )
@@ -121,12 +137,8 @@ class ObservationMask(gym.ObservationWrapper[Any, Any, Any], RecordConstructorAr
         RecordConstructorArgs.__init__(self, indices=indices)
         gym.ObservationWrapper.__init__(self, env)
         space = _vector(env, "observation_mask")
-        for index in indices:
-            if not 0 <= index < space.shape[0]:
-                raise UsageError(
-                    f"changes.observation_mask: {index} is not one of the observation's entries, "
-                    f"0 to {space.shape[0] - 1}"
-                )
+        last = space.shape[0] - 1
+        check_among(indices, 0, last, "observation_mask", "observation's entries")
         self._masked = np.array(indices, dtype=np.intp)
         low, high = space.low.copy(), space.high.copy()
         low[self._masked] = np.minimum(low[self._masked], 0)

@@ -119,12 +119,10 @@ class Paced(gym.Wrapper[Any, Any, Any, Any]):
         self._period = 1.0 / rate
         self._tick: float | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; the first tick is its first step."""
         self._tick = None
-        return self.env.reset(seed=seed, options=options)
+        return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment at its tick."""
