@@ -42,12 +42,7 @@ def task_env(
     """
     task = scenario.tasks[task_index]
     make = partial(
-        make_env,
-        scenario,
-        task,
-        render_mode=render_mode,
-        n_envs=scenario.n_envs,
-        applied=applied,
+        make_env, scenario, task, render_mode=render_mode, n_envs=scenario.n_envs, applied=applied
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     env = fit(env, spaces, scenario, task_index)

@@ -44,15 +44,16 @@ class Frame:
 
     def across(self, value: ArrayLike) -> NDArray[np.float64]:
         """Return the horizontal place of numbers, in pixels."""
-        low, high = self.x
-        share = (np.asarray(value, dtype=np.float64) - low) / ((high - low) or 1)
-        return self.left + share * (self.right - self.left)
+        return self.left + _share(value, self.x) * (self.right - self.left)
 
     def up(self, value: ArrayLike) -> NDArray[np.float64]:
         """Return the vertical place of numbers, in pixels."""
-        low, high = self.y
-        share = (np.asarray(value, dtype=np.float64) - low) / ((high - low) or 1)
-        return self.bottom - share * (self.bottom - self.top)
+        return self.bottom - _share(value, self.y) * (self.bottom - self.top)
+
+
+def _share(value: ArrayLike, span: Bounds) -> NDArray[np.float64]:
+    low, high = span
+    return (np.asarray(value, dtype=np.float64) - low) / ((high - low) or 1)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -294,8 +294,12 @@ def _rows(points: Sequence[Point], x: Bounds, right: float = 14) -> Frame:
 def _row(frame: Frame, point: Point, y: float) -> Element:
     name = axes.label(frame.left - 8, y + 4, axes.fitted(point.name, frame.left - 8), "end name")
     values = ", ".join(axes.short(value) for value in point.x if np.isfinite(value))
-    hint = element("title", f"{point.name}: {point.text or values or 'n/a'}")
-    return element("g", hint, name, class_=axes.style(point.index), data_method=point.index)
+    return _of_method(point, f"{point.name}: {point.text or values or 'n/a'}", name)
+
+
+def _of_method(point: Point, hint: str, *parts: Element) -> Element:
+    style = axes.style(point.index)
+    return element("g", element("title", hint), *parts, class_=style, data_method=point.index)
 
 
 @dataclass(frozen=True)
@@ -331,11 +335,8 @@ class Scatter:
             if np.isfinite(point.y).all():
                 low, high = (float(frame.up(end)) for end in point.y[1:])
                 ends += f"M{a:.1f} {low:.1f}V{high:.1f}"
-            group = element("g", class_=axes.style(point.index), data_method=point.index)
-            group.append(element("title", hint))
-            group.append(element("path", d=ends, class_="interval"))
-            group.extend([axes.marker(a, b, point.index), name])
-            parts.append(group)
+            drawn = element("path", d=ends, class_="interval"), axes.marker(a, b, point.index), name
+            parts.append(_of_method(point, hint, *drawn))
         return picture(WIDTH, 304, title, *parts)
 
 

@@ -55,10 +55,10 @@ def trade_off_figures(summary: Summary) -> Iterator[Section]:
     """Return forgetting against plasticity, and the performance profiles."""
     methods = [(index, m) for index, m in enumerate(summary.methods) if m.measures]
     shown = []
-    plane = ["plasticity/cw", "forgetting/cw"]
-    if summary.known(plane) == plane:
+    across, up = "plasticity/cw", "forgetting/cw"
+    if len(summary.known([across, up])) == 2:
         points = [
-            Point(m.label, index, *(m.measures[name].estimate[:3] for name in plane))
+            Point(m.label, index, m.measures[across].estimate[:3], m.measures[up].estimate[:3])
             for index, m in methods
         ]
         names = ("plasticity (higher is better)", "forgetting (lower is better)")

@@ -14,7 +14,7 @@ from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary
-from holdfast.continual.reports.tables import head, over
+from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.reports.templates import environment
 from holdfast.continual.results import document as doc
@@ -222,10 +222,8 @@ def _final_table(
     def final(cell: CellResults) -> Array:
         return metrics.performance(cell.returns if quantity == "return" else cell.successes)
 
-    rows = [(doc.given(method.label), *map(over, method.over_seeds(final).T)) for method in done]
-    return doc.Table(
-        head("method", *(doc.given(task.name) for task in scenario.tasks)), tuple(rows)
-    )
+    names = [doc.given(task.name) for task in scenario.tasks]
+    return tables.by_method(done, names, lambda method: map(over, method.over_seeds(final).T))
 
 
 def _definitions(results: Results) -> Iterator[doc.Block]:

@@ -144,15 +144,13 @@ def _method(
     per_task = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
     measures = {}
     for name, tasks in columns.items() if method.cells else ():
+        values = np.array([[cell.metrics[name]] for cell in method.cells])  # (seeds, 1)
         if tasks:
-            rows = [found[name][list(tasks)] for found in per_task]
-            values = np.array(rows)  # (seeds, tasks)
+            values = np.array([found[name][list(tasks)] for found in per_task])  # (seeds, tasks)
             if any(cell.curves.unit == "mixed" for cell in method.cells):
                 values = np.full_like(values, np.nan)
-            measures[name] = Measure(values, tuple(names[i] for i in tasks), estimate(values))
-        else:
-            means = np.array([[cell.metrics[name]] for cell in method.cells])  # (seeds, 1)
-            measures[name] = Measure(means, (), estimate(means))
+        columns_of = tuple(names[task] for task in tasks or ())
+        measures[name] = Measure(values, columns_of, estimate(values))
     costs = {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS}
     seeds = tuple(cell.folder.seed for cell in method.cells)
     return MethodSummary(method.label, seeds, method.missing, measures, costs)

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_all
 from holdfast.envs.processes.wire import assembled, encoded, leaves
 from holdfast.envs.processes.worker import RESET
+from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
@@ -168,15 +169,12 @@ class ProcessPool(VecEnv):
                 if cut or terminated[index]:
                     ended.append(index)
                     last = _rows(process.last, index - span.start)
-                    infos[index] |= {"episode": self._episode(index), "terminal_observation": last}
+                    total, length = sum(self._rewards[index]), len(self._rewards[index])
+                    told = episode(total, length, self._began)
+                    infos[index] |= {"episode": told, "terminal_observation": last}
             self._take(number, answer, ended)
         dones = (terminated | truncated).astype(bool)
         return self._shown(), rewards.astype(np.float32), dones, infos
-
-    def _episode(self, index: int) -> dict[str, Any]:
-        """Return what Monitor tells of an episode that is over."""
-        total, length = sum(self._rewards[index]), len(self._rewards[index])
-        return {"r": round(total, 6), "l": length, "t": round(time.time() - self._began, 6)}
 
     def _take(self, number: int, answer: dict[str, Any], begun: Sequence[int]) -> None:
         """Take a worker's observations, and the infos of the episodes that have begun."""

@@ -72,7 +72,6 @@ class Host:
         self._last: list[Any] = []
         self._exact = False
         self._left_out: set[str] = set()
-        self._steps: list[int] = []
 
     def serve(self, commands: Any) -> None:
         """Obey one command after another until there are no more."""
@@ -107,7 +106,6 @@ class Host:
             self._envs.append(made)
             if seed is not None:
                 made.action_space.seed(seed)
-        self._steps = [0] * len(self._envs)
         env = self._envs[0]
         spec = getattr(env, "spec", None)
         return {
@@ -147,7 +145,6 @@ class Host:
         infos = {}
         for index, seed, option in zip(indices, seeds, options):
             self._busy(RESET, index)
-            self._steps[index] = 0
             given = {} if option is None else {"options": option}
             found = self._envs[index].reset(seed=seed, **given)
             if self._exact and not wire.is_reset(found):
@@ -166,7 +163,6 @@ class Host:
         terminations, truncations = arrays["terminated"], arrays["truncated"]
         for index, env in enumerate(self._envs):
             self._busy(STEP, index)
-            self._steps[index] += 1
             action = actions[index]
             # A copy: the environment may keep it, and the memory is written again.
             result = env.step(action.copy() if action.ndim else action)
@@ -180,7 +176,6 @@ class Host:
             if (terminated or truncated) and not self._exact:
                 self._put(self._last, index, observation)
                 self._busy(RESET, index)
-                self._steps[index] = 0
                 observation, reset_info = env.reset()
                 if reset_info:
                     reset_infos[index] = self._sendable(reset_info)
@@ -263,7 +258,6 @@ class Host:
 
     def _told(self, error: BaseException) -> dict[str, Any]:
         """Return an exception as text: its own kind and words, the way to it."""
-        index = int(self._clock[2])
         cause = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -275,8 +269,6 @@ class Host:
             "cause": f"{type(cause).__name__}: {cause}",
             "missing": cause.name if isinstance(cause, ModuleNotFoundError) else None,
             "trace": wire.traced(cause, __file__),
-            "env": index,
-            "step": self._steps[index] if index < len(self._steps) else 0,
         }
 
 
