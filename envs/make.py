@@ -108,11 +108,9 @@ def changed(
 
 def _wrapped(env: gym.Env[Any, Any], wrapper: Wrapper, folder: Path | None) -> gym.Env[Any, Any]:
     try:
-        if wrapper.name == "frame_stack":
-            return _frame_stack(env, **wrapper.arguments)
-        if wrapper.name == "atari":
-            return AtariPreprocessing(env, **wrapper.arguments)
-        return _own_wrapper(wrapper.name, folder)(env, **wrapper.arguments)
+        shipped = {"frame_stack": _frame_stack, "atari": AtariPreprocessing}
+        wrap: Any = shipped.get(wrapper.name) or _own_wrapper(wrapper.name, folder)
+        return wrap(env, **wrapper.arguments)  # type: ignore[no-any-return]  # an environment
     except HoldfastError:
         raise
     except Exception as error:

@@ -125,20 +125,16 @@ class Interleaved(gym.Env[Any, Any]):
         self.action_space = self._env.action_space
         self.metadata = self._env.metadata
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begin an episode of the next task; each task has its own stream of random numbers."""
         if seed is not None:
             self._seed = seed
-            for env in self._envs.values():
-                env.close()
-            self._envs.clear()
+            self.close()
         self._turn = self._next
         is_new = self._turn not in self._envs
         self._env = self._open(self._turn)
         own = derive(self._seed, "interleaved", self._turn) if self._seed is not None else None
-        return self._env.reset(seed=own if is_new else None, options=options)
+        return self._env.reset(seed=own if is_new else None, **kwargs)
 
     def step(self, action: Any) -> Any:
         """Step the task whose episode it is."""

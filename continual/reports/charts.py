@@ -256,7 +256,7 @@ class Intervals:
                 group.append(axes.label(frame.left + 4, y + 4, "n/a", "small halo"))
             else:
                 if np.isfinite(point.x).all():
-                    low, high = (float(frame.across(end)) for end in point.x[1:])
+                    low, high = frame.across(point.x[1:])
                     group.append(element("path", d=f"M{low:.1f} {y}H{high:.1f}", class_="interval"))
                 group.append(axes.marker(float(frame.across(point.x[0])), y, point.index))
             parts.append(group)
@@ -330,11 +330,9 @@ class Scatter:
             hint = f"{point.name}: {axes.short(point.x[0])}, {axes.short(point.y[0])}"
             ends = ""
             if np.isfinite(point.x).all():
-                low, high = (float(frame.across(end)) for end in point.x[1:])
-                ends += f"M{low:.1f} {b:.1f}H{high:.1f}"
+                ends += "M{:.1f} {y:.1f}H{:.1f}".format(*frame.across(point.x[1:]), y=b)
             if np.isfinite(point.y).all():
-                low, high = (float(frame.up(end)) for end in point.y[1:])
-                ends += f"M{a:.1f} {low:.1f}V{high:.1f}"
+                ends += "M{x:.1f} {:.1f}V{:.1f}".format(*frame.up(point.y[1:]), x=a)
             drawn = element("path", d=ends, class_="interval"), axes.marker(a, b, point.index), name
             parts.append(_of_method(point, hint, *drawn))
         return picture(WIDTH, 304, title, *parts)

@@ -112,12 +112,11 @@ def stream_sections(results: Results, summary: Summary) -> Iterator[Section]:
         )
         for line in lines
     ]
-    text = f"Mean over seeds; band: {LEVEL:.0%} bootstrap interval of the mean. Each task has a "
-    text += (
-        "strip, shaded while it is trained."
-        if spans
-        else "strip; the seeds learn the tasks in different orders."
+    text = (
+        f"Mean over seeds; band: {LEVEL:.0%} bootstrap interval of the mean. Each task has a strip"
     )
+    orders = "; the seeds learn the tasks in different orders."
+    text += ", shaded while it is trained." if spans else orders
     legend = Legend(tuple((line.index, line.name) for line in lines))
     blocks = (Paragraph((text,)), legend, Figures(tuple(own)))
     compared: list[Block] = []

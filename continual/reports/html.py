@@ -45,8 +45,7 @@ def html(document: Document) -> str:
 def _template() -> Template:
     """Return the template, in which text is escaped wherever it stands."""
     made = environment(
-        autoescape=True,
-        finalize=lambda shown: printable(shown) if type(shown) is str else shown,
+        autoescape=True, finalize=lambda shown: printable(shown) if type(shown) is str else shown
     )
     made.filters |= {"digest": _digest, "drawn": _drawn, "level": _level, "swatch": _swatch}
     made.globals["scale"] = _scale()

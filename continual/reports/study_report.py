@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -202,14 +202,13 @@ def _matrix(
             number_cell = doc.Cell(text, float(value), heat=float(heat[stage, column]))
             row.append(replace(number_cell, style="strong") if column == task else number_cell)
         rows.append(tuple(row))
-    measures: dict[str, Callable[[CellResults], Array]] = {
-        "forgetting/cw": lambda cell: metrics.forgetting(cell.curves),
-        "forward_transfer/cw": _gain,
-        "auc/cw": lambda cell: metrics.auc(cell.curves),
-    }
+    known = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
     foot = tuple(
-        (doc.Cell(FORMULAS[name].title, style="emphasis"), *map(over, method.over_seeds(measure).T))
-        for name, measure in measures.items()
+        (
+            doc.Cell(FORMULAS[name].title, style="emphasis"),
+            *(over(found[name][task] for found in known) for task in range(len(tasks))),
+        )
+        for name in ("forgetting/cw", "forward_transfer/cw", "auc/cw")
     )
     return doc.Table((doc.EMPTY, *map(doc.given, tasks)), tuple(rows), foot=foot)
 
@@ -319,9 +318,3 @@ def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
 def _machine(info: dict[str, Any]) -> str:
     cores = info.get("cores")
     return f"{info['host']} ({cores} cores)" if cores else str(info["host"])
-
-
-def _gain(cell: CellResults) -> Array:
-    if cell.reference is None:
-        return np.full(cell.curves.values.shape[1], np.nan)
-    return metrics.forward_transfer(cell.curves, cell.reference)

@@ -137,9 +137,7 @@ def _columns(name: str, cells: Sequence[CellResults]) -> tuple[int, ...] | None:
 
 
 def _method(
-    method: MethodResults,
-    columns: Mapping[str, tuple[int, ...] | None],
-    names: Sequence[str],
+    method: MethodResults, columns: Mapping[str, tuple[int, ...] | None], names: Sequence[str]
 ) -> MethodSummary:
     per_task = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
     measures = {}

@@ -16,7 +16,7 @@ from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.statistics import Comparison, Estimate
 from holdfast.continual.results.study import MethodResults, spread
 
-_M = TypeVar("_M", MethodSummary, MethodResults)
+_M = TypeVar("_M", bound=MethodSummary | MethodResults)
 
 ALWAYS = (COMPARED, "forgetting/cw", "forward_transfer/cw")
 """Metrics that the summary table has a column for even where all are n/a."""
@@ -76,8 +76,8 @@ def by_method(
     caption: str = "",
 ) -> Table:
     """Return a table with a row for each method: its label, then its cells below the titles."""
-    rows = tuple((given(method.label), *cells(method)) for method in methods)
-    return Table(head("method", *titles), rows, name, caption)
+    rows = [(given(method.label), *cells(method)) for method in methods]
+    return Table(head("method", *titles), tuple(rows), name, caption)
 
 
 def summary_table(summary: Summary) -> Table:

@@ -94,11 +94,20 @@ def build(
         return env if time_limit is None else TimeLimit(env, time_limit)
     _check_registered(name, source)
     if time_limit is not None:
-        if "max_episode_steps" in options:
-            raise UsageError("changes.time_limit and kwargs.max_episode_steps: give one of the two")
-        options["max_episode_steps"] = time_limit
+        limit(options, time_limit)
     # The passive checker tests every step; `holdfast check-env` tests more, once.
     return _constructed(target, gym.make, {"id": name, "disable_env_checker": True, **options})
+
+
+def limit(options: dict[str, Any], time_limit: int) -> None:
+    """Set the time limit among the arguments of a registered environment.
+
+    Raises:
+        UsageError: They have one already.
+    """
+    if "max_episode_steps" in options:
+        raise UsageError("changes.time_limit and kwargs.max_episode_steps: give one of the two")
+    options["max_episode_steps"] = time_limit
 
 
 @contextlib.contextmanager

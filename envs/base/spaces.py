@@ -64,7 +64,7 @@ def merged_spaces(
             problems.append(scenario.problem(f"spaces.{kind}", str(error)))
     if problems:
         raise ScenarioError(problems)
-    return StreamSpaces(**merged)
+    return StreamSpaces(merged["observation"], merged["action"])
 
 
 def _merged(what: str, found: Sequence[Space], rule: str, names: Sequence[str]) -> Space:

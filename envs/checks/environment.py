@@ -132,8 +132,8 @@ def _checked(result: CheckResult, make: Callable[[], Subject]) -> CheckResult:
     env = subject.env
     try:
         _check_spaces(env, result)
-        if error := _interface_error(subject):
-            result.add("error", error)
+        if wrong := _interface_error(subject):
+            result.add("error", wrong)
         else:
             result.add("ok", "reset() and step() have the form of Gymnasium")
             check_values(env, result)
@@ -259,10 +259,7 @@ def run_checker(
         known: A word of errors that need no telling.
     """
     failure = ""
-    with (
-        warnings.catch_warnings(record=True) as caught,
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
+    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
         try:
             checker()

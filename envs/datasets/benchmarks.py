@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avalanche.benchmarks.utils import (
-    ConstantSequence,
-    DataAttribute,
-    TaskLabels,
-    concat_datasets,
-)
+from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels, concat_datasets
 
 from holdfast import registry, seeding
 from holdfast.errors import HoldfastError, UsageError

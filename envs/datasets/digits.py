@@ -98,8 +98,5 @@ def _dataset(images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
     tensors: tuple[Tensor, Tensor] = (torch.from_numpy(images), torch.from_numpy(labels))
     return TaskAwareSupervisedClassificationDataset(
         [TensorDataset(*tensors)],
-        data_attributes=[
-            DataAttribute(labels.tolist(), "targets"),
-            TaskLabels([0] * len(labels)),
-        ],
+        data_attributes=[DataAttribute(labels.tolist(), "targets"), TaskLabels([0] * len(labels))],
     )

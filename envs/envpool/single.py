@@ -30,6 +30,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from holdfast.envs.base.loading import limit
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import suggestion
 from holdfast.scenarios.checks.backend import envpool_ids, no_id
@@ -83,11 +84,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
             if key in options:
                 raise UsageError(f"kwargs.{key}: is set by the adapter; remove it")
         if time_limit is not None:
-            if "max_episode_steps" in options:
-                raise UsageError(
-                    "changes.time_limit and kwargs.max_episode_steps: give one of the two"
-                )
-            options["max_episode_steps"] = time_limit
+            limit(options, time_limit)
         self.target, self.render_mode = target, render_mode
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
         if target not in envpool_ids():

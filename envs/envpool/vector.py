@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -143,8 +144,6 @@ class EnvPoolVector(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return whether the copies are wrapped; by a Monitor they are in effect."""
-        from stable_baselines3.common.monitor import Monitor  # here: only this asks for it
-
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -105,9 +106,7 @@ class Member:
         self.scale = 1.0
         while isinstance(env, gym.Wrapper):
             if isinstance(env, gym.ObservationWrapper):
-                batch = getattr(env, "batch", None)  # of the task id
-                shown = (lambda seen, add=batch: add(seen, (_rows(seen),))) if batch else None
-                self._observe.insert(0, shown or env.observation)
+                self._observe.insert(0, env.observation)
             if isinstance(env, Beside):
                 self._beside = env
             if isinstance(env, gym.ActionWrapper):
@@ -302,8 +301,6 @@ class Seats(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return whether episodes are counted as Stable-Baselines3's Monitor does: they are."""
-        from stable_baselines3.common.monitor import Monitor  # here: only this asks for it
-
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def close(self) -> None:
@@ -321,8 +318,3 @@ def _interleaved(parts: list[Any]) -> Any:
         return {key: _interleaved([part[key] for part in parts]) for key in parts[0]}
     stacked: NDArray[Any] = np.stack(parts, axis=1)
     return stacked.reshape(-1, *stacked.shape[2:])
-
-
-def _rows(batch: Any) -> int:
-    """Return how many observations there are, one array or one per key."""
-    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

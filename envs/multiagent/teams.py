@@ -132,11 +132,8 @@ class Teams:
         """
         for seats, partner in self._frozen:
             seats.act(partner)
-        return {
-            name: agent.own(seats.actions_of(agent))
-            for seats in self._everyone
-            for name, agent in self._members(seats)
-        }
+        members = self._agents.items()
+        return {name: agent.own(agent.seats.actions_of(agent)) for name, agent in members}
 
     def look(self, observations: Mapping[str, Any]) -> None:
         """Take what agents see in the only copy, which somebody else resets and steps."""
@@ -149,9 +146,6 @@ class Teams:
     @property
     def _everyone(self) -> list[Seats]:
         return [*self.seats.values(), *(seats for seats, _ in self._frozen)]
-
-    def _members(self, seats: Seats) -> list[tuple[str, Member]]:
-        return [(name, agent) for name, agent in self._agents.items() if agent in seats.members]
 
     # -- one copy ----------------------------------------------------------------------------------
 

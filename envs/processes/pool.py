@@ -78,11 +78,10 @@ class ProcessPool(VecEnv):
             for span in self._spans:
                 self._processes.append(WorkerProcess(self._plans[span], limits))
             described = [process.finish_start() for process in self._processes]
-        except WorkerFailed as failure:
+        except BaseException as error:
             self.close()
-            raise failure.as_error("building an environment in a worker process") from None
-        except BaseException:
-            self.close()
+            if isinstance(error, WorkerFailed):
+                raise error.as_error("building an environment in a worker process") from None
             raise
         found = described[0]
         self._render_mode = found["render_mode"]
@@ -107,20 +106,14 @@ class ProcessPool(VecEnv):
     def reset(self) -> Any:
         """Begin an episode in every environment, with the seeds and options given before."""
         self._cuts = {}
-        failed: dict[int, WorkerFailed] = {}
         for number, span in enumerate(self._spans):
             for index in _indices(span):
                 seed = self._seeds[index]
                 self._given[index] = self._given[index] if seed is None else seed
-            try:
-                seeds, options = self._seeds[span], [given or None for given in self._options[span]]
-                self._processes[number].send(_reset_command(seeds, options), RESET)
-            except WorkerFailed as failure:
-                failed[number] = failure
+            seeds, options = self._seeds[span], [given or None for given in self._options[span]]
+            self._processes[number].send(_reset_command(seeds, options), RESET)
         for number, span in enumerate(self._spans):
             try:
-                if number in failed:
-                    raise failed[number]
                 answer = self._processes[number].receive()
             except WorkerFailed as failure:
                 self._restart(number, failure)

@@ -213,11 +213,7 @@ class WorkerProcess:
         return self.receive()
 
     def send(self, command: dict[str, Any], kind: int = worker.OTHER) -> None:
-        """Give a command.
-
-        Raises:
-            WorkerFailed: If the process is gone.
-        """
+        """Give a command; ``receive`` waits for the answer."""
         line = json.dumps(command).encode() + b"\n"
         self._clock[0] = time.monotonic()
         self._clock[1], self._clock[2] = kind, 0
@@ -226,8 +222,9 @@ class WorkerProcess:
 
     def _write(self, line: bytes) -> None:
         try:
-            self._in.write(line)
-        except (OSError, ValueError) as error:  # ValueError: closed
+            with suppress(OSError):  # of a process that is gone: ``receive`` finds out how
+                self._in.write(line)
+        except ValueError as error:  # closed
             raise self._died() from error
 
     def receive(self) -> dict[str, Any]:

@@ -102,7 +102,10 @@ class Host:
         for index, plan in enumerate(plans):
             self._busy(BUILD, index)
             seed = plan.pop("action_seed", None)
-            made = _unpickled(**plan) if "pickled" in plan else _made(**plan)
+            if "pickled" in plan:  # by our own parent, of the same interpreter
+                made = pickle.loads(base64.b64decode(plan["pickled"]))()  # noqa: S301
+            else:
+                made = _made(**plan)
             self._envs.append(made)
             if seed is not None:
                 made.action_space.seed(seed)
@@ -272,16 +275,8 @@ class Host:
         }
 
 
-def _unpickled(pickled: str) -> Any:
-    """Return what a function builds that our own parent, of the same interpreter, pickled."""
-    return pickle.loads(base64.b64decode(pickled))()  # noqa: S301
-
-
 def _made(
-    target: str,
-    kwargs: dict[str, Any],
-    folder: str | None = None,
-    time_limit: int | None = None,
+    target: str, kwargs: dict[str, Any], folder: str | None = None, time_limit: int | None = None
 ) -> Any:
     """Return the environment called ``Id-v0``, ``module:Id-v0`` or ``module:Class``."""
     module, _, name = target.rpartition(":")

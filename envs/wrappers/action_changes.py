@@ -16,17 +16,9 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from holdfast.envs.wrappers.mujoco_changes import actuator_index
-from holdfast.envs.wrappers.observation_changes import check_among, permutation
+from holdfast.envs.wrappers.observation_changes import check_among, permutation, vector
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import MASKS
-
-
-def _vector(env: gym.Env[Any, Any], key: str) -> Box:
-    """Return the action space if it is a one-dimensional Box, which ``key`` needs."""
-    space = env.action_space
-    if isinstance(space, Box) and len(space.shape) == 1:
-        return space
-    raise UsageError(f"changes.{key}: needs a vector of continuous actions, but they are {space}")
 
 
 def neutral_action(space: gym.Space[Any], key: str) -> Any:
@@ -73,7 +65,7 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
             if env.has_wrapper_attr(MASKS):
                 self.action_masks = lambda: self.masks(env.get_wrapper_attr(MASKS)())
         else:
-            box = _vector(env, "action_map")
+            box = vector(env.action_space, "action_map", "continuous actions")
             order = permutation(mapping, box.shape[0], "action_map", "dimension")
             self._source = np.argsort(order)  # environment dimension -> agent dimension
             self.action_space = Box(box.low[order], box.high[order], dtype=box.dtype.type)
@@ -106,7 +98,7 @@ class ActionGain(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], gain: float | Sequence[float]) -> None:
         RecordConstructorArgs.__init__(self, gain=gain)
         gym.ActionWrapper.__init__(self, env)
-        box = _vector(env, "action_gain")
+        box = vector(env.action_space, "action_gain", "continuous actions")
         self._gain = np.asarray(gain, dtype=box.dtype)
         if self._gain.shape not in ((), box.shape):
             raise UsageError(
@@ -159,7 +151,7 @@ class DeadActuators(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], actuators: Sequence[int | str]) -> None:
         RecordConstructorArgs.__init__(self, actuators=actuators)
         gym.ActionWrapper.__init__(self, env)
-        box = _vector(env, "dead_actuators")
+        box = vector(env.action_space, "dead_actuators", "continuous actions")
         dead = [
             actuator_index(env, entry, "dead_actuators") if isinstance(entry, str) else entry
             for entry in actuators

@@ -94,15 +94,13 @@ class Randomized(gym.Wrapper[Any, Any, Any, Any]):
         self._rng = seeding.generator(0, "randomize")
         self._attributes = SetAttributes(env, self._drawn())
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Draw the attributes and reset the environment."""
         if seed is not None:
             self._rng = seeding.generator(seed, "randomize")
         values = self._drawn()
         self._attributes.change(values)
-        observation, info = self._attributes.reset(seed=seed, options=options)
+        observation, info = self._attributes.reset(seed=seed, **kwargs)
         return observation, {**info, "randomized": values}
 
     def _drawn(self) -> dict[str, float]:

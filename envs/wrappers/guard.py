@@ -42,10 +42,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        task_name: str,
-        on_nan: Literal["error", "truncate"] = "error",
+        self, env: gym.Env[Any, Any], task_name: str, on_nan: Literal["error", "truncate"] = "error"
     ) -> None:
         super().__init__(env)
         self._task_name = task_name

@@ -78,28 +78,19 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     Args:
         env: An environment whose ``unwrapped.model`` is an ``MjModel``.
         gravity: Factor on the gravity vector.
-        mass: Factor for each named body (``*`` is every one, here and below), on its mass and its
-            inertia: a body made of a denser material has both, and mass alone would leave it as
-            easy to turn as before.
-        friction: Factor for each named geom, on sliding, torsional and rolling friction. A contact
-            has the larger friction of its two geoms, so that a slippery floor wants both lowered.
-        damping: Factor for each named joint, on all its degrees of freedom.
-        gear: Factor for each named actuator.
+        parts: Factors by the names of parts, of which ``*`` means every one.
+            ``mass``: of bodies, on their mass and inertia: a body made of a denser material has
+            both, and mass alone would leave it as easy to turn as before.
+            ``friction``: of geoms, on sliding, torsional and rolling friction. A contact has the
+            larger friction of its two geoms, so that a slippery floor wants both lowered.
+            ``damping``: of joints, on all their degrees of freedom. ``gear``: of actuators.
     """
 
     def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        *,
-        gravity: float | None = None,
-        mass: Mapping[str, float] | None = None,
-        friction: Mapping[str, float] | None = None,
-        damping: Mapping[str, float] | None = None,
-        gear: Mapping[str, float] | None = None,
+        self, env: gym.Env[Any, Any], *, gravity: float | None = None, **parts: Mapping[str, float]
     ) -> None:
-        RecordConstructorArgs.__init__(
-            self, gravity=gravity, mass=mass, friction=friction, damping=damping, gear=gear
-        )
+        given: dict[str, Any] = {"gravity": gravity, **parts}
+        RecordConstructorArgs.__init__(self, **given)
         gym.Wrapper.__init__(self, env)
         self._model = _model(env, "mujoco")
         built = _BUILT_WITH.setdefault(
@@ -108,9 +99,8 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._targets = {field: values.copy() for field, values in built.items()}
         if gravity is not None:
             self._targets["gravity"] *= gravity
-        parts = {"mass": mass, "friction": friction, "damping": damping, "gear": gear}
         for key, factors in parts.items():
-            for name, factor in (factors or {}).items():
+            for name, factor in factors.items():
                 rows = self._rows(key, name)
                 for field in _PARTS[key][1]:
                     self._targets[field][rows] *= factor

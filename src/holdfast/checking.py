@@ -36,17 +36,17 @@ def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | 
     from holdfast.scenarios.checks.references import is_team
 
     if python is None and is_team(named, folder):
-        return _check_team(named, kwargs, folder)
+        from holdfast.envs.checks.team import check_team
+        from holdfast.envs.multiagent.parallel import build_parallel
+
+        return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
     found = find(named, folder, imports=python is None)
     if found.in_file:
         print(f"A scenario in {found.folder} names it so:  {'  '.join(found.targets)}\n")
-
-    def check(target: str) -> CheckResult:
-        return check_env(target, kwargs, folder=found.folder, python=python)
-
+    check = partial(check_env, kwargs=kwargs, folder=found.folder, python=python)
     if len(found.targets) == 1:
         return _verdict(found.targets[0], check(found.targets[0]))
-    codes = [_told(target, lambda target=target: check(target))[0] for target in found.targets]  # type: ignore[misc]  # of a lambda's default
+    codes = [_told(target, partial(check, target))[0] for target in found.targets]
     return _sum("environment", codes)
 
 
@@ -66,6 +66,7 @@ def check_scenario(scenario: Scenario) -> int:
     from holdfast.envs.base.compatibility import check_actions, check_policy
     from holdfast.envs.base.spaces import merged_spaces
     from holdfast.envs.checks.environment import check_task
+    from holdfast.scenarios.schema.streams import visited
 
     if scenario.is_supervised:
         raise UsageError(
@@ -78,13 +79,14 @@ def check_scenario(scenario: Scenario) -> int:
     codes: list[int] = []
     distinct: list[Task] = []
     spaces: list[StreamSpaces] = []
-    for task in (_at_first_visit(task, scenario.seeds[0]) for task in scenario.tasks):
+    for listed in scenario.tasks:
+        task = visited(listed, 1, scenario.seeds[0]) if listed.sample else listed
         like, code = first.get(_identity(task), ("", 0))
         name = f"task {task.name}"
         if like:
             print(f"{name} {_words(code)}: its environment is that of {like}\n")
         else:
-            code, result = _told(name, lambda task=task: check_task(scenario, task))  # type: ignore[misc]  # of a lambda's default
+            code, result = _told(name, partial(check_task, scenario, task))
             first[_identity(task)] = name, code
             if result is not None and result.spaces is not None:
                 distinct.append(task)
@@ -96,13 +98,6 @@ def check_scenario(scenario: Scenario) -> int:
         check_actions(scenario, stream)
         check_policy(scenario, stream.observation)
     return _sum("task", codes)
-
-
-def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
-    from holdfast.envs.checks.team import check_team
-    from holdfast.envs.multiagent.parallel import build_parallel
-
-    return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
 
 
 def _check_teams(scenario: Scenario) -> int:
@@ -121,12 +116,6 @@ def _check_teams(scenario: Scenario) -> int:
             check_actions(scenario, group)
             check_policy(scenario, group.observation)
     return _sum("task", codes)
-
-
-def _at_first_visit(task: Task, seed: int) -> Task:
-    from holdfast.scenarios.schema.streams import visited
-
-    return visited(task, 1, seed) if task.sample else task
 
 
 def _identity(task: Task) -> str:
