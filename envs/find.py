@@ -228,9 +228,8 @@ def _almost(module: ModuleType) -> str:
 
 
 def _belongs(entry_point: Any, module: ModuleType) -> bool:
-    if isinstance(entry_point, str):
-        return _is_of(entry_point.partition(":")[0], module)
-    return _is_of(str(getattr(entry_point, "__module__", "")), module)
+    named = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    return _is_of(str(named).partition(":")[0], module)
 
 
 def _is_of(name: str, module: ModuleType) -> bool:

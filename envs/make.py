@@ -20,6 +20,11 @@ from holdfast.registry import suggestion
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task, Wrapper
 
+_NO_MASKS = (
+    f"task '{{}}': maskable_ppo needs an environment with a method {MASKS}(), which returns one "
+    "truth value for each action; without one, write algorithm: ppo"
+)
+
 
 def make_env(
     scenario: Scenario,
@@ -167,16 +172,9 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
         try:
             found.append(StreamSpaces(env.observation_space, env.action_space))
             if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
-                problems.append(scenario.problem(f"tasks[{index}]", _no_masks(task.name)))
+                problems.append(scenario.problem(f"tasks[{index}]", _NO_MASKS.format(task.name)))
         finally:
             env.close()
     if problems:
         raise ScenarioError(problems) from cause
     return merged_spaces(scenario, found)
-
-
-def _no_masks(task: str) -> str:
-    return (
-        f"task '{task}': maskable_ppo needs an environment with a method {MASKS}(), which returns "
-        "one truth value for each action; without one, write algorithm: ppo"
-    )

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from holdfast.continual.results.svg import element
 
 COLOURS, DASHES = 7, 4
-"""How many colours and dashes the style sheet has, as classes ``c0``, ... and ``d0``, ..."""
+"""Number of colours and dashes in the style sheet: classes ``c0``, ... and ``d0``, ..."""
 
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -24,7 +24,7 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the data of a chart lie in its picture.
+    """Place of a chart's data in its picture.
 
     Attributes:
         left: Pixels, as ``top``, ``right`` and ``bottom``.

@@ -1,4 +1,4 @@
-"""What is drawn in a report: which numbers of a study are in which chart."""
+"""Figures of a report: the numbers of a study that each chart shows."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from holdfast.continual.results.heat_map import colours
 from holdfast.continual.results.svg import element, markup, printable
 
 LEVELS = 33
-"""How many colours heat maps have, as classes ``h0``, ...: a strict page has no inline styles."""
+"""Number of colours of heat maps, classes ``h0``, ...: a strict page has no inline styles."""
 
 
 def html(document: Document) -> str:

@@ -28,7 +28,7 @@ _ZOOM = 2.0
 
 @dataclass(frozen=True)
 class Study:
-    """What a report knows of one scenario.
+    """One scenario in a report.
 
     Attributes:
         results: What was gathered.
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def overview(self) -> str:
-        """What is shown where a run ends: its results, without the details of single tasks."""
+        """The text shown where a run ends: its results, without the details of single tasks."""
         parts = [part for section in self.document.sections for part in section.sections]
         return markdown([part for part in parts if part.is_overview], 2).strip()
 

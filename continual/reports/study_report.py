@@ -259,7 +259,7 @@ STATISTICS = (
     "of the permutation test of the Mann-Whitney statistic averaged over tasks; whole seeds change "
     "sides."
 )
-"""How the numbers over seeds are made."""
+"""Definitions of the numbers over seeds."""
 
 
 def _windows(curves: Curves, scenario: Scenario) -> doc.Text:

@@ -13,7 +13,7 @@ from holdfast.continual.results.costs import COSTS
 from holdfast.continual.results.document import EMPTY, Cell, Table, given, na
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS
-from holdfast.continual.results.statistics import Comparison, Estimate
+from holdfast.continual.results.statistics import Estimate
 from holdfast.continual.results.study import MethodResults, spread
 
 _M = TypeVar("_M", bound=MethodSummary | MethodResults)
@@ -91,10 +91,12 @@ def summary_table(summary: Summary) -> Table:
     def row(method: MethodSummary) -> Iterator[Cell]:
         yield _seeds(method)
         for name in names:
-            found = method.measures[name].estimate if method.measures else None
-            yield interval(found, len(method.seeds))
+            known = method.measures[name].estimate if method.measures else None
+            yield interval(known, len(method.seeds))
         if compared:
-            yield from _comparison(method.comparison)
+            found = method.comparison
+            yield interval(found.probability, found.probability.seeds) if found else EMPTY
+            yield p_value(found.p_holm) if found else EMPTY
 
     caption = (
         "Interquartile mean over seeds and tasks, with its bootstrap 95% interval (whole seeds "
@@ -162,12 +164,6 @@ def cost_cell(method: MethodSummary, name: str) -> Cell:
         return na()
     mean = sum(known) / len(known)
     return Cell(COSTS[name].form(mean), float(mean))
-
-
-def _comparison(found: Comparison | None) -> list[Cell]:
-    if found is None:
-        return [EMPTY, EMPTY]
-    return [interval(found.probability, found.probability.seeds), p_value(found.p_holm)]
 
 
 def _seeds(method: MethodSummary) -> Cell:

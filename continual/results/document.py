@@ -102,7 +102,7 @@ def paragraph(*parts: str | Run) -> Paragraph:
 
 @dataclass(frozen=True)
 class Callout:
-    """What a reader of the page must see first: a word, and what it is about."""
+    """Warning above a page: a word, and what it is about."""
 
     word: str
     text: str

@@ -110,8 +110,7 @@ class JointSeats(VecEnv):
 
     def present(self) -> NDArray[np.bool_]:
         """Return which agents act in the next step, shape (copies, width)."""
-        present: NDArray[np.bool_] = self._placed(self._by_copy(self._seats.present()))
-        return present
+        return self._placed(self._by_copy(self._seats.present()))
 
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
 

@@ -17,14 +17,9 @@ from pettingzoo import AECEnv
 
 from holdfast.envs.base.fitting import PadAction
 from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.multiagent import players
 from holdfast.envs.multiagent.parallel import ACTION_MASK, agent_spaces, pettingzoo_env
-from holdfast.envs.multiagent.players import (
-    Choices,
-    Player,
-    PolicyPlayer,
-    RandomPlayer,
-    make_player,
-)
+from holdfast.envs.multiagent.players import Choices, Player, PolicyPlayer, RandomPlayer
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.registry import suggestion
@@ -222,7 +217,7 @@ class SelfPlay(gym.Env[Any, Any]):
             return PolicyPlayer(drawn[0], self.view.through(drawn[1])) if drawn else RandomPlayer()
         key = repr(entry)
         if key not in self._players:
-            self._players[key] = make_player(entry, self.kind, self._folder)
+            self._players[key] = players.make_player(entry, self.kind, self._folder)
         return self._players[key]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

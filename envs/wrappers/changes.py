@@ -10,13 +10,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from holdfast.envs.wrappers import observation_changes
 from holdfast.envs.wrappers.action_changes import ActionDelay, ActionGain, ActionMap, DeadActuators
 from holdfast.envs.wrappers.mujoco_changes import MujocoFactors
-from holdfast.envs.wrappers.observation_changes import (
-    ObservationMask,
-    ObservationNoise,
-    ObservationPermutation,
-)
 from holdfast.errors import UsageError
 from holdfast.registry import suggestion
 from holdfast.scenarios.schema.scenario import Changes
@@ -102,12 +98,12 @@ _CHANGES: Mapping[str, Callable[[gym.Env[Any, Any], Any], gym.Env[Any, Any]]] = 
     "action_delay": ActionDelay,
     "action_gain": ActionGain,
     "action_map": ActionMap,
-    "observation_noise": ObservationNoise,
-    "observation_permutation": ObservationPermutation,
-    "observation_mask": ObservationMask,
+    "observation_noise": observation_changes.ObservationNoise,
+    "observation_permutation": observation_changes.ObservationPermutation,
+    "observation_mask": observation_changes.ObservationMask,
     "reward_scale": RewardScale,
 }
-"""What each key of ``changes:`` wraps an environment in, innermost first."""
+"""Wrapper of each key of ``changes:``, innermost first."""
 
 
 def _owner(unwrapped: Any, path: str) -> tuple[Any, str]:

@@ -43,6 +43,7 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         self._taken = 0
         self._set: dict[str, float] = {}
         self._attributes = SetAttributes(env, self._values(drift, 0))
+        self._moving = {name: entry for name, entry in drift.items() if entry.per == "step"}
 
     def show_step(self, step: int) -> None:
         """Stand still at a step of the task from the next reset on, for evaluation."""
@@ -55,9 +56,8 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """Step the environment; what drifts per step moves first."""
-        moving = {name: drift for name, drift in self._drift.items() if drift.per == "step"}
-        if moving and self._fixed is None:
-            self._move(moving)
+        if self._moving and self._fixed is None:
+            self._move(self._moving)
         self._taken += 1
         return self.env.step(action)
 
