@@ -17,7 +17,7 @@ import gymnasium as gym
 
 from holdfast.envs.base.loading import ImportFailed, MissingPackage, imported, is_old_gym
 from holdfast.errors import UsageError
-from holdfast.registry import append_path, closest
+from holdfast.registry import append_path, suggestion
 
 _FILE = re.compile(r"(?P<file>.+\.py)(:(?P<name>.*))?")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -77,8 +77,8 @@ def find(named: str, folder: Path, *, imports: bool = True) -> Found:
         if _is_there(named):
             return Found(_all_in(Place(named, folder), named, imports=imports), folder)
         modules = [entry.stem for entry in folder.glob("*.py")]
-        near = closest(named, [*gym.registry, *modules])
-        hint = f"did you mean '{near}'?" if near else "holdfast list envs shows the ids"
+        ids = "holdfast list envs shows the ids"
+        hint = suggestion(named, [*gym.registry, *modules], otherwise=ids)
         raise UsageError(f"no environment and no module is called '{named}'; {hint}")
     return Found((named,), folder)
 
@@ -91,8 +91,8 @@ def _in_file(path: Path, name: str | None, *, imports: bool) -> Found:
     there.
     """
     if not path.is_file():
-        near = closest(path.name, [entry.name for entry in path.parent.glob("*.py")])
-        hint = f"; did you mean '{path.with_name(near).name}'?" if near else ""
+        files = [entry.name for entry in path.parent.glob("*.py")]
+        hint = suggestion(path.name, files, "; did you mean '{}'?")
         raise UsageError(f"there is no file {path}{hint}")
     if name == "":
         raise UsageError(f"'{path.name}:' ends in a colon; a class or an id comes after it")
@@ -194,13 +194,10 @@ def _classes(module: ModuleType) -> Iterator[type]:
     """Yield the module's own environment classes, those that are only bases of others left out."""
     own = [
         found
-        for name, found in vars(module).items()
-        if inspect.isclass(found)
-        and found.__name__ == name
+        for name, found in _own_classes(module)
+        if found.__name__ == name
         and not name.startswith("_")
-        and _is_of(found.__module__, module)
         and (issubclass(found, gym.Env) or is_old_gym(found))
-        and not issubclass(found, gym.Wrapper)
     ]
     for found in own:
         step = getattr(found, "step", None)
@@ -209,24 +206,30 @@ def _classes(module: ModuleType) -> Iterator[type]:
             yield found
 
 
+def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
+    """Return the classes that a module defines, with their names; wrappers left out."""
+    return [
+        (name, found)
+        for name, found in vars(module).items()
+        if inspect.isclass(found)
+        and _is_of(found.__module__, module)
+        and not issubclass(found, gym.Wrapper)
+    ]
+
+
 def _almost(module: ModuleType) -> str:
     """Return what to say of classes that have step and reset but are no environments."""
     near = [
         name
-        for name, found in vars(module).items()
-        if inspect.isclass(found)
-        and _is_of(found.__module__, module)
-        and callable(getattr(found, "step", None))
-        and callable(getattr(found, "reset", None))
-        and not issubclass(found, gym.Wrapper)
+        for name, found in _own_classes(module)
+        if callable(getattr(found, "step", None)) and callable(getattr(found, "reset", None))
     ]
     return f"; derive {near[0]} from gymnasium.Env" if near else ""
 
 
 def _belongs(entry_point: Any, module: ModuleType) -> bool:
-    if isinstance(entry_point, str):
-        return _is_of(entry_point.partition(":")[0], module)
-    return _is_of(str(getattr(entry_point, "__module__", "")), module)
+    named = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    return _is_of(str(named).partition(":")[0], module)
 
 
 def _is_of(name: str, module: ModuleType) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.wrappers import AtariPreprocessing, FlattenObservation, FrameStackObservation
 
-from holdfast.envs.base.loading import build, class_names, imported
+from holdfast.envs.base.loading import build, class_names, imported, naming
 from holdfast.envs.base.spaces import StreamSpaces, merged_spaces
 from holdfast.envs.envpool.single import EnvPoolSingle
 from holdfast.envs.wrappers.changes import apply_changes
@@ -18,9 +16,14 @@ from holdfast.envs.wrappers.drift import Applied, Drifting, Randomized
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.envs.wrappers.robot import Paced
 from holdfast.errors import HoldfastError, Problem, ScenarioError, UsageError
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task, Wrapper
+
+_NO_MASKS = (
+    f"task '{{}}': maskable_ppo needs an environment with a method {MASKS}(), which returns one "
+    "truth value for each action; without one, write algorithm: ppo"
+)
 
 
 def make_env(
@@ -60,7 +63,7 @@ def bare(scenario: Scenario, task: Task, render_mode: str | None = None) -> gym.
     assert task.env is not None  # a benchmark's task never comes here
     assert scenario.backend != "auto"  # settled before anything is built
     limit = task.changes.time_limit
-    with _told_of(task):
+    with naming(task):
         if task.opponents is not None:
             # Here: only games need PettingZoo.
             from holdfast.envs.multiagent.self_play import SelfPlay
@@ -91,7 +94,7 @@ def changed(
 
     Arguments and errors are those of :func:`make_env`; after one, the environment is closed.
     """
-    with _told_of(task):
+    with naming(task):
         try:
             if task.rate is not None:
                 env = Paced(env, task.rate)
@@ -108,23 +111,11 @@ def changed(
     return env
 
 
-@contextlib.contextmanager
-def _told_of(task: Task) -> Iterator[None]:
-    """Put the task's name before what goes wrong inside."""
-    try:
-        yield
-    except HoldfastError as error:
-        error.args = (f"task '{task.name}': {error}",)
-        raise
-
-
 def _wrapped(env: gym.Env[Any, Any], wrapper: Wrapper, folder: Path | None) -> gym.Env[Any, Any]:
     try:
-        if wrapper.name == "frame_stack":
-            return _frame_stack(env, **wrapper.arguments)
-        if wrapper.name == "atari":
-            return AtariPreprocessing(env, **wrapper.arguments)
-        return _own_wrapper(wrapper.name, folder)(env, **wrapper.arguments)
+        shipped = {"frame_stack": _frame_stack, "atari": AtariPreprocessing}
+        wrap: Any = shipped.get(wrapper.name) or _own_wrapper(wrapper.name, folder)
+        return wrap(env, **wrapper.arguments)  # type: ignore[no-any-return]  # an environment
     except HoldfastError:
         raise
     except Exception as error:
@@ -152,8 +143,7 @@ def _own_wrapper(target: str, folder: Path | None) -> type[gym.Wrapper[Any, Any,
     source = imported(module, folder)
     found = getattr(source, name, None)
     if found is None:
-        near = closest(name, class_names(source))
-        hint = f"; did you mean '{module}:{near}'?" if near else ""
+        hint = suggestion(name, class_names(source), f"; did you mean '{module}:{{}}'?")
         raise UsageError(f"wrappers: module '{module}' has no class '{name}'{hint}")
     if isinstance(found, type) and issubclass(found, gym.Wrapper):
         return found
@@ -182,16 +172,9 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
         try:
             found.append(StreamSpaces(env.observation_space, env.action_space))
             if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
-                problems.append(scenario.problem(f"tasks[{index}]", _no_masks(task.name)))
+                problems.append(scenario.problem(f"tasks[{index}]", _NO_MASKS.format(task.name)))
         finally:
             env.close()
     if problems:
         raise ScenarioError(problems) from cause
     return merged_spaces(scenario, found)
-
-
-def _no_masks(task: str) -> str:
-    return (
-        f"task '{task}': maskable_ppo needs an environment with a method {MASKS}(), which returns "
-        "one truth value for each action; without one, write algorithm: ppo"
-    )

@@ -46,12 +46,7 @@ def task_env(
     """
     task = scenario.tasks[task_index]
     make = partial(
-        make_env,
-        scenario,
-        task,
-        render_mode=render_mode,
-        n_envs=scenario.n_envs,
-        applied=applied,
+        make_env, scenario, task, render_mode=render_mode, n_envs=scenario.n_envs, applied=applied
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     env = fit(env, spaces, scenario, task_index)
@@ -135,20 +130,16 @@ class Interleaved(gym.Env[Any, Any]):
         self.action_space = self._env.action_space
         self.metadata = self._env.metadata
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begin an episode of the next task; each task has its own stream of random numbers."""
         if seed is not None:
             self._seed = seed
-            for env in self._envs.values():
-                env.close()
-            self._envs.clear()
+            self.close()
         self._turn = self._next
         is_new = self._turn not in self._envs
         self._env = self._open(self._turn)
         own = derive(self._seed, "interleaved", self._turn) if self._seed is not None else None
-        return self._env.reset(seed=own if is_new else None, options=options)
+        return self._env.reset(seed=own if is_new else None, **kwargs)
 
     def step(self, action: Any) -> Any:
         """Step the task whose episode it is."""

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from holdfast.continual.results.svg import element
 
 COLOURS, DASHES = 7, 4
-"""How many colours and dashes the style sheet has, as classes ``c0``, ... and ``d0``, ..."""
+"""Number of colours and dashes in the style sheet: classes ``c0``, ... and ``d0``, ..."""
 
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -24,7 +24,7 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the data of a chart lie in its picture.
+    """Place of a chart's data in its picture.
 
     Attributes:
         left: Pixels, as ``top``, ``right`` and ``bottom``.
@@ -44,15 +44,16 @@ class Frame:
 
     def across(self, value: ArrayLike) -> NDArray[np.float64]:
         """Return the horizontal place of numbers, in pixels."""
-        low, high = self.x
-        share = (np.asarray(value, dtype=np.float64) - low) / ((high - low) or 1)
-        return self.left + share * (self.right - self.left)
+        return self.left + _share(value, self.x) * (self.right - self.left)
 
     def up(self, value: ArrayLike) -> NDArray[np.float64]:
         """Return the vertical place of numbers, in pixels."""
-        low, high = self.y
-        share = (np.asarray(value, dtype=np.float64) - low) / ((high - low) or 1)
-        return self.bottom - share * (self.bottom - self.top)
+        return self.bottom - _share(value, self.y) * (self.bottom - self.top)
+
+
+def _share(value: ArrayLike, span: Bounds) -> NDArray[np.float64]:
+    low, high = span
+    return (np.asarray(value, dtype=np.float64) - low) / ((high - low) or 1)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -117,14 +117,11 @@ def _strip(frame: Frame, name: str, spans: Sequence[Span]) -> Element:
     group = element("g", class_="strip")
     box = {"x": frame.left, "y": frame.top, "width": width, "height": height}
     group.append(element("rect", class_="ground", **box))
-    for span in spans:
-        group.append(_shade(frame, span))
+    group.extend(_shade(frame, span) for span in spans)
     middle = (frame.top + frame.bottom) / 2 + 4
-    title = element("title", name)
-    short = element("text", axes.fitted(name, frame.left - 8), title, class_="end name")
-    short.set("x", f"{frame.left - 7:.1f}")
-    short.set("y", f"{middle:.1f}")
-    group.append(short)
+    place = {"class_": "end name", "x": f"{frame.left - 7:.1f}", "y": f"{middle:.1f}"}
+    text = axes.fitted(name, frame.left - 8)
+    group.append(element("text", text, element("title", name), **place))
     for tick in axes.ticks(*frame.y, 2):
         y = float(frame.up(tick))
         beside = min(max(y + 3.5, frame.top + 8), frame.bottom)  # not into the next strip's
@@ -259,7 +256,7 @@ class Intervals:
                 group.append(axes.label(frame.left + 4, y + 4, "n/a", "small halo"))
             else:
                 if np.isfinite(point.x).all():
-                    low, high = (float(frame.across(end)) for end in point.x[1:])
+                    low, high = frame.across(point.x[1:])
                     group.append(element("path", d=f"M{low:.1f} {y}H{high:.1f}", class_="interval"))
                 group.append(axes.marker(float(frame.across(point.x[0])), y, point.index))
             parts.append(group)
@@ -295,11 +292,14 @@ def _rows(points: Sequence[Point], x: Bounds, right: float = 14) -> Frame:
 
 
 def _row(frame: Frame, point: Point, y: float) -> Element:
-    name = element("text", axes.fitted(point.name, frame.left - 8), x=frame.left - 8, y=y + 4)
-    name.set("class", "end name")
+    name = axes.label(frame.left - 8, y + 4, axes.fitted(point.name, frame.left - 8), "end name")
     values = ", ".join(axes.short(value) for value in point.x if np.isfinite(value))
-    hint = element("title", f"{point.name}: {point.text or values or 'n/a'}")
-    return element("g", hint, name, class_=axes.style(point.index), data_method=point.index)
+    return _of_method(point, f"{point.name}: {point.text or values or 'n/a'}", name)
+
+
+def _of_method(point: Point, hint: str, *parts: Element) -> Element:
+    style = axes.style(point.index)
+    return element("g", element("title", hint), *parts, class_=style, data_method=point.index)
 
 
 @dataclass(frozen=True)
@@ -330,16 +330,11 @@ class Scatter:
             hint = f"{point.name}: {axes.short(point.x[0])}, {axes.short(point.y[0])}"
             ends = ""
             if np.isfinite(point.x).all():
-                low, high = (float(frame.across(end)) for end in point.x[1:])
-                ends += f"M{low:.1f} {b:.1f}H{high:.1f}"
+                ends += "M{:.1f} {y:.1f}H{:.1f}".format(*frame.across(point.x[1:]), y=b)
             if np.isfinite(point.y).all():
-                low, high = (float(frame.up(end)) for end in point.y[1:])
-                ends += f"M{a:.1f} {low:.1f}V{high:.1f}"
-            group = element("g", class_=axes.style(point.index), data_method=point.index)
-            group.append(element("title", hint))
-            group.append(element("path", d=ends, class_="interval"))
-            group.extend([axes.marker(a, b, point.index), name])
-            parts.append(group)
+                ends += "M{x:.1f} {:.1f}V{:.1f}".format(*frame.up(point.y[1:]), x=a)
+            drawn = element("path", d=ends, class_="interval"), axes.marker(a, b, point.index), name
+            parts.append(_of_method(point, hint, *drawn))
         return picture(WIDTH, 304, title, *parts)
 
 

@@ -1,4 +1,4 @@
-"""What is drawn in a report: which numbers of a study are in which chart."""
+"""Figures of a report: the numbers of a study that each chart shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from holdfast.continual.results.curves import Array, Span, trained
 from holdfast.continual.results.document import Block, Figure, Figures, Legend, Paragraph, Section
 from holdfast.continual.results.formatting import plural
 from holdfast.continual.results.metrics import FORMULAS
-from holdfast.continual.results.statistics import LEVEL, Estimate, mean_band
+from holdfast.continual.results.statistics import LEVEL, mean_band
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
 
 BANDS = 4
@@ -34,14 +34,14 @@ def result_figures(summary: Summary) -> tuple[Figures, ...]:
     for name in summary.known(list(FORMULAS)):
         formula = FORMULAS[name]
         points = [
-            Point(m.label, index, _ends(m.measures[name].estimate) if m.measures else _NOTHING)
+            Point(m.label, index, m.measures[name].estimate[:3] if m.measures else _NOTHING)
             for index, m in methods
         ]
         axis = f"{name}, {'higher' if formula.higher_is_better else 'lower'} is better"
         drawing = charts.Intervals(points, axis, least)
         shown.append(Figure(_first_upper(formula.title), drawing, spoken=formula.title))
     compared = [
-        Point(method.label, index, _ends(method.comparison.probability))
+        Point(method.label, index, method.comparison.probability[:3])
         for index, method in methods
         if method.comparison
     ]
@@ -55,15 +55,11 @@ def trade_off_figures(summary: Summary) -> Iterator[Section]:
     """Return forgetting against plasticity, and the performance profiles."""
     methods = [(index, m) for index, m in enumerate(summary.methods) if m.measures]
     shown = []
-    if summary.known(["forgetting/cw", "plasticity/cw"]) == ["forgetting/cw", "plasticity/cw"]:
+    across, up = "plasticity/cw", "forgetting/cw"
+    if len(summary.known([across, up])) == 2:
         points = [
-            Point(
-                method.label,
-                index,
-                _ends(method.measures["plasticity/cw"].estimate),
-                _ends(method.measures["forgetting/cw"].estimate),
-            )
-            for index, method in methods
+            Point(m.label, index, m.measures[across].estimate[:3], m.measures[up].estimate[:3])
+            for index, m in methods
         ]
         names = ("plasticity (higher is better)", "forgetting (lower is better)")
         shown.append(Figure("Forgetting against plasticity", charts.Scatter(points, names)))
@@ -105,23 +101,22 @@ def stream_sections(results: Results, summary: Summary) -> Iterator[Section]:
         return
     tasks = summary.tasks
     spans = _spans(results) if results.has_one_order else ()
-    ranges = _ranges(lines, summary.unit)
+    limits = ranges(_all_ends(lines), summary.unit)
     own = [
         Figure(
             line.name,
-            charts.Stream(line, tasks, spans, ranges),
+            charts.Stream(line, tasks, spans, limits),
             spoken=f"{line.name}: every task over the stream",
             note=_seeds(results.methods[line.index]),
             index=line.index,
         )
         for line in lines
     ]
-    text = f"Mean over seeds; band: {LEVEL:.0%} bootstrap interval of the mean. Each task has a "
-    text += (
-        "strip, shaded while it is trained."
-        if spans
-        else "strip; the seeds learn the tasks in different orders."
+    text = (
+        f"Mean over seeds; band: {LEVEL:.0%} bootstrap interval of the mean. Each task has a strip"
     )
+    orders = "; the seeds learn the tasks in different orders."
+    text += ", shaded while it is trained." if spans else orders
     legend = Legend(tuple((line.index, line.name) for line in lines))
     blocks = (Paragraph((text,)), legend, Figures(tuple(own)))
     compared: list[Block] = []
@@ -138,7 +133,7 @@ def _compared(
 ) -> Iterator[Figure]:
     """Return all methods in one frame: the mean of all tasks where that means something, each."""
     score = "return" if summary.unit == "return" else "score"
-    ranges = _ranges(lines, summary.unit)
+    limits = ranges(_all_ends(lines), summary.unit)
     switches = [span.end for span in spans[:-1]]
 
     def figure(title: str, shown: Sequence[Line], y: Bounds, own: Sequence[Span]) -> Figure:
@@ -147,10 +142,10 @@ def _compared(
         return Figure(title, drawing, spoken=f"{title}: all methods")
 
     if summary.unit == "score":
-        yield figure("Mean of all tasks", _lines(results, _overall, mean_band), ranges[0], ())
+        yield figure("Mean of all tasks", _lines(results, _overall, mean_band), limits[0], ())
     for task, title in enumerate(summary.tasks):
         own = [span for span in spans if span.task == task]
-        yield figure(title, [line.of(task) for line in lines], ranges[task], own)
+        yield figure(title, [line.of(task) for line in lines], limits[task], own)
 
 
 def paper_figure(results: Results, summary: Summary) -> charts.Panels:
@@ -158,7 +153,7 @@ def paper_figure(results: Results, summary: Summary) -> charts.Panels:
     names = (f"{charts.STEPS} over the stream", "return" if summary.unit == "return" else "score")
     lines = _lines(results, lambda cell: cell.curves.values, _deviations)
     least = (0.0, 1.0) if summary.unit == "score" else ()
-    y = charts.wider(bounds(*(part for line in lines for part in line.ends), least=least), 0.04)
+    y = charts.wider(bounds(*_all_ends(lines), least=least), 0.04)
     panels = []
     for line in lines:
         tasks = [replace(line.of(task), index=task) for task in range(len(summary.tasks))]
@@ -201,20 +196,21 @@ def _overall(cell: CellResults) -> Array:
     return np.asarray(cell.curves.values[:, list(trained(cell.curves))].mean(axis=1))
 
 
-def _ranges(lines: Sequence[Line], unit: str) -> list[Bounds]:
-    """Return the lowest and highest number of each task; scores of all tasks share one axis."""
+def ranges(parts: Sequence[Array], unit: str) -> list[Bounds]:
+    """Return the lowest and highest number of each task; scores of all tasks share one axis.
+
+    Args:
+        parts: Shape (..., tasks) each.
+        unit: See ``Summary``.
+    """
     if unit == "score":
-        ends = [part for line in lines for part in line.ends]
-        return [bounds(*ends, least=(0, 1))] * lines[0].y.shape[-1]
-    return [
-        bounds(*(part[:, task] for line in lines for part in line.ends))
-        for task in range(lines[0].y.shape[-1])
-    ]
+        return [bounds(*parts, least=(0, 1))] * parts[0].shape[-1]
+    return [bounds(*columns) for columns in zip(*(part.T for part in parts), strict=True)]
+
+
+def _all_ends(lines: Sequence[Line]) -> list[Array]:
+    return [part for line in lines for part in line.ends]
 
 
 def _first_upper(title: str) -> str:
     return title[:1].upper() + title[1:]
-
-
-def _ends(found: Estimate) -> tuple[float, float, float]:
-    return found.value, found.low, found.high

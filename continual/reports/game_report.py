@@ -1,4 +1,4 @@
-"""What a report says of turn-based games: win rates at the end, and how the stages are rated."""
+"""Sections of a report on turn-based games: win rates at the end, ratings of the stages."""
 
 from __future__ import annotations
 

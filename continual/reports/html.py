@@ -9,19 +9,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from holdfast.continual.reports.axes import marker, style
+from holdfast.continual.reports.templates import FOLDER, environment
 from holdfast.continual.results.document import Document, Figure, Section
 from holdfast.continual.results.heat_map import colours
 from holdfast.continual.results.svg import element, markup, printable
 
 LEVELS = 33
-"""How many colours heat maps have, as classes ``h0``, ...: a strict page has no inline styles."""
-
-_HERE = Path(__file__).parent
+"""Number of colours of heat maps, classes ``h0``, ...: a strict page has no inline styles."""
 
 
 def html(document: Document) -> str:
@@ -32,8 +30,8 @@ def html(document: Document) -> str:
     """
     sections = document.sections
     names = _anchors(sections, Counter())
-    sheets = [_HERE.joinpath(name).read_text("utf-8") for name in ("page.css", "chart.css")]
-    script = _HERE.joinpath("page.js").read_text("utf-8")
+    sheets = [FOLDER.joinpath(name).read_text("utf-8") for name in ("page.css", "chart.css")]
+    script = FOLDER.joinpath("page.js").read_text("utf-8")
     return _template().render(
         document=document,
         links=sections if len(sections) > 1 else sections[0].sections,
@@ -46,13 +44,8 @@ def html(document: Document) -> str:
 @cache
 def _template() -> Template:
     """Return the template, in which text is escaped wherever it stands."""
-    made = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda shown: printable(shown) if type(shown) is str else shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    made = environment(
+        autoescape=True, finalize=lambda shown: printable(shown) if type(shown) is str else shown
     )
     made.filters |= {"digest": _digest, "drawn": _drawn, "level": _level, "swatch": _swatch}
     made.globals["scale"] = _scale()

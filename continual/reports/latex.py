@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from holdfast.continual.results.document import Cell, Table
+from holdfast.continual.reports.templates import environment
+from holdfast.continual.results.document import Table
 
 _SPECIAL = {
+    **{character: f"\\{character}" for character in "{}$&#%_"},
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "<": r"$<$",
@@ -26,9 +21,6 @@ _SPECIAL = {
 _ANY = re.compile("|".join(map(re.escape, _SPECIAL)))
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 
-HEAD = r"""% Tables of a report by Holdfast. In the preamble: \usepackage{booktabs,graphicx}
-"""
-
 
 def latex(tables: Iterable[tuple[str, Table]]) -> str:
     """Return tables as LaTeX floats in the style of ``booktabs``.
@@ -36,7 +28,9 @@ def latex(tables: Iterable[tuple[str, Table]]) -> str:
     Args:
         tables: Each with a word that goes before its label: ``<word>-<name>``.
     """
-    return "\n".join([HEAD, *(_float(word, table) for word, table in tables)])
+    made = environment(keep_trailing_newline=True)
+    made.filters |= {"escaped": escaped, "label": _label}
+    return made.get_template("report.tex").render(tables=tables)
 
 
 def escaped(text: str) -> str:
@@ -47,31 +41,6 @@ def escaped(text: str) -> str:
     """
     text = _ANY.sub(lambda found: _SPECIAL[found[0]], " ".join(text.split()))
     return _MINUS.sub("$-$", text)
-
-
-def _float(word: str, table: Table) -> str:
-    columns = "l" + "r" * (len(table.head) - 1)
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{escaped(table.caption)}}}",
-        rf"  \label{{tab:{_label(word)}-{table.name}}}",
-        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"  \begin{{tabular}}{{{columns}}}",
-        r"    \toprule",
-        _row(table.head),
-        r"    \midrule",
-        *map(_row, table.rows),
-        r"    \bottomrule",
-        r"  \end{tabular}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Iterable[Cell]) -> str:
-    # Braces: a cell that begins with a bracket would be read as an argument of the "\\" before.
-    return "    " + " & ".join(f"{{{escaped(cell.text)}}}" for cell in cells) + r" \\"
 
 
 def _label(word: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results import document as doc
@@ -28,12 +29,8 @@ def plasticity_sections(results: Results) -> list[doc.Section]:
         " before any learning. Every evaluation point is in TensorBoard (`plasticity/`) and in "
         "each run folder's `plasticity.json`.",
     )
-    definitions = [
-        doc.words(doc.Run(title.capitalize(), "strong"), f": {text}.")
-        for title, text in QUANTITIES.values()
-    ]
-    last = groups.pop()
-    groups.append(doc.Section(last.title, (*last.blocks, doc.Bullets(tuple(definitions)))))
+    meanings = doc.definitions((t.capitalize(), f": {text}.") for t, text in QUANTITIES.values())
+    groups[-1] = replace(groups[-1], blocks=(*groups[-1].blocks, meanings))
     return [doc.Section("Plasticity", (doc.Paragraph(legend),), tuple(groups))]
 
 

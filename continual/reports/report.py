@@ -16,7 +16,7 @@ from holdfast.continual.reports.study_report import study_section
 from holdfast.continual.reports.summary import Summary, summarize
 from holdfast.continual.reports.tables import costs_table, means_table, summary_table, tasks_table
 from holdfast.continual.results.document import Document, Section
-from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.markdown_page import markdown
 from holdfast.continual.results.record import write_whole
 from holdfast.continual.results.study import Results, gather_all
 from holdfast.continual.results.svg import png, svg_file
@@ -28,7 +28,7 @@ _ZOOM = 2.0
 
 @dataclass(frozen=True)
 class Study:
-    """What a report knows of one scenario.
+    """One scenario in a report.
 
     Attributes:
         results: What was gathered.
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def overview(self) -> str:
-        """What is shown where a run ends: its results, without the details of single tasks."""
+        """The text shown where a run ends: its results, without the details of single tasks."""
         parts = [part for section in self.document.sections for part in section.sections]
         return markdown([part for part in parts if part.is_overview], 2).strip()
 

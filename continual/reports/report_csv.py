@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from holdfast.continual.reports.summary import MethodSummary, Summary
-from holdfast.continual.results.statistics import Estimate
 from holdfast.continual.results.study import Results
 
 NUMBERS = ("scenario", "method", "seed", "task", "metric", "statistic", "value", "low", "high")
@@ -54,19 +53,15 @@ def _of_cells(method: MethodSummary) -> Iterator[Row]:
 
 def _over_seeds(method: MethodSummary) -> Iterator[Row]:
     for name, measure in method.measures.items():
-        yield "", "", name, "interquartile mean", *_interval(measure.estimate)
+        yield "", "", name, "interquartile mean", *measure.estimate[:3]
     if method.optimality_gap is not None:
-        yield "", "", "optimality gap", "mean", *_interval(method.optimality_gap)
+        yield "", "", "optimality gap", "mean", *method.optimality_gap[:3]
     if (found := method.comparison) is not None:
         name = "against the baseline"
-        yield "", "", name, "probability of improvement", *_interval(found.probability)
-        yield "", "", name, "difference of interquartile means", *_interval(found.difference)
+        yield "", "", name, "probability of improvement", *found.probability[:3]
+        yield "", "", name, "difference of interquartile means", *found.difference[:3]
         yield "", "", name, "p", found.p, "", ""
         yield "", "", name, "p (Holm)", found.p_holm, "", ""
-
-
-def _interval(found: Estimate) -> tuple[float, float, float]:
-    return found.value, found.low, found.high
 
 
 def _points(gathered: Iterable[Results]) -> Iterator[Row]:

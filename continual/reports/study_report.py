@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from holdfast.continual.reports.axes import Bounds, bounds
-from holdfast.continual.reports.figures import (
-    cost_figures,
-    result_figures,
-    stream_sections,
-    trade_off_figures,
-)
+from holdfast.continual.reports import figures, tables
+from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary
-from holdfast.continual.reports.tables import (
-    costs_table,
-    head,
-    means_table,
-    over,
-    summary_table,
-)
+from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
+from holdfast.continual.reports.templates import environment
 from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
@@ -48,15 +38,20 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
         picture: Name of the figure of curves, which lies beside the report.
     """
     done = [method for method in results.methods if method.cells]
-    notes = tuple(map(doc.words, _notes(results, summary)))
-    shown: list[doc.Block] = [summary_table(summary), *([doc.Bullets(notes)] if notes else [])]
+    notes = _notes(results, summary)
+    shown: list[doc.Block] = [
+        tables.summary_table(summary),
+        *([doc.Bullets(notes)] if notes else []),
+    ]
     missing = _missing(results)
     parts = [
-        doc.Section("Results", (*shown, *result_figures(summary)), is_overview=True),
-        *stream_sections(results, summary),
-        *trade_off_figures(summary),
-        doc.Section("Means and deviations", (means_table(summary),), is_overview=True),
-        doc.Section("Costs", (costs_table(summary), *cost_figures(summary)), is_overview=True),
+        doc.Section("Results", (*shown, *figures.result_figures(summary)), is_overview=True),
+        *figures.stream_sections(results, summary),
+        *figures.trade_off_figures(summary),
+        doc.Section("Means and deviations", (tables.means_table(summary),), is_overview=True),
+        doc.Section(
+            "Costs", (tables.costs_table(summary), *figures.cost_figures(summary)), is_overview=True
+        ),
     ]
     if missing:
         parts.append(doc.Section("Not in these numbers", (doc.Bullets(missing),), is_overview=True))
@@ -124,41 +119,31 @@ def _setting(scenario: Scenario) -> doc.Text:
     )
 
 
-def _notes(results: Results, summary: Summary) -> Iterator[str]:
+def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
     """Return what a reader must know to read the table."""
     cells = [cell for method in results.methods for cell in method.cells]
-    seeds = min((len(method.cells) for method in results.methods if method.cells), default=0)
-    if seeds == 1:
-        yield "With 1 seed there is no interval and no p-value: differences mean nothing."
-    elif 1 < seeds < FEW:
-        yield f"With {plural(seeds, 'seed')}, small differences mean nothing. {FEW_SEEDS}"
-    if cells and all(method.comparison is None for method in summary.methods):
-        yield (
-            f"Nothing is compared: that needs finished cells of `{BASELINE}` and of another method "
-            "in the same scenario."
+    text = (
+        environment()
+        .get_template("notes.txt")
+        .render(
+            few=FEW,
+            few_seeds=FEW_SEEDS,
+            baseline=BASELINE,
+            cells=cells,
+            seeds=min((len(method.cells) for method in results.methods if method.cells), default=0),
+            compared=any(method.comparison for method in summary.methods),
+            units={cell.curves.unit for cell in cells},
+            referenced=all(cell.reference is not None for cell in cells),
+            unmeasured=any(
+                cell.curves.unit == "score" and math.isnan(cell.metrics[COMPARED]) for cell in cells
+            ),
+            fewest_points=min(
+                (window(cell.curves, span) for cell in cells for span in cell.curves.spans),
+                default=0,
+            ),
         )
-    if any(cell.curves.unit == "return" for cell in cells):
-        yield (
-            "The numbers are raw returns: give the scenario `score:` (`{random: a, reference: b}` "
-            "or `success`) to normalise them. Forward transfer of raw returns is not defined."
-        )
-    elif any(cell.curves.unit == "mixed" for cell in cells):
-        yield (
-            "Some tasks have a `score:` and others none, so that no average over them has a "
-            "meaning; give every task one."
-        )
-    if any(cell.reference is None for cell in cells):
-        yield (
-            "Forward transfer needs the single-task reference: add `isolated` to `methods:` and "
-            "run the scenario again; it is n/a for seeds without one."
-        )
-    if any(cell.curves.unit == "score" and math.isnan(cell.metrics[COMPARED]) for cell in cells):
-        yield "n/a: a task was not measured, or its environment reports no success."
-    if any(_points(cell.curves) == 1 for cell in cells):
-        yield (
-            "A task was measured once, at its end: its area under the curve is that one number, "
-            "and the stability gap is not seen. `evaluation: {every: steps}` measures learning."
-        )
+    )
+    return tuple(map(doc.words, text.splitlines()))
 
 
 def _missing(results: Results) -> tuple[doc.Text, ...]:
@@ -187,13 +172,11 @@ def _heat_maps(results: Results, summary: Summary) -> doc.HeatMaps:
     """Return the score matrix of each method, mean over its seeds."""
     done = [(index, method) for index, method in enumerate(results.methods) if method.cells]
     found = [spread(m.over_seeds(lambda cell: matrix(cell.curves)))[0] for _, m in done]
+    ranges = figures.ranges(found, summary.unit)
+    ends = "lowest of the task", "highest of the task"
     if summary.unit == "score":
-        ranges = [bounds(*found, least=(0, 1))] * len(summary.tasks)
         ends = number(ranges[0][0]), number(ranges[0][1])
-    else:
-        ranges = [bounds(*columns) for columns in zip(*(one.T for one in found), strict=True)]
-        ends = "lowest of the task", "highest of the task"
-    tables = tuple(
+    maps = tuple(
         (index, method.label, _matrix(method, values, summary.tasks, ranges))
         for (index, method), values in zip(done, found, strict=True)
     )
@@ -202,7 +185,7 @@ def _heat_maps(results: Results, summary: Summary) -> doc.HeatMaps:
     legend = f"Mean {unit} over seeds at the task boundaries; ", bold, " where the task was just"
     unseen = any(cell.unseen.any() for _, method in done for cell in method.cells)
     more = " In parentheses: the task had no head or column of its own yet (`unseen`)."
-    return doc.HeatMaps((*legend, " trained.", *(doc.words(more) if unseen else ())), tables, ends)
+    return doc.HeatMaps((*legend, " trained.", *(doc.words(more) if unseen else ())), maps, ends)
 
 
 def _matrix(
@@ -219,14 +202,13 @@ def _matrix(
             number_cell = doc.Cell(text, float(value), heat=float(heat[stage, column]))
             row.append(replace(number_cell, style="strong") if column == task else number_cell)
         rows.append(tuple(row))
-    measures: dict[str, Callable[[CellResults], Array]] = {
-        "forgetting/cw": lambda cell: metrics.forgetting(cell.curves),
-        "forward_transfer/cw": _gain,
-        "auc/cw": lambda cell: metrics.auc(cell.curves),
-    }
+    known = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
     foot = tuple(
-        (doc.Cell(FORMULAS[name].title, style="emphasis"), *map(over, method.over_seeds(measure).T))
-        for name, measure in measures.items()
+        (
+            doc.Cell(FORMULAS[name].title, style="emphasis"),
+            *(over(found[name][task] for found in known) for task in range(len(tasks))),
+        )
+        for name in ("forgetting/cw", "forward_transfer/cw", "auc/cw")
     )
     return doc.Table((doc.EMPTY, *map(doc.given, tasks)), tuple(rows), foot=foot)
 
@@ -239,23 +221,19 @@ def _final_table(
     def final(cell: CellResults) -> Array:
         return metrics.performance(cell.returns if quantity == "return" else cell.successes)
 
-    rows = [(doc.given(method.label), *map(over, method.over_seeds(final).T)) for method in done]
-    return doc.Table(
-        head("method", *(doc.given(task.name) for task in scenario.tasks)), tuple(rows)
-    )
+    names = [doc.given(task.name) for task in scenario.tasks]
+    return tables.by_method(done, names, lambda method: map(over, method.over_seeds(final).T))
 
 
 def _definitions(results: Results) -> Iterator[doc.Block]:
     yield doc.paragraph(NOTATION)
-    yield doc.Bullets(
-        tuple(
-            doc.words(
-                doc.Run(formula.title, "strong"),
-                f" (`{name}`): {formula.formula}. "
-                f"{'Higher' if formula.higher_is_better else 'Lower'} is better.",
-            )
-            for name, formula in FORMULAS.items()
+    yield doc.definitions(
+        (
+            formula.title,
+            f" (`{name}`): {formula.formula}. "
+            f"{'Higher' if formula.higher_is_better else 'Lower'} is better.",
         )
+        for name, formula in FORMULAS.items()
     )
     cells = [cell for method in results.methods for cell in method.cells]
     if cells:
@@ -263,24 +241,15 @@ def _definitions(results: Results) -> Iterator[doc.Block]:
     yield doc.Paragraph(_score_forms(results.scenario))
     yield doc.paragraph(STATISTICS)
     yield doc.paragraph("Costs:")
-    yield doc.Bullets(
-        tuple(
-            doc.words(doc.Run(cost.title, "strong"), f" (`{name}`): {cost.meaning}")
-            for name, cost in COSTS.items()
-        )
+    yield doc.definitions(
+        (cost.title, f" (`{name}`): {cost.meaning}") for name, cost in COSTS.items()
     )
     texts: dict[str, str] = {}
     for cell in cells:
         texts |= cell.info.get("conventions") or {}
     if texts:
         yield doc.paragraph("Conventions of the methods:")
-        yield doc.Bullets(
-            tuple(
-                doc.words(doc.Run(name, "strong"), ": ", doc.Run(text))
-                for name, text in texts.items()
-                if text
-            )
-        )
+        yield doc.definitions((name, ": ", doc.Run(text)) for name, text in texts.items() if text)
 
 
 STATISTICS = (
@@ -290,7 +259,7 @@ STATISTICS = (
     "of the permutation test of the Mann-Whitney statistic averaged over tasks; whole seeds change "
     "sides."
 )
-"""How the numbers over seeds are made."""
+"""Definitions of the numbers over seeds."""
 
 
 def _windows(curves: Curves, scenario: Scenario) -> doc.Text:
@@ -349,13 +318,3 @@ def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
 def _machine(info: dict[str, Any]) -> str:
     cores = info.get("cores")
     return f"{info['host']} ({cores} cores)" if cores else str(info["host"])
-
-
-def _gain(cell: CellResults) -> Array:
-    if cell.reference is None:
-        return np.full(cell.curves.values.shape[1], np.nan)
-    return metrics.forward_transfer(cell.curves, cell.reference)
-
-
-def _points(curves: Curves) -> int:
-    return min(window(curves, span) for span in curves.spans)

@@ -11,20 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.continual.results import metrics
+from holdfast.continual.results import metrics, statistics
 from holdfast.continual.results.costs import COSTS, cost
 from holdfast.continual.results.curves import Array
 from holdfast.continual.results.scenario_diff import setting, undrawn
-from holdfast.continual.results.statistics import (
-    Comparison,
-    Estimate,
-    Profile,
-    compare,
-    estimate,
-    holm,
-    optimality_gap,
-    performance_profile,
-)
 from holdfast.continual.results.study import CellResults, MethodResults, Results
 
 BASELINE = "naive"
@@ -49,7 +39,7 @@ class Measure:
 
     values: Array
     tasks: tuple[str, ...]
-    estimate: Estimate
+    estimate: statistics.Estimate
 
     @property
     def per_seed(self) -> Array:
@@ -80,9 +70,9 @@ class MethodSummary:
     missing: Mapping[str, str]
     measures: Mapping[str, Measure]
     costs: Mapping[str, Array]
-    comparison: Comparison | None = None
-    optimality_gap: Estimate | None = None
-    profile: Profile | None = None
+    comparison: statistics.Comparison | None = None
+    optimality_gap: statistics.Estimate | None = None
+    profile: statistics.Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -137,22 +127,18 @@ def _columns(name: str, cells: Sequence[CellResults]) -> tuple[int, ...] | None:
 
 
 def _method(
-    method: MethodResults,
-    columns: Mapping[str, tuple[int, ...] | None],
-    names: Sequence[str],
+    method: MethodResults, columns: Mapping[str, tuple[int, ...] | None], names: Sequence[str]
 ) -> MethodSummary:
     per_task = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
     measures = {}
     for name, tasks in columns.items() if method.cells else ():
+        values = np.array([[cell.metrics[name]] for cell in method.cells])  # (seeds, 1)
         if tasks:
-            rows = [found[name][list(tasks)] for found in per_task]
-            values = np.array(rows)  # (seeds, tasks)
+            values = np.array([found[name][list(tasks)] for found in per_task])  # (seeds, tasks)
             if any(cell.curves.unit == "mixed" for cell in method.cells):
                 values = np.full_like(values, np.nan)
-            measures[name] = Measure(values, tuple(names[i] for i in tasks), estimate(values))
-        else:
-            means = np.array([[cell.metrics[name]] for cell in method.cells])  # (seeds, 1)
-            measures[name] = Measure(means, (), estimate(means))
+        columns_of = tuple(names[task] for task in tasks or ())
+        measures[name] = Measure(values, columns_of, statistics.estimate(values))
     costs = {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS}
     seeds = tuple(cell.folder.seed for cell in method.cells)
     return MethodSummary(method.label, seeds, method.missing, measures, costs)
@@ -170,7 +156,7 @@ def _compared(
         for summary, results in zip(methods, gathered, strict=True)
         if results.cells and _parts(results) == [BASELINE]
     ]
-    found: dict[str, Comparison] = {}
+    found: dict[str, statistics.Comparison] = {}
     for method, results in zip(methods, gathered, strict=True):
         if not results.cells or _parts(results) == [BASELINE]:
             continue
@@ -178,7 +164,7 @@ def _compared(
         baseline = next((one for setting, one in baselines if setting == wanted), None)
         if baseline is not None:
             found[method.label] = _comparison(method, baseline)
-    corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
+    corrected = dict(zip(found, statistics.holm([one.p for one in found.values()]), strict=True))
     return [
         replace(method, comparison=found[method.label]._replace(p_holm=corrected[method.label]))
         if method.label in found
@@ -187,14 +173,14 @@ def _compared(
     ]
 
 
-def _comparison(method: MethodSummary, baseline: MethodSummary) -> Comparison:
+def _comparison(method: MethodSummary, baseline: MethodSummary) -> statistics.Comparison:
     ours, theirs = (
         dict(zip(one.seeds, one.measures[COMPARED].values, strict=True))
         for one in (method, baseline)
     )
     both = [seed for seed in ours if seed in theirs]
     width = method.measures[COMPARED].values.shape[1]
-    return compare(
+    return statistics.compare(
         np.array([ours[seed] for seed in both]).reshape(-1, width),
         np.array([theirs[seed] for seed in both]).reshape(-1, width),
     )
@@ -220,5 +206,6 @@ def _profiled(method: MethodSummary, thresholds: Array, unit: str) -> MethodSumm
     if not method.measures or np.isnan(method.measures[COMPARED].estimate.value):
         return method
     values = method.measures[COMPARED].values
-    gap = estimate(values, optimality_gap) if unit == "score" else None
-    return replace(method, optimality_gap=gap, profile=performance_profile(values, thresholds))
+    gap = statistics.estimate(values, statistics.optimality_gap) if unit == "score" else None
+    profile = statistics.performance_profile(values, thresholds)
+    return replace(method, optimality_gap=gap, profile=profile)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from holdfast.continual.reports.summary import BASELINE, COMPARED, MethodSummary, Summary
 from holdfast.continual.results.costs import COSTS
-from holdfast.continual.results.curves import Array
 from holdfast.continual.results.document import EMPTY, Cell, Table, given, na
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS
-from holdfast.continual.results.statistics import Comparison, Estimate
-from holdfast.continual.results.study import spread
+from holdfast.continual.results.statistics import Estimate
+from holdfast.continual.results.study import MethodResults, spread
+
+_M = TypeVar("_M", bound=MethodSummary | MethodResults)
 
 ALWAYS = (COMPARED, "forgetting/cw", "forward_transfer/cw")
 """Metrics that the summary table has a column for even where all are n/a."""
@@ -66,20 +68,36 @@ def head(*titles: str | Cell) -> tuple[Cell, ...]:
     return tuple(title if isinstance(title, Cell) else Cell(title) for title in titles)
 
 
+def by_method(
+    methods: Iterable[_M],
+    titles: Iterable[str | Cell],
+    cells: Callable[[_M], Iterable[Cell]],
+    name: str = "",
+    caption: str = "",
+) -> Table:
+    """Return a table with a row for each method: its label, then its cells below the titles."""
+    rows = [(given(method.label), *cells(method)) for method in methods]
+    return Table(head("method", *titles), tuple(rows), name, caption)
+
+
 def summary_table(summary: Summary) -> Table:
     """Return interquartile means with intervals, and how sure it is that a method is better."""
     names = [*ALWAYS, *summary.known(WHERE_KNOWN)]
     compared = [method for method in summary.methods if method.comparison is not None]
-    titles = ["method", "seeds", *(FORMULAS[name].title for name in names)]
+    titles = ["seeds", *(FORMULAS[name].title for name in names)]
     if compared:
         titles += [f"better than {BASELINE}", "p (Holm)"]
-    rows = []
-    for method in summary.methods:
-        row = [given(method.label), _seeds(method)]
-        row += [interval(_estimate(method, name), len(method.seeds)) for name in names]
+
+    def row(method: MethodSummary) -> Iterator[Cell]:
+        yield _seeds(method)
+        for name in names:
+            known = method.measures[name].estimate if method.measures else None
+            yield interval(known, len(method.seeds))
         if compared:
-            row += _comparison(method.comparison)
-        rows.append(tuple(row))
+            found = method.comparison
+            yield interval(found.probability, found.probability.seeds) if found else EMPTY
+            yield p_value(found.p_holm) if found else EMPTY
+
     caption = (
         "Interquartile mean over seeds and tasks, with its bootstrap 95% interval (whole seeds "
         "resampled)."
@@ -91,22 +109,20 @@ def summary_table(summary: Summary) -> Table:
             "permutation test of it, corrected by Holm for the "
             f"{plural(len(compared), 'method')} compared."
         )
-    return Table(head(*titles), tuple(rows), "summary", caption)
+    return by_method(summary.methods, titles, row, "summary", caption)
 
 
 def means_table(summary: Summary) -> Table:
     """Return mean and standard deviation over seeds of every metric that is known."""
     names = summary.known(list(FORMULAS)) or list(ALWAYS)
-    rows = tuple(
-        (
-            given(method.label),
-            _seeds(method),
-            *(over(method.measures[n].per_seed) if method.measures else na() for n in names),
-        )
-        for method in summary.methods
-    )
-    titles = head("method", "seeds", *(FORMULAS[name].title for name in names))
-    return Table(titles, rows, "means", "Mean ± standard deviation (n - 1) over seeds.")
+
+    def row(method: MethodSummary) -> list[Cell]:
+        found = method.measures
+        return [_seeds(method), *(over(found[n].per_seed) if found else na() for n in names)]
+
+    titles = ["seeds", *(FORMULAS[name].title for name in names)]
+    caption = "Mean ± standard deviation (n - 1) over seeds."
+    return by_method(summary.methods, titles, row, "means", caption)
 
 
 def costs_table(summary: Summary) -> Table:
@@ -116,12 +132,13 @@ def costs_table(summary: Summary) -> Table:
         for name, cost in COSTS.items()
         if not cost.optional or any(np.isfinite(m.costs[name]).any() for m in summary.methods)
     ]
-    rows = tuple(
-        (given(method.label), *(cost_cell(method, name) for name in names))
-        for method in summary.methods
+    return by_method(
+        summary.methods,
+        [COSTS[name].title for name in names],
+        lambda method: [cost_cell(method, name) for name in names],
+        "costs",
+        "Costs of a cell, mean over seeds.",
     )
-    titles = head("method", *(COSTS[name].title for name in names))
-    return Table(titles, rows, "costs", "Costs of a cell, mean over seeds.")
 
 
 def tasks_table(summary: Summary) -> Table | None:
@@ -130,31 +147,23 @@ def tasks_table(summary: Summary) -> Table | None:
     names = done[0].measures[COMPARED].tasks if done else ()
     if not names:
         return None
-    rows = tuple(
-        (given(method.label), *map(over, method.measures[COMPARED].values.T)) for method in done
-    )
     caption = "Performance on each task at the end of the stream, mean ± standard deviation."
-    return Table(head("method", *map(given, names)), rows, "tasks", caption)
+    return by_method(
+        done,
+        map(given, names),
+        lambda m: map(over, m.measures[COMPARED].values.T),
+        "tasks",
+        caption,
+    )
 
 
 def cost_cell(method: MethodSummary, name: str) -> Cell:
     """Return what a method costs, mean over the cells in which it was recorded."""
-    values: Sequence[float] | Array = method.costs[name]
-    known = [value for value in values if not math.isnan(value)]
+    known = [value for value in method.costs[name] if not math.isnan(value)]
     if not known:
         return na()
     mean = sum(known) / len(known)
     return Cell(COSTS[name].form(mean), float(mean))
-
-
-def _estimate(method: MethodSummary, name: str) -> Estimate | None:
-    return method.measures[name].estimate if method.measures else None
-
-
-def _comparison(found: Comparison | None) -> list[Cell]:
-    if found is None:
-        return [EMPTY, EMPTY]
-    return [interval(found.probability, found.probability.seeds), p_value(found.p_holm)]
 
 
 def _seeds(method: MethodSummary) -> Cell:

@@ -1,4 +1,4 @@
-"""What a report says of teams: the returns of groups and of agents at the end of the stream."""
+"""Sections of a report on teams: returns of groups and of agents at the end of the stream."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ A document is built once; markdown, pages and LaTeX show what they can of it, an
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -101,7 +102,7 @@ def paragraph(*parts: str | Run) -> Paragraph:
 
 @dataclass(frozen=True)
 class Callout:
-    """What a reader of the page must see first: a word, and what it is about."""
+    """Warning above a page: a word, and what it is about."""
 
     word: str
     text: str
@@ -112,6 +113,11 @@ class Bullets:
     """A list."""
 
     items: tuple[Text, ...]
+
+
+def definitions(found: Iterable[tuple[str, *tuple[str | Run, ...]]]) -> Bullets:
+    """Return a list of terms, each in bold before what it means."""
+    return Bullets(tuple(words(Run(term, "strong"), *meaning) for term, *meaning in found))
 
 
 @dataclass(frozen=True)

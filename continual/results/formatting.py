@@ -5,24 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from holdfast.continual.results.study import spread
-
 NA = "n/a"
 
 _BYTES = ("B", "kB", "MB", "GB", "TB")
-
-
-def over(values: Iterable[float]) -> str:
-    """Return mean ± standard deviation, and of how many where some are n/a."""
-    numbers = np.array(list(values), dtype=np.float64)
-    known = int(np.isfinite(numbers).sum())
-    if not known:
-        return NA
-    mean, deviation = (float(value) for value in spread(numbers))
-    text = number(mean) if math.isnan(deviation) else f"{number(mean)} ± {number(deviation)}"
-    return text if known == len(numbers) else f"{text} ({known} of {len(numbers)})"
 
 
 def number(value: float) -> str:

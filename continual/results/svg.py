@@ -66,12 +66,10 @@ def svg_file(drawn: Element, style: str) -> str:
         style: The style sheet of its classes, without variables.
     """
     width, height = drawn.attrib["viewBox"].split()[2:]
-    namespace = {"xmlns": "http://www.w3.org/2000/svg"}
+    own = {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height}
     ground = element("rect", width=width, height=height, fill="#fff")
     sheet = element("style", f"svg {{ font-family: '{_FONT}', sans-serif; }}\n{style}")
-    made = element("svg", sheet, ground, *drawn, **drawn.attrib, **namespace)
-    made.set("width", width)
-    made.set("height", height)
+    made = element("svg", sheet, ground, *drawn, **drawn.attrib, **own)
     return tostring(made, encoding="unicode")
 
 

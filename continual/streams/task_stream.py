@@ -17,7 +17,8 @@ from holdfast.continual.streams.evaluation import Stepped, play
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.base.spaces import StreamSpaces
-from holdfast.envs.envpool.batch import Batch, rows, write
+from holdfast.envs.envpool.batch import Batch, write
+from holdfast.envs.envpool.single import rows
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S

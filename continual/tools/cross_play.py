@@ -17,7 +17,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.kinds.meeting import Plan, Policy
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
-from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.markdown_page import markdown
 from holdfast.continual.results.record import (
     CROSS_PLAY,
     CROSS_PLAY_PAGE,

@@ -86,12 +86,11 @@ def _check_form(scenario: Scenario, is_dict: bool, beside: bool) -> None:
         return
     if (policy == "MultiInputPolicy") == (is_dict or beside):
         return
-    why = "observations are one array each"
-    if is_dict:
-        why = "observations are a Dict"
-    elif beside:
+    why, best = "observations are one array each", "MlpPolicy or CnnPolicy"
+    if is_dict or beside:
+        why, best = "observations are a Dict", "MultiInputPolicy"
+    if beside and not is_dict:
         why = "the task id stands in a Dict beside an observation that is no vector"
-    best = "MultiInputPolicy" if is_dict or beside else "MlpPolicy or CnnPolicy"
     text = f"{policy} cannot read them: {why}; write {best}, or leave policy out"
     raise ScenarioError([scenario.problem("agent.policy", text)])
 

@@ -35,8 +35,8 @@ def fit(
 class PadObservation(gym.ObservationWrapper[Any, Any, Any]):
     """Shows observations in the stream's space: vectors filled with zeros, others as they are.
 
-    Its ``observation``, and ``action`` of :class:`PadAction`, take batches too, with further
-    dimensions in front.
+    Its ``observation``, that of :class:`TaskId`, and ``action`` of :class:`PadAction` take batches
+    too, with further dimensions in front.
 
     Args:
         env: The environment of one task.
@@ -158,23 +158,24 @@ class TaskId(gym.ObservationWrapper[Any, Any, Any]):
             self.observation_space = spaces.Dict({OBSERVATION: own, TASK_ID: one_hot})
 
     def observation(self, observation: Any) -> Any:
-        """Return the observation with the task id."""
-        return self.batch(observation, ())
-
-    def batch(self, observation: Any, count: tuple[int, ...]) -> Any:
-        """Return observations with the task id.
-
-        Args:
-            observation: As the environment shows them, with the dimensions ``count`` in front.
-            count: ``(n,)`` for a batch, ``()`` for one observation.
-        """
+        """Return the observation, or those of a batch, with the task id."""
         if self._entries is not None:
-            shown = np.zeros((*count, self._entries + self._width), np.float32)
+            shown = np.zeros((*observation.shape[:-1], self._entries + self._width), np.float32)
             shown[..., : self._entries] = observation
             shown[..., self._entries + self.index] = 1.0
             return shown
+        count = _batch_shape(observation, self.env.observation_space)
         one_hot = np.zeros((*count, self._width), np.float32)
         one_hot[..., self.index] = 1.0
         if self._dict:
             return {**observation, TASK_ID: one_hot}
         return {OBSERVATION: observation, TASK_ID: one_hot}
+
+
+def _batch_shape(observation: Any, space: Space) -> tuple[int, ...]:
+    """Return the dimensions in front of an observation of this space."""
+    if isinstance(space, spaces.Dict):
+        key = next(iter(space.spaces))
+        return _batch_shape(observation[key], space[key])
+    shape = np.shape(observation)
+    return tuple(shape[: len(shape) - len(space.shape or ())])

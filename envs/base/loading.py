@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +18,10 @@ from gymnasium.wrappers import TimeLimit
 
 from holdfast.envs.processes.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
-from holdfast.registry import append_path, closest
+from holdfast.registry import append_path, suggestion
 from holdfast.scenarios.checks.processes import check_interpreter, interpreter
 from holdfast.scenarios.checks.references import REGISTERED_BY, NotUsable
-from holdfast.scenarios.schema.sections import Pool
+from holdfast.scenarios.schema.scenario import Pool, Task
 
 _EXTRAS = ("mujoco", "minigrid", "envpool")
 """Packages that an extra of the same name installs."""
@@ -93,11 +94,30 @@ def build(
         return env if time_limit is None else TimeLimit(env, time_limit)
     _check_registered(name, source)
     if time_limit is not None:
-        if "max_episode_steps" in options:
-            raise UsageError("changes.time_limit and kwargs.max_episode_steps: give one of the two")
-        options["max_episode_steps"] = time_limit
+        limit(options, time_limit)
     # The passive checker tests every step; `holdfast check-env` tests more, once.
     return _constructed(target, gym.make, {"id": name, "disable_env_checker": True, **options})
+
+
+def limit(options: dict[str, Any], time_limit: int) -> None:
+    """Set the time limit among the arguments of a registered environment.
+
+    Raises:
+        UsageError: They have one already.
+    """
+    if "max_episode_steps" in options:
+        raise UsageError("changes.time_limit and kwargs.max_episode_steps: give one of the two")
+    options["max_episode_steps"] = time_limit
+
+
+@contextlib.contextmanager
+def naming(task: Task) -> Iterator[None]:
+    """Put the task's name before what goes wrong inside."""
+    try:
+        yield
+    except HoldfastError as error:
+        error.args = (f"task '{task.name}': {error}",)
+        raise
 
 
 def imported(module: str, folder: Path | None) -> ModuleType:
@@ -119,8 +139,8 @@ def imported(module: str, folder: Path | None) -> ModuleType:
                 f"importing '{module}' needs the package '{missing}', which is not installed; "
                 f"{_install(missing)}"
             ) from error
-        near = closest(module, [file.stem for file in folder.glob("*.py")] if folder else [])
-        hint = f"did you mean '{near}'?" if near else _install(missing.partition(".")[0])
+        files = [file.stem for file in folder.glob("*.py")] if folder else []
+        hint = suggestion(module, files, otherwise=_install(missing.partition(".")[0]))
         place = f" and none in {folder.resolve()}" if folder else ""
         raise MissingPackage(f"no module '{missing}' is installed{place}; {hint}") from error
     except (Exception, SystemExit) as error:
@@ -167,8 +187,7 @@ def _check_registered(name: str, source: ModuleType | None) -> None:
             known += class_names(source)
             where = f"no environment or class '{name}' in module '{source.__name__}'"
             prefix = f"{source.__name__}:"
-        near = closest(name, known)
-        hint = f"did you mean '{prefix}{near}'?" if near else str(error)
+        hint = suggestion(name, known, f"did you mean '{prefix}{{}}'?", str(error))
         for start, package in REGISTERED_BY.items():
             if name.startswith(start) and source is None:
                 hint = f"name the package that has it: '{package}:{name}'"
@@ -184,7 +203,7 @@ def class_names(source: ModuleType) -> list[str]:
 
 def _constructed(target: str, construct: Any, options: dict[str, Any]) -> gym.Env[Any, Any]:
     try:
-        env: gym.Env[Any, Any] = construct(**options)
+        return construct(**options)  # type: ignore[no-any-return]  # of a checked class
     except HoldfastError:
         raise
     except DependencyNotInstalled as error:
@@ -207,4 +226,3 @@ def _constructed(target: str, construct: Any, options: dict[str, Any]) -> gym.En
         raise EnvironmentFailed(
             f"the constructor of environment '{target}' raised {type(error).__name__}: {text}"
         ) from error
-    return env

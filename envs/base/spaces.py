@@ -55,12 +55,9 @@ def merged_spaces(
     """
     problems: list[Problem] = []
     names = names or [task.name for task in scenario.tasks]
-    spaces_by_kind = {
-        "observation": [task.observation for task in found],
-        "action": [task.action for task in found],
-    }
     merged: dict[str, Space] = {}
-    for kind, own in spaces_by_kind.items():
+    for kind in ("observation", "action"):
+        own = [getattr(task, kind) for task in found]
         try:
             merged[kind] = _merged(kind, own, getattr(scenario.spaces, kind), names)
         except ValueError as error:
@@ -76,12 +73,12 @@ def _merged(what: str, found: Sequence[Space], rule: str, names: Sequence[str]) 
     Raises:
         ValueError: If they differ in a way that the rule does not bridge.
     """
-    if what == "observation":
-        _check_learnable(found, names)
-    if rule == "pad":
-        padded = _padded(what, found)
-        if padded is not None:
-            return padded
+    for name, space in zip(names, found, strict=True) if what == "observation" else ():
+        if text := not_learnable(space):
+            raise ValueError(f"task '{name}': {text}")
+    padded = _padded(what, found)
+    if rule == "pad" and padded is not None:
+        return padded
     merged: Space | None = found[0]
     for space in found[1:]:
         merged = _alike(merged, space, widen=what == "observation") if merged is not None else None
@@ -91,18 +88,10 @@ def _merged(what: str, found: Sequence[Space], rule: str, names: Sequence[str]) 
     kinds = "vectors" if what == "observation" else "vectors of actions and discrete actions"
     hint = (
         f"only {kinds} of one kind can be padded; bring them together with `wrappers:`"
-        if rule == "pad" or _padded(what, found) is None
+        if rule == "pad" or padded is None
         else f"`spaces: {{{what}: pad}}` brings them together"
     )
     raise ValueError(f"the tasks' {what} spaces differ; {hint}\n{listed}")
-
-
-def _check_learnable(found: Sequence[Space], names: Sequence[str]) -> None:
-    """Raise ValueError for an observation space that Stable-Baselines3 has no policy for."""
-    for name, space in zip(names, found, strict=True):
-        text = not_learnable(space)
-        if text:
-            raise ValueError(f"task '{name}': {text}")
 
 
 def not_learnable(space: Space) -> str:
@@ -156,11 +145,8 @@ def _padded(what: str, found: Sequence[Space]) -> Space | None:
         low_fill, high_fill = (0.0, 0.0) if what == "observation" else (np.inf, -np.inf)
         lows = [np.pad(b.low, (0, size - b.shape[0]), constant_values=low_fill) for b in boxes]
         highs = [np.pad(b.high, (0, size - b.shape[0]), constant_values=high_fill) for b in boxes]
-        return Box(
-            np.min(lows, axis=0).astype(dtype),
-            np.max(highs, axis=0).astype(dtype),
-            dtype=dtype.type,
-        )
+        low, high = np.min(lows, axis=0).astype(dtype), np.max(highs, axis=0).astype(dtype)
+        return Box(low, high, dtype=dtype.type)
     discrete = [space for space in found if isinstance(space, Discrete)]
     if what == "action" and len(discrete) == len(found) and all(d.start == 0 for d in discrete):
         return Discrete(max(int(space.n) for space in discrete))

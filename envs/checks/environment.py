@@ -18,15 +18,7 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from holdfast.envs.base.compatibility import algorithms_for
 from holdfast.envs.base.loading import OldGym, build
 from holdfast.envs.base.spaces import StreamSpaces, not_learnable
-from holdfast.envs.checks.check_result import (
-    CheckResult,
-    CrashedError,
-    Finding,
-    Level,
-    crashes_at,
-    form,
-    told,
-)
+from holdfast.envs.checks.check_result import CheckResult, CrashedError, crashes_at, form, told
 from holdfast.envs.checks.probes import check_seeding, check_values, measure_speed
 from holdfast.envs.make import bare, changed
 from holdfast.errors import EnvironmentFailed, HoldfastError
@@ -34,8 +26,6 @@ from holdfast.scenarios.schema.scenario import Scenario, Task
 
 if TYPE_CHECKING:
     from holdfast.envs.multiagent.players import FrozenPlayers
-
-__all__ = ["CheckResult", "Finding", "check_env", "check_task"]
 
 # What the two published checkers say that is no news to a user of this platform.
 _NOT_NEWS = (
@@ -147,7 +137,10 @@ def _checked(result: CheckResult, make: Callable[[], Subject]) -> CheckResult:
     env = subject.env
     try:
         _check_spaces(env, result)
-        if _has_interface(subject, result):
+        if wrong := _interface_error(subject):
+            result.add("error", wrong)
+        else:
+            result.add("ok", "reset() and step() have the form of Gymnasium")
             check_values(env, result)
             check_seeding(env, result, is_robot=subject.is_robot)
             measure_speed(env, result)
@@ -155,10 +148,8 @@ def _checked(result: CheckResult, make: Callable[[], Subject]) -> CheckResult:
             _run_published_checkers(subject, result)
         else:
             result.add("advice", "mend the errors first; Gymnasium's and SB3's checkers come after")
-    except CrashedError as crash:
+    except (CrashedError, EnvironmentFailed) as crash:  # the latter in a process of its own
         result.add("error", str(crash))
-    except EnvironmentFailed as error:  # in a process of its own
-        result.add("error", str(error))
     finally:
         _end(subject, result)
     return result
@@ -214,45 +205,35 @@ def _check_spaces(env: gym.Env[Any, Any], result: CheckResult) -> None:
         result.add("error", f"actions do not start at 0; use `changes: {{action_map: {listed}}}`")
 
 
-def _has_interface(subject: Subject, result: CheckResult) -> bool:
-    """Say and return whether reset and step have today's form; wrappers would hide it."""
+def _interface_error(subject: Subject) -> str:
+    """Return how reset and step differ from today's form; wrappers would hide it."""
     env = _as_made_by_its_author(subject.author)
     reset: Callable[..., Any] = subject.author.reset
     try:
         first: Any = reset(seed=0)
-    except TypeError as error:
-        if "seed" not in str(error):
-            raise CrashedError(f"reset(seed=0) raised {told(error)}") from error
-        result.add("error", "reset() takes no `seed`: the API of the old gym (before 0.26)")
-        return False
     except (Exception, SystemExit) as error:
+        if isinstance(error, TypeError) and "seed" in str(error):
+            return "reset() takes no `seed`: the API of the old gym (before 0.26)"
         raise CrashedError(f"reset(seed=0) raised {told(error)}") from error
     if not (isinstance(first, tuple) and len(first) == 2 and isinstance(first[1], dict)):
-        result.add(
-            "error",
+        return (
             f"reset() returns {form(first)}; it must return (observation, info). Returning the "
-            "observation alone is the API of the old gym (before 0.26)",
+            "observation alone is the API of the old gym (before 0.26)"
         )
-        return False
     with crashes_at("the first step()"):
         stepped: Any = env.step(env.action_space.sample())
     if not isinstance(stepped, tuple) or len(stepped) != 5:
-        result.add(
-            "error",
+        return (
             f"step() returns {form(stepped)}; it must return (observation, reward, terminated, "
             "truncated, info). Four values with one `done` are the API of the old gym (before "
-            "0.26): return `terminated` where the task ended and `truncated` where time ran out",
+            "0.26): return `terminated` where the task ended and `truncated` where time ran out"
         )
-        return False
     for name, value in (("terminated", stepped[2]), ("truncated", stepped[3])):
         if not isinstance(value, bool | np.bool_):
-            result.add("error", f"`{name}` is {value!r}; it must be True or False")
-            return False
+            return f"`{name}` is {value!r}; it must be True or False"
     if not isinstance(stepped[4], dict):
-        result.add("error", f"`info` is {form(stepped[4])}; it must be a dict")
-        return False
-    result.add("ok", "reset() and step() have the form of Gymnasium")
-    return True
+        return f"`info` is {form(stepped[4])}; it must be a dict"
+    return ""
 
 
 def _run_published_checkers(subject: Subject, result: CheckResult) -> None:
@@ -282,28 +263,24 @@ def run_checker(
         result: Takes the findings.
         known: A word of errors that need no telling.
     """
-    with (
-        warnings.catch_warnings(record=True) as caught,
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
+    failure = ""
+    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
-        level: Level = "ok"
-        text = f"{name} found no error"
         try:
             checker()
         except (Exception, SystemExit) as error:
             if known and known in str(error):
                 return
-            said = str(error) if isinstance(error, AssertionError) else told(error)
-            level, text = "error", f"{name}: {said or type(error).__name__}"
-    if level == "error":
-        result.add(level, text)
+            failure = str(error) if isinstance(error, AssertionError) else told(error)
+            failure = failure or type(error).__name__
+    if failure:
+        result.add("error", f"{name}: {failure}")
     for warning in caught:
         said = re.sub(r"\x1b\[\d+m|^.*?WARN: ", "", str(warning.message)).strip()
         if not any(news in said for news in _NOT_NEWS):
             result.add("advice", f"{name}: {said}")
-    if level == "ok":
-        result.add(level, text)
+    if not failure:
+        result.add("ok", f"{name} found no error")
 
 
 def _as_made_by_its_author(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -143,8 +143,7 @@ def check_seeding(env: gym.Env[Any, Any], result: CheckResult, *, is_robot: bool
     """
     first, second = _rollout(env, 7), _rollout(env, 7)
     for step, (one, two) in enumerate(zip(first, second, strict=False)):
-        difference = _unequal(one, two)
-        if difference:
+        if difference := _unequal(one, two):
             when = "after reset(seed=7)" if step == 0 else f"at step {step} after reset(seed=7)"
             may = is_robot or (env.spec is not None and env.spec.nondeterministic)
             level: Level = "advice" if may else "error"

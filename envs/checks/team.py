@@ -54,8 +54,7 @@ def _check_agents(env: Parallel, result: CheckResult) -> None:
         team = team_of(env, "independent", "possible_agents")
     kinds: dict[tuple[str, str], list[str]] = {}
     for agent, own in team.spaces.items():
-        text = not_learnable(own.observation)
-        if text:
+        if text := not_learnable(own.observation):
             result.add("error", f"{agent}: {text}")
         if not algorithms_for(own.action):
             result.add("error", f"{agent}: no known algorithm can take the action {own.action}")
@@ -94,10 +93,9 @@ def _play(env: Parallel, result: CheckResult) -> None:
         if env.agents:
             early |= present - set(env.agents)
             late |= set(env.agents) - present
-            present = set(env.agents)
-            continue
-        with crashes_at("reset()"):
-            observations, _ = env.reset()
+        else:
+            with crashes_at("reset()"):
+                observations, _ = env.reset()
         present = set(env.agents)
     speed = steps / (time.perf_counter() - began)
     for agents, what in ((early, "leave before the others"), (late, "come after the others")):
@@ -107,9 +105,8 @@ def _play(env: Parallel, result: CheckResult) -> None:
         result.add("advice", f"never seen with random actions: {', '.join(sorted(missing))}")
     space = own_state_space(env)
     if space is None:
-        result.add(
-            "advice", "no state_space: central critics see all observations together instead"
-        )
+        text = "no state_space: central critics see all observations together instead"
+        result.add("advice", text)
     else:
         with crashes_at("state()"):
             shape = np.shape(env.state())

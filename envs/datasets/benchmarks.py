@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avalanche.benchmarks.utils import (
-    ConstantSequence,
-    DataAttribute,
-    TaskLabels,
-    concat_datasets,
-)
+from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels, concat_datasets
 
 from holdfast import registry, seeding
 from holdfast.errors import HoldfastError, UsageError
@@ -131,8 +126,7 @@ def _stream(benchmark: Any, task: Task, name: str) -> Sequence[Any]:
             f"the benchmark '{task.benchmark}' of task '{task.name}' has no stream '{name}'; it "
             "must be a function that returns an Avalanche scenario with the streams train and test"
         )
-    found: Sequence[Any] = streams[name]
-    return found
+    return streams[name]  # type: ignore[no-any-return]  # Avalanche's streams are sequences
 
 
 def _labelled(dataset: Any, label: int) -> Any:

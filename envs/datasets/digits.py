@@ -48,12 +48,8 @@ def split_digits(n_experiences: int = 5, *, class_order: Sequence[int] | None = 
     if not 1 <= n_experiences <= CLASSES:
         raise UsageError(f"split-digits: n_experiences must be from 1 to 10, got {n_experiences}")
     images, labels, held_out = _digits()
-    streams: dict[str, list[Any]] = {"train": [], "test": []}
-    for classes in np.array_split(order, n_experiences):
-        mine = np.isin(labels, classes)
-        streams["train"].append(_dataset(images[mine & ~held_out], labels[mine & ~held_out]))
-        streams["test"].append(_dataset(images[mine & held_out], labels[mine & held_out]))
-    return benchmark_from_datasets(**streams)
+    found = (np.isin(labels, classes) for classes in np.array_split(order, n_experiences))
+    return _benchmark([(images[mine], labels[mine], held_out[mine]) for mine in found])
 
 
 def permuted_digits(n_experiences: int = 5, *, seed: int = 0) -> Any:
@@ -70,16 +66,23 @@ def permuted_digits(n_experiences: int = 5, *, seed: int = 0) -> Any:
     if n_experiences < 1:
         raise UsageError(f"permuted-digits: n_experiences must be at least 1, got {n_experiences}")
     images, labels, held_out = _digits()
-    streams: dict[str, list[Any]] = {"train": [], "test": []}
-    for experience in range(n_experiences):
-        rng = seeding.generator(seed, "permuted-digits", experience)
-        shown = images[:, rng.permutation(images.shape[1])]
-        streams["train"].append(_dataset(shown[~held_out], labels[~held_out]))
-        streams["test"].append(_dataset(shown[held_out], labels[held_out]))
-    return benchmark_from_datasets(**streams)
+    rngs = (seeding.generator(seed, "permuted-digits", k) for k in range(n_experiences))
+    orders = [rng.permutation(images.shape[1]) for rng in rngs]
+    return _benchmark([(images[:, order], labels, held_out) for order in orders])
 
 
-def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+Samples = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]
+
+
+def _benchmark(experiences: Sequence[Samples]) -> Any:
+    """Return Avalanche's scenario of experiences: images, labels, and which are held out."""
+    return benchmark_from_datasets(
+        train=[_dataset(images[~out], labels[~out]) for images, labels, out in experiences],
+        test=[_dataset(images[out], labels[out]) for images, labels, out in experiences],
+    )
+
+
+def _digits() -> Samples:
     """Return images in 0..1, shape (1797, 64), their digits, and which of them are held out."""
     found = load_digits()
     images = (found.data / _BRIGHTEST).astype(np.float32)
@@ -95,8 +98,5 @@ def _dataset(images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
     tensors: tuple[Tensor, Tensor] = (torch.from_numpy(images), torch.from_numpy(labels))
     return TaskAwareSupervisedClassificationDataset(
         [TensorDataset(*tensors)],
-        data_attributes=[
-            DataAttribute(labels.tolist(), "targets"),
-            TaskLabels([0] * len(labels)),
-        ],
+        data_attributes=[DataAttribute(labels.tolist(), "targets"), TaskLabels([0] * len(labels))],
     )

@@ -13,7 +13,7 @@ from gymnasium.wrappers import FilterObservation, FlattenObservation
 from numpy.typing import NDArray
 
 from holdfast.envs.base.fitting import PadAction, PadObservation, TaskId
-from holdfast.envs.envpool.single import EnvPoolSingle, cast_to, success_key
+from holdfast.envs.envpool.single import EnvPoolSingle, cast_to, rows, success_key
 from holdfast.envs.wrappers.action_changes import ActionGain, ActionMap, DeadActuators
 from holdfast.envs.wrappers.changes import RewardScale
 from holdfast.envs.wrappers.guard import Guard
@@ -120,7 +120,7 @@ class Batch:
             values = self._guard.not_finite(rows(shown, bad.argmax()), 0.0)
             raise EnvironmentFailed(f"{values}, returned by reset()")
         self._keep(shown, ids)
-        return self._fitted(shown, len(ids))
+        return self._fitted(shown)
 
     def step(self, actions: NDArray[Any], ids: Ids) -> Steps:
         """Step some of the environments: ``send``, then ``receive``."""
@@ -165,9 +165,8 @@ class Batch:
         self._keep(shown, ids)
         key = success_key(info)
         successes = None if key is None else info[key] > 0
-        return Steps(
-            self._fitted(shown, len(ids)), rewards, terminated, truncated, successes, info, bad
-        )
+        shown = self._fitted(shown)
+        return Steps(shown, rewards, terminated, truncated, successes, info, bad)
 
     def close(self) -> None:
         """Release the pool."""
@@ -205,13 +204,10 @@ class Batch:
         pairs = zip(shown, ids, strict=True)
         return np.stack([layer.noisy(row, self._rngs[i]) for row, i in pairs])
 
-    def _fitted(self, shown: Any, count: int) -> Any:
+    def _fitted(self, shown: Any) -> Any:
         """Return observations in the stream's space, with the task id."""
         for layer in self._outside:
-            if isinstance(layer, TaskId):
-                shown = layer.batch(shown, (count,))
-            else:
-                shown = layer.observation(shown)
+            shown = layer.observation(shown)
         return shown
 
     def _repair(
@@ -239,13 +235,6 @@ class Batch:
             self._last = rows(shown, np.argsort(ids))
         else:
             write(self._last, ids, shown)
-
-
-def rows(batch: Any, index: Any) -> Any:
-    """Return some environments' part of a batch, or one's."""
-    if isinstance(batch, dict):
-        return {key: rows(value, index) for key, value in batch.items()}
-    return batch[index]
 
 
 def flattened(space: gym.Space[Any], batch: Any) -> NDArray[Any]:

@@ -30,8 +30,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from holdfast.envs.base.loading import limit
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 from holdfast.scenarios.checks.backend import envpool_ids, no_id
 from holdfast.seeding import derive
 
@@ -83,17 +84,14 @@ class EnvPoolSingle(gym.Env[Any, Any]):
             if key in options:
                 raise UsageError(f"kwargs.{key}: is set by the adapter; remove it")
         if time_limit is not None:
-            if "max_episode_steps" in options:
-                raise UsageError(
-                    "changes.time_limit and kwargs.max_episode_steps: give one of the two"
-                )
-            options["max_episode_steps"] = time_limit
+            limit(options, time_limit)
         self.target, self.render_mode = target, render_mode
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
-        self._module = _registered(target)
+        if target not in envpool_ids():
+            raise UsageError(no_id(target))
         described = self._specified(options)
         steps = int(described.config.max_episode_steps)
-        own = self._module.startswith(_OWN_LIMIT) or steps <= 0
+        own = envpool_ids()[target].startswith(_OWN_LIMIT) or steps <= 0
         self.limit = 0 if own else steps
         self._options = options if own else {**options, "max_episode_steps": steps + 1}
         with _quiet():
@@ -148,7 +146,8 @@ class EnvPoolSingle(gym.Env[Any, Any]):
         """Begin an episode; with a seed in a newly built simulator."""
         super().reset(seed=seed, options=options)
         if seed is not None or self._pool is None:
-            self._pool = self.open_pool([seed if seed is not None else derive(0, _unseeded())])
+            drawn = derive(0, int(np.random.default_rng().integers(2**31)))
+            self._pool = self.open_pool([drawn if seed is None else seed])
         self._steps = 0
         observation, info = self._pool.reset()
         return self._one(observation), success_of(info, 0)
@@ -174,7 +173,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
         self._pool = None
 
     def _one(self, observations: Any) -> Any:
-        return _first(cast_to(self.observation_space, observations))
+        return rows(cast_to(self.observation_space, observations), 0)
 
     def _specified(self, options: dict[str, Any]) -> Any:
         import envpool
@@ -188,10 +187,7 @@ class EnvPoolSingle(gym.Env[Any, Any]):
 
     def _check_actions(self) -> None:
         space = self.action_space
-        if (
-            isinstance(space, gym.spaces.Box)
-            and float(np.abs(space.high).max(initial=0)) > _LARGEST
-        ):
+        if isinstance(space, gym.spaces.Box) and np.abs(space.high).max(initial=0) > _LARGEST:
             # ViZDoom's: uninitialised bounds, in EnvPool 1.2.5.
             raise UsageError(
                 f"{self} has actions without bounds; ViZDoom's become discrete with "
@@ -279,12 +275,6 @@ def success_key(info: Mapping[str, Any]) -> str | None:
     return next((key for key in SUCCESS_KEYS if key in info), None)
 
 
-def _registered(target: str) -> str:
-    if target not in envpool_ids():
-        raise UsageError(no_id(target))
-    return envpool_ids()[target]
-
-
 def _wrong_argument(target: str, error: Exception) -> str:
     text = str(error)
     _, _, rest = text.partition("unexpected keyword argument '")
@@ -294,8 +284,7 @@ def _wrong_argument(target: str, error: Exception) -> str:
 
     name = rest.partition("'")[0]
     known = [key for key in envpool.make_spec(target).config._fields if key not in _RESERVED]
-    near = closest(name, known)
-    return f"no argument '{name}'; " + (f"did you mean '{near}'?" if near else f"known: {known}")
+    return f"no argument '{name}'; {suggestion(name, known, otherwise=f'known: {known}')}"
 
 
 def cast_to(space: gym.Space[Any], raw: Any) -> Any:
@@ -313,12 +302,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _first(observation: Any) -> Any:
-    """Return the first environment's observation out of a batch of one."""
-    if isinstance(observation, dict):
-        return {key: _first(value) for key, value in observation.items()}
-    return observation[0]
-
-
-def _unseeded() -> int:
-    return int(np.random.default_rng().integers(2**31))
+def rows(batch: Any, index: Any) -> Any:
+    """Return some environments' part of a batch of observations, or one's."""
+    if isinstance(batch, dict):
+        return {key: rows(value, index) for key, value in batch.items()}
+    return batch[index]

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from holdfast.envs.envpool.batch import Batch, Ids, rows, write
+from holdfast.envs.envpool.batch import Batch, Ids, write
+from holdfast.envs.envpool.single import rows
 from holdfast.envs.wrappers.guard import NAN_KEY, copied
+from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,11 +103,7 @@ class EnvPoolVector(VecEnv):
             if isinstance(value, np.ndarray) and key != "env_id"
         }
         info["TimeLimit.truncated"] = bool(batch.truncated[i] and not batch.terminated[i])
-        info["episode"] = {
-            "r": round(float(self._totals[i]), 6),
-            "l": int(self._lengths[i]),
-            "t": round(time.time() - self._began, 6),
-        }
+        info["episode"] = episode(float(self._totals[i]), int(self._lengths[i]), self._began)
         if batch.successes is not None:
             info["is_success"] = bool(self._succeeded[i])
         if batch.bad is not None and batch.bad[i]:
@@ -131,10 +130,7 @@ class EnvPoolVector(VecEnv):
         Raises:
             UsageError: Always.
         """
-        raise UsageError(
-            f"EnvPool's environments have no attribute '{attr_name}' to set; "
-            "write `backend: gymnasium`"
-        )
+        raise _no("attribute", attr_name, "set")
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
@@ -144,13 +140,13 @@ class EnvPoolVector(VecEnv):
         Raises:
             UsageError: Always.
         """
-        raise UsageError(
-            f"EnvPool's environments have no method '{method_name}' to call; "
-            "write `backend: gymnasium`"
-        )
+        raise _no("method", method_name, "call")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return whether the copies are wrapped; by a Monitor they are in effect."""
-        from stable_baselines3.common.monitor import Monitor  # here: only this asks for it
-
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+
+def _no(noun: str, name: str, verb: str) -> UsageError:
+    text = f"EnvPool's environments have no {noun} '{name}' to {verb}"
+    return UsageError(f"{text}; write `backend: gymnasium`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,19 +35,14 @@ class RowGame:
     def lines(self) -> tuple[tuple[int, ...], ...]:
         """The winning lines through each cell, as bits."""
         through: list[list[int]] = [[] for _ in range(self.rows * self.columns)]
-        for row in range(self.rows):
-            for column in range(self.columns):
-                for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-                    ends = row + down * (self.length - 1), column + right * (self.length - 1)
-                    if not (0 <= ends[0] < self.rows and 0 <= ends[1] < self.columns):
-                        continue
-                    cells = [
-                        (row + down * k) * self.columns + column + right * k
-                        for k in range(self.length)
-                    ]
-                    line = sum(1 << cell for cell in cells)
-                    for cell in cells:
-                        through[cell].append(line)
+        ways = ((0, 1), (1, 0), (1, 1), (1, -1))
+        for row, column, (down, right) in product(range(self.rows), range(self.columns), ways):
+            ends = row + down * (self.length - 1), column + right * (self.length - 1)
+            if 0 <= ends[0] < self.rows and 0 <= ends[1] < self.columns:
+                first, step = row * self.columns + column, down * self.columns + right
+                cells = range(first, first + self.length * step, step)
+                for cell in cells:
+                    through[cell].append(sum(1 << cell for cell in cells))
         return tuple(map(tuple, through))
 
     def board(self, observation: NDArray[Any]) -> Board:

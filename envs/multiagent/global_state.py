@@ -80,11 +80,7 @@ class States:
         self.values: NDArray[Any] = np.zeros((copies, *(space.shape or ())), space.dtype)
 
     def take(
-        self,
-        copy: int,
-        env: Parallel,
-        observations: Mapping[str, Any],
-        present: Collection[str],
+        self, copy: int, env: Parallel, observations: Mapping[str, Any], present: Collection[str]
     ) -> None:
         """Keep the state of one copy.
 

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from holdfast.envs.multiagent.parallel import TeamSpaces
 from holdfast.envs.multiagent.seats import ABSENT, TERMINAL_MASKS, Seats
+from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema.observation_keys import MASKS, OBSERVATION, PRESENT
@@ -109,8 +110,7 @@ class JointSeats(VecEnv):
 
     def present(self) -> NDArray[np.bool_]:
         """Return which agents act in the next step, shape (copies, width)."""
-        present: NDArray[np.bool_] = self._placed(self._by_copy(self._seats.present()))
-        return present
+        return self._placed(self._by_copy(self._seats.present()))
 
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
 
@@ -143,7 +143,9 @@ class JointSeats(VecEnv):
 
     def _ended(self, copy: int, infos: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the info of a copy in which the group's episode is over."""
-        last = {key: _zeros(space) for key, space in self._entries.items()}
+        assert isinstance(self.observation_space, spaces.Dict)
+        entries = self.observation_space.spaces.items()
+        last = {key: np.zeros(space.shape or (), space.dtype) for key, space in entries}
         last[MASKS][:] = 1
         for place, info in enumerate(infos):
             seen = info.get("terminal_observation")
@@ -153,22 +155,14 @@ class JointSeats(VecEnv):
             last[OBSERVATION][place] = seen[OBSERVATION]
             last[PRESENT][place] = info["TimeLimit.truncated"]
             last[MASKS][place] = info.get(TERMINAL_MASKS, 1)
-        episode = {
-            "r": round(float(self._returns[copy]) / self._agents, 6),
-            "l": int(self._lengths[copy]),
-            "t": round(time.time() - float(self._began[copy]), 6),
-        }
+        mean, length = float(self._returns[copy]) / self._agents, int(self._lengths[copy])
+        told = episode(mean, length, float(self._began[copy]))
         self._returns[copy], self._lengths[copy], self._began[copy] = 0.0, 0, time.time()
         return {
-            "episode": episode,
+            "episode": told,
             "TimeLimit.truncated": bool(last[PRESENT].any()),
             "terminal_observation": last,
         }
-
-    @property
-    def _entries(self) -> dict[str, gym.Space[Any]]:
-        assert isinstance(self.observation_space, spaces.Dict)
-        return self.observation_space.spaces
 
     def _joint(self, seen: Any) -> dict[str, NDArray[Any]]:
         shown = {key: self._by_copy(value)[:, 0] for key, value in seen.items()}  # alike in a copy
@@ -231,8 +225,3 @@ class JointSeats(VecEnv):
     def close(self) -> None:
         """Close the copies, for all groups."""
         self._seats.close()
-
-
-def _zeros(space: gym.Space[Any]) -> NDArray[Any]:
-    """Return an observation of zeros."""
-    return np.zeros(space.shape or (), space.dtype)

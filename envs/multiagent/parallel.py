@@ -16,12 +16,12 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
-from holdfast.envs.base.loading import MissingPackage, UnknownEnvironment, imported
+from holdfast.envs.base.loading import MissingPackage, UnknownEnvironment, imported, naming
 from holdfast.envs.base.spaces import Space, StreamSpaces, merged_spaces
 from holdfast.envs.multiagent.global_state import Parallel, merged_state, state_space
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
-from holdfast.registry import algorithm, closest
+from holdfast.registry import algorithm, suggestion
 from holdfast.scenarios.schema.agent import grouped
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Changes, Policies, Scenario, Task
@@ -72,14 +72,9 @@ def make_parallel(scenario: Scenario, task: Task, render_mode: str | None = None
         EnvironmentFailed: The constructor raised something else.
     """
     assert task.env is not None
-    kwargs = dict(task.kwargs)
-    if render_mode is not None:
-        kwargs["render_mode"] = render_mode
-    try:
-        return build_parallel(task.env, kwargs, scenario.folder)
-    except HoldfastError as error:
-        error.args = (f"task '{task.name}': {error}",)
-        raise
+    shown = {} if render_mode is None else {"render_mode": render_mode}
+    with naming(task):
+        return build_parallel(task.env, {**task.kwargs, **shown}, scenario.folder)
 
 
 def build_parallel(target: str, kwargs: Mapping[str, Any], folder: Path | None) -> Parallel:
@@ -163,8 +158,8 @@ def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
         source = imported(module, folder)
         factory = getattr(source, name, None)
         if not callable(factory):
-            near = closest(name, [key for key, value in vars(source).items() if callable(value)])
-            hint = f"; did you mean '{module}:{near}'?" if near else ""
+            known = [key for key, value in vars(source).items() if callable(value)]
+            hint = suggestion(name, known, f"; did you mean '{module}:{{}}'?")
             raise UnknownEnvironment(f"module '{module}' has no factory '{name}'{hint}")
         return factory(**kwargs)
     if "/" in target:
@@ -249,8 +244,8 @@ def _nobody(scenario: Scenario, everyone: Sequence[str]) -> list[Problem]:
     for name, patterns in policies.items() if isinstance(policies, Mapping) and everyone else ():
         for index, pattern in enumerate(patterns):
             if not any(fnmatchcase(agent, pattern) for agent in everyone):
-                near = closest(pattern, everyone)
-                hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(everyone)}"
+                known = f"there are: {', '.join(everyone)}"
+                hint = suggestion(pattern, everyone, otherwise=known)
                 path = f"agent.policies.{name}[{index}]"
                 problems.append(scenario.problem(path, f"no task has an agent '{pattern}'; {hint}"))
     return problems

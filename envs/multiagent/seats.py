@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from holdfast.envs.base.fitting import Beside, PadAction
 from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.envpool.single import rows
 from holdfast.envs.multiagent.global_state import Parallel, States
 from holdfast.envs.multiagent.parallel import ACTION_MASK, unmasked
 from holdfast.envs.wrappers.action_changes import ActionMap
@@ -104,9 +106,7 @@ class Member:
         self.scale = 1.0
         while isinstance(env, gym.Wrapper):
             if isinstance(env, gym.ObservationWrapper):
-                batch = getattr(env, "batch", None)  # of the task id
-                shown = (lambda seen, add=batch: add(seen, (_rows(seen),))) if batch else None
-                self._observe.insert(0, shown or env.observation)
+                self._observe.insert(0, env.observation)
             if isinstance(env, Beside):
                 self._beside = env
             if isinstance(env, gym.ActionWrapper):
@@ -220,7 +220,7 @@ class Seats(VecEnv):
         info = self._infos[self._row(agent, copy)]
         info["episode"] = episode
         info["TimeLimit.truncated"] = cut
-        info["terminal_observation"] = _row_of(last, 0)
+        info["terminal_observation"] = rows(last, 0)
         if agent.masks is not None:
             info[TERMINAL_MASKS] = agent.allowed()[copy].copy()
 
@@ -282,8 +282,7 @@ class Seats(VecEnv):
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Return an attribute of each seat's copy."""
         values = [getattr(env, attr_name) for env in self._teams.envs]
-        rows = self._get_indices(indices)
-        return [values[row // len(self.members)] for row in rows]
+        return [values[row // len(self.members)] for row in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Set an attribute of each seat's copy."""
@@ -294,16 +293,14 @@ class Seats(VecEnv):
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
         """Call a method of each seat's copy; ``action_masks`` gives the seats' own."""
-        rows = list(self._get_indices(indices))
+        seats = list(self._get_indices(indices))
         if method_name == MASKS:
-            return list(self.action_masks()[rows])
-        envs = [self._teams.envs[row // len(self.members)] for row in rows]
+            return list(self.action_masks()[seats])
+        envs = [self._teams.envs[row // len(self.members)] for row in seats]
         return [getattr(env, method_name)(*method_args, **method_kwargs) for env in envs]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return whether episodes are counted as Stable-Baselines3's Monitor does: they are."""
-        from stable_baselines3.common.monitor import Monitor  # here: only this asks for it
-
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def close(self) -> None:
@@ -321,14 +318,3 @@ def _interleaved(parts: list[Any]) -> Any:
         return {key: _interleaved([part[key] for part in parts]) for key in parts[0]}
     stacked: NDArray[Any] = np.stack(parts, axis=1)
     return stacked.reshape(-1, *stacked.shape[2:])
-
-
-def _row_of(batch: Any, row: int) -> Any:
-    if isinstance(batch, dict):
-        return {key: value[row] for key, value in batch.items()}
-    return batch[row]
-
-
-def _rows(batch: Any) -> int:
-    """Return how many observations there are, one array or one per key."""
-    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

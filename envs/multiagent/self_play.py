@@ -17,6 +17,7 @@ from pettingzoo import AECEnv
 
 from holdfast.envs.base.fitting import PadAction
 from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.multiagent import players
 from holdfast.envs.multiagent.parallel import ACTION_MASK, agent_spaces, pettingzoo_env
 from holdfast.envs.multiagent.players import (
     Choices,
@@ -24,11 +25,10 @@ from holdfast.envs.multiagent.players import (
     Player,
     PolicyPlayer,
     RandomPlayer,
-    make_player,
 )
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 from holdfast.scenarios.schema.opponents import PAST
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
@@ -136,7 +136,10 @@ class SelfPlay(gym.Env[Any, Any]):
         self._game = _turn_based(made, task)
         self.kind = str(self._game.metadata.get("name", task.env))
         self.metadata = {"render_modes": [], **self._game.metadata}
-        self.seats = self._seats(list(self._game.possible_agents))
+        self.seats = [self.opponents.seat]
+        if self.opponents.seat in ("alternate", "drawn"):
+            self.seats = list(self._game.possible_agents)
+        self._check_seat(self.seats[0])
         spaces = [self._spaces_of(seat) for seat in self.seats]
         if any(space != spaces[0] for space in spaces):
             raise UsageError(
@@ -149,20 +152,11 @@ class SelfPlay(gym.Env[Any, Any]):
         self._allowed = np.ones(0, np.bool_)
         self._return = 0.0
 
-    def _seats(self, agents: list[str]) -> list[str]:
-        """Return the seats that learn."""
-        seat = self.opponents.seat
-        if seat in ("alternate", "drawn"):
-            return agents
-        self._check_seat(seat)
-        return [seat]
-
     def _check_seat(self, seat: str) -> None:
         agents = list(self._game.possible_agents)
         if seat not in agents:
-            near = closest(seat, agents)
-            known = ", ".join(["alternate", "drawn", *agents])
-            hint = f"did you mean '{near}'?" if near else f"there are: {known}"
+            known = f"there are: {', '.join(['alternate', 'drawn', *agents])}"
+            hint = suggestion(seat, agents, otherwise=known)
             raise UsageError(f"opponents.seat: {self.kind} has no agent '{seat}'; {hint}")
 
     def _spaces_of(self, seat: str) -> StreamSpaces:
@@ -231,7 +225,7 @@ class SelfPlay(gym.Env[Any, Any]):
             return PolicyPlayer(drawn[0], self.view.through(drawn[1])) if drawn else RandomPlayer()
         key = repr(entry)
         if key not in self._players:
-            self._players[key] = make_player(entry, self.kind, self._folder, self.frozen)
+            self._players[key] = players.make_player(entry, self.kind, self._folder, self.frozen)
         return self._players[key]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -254,10 +248,9 @@ class SelfPlay(gym.Env[Any, Any]):
         """Return what the learner sees next, its reward since it moved, and whether it is over."""
         game = self._game
         while True:
-            agent = game.agent_selection
             shown, reward, terminated, truncated, _ = game.last()
             observation, allowed = self._parted(shown)
-            if agent == self.seat:
+            if game.agent_selection == self.seat:
                 self._allowed = allowed
                 return observation, float(reward), bool(terminated), bool(truncated)
             if terminated or truncated:

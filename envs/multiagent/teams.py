@@ -18,6 +18,7 @@ from holdfast.envs.base.fitting import fit
 from holdfast.envs.multiagent.global_state import Parallel, States
 from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described, unmasked
 from holdfast.envs.multiagent.seats import FrozenGroup, Member, Seats
+from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Scenario
@@ -74,12 +75,11 @@ class Teams:
         for number, (group, names) in enumerate(team.groups.items()):
             partner = (partners or {}).get(group)
             for name in names:
-                own = described(team.spaces[name], task.changes)
+                own, states = described(team.spaces[name], task.changes), self._states
                 if partner is not None:
-                    fitted = partner.fitted(own)
+                    fitted, states = partner.fitted(own), None
                 else:
                     fitted = fit(own, spaces.groups[group], scenario, shown)
-                states = None if partner is not None else self._states
                 self._agents[name] = Member(team.spaces[name], fitted, copies, states)
             if names:
                 members = [self._agents[name] for name in names]
@@ -132,11 +132,8 @@ class Teams:
         """
         for seats, partner in self._frozen:
             seats.act(partner)
-        return {
-            name: agent.own(seats.actions_of(agent))
-            for seats in self._everyone
-            for name, agent in self._members(seats)
-        }
+        members = self._agents.items()
+        return {name: agent.own(agent.seats.actions_of(agent)) for name, agent in members}
 
     def look(self, observations: Mapping[str, Any]) -> None:
         """Take what agents see in the only copy, which somebody else resets and steps."""
@@ -149,9 +146,6 @@ class Teams:
     @property
     def _everyone(self) -> list[Seats]:
         return [*self.seats.values(), *(seats for seats, _ in self._frozen)]
-
-    def _members(self, seats: Seats) -> list[tuple[str, Member]]:
-        return [(name, agent) for name, agent in self._agents.items() if agent in seats.members]
 
     # -- one copy ----------------------------------------------------------------------------------
 
@@ -172,8 +166,6 @@ class Teams:
             agent.present[copy] = False
         self._take_state(copy, env, result[0], env.agents)
         self._appear(copy, env, result[0], "reset()")
-        for agent in self._agents.values():
-            agent.totals[copy], agent.lengths[copy] = 0.0, 0
         self.lengths[copy] = 0
         for returns in self.returns.values():
             returns[copy] = 0.0
@@ -228,7 +220,9 @@ class Teams:
             if over:
                 agent.take(copy, observations[name])
                 cut = bool(truncations[name] and not terminations[name])
-                agent.seats.ended(agent, copy, self._episode(agent, copy), cut)
+                began = float(self._began[copy])
+                told = episode(agent.totals[copy], agent.lengths[copy], began)
+                agent.seats.ended(agent, copy, told, cut)
                 agent.present[copy] = False
         if env.agents:
             self._appear(copy, env, observations, "step()")
@@ -237,13 +231,6 @@ class Teams:
         else:
             self._reset(copy, None)
             self._began[copy] = time.time()
-
-    def _episode(self, agent: Member, copy: int) -> dict[str, Any]:
-        return {
-            "r": round(agent.totals[copy], 6),
-            "l": agent.lengths[copy],
-            "t": round(time.time() - float(self._began[copy]), 6),
-        }
 
     def _called(self, place: str, function: Callable[[], Any]) -> Any:
         try:

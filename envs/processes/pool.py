@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_all
 from holdfast.envs.processes.wire import assembled, encoded, leaves
 from holdfast.envs.processes.worker import RESET
+from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.sections import Pool
 from holdfast.seeding import derive
@@ -65,7 +66,10 @@ class ProcessPool(VecEnv):
         on_failure: OnFailure | None = None,
     ) -> None:
         self._limits, self._on_failure = limits, on_failure
-        self._plans = [_pickled(make, seed + i) for i, make in enumerate(makers)]
+        self._plans = [
+            {"pickled": base64.b64encode(cloudpickle.dumps(make)).decode(), "action_seed": seed + i}
+            for i, make in enumerate(makers)
+        ]
         self.restarts = 0
         self._processes: list[WorkerProcess] = []
         shares = np.array_split(np.arange(len(makers)), min(limits.workers, len(makers)))
@@ -74,11 +78,10 @@ class ProcessPool(VecEnv):
             for span in self._spans:
                 self._processes.append(WorkerProcess(self._plans[span], limits))
             described = [process.finish_start() for process in self._processes]
-        except WorkerFailed as failure:
+        except BaseException as error:
             self.close()
-            raise failure.as_error("building an environment in a worker process") from None
-        except BaseException:
-            self.close()
+            if isinstance(error, WorkerFailed):
+                raise error.as_error("building an environment in a worker process") from None
             raise
         found = described[0]
         self._render_mode = found["render_mode"]
@@ -103,36 +106,22 @@ class ProcessPool(VecEnv):
     def reset(self) -> Any:
         """Begin an episode in every environment, with the seeds and options given before."""
         self._cuts = {}
-        failed: dict[int, WorkerFailed] = {}
         for number, span in enumerate(self._spans):
             for index in _indices(span):
                 seed = self._seeds[index]
                 self._given[index] = self._given[index] if seed is None else seed
-            try:
-                self._processes[number].send(self._reset_command(_indices(span)), RESET)
-            except WorkerFailed as failure:
-                failed[number] = failure
+            seeds, options = self._seeds[span], [given or None for given in self._options[span]]
+            self._processes[number].send(_reset_command(seeds, options), RESET)
         for number, span in enumerate(self._spans):
             try:
-                if number in failed:
-                    raise failed[number]
                 answer = self._processes[number].receive()
             except WorkerFailed as failure:
                 self._restart(number, failure)
                 continue
             self._take(number, answer, _indices(span))
-            for index in _indices(span):
-                self._rewards[index] = []
-                self._episodes[index] += 1
         self._reset_seeds()
         self._reset_options()
         return self._shown()
-
-    def _reset_command(self, indices: list[int]) -> dict[str, Any]:
-        local = list(range(len(indices)))
-        seeds = _sendable([self._seeds[index] for index in indices])
-        options = _sendable([self._options[index] or None for index in indices])
-        return {"do": "reset", "indices": local, "seeds": seeds, "options": options}
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Begin a step of every environment."""
@@ -165,42 +154,33 @@ class ProcessPool(VecEnv):
             truncated[span] = process.truncated
             for index, info in answer.get("infos", {}).items():
                 infos[span.start + int(index)] = info
-            ended = np.flatnonzero(terminated[span] | truncated[span])
-            self._take(number, answer, (ended + span.start).tolist())
+            ended = []
+            for index, reward in enumerate(process.rewards.tolist(), start=span.start):
+                cut = bool(truncated[index] and not terminated[index])
+                infos[index]["TimeLimit.truncated"] = cut
+                self._rewards[index].append(reward)
+                if cut or terminated[index]:
+                    ended.append(index)
+                    last = _rows(process.last, index - span.start)
+                    total, length = sum(self._rewards[index]), len(self._rewards[index])
+                    told = episode(total, length, self._began)
+                    infos[index] |= {"episode": told, "terminal_observation": last}
+            self._take(number, answer, ended)
         dones = (terminated | truncated).astype(bool)
-        for index, reward in enumerate(rewards.tolist()):
-            info = infos[index]
-            if RESTARTED in info:
-                continue
-            info["TimeLimit.truncated"] = bool(truncated[index] and not terminated[index])
-            self._rewards[index].append(reward)
-            if dones[index]:
-                self._end_episode(index, info)
         return self._shown(), rewards.astype(np.float32), dones, infos
-
-    def _end_episode(self, index: int, info: dict[str, Any]) -> None:
-        """Add what Monitor and DummyVecEnv add at the end of an episode."""
-        total, length = sum(self._rewards[index]), len(self._rewards[index])
-        elapsed = round(time.time() - self._began, 6)
-        info["episode"] = {"r": round(total, 6), "l": length, "t": elapsed}
-        number = next(n for n, span in enumerate(self._spans) if index < span.stop)
-        local = index - self._spans[number].start
-        last = self._processes[number].last
-        # array(): a copy, of a number's too
-        info["terminal_observation"] = assembled({p: np.array(a[local]) for p, a in last.items()})
-        self._rewards[index] = []
-        self._episodes[index] += 1
 
     def _take(self, number: int, answer: dict[str, Any], begun: Sequence[int]) -> None:
         """Take a worker's observations, and the infos of the episodes that have begun."""
         span, found = self._spans[number], answer.get("reset_infos", {})
         for index in begun:
             self.reset_infos[index] = found.get(str(index - span.start), {})
+            self._rewards[index] = []
+            self._episodes[index] += 1
         for path, array in self._processes[number].observed.items():
             self._observations[path][span] = array
 
     def _shown(self) -> Any:
-        return assembled({path: array.copy() for path, array in self._observations.items()})
+        return _rows(self._observations, slice(None))
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -208,9 +188,8 @@ class ProcessPool(VecEnv):
         """End the episodes of a failed worker at the last good observation; restart it."""
         cuts = []
         for index in _indices(self._spans[number]):
-            good = {path: np.array(array[index]) for path, array in self._observations.items()}
             info = {RESTARTED: f"{failure.what}: {failure.text}", "TimeLimit.truncated": True}
-            cuts.append({**info, "terminal_observation": assembled(good)})
+            cuts.append({**info, "terminal_observation": _rows(self._observations, index)})
         self._restart(number, failure)
         self._cuts[number] = cuts
 
@@ -232,16 +211,12 @@ class ProcessPool(VecEnv):
                 process.finish_start()
                 for index in indices:
                     self._given[index] = derive(self._seed, "restart", index, self.restarts)
-                command = {"do": "reset", "indices": list(range(len(indices)))}
-                command |= {"seeds": self._given[span], "options": [None] * len(indices)}
+                command = _reset_command(self._given[span], [None] * len(indices))
                 answer = process.ask(command, RESET)
                 break
             except WorkerFailed as again:
                 failure = again
         self._take(number, answer, indices)
-        for index in indices:
-            self._rewards[index] = []
-            self._episodes[index] += 1
 
     def _record(self, number: int, failure: WorkerFailed) -> None:
         if self._on_failure is None:
@@ -285,12 +260,11 @@ class ProcessPool(VecEnv):
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Return an attribute of environments; a method as a function that calls it there."""
-        chosen = list(self._get_indices(indices))
-        if attr_name == "render_mode":
-            return [self._render_mode for _ in chosen]
-        return [self._attribute(index, attr_name) for index in chosen]
+        return [self._attribute(index, attr_name) for index in self._get_indices(indices)]
 
     def _attribute(self, index: int, name: str) -> Any:
+        if name == "render_mode":
+            return self._render_mode
         found = self._get(index, name)
         if "missing" in found:
             raise AttributeError(f"the environments have no attribute '{name}'")
@@ -345,14 +319,18 @@ def _indices(span: slice) -> list[int]:
     return list(range(span.start, span.stop))
 
 
+def _rows(arrays: Mapping[tuple[str, ...], NDArray[Any]], index: int | slice) -> Any:
+    """Return a copy of some rows as an observation; a number is copied, too."""
+    return assembled({path: np.array(array[index]) for path, array in arrays.items()})
+
+
+def _reset_command(seeds: Sequence[int | None], options: Sequence[Any]) -> dict[str, Any]:
+    command = {"do": "reset", "indices": list(range(len(seeds)))}
+    return {**command, "seeds": _sendable(seeds), "options": _sendable(options)}
+
+
 def _sendable(value: Any) -> Any:
     try:
         return encoded(value)
     except TypeError as error:
         raise UsageError(f"environments in worker processes: {error}") from None
-
-
-def _pickled(make: Callable[[], gym.Env[Any, Any]], action_seed: int | None) -> dict[str, Any]:
-    """Return a plan for a worker of this interpreter, whose environment ``make`` builds there."""
-    data = base64.b64encode(cloudpickle.dumps(make)).decode()
-    return {"pickled": data, "action_seed": action_seed}

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from holdfast import errors
 from holdfast.envs.processes import worker
-from holdfast.envs.processes.wire import Leaf, decoded, leaves, space_of
+from holdfast.envs.processes.wire import Leaf, decoded, leaves, space_of, viewed
 from holdfast.envs.wrappers.guard import EnvironmentCrashed
 from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema.scenario import Pool
@@ -36,11 +37,7 @@ CLOSING_S = 0.7
 """Seconds in which environments may close by themselves."""
 
 _SHARED = Path("/dev/shm")  # noqa: S108  # nothing there has a name
-_PLACES: dict[float, str] = {
-    worker.STEP: "step",
-    worker.RESET: "reset",
-    worker.BUILD: "its constructor",
-}
+_PLACES = {worker.STEP: "step", worker.RESET: "reset", worker.BUILD: "its constructor"}
 _MOST_BYTES = 1 << 30
 _SLICE_S = 0.1
 _ERRORS = (
@@ -52,6 +49,7 @@ _ERRORS = (
 )
 
 
+@dataclass(eq=False)
 class WorkerFailed(Exception):
     """A worker process that is of no more use.
 
@@ -64,19 +62,12 @@ class WorkerFailed(Exception):
         told: The process's own account of an exception.
     """
 
-    def __init__(
-        self,
-        what: str,
-        text: str,
-        *,
-        env: int,
-        place: str,
-        trace: str = "",
-        told: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(text)
-        self.what, self.text, self.env, self.place = what, text, env, place
-        self.trace, self.told = trace, told or {}
+    what: str
+    text: str
+    env: int
+    place: str
+    trace: str = ""
+    told: dict[str, Any] = field(default_factory=dict)
 
     def as_error(self, where: str, hint: str = "") -> EnvironmentCrashed:
         """Return the error to raise where nothing is restarted."""
@@ -159,7 +150,6 @@ class WorkerProcess:
     def _share(self, observation: gym.Space[Any], action: gym.Space[Any]) -> None:
         (acted,) = leaves(action)
         observed = leaves(observation)
-        self._action_shape = acted.shape
         wanted: list[tuple[str, Leaf]] = [
             ("rewards", Leaf((), np.dtype(np.float64), ())),
             ("terminated", Leaf((), np.dtype(np.uint8), ())),
@@ -172,29 +162,20 @@ class WorkerProcess:
         size = worker.CLOCK_BYTES
         blocks: list[dict[str, Any]] = []
         for name, leaf in wanted:
-            shape = (self._count, *leaf.shape)
-            place = {"shape": shape, "offset": size}
-            blocks.append({"name": name, "path": leaf.path, "dtype": leaf.dtype.str, **place})
-            size += -(-math.prod(shape) * leaf.dtype.itemsize // 64) * 64
+            shape, dtype = (self._count, *leaf.shape), leaf.dtype
+            place = {"path": leaf.path, "dtype": dtype.str, "shape": shape, "offset": size}
+            blocks.append({"name": name, **place})
+            size += -(-math.prod(shape) * dtype.itemsize // 64) * 64
         # Reserved: a full disk is an OSError here, and not the death of either process later.
         os.posix_fallocate(self._memory.fileno(), 0, size)
         memory = mmap.mmap(self._memory.fileno(), size)
-        self.observed: dict[tuple[str, ...], NDArray[Any]] = {}
-        self.last: dict[tuple[str, ...], NDArray[Any]] = {}
-        for (name, leaf), block in zip(wanted, blocks, strict=True):
-            count = math.prod(block["shape"])
-            flat = np.frombuffer(memory, leaf.dtype, count, block["offset"])
-            array = flat.reshape(block["shape"])
-            if name in ("observed", "last"):
-                getattr(self, name)[leaf.path] = array
-            else:
-                setattr(self, f"_{name}" if name == "actions" else name, array)
+        found = viewed(memory, blocks)
+        self.observed, self.last = found["observed"], found["last"]
+        self.rewards: NDArray[np.float64] = found["rewards"][()]
+        self.terminated: NDArray[np.uint8] = found["terminated"][()]
+        self.truncated: NDArray[np.uint8] = found["truncated"][()]
+        self._actions: NDArray[np.float64] = found["actions"][()]
         self.ask({"do": "share", "size": size, "blocks": blocks, "exact": self._exact})
-
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.uint8]
-    truncated: NDArray[np.uint8]
-    _actions: NDArray[np.float64]
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -232,11 +213,7 @@ class WorkerProcess:
         return self.receive()
 
     def send(self, command: dict[str, Any], kind: int = worker.OTHER) -> None:
-        """Give a command.
-
-        Raises:
-            WorkerFailed: If the process is gone.
-        """
+        """Give a command; ``receive`` waits for the answer."""
         line = json.dumps(command).encode() + b"\n"
         self._clock[0] = time.monotonic()
         self._clock[1], self._clock[2] = kind, 0
@@ -245,8 +222,9 @@ class WorkerProcess:
 
     def _write(self, line: bytes) -> None:
         try:
-            self._in.write(line)
-        except (OSError, ValueError) as error:  # ValueError: closed
+            with suppress(OSError):  # of a process that is gone: ``receive`` finds out how
+                self._in.write(line)
+        except ValueError as error:  # closed
             raise self._died() from error
 
     def receive(self) -> dict[str, Any]:
@@ -296,19 +274,13 @@ class WorkerProcess:
         if self._has_ended():
             raise self._died()
         seconds = time.monotonic() - self._clock[0]
-        kind = self._clock[1]
-        limit = self._limit(kind)
+        key = "step_timeout_s" if self._clock[1] == worker.STEP else "reset_timeout_s"
+        limit = getattr(self._limits, key)
+        if key == "reset_timeout_s" and not self._is_started:
+            limit += STARTING_S
         if seconds > limit:
-            key = "pool.step_timeout_s" if kind == worker.STEP else "pool.reset_timeout_s"
-            place = self._place()
-            text = f"did not come back from {place} within {limit:g} s ({key})"
+            text = f"did not come back from {self._place()} within {limit:g} s (pool.{key})"
             raise self._failure("hung", text, trace=self._where_it_hangs())
-
-    def _limit(self, kind: float) -> float:
-        if kind == worker.STEP:
-            return self._limits.step_timeout_s
-        starting = STARTING_S if not self._is_started else 0.0
-        return self._limits.reset_timeout_s + starting
 
     def _has_ended(self) -> bool:
         """Return whether the process has ended; it is not reaped, so that its group can be."""
@@ -322,7 +294,7 @@ class WorkerProcess:
             return True
 
     def _place(self) -> str:
-        return _PLACES.get(self._clock[1], "a command")
+        return _PLACES.get(int(self._clock[1]), "a command")
 
     def _failure(self, what: str, text: str, trace: str = "", **keys: Any) -> WorkerFailed:
         at_work = self._clock[2]  # by then perhaps overwritten
@@ -360,14 +332,14 @@ class WorkerProcess:
         """Return the stacks of the process's threads, which it writes when it is asked to."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGUSR1)
-        before = b""
+        before = ""
         for _ in range(20):
             time.sleep(0.01)
-            found = os.pread(self._trace.fileno(), 1 << 16, 0)
+            found = self._traced()
             if found and found == before:
                 break
             before = found
-        return before.decode(errors="replace")
+        return before
 
     def _traced(self) -> str:
         return os.pread(self._trace.fileno(), 1 << 16, 0).decode(errors="replace")

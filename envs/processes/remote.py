@@ -60,11 +60,10 @@ class RemoteEnv(gym.Env[Any, Any]):
         process = WorkerProcess([plan], limits or Pool(), python=python, exact=True)
         try:
             found = process.finish_start()
-        except WorkerFailed as failure:
+        except BaseException as error:
             process.kill()
-            raise _of_construction(self._name, target, python, folder, failure) from None
-        except BaseException:
-            process.kill()
+            if isinstance(error, WorkerFailed):
+                raise _of_construction(self._name, target, python, folder, error) from None
             raise
         self._process = process
         self.observation_space = found["observation_space"]

@@ -7,7 +7,7 @@ numpy only, and written for Python 3.8 and numpy 1 as well.
 from __future__ import annotations
 
 import base64
-import json
+import math
 import sysconfig
 import traceback
 from typing import Any, NamedTuple
@@ -56,11 +56,6 @@ def decoded(found: dict[str, Any]) -> Any:
     return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
 
 
-def values(found: Any) -> Any:
-    """Return the decoded arguments of a command."""
-    return json.loads(json.dumps(found), object_hook=decoded)
-
-
 class Malformed(Exception):
     """An environment returned what does not fit its spaces."""
 
@@ -69,26 +64,31 @@ class Unusable(Exception):
     """The target is no environment, or one whose spaces cannot travel."""
 
 
+# What each kind of space is built from; attributes bear the names of the arguments.
+_PARTS = {
+    "Box": ("low", "high", "dtype"),
+    "Discrete": ("n", "start"),
+    "MultiDiscrete": ("nvec", "dtype", "start"),
+    "MultiBinary": ("n",),
+}
+
+
 def describe_space(space: Any) -> dict[str, Any]:
     """Return a space as JSON can hold it.
 
     Raises:
-        Unusable: If it is of another kind than those below.
+        Unusable: If it is of another kind than those above, or a Dict of them.
     """
-    if isinstance(space, spaces.Box):
-        low, high = encoded(np.asarray(space.low)), encoded(np.asarray(space.high))
-        return {"kind": "Box", "low": low, "high": high, "dtype": np.dtype(space.dtype).str}
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete):
-        start = getattr(space, "start", np.zeros_like(space.nvec))
-        found = {"kind": "MultiDiscrete", "nvec": encoded(space.nvec), "start": encoded(start)}
-        return {**found, "dtype": np.dtype(space.dtype).str}
-    if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": encoded(space.n)}
     if isinstance(space, spaces.Dict) and all(isinstance(key, str) for key in space.spaces):
         entries = [[key, describe_space(entry)] for key, entry in space.spaces.items()]
         return {"kind": "Dict", "entries": entries}
+    for kind, parts in _PARTS.items():
+        if isinstance(space, getattr(spaces, kind)):
+            # An old MultiDiscrete has no start.
+            found = {part: getattr(space, part) for part in parts if hasattr(space, part)}
+            if "dtype" in found:
+                found["dtype"] = np.dtype(found["dtype"]).str
+            return {"kind": kind, **encoded(found)}
     raise Unusable(
         f"the space {space} cannot travel between processes; Box, Discrete, MultiDiscrete, "
         "MultiBinary and Dict of those can"
@@ -97,17 +97,13 @@ def describe_space(space: Any) -> dict[str, Any]:
 
 def space_of(found: dict[str, Any]) -> gym.Space[Any]:
     """Return the space that :func:`describe_space` described."""
-    kind = found["kind"]
-    if kind == "Box":
-        return spaces.Box(found["low"], found["high"], dtype=np.dtype(found["dtype"]).type)
-    if kind == "Discrete":
-        return spaces.Discrete(found["n"], start=found["start"])
-    if kind == "MultiDiscrete":
-        dtype = np.dtype(found["dtype"]).type
-        return spaces.MultiDiscrete(found["nvec"], dtype=dtype, start=found["start"])
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(found["n"])
-    return spaces.Dict([(key, space_of(entry)) for key, entry in found["entries"]])
+    parts = {**found}
+    kind = parts.pop("kind")
+    if kind == "Dict":
+        return spaces.Dict([(key, space_of(entry)) for key, entry in parts["entries"]])
+    if "dtype" in parts:
+        parts["dtype"] = np.dtype(parts["dtype"]).type
+    return getattr(spaces, kind)(**parts)  # type: ignore[no-any-return]  # a space
 
 
 class Leaf(NamedTuple):
@@ -144,7 +140,22 @@ def assembled(arrays: dict[tuple[str, ...], Any]) -> Any:
     return found
 
 
-def at(observation: Any, path: list[str]) -> Any:
+def viewed(memory: Any, blocks: list[dict[str, Any]]) -> dict[str, dict[tuple[str, ...], Any]]:
+    """Return the arrays in shared memory, by name and by keys of the observation.
+
+    Args:
+        memory: Its map.
+        blocks: Name, path in the observation, dtype, shape and offset of each array.
+    """
+    found: dict[str, dict[tuple[str, ...], Any]] = {}
+    for block in blocks:
+        count, shape = math.prod(block["shape"]), tuple(block["shape"])
+        flat = np.frombuffer(memory, np.dtype(block["dtype"]), count, block["offset"])
+        found.setdefault(block["name"], {})[tuple(block["path"])] = flat.reshape(shape)
+    return found
+
+
+def at(observation: Any, path: tuple[str, ...]) -> Any:
     """Return the array under these keys of an observation."""
     for key in path:
         observation = observation[key]

@@ -27,7 +27,6 @@ import difflib
 import faulthandler
 import importlib
 import json
-import math
 import mmap
 import pickle
 import signal
@@ -73,13 +72,12 @@ class Host:
         self._last: list[Any] = []
         self._exact = False
         self._left_out: set[str] = set()
-        self._steps: list[int] = []
 
     def serve(self, commands: Any) -> None:
         """Obey one command after another until there are no more."""
         for number, line in enumerate(iter(commands.readline, b""), start=1):
             try:
-                found = self.step() if line == b"s\n" else self._obey(json.loads(line))
+                found = self.step() if line == b"s\n" else self._obey(line)
             except BaseException as error:  # all of it is the other side's to judge
                 found = {"error": self._told(error)}
             text = " " + json.dumps(found) if found else ""
@@ -87,7 +85,8 @@ class Host:
         for env in self._envs:
             _close(env)
 
-    def _obey(self, command: dict[str, Any]) -> dict[str, Any]:
+    def _obey(self, line: bytes) -> dict[str, Any]:
+        command = json.loads(line, object_hook=wire.decoded)
         return getattr(self, command.pop("do"))(**command)  # type: ignore[no-any-return]  # a dict
 
     def _busy(self, kind: int, index: int) -> None:
@@ -103,11 +102,13 @@ class Host:
         for index, plan in enumerate(plans):
             self._busy(BUILD, index)
             seed = plan.pop("action_seed", None)
-            made = _unpickled(**plan) if "pickled" in plan else _made(**plan)
+            if "pickled" in plan:  # by our own parent, of the same interpreter
+                made = pickle.loads(base64.b64decode(plan["pickled"]))()  # noqa: S301
+            else:
+                made = _made(**plan)
             self._envs.append(made)
             if seed is not None:
                 made.action_space.seed(seed)
-        self._steps = [0] * len(self._envs)
         env = self._envs[0]
         spec = getattr(env, "spec", None)
         return {
@@ -127,23 +128,18 @@ class Host:
             exact: One environment, for whose caller nothing is cast, reset or refused.
         """
         self._exact, memory = exact, mmap.mmap(self._memory, size)
-        for block in blocks:
-            shape = tuple(block["shape"])
-            count = math.prod(shape)
-            flat = np.frombuffer(memory, np.dtype(block["dtype"]), count, block["offset"])
-            array = flat.reshape(shape)
-            if block["name"] in ("observed", "last"):
-                leaves = self._observed if block["name"] == "observed" else self._last
-                leaves.append((block["path"], array, shape[1:]))
-            else:
-                self._arrays[block["name"]] = array
+        found = wire.viewed(memory, blocks)
+        self._observed, self._last = (
+            [(path, array, array.shape[1:]) for path, array in found.pop(name).items()]
+            for name in ("observed", "last")
+        )
+        self._arrays = {name: arrays[()] for name, arrays in found.items()}
         return {}
 
     def actions(self, dtype: str) -> dict[str, Any]:
         """Read actions as this type from now on."""
         raw = self._arrays["actions"]
-        count, width = raw.shape[0], math.prod(raw.shape[1:])
-        view = np.frombuffer(raw.data, np.dtype(dtype), count * width).reshape(raw.shape)
+        view = np.frombuffer(raw.data, np.dtype(dtype), raw.size).reshape(raw.shape)
         self._arrays["typed_actions"] = view
         return {}
 
@@ -152,8 +148,7 @@ class Host:
         infos = {}
         for index, seed, option in zip(indices, seeds, options):
             self._busy(RESET, index)
-            self._steps[index] = 0
-            given = {} if option is None else {"options": wire.values(option)}
+            given = {} if option is None else {"options": option}
             found = self._envs[index].reset(seed=seed, **given)
             if self._exact and not wire.is_reset(found):
                 return {"raw": wire.encoded(found)}
@@ -171,7 +166,6 @@ class Host:
         terminations, truncations = arrays["terminated"], arrays["truncated"]
         for index, env in enumerate(self._envs):
             self._busy(STEP, index)
-            self._steps[index] += 1
             action = actions[index]
             # A copy: the environment may keep it, and the memory is written again.
             result = env.step(action.copy() if action.ndim else action)
@@ -185,7 +179,6 @@ class Host:
             if (terminated or truncated) and not self._exact:
                 self._put(self._last, index, observation)
                 self._busy(RESET, index)
-                self._steps[index] = 0
                 observation, reset_info = env.reset()
                 if reset_info:
                     reset_infos[index] = self._sendable(reset_info)
@@ -197,7 +190,7 @@ class Host:
         """Call a method of one environment."""
         self._busy(RESET, index)
         method = _attribute(self._envs[index], name)
-        return {"value": wire.encoded(method(*wire.values(given), **wire.values(named)))}
+        return {"value": wire.encoded(method(*given, **named))}
 
     def get(self, index: int, name: str) -> dict[str, Any]:
         """Return an attribute of one environment; of a method, that it is one."""
@@ -210,7 +203,7 @@ class Host:
 
     def set(self, index: int, name: str, value: Any) -> dict[str, Any]:
         """Set an attribute of one environment's outermost layer, as SB3's environments do."""
-        setattr(self._envs[index], name, wire.values(value))
+        setattr(self._envs[index], name, value)
         return {}
 
     def wrapped(self, index: int, name: str) -> dict[str, Any]:
@@ -268,7 +261,6 @@ class Host:
 
     def _told(self, error: BaseException) -> dict[str, Any]:
         """Return an exception as text: its own kind and words, the way to it."""
-        index = int(self._clock[2])
         cause = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -280,21 +272,11 @@ class Host:
             "cause": f"{type(cause).__name__}: {cause}",
             "missing": cause.name if isinstance(cause, ModuleNotFoundError) else None,
             "trace": wire.traced(cause, __file__),
-            "env": index,
-            "step": self._steps[index] if index < len(self._steps) else 0,
         }
 
 
-def _unpickled(pickled: str) -> Any:
-    """Return what a function builds that our own parent, of the same interpreter, pickled."""
-    return pickle.loads(base64.b64decode(pickled))()  # noqa: S301
-
-
 def _made(
-    target: str,
-    kwargs: dict[str, Any],
-    folder: str | None = None,
-    time_limit: int | None = None,
+    target: str, kwargs: dict[str, Any], folder: str | None = None, time_limit: int | None = None
 ) -> Any:
     """Return the environment called ``Id-v0``, ``module:Id-v0`` or ``module:Class``."""
     module, _, name = target.rpartition(":")

@@ -16,16 +16,9 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from holdfast.envs.wrappers.mujoco_changes import actuator_index
+from holdfast.envs.wrappers.observation_changes import check_among, permutation, vector
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import MASKS
-
-
-def _vector(env: gym.Env[Any, Any], key: str) -> Box:
-    """Return the action space if it is a one-dimensional Box, which ``key`` needs."""
-    space = env.action_space
-    if isinstance(space, Box) and len(space.shape) == 1:
-        return space
-    raise UsageError(f"changes.{key}: needs a vector of continuous actions, but they are {space}")
 
 
 def neutral_action(space: gym.Space[Any], key: str) -> Any:
@@ -64,12 +57,7 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         space = env.action_space
         if isinstance(space, Discrete):
             first, last = int(space.start), int(space.start + space.n) - 1
-            for entry in mapping:
-                if not first <= entry <= last:
-                    raise UsageError(
-                        f"changes.action_map: {entry} is not one of the environment's actions, "
-                        f"{first} to {last}"
-                    )
+            check_among(mapping, first, last, "action_map", "environment's actions")
             self._actions = np.array(mapping, dtype=np.int64)
             self._first = first
             self._source: NDArray[np.intp] | None = None
@@ -77,13 +65,8 @@ class ActionMap(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
             if env.has_wrapper_attr(MASKS):
                 self.action_masks = lambda: self.masks(env.get_wrapper_attr(MASKS)())
         else:
-            box = _vector(env, "action_map")
-            if sorted(mapping) != list(range(box.shape[0])):
-                raise UsageError(
-                    f"changes.action_map: must hold every dimension from 0 to {box.shape[0] - 1} "
-                    f"once, got {list(mapping)}"
-                )
-            order = np.array(mapping, dtype=np.intp)
+            box = vector(env.action_space, "action_map", "continuous actions")
+            order = permutation(mapping, box.shape[0], "action_map", "dimension")
             self._source = np.argsort(order)  # environment dimension -> agent dimension
             self.action_space = Box(box.low[order], box.high[order], dtype=box.dtype.type)
 
@@ -115,7 +98,7 @@ class ActionGain(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], gain: float | Sequence[float]) -> None:
         RecordConstructorArgs.__init__(self, gain=gain)
         gym.ActionWrapper.__init__(self, env)
-        box = _vector(env, "action_gain")
+        box = vector(env.action_space, "action_gain", "continuous actions")
         self._gain = np.asarray(gain, dtype=box.dtype)
         if self._gain.shape not in ((), box.shape):
             raise UsageError(
@@ -145,12 +128,10 @@ class ActionDelay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._pending: deque[Any] = deque()
         self._steps = steps
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and forget the actions that have not arrived."""
-        self._pending = deque(self._neutral for _ in range(self._steps))
-        return self.env.reset(seed=seed, options=options)
+        self._pending = deque([self._neutral] * self._steps)
+        return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> Any:
         """Step with the action that was given ``steps`` steps ago."""
@@ -170,17 +151,12 @@ class DeadActuators(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], actuators: Sequence[int | str]) -> None:
         RecordConstructorArgs.__init__(self, actuators=actuators)
         gym.ActionWrapper.__init__(self, env)
-        box = _vector(env, "dead_actuators")
+        box = vector(env.action_space, "dead_actuators", "continuous actions")
         dead = [
             actuator_index(env, entry, "dead_actuators") if isinstance(entry, str) else entry
             for entry in actuators
         ]
-        for index in dead:
-            if not 0 <= index < box.shape[0]:
-                raise UsageError(
-                    f"changes.dead_actuators: {index} is not one of the action's dimensions, "
-                    f"0 to {box.shape[0] - 1}"
-                )
+        check_among(dead, 0, box.shape[0] - 1, "dead_actuators", "action's dimensions")
         self._dead = np.array(dead, dtype=np.intp)
         self._value = neutral_action(box, "dead_actuators")[self._dead]
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from holdfast.envs.wrappers import observation_changes
 from holdfast.envs.wrappers.action_changes import ActionDelay, ActionGain, ActionMap, DeadActuators
 from holdfast.envs.wrappers.mujoco_changes import MujocoFactors
-from holdfast.envs.wrappers.observation_changes import (
-    ObservationMask,
-    ObservationNoise,
-    ObservationPermutation,
-)
 from holdfast.errors import UsageError
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 from holdfast.scenarios.schema.scenario import Changes
 
 
@@ -31,33 +27,10 @@ def apply_changes(env: gym.Env[Any, Any], changes: Changes) -> gym.Env[Any, Any]
     Raises:
         UsageError: If a change does not fit the environment; the text begins with its key.
     """
-    if changes.set:
-        env = SetAttributes(env, changes.set)
-    if changes.mujoco is not None:
-        env = MujocoFactors(
-            env,
-            gravity=changes.mujoco.gravity,
-            mass=changes.mujoco.mass,
-            friction=changes.mujoco.friction,
-            damping=changes.mujoco.damping,
-            gear=changes.mujoco.gear,
-        )
-    if changes.dead_actuators is not None:
-        env = DeadActuators(env, changes.dead_actuators)
-    if changes.action_delay:
-        env = ActionDelay(env, changes.action_delay)
-    if changes.action_gain is not None:
-        env = ActionGain(env, changes.action_gain)
-    if changes.action_map is not None:
-        env = ActionMap(env, changes.action_map)
-    if changes.observation_noise:
-        env = ObservationNoise(env, changes.observation_noise)
-    if changes.observation_permutation is not None:
-        env = ObservationPermutation(env, changes.observation_permutation)
-    if changes.observation_mask is not None:
-        env = ObservationMask(env, changes.observation_mask)
-    if changes.reward_scale is not None:
-        env = RewardScale(env, changes.reward_scale)
+    for key, change in _CHANGES.items():
+        value = getattr(changes, key)
+        if value or (value is not None and key == "action_gain"):  # a gain of 0 is a change
+            env = change(env, value)
     return env
 
 
@@ -87,12 +60,10 @@ class SetAttributes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self._settings[path] = owner, name, _converted(getattr(owner, name), value, path)
         self._apply()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, with the attributes set before and after."""
         self._apply()
-        result = self.env.reset(seed=seed, options=options)
+        result = self.env.reset(**kwargs)
         self._apply()
         return result
 
@@ -120,6 +91,21 @@ class RewardScale(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
         return float(reward) * self.scale
 
 
+_CHANGES: Mapping[str, Callable[[gym.Env[Any, Any], Any], gym.Env[Any, Any]]] = {
+    "set": SetAttributes,
+    "mujoco": lambda env, factors: MujocoFactors(env, **dict(factors)),
+    "dead_actuators": DeadActuators,
+    "action_delay": ActionDelay,
+    "action_gain": ActionGain,
+    "action_map": ActionMap,
+    "observation_noise": observation_changes.ObservationNoise,
+    "observation_permutation": observation_changes.ObservationPermutation,
+    "observation_mask": observation_changes.ObservationMask,
+    "reward_scale": RewardScale,
+}
+"""Wrapper of each key of ``changes:``, innermost first."""
+
+
 def _owner(unwrapped: Any, path: str) -> tuple[Any, str]:
     """Return the object that holds the last name of a dotted path, and that name."""
     *parents, last = path.split(".")
@@ -144,8 +130,7 @@ def _check_attribute(owner: Any, name: str, path: str, prefix: str) -> None:
         if callable(getattr(owner, name)):
             raise UsageError(f"changes.set.{path}: '{name}' is a method, not a value")
         return
-    near = closest(name, known)
-    hint = f"; did you mean '{f'{prefix}.' if prefix else ''}{near}'?" if near else ""
+    hint = suggestion(name, known, f"; did you mean '{f'{prefix}.' if prefix else ''}{{}}'?")
     if name.startswith("_"):
         hint = "; names that begin with an underscore are the environment's own"
     raise UsageError(

@@ -43,23 +43,21 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         self._taken = 0
         self._set: dict[str, float] = {}
         self._attributes = SetAttributes(env, self._values(drift, 0))
+        self._moving = {name: entry for name, entry in drift.items() if entry.per == "step"}
 
     def show_step(self, step: int) -> None:
         """Stand still at a step of the task from the next reset on, for evaluation."""
         self._fixed = step
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment as it is at this step."""
         self._move(self._drift)
-        return self._attributes.reset(seed=seed, options=options)
+        return self._attributes.reset(**kwargs)
 
     def step(self, action: Any) -> Any:
         """Step the environment; what drifts per step moves first."""
-        moving = {name: drift for name, drift in self._drift.items() if drift.per == "step"}
-        if moving and self._fixed is None:
-            self._move(moving)
+        if self._moving and self._fixed is None:
+            self._move(self._moving)
         self._taken += 1
         return self.env.step(action)
 
@@ -96,15 +94,13 @@ class Randomized(gym.Wrapper[Any, Any, Any, Any]):
         self._rng = seeding.generator(0, "randomize")
         self._attributes = SetAttributes(env, self._drawn())
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Draw the attributes and reset the environment."""
         if seed is not None:
             self._rng = seeding.generator(seed, "randomize")
         values = self._drawn()
         self._attributes.change(values)
-        observation, info = self._attributes.reset(seed=seed, options=options)
+        observation, info = self._attributes.reset(seed=seed, **kwargs)
         return observation, {**info, "randomized": values}
 
     def _drawn(self) -> dict[str, float]:

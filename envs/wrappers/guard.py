@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -42,10 +42,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        task_name: str,
-        on_nan: Literal["error", "truncate"] = "error",
+        self, env: gym.Env[Any, Any], task_name: str, on_nan: Literal["error", "truncate"] = "error"
     ) -> None:
         super().__init__(env)
         self._task_name = task_name
@@ -61,12 +58,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._step = 0
         try:
             result: Any = self.env.reset(seed=seed, options=options)
-        except EnvironmentCrashed as error:  # in a process of its own
-            raise self._placed(f"reset(seed={seed})", error) from None
-        except HoldfastError:
-            raise
         except (Exception, SystemExit) as error:
-            raise self._failure(f"reset(seed={seed})", error) from error
+            self._fail(f"reset(seed={seed})", error)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             raise EnvironmentFailed(
                 f"task '{self._task_name}': reset() returned {_form(result)}, not (observation, "
@@ -83,13 +76,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._step += 1
         try:
             result: Any = self.env.step(action)
-        except EnvironmentCrashed as error:  # in a process of its own
-            place = f"step {self._step}, action {_short(action)}"
-            raise self._placed(place, error) from None
-        except HoldfastError:
-            raise
         except (Exception, SystemExit) as error:
-            raise self._failure(f"step {self._step}, action {_short(action)}", error) from error
+            self._fail(f"step {self._step}, action {_short(action)}", error)
         try:
             observation, reward, terminated, truncated, info = result
             if self._finite(observation) and math.isfinite(reward):
@@ -108,21 +96,23 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         try:
             self.env.close()
         except (Exception, SystemExit) as error:
-            raise self._failure("close()", error) from error
+            self._fail("close()", error)
 
-    def _placed(self, place: str, error: EnvironmentCrashed) -> EnvironmentCrashed:
-        return EnvironmentCrashed(f"task '{self._task_name}', {place}: {error}")
-
-    def _failure(self, place: str, error: BaseException) -> EnvironmentCrashed:
+    def _fail(self, place: str, error: BaseException) -> NoReturn:
+        """Raise what the environment raised, with a name and a place."""
+        if isinstance(error, EnvironmentCrashed):  # in a process of its own
+            raise EnvironmentCrashed(f"task '{self._task_name}', {place}: {error}") from None
+        if isinstance(error, HoldfastError):
+            raise error
         hint = ""
         if isinstance(error, ValueError | TypeError) and "unpack" in str(error):
             hint = (
                 "; an environment that returns another number of values than Gymnasium asks for "
                 "(the old gym did) fails so: `holdfast check-env` tells"
             )
-        return EnvironmentCrashed(
+        raise EnvironmentCrashed(
             f"task '{self._task_name}', {place}: {type(error).__name__}: {error}{hint}"
-        )
+        ) from error
 
     def _malformed(self, result: Any, action: Any) -> EnvironmentFailed:
         text = f"task '{self._task_name}', step {self._step}, action {_short(action)}: "

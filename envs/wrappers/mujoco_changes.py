@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from holdfast.errors import MissingExtra, UsageError
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 
 # The values each model was built with. Kept by model, not by wrapper: an environment that shares
 # one model between instances would otherwise be scaled again at every rebuild.
@@ -21,7 +21,15 @@ _BUILT_WITH: WeakKeyDictionary[Any, dict[str, NDArray[np.float64]]] = WeakKeyDic
 EVERY = "*"
 """Stands for every body, geom, joint or actuator of a model, those without a name too."""
 
-_FIELDS = ("gravity", "body_mass", "body_inertia", "geom_friction", "dof_damping", "actuator_gear")
+_PARTS = {
+    "mass": ("body", ("body_mass", "body_inertia")),
+    "friction": ("geom", ("geom_friction",)),
+    "damping": ("joint", ("dof_damping",)),
+    "gear": ("actuator", ("actuator_gear",)),
+}
+"""The kind of part that each key names, and the arrays of the model that it scales."""
+
+_FIELDS = ("gravity", *(field for _, fields in _PARTS.values() for field in fields))
 
 
 def _mujoco(key: str) -> Any:
@@ -51,8 +59,7 @@ def _index(model: Any, kind: str, name: str, key: str) -> int:
     if name in names:
         return names.index(name)
     known = [known for known in names if known]
-    near = closest(name, known)
-    hint = f"did you mean '{near}'? " if near else ""
+    hint = suggestion(name, known, "did you mean '{}'? ")
     listed = ", ".join(known) or "none that has a name"
     raise UsageError(f"changes.{key}: the model has no {kind} '{name}'; {hint}It has: {listed}")
 
@@ -71,28 +78,19 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     Args:
         env: An environment whose ``unwrapped.model`` is an ``MjModel``.
         gravity: Factor on the gravity vector.
-        mass: Factor for each named body (``*`` is every one, here and below), on its mass and its
-            inertia: a body made of a denser material has both, and mass alone would leave it as
-            easy to turn as before.
-        friction: Factor for each named geom, on sliding, torsional and rolling friction. A contact
-            has the larger friction of its two geoms, so that a slippery floor wants both lowered.
-        damping: Factor for each named joint, on all its degrees of freedom.
-        gear: Factor for each named actuator.
+        parts: Factors by the names of parts, of which ``*`` means every one.
+            ``mass``: of bodies, on their mass and inertia: a body made of a denser material has
+            both, and mass alone would leave it as easy to turn as before.
+            ``friction``: of geoms, on sliding, torsional and rolling friction. A contact has the
+            larger friction of its two geoms, so that a slippery floor wants both lowered.
+            ``damping``: of joints, on all their degrees of freedom. ``gear``: of actuators.
     """
 
     def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        *,
-        gravity: float | None = None,
-        mass: Mapping[str, float] | None = None,
-        friction: Mapping[str, float] | None = None,
-        damping: Mapping[str, float] | None = None,
-        gear: Mapping[str, float] | None = None,
+        self, env: gym.Env[Any, Any], *, gravity: float | None = None, **parts: Mapping[str, float]
     ) -> None:
-        RecordConstructorArgs.__init__(
-            self, gravity=gravity, mass=mass, friction=friction, damping=damping, gear=gear
-        )
+        given: dict[str, Any] = {"gravity": gravity, **parts}
+        RecordConstructorArgs.__init__(self, **given)
         gym.Wrapper.__init__(self, env)
         self._model = _model(env, "mujoco")
         built = _BUILT_WITH.setdefault(
@@ -101,22 +99,20 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._targets = {field: values.copy() for field, values in built.items()}
         if gravity is not None:
             self._targets["gravity"] *= gravity
-        parts = {"mass": mass, "friction": friction, "damping": damping, "gear": gear}
         for key, factors in parts.items():
-            for name, factor in (factors or {}).items():
-                for field, rows in self._rows(key, name):
+            for name, factor in factors.items():
+                rows = self._rows(key, name)
+                for field in _PARTS[key][1]:
                     self._targets[field][rows] *= factor
         self._changed = [
             field for field in _FIELDS if not np.array_equal(self._targets[field], built[field])
         ]
         self._write(self._targets)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, with the changed physics before and after."""
         self._write(self._targets)
-        result = self.env.reset(seed=seed, options=options)
+        result = self.env.reset(**kwargs)
         self._write(self._targets)
         return result
 
@@ -125,24 +121,13 @@ class MujocoFactors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._write(_BUILT_WITH[self._model])
         self.env.close()
 
-    def _rows(self, key: str, name: str) -> Iterator[tuple[str, int | slice]]:
-        """Yield which array of the model, and which rows, ``mujoco.<key>.<name>`` means."""
-        kind = {"mass": "body", "friction": "geom", "damping": "joint", "gear": "actuator"}[key]
-        index: int | slice = slice(None)
-        if name != EVERY:
-            index = _index(self._model, kind, name, f"mujoco.{key}")
-        if key == "mass":
-            yield "body_mass", index
-            yield "body_inertia", index
-        elif key == "friction":
-            yield "geom_friction", index
-        elif key == "gear":
-            yield "actuator_gear", index
-        elif name == EVERY:
-            yield "dof_damping", index
-        else:
-            (rows,) = np.nonzero(self._model.dof_jntid == index)  # contiguous: 6, 3 or 1 of them
-            yield "dof_damping", slice(int(rows[0]), int(rows[-1]) + 1)
+    def _rows(self, key: str, name: str) -> Any:
+        """Return which rows of the model's arrays ``mujoco.<key>.<name>`` means."""
+        if name == EVERY:
+            return slice(None)
+        index = _index(self._model, _PARTS[key][0], name, f"mujoco.{key}")
+        # A joint has a row for each of its degrees of freedom: 6, 3 or 1.
+        return self._model.dof_jntid == index if key == "damping" else index
 
     def _read(self, field: str) -> Any:
         return self._model.opt.gravity if field == "gravity" else getattr(self._model, field)

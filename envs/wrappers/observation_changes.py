@@ -12,23 +12,37 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
 
 from holdfast.errors import UsageError
 from holdfast.seeding import generator
 
 
-def _box(env: gym.Env[Any, Any], key: str) -> Box:
-    space = env.observation_space
-    if isinstance(space, Box):
-        return space
-    raise UsageError(f"changes.{key}: needs observations in a Box, but they are {space}")
+def permutation(order: Sequence[int], count: int, key: str, noun: str) -> NDArray[np.intp]:
+    """Return an order as indices.
+
+    Raises:
+        UsageError: It does not hold every number below ``count`` once.
+    """
+    if sorted(order) != list(range(count)):
+        raise UsageError(
+            f"changes.{key}: must hold every {noun} from 0 to {count - 1} once, got {list(order)}"
+        )
+    return np.array(order, dtype=np.intp)
 
 
-def _vector(env: gym.Env[Any, Any], key: str) -> Box:
-    space = _box(env, key)
-    if len(space.shape) == 1:
+def check_among(entries: Sequence[int], first: int, last: int, key: str, nouns: str) -> None:
+    """Raise UsageError for the first entry that is not between two others."""
+    for entry in entries:
+        if not first <= entry <= last:
+            raise UsageError(f"changes.{key}: {entry} is not one of the {nouns}, {first} to {last}")
+
+
+def vector(space: gym.Space[Any], key: str, what: str) -> Box:
+    """Return a space that is a one-dimensional Box, or raise UsageError."""
+    if isinstance(space, Box) and len(space.shape) == 1:
         return space
-    raise UsageError(f"changes.{key}: needs a vector of observations, but they are {space}")
+    raise UsageError(f"changes.{key}: needs a vector of {what}, but they are {space}")
 
 
 class ObservationNoise(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -45,20 +59,22 @@ class ObservationNoise(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], std: float) -> None:
         RecordConstructorArgs.__init__(self, std=std)
         gym.Wrapper.__init__(self, env)
-        space = _box(env, "observation_noise")
+        space = env.observation_space
+        if not isinstance(space, Box):
+            raise UsageError(
+                f"changes.observation_noise: needs observations in a Box, but they are {space}"
+            )
         self._low, self._high, self._dtype = space.low, space.high, space.dtype
         self._whole = not np.issubdtype(space.dtype, np.floating)
         self._std = std
         # Unseeded until reset(seed=...), as environments are.
         self._rng = np.random.default_rng()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, and the noise where a seed is given."""
         if seed is not None:
             self._rng = self.generator(seed)
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, **kwargs)
         return self.noisy(observation, self._rng), info
 
     def step(self, action: Any) -> Any:
@@ -91,13 +107,8 @@ class ObservationPermutation(gym.ObservationWrapper[Any, Any, Any], RecordConstr
     def __init__(self, env: gym.Env[Any, Any], order: Sequence[int]) -> None:
         RecordConstructorArgs.__init__(self, order=order)
         gym.ObservationWrapper.__init__(self, env)
-        space = _vector(env, "observation_permutation")
-        if sorted(order) != list(range(space.shape[0])):
-            raise UsageError(
-                f"changes.observation_permutation: must hold every entry from 0 to "
-                f"{space.shape[0] - 1} once, got {list(order)}"
-            )
-        self._order = np.array(order, dtype=np.intp)
+        space = vector(env.observation_space, "observation_permutation", "observations")
+        self._order = permutation(order, space.shape[0], "observation_permutation", "entry")
         self.observation_space = Box(
             space.low[self._order], space.high[self._order], dtype=space.dtype.type
         )
@@ -120,13 +131,9 @@ class ObservationMask(gym.ObservationWrapper[Any, Any, Any], RecordConstructorAr
     def __init__(self, env: gym.Env[Any, Any], indices: Sequence[int]) -> None:
         RecordConstructorArgs.__init__(self, indices=indices)
         gym.ObservationWrapper.__init__(self, env)
-        space = _vector(env, "observation_mask")
-        for index in indices:
-            if not 0 <= index < space.shape[0]:
-                raise UsageError(
-                    f"changes.observation_mask: {index} is not one of the observation's entries, "
-                    f"0 to {space.shape[0] - 1}"
-                )
+        space = vector(env.observation_space, "observation_mask", "observations")
+        last = space.shape[0] - 1
+        check_among(indices, 0, last, "observation_mask", "observation's entries")
         self._masked = np.array(indices, dtype=np.intp)
         low, high = space.low.copy(), space.high.copy()
         low[self._masked] = np.minimum(low[self._masked], 0)

@@ -48,9 +48,7 @@ class ExclusiveEnv(gym.Wrapper[Any, Any, Any, Any]):
         self._builds = 0
         super().__init__(self._take())
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Take the slot if another one has it, then reset.
 
         A rebuilt instance has lost its random state; without a seed given it gets one
@@ -63,7 +61,7 @@ class ExclusiveEnv(gym.Wrapper[Any, Any, Any, Any]):
             self._seed = seed
         elif rebuilt and self._seed is not None:
             seed = derive(self._seed, "exclusive", self._builds)
-        return self.env.reset(seed=seed, options=options)
+        return self.env.reset(seed=seed, **kwargs)
 
     def step(self, action: Any) -> Any:
         """Step the environment; refused if another one has taken the slot since the last reset."""
@@ -119,12 +117,10 @@ class Paced(gym.Wrapper[Any, Any, Any, Any]):
         self._period = 1.0 / rate
         self._tick: float | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; the first tick is its first step."""
         self._tick = None
-        return self.env.reset(seed=seed, options=options)
+        return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment at its tick."""

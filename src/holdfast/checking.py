@@ -34,11 +34,13 @@ def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | 
     from holdfast.scenarios.checks.references import is_team
 
     if python is None and is_team(named, folder):
-        return _check_team(named, kwargs, folder)
+        from holdfast.envs.checks.team import check_team
+        from holdfast.envs.multiagent.parallel import build_parallel
+
+        return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
     found = find(named, folder, imports=python is None)
     if found.in_file:
         print(f"A scenario in {found.folder} names it so:  {'  '.join(found.targets)}\n")
-
     check = partial(check_env, kwargs=kwargs, folder=found.folder, python=python)
     if len(found.targets) == 1:
         return _verdict(found.targets[0], check(found.targets[0]))
@@ -83,13 +85,6 @@ def check_scenario(scenario: Scenario) -> int:
     if not any(codes):
         kind.check_fit(distinct, results)
     return _sum("task", codes)
-
-
-def _check_team(named: str, kwargs: dict[str, Any], folder: Path) -> int:
-    from holdfast.envs.checks.team import check_team
-    from holdfast.envs.multiagent.parallel import build_parallel
-
-    return _verdict(named, check_team(named, lambda: build_parallel(named, kwargs, folder)))
 
 
 def _at_first_visit(task: Task, seed: int) -> Task:

@@ -279,6 +279,18 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return by_fold[found[0]] if found else None
 
 
+def suggestion(
+    name: str, known: Iterable[str], form: str = "did you mean '{}'?", otherwise: str = ""
+) -> str:
+    """Return what to say of the nearest known name, or another text where none is near.
+
+    >>> suggestion("lerning_rate", ["gamma", "learning_rate"])
+    "did you mean 'learning_rate'?"
+    """
+    near = closest(name, known)
+    return form.format(near) if near else otherwise
+
+
 def load(target: str, folder: Path | None = None) -> Any:
     """Import ``module:Name`` and return it.
 

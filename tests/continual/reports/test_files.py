@@ -25,7 +25,7 @@ from holdfast.continual.results.document import (
     saved,
     words,
 )
-from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.markdown_page import markdown
 from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE, RunFolder
 from holdfast.continual.results.svg import element, picture, png, svg_file
 from holdfast.errors import CheckpointUnusable

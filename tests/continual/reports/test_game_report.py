@@ -16,7 +16,7 @@ from holdfast.continual.reports.game_report import (
     stage_ratings,
     win_rates,
 )
-from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.markdown_page import markdown
 from holdfast.continual.results.study import gather
 
 

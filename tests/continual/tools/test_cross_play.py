@@ -18,7 +18,7 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.policies.matches import Match, match_rows, ratings
 from holdfast.continual.policies.mixed_teams import MixedTeams, gap, mixture_tables, shown_as
 from holdfast.continual.reports.report import report
-from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.markdown_page import markdown
 from holdfast.continual.results.statistics import wilson
 from holdfast.continual.tools.cross_play import Plan, cross_play
 from holdfast.continual.training.cell import run_cell

@@ -14,7 +14,7 @@ from torch import nn
 
 from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.reports.plasticity_report import plasticity_sections
-from holdfast.continual.results.markdown import markdown
+from holdfast.continual.results.markdown_page import markdown
 from holdfast.continual.results.plasticity_record import QUANTITIES, read_points, write_points
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.study import gather

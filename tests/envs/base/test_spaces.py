@@ -244,3 +244,34 @@ def test_an_algorithm_that_can_passes(make_scenario):
 def test_actions_that_algorithms_would_misread_are_refused(make_scenario, space, text):
     with pytest.raises(ScenarioError, match=text):
         check_actions(make_scenario(PENDULUM), StreamSpaces(Discrete(2), space))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Box(-1, 1, (3,)),
+        Box(0, 255, (4, 5, 3), np.uint8),
+        Discrete(5),
+        Dict({"seen": Box(-1, 1, (2,)), "of": Discrete(3)}),
+    ],
+    ids=["vector", "picture", "number", "dict"],
+)
+def test_the_task_id_of_a_batch_is_that_of_each_row(space):
+    env = gym.Env()
+    env.observation_space, env.action_space = space, Discrete(2)
+    shown = TaskId(env, 1, 3)
+    space.seed(0)
+    rows = [space.sample() for _ in range(4)]
+    batch = (
+        {key: np.stack([row[key] for row in rows]) for key in space.spaces}
+        if isinstance(space, Dict)
+        else np.stack(rows)
+    )
+    found = shown.observation(batch)
+    for index, row in enumerate(rows):
+        one = shown.observation(row)
+        if isinstance(one, dict):
+            assert one.keys() == found.keys()
+            assert all(np.array_equal(found[key][index], one[key]) for key in one)
+        else:
+            assert np.array_equal(found[index], one)

@@ -1,0 +1,21 @@
+"""Templates of a report: the files beside this one that hold its words and its forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+FOLDER = Path(__file__).parent
+
+
+def environment(**options: Any) -> Environment:
+    """Return Jinja's environment for the templates; lines of statements alone leave no line."""
+    return Environment(  # noqa: S701  # the page's own asks for it
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
