@@ -1,4 +1,4 @@
-"""Templates of a report: the files beside this one that hold its words and its forms."""
+"""Templates of a report: the page beside this file, and what is in ``texts``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 def environment(**options: Any) -> Environment:
     """Return Jinja's environment for the templates; lines of statements alone leave no line."""
     return Environment(  # noqa: S701  # the page's own asks for it
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader([FOLDER, FOLDER / "texts"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
