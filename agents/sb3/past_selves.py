@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.agents.base.parameters import below, flat
 from holdfast.agents.doors.outputs import PolicyOutput
 from holdfast.agents.sb3.weights_io import policy_tensors
 from holdfast.errors import UsageError
@@ -168,23 +169,16 @@ class PastSelves:
         if not self.selves:
             return {}
         rows = [[past.step, past.games, past.score] for past in self.selves]
-        weights = {
-            f"{number}/{name}": tensor
-            for number, past in enumerate(self.selves)
-            for name, tensor in past.tensors.items()
-        }
-        return {"games": torch.tensor(rows, dtype=torch.float64), **weights}
+        weights = {number: past.tensors for number, past in enumerate(self.selves)}
+        return flat({"games": torch.tensor(rows, dtype=torch.float64), **weights})
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``tensors`` gave."""
+        rows = tensors.get("games", torch.zeros(0, 3)).tolist()
         self.selves = [
-            PastSelf(int(step), {}, int(games), float(score))
-            for step, games, score in tensors.get("games", torch.zeros(0, 3)).tolist()
+            PastSelf(int(step), below(tensors, str(number)), int(games), float(score))
+            for number, (step, games, score) in enumerate(rows)
         ]
-        for path, tensor in tensors.items():
-            number, found, name = path.partition("/")
-            if found:
-                self.selves[int(number)].tensors[name] = tensor
 
 
 def rule_of(task: Task) -> Past | None:

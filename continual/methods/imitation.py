@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.base.parameters import Named, below, flat, gradient_of
 from holdfast.agents.doors.outputs import (
     Output,
     OutputSpec,
@@ -15,9 +15,7 @@ from holdfast.agents.doors.outputs import (
     divergence,
     softmax_divergence,
 )
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
+from holdfast.continual.method import Doors
 
 ACTING = ("actor", "encoder")
 """Groups of the parameters that decide actions."""
@@ -54,18 +52,12 @@ class OldPolicy:
 
     def state(self) -> dict[str, Tensor]:
         """Return the policy and the statistics."""
-        return {f"policy/{name}": tensor for name, tensor in self.tensors.items()} | {
-            f"normalization/{name}": tensor for name, tensor in self.statistics.items()
-        }
+        return flat({"policy": self.tensors, "normalization": self.statistics})
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Take both back; entries of other names are left to the caller."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind == "policy":
-                self.tensors[name] = tensor.to(device)
-            elif kind == "normalization":
-                self.statistics[name] = tensor
+        self.tensors = below(tensors, "policy", device)
+        self.statistics = below(tensors, "normalization")
 
 
 def imitation_loss(

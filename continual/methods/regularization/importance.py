@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from torch.func import grad, jacrev, vmap
 
 from holdfast.agents.base.parameters import Named, snapshot
 from holdfast.agents.doors.outputs import Output, OutputSpec, Reader, draw, log_likelihood
+from holdfast.continual.method import Doors
 from holdfast.continual.methods.regularization.quadratic import GROUPS
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
 
 _CHUNK = 128
 """Per-sample gradients that are held at once."""

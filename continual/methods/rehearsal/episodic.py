@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
-from holdfast.agents.base.parameters import Named, split
+from holdfast.agents.base.parameters import Named, below, flat, split
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import Diverged
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 """Of a rollout's rows: what advantages and returns were made of."""
@@ -98,19 +95,12 @@ class EpisodicMemory:
 
     def state(self) -> dict[str, Tensor]:
         """Return the rows of all tasks, and where each task's end."""
-        if not self._ends:
-            return {}
-        rows = {f"rows/{name}": torch.as_tensor(rows) for name, rows in self._rows.items()}
-        return rows | {"ends": torch.tensor(self._ends)}
+        return flat({"rows": self._rows, "ends": self._ends}) if self._ends else {}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
         self._ends = [int(end) for end in tensors.get("ends", ())]
-        self._rows = {
-            path.removeprefix("rows/"): tensor.numpy()
-            for path, tensor in tensors.items()
-            if path.startswith("rows/")
-        }
+        self._rows = {name: rows.numpy() for name, rows in below(tensors, "rows").items()}
 
 
 class Labelled:
@@ -155,19 +145,12 @@ class Labelled:
 
     def state(self) -> dict[str, Tensor]:
         """Return the observations and labels."""
-        return {
-            f"observations/{key}": torch.as_tensor(values)
-            for key, values in self.observations.items()
-        } | {f"label/{name}": label for name, label in self.labels.items()}
+        return flat({"observations": self.observations, "label": self.labels})
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Take back what ``state`` gave."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind == "observations":
-                self.observations[name] = tensor.numpy()
-            else:
-                self.labels[name] = tensor.to(device)
+        self.observations = {k: v.numpy() for k, v in below(tensors, "observations").items()}
+        self.labels = below(tensors, "label", device)
 
 
 class Projected(NamedTuple):
@@ -186,6 +169,7 @@ class Projected(NamedTuple):
     is_finite: Tensor
 
 
+@dataclass(kw_only=True, eq=False)
 class Projecting(Method):
     """What the methods share that project a gradient against those on stored rows.
 
@@ -195,10 +179,10 @@ class Projecting(Method):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
+    needs = ("boundaries",)
+    doors = ("gradients", "memory")
     # Those whose loss is a function of stored rows, in ``agents/sb3/losses.py``.
-    algorithms: ClassVar[tuple[str, ...]] = (
+    algorithms = (
         "ppo",
         "a2c",
         "maskable_ppo",
@@ -212,18 +196,16 @@ class Projecting(Method):
         "vdn",
         "qmix",
     )
-    claims: ClassVar[tuple[str, ...]] = ("projection",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "samples": (1, None),
-        "batch_size": (1, None),
-    }
+    claims = ("projection",)
     logs: ClassVar[dict[str, str]] = {"projected": "share of the gradients that was projected"}
-    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
-    extra: ClassVar[str] = "one more gradient per update and finished task"
+    memory = "10,000 transitions or rollout rows per task (`samples`)"
+    extra = "one more gradient per update and finished task"
 
-    def __init__(self, *, samples: int = 10_000, batch_size: int = 128) -> None:
-        self.samples = samples
-        self.stored = EpisodicMemory(samples, batch_size)
+    samples: Annotated[int, (1, None)] = 10_000
+    batch_size: Annotated[int, (1, None)] = 128
+
+    def __post_init__(self) -> None:
+        self.stored = EpisodicMemory(self.samples, self.batch_size)
 
     @abstractmethod
     def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
