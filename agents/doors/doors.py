@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holdfast.agents.doors.networks import Networks
     from holdfast.agents.doors.outputs import Outputs
     from holdfast.agents.doors.plugins import Plugins
+    from holdfast.scenarios.schema.scenario import Scenario
 
 _HOOKS = ("pre_adapt", "post_adapt", "load_state", "due")
 
@@ -62,6 +63,19 @@ class Facts:
     longest_task: int
     observation_space: Any
     settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, scenario: Scenario, **own: Any) -> Facts:
+        """Return facts of which the scenario says some and the learner its ``own``."""
+        return cls(
+            algorithm=scenario.agent.algorithm,
+            id_width=scenario.id_width,
+            has_heads=scenario.stream.task_id == "heads",
+            carries=frozenset(name for name, is_on in scenario.carry.model_dump().items() if is_on),
+            hides_boundaries=scenario.stream.boundaries == "hidden",
+            longest_task=max(task.steps for task in scenario.tasks),
+            **own,
+        )
 
 
 class Doors:

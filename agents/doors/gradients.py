@@ -100,11 +100,11 @@ class Work:
     """
 
     function: Callable[..., Any]
-    state: Tensors | Begin
-    batch: Draw | None
-    groups: tuple[str, ...]
-    flags: Callable[[int], Mapping[str, Any]] | None
-    after: Callable[[Tensors], None] | None
+    state: Tensors | Begin = field(default_factory=dict)
+    batch: Draw | None = None
+    groups: tuple[str, ...] = ()
+    flags: Callable[[int], Mapping[str, Any]] | None = None
+    after: Callable[[Tensors], None] | None = None
     parts: list[Part] = field(default_factory=list)
     is_stopped: bool = False
 
@@ -278,16 +278,6 @@ class Gradients:
         self._learner.train_more(updates)
 
 
-def _added(
-    works: list[Work],
-    function: Callable[..., Any],
-    *,
-    state: Tensors | Begin = _NOTHING,
-    batch: Draw | None = None,
-    groups: tuple[str, ...] = (),
-    flags: Callable[[int], Mapping[str, Any]] | None = None,
-    after: Callable[[Tensors], None] | None = None,
-) -> Work:
-    work = Work(function, state, batch, groups, flags, after)
-    works.append(work)
-    return work
+def _added(works: list[Work], function: Callable[..., Any], **options: Any) -> Work:
+    works.append(Work(function, **options))
+    return works[-1]

@@ -133,26 +133,20 @@ class StableBaselinesAgent:
         return doors
 
     def _facts(self) -> Facts:
-        scenario, model = self.scenario, self.model
-        carried = scenario.carry.model_dump()
-        n_envs = scenario.n_envs if model is None else model.n_envs
+        model = self.model
+        n_envs = self.scenario.n_envs if model is None else model.n_envs
         length = 1
         if model is not None:
             on_policy = isinstance(model, OnPolicyAlgorithm)
             length = model.n_steps if on_policy else model.train_freq.frequency
-        return Facts(
-            algorithm=scenario.agent.algorithm,
+        return Facts.of(
+            self.scenario,
             on_policy=self.algorithm.on_policy,
             output=self.algorithm.output,
             device=self.device,
             current_task=self.current_task,
             n_envs=n_envs,
             round_steps=length * n_envs,
-            id_width=scenario.id_width,
-            has_heads=self.has_heads,
-            carries=frozenset(name for name, value in carried.items() if value),
-            hides_boundaries=scenario.stream.boundaries == "hidden",
-            longest_task=max(task.steps for task in scenario.tasks),
             observation_space=None if model is None else model.observation_space,
             settings=self._settings,
         )

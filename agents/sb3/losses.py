@@ -57,7 +57,9 @@ def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Gener
                 if (schedule := getattr(model, name)) is not None:
                     inputs[name] = _bounds(float(schedule(model._current_progress_remaining)))
         case SAC() | TQC():
-            inputs["temperature"] = _temperature(model)
+            learns = model.ent_coef_optimizer is not None
+            temperature = model.log_ent_coef.detach().exp() if learns else model.ent_coef_tensor
+            inputs["temperature"] = temperature
             shape, dtype = rows["actions"].flatten(1).shape, next(policy.parameters()).dtype
             noise = torch.empty(shape, dtype=dtype, device=model.device)
             inputs["noise"] = noise.normal_(generator=generator)
@@ -168,8 +170,7 @@ def _clipped_surrogate(model: Any, batch: Batch) -> Tensor:
         old = batch["old_values"]
         values = old + torch.clamp(values - old, low, high)
     value_loss = F.mse_loss(batch["returns"], values)
-    total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
-    return total
+    return policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
 
 
 def _policy_gradient(model: Any, batch: Batch) -> Tensor:
@@ -179,10 +180,7 @@ def _policy_gradient(model: Any, batch: Batch) -> Tensor:
     if model.normalize_advantage:
         advantages = _normalized(advantages)
     value_loss = F.mse_loss(batch["returns"], values)
-    total: Tensor = (
-        -(advantages * log_prob).mean() - model.ent_coef * entropy + model.vf_coef * value_loss
-    )
-    return total
+    return -(advantages * log_prob).mean() - model.ent_coef * entropy + model.vf_coef * value_loss
 
 
 def _evaluated(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,8 +207,7 @@ def _action_values(model: Any, batch: Batch) -> Tensor:
         following = model.policy.q_net_target(_seen(batch, "next_observations"))
         target = _backed_up(model, batch, following.max(dim=1, keepdim=True).values)  # (batch, 1)
     values = model.policy.q_net(_seen(batch)).gather(1, batch["actions"].long())  # (batch, 1)
-    loss: Tensor = F.smooth_l1_loss(values, target)
-    return loss
+    return F.smooth_l1_loss(values, target)
 
 
 def _joint_values(model: Any, batch: Batch) -> Tensor:
@@ -229,8 +226,7 @@ def _action_quantiles(model: Any, batch: Batch) -> Tensor:
         target = _backed_up(model, batch, _of_action(following, best))
     quantiles = model.policy.quantile_net(_seen(batch))
     chosen = _of_action(quantiles, batch["actions"].long().unsqueeze(-1))
-    loss: Tensor = quantile_huber_loss(chosen, target, sum_over_quantiles=True)
-    return loss
+    return quantile_huber_loss(chosen, target, sum_over_quantiles=True)
 
 
 def _of_action(quantiles: Tensor, actions: Tensor) -> Tensor:
@@ -272,8 +268,7 @@ def _quantile_critic(model: Any, batch: Batch) -> Tensor:
         kept = pooled[:, : policy.critic.quantiles_total - dropped]  # (batch, quantiles)
         target = _backed_up(model, batch, kept - batch["temperature"] * log_prob)
     quantiles = policy.critic(_seen(batch), batch["actions"])  # (batch, critics, quantiles)
-    loss: Tensor = quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
-    return loss
+    return quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
 
 
 def _soft_actor(model: Any, batch: Batch) -> Tensor:
@@ -299,15 +294,6 @@ def _drawn(actor: Any, observations: Any, noise: Tensor) -> tuple[Tensor, Tensor
     log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     squashing = torch.log(1 - actions.square() + 1e-6)  # 1e-6 as in Stable-Baselines3
     return actions, (log_density - squashing).sum(1, keepdim=True)
-
-
-def _temperature(model: Any) -> Tensor:
-    """Return the entropy coefficient as it is now."""
-    if model.ent_coef_optimizer is None:
-        fixed: Tensor = model.ent_coef_tensor
-        return fixed
-    learned: Tensor = model.log_ent_coef.detach().exp()
-    return learned
 
 
 def _twin_critic(model: Any, batch: Batch) -> Tensor:

@@ -145,23 +145,16 @@ class SupervisedAgent:
         return doors
 
     def _facts(self) -> Facts:
-        scenario = self.scenario
-        carried = scenario.carry.model_dump()
-        return Facts(
-            algorithm=scenario.agent.algorithm,
+        return Facts.of(
+            self.scenario,
             on_policy=None,
             output=None,
             device=self.device,
             current_task=self.current_task,
             n_envs=0,
             round_steps=1,
-            id_width=scenario.id_width,
-            has_heads=self.has_heads,
-            carries=frozenset(name for name, value in carried.items() if value),
-            hides_boundaries=scenario.stream.boundaries == "hidden",
-            longest_task=max(task.steps for task in scenario.tasks),
             observation_space=None,
-            settings=scenario.agent.arguments,
+            settings=self.scenario.agent.arguments,
         )
 
     # -- a task start is one operation -------------------------------------------------------------
@@ -222,7 +215,7 @@ class SupervisedAgent:
     def _strategy(self, network: Any, experience: DataStart) -> Any:
         strategy = SupervisedTemplate(
             model=network,
-            optimizer=self.classifier.optimizer(network),
+            optimizer=self.classifier.new_optimizer(network),
             criterion=torch.nn.CrossEntropyLoss(),
             train_mb_size=self.classifier.batch_size,
             train_epochs=experience.steps,  # at most: the budget of updates ends it

@@ -171,8 +171,7 @@ class Clear(Method):
             total = total + self.value_strength * (batch["old_values"] - worth).square().mean()
             if settings["ent_coef"]:
                 total = total - settings["ent_coef"] * entropy(spec, current).mean()
-            scaled: Tensor = self.ratio * total
-            return scaled
+            return self.ratio * total
 
         return gradient_of(loss, parameters)
 

@@ -107,5 +107,4 @@ def project_into_cone(
         b=least.double().cpu().numpy(),
     )
     moved = torch.as_tensor(weights, device=units.device) @ units  # (n,)
-    projected: Tensor = gradient + (scale * moved).to(gradient)
-    return projected
+    return gradient + (scale * moved).to(gradient)

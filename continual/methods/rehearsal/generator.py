@@ -53,8 +53,7 @@ class Generator(nn.Module):
         centre, std = self.decode(mean + (0.5 * log_var).exp() * noise, tasks)
         misfit = (0.5 * ((x - centre) / std).square() + std.log()).sum(-1)
         divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1)
-        loss: Tensor = (misfit + divergence).mean()
-        return loss
+        return (misfit + divergence).mean()
 
     def decode(self, z: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of standardised entries, each (batch, features)."""
@@ -68,8 +67,7 @@ class Generator(nn.Module):
         z = torch.randn(shape, generator=generator, device=device)
         centre, std = self.decode(z, tasks)
         noise = torch.randn(centre.shape, generator=generator, device=device)
-        rows: Tensor = (centre + std * noise) * self.deviation + self.mean
-        return rows
+        return (centre + std * noise) * self.deviation + self.mean
 
     def standardise(self, rows: Tensor) -> None:
         """Take mean and deviation of rows; an entry that never moves keeps its scale."""
