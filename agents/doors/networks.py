@@ -75,8 +75,12 @@ class Networks:
         """
 
         def change(policy: Any) -> None:
-            if encoder:
-                _check_encoder(policy, method, encoder)
+            names = [name for name, _ in policy.named_parameters()] if encoder else []
+            if any("features_extractor." in name for name in names):
+                raise UsageError(
+                    f"method {method}: the features extractor learns and {encoder}; use it with "
+                    "vector observations"
+                )
             map_slots(policy, network_map)
 
         self.maps.append(change)
@@ -114,19 +118,6 @@ def map_slots(policy: Any, network_map: NetworkMap) -> None:
 
 SHARED = "is shared by all columns, so old columns would change"
 """Why a features extractor that learns is refused by methods that keep columns."""
-
-
-def _check_encoder(policy: Any, method: str, why: str) -> None:
-    """Refuse a policy whose modules would share a part that goes on learning.
-
-    Raises:
-        UsageError: If the features extractor learns.
-    """
-    if any("features_extractor." in name for name, _ in policy.named_parameters()):
-        raise UsageError(
-            f"method {method}: the features extractor learns and {why}; use it with vector "
-            "observations"
-        )
 
 
 def slots(policy: Any) -> list[Slot]:

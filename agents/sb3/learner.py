@@ -163,8 +163,8 @@ class StableBaselinesAgent:
 
     def start(self, experience: TaskStart) -> None:
         """Build a fresh model for this task and load what is carried into it."""
-        carried = self._loaded if self._loaded is not None else self._files_to_carry()
-        carried = {} if self.plan.everything_fresh else carried
+        is_first = self.model is None and self._loaded is None
+        carried = {} if is_first or self.plan.everything_fresh else self.files()
         self._loaded = None
         self.recent.rollouts.clear()
         self.model = self._build(experience)
@@ -174,9 +174,6 @@ class StableBaselinesAgent:
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
         self.plan.started(experience.stage, self.scenario.stream_tasks)
-
-    def _files_to_carry(self) -> Files:
-        return {} if self.model is None else self.files()
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
@@ -285,13 +282,10 @@ class StableBaselinesAgent:
                 yield
         finally:
             self._updates.detach()
-            self._forget()
-
-    def _forget(self) -> None:
-        """Forget what methods asked for in this task; ``pre_adapt`` asks for the next."""
-        self.gradients.works = Works()
-        self.recent.detach()
-        self.plan.detach()
+            # Forget what methods asked for in this task; ``pre_adapt`` asks for the next.
+            self.gradients.works = Works()
+            self.recent.detach()
+            self.plan.detach()
 
     def _record_rollout(self) -> None:
         self.recent.record(raw_rollout(self.model.rollout_buffer, self.normalizer))
@@ -433,7 +427,7 @@ class StableBaselinesAgent:
 
     def files(self) -> Files:
         """Return what the next task start needs; each tensor a contiguous copy."""
-        if self._loaded is not None:  # not started since: a group that is not in the task of now
+        if self._loaded is not None:  # not started since: a group absent from the current task
             return self._loaded
         files = {"policy": policy_tensors(self.model)}
         if self.past.selves:

@@ -1,7 +1,8 @@
-"""Staying near what a policy said: old policies, the loss on their answers, its gradient."""
+"""Imitation: old policies, the loss on what they said, its gradient."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,33 +78,37 @@ def imitation_loss(
     return divergence(spec, stored, current).mean()
 
 
-def imitation_gradient(
-    output: Reader,
-    parameters: Named,
-    observations: Any,
-    stored: Output,
-    *,
-    strength: float,
-    temperature: float | None = None,
-    clip_norm: float | None = None,
-) -> Named:
-    """Return the gradient of ``strength`` x ``imitation_loss`` on one batch, by name.
+@dataclass(frozen=True)
+class Imitation:
+    """The gradient of ``strength`` x ``imitation_loss``.
 
-    Args:
-        output: The policy.
-        parameters: Those that the loss may move, detached.
-        observations: As the policy takes them, shape (batch, ...).
-        stored: What is to be imitated, each entry of shape (batch, n).
+    Attributes:
         strength: Factor of the loss.
         temperature: As ``imitation_loss`` takes it.
         clip_norm: Largest norm of the gradient; None leaves it as it is.
     """
 
-    def loss(values: Named) -> Tensor:
-        current = output.of(values, observations)
-        return strength * imitation_loss(output.spec, stored, current, temperature)
+    strength: float
+    temperature: float | None = None
+    clip_norm: float | None = None
 
-    return clipped(gradient_of(loss, parameters), clip_norm)
+    def gradient(
+        self, output: Reader, parameters: Named, observations: Any, stored: Output
+    ) -> Named:
+        """Return the gradient on one batch, by name.
+
+        Args:
+            output: The policy.
+            parameters: Those that the loss may move, detached.
+            observations: As the policy takes them, shape (batch, ...).
+            stored: What is to be imitated, each entry of shape (batch, n).
+        """
+
+        def loss(values: Named) -> Tensor:
+            current = output.of(values, observations)
+            return self.strength * imitation_loss(output.spec, stored, current, self.temperature)
+
+        return clipped(gradient_of(loss, parameters), self.clip_norm)
 
 
 def clipped(gradients: Named, norm: float | None) -> Named:

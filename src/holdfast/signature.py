@@ -337,7 +337,7 @@ def _read(module: Module, node: ast.ClassDef, folder: Path | None, hops: int) ->
     arguments = arguments[1:]  # self
     if own is None and inherited:
         arguments, takes_any = inherited[0].arguments, inherited[0].takes_any
-    if own is None and any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+    if own is None and any("dataclass" in ast.unparse(line) for line in node.decorator_list):
         fields = {argument.name: argument for argument in _fields(module, node)}
         arguments = (*fields.values(), *(a for a in arguments if a.name not in fields))
     bases = tuple(t for base in inherited for t in (base.target, *base.bases))

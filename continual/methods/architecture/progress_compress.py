@@ -15,7 +15,7 @@ from holdfast.agents.doors.networks import Slot
 from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.progressive import Adapter, Columns
-from holdfast.continual.methods.imitation import imitation_gradient
+from holdfast.continual.methods.imitation import Imitation
 from holdfast.continual.methods.regularization.importance import fisher_information
 from holdfast.continual.methods.regularization.quadratic import Quadratic, pull
 from holdfast.continual.methods.snapshots import DEVIATION
@@ -139,19 +139,14 @@ class ProgressCompress(Method):
             rng: Draws the batches.
         """
         observations, outputs = taught
+        imitation = Imitation(1.0, self.temperature)
         leaves = {name: tensor.clone() for name, tensor in kept.items()}
         optimizer = torch.optim.Adam(list(leaves.values()), lr=self.learning_rate)
         count, held_by = len(next(iter(outputs.values()))), self.penalty.tensors()
         for _ in range(self.updates):
             rows = torch.as_tensor(rng.integers(count, size=self.batch_size))
-            gradients = imitation_gradient(
-                output,
-                leaves,
-                _rows(observations, rows),
-                {name: values[rows] for name, values in outputs.items()},
-                strength=1.0,
-                temperature=self.temperature,
-            )
+            said = {name: values[rows] for name, values in outputs.items()}
+            gradients = imitation.gradient(output, leaves, _rows(observations, rows), said)
             held = pull(leaves, held_by, {})
             for name, leaf in leaves.items():
                 leaf.grad = gradients[name] + held[name] if name in held else gradients[name]

@@ -15,7 +15,7 @@ from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gradient
+from holdfast.continual.methods.imitation import ACTING, Imitation, OldPolicy
 
 
 @dataclass(kw_only=True, eq=False)
@@ -79,14 +79,8 @@ class Distillation(Method):
         """Return the gradient of the loss on observations as both policies take them."""
         with torch.no_grad():
             said = output.of(state["old"], batch["then"])
-        return imitation_gradient(
-            output,
-            parameters,
-            batch["now"],
-            said,
-            strength=self.strength,
-            temperature=self.temperature,
-        )
+        imitation = Imitation(self.strength, self.temperature)
+        return imitation.gradient(output, parameters, batch["now"], said)
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep the policy as it is at the finished task's end, in place of the one before."""

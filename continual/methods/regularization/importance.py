@@ -179,7 +179,7 @@ def _mean(
     per_sample = vmap(gradient, in_dims=(None, *[0 for _ in rows]))
     if output.is_coded:
         per_sample = _one_by_one(gradient)
-    count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
+    count = _length(rows[0])
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
     for start in range(0, count, size):
         cut = itemgetter(slice(start, start + size))
@@ -191,6 +191,10 @@ def _mean(
 
 def _at_least(values: Tensor, floor: float) -> Tensor:
     return values.clamp_min(floor) if floor else values
+
+
+def _length(batch: Any) -> int:
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
 
 
 def _one(observation: Any) -> Any:
@@ -206,10 +210,8 @@ def _each(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
 
 def _one_by_one(gradient: Callable[..., Named]) -> Callable[..., Named]:
     def per_sample(parameters: Named, *rows: Any) -> Named:
-        count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
-        each = [
-            gradient(parameters, *(_each(itemgetter(i), row) for row in rows)) for i in range(count)
-        ]
+        chosen = ([_each(itemgetter(i), row) for row in rows] for i in range(_length(rows[0])))
+        each = [gradient(parameters, *one) for one in chosen]
         return {name: torch.stack([row[name] for row in each]) for name in parameters}
 
     return per_sample

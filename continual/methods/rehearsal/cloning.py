@@ -14,7 +14,7 @@ from holdfast.agents.doors.exploration import Exploration, Exploring, Heads
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, imitation_gradient
+from holdfast.continual.methods.imitation import ACTING, Imitation
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 from holdfast.errors import UsageError
 
@@ -63,12 +63,7 @@ class Cloning(Method):
     stored: Labelled = field(init=False, default_factory=Labelled)
 
     def __post_init__(self) -> None:
-        self._gradient = partial(
-            imitation_gradient,
-            strength=self.strength,
-            temperature=self.temperature,
-            clip_norm=self.clip_norm,
-        )
+        self._imitation = Imitation(self.strength, self.temperature, self.clip_norm)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
@@ -85,7 +80,7 @@ class Cloning(Method):
 
     def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the loss on stored observations."""
-        return self._gradient(output, parameters, batch["seen"], batch["labels"])
+        return self._imitation.gradient(output, parameters, batch["seen"], batch["labels"])
 
     def forget(self) -> None:
         """Drop all that is stored; the loss is zero from now on, until a task is stored again."""

@@ -19,7 +19,7 @@ from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Output, Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gradient
+from holdfast.continual.methods.imitation import ACTING, Imitation, OldPolicy
 from holdfast.continual.methods.rehearsal.generator import Generator, new_generator, seeded
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import TASK_ID
@@ -88,12 +88,8 @@ class GenerativeReplay(Method):
     _generator: Generator | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._gradient = partial(
-            imitation_gradient,
-            strength=self.strength,
-            temperature=self.temperature,
-            clip_norm=self.clip_norm,
-        )
+        self._sizes = {"latent": self.latent, "hidden": self.hidden}
+        self._imitation = Imitation(self.strength, self.temperature, self.clip_norm)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
@@ -118,7 +114,7 @@ class GenerativeReplay(Method):
 
     def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the loss on drawn observations."""
-        return self._gradient(output, parameters, batch["seen"], batch["labels"])
+        return self._imitation.gradient(output, parameters, batch["seen"], batch["labels"])
 
     def due(self, doors: Doors, name: str) -> None:
         """Refuse observations that no generative model here can draw."""
@@ -157,8 +153,8 @@ class GenerativeReplay(Method):
     def teach(self, rows: Tensor, ids: Tensor, rng: np.random.Generator) -> None:
         """Train the generative model on observations and the one-hot ids of their tasks."""
         if self._generator is None:
-            sizes = {"latent": self.latent, "hidden": self.hidden}
-            self._generator = new_generator(rows.shape[1], ids.shape[1], rng, **sizes)
+            features, width = rows.shape[1], ids.shape[1]
+            self._generator = new_generator(features, width, rng, **self._sizes)
             self._generator.to(rows.device)
         self._generator.standardise(rows)
         noise = seeded(rng, rows.device)
@@ -179,8 +175,7 @@ class GenerativeReplay(Method):
         self.old.load(tensors, doors.facts.device)
         if learned := below(tensors, "generator"):
             features, width = len(learned["mean"]), doors.facts.id_width
-            sizes = {"latent": self.latent, "hidden": self.hidden}
-            self._generator = Generator(features, width, **sizes).to(doors.facts.device)
+            self._generator = Generator(features, width, **self._sizes).to(doors.facts.device)
             self._generator.load_state_dict(learned)
 
 
