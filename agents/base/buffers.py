@@ -22,27 +22,6 @@ Arrays = dict[str, NDArray[Any]]
 OBSERVATIONS = ("observations", "next_observations")
 
 
-def observations(
-    model: Any, kept: Callable[[], Arrays], count: int, rng: np.random.Generator
-) -> Arrays:
-    """Return up to ``count`` raw observations by key ("" for one that is no Dict).
-
-    Args:
-        model: Gives those of its replay buffer; an on-policy one those that were ``kept``.
-        kept: Returns rows of the last rollouts.
-        count: At most so many.
-        rng: Draws them.
-    """
-    if isinstance(model, OnPolicyAlgorithm):
-        recent = by_key(kept(), "observations")
-        rows = choose(len(next(iter(recent.values()))), count, rng)
-        return {key: values[rows] for key, values in recent.items()}
-    buffer = model.replay_buffer
-    step, env = np.divmod(choose(stored_count(buffer), count, rng), buffer.n_envs)
-    stored = observation_arrays(buffer, "observations")
-    return {key: values[step, env] for key, values in stored.items()}
-
-
 def as_seen(space: gym.Space[Any], batch: Observations) -> Observations:
     """Return stored observations in the shape in which an environment shows them.
 

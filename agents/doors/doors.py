@@ -1,4 +1,4 @@
-"""What a method is handed: the doors that its class declares, and a few facts about the learner."""
+"""The doors that a method declares, and a few facts about the learner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClosedDoor(UsageError, AttributeError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What every method may know of the learner.
+    """Facts about the learner that every method may know.
 
     Attributes:
         algorithm: Its name.
@@ -121,7 +121,7 @@ class Doors:
 
     @property
     def facts(self) -> Facts:
-        """What every method may know of the learner, as it is now."""
+        """Facts about the learner, as they are now."""
         return self._facts()
 
     @property

@@ -54,7 +54,7 @@ NetworkMap = Callable[[Slot], tuple[nn.Module, dict[str, nn.Module]] | None]
 
 
 class Networks:
-    """What methods do to the networks of the coming task, before anything has learned.
+    """Changes of the coming task's networks, made before anything has learned.
 
     Attributes:
         maps: What is done to the newly built policy.
@@ -64,7 +64,7 @@ class Networks:
         self.maps: list[Callable[[Any], None]] = []
 
     def map(self, network_map: NetworkMap, *, method: str = "", encoder: str = "") -> None:
-        """Let ``network_map`` replace the modules of the coming model's slots.
+        """Replace by ``network_map`` the modules of the coming model's slots.
 
         A method keeps hold of the modules that it makes: no door leads to them again.
 

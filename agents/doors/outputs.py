@@ -36,7 +36,7 @@ Kind = Literal["categorical", "bernoulli", "gaussian", "unit_gaussian"]
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """How to read an output.
+    """Form of an output.
 
     Attributes:
         kind: The family of the distribution.
@@ -50,7 +50,7 @@ class OutputSpec:
 
 @contextmanager
 def as_evaluated(policy: nn.Module) -> Iterator[None]:
-    """Let layers that differ while training act as in evaluation: batch norm must not drift."""
+    """Make layers that differ while training act as in evaluation: batch norm must not drift."""
     if next(policy.buffers(), None) is None:
         yield
         return
@@ -80,7 +80,7 @@ class _Reading(nn.Module):
 
     @property
     def is_coded(self) -> bool:
-        """Whether observations are numbers of categories: torch's one_hot cannot be batched."""
+        """True where observations are numbers of categories: torch's one_hot cannot be batched."""
         space = self.policy.observation_space
         entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
         return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
@@ -150,15 +150,15 @@ class ValueOutput(_Reading):
 
 
 class Reader(Protocol):
-    """What a network says as a function of named tensors."""
+    """Output of a network as a function of named tensors."""
 
     @property
     def spec(self) -> OutputSpec:
-        """How to read it."""
+        """Form of the output."""
 
     @property
     def is_coded(self) -> bool:
-        """Whether observations are numbers of categories, which cannot be batched by vmap."""
+        """True where observations are numbers of categories, which cannot be batched by vmap."""
 
     def of(self, parameters: Named, observations: Any) -> Output:
         """Return what it says with some of its parameters replaced.
@@ -170,7 +170,7 @@ class Reader(Protocol):
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The part of the agent that the door needs."""
 
     normalizer: TaskNormalize | None
 
@@ -181,7 +181,7 @@ class _Learner(Protocol):
 
 
 class Outputs:
-    """What the networks of the task say of observations. The model is built after ``pre_adapt``.
+    """Outputs of the task's networks. The model is built after ``pre_adapt``.
 
     Attributes:
         actor: What decides actions.
@@ -195,7 +195,7 @@ class Outputs:
 
     @property
     def spec(self) -> OutputSpec:
-        """How to read the actor's output."""
+        """Form of the actor's output."""
         return self.actor.spec
 
     def of(self, parameters: Named, observations: Any) -> Output:

@@ -78,7 +78,7 @@ class PastSelves:
         self._next = 0
 
     def start(self, task: Task, model: Any, first_step: int) -> None:
-        """Begin a task: the self of now joins, and the environments draw from this pool.
+        """Begin a task: the current self joins, and the environments draw from this pool.
 
         Raises:
             UsageError: If networks have changed their shape since a self joined.
@@ -102,7 +102,7 @@ class PastSelves:
         model.env.env_method("meet", self)
 
     def look(self, model: Any, step: int, first_step: int) -> None:
-        """Let the self of now join if it is time, at a step of the task."""
+        """Add the current self to the pool if it is time, at a step of the task."""
         if self.rule is None or not self.rule.every or step < self._next:
             return
         self._next = self.rule.every * (step // self.rule.every + 1)

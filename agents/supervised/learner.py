@@ -29,7 +29,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 
 
 class Labelled(Protocol):
-    """What a network must know of an experience to grow a head for it."""
+    """Labels of an experience, which a network needs to grow a head for it."""
 
     @property
     def task_labels(self) -> list[int]:
@@ -41,7 +41,7 @@ class Labelled(Protocol):
 
 
 class DataStart(Start, Labelled, Protocol):
-    """What the agent is told of a task; Avalanche trains on it as it is. Steps are updates.
+    """Start of a task of data; Avalanche trains on it as it is. Steps are updates.
 
     Attributes:
         dataset: Avalanche data set to learn from.
@@ -139,7 +139,7 @@ class SupervisedAgent:
             },
             facts=self._facts,
             step=lambda: int(self.strategy.clock.train_exp_iterations),
-            log=_unlogged,
+            log=lambda *_: None,  # Avalanche has no logger that a method could write to
             warn=lambda text: self.notices.append(text),
         )
         return doors
@@ -161,8 +161,7 @@ class SupervisedAgent:
 
     def start(self, experience: DataStart) -> None:
         """Build a fresh network and strategy for this task and load what is carried into them."""
-        carried = self._loaded if self._loaded is not None else self._files_to_carry()
-        carried = {} if self.plan.everything_fresh else carried
+        carried = {} if self.plan.everything_fresh else self._files_to_carry()
         self._loaded = None
         self._data = experience.joined() if self.plan.is_interleaved else experience
         source = carried if self.scenario.carry.weights and "policy" in carried else self.initial
@@ -199,7 +198,9 @@ class SupervisedAgent:
         return network
 
     def _files_to_carry(self) -> Files:
-        return {} if self.strategy is None else self.files()
+        if self._loaded is not None or self.strategy is None:
+            return self._loaded or {}
+        return self.files()
 
     def _load_network(self, network: Any, tensors: dict[str, Tensor]) -> None:
         current = network.state_dict()
@@ -338,10 +339,6 @@ class SupervisedAgent:
 
     def close(self) -> None:
         """Do nothing: no environment is open."""
-
-
-def _unlogged(tag: str, value: Any) -> None:
-    """Drop a number: Avalanche's strategy has no logger that a method could write to."""
 
 
 _OWN_PLUGINS = 3

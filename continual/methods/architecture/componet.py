@@ -57,7 +57,7 @@ class CompoNet(Growing):
     d_model: Annotated[int | None, (1, None)] = None
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming model be built with one module more, and all else of it new."""
+        """Build the coming model with one more module, and all else of it new."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method componet: carry.weights: false would drop earlier modules")
         doors.lifecycle.keep_views()

@@ -86,7 +86,7 @@ class ProgressCompress(Method):
         self.penalty = Quadratic(self.strength, "online", self.decay)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming model be built of two columns, the active one new."""
+        """Build the coming model of two columns, the active one new."""
         if "weights" not in doors.facts.carries:
             raise UsageError(
                 "method progress-compress: carries its knowledge base among the weights; "
@@ -154,7 +154,7 @@ class ProgressCompress(Method):
         return leaves
 
     def _keep_views(self, doors: Doors) -> None:
-        """Let every task be acted on by the knowledge base, with its own deviation."""
+        """Act on every task by the knowledge base, with its own deviation."""
         for task in self._tasks:
             doors.lifecycle.keep_view(
                 task,

@@ -83,7 +83,7 @@ class Progressive(Growing):
     adapter: Adapter = "linear"
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming model be built with one column more."""
+        """Build the coming model with one more column."""
         doors.lifecycle.keep_views()
         # PPO's deviation is no part of a column; each task learns its own.
         doors.lifecycle.start_fresh(DEVIATION)
@@ -116,7 +116,7 @@ class Columns:
         return trunk, dict(heads)
 
     def act_with(self, column: int) -> int:
-        """Let a column decide and judge; return which one did before."""
+        """Make a column decide and judge; return which one did before."""
         before: int = self.parts[0].active if self.parts else column
         for part in self.parts:
             part.active = column
@@ -124,7 +124,7 @@ class Columns:
 
     @contextmanager
     def acting(self, column: int) -> Iterator[None]:
-        """Let a column decide and judge inside the block."""
+        """Make a column decide and judge inside the block."""
         before = self.act_with(column)
         try:
             yield

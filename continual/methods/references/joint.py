@@ -20,5 +20,5 @@ class Joint(Method):
     alone = True
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming task's environments take turns through all tasks."""
+        """Make the coming task's environments take turns through all tasks."""
         doors.lifecycle.interleave()

@@ -1,4 +1,4 @@
-"""How much each weight matters to what a network says, from one backward pass per observation.
+"""Importance of each weight for a network's output, from one backward pass per observation.
 
 Every measure here is a mean over observations of something done to *per-sample* gradients: squares
 or absolute values of the gradient of a batch's mean would underestimate it by up to the batch size.

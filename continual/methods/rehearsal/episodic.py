@@ -23,7 +23,7 @@ _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 
 
 class Draws(NamedTuple):
-    """What a method draws from in one task.
+    """Generators of a method in one task.
 
     Attributes:
         rows: Chooses rows.
@@ -51,7 +51,7 @@ class EpisodicMemory:
 
     Args:
         samples: Rows kept per task.
-        batch_size: Rows per gradient, drawn anew each time; all where there are no more than that.
+        batch_size: Rows per gradient, drawn again each time; all where there are no more than that.
     """
 
     def __init__(self, samples: int, batch_size: int) -> None:
@@ -171,7 +171,7 @@ class Projected(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class Projecting(Method):
-    """What the methods share that project a gradient against those on stored rows.
+    """Base of the methods that project a gradient against those on stored rows.
 
     Args:
         samples: Rows kept per task.
