@@ -1,4 +1,4 @@
-"""What the loop asks of a learner, and what a learner is told about a task."""
+"""Protocols of a learner, of what it is told about a task, and of a frozen policy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Start(Protocol):
 
 
 class TaskStart(Start, Protocol):
-    """What a single agent is told of a task."""
+    """A task as a single agent is told of it."""
 
     def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the training environments, newly built.

@@ -89,7 +89,7 @@ class TaskNormalize(VecNormalize):
             _freeze(self.ret_rms)
 
     def _leave_out_absent(self, seats: Any) -> None:
-        """Let statistics be of what agents saw that act on, and earned that acted."""
+        """Take statistics of what agents saw that act on, and earned that acted."""
         self.ret_rms = ActingMeanStd((), lambda: ~seats.absent)
         if not self.norm_obs:
             return

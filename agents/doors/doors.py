@@ -1,4 +1,4 @@
-"""What a method is handed: the doors that its class declares, and a few facts about the learner."""
+"""Handed to a method: the doors that its class declares, and a few facts about the learner."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ClosedDoor(UsageError, AttributeError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What every method may know of the learner.
+    """Facts about the learner that every method may know.
 
     Attributes:
         algorithm: Its name.
@@ -107,7 +107,7 @@ class Doors:
 
     @property
     def facts(self) -> Facts:
-        """What every method may know of the learner, as it is now."""
+        """Facts about the learner that every method may know, as they are now."""
         return self._facts()
 
     @property

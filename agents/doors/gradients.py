@@ -109,7 +109,7 @@ class Work:
     is_stopped: bool = False
 
     def restart(self) -> None:
-        """Let the state begin again at the next update."""
+        """Begin the state again at the next update."""
         for part in self.parts:
             part.state, part.updates = None, 0
 
@@ -143,7 +143,7 @@ _NOTHING: dict[str, Any] = {}
 
 @dataclass
 class Works:
-    """What the methods asked for in the coming task, in their order."""
+    """Functions that the methods asked for in the coming task, in their order."""
 
     terms: list[Work] = field(default_factory=list)
     scales: list[Work] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Works:
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The agent, as the door reads it."""
 
     def parameters(self, *groups: str) -> Named: ...
     def layer_names(self) -> set[str]: ...
@@ -170,7 +170,7 @@ class _Learner(Protocol):
 
 
 class Gradients:
-    """What methods do to the updates of the coming task, and what they read of the parameters.
+    """The gradient door: functions of the updates of the coming task, and reading of parameters.
 
     Every verb that adds a function takes:
 

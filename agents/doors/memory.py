@@ -21,7 +21,7 @@ Entries of a Dict observation are named ``observations.<key>``."""
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The agent, as the door reads it."""
 
     model: Any
     normalizer: TaskNormalize | None
@@ -37,7 +37,7 @@ class Memory:
         self._learner = learner
 
     def mix(self, mixer: Mixer) -> None:
-        """Let ``mixer`` replace rows of every batch sampled from the replay buffer in this task."""
+        """Replace rows of every batch that is sampled from the replay buffer in this task."""
         self._learner.recent.mixers.append(mixer)
 
     def keep_rollouts(self, count: int) -> None:

@@ -52,7 +52,7 @@ NetworkMap = Callable[[Slot], tuple[nn.Module, dict[str, nn.Module]] | None]
 
 
 class Networks:
-    """What methods do to the networks of the coming task, before anything has learned.
+    """The networks door: modules of the coming task's model, before anything has learned.
 
     Attributes:
         maps: What is done to the newly built policy.
@@ -62,7 +62,7 @@ class Networks:
         self.maps: list[Callable[[Any], None]] = []
 
     def map(self, network_map: NetworkMap, *, method: str = "", encoder: str = "") -> None:
-        """Let ``network_map`` replace the modules of the coming model's slots.
+        """Replace the modules of the coming model's slots by those that ``network_map`` gives.
 
         A method keeps hold of the modules that it makes: no door leads to them again.
 

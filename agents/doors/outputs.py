@@ -50,7 +50,7 @@ class OutputSpec:
 
 @contextmanager
 def as_evaluated(policy: nn.Module) -> Iterator[None]:
-    """Let layers that differ while training act as in evaluation: batch norm must not drift."""
+    """Run layers that differ while training as in evaluation: batch norm must not drift."""
     if next(policy.buffers(), None) is None:
         yield
         return
@@ -162,7 +162,7 @@ def _of(module: Any, parameters: Named, observations: Any) -> Output:
 
 
 class Reader(Protocol):
-    """What a network says as a function of named tensors."""
+    """Output of a network as a function of named tensors."""
 
     @property
     def spec(self) -> OutputSpec:
@@ -182,7 +182,7 @@ class Reader(Protocol):
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The agent, as the door reads it."""
 
     normalizer: TaskNormalize | None
 
@@ -193,7 +193,7 @@ class _Learner(Protocol):
 
 
 class Outputs:
-    """What the networks of the task say of observations. The model is built after ``pre_adapt``.
+    """The output door: what the task's networks say. The model is built after ``pre_adapt``.
 
     Attributes:
         actor: What decides actions.

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The agent, as the door reads it."""
 
     plugins: list[Any]
 
@@ -24,7 +24,7 @@ class Plugins:
         self._learner = learner
 
     def add(self, plugin: Any) -> None:
-        """Let Avalanche call a plugin in the coming task."""
+        """Have Avalanche call a plugin in the coming task."""
         self._learner.plugins.append(plugin)
 
     def network(self, experience: Any, known: Sequence[Any]) -> Any:

@@ -101,7 +101,7 @@ class PastSelves:
         model.env.env_method("meet", self)
 
     def look(self, model: Any, step: int, first_step: int) -> None:
-        """Let the self of now join if it is time, at a step of the task."""
+        """Add the current self if it is time, at a step of the task."""
         if self.rule is None or not self.rule.every or step < self._next:
             return
         self._next = self.rule.every * (step // self.rule.every + 1)

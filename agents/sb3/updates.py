@@ -1,4 +1,4 @@
-"""What methods do to updates, called eagerly, without a seam in Stable-Baselines3's ``train``.
+"""Functions of methods in updates, called eagerly, without a seam in Stable-Baselines3's ``train``.
 
 Every algorithm with a gradient door does, for each optimizer, ``zero_grad``, ``backward``, perhaps
 clip, ``step``. So an optimizer's ``zero_grad`` opens an update and its ``step`` closes it; hooks on

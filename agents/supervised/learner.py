@@ -29,7 +29,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 
 
 class Labelled(Protocol):
-    """What a network must know of an experience to grow a head for it."""
+    """An experience as a network must know it to grow a head for it."""
 
     @property
     def task_labels(self) -> list[int]:
@@ -41,7 +41,7 @@ class Labelled(Protocol):
 
 
 class DataStart(Start, Labelled, Protocol):
-    """What the agent is told of a task; Avalanche trains on it as it is. Steps are updates.
+    """A task as the agent is told of it; Avalanche trains on it as it is. Steps are updates.
 
     Attributes:
         dataset: Avalanche data set to learn from.

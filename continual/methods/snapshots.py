@@ -1,4 +1,4 @@
-"""What a view of a finished task needs besides the weights as they are now."""
+"""Snapshots: what a view of a finished task needs besides the current weights."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class CompoNet(Method):
         self._grown: list[ComposingTrunk | ComposingHead] = []  # of the current model
 
     def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming model be built with one module more, and all else of it new."""
+        """Build the coming model with one module more, and all else of it new."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method componet: carry.weights: false would drop earlier modules")
         doors.lifecycle.keep_views()

@@ -100,7 +100,7 @@ class HAT(Method):
         self._held: Freezing | None = None
 
     def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming actor have gates of its task; freeze what earlier tasks use."""
+        """Give the coming actor gates of its task; freeze what earlier tasks use."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method hat: carry.weights: false would drop what tasks use")
         doors.lifecycle.keep_views()
@@ -169,7 +169,7 @@ class HAT(Method):
         return {"unused": [~mask for mask in used], "factor": factor}
 
     def post_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let each gate be 0 or 1, count the open ones' units as used, and keep the view."""
+        """Make each gate 0 or 1, count the open ones' units as used, and keep the view."""
         task = doors.facts.current_task
         assert self._held is not None
         self._held.write(doors)

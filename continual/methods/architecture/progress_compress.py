@@ -106,7 +106,7 @@ class ProgressCompress(Method):
         self._grown = Columns()
 
     def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming model be built of two columns, the active one new."""
+        """Build the coming model of two columns, the active one new."""
         if "weights" not in doors.facts.carries:
             raise UsageError(
                 "method progress-compress: carries its knowledge base among the weights; "
@@ -179,7 +179,7 @@ class ProgressCompress(Method):
         return leaves
 
     def _keep_views(self, doors: Doors) -> None:
-        """Let every task be acted on by the knowledge base, with its own deviation."""
+        """Act on every task with the knowledge base, and its own deviation."""
         for task in self._tasks:
             doors.lifecycle.keep_view(
                 task,

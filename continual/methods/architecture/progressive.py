@@ -48,7 +48,7 @@ class Progressive(Method):
         self._grown = Columns()
 
     def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming model be built with one column more."""
+        """Build the coming model with one column more."""
         doors.lifecycle.keep_views()
         # PPO's deviation is no part of a column; each task learns its own.
         doors.lifecycle.start_fresh(DEVIATION)
@@ -106,7 +106,7 @@ class Columns:
         return trunk, dict(heads)
 
     def act_with(self, column: int) -> int:
-        """Let a column decide and judge; return which one did before."""
+        """Decide and judge by one column; return which one did before."""
         before = self.parts[0].active if self.parts else column
         for part in self.parts:
             part.active = column
@@ -114,7 +114,7 @@ class Columns:
 
     @contextmanager
     def acting(self, column: int) -> Iterator[None]:
-        """Let a column decide and judge inside the block."""
+        """Decide and judge by one column inside the block."""
         before = self.act_with(column)
         try:
             yield

@@ -32,7 +32,7 @@ class Isolated(Method):
         self._agents = Snapshots(prefix="")
 
     def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming task start from nothing."""
+        """Start the coming task from nothing."""
         doors.lifecycle.keep_views()
         doors.lifecycle.start_fresh()
 

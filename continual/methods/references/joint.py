@@ -28,5 +28,5 @@ class Joint(Method):
     alone: ClassVar[bool] = True
 
     def pre_adapt(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming task's environments take turns through all tasks."""
+        """Learn the coming task in environments that take turns through all tasks."""
         doors.lifecycle.interleave()

@@ -81,7 +81,7 @@ class EWC(Penalized):
         super().pre_adapt(doors, experience)
 
     def forget(self) -> None:
-        """Let go of every weight; the penalty is zero until another task is consolidated."""
+        """Release every weight; the penalty is zero until another task is consolidated."""
         self.penalty.importance, self.penalty.centre = {}, {}
         if self._term is not None:
             self._term.stop()

@@ -106,7 +106,7 @@ def pull(parameters: Named, state: Tensors, _batch: Tensors) -> Named:
 
 
 class Penalized(Method):
-    """What the methods share that hold weights by parabolas.
+    """A method that holds weights by parabolas.
 
     Attributes:
         name: Of the method, for errors.

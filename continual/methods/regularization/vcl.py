@@ -123,7 +123,7 @@ class VCL(Method):
 
     @contextmanager
     def _at_the_means(self) -> Iterator[None]:
-        """Let the policy act by its means inside the block, and keep the noise for after it."""
+        """Act by the means inside the block, and keep the noise for after it."""
         noises = [layer.noise for layer in self._layers]
         for layer in self._layers:
             layer.noise = None

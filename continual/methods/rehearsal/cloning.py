@@ -105,7 +105,7 @@ class Cloning(Method):
         self.stored.clear()
 
     def _explore(self, doors: Doors, experience: StageExperience) -> None:
-        """Let the coming task be begun as an earlier one, where that is asked for."""
+        """Begin the coming task as an earlier one, where that is asked for."""
         if not self.exploration_steps:
             return
         if doors.facts.on_policy:

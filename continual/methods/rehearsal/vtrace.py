@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Corrected(NamedTuple):
-    """What V-trace makes of a segment, each of shape (steps, batch).
+    """Results of V-trace on a segment, each of shape (steps, batch).
 
     Attributes:
         targets: v_t, what the value of each observation should be.
