@@ -88,7 +88,7 @@ class StableBaselinesAgent:
         self.memory, self.recent = Memory(self), Recent()
         self.networks = Networks()
         self.plan = Plan()
-        self._updates = Updates()
+        self._updates, self._others = Updates(), losses.Others()
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
         self.model = None
@@ -331,7 +331,8 @@ class StableBaselinesAgent:
         self, parameters: Named, rows: Mapping[str, Any], noise: torch.Generator
     ) -> Tensors:
         """Return what the algorithm's loss depends on besides these parameters."""
-        return losses.inputs_of(self.model, parameters, self.memory.batch(dict(rows)), noise)
+        batch = self.memory.batch(dict(rows))
+        return losses.inputs_of(self.model, parameters, batch, noise, self._others)
 
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
         """Return the gradient of the algorithm's own loss."""

@@ -230,7 +230,7 @@ class Projecting(Method):
         if not len(self.stored):
             return
         drawn = draws(doors, experience, self.name)
-        tried = changed = 0.0
+        tried = changed = 0
 
         def look(state: Tensors) -> None:
             nonlocal tried, changed
@@ -240,13 +240,11 @@ class Projecting(Method):
                     "finite; the last task boundary is kept. On-policy, the policy is too far from "
                     "the one that collected them: lower agent.learning_rate"
                 )
-            tried, changed = tried + float(state["tried"]), changed + float(state["changed"])
+            tried, changed = tried + len(state["changed"]), changed + int(state["changed"].sum())
             doors.log(f"method/{self.name}/projected", changed / tried)
 
-        zero = torch.zeros(())
         doors.gradients.project(
             partial(self.projected, doors),
-            state={"tried": zero, "changed": zero.clone(), "finite": torch.tensor(True)},
             batch=lambda parameters: self.draw(doors, parameters, drawn),
             after=look,
         )
@@ -254,15 +252,13 @@ class Projecting(Method):
     def projected(
         self, doors: Doors, parameters: Named, gradients: Named, _state: Tensors, batch: Tensors
     ) -> tuple[Named, Tensors]:
-        """Return what replaces the gradients, and how many parts of them were tried and changed."""
+        """Return what replaces the gradients, and which parts of them were changed."""
         parts = [*self.project(doors, parameters, gradients, batch)]
         replaced: Named = {}
         for part in parts:
             replaced |= split(part.vector, part.like)
-        changes = torch.stack([part.is_changed for part in parts]).float()
         return replaced, {
-            "tried": torch.ones_like(changes).sum(),
-            "changed": changes.sum(),
+            "changed": torch.stack([part.is_changed for part in parts]),
             "finite": torch.stack([part.is_finite for part in parts]).all(),
         }
 
