@@ -102,7 +102,8 @@ class MonotonicMixer(nn.Module):
         mixed = (values.unsqueeze(-2) @ weight).squeeze(-2)  # (batch, embed)
         hidden = nn.functional.elu(mixed + self.first_bias(state))
         last = (hidden * self.last_weight(state).abs()).sum(-1, keepdim=True)
-        return last + self.last_bias(state)
+        joint: Tensor = last + self.last_bias(state)
+        return joint
 
 
 class SumPolicy(BasePolicy):
