@@ -86,11 +86,12 @@ def inputs_of(
                     span = float(schedule(model._current_progress_remaining))
                     middle = 1.0 if name == "clip_range" else 0.0  # of a ratio, or of a step
                     ends = (middle - span, middle + span)
-                    as_number = {"dtype": torch.float64, "device": model.device}
-                    inputs[name] = [torch.tensor(end, **as_number) for end in ends]
+                    inputs[name] = [
+                        torch.tensor(end, dtype=torch.float64, device=model.device) for end in ends
+                    ]
         case SAC() | TQC():
-            learns = model.ent_coef_optimizer is not None
-            temperature = model.log_ent_coef.detach().exp() if learns else model.ent_coef_tensor
+            learned = model.log_ent_coef  # None where the entropy coefficient is fixed
+            temperature = model.ent_coef_tensor if learned is None else learned.detach().exp()
             inputs["temperature"] = temperature
             shape, dtype = rows["actions"].flatten(1).shape, next(policy.parameters()).dtype
             noise = torch.empty(shape, dtype=dtype, device=model.device)
@@ -195,7 +196,8 @@ def _clipped_surrogate(model: Any, batch: Batch) -> Tensor:
         old = batch["old_values"]
         values = old + torch.clamp(values - old, *batch["clip_range_vf"])
     value_loss = F.mse_loss(batch["returns"], values)
-    return policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
+    total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
+    return total
 
 
 def _policy_gradient(model: Any, batch: Batch) -> Tensor:
@@ -205,7 +207,9 @@ def _policy_gradient(model: Any, batch: Batch) -> Tensor:
     if model.normalize_advantage:
         advantages = _normalized(advantages)
     value_loss = F.mse_loss(batch["returns"], values)
-    return -(advantages * log_prob).mean() - model.ent_coef * entropy + model.vf_coef * value_loss
+    policy_loss = -(advantages * log_prob).mean()
+    total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
+    return total
 
 
 def _evaluated(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

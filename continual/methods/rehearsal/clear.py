@@ -171,7 +171,8 @@ class Clear(Method):
             total = total + self.value_strength * (batch["old_values"] - worth).square().mean()
             if settings["ent_coef"]:
                 total = total - settings["ent_coef"] * entropy(spec, current).mean()
-            return self.ratio * total
+            scaled: Tensor = self.ratio * total
+            return scaled
 
         return gradient_of(loss, parameters)
 

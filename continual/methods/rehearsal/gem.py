@@ -107,4 +107,5 @@ def project_into_cone(
         b=least.double().cpu().numpy(),
     )
     moved = torch.as_tensor(weights, device=units.device) @ units  # (n,)
-    return gradient + (scale * moved).to(gradient)
+    projected: Tensor = gradient + (scale * moved).to(gradient)
+    return projected

@@ -53,7 +53,8 @@ class Generator(nn.Module):
         centre, std = self.decode(mean + (0.5 * log_var).exp() * noise, tasks)
         misfit = (0.5 * ((x - centre) / std).square() + std.log()).sum(-1)
         divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1)
-        return (misfit + divergence).mean()
+        loss: Tensor = (misfit + divergence).mean()
+        return loss
 
     def decode(self, z: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of standardised entries, each (batch, features)."""
