@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
+from holdfast.agents.doors.doors import Doors
+from holdfast.continual.experience import Experience
+
+__all__ = ["Doors", "Experience", "Method"]
 
 
 class Method(Protocol):
@@ -68,7 +69,7 @@ class Method(Protocol):
     hides what the scenario hides: reading it raises Avalanche's ``MaskedAttributeError``.
 
     What it is and needs stands in literal class attributes, which ``validate`` and ``list`` read
-    without importing it.
+    without importing it. Its arguments are those of its ``__init__``, or the fields of a dataclass.
 
     Attributes:
         needs: What it must be told: ``boundaries``; ``task_id`` in training; ``evaluation_task_id``
@@ -81,7 +82,8 @@ class Method(Protocol):
             ``exploration``.
         alone: Whether it composes with nothing: a whole way of learning the stream.
         packages: What it imports that may be missing; ``validate`` looks.
-        limits: Smallest and largest value of numeric arguments; None where there is no largest.
+        limits: Smallest and largest value of numeric arguments; None where there is no largest. An
+            argument may state its own: ``samples: Annotated[int, (1, None)] = 10_000``.
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same

@@ -83,6 +83,33 @@ def test_inherited_and_imported_classes_are_followed(tmp_path: Path) -> None:
     assert (z.default, z.default_text, z.required) == (None, "object()", False)
 
 
+def test_a_dataclass_takes_its_fields(tmp_path: Path) -> None:
+    (tmp_path / "held.py").write_text(
+        "from dataclasses import dataclass, field\n"
+        "from typing import Annotated, ClassVar\n"
+        "@dataclass(kw_only=True)\n"
+        "class Base:\n"
+        "    needs = ('boundaries',)\n"
+        "    logs: ClassVar[dict[str, str]] = {'a': 'b'}\n"
+        "    samples: Annotated[int, (1, None)] = 5\n"
+        "    kind: str = 'x'\n"
+        "    _seen: int = field(init=False, default=0)\n"
+        "@dataclass(kw_only=True)\n"
+        "class Held(Base):\n"
+        "    share: Annotated[float, (0, 1)]\n"
+        "    kind: str = 'y'\n"
+    )
+    known = signature("held:Held", tmp_path)
+    found = [(a.name, a.annotation, a.default, a.limits) for a in known.arguments]
+    assert found == [
+        ("share", "float", None, (0, 1)),
+        ("kind", "str", "y", None),
+        ("samples", "int", 5, (1, None)),
+    ]
+    assert known.arguments[0].required
+    assert known.attributes["needs"] == ("boundaries",)
+
+
 def test_annotations_by_an_alias_are_written_out(tmp_path: Path) -> None:
     text = (
         "from typing import Literal\nKind = Literal['a', 'b']\n"

@@ -1,1 +1,1 @@
-"""What every agent is made of: its protocol, named parameters, observations, buffers."""
+"""Parts of every agent: its protocol, named parameters, observations, buffers."""

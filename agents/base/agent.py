@@ -1,4 +1,4 @@
-"""What the loop asks of a learner, and what a learner is told about a task."""
+"""Protocols of a learner, as the loop calls it, and of the start of its tasks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Start(Protocol):
 
 
 class TaskStart(Start, Protocol):
-    """What a single agent is told of a task."""
+    """Start of a single agent's task."""
 
     def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the training environments, newly built.

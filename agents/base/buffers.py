@@ -22,27 +22,6 @@ Arrays = dict[str, NDArray[Any]]
 OBSERVATIONS = ("observations", "next_observations")
 
 
-def observations(
-    model: Any, kept: Callable[[], Arrays], count: int, rng: np.random.Generator
-) -> Arrays:
-    """Return up to ``count`` raw observations by key ("" for one that is no Dict).
-
-    Args:
-        model: Gives those of its replay buffer; an on-policy one those that were ``kept``.
-        kept: Returns rows of the last rollouts.
-        count: At most so many.
-        rng: Draws them.
-    """
-    if isinstance(model, OnPolicyAlgorithm):
-        recent = by_key(kept(), "observations")
-        rows = choose(len(next(iter(recent.values()))), count, rng)
-        return {key: values[rows] for key, values in recent.items()}
-    buffer = model.replay_buffer
-    step, env = np.divmod(choose(stored_count(buffer), count, rng), buffer.n_envs)
-    stored = observation_arrays(buffer, "observations")
-    return {key: values[step, env] for key, values in stored.items()}
-
-
 def as_seen(space: gym.Space[Any], batch: Observations) -> Observations:
     """Return stored observations in the shape in which an environment shows them.
 
@@ -99,10 +78,8 @@ def raw_rollout(buffer: Any, normalizer: TaskNormalize | None) -> Arrays:
         return rollout
     seen = by_key(rollout, "observations")
     raw = normalizer.unnormalize_obs(seen.get("", seen))
-    entries = raw if isinstance(raw, dict) else {"": raw.astype(np.float32)}
-    return rollout | {
-        f"observations.{key}" if key else "observations": v for key, v in entries.items()
-    }
+    raw = raw if isinstance(raw, dict) else raw.astype(np.float32)
+    return rollout | by_name("observations", raw)
 
 
 def batch(model: Any, normalizer: TaskNormalize | None, rows: Arrays) -> dict[str, Tensor]:
@@ -112,8 +89,7 @@ def batch(model: Any, normalizer: TaskNormalize | None, rows: Arrays) -> dict[st
     if normalizer is not None:
         for kind in OBSERVATIONS[: 1 if on_policy else 2]:
             seen = normalizer.normalize_obs(rows.get(kind, by_key(rows, kind)))
-            entries = seen if isinstance(seen, dict) else {"": seen}
-            arrays |= {f"{kind}.{key}" if key else kind: v for key, v in entries.items()}
+            arrays |= by_name(kind, seen)
         if not on_policy:  # a rollout's rewards, and what was made of them, are scaled already
             arrays["rewards"] = normalizer.normalize_reward(rows["rewards"])
     tensors = {name: torch.as_tensor(v, device=model.device) for name, v in arrays.items()}
@@ -128,6 +104,12 @@ def by_key(rows: Arrays, name: str) -> Arrays:
     prefix = f"{name}."
     entries = {n.removeprefix(prefix): v for n, v in rows.items() if n.startswith(prefix)}
     return entries or {"": rows[name]}
+
+
+def by_name(name: str, seen: Any) -> Arrays:
+    """Return observations as flat rows: undoes ``by_key``, and takes a single array too."""
+    entries = seen if isinstance(seen, dict) else {"": seen}
+    return {f"{name}.{key}" if key else name: rows for key, rows in entries.items()}
 
 
 def choose(available: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -148,12 +130,8 @@ def rollout_arrays(buffer: Any) -> Arrays:
     ``old_log_prob``, with the ``advantages`` and ``returns`` that it learned from; of MaskablePPO
     also the ``action_masks``.
     """
-    stored = buffer.observations
-    arrays: Arrays = (
-        {f"observations.{key}": value.copy() for key, value in stored.items()}
-        if isinstance(stored, dict)
-        else {"observations": stored.copy()}
-    )
+    stored = by_name("observations", buffer.observations)
+    arrays: Arrays = {name: rows.copy() for name, rows in stored.items()}
     names = {"values": "old_values", "log_probs": "old_log_prob"}
     masks = ("action_masks",) if hasattr(buffer, "action_masks") else ()
     for name in (*_ROLLOUT, *masks, *names):
@@ -203,8 +181,8 @@ def stored_rows(buffer: ReplayBuffer, rows: NDArray[np.int64]) -> Arrays:
     step, env = np.divmod(rows, buffer.n_envs)
     arrays: Arrays = {}
     for name in ("observations", "next_observations"):
-        for key, stored in observation_arrays(buffer, name).items():
-            arrays[f"{name}.{key}" if key else name] = stored[step, env]
+        stored = observation_arrays(buffer, name)
+        arrays |= by_name(name, {key: rows[step, env] for key, rows in stored.items()})
     arrays["actions"] = buffer.actions[step, env]
     arrays["rewards"] = buffer.rewards[step, env][:, None]
     arrays["dones"] = (buffer.dones[step, env] * (1 - buffer.timeouts[step, env]))[:, None]

@@ -89,7 +89,7 @@ class TaskNormalize(VecNormalize):
             _freeze(self.ret_rms)
 
     def _leave_out_absent(self, seats: Any) -> None:
-        """Let statistics be of what agents saw that act on, and earned that acted."""
+        """Leave absent agents out of the statistics of observations and rewards."""
         self.ret_rms = ActingMeanStd((), lambda: ~seats.absent)
         if not self.norm_obs:
             return
@@ -120,27 +120,21 @@ class TaskNormalize(VecNormalize):
             return {}
         return self.obs_rms if isinstance(self.obs_rms, dict) else {"": self.obs_rms}
 
+    def _statistics(self, *, rewards: bool = True) -> dict[str, RunningMeanStd]:
+        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
+        return statistics | ({"rewards": self.ret_rms} if self.norm_reward and rewards else {})
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the statistics as float64 tensors: mean, variance and count of each signal."""
-        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
-        if self.norm_reward:
-            statistics["rewards"] = self.ret_rms
         return {
-            f"{name}/{part}": torch.as_tensor(np.array(value, dtype=np.float64))
-            for name, moments in statistics.items()
-            for part, value in (
-                ("mean", moments.mean),
-                ("var", moments.var),
-                ("count", moments.count),
-            )
+            f"{name}/{part}": torch.as_tensor(np.array(getattr(moments, part), dtype=np.float64))
+            for name, moments in self._statistics().items()
+            for part in ("mean", "var", "count")
         }
 
     def load_tensors(self, tensors: dict[str, Tensor], *, rewards: bool = True) -> None:
         """Take the statistics back; those that are absent stay as they are."""
-        statistics = {f"observations.{k}": v for k, v in self._observation_statistics().items()}
-        if self.norm_reward and rewards:
-            statistics["rewards"] = self.ret_rms
-        for name, moments in statistics.items():
+        for name, moments in self._statistics(rewards=rewards).items():
             if f"{name}/mean" in tensors:
                 moments.mean = tensors[f"{name}/mean"].numpy().copy()
                 moments.var = tensors[f"{name}/var"].numpy().copy()

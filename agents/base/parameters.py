@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,45 @@ def snapshot(named: Named | dict[str, nn.Parameter]) -> Named:
         return {}
     copies = torch._foreach_clone([tensor.detach() for tensor in named.values()])
     return dict(zip(named, copies, strict=True))
+
+
+def flat(nested: Mapping[Any, Any]) -> Named:
+    """Return what nested mappings hold by path, as tensors: for a checkpoint.
+
+    >>> flat({"rows": {"a": [1, 2]}, "seen": 3})
+    {'rows/a': tensor([1, 2]), 'seen': tensor(3)}
+    """
+    found: Named = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}/{path}": tensor for path, tensor in flat(value).items()}
+        else:
+            found[str(key)] = torch.as_tensor(value)
+    return found
+
+
+def grouped(tensors: Named) -> dict[str, Named]:
+    """Return tensors by the first part of their path, then by the rest of it."""
+    found: dict[str, Named] = {}
+    for path, tensor in tensors.items():
+        head, _, rest = path.partition("/")
+        found.setdefault(head, {})[rest] = tensor
+    return found
+
+
+def below(tensors: Named, head: str, device: torch.device | str | None = None) -> Named:
+    """Return the tensors whose path begins with ``<head>/``, by the rest of it.
+
+    Args:
+        tensors: By path, as ``flat`` gives them.
+        head: First parts of the path.
+        device: Where they shall be; None leaves them.
+    """
+    return {
+        path.removeprefix(f"{head}/"): tensor.to(device)
+        for path, tensor in tensors.items()
+        if path.startswith(f"{head}/")
+    }
 
 
 def gradient_of(loss: Any, parameters: Named) -> Named:

@@ -1,4 +1,4 @@
-"""What a method is handed: the doors that its class declares, and a few facts about the learner."""
+"""The doors that a method declares, and a few facts about the learner."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holdfast.agents.doors.networks import Networks
     from holdfast.agents.doors.outputs import Outputs
     from holdfast.agents.doors.plugins import Plugins
+    from holdfast.scenarios.schema.scenario import Scenario
 
 _HOOKS = ("pre_adapt", "post_adapt", "load_state", "due")
 
@@ -29,7 +30,7 @@ class ClosedDoor(UsageError, AttributeError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What every method may know of the learner.
+    """Facts about the learner that every method may know.
 
     Attributes:
         algorithm: Its name.
@@ -62,6 +63,19 @@ class Facts:
     longest_task: int
     observation_space: Any
     settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, scenario: Scenario, **own: Any) -> Facts:
+        """Return facts of which the scenario says some and the learner its ``own``."""
+        return cls(
+            algorithm=scenario.agent.algorithm,
+            id_width=scenario.id_width,
+            has_heads=scenario.stream.task_id == "heads",
+            carries=frozenset(name for name, is_on in scenario.carry.model_dump().items() if is_on),
+            hides_boundaries=scenario.stream.boundaries == "hidden",
+            longest_task=max(task.steps for task in scenario.tasks),
+            **own,
+        )
 
 
 class Doors:
@@ -107,7 +121,7 @@ class Doors:
 
     @property
     def facts(self) -> Facts:
-        """What every method may know of the learner, as it is now."""
+        """Facts about the learner, as they are now."""
         return self._facts()
 
     @property

@@ -57,7 +57,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class Exploration:
-    """How a task begins.
+    """First steps of a task, taken as for earlier tasks.
 
     Attributes:
         steps: Environment steps of the task during which earlier tasks are acted as.
@@ -72,7 +72,7 @@ class Exploration:
 
 @contextmanager
 def exploring(model: Any, exploration: Exploration | None) -> Iterator[None]:
-    """Let an off-policy model choose its first actions of a task as ``exploration`` says.
+    """Make an off-policy model choose its first actions of a task as ``exploration`` says.
 
     They take the place of the uniformly random actions before ``learning_starts``; updates begin as
     they would. Two methods of the instance are replaced until the steps are done: the one that

@@ -100,16 +100,16 @@ class Work:
     """
 
     function: Callable[..., Any]
-    state: Tensors | Begin
-    batch: Draw | None
-    groups: tuple[str, ...]
-    flags: Callable[[int], Mapping[str, Any]] | None
-    after: Callable[[Tensors], None] | None
+    state: Tensors | Begin = field(default_factory=dict)
+    batch: Draw | None = None
+    groups: tuple[str, ...] = ()
+    flags: Callable[[int], Mapping[str, Any]] | None = None
+    after: Callable[[Tensors], None] | None = None
     parts: list[Part] = field(default_factory=list)
     is_stopped: bool = False
 
     def restart(self) -> None:
-        """Let the state begin again at the next update."""
+        """Begin the state again at the next update."""
         for part in self.parts:
             part.state, part.updates = None, 0
 
@@ -143,7 +143,7 @@ _NOTHING: dict[str, Any] = {}
 
 @dataclass
 class Works:
-    """What the methods asked for in the coming task, in their order."""
+    """Requests of the methods for the coming task, in their order."""
 
     terms: list[Work] = field(default_factory=list)
     scales: list[Work] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Works:
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The part of the agent that the door needs."""
 
     def parameters(self, *groups: str) -> Named: ...
     def layer_names(self) -> set[str]: ...
@@ -170,7 +170,7 @@ class _Learner(Protocol):
 
 
 class Gradients:
-    """What methods do to the updates of the coming task, and what they read of the parameters.
+    """Door to the updates of the coming task and to the parameters.
 
     Every verb that adds a function takes:
 
@@ -278,16 +278,6 @@ class Gradients:
         self._learner.train_more(updates)
 
 
-def _added(
-    works: list[Work],
-    function: Callable[..., Any],
-    *,
-    state: Tensors | Begin = _NOTHING,
-    batch: Draw | None = None,
-    groups: tuple[str, ...] = (),
-    flags: Callable[[int], Mapping[str, Any]] | None = None,
-    after: Callable[[Tensors], None] | None = None,
-) -> Work:
-    work = Work(function, state, batch, groups, flags, after)
-    works.append(work)
-    return work
+def _added(works: list[Work], function: Callable[..., Any], **options: Any) -> Work:
+    works.append(Work(function, **options))
+    return works[-1]

@@ -138,7 +138,7 @@ class Plan:
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The part of the agent that the door needs."""
 
     plan: Plan
 
@@ -151,7 +151,7 @@ class _Learner(Protocol):
 
 
 class Lifecycle:
-    """What a method says of task starts, of steps inside a task, and of earlier tasks.
+    """Door to task starts, to steps inside a task, and to views of earlier tasks.
 
     Args:
         learner: The agent.
@@ -177,29 +177,29 @@ class Lifecycle:
         self._plan.fresh_tests.append(test)
 
     def blend(self, blend: Blend) -> None:
-        """Let carried weights be blended with newly built ones at the coming task start."""
+        """Blend carried weights with newly built ones at the coming task start."""
         self._plan.blends.append(blend)
 
     def interleave(self) -> None:
-        """Let the environments of the coming task take turns through all tasks of the stream."""
+        """Make the environments of the coming task take turns through all tasks of the stream."""
         self._plan.is_interleaved = True
 
     def freeze(self, stage: int) -> None:
-        """Let nothing be learned from this stage on: no step is taken, the policy stays."""
+        """Stop learning from this stage on: no step is taken, the policy stays."""
         self._plan.frozen_from = stage
 
     def explore(self, exploration: Exploration) -> None:
-        """Let an off-policy agent act as for earlier tasks at the start of the coming task."""
+        """Make an off-policy agent act as for earlier tasks at the start of the coming task."""
         self._plan.exploration = exploration
 
     # -- inside the coming task --------------------------------------------------------------------
 
     def before_learning(self, name: str) -> None:
-        """Let ``method.due(doors, name)`` be called once the model is built, before any step."""
+        """Call ``method.due(doors, name)`` once the model is built, before any step."""
         self._plan.first.append(lambda: self._due(name))
 
     def after_steps(self, steps: int, name: str) -> None:
-        """Let ``method.due(doors, name)`` be called after the first update at or after a step.
+        """Call ``method.due(doors, name)`` after the first update at or after a step.
 
         On-policy that is between two rollouts, so that no rollout is collected by two policies.
         Work is known by its name and step, so that what is due can be saved.
@@ -207,7 +207,7 @@ class Lifecycle:
         self._plan.pending.append(Due(steps, name, lambda: self._due(name)))
 
     def learn_in(self, learning: Opened, measuring: Opened) -> None:
-        """Let the coming task be learned inside one context and measured meanwhile inside another.
+        """Learn the coming task inside one context, and measure meanwhile inside another.
 
         For what belongs to learning alone, such as noise in the weights: ``learning`` is open while
         the agent collects and updates, ``measuring`` inside it during every evaluation.
@@ -237,7 +237,7 @@ class Lifecycle:
         snapshot: Snapshot | Callable[[], Snapshot],
         inside: Opened = nullcontext,
     ) -> None:
-        """Let a finished task be evaluated in a view of its own from now on.
+        """Evaluate a finished task in a view of its own from now on.
 
         Args:
             task_index: The task.

@@ -21,7 +21,7 @@ Entries of a Dict observation are named ``observations.<key>``."""
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The part of the agent that the door needs."""
 
     model: Any
     normalizer: TaskNormalize | None
@@ -37,7 +37,7 @@ class Memory:
         self._learner = learner
 
     def mix(self, mixer: Mixer) -> None:
-        """Let ``mixer`` replace rows of every batch sampled from the replay buffer in this task."""
+        """Replace by ``mixer`` rows of every batch sampled from the replay buffer in this task."""
         self._learner.recent.mixers.append(mixer)
 
     def keep_rollouts(self, count: int) -> None:
@@ -55,8 +55,7 @@ class Memory:
         Off-policy they are drawn from the replay buffer; on-policy from the last rollouts that
         ``keep_rollouts`` asked for. By key; "" for an observation that is no Dict.
         """
-        learner = self._learner
-        return buffers.observations(learner.model, learner.recent.rows, count, rng)
+        return buffers.by_key(self.transitions(count, rng), "observations")
 
     def transitions(self, count: int, rng: np.random.Generator) -> Arrays:
         """Return up to ``count`` rows of the finished task, each at most once.

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -29,20 +31,20 @@ class Slot:
 
     Attributes:
         role: Whether it decides actions, judges them, or is a slowly moving copy of either.
-        acts: Whether it decides actions, or follows one that does.
         trunk: Everything before the heads; takes the features (and, for a critic of box actions,
             the action after them).
         heads: The linear output layers by name; more than one for SAC's mean and log_std.
         features: Number of features at the start of the trunk's input.
+        acts: Whether it decides actions, or follows one that does.
         spec: How to read the policy's output; None where one output does not determine it.
         initialise: Gives a new hidden layer first weights as the policy's own have them.
     """
 
     role: Role
-    acts: bool
     trunk: nn.Sequential
     heads: dict[str, nn.Linear]
     features: int
+    acts: bool
     spec: OutputSpec | None
     initialise: Callable[[nn.Linear], None]
 
@@ -52,7 +54,7 @@ NetworkMap = Callable[[Slot], tuple[nn.Module, dict[str, nn.Module]] | None]
 
 
 class Networks:
-    """What methods do to the networks of the coming task, before anything has learned.
+    """Changes of the coming task's networks, made before anything has learned.
 
     Attributes:
         maps: What is done to the newly built policy.
@@ -62,7 +64,7 @@ class Networks:
         self.maps: list[Callable[[Any], None]] = []
 
     def map(self, network_map: NetworkMap, *, method: str = "", encoder: str = "") -> None:
-        """Let ``network_map`` replace the modules of the coming model's slots.
+        """Replace by ``network_map`` the modules of the coming model's slots.
 
         A method keeps hold of the modules that it makes: no door leads to them again.
 
@@ -73,8 +75,12 @@ class Networks:
         """
 
         def change(policy: Any) -> None:
-            if encoder:
-                _check_encoder(policy, method, encoder)
+            names = [name for name, _ in policy.named_parameters()] if encoder else []
+            if any("features_extractor." in name for name in names):
+                raise UsageError(
+                    f"method {method}: the features extractor learns and {encoder}; use it with "
+                    "vector observations"
+                )
             map_slots(policy, network_map)
 
         self.maps.append(change)
@@ -112,19 +118,6 @@ def map_slots(policy: Any, network_map: NetworkMap) -> None:
 
 SHARED = "is shared by all columns, so old columns would change"
 """Why a features extractor that learns is refused by methods that keep columns."""
-
-
-def _check_encoder(policy: Any, method: str, why: str) -> None:
-    """Refuse a policy whose modules would share a part that goes on learning.
-
-    Raises:
-        UsageError: If the features extractor learns.
-    """
-    if any("features_extractor." in name for name, _ in policy.named_parameters()):
-        raise UsageError(
-            f"method {method}: the features extractor learns and {why}; use it with vector "
-            "observations"
-        )
 
 
 def slots(policy: Any) -> list[Slot]:
@@ -187,9 +180,9 @@ def _box_slots(policy: Any, parts: _Parts) -> list[tuple[Slot, Replace]]:
         else:
             found.append(parts.sequential(role, actor, "mu", acts=True))
     for index in range(len(policy.critic.q_networks)):
-        for judge, kind in ((policy.critic, "critic"), (policy.critic_target, "target")):
-            judges: Role = "critic" if kind == "critic" else "target"
-            found.append(parts.sequential(judges, judge, f"qf{index}", index, acts=False))
+        name = f"qf{index}"
+        found.append(parts.sequential("critic", policy.critic, name, index, acts=False))
+        found.append(parts.sequential("target", policy.critic_target, name, index, acts=False))
     return found
 
 
@@ -209,22 +202,10 @@ class _Parts:
             if is_orthogonal(policy):
                 policy.init_weights(layer, gain=GAINS["mlp_extractor"])
 
-        self._initialise = initialise
-        try:
-            self._spec: OutputSpec | None = output_spec(policy)
-        except UsageError:
-            self._spec = None
-
-    def slot(
-        self,
-        role: Role,
-        trunk: nn.Sequential,
-        heads: dict[str, nn.Linear],
-        features: int,
-        *,
-        acts: bool,
-    ) -> Slot:
-        return Slot(role, acts, trunk, heads, features, self._spec, self._initialise)
+        spec: OutputSpec | None = None
+        with suppress(UsageError):
+            spec = output_spec(policy)
+        self.slot = partial(Slot, spec=spec, initialise=initialise)
 
     def sequential(
         self, role: Role, owner: Any, name: str, index: int | None = None, *, acts: bool

@@ -36,7 +36,7 @@ Kind = Literal["categorical", "bernoulli", "gaussian", "unit_gaussian"]
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """How to read an output.
+    """Form of an output.
 
     Attributes:
         kind: The family of the distribution.
@@ -50,7 +50,7 @@ class OutputSpec:
 
 @contextmanager
 def as_evaluated(policy: nn.Module) -> Iterator[None]:
-    """Let layers that differ while training act as in evaluation: batch norm must not drift."""
+    """Make layers that differ while training act as in evaluation: batch norm must not drift."""
     if next(policy.buffers(), None) is None:
         yield
         return
@@ -65,16 +65,39 @@ def as_evaluated(policy: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class PolicyOutput(nn.Module):
-    """The policy as a module whose forward gives its output.
+class _Reading(nn.Module):
+    """A policy as a module whose forward gives one of its outputs; see ``Reader``.
 
     Attributes:
         spec: How to read the output.
     """
 
+    spec: OutputSpec
+
     def __init__(self, policy: BasePolicy) -> None:
         super().__init__()
         self.policy = policy
+
+    @property
+    def is_coded(self) -> bool:
+        """True where observations are numbers of categories: torch's one_hot cannot be batched."""
+        space = self.policy.observation_space
+        entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+        return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return the output with some parameters replaced; see ``Reader``."""
+        named = {f"policy.{name}": value for name, value in parameters.items()}
+        with as_evaluated(self.policy):
+            output: Output = functional_call(self, named, (observations,))
+        return output
+
+
+class PolicyOutput(_Reading):
+    """The policy as a module whose forward gives its output."""
+
+    def __init__(self, policy: BasePolicy) -> None:
+        super().__init__(policy)
         self.spec = output_spec(policy)
 
     def forward(self, observations: Any) -> Output:
@@ -100,17 +123,8 @@ class PolicyOutput(nn.Module):
         mean, log_std, _ = policy.actor.get_action_dist_params(observations)
         return {"mean": mean, "log_std": log_std}
 
-    @property
-    def is_coded(self) -> bool:
-        """See ``Reader``."""
-        return _is_coded(self.policy.observation_space)
 
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return the output with some parameters replaced; see ``Reader``."""
-        return _of(self, parameters, observations)
-
-
-class ValueOutput(nn.Module):
+class ValueOutput(_Reading):
     """The critic as a module whose forward gives its values of the policy's likeliest action.
 
     The values count as the mean of a unit Gaussian, as Continual World takes them for the Fisher
@@ -118,10 +132,6 @@ class ValueOutput(nn.Module):
     """
 
     spec = OutputSpec("unit_gaussian")
-
-    def __init__(self, policy: BasePolicy) -> None:
-        super().__init__()
-        self.policy = policy
 
     def forward(self, observations: Any) -> Output:
         """Return the values as ``mean``, one column per critic.
@@ -138,39 +148,17 @@ class ValueOutput(nn.Module):
             return {"mean": torch.cat(values, dim=1)}  # (batch, critics)
         return {"mean": values.mean(dim=2)}  # TQC: over quantiles, (batch, critics)
 
-    @property
-    def is_coded(self) -> bool:
-        """See ``Reader``."""
-        return _is_coded(self.policy.observation_space)
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return the values with some parameters replaced; see ``Reader``."""
-        return _of(self, parameters, observations)
-
-
-def _is_coded(space: Any) -> bool:
-    """Return whether observations are numbers of categories: torch's one_hot cannot be batched."""
-    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
-    return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
-
-
-def _of(module: Any, parameters: Named, observations: Any) -> Output:
-    named = {f"policy.{name}": value for name, value in parameters.items()}
-    with as_evaluated(module.policy):
-        output: Output = functional_call(module, named, (observations,))
-    return output
-
 
 class Reader(Protocol):
-    """What a network says as a function of named tensors."""
+    """Output of a network as a function of named tensors."""
 
     @property
     def spec(self) -> OutputSpec:
-        """How to read it."""
+        """Form of the output."""
 
     @property
     def is_coded(self) -> bool:
-        """Whether observations are numbers of categories, which cannot be batched by vmap."""
+        """True where observations are numbers of categories, which cannot be batched by vmap."""
 
     def of(self, parameters: Named, observations: Any) -> Output:
         """Return what it says with some of its parameters replaced.
@@ -182,7 +170,7 @@ class Reader(Protocol):
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The part of the agent that the door needs."""
 
     normalizer: TaskNormalize | None
 
@@ -193,7 +181,7 @@ class _Learner(Protocol):
 
 
 class Outputs:
-    """What the networks of the task say of observations. The model is built after ``pre_adapt``.
+    """Outputs of the task's networks. The model is built after ``pre_adapt``.
 
     Attributes:
         actor: What decides actions.
@@ -207,7 +195,7 @@ class Outputs:
 
     @property
     def spec(self) -> OutputSpec:
-        """How to read the actor's output."""
+        """Form of the actor's output."""
         return self.actor.spec
 
     def of(self, parameters: Named, observations: Any) -> Output:
@@ -294,9 +282,7 @@ def output_spec(policy: Any) -> OutputSpec:
 def divergence(spec: OutputSpec, old: Output, new: Output) -> Tensor:
     """Return KL(old || new) per observation, shape (batch,), analytically."""
     if spec.kind == "categorical":
-        olds, news = (torch.split(o["logits"], spec.splits, -1) for o in (old, new))
-        parts = zip(olds, news, strict=True)
-        return torch.stack([_categorical_divergence(p, q) for p, q in parts]).sum(0)
+        return _categorical_divergence(old["logits"], new["logits"], spec.splits)
     if spec.kind == "bernoulli":
         p = torch.sigmoid(old["logits"])
         gap_on = nn.functional.logsigmoid(old["logits"]) - nn.functional.logsigmoid(new["logits"])
@@ -324,9 +310,7 @@ def softmax_divergence(
         the teacher only.
     """
     sizes = list(splits) or old["mean"].shape[-1]
-    olds, news = (torch.split(output["mean"] / temperature, sizes, -1) for output in (old, new))
-    parts = zip(olds, news, strict=True)
-    return torch.stack([_categorical_divergence(p, q) for p, q in parts]).sum(0)
+    return _categorical_divergence(old["mean"] / temperature, new["mean"] / temperature, sizes)
 
 
 def draw(spec: OutputSpec, output: Output, generator: torch.Generator) -> Tensor:
@@ -382,6 +366,10 @@ def _one_hot(indices: Tensor, like: Tensor) -> Tensor:
     return (indices.unsqueeze(-1) == torch.arange(like.shape[-1], device=like.device)).to(like)
 
 
-def _categorical_divergence(old: Tensor, new: Tensor) -> Tensor:
-    old_log, new_log = old.log_softmax(-1), new.log_softmax(-1)
-    return (old_log.exp() * (old_log - new_log)).sum(-1)
+def _categorical_divergence(old: Tensor, new: Tensor, sizes: Any) -> Tensor:
+    """Return KL(old || new) of logits, added up over parts of these sizes, shape (batch,)."""
+    parts = []
+    for p, q in zip(torch.split(old, sizes, -1), torch.split(new, sizes, -1), strict=True):
+        old_log, new_log = p.log_softmax(-1), q.log_softmax(-1)
+        parts.append((old_log.exp() * (old_log - new_log)).sum(-1))
+    return torch.stack(parts).sum(0)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class _Learner(Protocol):
-    """What the door asks of the agent."""
+    """The part of the agent that the door needs."""
 
     plugins: list[Any]
 
@@ -24,7 +24,7 @@ class Plugins:
         self._learner = learner
 
     def add(self, plugin: Any) -> None:
-        """Let Avalanche call a plugin in the coming task."""
+        """Make Avalanche call a plugin in the coming task."""
         self._learner.plugins.append(plugin)
 
     def network(self, experience: Any, known: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What ``policy_kwargs`` may ask for beyond Stable-Baselines3's own arguments.
+"""Options of ``policy_kwargs`` beyond Stable-Baselines3's own arguments.
 
 ``activation: crelu``, ``layer_norm: all | first`` and ``weight_decay``: plain forms that keep a
 network able to learn. Networks are changed right after they are built, trunks only: a convolutional
@@ -43,7 +43,7 @@ def network_changes(policy_arguments: dict[str, Any]) -> list[Callable[[Any], No
 
 
 def set_weight_decay(policy: Any, weight_decay: float | None) -> None:
-    """Let the optimizers of a policy's weights decay them; None leaves the optimizers' default.
+    """Set the weight decay of a policy's optimizers; None leaves the optimizers' default.
 
     ``adam`` and ``rmsprop`` add it to the gradient (L2 regularisation, scaled by the moments),
     ``adamw`` shrinks the weights beside the gradient. Biases decay too, as in torch.

@@ -88,7 +88,7 @@ class StableBaselinesAgent:
         self.memory, self.recent = Memory(self), Recent()
         self.networks = Networks()
         self.plan = Plan()
-        self._updates = Updates()
+        self._updates, self._others = Updates(), losses.Others()
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
         self.model = None
@@ -133,26 +133,20 @@ class StableBaselinesAgent:
         return doors
 
     def _facts(self) -> Facts:
-        scenario, model = self.scenario, self.model
-        carried = scenario.carry.model_dump()
-        n_envs = scenario.n_envs if model is None else model.n_envs
+        model = self.model
+        n_envs = self.scenario.n_envs if model is None else model.n_envs
         length = 1
         if model is not None:
             on_policy = isinstance(model, OnPolicyAlgorithm)
             length = model.n_steps if on_policy else model.train_freq.frequency
-        return Facts(
-            algorithm=scenario.agent.algorithm,
+        return Facts.of(
+            self.scenario,
             on_policy=self.algorithm.on_policy,
             output=self.algorithm.output,
             device=self.device,
             current_task=self.current_task,
             n_envs=n_envs,
             round_steps=length * n_envs,
-            id_width=scenario.id_width,
-            has_heads=self.has_heads,
-            carries=frozenset(name for name, value in carried.items() if value),
-            hides_boundaries=scenario.stream.boundaries == "hidden",
-            longest_task=max(task.steps for task in scenario.tasks),
             observation_space=None if model is None else model.observation_space,
             settings=self._settings,
         )
@@ -169,8 +163,8 @@ class StableBaselinesAgent:
 
     def start(self, experience: TaskStart) -> None:
         """Build a fresh model for this task and load what is carried into it."""
-        carried = self._loaded if self._loaded is not None else self._files_to_carry()
-        carried = {} if self.plan.everything_fresh else carried
+        is_first = self.model is None and self._loaded is None
+        carried = {} if is_first or self.plan.everything_fresh else self.files()
         self._loaded = None
         self.recent.rollouts.clear()
         self.model = self._build(experience)
@@ -180,9 +174,6 @@ class StableBaselinesAgent:
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
         self.plan.started(experience.stage, self.scenario.stream_tasks)
-
-    def _files_to_carry(self) -> Files:
-        return {} if self.model is None else self.files()
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
@@ -291,13 +282,10 @@ class StableBaselinesAgent:
                 yield
         finally:
             self._updates.detach()
-            self._forget()
-
-    def _forget(self) -> None:
-        """Forget what methods asked for in this task; ``pre_adapt`` asks for the next."""
-        self.gradients.works = Works()
-        self.recent.detach()
-        self.plan.detach()
+            # Forget what methods asked for in this task; ``pre_adapt`` asks for the next.
+            self.gradients.works = Works()
+            self.recent.detach()
+            self.plan.detach()
 
     def _record_rollout(self) -> None:
         self.recent.record(raw_rollout(self.model.rollout_buffer, self.normalizer))
@@ -343,7 +331,8 @@ class StableBaselinesAgent:
         self, parameters: Named, rows: Mapping[str, Any], noise: torch.Generator
     ) -> Tensors:
         """Return what the algorithm's loss depends on besides these parameters."""
-        return losses.inputs_of(self.model, parameters, self.memory.batch(dict(rows)), noise)
+        batch = self.memory.batch(dict(rows))
+        return losses.inputs_of(self.model, parameters, batch, noise, self._others)
 
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
         """Return the gradient of the algorithm's own loss."""
@@ -439,7 +428,7 @@ class StableBaselinesAgent:
 
     def files(self) -> Files:
         """Return what the next task start needs; each tensor a contiguous copy."""
-        if self._loaded is not None:  # not started since: a group that is not in the task of now
+        if self._loaded is not None:  # not started since: a group absent from the current task
             return self._loaded
         files = {"policy": policy_tensors(self.model)}
         if self.past.selves:

@@ -28,12 +28,41 @@ from holdfast.errors import UsageError
 Batch = Mapping[str, Any]
 """Rows by the names of Stable-Baselines3's buffers; ``observations.<key>`` for Dict entries.
 
-Beside them what ``inputs_of`` adds: ``noise``, ``temperature``, ``clip``, ``clip_vf``."""
+Beside them what ``inputs_of`` adds: ``others``, ``noise``, ``temperature``, ``clip_range``,
+``clip_range_vf``."""
 
 _Loss = Callable[[Any, Batch], Tensor]
 
 
-def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Generator) -> Batch:
+class Others:
+    """Tensors of a policy besides the parameters of a loss, found once for each set of them."""
+
+    def __init__(self) -> None:
+        self._policy: Any = None
+        self._views: dict[str, Named] = {}
+        self._buffers: Named = {}
+
+    def of(self, policy: Any, parameters: Named) -> Named:
+        """Return the policy's other tensors: parameters as they are now, copies of buffers."""
+        if policy is not self._policy:
+            self._policy, self._views, self._buffers = policy, {}, dict(policy.named_buffers())
+        first = next(iter(parameters), "")
+        known = self._views.get(first)
+        if known is None or not known.keys().isdisjoint(parameters):
+            named = policy.named_parameters()
+            # Views: what is written into the parameters shows through them.
+            known = {name: p.detach() for name, p in named if name not in parameters}
+            self._views[first] = known
+        return known | {name: buffer.clone() for name, buffer in self._buffers.items()}
+
+
+def inputs_of(
+    model: Any,
+    parameters: Named,
+    rows: Batch,
+    generator: torch.Generator,
+    others: Others | None = None,
+) -> Batch:
     """Return all that the loss of these parameters depends on besides them, as named tensors.
 
     Args:
@@ -41,6 +70,7 @@ def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Gener
         parameters: By their names in the policy; those that one optimizer moves, or some of them.
         rows: As ``memory.batch`` gives them.
         generator: Draws the noise of SAC's, TQC's and TD3's actions.
+        others: Remembers what else the policy has; to be handed in at every update.
 
     Returns:
         The rows, the noise, and numbers of the model as they are now; under ``others`` the policy's
@@ -48,16 +78,21 @@ def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Gener
         running statistics move.
     """
     policy = model.policy
-    others = {n: p.detach() for n, p in policy.named_parameters() if n not in parameters}
-    others |= {name: buffer.clone() for name, buffer in policy.named_buffers()}
-    inputs: dict[str, Any] = {**rows, "others": others}
+    inputs: dict[str, Any] = {**rows, "others": (others or Others()).of(policy, parameters)}
     match model:
         case PPO() | MaskablePPO():
             for name in ("clip_range", "clip_range_vf"):
                 if (schedule := getattr(model, name)) is not None:
-                    inputs[name] = _bounds(float(schedule(model._current_progress_remaining)))
+                    span = float(schedule(model._current_progress_remaining))
+                    middle = 1.0 if name == "clip_range" else 0.0  # of a ratio, or of a step
+                    ends = (middle - span, middle + span)
+                    inputs[name] = [
+                        torch.tensor(end, dtype=torch.float64, device=model.device) for end in ends
+                    ]
         case SAC() | TQC():
-            inputs["temperature"] = _temperature(model)
+            learned = model.log_ent_coef  # None where the entropy coefficient is fixed
+            temperature = model.ent_coef_tensor if learned is None else learned.detach().exp()
+            inputs["temperature"] = temperature
             shape, dtype = rows["actions"].flatten(1).shape, next(policy.parameters()).dtype
             noise = torch.empty(shape, dtype=dtype, device=model.device)
             inputs["noise"] = noise.normal_(generator=generator)
@@ -67,11 +102,6 @@ def inputs_of(model: Any, parameters: Named, rows: Batch, generator: torch.Gener
             noise = noise.normal_(0, model.target_policy_noise, generator=generator)
             inputs["noise"] = noise.clamp(-span, span)
     return inputs
-
-
-def _bounds(span: float) -> Tensor:
-    """Return the four numbers that a ratio, or a step of a value, is clipped to."""
-    return torch.tensor([1 - span, 1 + span, -span, span], dtype=torch.float64)
 
 
 def loss_of(model: Any, parameters: Named, inputs: Batch) -> Tensor:
@@ -160,13 +190,11 @@ def _clipped_surrogate(model: Any, batch: Batch) -> Tensor:
     if model.normalize_advantage and len(advantages) > 1:
         advantages = _normalized(advantages)
     ratio = torch.exp(log_prob - batch["old_log_prob"])
-    low, high, *_ = batch["clip_range"].to(ratio)
-    clipped = torch.clamp(ratio, low, high)
+    clipped = torch.clamp(ratio, *batch["clip_range"])
     policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
     if "clip_range_vf" in batch:
-        *_, low, high = batch["clip_range_vf"].to(values)
         old = batch["old_values"]
-        values = old + torch.clamp(values - old, low, high)
+        values = old + torch.clamp(values - old, *batch["clip_range_vf"])
     value_loss = F.mse_loss(batch["returns"], values)
     total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
     return total
@@ -179,9 +207,8 @@ def _policy_gradient(model: Any, batch: Batch) -> Tensor:
     if model.normalize_advantage:
         advantages = _normalized(advantages)
     value_loss = F.mse_loss(batch["returns"], values)
-    total: Tensor = (
-        -(advantages * log_prob).mean() - model.ent_coef * entropy + model.vf_coef * value_loss
-    )
+    policy_loss = -(advantages * log_prob).mean()
+    total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
     return total
 
 
@@ -209,8 +236,7 @@ def _action_values(model: Any, batch: Batch) -> Tensor:
         following = model.policy.q_net_target(_seen(batch, "next_observations"))
         target = _backed_up(model, batch, following.max(dim=1, keepdim=True).values)  # (batch, 1)
     values = model.policy.q_net(_seen(batch)).gather(1, batch["actions"].long())  # (batch, 1)
-    loss: Tensor = F.smooth_l1_loss(values, target)
-    return loss
+    return F.smooth_l1_loss(values, target)
 
 
 def _joint_values(model: Any, batch: Batch) -> Tensor:
@@ -229,8 +255,7 @@ def _action_quantiles(model: Any, batch: Batch) -> Tensor:
         target = _backed_up(model, batch, _of_action(following, best))
     quantiles = model.policy.quantile_net(_seen(batch))
     chosen = _of_action(quantiles, batch["actions"].long().unsqueeze(-1))
-    loss: Tensor = quantile_huber_loss(chosen, target, sum_over_quantiles=True)
-    return loss
+    return quantile_huber_loss(chosen, target, sum_over_quantiles=True)
 
 
 def _of_action(quantiles: Tensor, actions: Tensor) -> Tensor:
@@ -272,8 +297,7 @@ def _quantile_critic(model: Any, batch: Batch) -> Tensor:
         kept = pooled[:, : policy.critic.quantiles_total - dropped]  # (batch, quantiles)
         target = _backed_up(model, batch, kept - batch["temperature"] * log_prob)
     quantiles = policy.critic(_seen(batch), batch["actions"])  # (batch, critics, quantiles)
-    loss: Tensor = quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
-    return loss
+    return quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
 
 
 def _soft_actor(model: Any, batch: Batch) -> Tensor:
@@ -299,15 +323,6 @@ def _drawn(actor: Any, observations: Any, noise: Tensor) -> tuple[Tensor, Tensor
     log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     squashing = torch.log(1 - actions.square() + 1e-6)  # 1e-6 as in Stable-Baselines3
     return actions, (log_density - squashing).sum(1, keepdim=True)
-
-
-def _temperature(model: Any) -> Tensor:
-    """Return the entropy coefficient as it is now."""
-    if model.ent_coef_optimizer is None:
-        fixed: Tensor = model.ent_coef_tensor
-        return fixed
-    learned: Tensor = model.log_ent_coef.detach().exp()
-    return learned
 
 
 def _twin_critic(model: Any, batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.agents.base.parameters import below, flat
 from holdfast.agents.doors.outputs import PolicyOutput
 from holdfast.agents.sb3.weights_io import policy_tensors
 from holdfast.errors import UsageError
@@ -77,7 +78,7 @@ class PastSelves:
         self._next = 0
 
     def start(self, task: Task, model: Any, first_step: int) -> None:
-        """Begin a task: the self of now joins, and the environments draw from this pool.
+        """Begin a task: the current self joins, and the environments draw from this pool.
 
         Raises:
             UsageError: If networks have changed their shape since a self joined.
@@ -101,7 +102,7 @@ class PastSelves:
         model.env.env_method("meet", self)
 
     def look(self, model: Any, step: int, first_step: int) -> None:
-        """Let the self of now join if it is time, at a step of the task."""
+        """Add the current self to the pool if it is time, at a step of the task."""
         if self.rule is None or not self.rule.every or step < self._next:
             return
         self._next = self.rule.every * (step // self.rule.every + 1)
@@ -168,23 +169,16 @@ class PastSelves:
         if not self.selves:
             return {}
         rows = [[past.step, past.games, past.score] for past in self.selves]
-        weights = {
-            f"{number}/{name}": tensor
-            for number, past in enumerate(self.selves)
-            for name, tensor in past.tensors.items()
-        }
-        return {"games": torch.tensor(rows, dtype=torch.float64), **weights}
+        weights = {number: past.tensors for number, past in enumerate(self.selves)}
+        return flat({"games": torch.tensor(rows, dtype=torch.float64), **weights})
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``tensors`` gave."""
+        rows = tensors.get("games", torch.zeros(0, 3)).tolist()
         self.selves = [
-            PastSelf(int(step), {}, int(games), float(score))
-            for step, games, score in tensors.get("games", torch.zeros(0, 3)).tolist()
+            PastSelf(int(step), below(tensors, str(number)), int(games), float(score))
+            for number, (step, games, score) in enumerate(rows)
         ]
-        for path, tensor in tensors.items():
-            number, found, name = path.partition("/")
-            if found:
-                self.selves[int(number)].tensors[name] = tensor
 
 
 def rule_of(task: Task) -> Past | None:

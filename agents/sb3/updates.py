@@ -1,4 +1,4 @@
-"""What methods do to updates, called eagerly, without a seam in Stable-Baselines3's ``train``.
+"""Hooks that do what methods ask of updates, with no seam in Stable-Baselines3's ``train``.
 
 Every algorithm with a gradient door does, for each optimizer, ``zero_grad``, ``backward``, perhaps
 clip, ``step``. So an optimizer's ``zero_grad`` opens an update and its ``step`` closes it; hooks on
@@ -10,6 +10,7 @@ then, and the hooks do nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class Updates:
                     handles.append(hook)
             if any(vars(works).values()):
                 handles.append(optimizer.register_step_post_hook(update.after_step))
-                handles.append(_ZeroGradHandle(optimizer, update.open))
+                self._detachers.append(_after_zero_grad(optimizer, update.open))
             self._detachers += [handle.remove for handle in handles]
 
     def detach(self) -> None:
@@ -214,18 +215,17 @@ def _merged(parts: Iterable[tuple[Work, Part]], merge: Callable[[Tensor, Tensor]
     return total
 
 
-class _ZeroGradHandle:
-    """Calls ``on_zero_grad`` after this optimizer's ``zero_grad``; torch has no hook for it."""
+def _after_zero_grad(optimizer: Optimizer, act: Callable[[], None]) -> Callable[[], None]:
+    """Call ``act`` after this optimizer's ``zero_grad``, for which torch has no hook.
 
-    def __init__(self, optimizer: Optimizer, on_zero_grad: Callable[[], None]) -> None:
-        self.optimizer = optimizer
-        published = optimizer.zero_grad
+    Returns:
+        What ends that.
+    """
+    published = optimizer.zero_grad
 
-        def zero_grad(set_to_none: bool = True) -> None:
-            published(set_to_none=set_to_none)
-            on_zero_grad()
+    def zero_grad(set_to_none: bool = True) -> None:
+        published(set_to_none=set_to_none)
+        act()
 
-        optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
-
-    def remove(self) -> None:
-        del self.optimizer.zero_grad  # the instance's; the class's shows again
+    optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
+    return partial(delattr, optimizer, "zero_grad")  # the instance's; the class's shows again

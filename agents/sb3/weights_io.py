@@ -11,7 +11,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
 from holdfast.agents.base.agent import Files
-from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, optimizers_of
+from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, below, grouped, optimizers_of
 from holdfast.errors import UsageError
 
 
@@ -65,13 +65,9 @@ def optimizer_tensors(model: Any) -> dict[str, Tensor]:
 def load_optimizers(model: Any, tensors: dict[str, Tensor]) -> None:
     """Take back what ``optimizer_tensors`` gave."""
     for index, optimizer in enumerate(_optimizers(model)):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            owner, parameter, quantity = name.split("/")
-            if int(owner) == index:
-                # load_state_dict keeps the tensors it is given: without a copy two models share
-                # them
-                state.setdefault(int(parameter), {})[quantity] = tensor.clone()
+        # load_state_dict keeps the tensors it is given: without a copy two models share them.
+        own = {path: tensor.clone() for path, tensor in below(tensors, str(index)).items()}
+        state = {int(parameter): kept for parameter, kept in grouped(own).items()}
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -18,6 +19,7 @@ CLASSIFIER = "classifier"
 """Attribute of a network that holds its last layer, which a head per task replaces."""
 
 
+@dataclass(kw_only=True)
 class Classifier:
     """A network trained on minibatches with Avalanche's loop; ``steps`` are its updates.
 
@@ -37,28 +39,23 @@ class Classifier:
         UsageError: If ``hidden`` is empty or not positive, or momentum is asked of Adam.
     """
 
-    def __init__(
-        self,
-        *,
-        hidden: Sequence[int] = (100,),
-        model: str | None = None,
-        model_kwargs: dict[str, Any] | None = None,
-        optimizer: Literal["sgd", "adam"] = "sgd",
-        learning_rate: float = 0.1,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        batch_size: int = 32,
-    ) -> None:
-        if not hidden or min(hidden) < 1:
-            raise UsageError(f"agent.hidden: units of each layer, at least 1; got {list(hidden)}")
-        if momentum and optimizer != "sgd":
+    hidden: Sequence[int] = (100,)
+    model: str | None = None
+    model_kwargs: dict[str, Any] | None = None
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        units = list(self.hidden)
+        if not units or min(units) < 1:
+            raise UsageError(f"agent.hidden: units of each layer, at least 1; got {units}")
+        if self.momentum and self.optimizer != "sgd":
             raise UsageError("agent.momentum: only sgd has it; remove it, or write optimizer: sgd")
-        if model_kwargs and model is None:
+        if self.model_kwargs and self.model is None:
             raise UsageError("agent.model_kwargs: arguments of agent.model, which is missing")
-        self.hidden, self.model, self.model_kwargs = tuple(hidden), model, dict(model_kwargs or {})
-        self.batch_size = batch_size
-        self._kind, self._rate = optimizer, learning_rate
-        self._momentum, self._decay = momentum, weight_decay
 
     def network(
         self, input_shape: Sequence[int], class_count: int, *, heads: bool, folder: Path | None
@@ -92,7 +89,7 @@ class Classifier:
 
     def _own_network(self, target: str, folder: Path | None) -> nn.Module:
         try:
-            network = registry.load(target, folder)(**self.model_kwargs)
+            network = registry.load(target, folder)(**(self.model_kwargs or {}))
         except Exception as error:  # a user's own class: whatever it raises means the same
             raise UsageError(
                 f"agent.model: '{target}' cannot be built: {type(error).__name__}: {error}"
@@ -101,12 +98,12 @@ class Classifier:
             raise UsageError(f"agent.model: '{target}' is no torch network but {network!r}")
         return network
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def new_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return a new optimizer of all weights."""
-        weights = network.parameters()
-        if self._kind == "adam":
-            return torch.optim.Adam(weights, self._rate, weight_decay=self._decay)
-        return torch.optim.SGD(weights, self._rate, self._momentum, weight_decay=self._decay)
+        weights, rate, decay = network.parameters(), self.learning_rate, self.weight_decay
+        if self.optimizer == "adam":
+            return torch.optim.Adam(weights, rate, weight_decay=decay)
+        return torch.optim.SGD(weights, rate, self.momentum, weight_decay=decay)
 
 
 class MLP(nn.Module):

@@ -29,7 +29,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 
 
 class Labelled(Protocol):
-    """What a network must know of an experience to grow a head for it."""
+    """Labels of an experience, which a network needs to grow a head for it."""
 
     @property
     def task_labels(self) -> list[int]:
@@ -41,7 +41,7 @@ class Labelled(Protocol):
 
 
 class DataStart(Start, Labelled, Protocol):
-    """What the agent is told of a task; Avalanche trains on it as it is. Steps are updates.
+    """Start of a task of data; Avalanche trains on it as it is. Steps are updates.
 
     Attributes:
         dataset: Avalanche data set to learn from.
@@ -139,37 +139,29 @@ class SupervisedAgent:
             },
             facts=self._facts,
             step=lambda: int(self.strategy.clock.train_exp_iterations),
-            log=_unlogged,
+            log=lambda *_: None,  # Avalanche has no logger that a method could write to
             warn=lambda text: self.notices.append(text),
         )
         return doors
 
     def _facts(self) -> Facts:
-        scenario = self.scenario
-        carried = scenario.carry.model_dump()
-        return Facts(
-            algorithm=scenario.agent.algorithm,
+        return Facts.of(
+            self.scenario,
             on_policy=None,
             output=None,
             device=self.device,
             current_task=self.current_task,
             n_envs=0,
             round_steps=1,
-            id_width=scenario.id_width,
-            has_heads=self.has_heads,
-            carries=frozenset(name for name, value in carried.items() if value),
-            hides_boundaries=scenario.stream.boundaries == "hidden",
-            longest_task=max(task.steps for task in scenario.tasks),
             observation_space=None,
-            settings=scenario.agent.arguments,
+            settings=self.scenario.agent.arguments,
         )
 
     # -- a task start is one operation -------------------------------------------------------------
 
     def start(self, experience: DataStart) -> None:
         """Build a fresh network and strategy for this task and load what is carried into them."""
-        carried = self._loaded if self._loaded is not None else self._files_to_carry()
-        carried = {} if self.plan.everything_fresh else carried
+        carried = {} if self.plan.everything_fresh else self._files_to_carry()
         self._loaded = None
         self._data = experience.joined() if self.plan.is_interleaved else experience
         source = carried if self.scenario.carry.weights and "policy" in carried else self.initial
@@ -206,7 +198,9 @@ class SupervisedAgent:
         return network
 
     def _files_to_carry(self) -> Files:
-        return {} if self.strategy is None else self.files()
+        if self._loaded is not None or self.strategy is None:
+            return self._loaded or {}
+        return self.files()
 
     def _load_network(self, network: Any, tensors: dict[str, Tensor]) -> None:
         current = network.state_dict()
@@ -222,7 +216,7 @@ class SupervisedAgent:
     def _strategy(self, network: Any, experience: DataStart) -> Any:
         strategy = SupervisedTemplate(
             model=network,
-            optimizer=self.classifier.optimizer(network),
+            optimizer=self.classifier.new_optimizer(network),
             criterion=torch.nn.CrossEntropyLoss(),
             train_mb_size=self.classifier.batch_size,
             train_epochs=experience.steps,  # at most: the budget of updates ends it
@@ -345,10 +339,6 @@ class SupervisedAgent:
 
     def close(self) -> None:
         """Do nothing: no environment is open."""
-
-
-def _unlogged(tag: str, value: Any) -> None:
-    """Drop a number: Avalanche's strategy has no logger that a method could write to."""
 
 
 _OWN_PLUGINS = 3

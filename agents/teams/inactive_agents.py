@@ -13,7 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 def learn_from_present(
     model: Any, absent: Callable[[], NDArray[np.bool_]], is_absent: Callable[[Any], bool]
 ) -> None:
-    """Let a model's buffer leave out the rows of seats that did not act.
+    """Make a model's buffer leave out the rows of seats that did not act.
 
     Where nobody is absent, it does exactly what it would do as published. The buffer gets another
     class after it is made, because the algorithm chooses its class by the observations.

@@ -24,7 +24,7 @@ Acts = dict[str, Act]
 
 
 class SeatsLike(Protocol):
-    """What a group's learner is given; see ``envs/multiagent/seats.py``.
+    """Environments of a group's learner; see ``envs/multiagent/seats.py``.
 
     Attributes:
         num_envs: Seats: agents of the group times copies.
@@ -36,7 +36,7 @@ class SeatsLike(Protocol):
 
 
 class TeamStart(Start, Protocol):
-    """What a team is told of a task.
+    """Start of a team's task.
 
     Attributes:
         groups: The groups that have agents in this task.
@@ -104,7 +104,7 @@ class TeamAgent:
 
     @property
     def notices(self) -> list[str]:
-        """What methods warn of; taking them empties the members' lists."""
+        """Warnings of methods; taking them empties the members' lists."""
         return [notice for member in self.members.values() for notice in member.notices]
 
     @notices.setter
@@ -153,7 +153,7 @@ class TeamAgent:
             learn_from_present(member.model, absent, experience.is_absent)
 
     def learn(self, experience: TeamStart, watch: Watch, log: Log) -> None:
-        """Let every group take and learn from exactly ``experience.steps`` environment steps."""
+        """Make every group take and learn from exactly ``experience.steps`` environment steps."""
         learners = []
         for number, (group, start) in enumerate(self._active.items()):
             scale = start.steps // experience.steps
@@ -230,19 +230,19 @@ class TeamAgent:
                 self.member(group).load_trained(own)
 
 
+@dataclass
 class TeamDoors:
     """The doors of every group's learner.
 
-    Args:
+    Attributes:
         team: The team.
     """
 
-    def __init__(self, team: TeamAgent) -> None:
-        self._team = team
+    team: TeamAgent
 
     def of(self, group: str, method: Any) -> Doors:
         """Return what a group's own method is handed."""
-        return self._team.member(group).doors(method)
+        return self.team.member(group).doors(method)
 
 
 def _by_group(files: Files) -> dict[str, Files]:
@@ -255,7 +255,7 @@ def _by_group(files: Files) -> dict[str, Files]:
 
 
 def _ignore(step: int) -> None:
-    """Let another group tell of the step."""
+    """Leave it to another group to tell of the step."""
 
 
 def _scaled(watch: Watch, scale: int, step: int) -> None:

@@ -1,13 +1,14 @@
-"""Staying near what a policy said: old policies, the loss on their answers, its gradient."""
+"""Imitation: old policies, the loss on what they said, its gradient."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.base.parameters import Named, below, flat, gradient_of
 from holdfast.agents.doors.outputs import (
     Output,
     OutputSpec,
@@ -15,9 +16,7 @@ from holdfast.agents.doors.outputs import (
     divergence,
     softmax_divergence,
 )
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
+from holdfast.continual.method import Doors
 
 ACTING = ("actor", "encoder")
 """Groups of the parameters that decide actions."""
@@ -54,18 +53,12 @@ class OldPolicy:
 
     def state(self) -> dict[str, Tensor]:
         """Return the policy and the statistics."""
-        return {f"policy/{name}": tensor for name, tensor in self.tensors.items()} | {
-            f"normalization/{name}": tensor for name, tensor in self.statistics.items()
-        }
+        return flat({"policy": self.tensors, "normalization": self.statistics})
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Take both back; entries of other names are left to the caller."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind == "policy":
-                self.tensors[name] = tensor.to(device)
-            elif kind == "normalization":
-                self.statistics[name] = tensor
+        self.tensors = below(tensors, "policy", device)
+        self.statistics = below(tensors, "normalization")
 
 
 def imitation_loss(
@@ -85,33 +78,37 @@ def imitation_loss(
     return divergence(spec, stored, current).mean()
 
 
-def imitation_gradient(
-    output: Reader,
-    parameters: Named,
-    observations: Any,
-    stored: Output,
-    *,
-    strength: float,
-    temperature: float | None = None,
-    clip_norm: float | None = None,
-) -> Named:
-    """Return the gradient of ``strength`` x ``imitation_loss`` on one batch, by name.
+@dataclass(frozen=True)
+class Imitation:
+    """The gradient of ``strength`` x ``imitation_loss``.
 
-    Args:
-        output: The policy.
-        parameters: Those that the loss may move, detached.
-        observations: As the policy takes them, shape (batch, ...).
-        stored: What is to be imitated, each entry of shape (batch, n).
+    Attributes:
         strength: Factor of the loss.
         temperature: As ``imitation_loss`` takes it.
         clip_norm: Largest norm of the gradient; None leaves it as it is.
     """
 
-    def loss(values: Named) -> Tensor:
-        current = output.of(values, observations)
-        return strength * imitation_loss(output.spec, stored, current, temperature)
+    strength: float
+    temperature: float | None = None
+    clip_norm: float | None = None
 
-    return clipped(gradient_of(loss, parameters), clip_norm)
+    def gradient(
+        self, output: Reader, parameters: Named, observations: Any, stored: Output
+    ) -> Named:
+        """Return the gradient on one batch, by name.
+
+        Args:
+            output: The policy.
+            parameters: Those that the loss may move, detached.
+            observations: As the policy takes them, shape (batch, ...).
+            stored: What is to be imitated, each entry of shape (batch, n).
+        """
+
+        def loss(values: Named) -> Tensor:
+            current = output.of(values, observations)
+            return self.strength * imitation_loss(output.spec, stored, current, self.temperature)
+
+        return clipped(gradient_of(loss, parameters), self.clip_norm)
 
 
 def clipped(gradients: Named, norm: float | None) -> Named:

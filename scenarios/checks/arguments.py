@@ -42,7 +42,7 @@ def fit_arguments(given: Mapping[Any, Any], name: str, known: Signature, path: K
     Args:
         given: What the scenario gives, by name.
         name: What takes them, for the text.
-        known: Its signature; its attribute ``limits`` holds the range of numbers.
+        known: Its signature; its arguments, or its attribute ``limits``, have the range of numbers.
         path: Of the mapping in the scenario.
     """
     found: list[Finding] = []
@@ -55,7 +55,7 @@ def fit_arguments(given: Mapping[Any, Any], name: str, known: Signature, path: K
             except Mismatch as error:
                 found.append(Finding((*path, key), str(error)))
                 continue
-            limits = known.attributes.get("limits", {}).get(key)
+            limits = arguments[key].limits or known.attributes.get("limits", {}).get(key)
             if wrong := limits and out_of_range(fitted[key], *limits):
                 found.append(Finding((*path, key), wrong))
         elif not known.takes_any:

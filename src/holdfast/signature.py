@@ -11,7 +11,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -46,6 +46,8 @@ class Argument:
         required: Whether it has no default.
         default: The default where it is a literal, else None.
         default_text: The default as written; empty without one.
+        limits: Smallest and largest value where the annotation says ``Annotated[int, (1, None)]``;
+            None where there is no largest, or no annotation of that form.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Argument:
     required: bool = True
     default: Any = None
     default_text: str = ""
+    limits: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Signature:
     Attributes:
         target: ``module:Class`` where the class is defined (a re-export is followed).
         summary: First line of its docstring.
-        arguments: Of ``__init__`` without ``self``, inherited where there is none of its own.
+        arguments: Of ``__init__`` without ``self``, inherited where there is none of its own; of a
+            dataclass, its fields before those that it inherits.
         attributes: Class attributes that are literals, inherited ones included.
         names: Class attributes that map text to names: ``{"MlpPolicy": "module:Class"}``.
         bases: Every base class that could be followed, nearest first, as ``module:Class``.
@@ -333,6 +337,9 @@ def _read(module: Module, node: ast.ClassDef, folder: Path | None, hops: int) ->
     arguments = arguments[1:]  # self
     if own is None and inherited:
         arguments, takes_any = inherited[0].arguments, inherited[0].takes_any
+    if own is None and any("dataclass" in ast.unparse(line) for line in node.decorator_list):
+        fields = {argument.name: argument for argument in _fields(module, node)}
+        arguments = (*fields.values(), *(a for a in arguments if a.name not in fields))
     bases = tuple(t for base in inherited for t in (base.target, *base.bases))
     return Signature(
         target=f"{module.name}:{node.name}",
@@ -352,6 +359,16 @@ def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
                 yield name, value
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 yield name, value
+
+
+def _fields(module: Module, node: ast.ClassDef) -> Iterator[Argument]:
+    """Yield the arguments that a dataclass makes of its annotated attributes."""
+    for statement in node.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
+                is_state = value is not None and "init=False" in ast.unparse(value)
+                if not is_state and not ast.unparse(annotation).startswith("ClassVar"):
+                    yield _argument(module, ast.arg(name, annotation), value)
 
 
 def _bases(
@@ -411,16 +428,20 @@ def _arguments(module: Module, node: ast.FunctionDef) -> tuple[tuple[Argument, .
 
 
 def _argument(module: Module, arg: ast.arg, default: ast.expr | None) -> Argument:
-    annotation = ""
-    if arg.annotation is not None:
-        annotation = ast.unparse(_Aliases(module).visit(arg.annotation))
+    annotation, limits, stated = "", None, arg.annotation
+    match stated:
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[stated, span])):
+            with suppress(ValueError):  # metadata of another kind
+                limits = ast.literal_eval(span)
+    if stated is not None:
+        annotation = ast.unparse(_Aliases(module).visit(stated))
     if default is None:
-        return Argument(arg.arg, annotation)
+        return Argument(arg.arg, annotation, limits=limits)
     try:
         value = ast.literal_eval(default)
     except ValueError:
         value = None
-    return Argument(arg.arg, annotation, False, value, ast.unparse(default))
+    return Argument(arg.arg, annotation, False, value, ast.unparse(default), limits)
 
 
 class _Aliases(ast.NodeTransformer):

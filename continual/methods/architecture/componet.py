@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,14 @@ from torch import Tensor, nn
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT
 from holdfast.agents.doors.networks import SHARED, Slot
 from holdfast.agents.doors.outputs import OutputSpec
-from holdfast.continual.method import Method
-from holdfast.continual.methods.architecture.progressive import to_buffers
-from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation_of
+from holdfast.continual.method import Doors, Experience
+from holdfast.continual.methods.architecture.progressive import Columns, Growing, to_buffers
+from holdfast.continual.methods.snapshots import DEVIATION
 from holdfast.errors import UsageError
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
-class CompoNet(Method):
+@dataclass(kw_only=True, eq=False)
+class CompoNet(Growing):
     """Gives every task a new policy module, which composes what the frozen earlier modules say.
 
     The first module is the plain policy. With the observation s, and Phi the matrix whose rows are
@@ -53,27 +50,20 @@ class CompoNet(Method):
             last hidden layer, as the authors have it (256 in Meta-World, 512 in Atari).
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id")
-    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle", "output")
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
-    claims: ClassVar[tuple[str, ...]] = ("views",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {"d_model": (1, None)}
-    memory: ClassVar[str] = "one actor and two attention heads per task"
+    doors = ("networks", "lifecycle", "output")
+    algorithms = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
+    memory = "one actor and two attention heads per task"
 
-    def __init__(self, *, d_model: int | None = None) -> None:
-        self.d_model = d_model
-        self._tasks: list[int] = []  # of each module
-        self._kept = Snapshots()
-        self._grown: list[ComposingTrunk | ComposingHead] = []  # of the current model
+    d_model: Annotated[int | None, (1, None)] = None
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming model be built with one module more, and all else of it new."""
+        """Build the coming model with one more module, and all else of it new."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method componet: carry.weights: false would drop earlier modules")
         doors.lifecycle.keep_views()
         doors.lifecycle.start_fresh(DEVIATION, ENTROPY_COEFFICIENT)
         doors.lifecycle.start_fresh_where(is_critic)
-        self._grown = []
+        self._grown = Columns()
         doors.networks.map(self._modules, method="componet", encoder=SHARED)
 
     def _modules(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
@@ -90,43 +80,11 @@ class CompoNet(Method):
             newest = compose(slot, self.d_model or heads[acts].width)
             modules += [copy.deepcopy(newest) for _ in self._tasks[1:]] + [newest]
         trunk = ComposingTrunk(modules, heads[acts], partial(normalized, slot.spec))
-        self._grown += [trunk, *heads.values()]
+        self._grown.parts += [trunk, *heads.values()]
         return trunk, dict(heads)
 
-    def post_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Note which module the finished task has, and what else its view needs."""
-        task = doors.facts.current_task
-        self._kept.keep_tensors(doors, task, deviation_of(doors))
-        self._tasks.append(task)
-        self._keep_view(doors, len(self._tasks) - 1)
-
-    def _keep_view(self, doors: Doors, module: int) -> None:
-        task = self._tasks[module]
-        doors.lifecycle.keep_view(
-            task, partial(self._kept.of, task), inside=lambda: self._acting(module)
-        )
-
-    @contextmanager
-    def _acting(self, module: int) -> Iterator[None]:
-        for part in self._grown:
-            part.active = module
-        try:
-            yield
-        finally:
-            for part in self._grown:
-                part.active = part.count - 1
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the task of each module and what the views need."""
-        return self._kept.state() | {"tasks": torch.tensor(self._tasks)}
-
-    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take the modules' tasks back and register their views."""
-        self._tasks = [int(task) for task in tensors["tasks"]]
-        self._kept.load_state(tensors)
-        doors.lifecycle.keep_views()
-        for module in range(len(self._tasks)):
-            self._keep_view(doors, module)
+    def _number(self, module: int) -> int:
+        return self._tasks[module]
 
 
 def is_critic(name: str) -> bool:

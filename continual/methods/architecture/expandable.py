@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.base.parameters import Named, snapshot
+from holdfast.agents.base.parameters import Named, below, flat, snapshot
 from holdfast.agents.doors.networks import SHARED, Slot
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.freezing import Freezing
 from holdfast.continual.methods.architecture.progressive import Columns
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.rehearsal.cloning import Cloning
 from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation_of
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
-
 _DECIDE = "decide"
 
 
+@dataclass(kw_only=True, eq=False)
 class Expandable(Method):
     """Lets tasks share a module while they can, and adds one where a task stays unlearned.
 
@@ -58,47 +56,31 @@ class Expandable(Method):
         samples: Observations kept per task of the newest module, for both.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id", "score")
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle", "output", "memory")
-    claims: ClassVar[tuple[str, ...]] = ("views",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "patience": (0, 1),
-        "episodes": (1, 100),
-        "max_modules": (1, None),
-        "distillation": (0, None),
-        "consolidation": (0, None),
-        "samples": (1, None),
-    }
+    needs = ("boundaries", "task_id", "evaluation_task_id", "score")
+    doors = ("gradients", "networks", "lifecycle", "output", "memory")
+    claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"score": "score while training", "modules": "modules"}
-    memory: ClassVar[str] = (
+    memory = (
         "10,000 observations and policy outputs per task of the newest module (`samples`), "
         "2 numbers per weight of it, and the modules"
     )
-    extra: ClassVar[str] = "one backward pass per kept observation after each task"
-    convention: ClassVar[str] = (
+    extra = "one backward pass per kept observation after each task"
+    convention = (
         "distillation as of cloning, consolidation as of online ewc; both on the newest module"
     )
 
-    def __init__(
-        self,
-        *,
-        threshold: float = 0.5,
-        patience: float = 0.4,
-        episodes: int = 20,
-        max_modules: int | None = None,
-        distillation: float = 1.0,
-        consolidation: float = 100.0,
-        samples: int = 10_000,
-    ) -> None:
-        self.threshold = threshold
-        self.patience = patience
-        self.episodes = episodes
-        self.max_modules = max_modules
-        parts = (
-            Cloning(strength=distillation, samples=samples) if distillation else None,
-            EWC(strength=consolidation, kind="online", samples=samples) if consolidation else None,
-        )
-        self.parts = [part for part in parts if part is not None]
+    threshold: float = 0.5
+    patience: Annotated[float, (0, 1)] = 0.4
+    episodes: Annotated[int, (1, 100)] = 20
+    max_modules: Annotated[int | None, (1, None)] = None
+    distillation: Annotated[float, (0, None)] = 1.0
+    consolidation: Annotated[float, (0, None)] = 100.0
+    samples: Annotated[int, (1, None)] = 10_000
+
+    def __post_init__(self) -> None:
+        cloning = Cloning(strength=self.distillation, samples=self.samples)
+        ewc = EWC(strength=self.consolidation, kind="online", samples=self.samples)
+        self.parts: list[Cloning | EWC] = [part for part in (cloning, ewc) if part.strength]
         self._newest = 0  # module that the last task was learned with
         self._modules: dict[int, int] = {}  # of each task
         self._kept = Snapshots()  # by module
@@ -165,7 +147,7 @@ class Expandable(Method):
             self._held.write(doors)
         for part in self.parts:
             part.post_adapt(doors, experience)
-        self._kept.keep_tensors(doors, self._newest, deviation_of(doors))
+        self._kept.keep(doors, self._newest, deviation_of(doors))
         self._modules[doors.facts.current_task] = self._newest
         self._keep_view(doors, doors.facts.current_task)
 
@@ -180,31 +162,21 @@ class Expandable(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return the module of each task, what views need, and the state of both parts."""
-        modules = {f"module/{task}": torch.tensor(m) for task, m in self._modules.items()}
-        parts = {
-            f"part/{index}/{name}": tensor
-            for index, part in enumerate(self.parts)
-            for name, tensor in part.state().items()
-        }
-        return {"newest": torch.tensor(self._newest)} | modules | parts | self._kept.state()
+        parts = {index: part.state() for index, part in enumerate(self.parts)}
+        own = {"newest": self._newest, "module": self._modules}
+        return flat({**own, "part": parts, "kept": self._kept.kept})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
         doors.lifecycle.keep_views()
         self._newest = int(tensors["newest"])
-        self._kept.load_state(tensors)
+        self._kept.load(below(tensors, "kept"))
         for index, part in enumerate(self.parts):
-            prefix = f"part/{index}/"
             part.forget()
-            part.load_state(
-                doors,
-                {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)},
-            )
-        for name, tensor in tensors.items():
-            kind, _, task = name.partition("/")
-            if kind == "module":
-                self._modules[int(task)] = int(tensor)
-                self._keep_view(doors, int(task))
+            part.load_state(doors, below(tensors, f"part/{index}"))
+        self._modules = {int(task): int(m) for task, m in below(tensors, "module").items()}
+        for task in self._modules:
+            self._keep_view(doors, task)
         # Opened for acting: the last task may have added a module.
         self._grown.act_with(self._newest)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Gradients, Rewritten, Tensors
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
+from holdfast.continual.method import Doors
 
 
 class Freezing:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.base.parameters import Named, is_deviation
+from holdfast.agents.base.parameters import Named, below, flat, grouped, is_deviation
 from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.agents.doors.networks import Slot
 from holdfast.agents.modules.units import HiddenLayer
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.freezing import Freezing
 from holdfast.continual.methods.architecture.gates import (
     EMBEDDING,
@@ -27,16 +28,13 @@ from holdfast.continual.methods.architecture.gates import (
 from holdfast.continual.methods.snapshots import Snapshots
 from holdfast.errors import UsageError
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
-
 _BEGIN, _ANNEAL = "begin", "anneal"
 
 FARTHEST = 6.0
 """Embeddings stay within plus and minus this: ``thres_emb`` in the code of the paper's authors."""
 
 
+@dataclass(kw_only=True, eq=False)
 class HAT(Method):
     """Learns with each task which hidden units it uses, and freezes what they are fed by.
 
@@ -72,23 +70,17 @@ class HAT(Method):
         s_max: How steep the gates are in the end; 400 in the paper.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id")
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle")
-    claims: ClassVar[tuple[str, ...]] = ("views",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "s_max": (1, None),
-    }
+    needs = ("boundaries", "task_id", "evaluation_task_id")
+    doors = ("gradients", "networks", "lifecycle")
+    claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
-    memory: ClassVar[str] = "2 numbers per hidden unit of the actor and task"
-    extra: ClassVar[str] = ""
-    convention: ClassVar[str] = (
-        "strength x the mean gate of the units that no earlier task uses; actor only"
-    )
+    memory = "2 numbers per hidden unit of the actor and task"
+    convention = "strength x the mean gate of the units that no earlier task uses; actor only"
 
-    def __init__(self, *, strength: float = 0.75, s_max: float = 400.0) -> None:
-        self.strength = strength
-        self.s_max = s_max
+    strength: Annotated[float, (0, None)] = 0.75
+    s_max: Annotated[float, (1, None)] = 400.0
+
+    def __post_init__(self) -> None:
         self._used: list[Tensor] = []  # by layer: the units that some finished task uses
         self._embeddings: dict[int, list[Tensor]] = {}  # by task, as learned
         self._kept = Snapshots()
@@ -100,7 +92,7 @@ class HAT(Method):
         self._held: Freezing | None = None
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming actor have gates of its task; freeze what earlier tasks use."""
+        """Give the coming actor gates of its task; freeze what earlier tasks use."""
         if "weights" not in doors.facts.carries:
             raise UsageError("method hat: carry.weights: false would drop what tasks use")
         doors.lifecycle.keep_views()
@@ -169,7 +161,7 @@ class HAT(Method):
         return {"unused": [~mask for mask in used], "factor": factor}
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let each gate be 0 or 1, count the open ones' units as used, and keep the view."""
+        """Set each gate to 0 or 1, count the open ones' units as used, and keep the view."""
         task = doors.facts.current_task
         assert self._held is not None
         self._held.write(doors)
@@ -184,31 +176,25 @@ class HAT(Method):
             is_own = is_deviation(name) and doors.gradients.task_rows(name, task) is None
             if is_own or is_embedding(name):
                 own[name] = tensor
-        self._kept.keep_tensors(doors, task, own)
+        self._kept.keep(doors, task, own)
         doors.lifecycle.keep_view(task, partial(self._kept.of, task))
 
     def state(self) -> dict[str, Tensor]:
         """Return used units by layer, embeddings by task and layer, and what views need."""
-        used = {f"used/{layer}": mask for layer, mask in enumerate(self._used)}
-        learned = {
-            f"embedding/{task}/{layer}": embedding
-            for task, embeddings in self._embeddings.items()
-            for layer, embedding in enumerate(embeddings)
-        }
-        return used | learned | self._kept.state()
+        learned = {task: dict(enumerate(layers)) for task, layers in self._embeddings.items()}
+        used = dict(enumerate(self._used))
+        return flat({"used": used, "embedding": learned, "kept": self._kept.kept})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
-        self._kept.load_state(tensors)
-        layers = range(sum(path.startswith("used/") for path in tensors))
-        self._used = [tensors[f"used/{layer}"].to(doors.facts.device) for layer in layers]
-        tasks = {int(path.split("/")[1]) for path in tensors if path.startswith("embedding/")}
+        self._kept.load(below(tensors, "kept"))
+        used = below(tensors, "used", doors.facts.device)
+        self._used = [used[str(layer)] for layer in range(len(used))]
         doors.lifecycle.keep_views()
-        for task in tasks:
-            self._embeddings[task] = [
-                tensors[f"embedding/{task}/{layer}"].to(doors.facts.device) for layer in layers
-            ]
-            doors.lifecycle.keep_view(task, partial(self._kept.of, task))
+        learned = below(tensors, "embedding", doors.facts.device)
+        for task, layers in grouped(learned).items():
+            self._embeddings[int(task)] = [layers[str(layer)] for layer in range(len(used))]
+            doors.lifecycle.keep_view(int(task), partial(self._kept.of, int(task)))
 
 
 def sparsity(parameters: Named, state: Tensors, batch: Tensors) -> Named:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named, is_deviation
+from holdfast.agents.base.parameters import Named, below, flat, is_deviation
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.continual.method import Method
+from holdfast.agents.doors.lifecycle import Snapshot
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.freezing import Freezing
 from holdfast.continual.methods.imitation import ACTING, clipped
 from holdfast.continual.methods.snapshots import Snapshots
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.agents.doors.lifecycle import Snapshot
-    from holdfast.continual.experience import Experience
 
 _PRUNE = "prune"
 
@@ -56,29 +52,21 @@ class PackNet(Method):
             every task an equal share. The paper prunes .5 or .75.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id", "task_count")
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle")
-    claims: ClassVar[tuple[str, ...]] = ("views",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "retrain": (0, 1),
-        "retrain_updates": (0, None),
-        "clip_norm": (0, None),
-        "prune": (0, 1),
-    }
+    needs = ("boundaries", "task_id", "evaluation_task_id", "task_count")
+    doors = ("gradients", "lifecycle")
+    claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
-    memory: ClassVar[str] = "the owner of each weight, however many tasks"
-    extra: ClassVar[str] = "retrain_updates after each task but the last, where given"
-    convention: ClassVar[str] = (
-        "each stage owns an equal share of every layer's weights; actor only"
-    )
+    memory = "the owner of each weight, however many tasks"
+    extra = "retrain_updates after each task but the last, where given"
+    convention = "each stage owns an equal share of every layer's weights; actor only"
 
     def __init__(
         self,
         *,
-        retrain: float | None = None,
-        retrain_updates: int | None = None,
-        clip_norm: float | None = None,
-        prune: float | None = None,
+        retrain: Annotated[float | None, (0, 1)] = None,
+        retrain_updates: Annotated[int | None, (0, None)] = None,
+        clip_norm: Annotated[float | None, (0, None)] = None,
+        prune: Annotated[float | None, (0, 1)] = None,
     ) -> None:
         if retrain is not None and retrain_updates is not None:
             raise UsageError("method packnet: retrain and retrain_updates exclude each other")
@@ -180,7 +168,7 @@ class PackNet(Method):
         for name, tensor in doors.gradients.parameters(*ACTING).items():
             if is_deviation(name) and doors.gradients.task_rows(name, task) is None:
                 own[name] = tensor
-        self._kept.keep_tensors(doors, task, own)
+        self._kept.keep(doors, task, own)
         self._stages[task] = self._stage
         self._keep_view(doors, task)
 
@@ -198,21 +186,16 @@ class PackNet(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return the owner of each weight, each task's last stage, and what its view needs."""
-        owners = {f"owner/{name}": owner for name, owner in self._owners.items()}
-        stages = {f"stage/{task}": torch.tensor(stage) for task, stage in self._stages.items()}
-        return owners | stages | self._kept.state()
+        return flat({"owner": self._owners, "stage": self._stages, "kept": self._kept.kept})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
-        self._kept.load_state(tensors)
+        self._kept.load(below(tensors, "kept"))
+        self._owners = below(tensors, "owner", doors.facts.device)
+        self._stages = {int(task): int(stage) for task, stage in below(tensors, "stage").items()}
         doors.lifecycle.keep_views()
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind == "owner":
-                self._owners[name] = tensor.to(doors.facts.device)
-            elif kind == "stage":
-                self._stages[int(name)] = int(tensor)
-                self._keep_view(doors, int(name))
+        for task in self._stages:
+            self._keep_view(doors, task)
 
 
 def share(free: int, stages_left: int, prune: float | None) -> int:

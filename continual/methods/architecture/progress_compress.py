@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,17 +13,13 @@ from holdfast.agents.base.buffers import choose
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.networks import Slot
 from holdfast.agents.doors.outputs import Reader
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.progressive import Adapter, Columns
-from holdfast.continual.methods.imitation import imitation_gradient
+from holdfast.continual.methods.imitation import Imitation
 from holdfast.continual.methods.regularization.importance import fisher_information
 from holdfast.continual.methods.regularization.quadratic import Quadratic, pull
 from holdfast.continual.methods.snapshots import DEVIATION
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 _KNOWLEDGE_BASE, _ACTIVE = 0, 1
 
@@ -30,6 +27,7 @@ _MEASURED = 2560
 """Observations that the importances are measured on, as for ``ewc``."""
 
 
+@dataclass(kw_only=True, eq=False)
 class ProgressCompress(Method):
     """Learns each task in an active column and distils it into a knowledge base at its end.
 
@@ -61,52 +59,34 @@ class ProgressCompress(Method):
             values.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle", "output", "memory")
-    claims: ClassVar[tuple[str, ...]] = ("views",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "decay": (0, 1),
-        "updates": (0, None),
-        "learning_rate": (0, None),
-        "batch_size": (1, None),
-        "samples": (1, None),
-        "temperature": (1e-6, None),
-    }
-    memory: ClassVar[str] = "a second actor and 2 numbers per weight of it, however many tasks"
-    extra: ClassVar[str] = "1,000 updates of the knowledge base after each task (`updates`)"
-    convention: ClassVar[str] = (
+    needs = ("boundaries",)
+    doors = ("networks", "lifecycle", "output", "memory")
+    claims = ("views",)
+    memory = "a second actor and 2 numbers per weight of it, however many tasks"
+    extra = "1,000 updates of the knowledge base after each task (`updates`)"
+    convention = (
         "strength x sum F (theta - theta')^2 beside the mean KL of the compress, no factor 1/2; F "
         "is the mean of per-sample squared gradients of the log-likelihood, not normalised"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 100.0,
-        decay: float = 0.99,
-        updates: int = 1000,
-        learning_rate: float = 1e-3,
-        batch_size: int = 128,
-        samples: int = 10_000,
-        adapter: Adapter = "mlp",
-        reset: bool = True,
-        temperature: float | None = None,
-    ) -> None:
-        self.penalty = Quadratic(strength, "online", decay)
-        self.updates = updates
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.samples = samples
-        self.adapter: Adapter = adapter
-        self.reset = reset
-        self.temperature = temperature
-        self._tasks: list[int] = []
-        self._deviation: Tensor | None = None
-        self._grown = Columns()
+    strength: Annotated[float, (0, None)] = 100.0
+    decay: Annotated[float, (0, 1)] = 0.99
+    updates: Annotated[int, (0, None)] = 1000
+    learning_rate: Annotated[float, (0, None)] = 1e-3
+    batch_size: Annotated[int, (1, None)] = 128
+    samples: Annotated[int, (1, None)] = 10_000
+    adapter: Adapter = "mlp"
+    reset: bool = True
+    temperature: Annotated[float | None, (1e-6, None)] = None
+    _tasks: list[int] = field(init=False, default_factory=list)
+    _deviation: Tensor | None = field(init=False, default=None)
+    _grown: Columns = field(init=False, default_factory=Columns)
+
+    def __post_init__(self) -> None:
+        self.penalty = Quadratic(self.strength, "online", self.decay)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming model be built of two columns, the active one new."""
+        """Build the coming model of two columns, the active one new."""
         if "weights" not in doors.facts.carries:
             raise UsageError(
                 "method progress-compress: carries its knowledge base among the weights; "
@@ -159,19 +139,14 @@ class ProgressCompress(Method):
             rng: Draws the batches.
         """
         observations, outputs = taught
+        imitation = Imitation(1.0, self.temperature)
         leaves = {name: tensor.clone() for name, tensor in kept.items()}
         optimizer = torch.optim.Adam(list(leaves.values()), lr=self.learning_rate)
         count, held_by = len(next(iter(outputs.values()))), self.penalty.tensors()
         for _ in range(self.updates):
             rows = torch.as_tensor(rng.integers(count, size=self.batch_size))
-            gradients = imitation_gradient(
-                output,
-                leaves,
-                _rows(observations, rows),
-                {name: values[rows] for name, values in outputs.items()},
-                strength=1.0,
-                temperature=self.temperature,
-            )
+            said = {name: values[rows] for name, values in outputs.items()}
+            gradients = imitation.gradient(output, leaves, _rows(observations, rows), said)
             held = pull(leaves, held_by, {})
             for name, leaf in leaves.items():
                 leaf.grad = gradients[name] + held[name] if name in held else gradients[name]
@@ -179,7 +154,7 @@ class ProgressCompress(Method):
         return leaves
 
     def _keep_views(self, doors: Doors) -> None:
-        """Let every task be acted on by the knowledge base, with its own deviation."""
+        """Act on every task by the knowledge base, with its own deviation."""
         for task in self._tasks:
             doors.lifecycle.keep_view(
                 task,

@@ -5,25 +5,66 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from holdfast.agents.base.parameters import below, flat
 from holdfast.agents.doors.networks import SHARED, Slot
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.snapshots import DEVIATION, Snapshots, deviation_of
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 Adapter = Literal["linear", "mlp"]
 
 
-class Progressive(Method):
+@dataclass(kw_only=True, eq=False)
+class Growing(Method):
+    """Base of the methods that give every task a module of its own, beside frozen earlier ones."""
+
+    needs = ("boundaries", "task_id", "evaluation_task_id")
+    claims = ("views",)
+
+    _tasks: list[int] = field(init=False, default_factory=list)  # of each module
+    _kept: Snapshots = field(init=False, default_factory=Snapshots)
+    _grown: Columns = field(init=False, default_factory=lambda: Columns())
+
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
+        """Note which module the finished task has, and what else its view needs."""
+        self._tasks.append(doors.facts.current_task)
+        newest = len(self._tasks) - 1
+        self._kept.keep(doors, self._number(newest), deviation_of(doors))
+        self._keep_view(doors, newest)
+
+    def _number(self, module: int) -> int:
+        """Return the number that the snapshot of a module is kept under."""
+        return module
+
+    def _keep_view(self, doors: Doors, module: int) -> None:
+        doors.lifecycle.keep_view(
+            self._tasks[module],
+            partial(self._kept.of, self._number(module)),
+            inside=lambda: self._grown.acting(module),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the task of each module and what the views need."""
+        return flat({"tasks": self._tasks, "kept": self._kept.kept})
+
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
+        """Take the modules' tasks back and register their views."""
+        self._tasks = [int(task) for task in tensors["tasks"]]
+        self._kept.load(below(tensors, "kept"))
+        doors.lifecycle.keep_views()
+        for module in range(len(self._tasks)):
+            self._keep_view(doors, module)
+
+
+@dataclass(kw_only=True, eq=False)
+class Progressive(Growing):
     """Gives every task a new column; earlier columns are frozen and feed it through adapters.
 
     Layer i of column k computes ``h_i = f(W_i h_{i-1} + adapter(h_{i-1} of columns < k))``; the
@@ -36,19 +77,13 @@ class Progressive(Method):
         adapter: ``linear`` or ``mlp``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries", "task_id", "evaluation_task_id")
-    doors: ClassVar[tuple[str, ...]] = ("networks", "lifecycle")
-    claims: ClassVar[tuple[str, ...]] = ("views",)
-    memory: ClassVar[str] = "one column of actor and critic per task, fed by all before it"
+    doors = ("networks", "lifecycle")
+    memory = "one column of actor and critic per task, fed by all before it"
 
-    def __init__(self, *, adapter: Adapter = "linear") -> None:
-        self.adapter = adapter
-        self._tasks: list[int] = []
-        self._kept = Snapshots()  # by column
-        self._grown = Columns()
+    adapter: Adapter = "linear"
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming model be built with one column more."""
+        """Build the coming model with one more column."""
         doors.lifecycle.keep_views()
         # PPO's deviation is no part of a column; each task learns its own.
         doors.lifecycle.start_fresh(DEVIATION)
@@ -57,41 +92,16 @@ class Progressive(Method):
         columns = partial(self._grown.of, count=count, adapter=self.adapter)
         doors.networks.map(columns, method="progressive", encoder=SHARED)
 
-    def post_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Note which column the finished task has, and what else its view needs."""
-        self._kept.keep_tensors(doors, len(self._tasks), deviation_of(doors))
-        self._tasks.append(doors.facts.current_task)
-        self._keep_view(doors, len(self._tasks) - 1)
-
-    def _keep_view(self, doors: Doors, column: int) -> None:
-        doors.lifecycle.keep_view(
-            self._tasks[column],
-            partial(self._kept.of, column),
-            inside=lambda: self._grown.acting(column),
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the task of each column and what its view needs."""
-        return self._kept.state() | {"tasks": torch.tensor(self._tasks)}
-
-    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take the columns' tasks back and register their views."""
-        self._tasks = [int(task) for task in tensors["tasks"]]
-        self._kept.load_state(tensors)
-        doors.lifecycle.keep_views()
-        for column in range(len(self._tasks)):
-            self._keep_view(doors, column)
-
 
 class Columns:
-    """The columns that were built into the current model, in all its networks.
+    """The columns (or modules) that were built into the current model, in all its networks.
 
     Attributes:
-        parts: Trunks and heads, of targets too.
+        parts: Trunks and heads, of targets too; ``active`` is the column that each acts with.
     """
 
     def __init__(self) -> None:
-        self.parts: list[ColumnTrunk | ColumnHead] = []
+        self.parts: list[Any] = []
 
     def of(
         self, slot: Slot, *, count: int, adapter: Adapter, learning: int = 1
@@ -106,15 +116,15 @@ class Columns:
         return trunk, dict(heads)
 
     def act_with(self, column: int) -> int:
-        """Let a column decide and judge; return which one did before."""
-        before = self.parts[0].active if self.parts else column
+        """Make a column decide and judge; return which one did before."""
+        before: int = self.parts[0].active if self.parts else column
         for part in self.parts:
             part.active = column
         return before
 
     @contextmanager
     def acting(self, column: int) -> Iterator[None]:
-        """Let a column decide and judge inside the block."""
+        """Make a column decide and judge inside the block."""
         before = self.act_with(column)
         try:
             yield

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Method
 from holdfast.continual.methods.avalanche.plugin_state import Packed, Rebuild, pack, unpack
 from holdfast.errors import UsageError
 from holdfast.registry import PLUGINS
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
 
 
 class PluginMethod(Method):
@@ -28,8 +25,8 @@ class PluginMethod(Method):
         arguments: Of its constructor.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("plugins",)
+    needs = ("boundaries",)
+    doors = ("plugins",)
 
     def __init__(self, name: str, plugin: Any, arguments: dict[str, Any]) -> None:
         self._name, self._class, self._arguments = name, plugin, arguments

@@ -1,4 +1,4 @@
-"""What an Avalanche plugin holds, as named tensors, and back: nothing is pickled.
+"""State of an Avalanche plugin as named tensors, and back: nothing is pickled.
 
 Avalanche's own checkpoints pickle whole strategies, and fail at that with current torch. Here the
 attributes of a plugin are walked: tensors are stored by their path, and plain values in one JSON
@@ -6,8 +6,8 @@ text, the layout, as a tensor of bytes. Four kinds of objects have a form of the
 
 - Avalanche's containers (``ParamData``, exemplar buffers, LwF's state): their attributes;
 - data sets: the numbers of their samples among the training data of the stream;
-- copies of the network: their weights; they are built anew by the agent;
-- random iterators over a memory (A-GEM): left out; made anew from the memory, of which they have
+- copies of the network: their weights; the agent rebuilds them;
+- random iterators over a memory (A-GEM): left out; rebuilt from the memory, of which they have
   drawn nothing yet when a task ends.
 
 Only these classes are ever built, whatever a file says.
@@ -58,14 +58,14 @@ _DERIVED = {
 
 @dataclass(frozen=True)
 class Packed:
-    """What a plugin holds, as a checkpoint keeps it."""
+    """State of a plugin, as a checkpoint keeps it."""
 
     tensors: dict[str, Tensor]
     samples: int = 0
 
 
 class Rebuild(NamedTuple):
-    """What of a plugin's state comes from the run.
+    """Parts of a plugin's state that come from the run.
 
     Attributes:
         samples: Numbers of training samples to the data set of them, in that order.

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, below, flat, grouped
 from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.agents.modules.units import HiddenLayer, renew_units, unit_means
-from holdfast.continual.method import Method
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
+from holdfast.continual.method import Doors, Experience, Method
 
 
+@dataclass(kw_only=True, eq=False)
 class ContinualBackprop(Method):
     """Replaces, all the time, the few mature hidden units that are of least use.
 
@@ -45,10 +43,9 @@ class ContinualBackprop(Method):
         samples: Observations per update that the averages are fed with.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
+    doors = ("gradients", "output", "memory")
     # Not CrossQ: its batch normalisation stands between a unit and what reads it.
-    algorithms: ClassVar[tuple[str, ...]] = (
+    algorithms = (
         "ppo",
         "a2c",
         "dqn",
@@ -62,34 +59,20 @@ class ContinualBackprop(Method):
         "vdn",
         "qmix",
     )
-    claims: ClassVar[tuple[str, ...]] = ("weights",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "replacement_rate": (0, 1),
-        "maturity": (0, None),
-        "decay": (0, 1),
-        "samples": (1, None),
-    }
+    claims = ("weights",)
     logs: ClassVar[dict[str, str]] = {"replaced": "units replaced"}
-    memory: ClassVar[str] = "3 numbers per hidden unit"
-    extra: ClassVar[str] = "a forward pass every update"
-    convention: ClassVar[str] = (
+    memory = "3 numbers per hidden unit"
+    extra = "a forward pass every update"
+    convention = (
         "replacement_rate x the units older than maturity are replaced per update, those of lowest "
         "running mean of |activity| x sum |outgoing weights|; actor and critic"
     )
 
-    def __init__(
-        self,
-        *,
-        replacement_rate: float = 1e-4,
-        maturity: int = 1000,
-        decay: float = 0.99,
-        samples: int = 64,
-    ) -> None:
-        self.replacement_rate = replacement_rate
-        self.maturity = maturity
-        self.decay = decay
-        self.samples = samples
-        self._kept: dict[str, dict[str, Tensor]] = {}  # by layer, then by quantity
+    replacement_rate: Annotated[float, (0, 1)] = 1e-4
+    maturity: Annotated[int, (0, None)] = 1000
+    decay: Annotated[float, (0, 1)] = 0.99
+    samples: Annotated[int, (1, None)] = 64
+    _kept: dict[str, Named] = field(init=False, default_factory=dict)  # by layer, then by quantity
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Test and replace units after every update of the coming task."""
@@ -187,18 +170,13 @@ class ContinualBackprop(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return the averages of every layer, under ``<layer>/<quantity>``."""
-        return {
-            f"{layer}/{name}": tensor
-            for layer, kept in self._kept.items()
-            for name, tensor in kept.items()
-        }
+        return flat(self._kept)
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the averages back."""
-        self._kept = {}
-        for path, tensor in tensors.items():
-            layer, _, name = path.partition("/")
-            self._kept.setdefault(layer, {})[name] = tensor.to(doors.facts.device)
+        self._kept = {
+            layer: below(tensors, layer, doors.facts.device) for layer in grouped(tensors)
+        }
 
 
 def _new_averages(means: Tensor) -> dict[str, Tensor]:

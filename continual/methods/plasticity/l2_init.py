@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.regularization.quadratic import GROUPS, check_critic
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class L2Init(Method):
     """Pulls every weight back to where it started before any learning, to stay plastic.
 
@@ -33,24 +31,16 @@ class L2Init(Method):
         regularize: ``both`` as in the paper, ``actor`` (with its encoder) or ``critic``.
     """
 
-    doors: ClassVar[tuple[str, ...]] = ("gradients",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {"strength": (0, None)}
-    memory: ClassVar[str] = "1 number per weight"
-    extra: ClassVar[str] = ""
-    convention: ClassVar[str] = (
+    doors = ("gradients",)
+    memory = "1 number per weight"
+    convention = (
         "strength x sum of (theta - theta_0)^2, no factor 1/2, not divided by the number of "
         "weights; actor and critic"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1e-3,
-        regularize: Literal["actor", "critic", "both"] = "both",
-    ) -> None:
-        self.strength = strength
-        self.regularize = regularize
-        self.initial: Named = {}
+    strength: Annotated[float, (0, None)] = 1e-3
+    regularize: Literal["actor", "critic", "both"] = "both"
+    initial: Named = field(init=False, default_factory=dict)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.regularization.quadratic import GROUPS, check_critic
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class Parseval(Method):
     """Keeps the rows of each hidden layer orthogonal and of equal length, to stay plastic.
 
@@ -37,28 +35,16 @@ class Parseval(Method):
         regularize: ``both`` as in the paper, ``actor`` (with its encoder) or ``critic``.
     """
 
-    doors: ClassVar[tuple[str, ...]] = ("gradients",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "scale": (0, None),
-    }
-    memory: ClassVar[str] = "nothing"
-    extra: ClassVar[str] = "two matrix products per hidden layer and update"
-    convention: ClassVar[str] = (
+    doors = ("gradients",)
+    extra = "two matrix products per hidden layer and update"
+    convention = (
         "strength x sum over hidden layers of ||W W^T - scale I||_F^2, no factor 1/2; actor and "
         "critic"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1e-3,
-        scale: float = 2.0,
-        regularize: Literal["actor", "critic", "both"] = "both",
-    ) -> None:
-        self.strength = strength
-        self.scale = scale
-        self.regularize = regularize
+    strength: Annotated[float, (0, None)] = 1e-3
+    scale: Annotated[float, (0, None)] = 2.0
+    regularize: Literal["actor", "critic", "both"] = "both"
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task."""

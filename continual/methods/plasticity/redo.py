@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -10,13 +11,10 @@ from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.agents.modules.plasticity import dormant_scores
 from holdfast.agents.modules.units import renew_units, unit_magnitudes
-from holdfast.continual.method import Method
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
+from holdfast.continual.method import Doors, Experience, Method
 
 
+@dataclass(kw_only=True, eq=False)
 class ReDo(Method):
     """Starts units again that are hardly ever active: ReDo.
 
@@ -38,26 +36,18 @@ class ReDo(Method):
         samples: Observations that the activity is averaged over.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
-    claims: ClassVar[tuple[str, ...]] = ("weights",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "tau": (0, 1),
-        "period": (1, None),
-        "samples": (1, None),
-    }
+    doors = ("gradients", "output", "memory")
+    claims = ("weights",)
     logs: ClassVar[dict[str, str]] = {"recycled_": "units started anew"}
-    memory: ClassVar[str] = "nothing"
-    extra: ClassVar[str] = "a forward pass every period updates"
-    convention: ClassVar[str] = (
+    extra = "a forward pass every period updates"
+    convention = (
         "units whose mean |activity| is at most tau x the mean of their layer start anew every "
         "period updates; actor and critic"
     )
 
-    def __init__(self, *, tau: float = 0.025, period: int = 1000, samples: int = 256) -> None:
-        self.tau = tau
-        self.period = period
-        self.samples = samples
+    tau: Annotated[float, (0, 1)] = 0.025
+    period: Annotated[int, (1, None)] = 1000
+    samples: Annotated[int, (1, None)] = 256
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Look for dormant units every ``period`` updates of the coming task."""

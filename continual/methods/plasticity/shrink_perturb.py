@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Rewritten, Tensors
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import UsageError
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class ShrinkPerturb(Method):
     """Shrinks the weights and adds a little of a freshly initialised network.
 
@@ -37,27 +35,16 @@ class ShrinkPerturb(Method):
         period: Updates between two times; None: at task starts, which needs known boundaries.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle")
-    claims: ClassVar[tuple[str, ...]] = ("weights",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "shrink": (0, 1),
-        "perturb": (0, None),
-        "period": (1, None),
-    }
-    memory: ClassVar[str] = "nothing"
-    extra: ClassVar[str] = ""
-    convention: ClassVar[str] = (
+    doors = ("gradients", "lifecycle")
+    claims = ("weights",)
+    convention = (
         "theta <- shrink x theta + perturb x fresh theta, at task starts or every period updates; "
         "weights and biases of all layers, actor and critic"
     )
 
-    def __init__(
-        self, *, shrink: float = 0.8, perturb: float = 0.01, period: int | None = None
-    ) -> None:
-        self.shrink = shrink
-        self.perturb = perturb
-        self.period = period
+    shrink: Annotated[float, (0, 1)] = 0.8
+    perturb: Annotated[float, (0, None)] = 0.01
+    period: Annotated[int | None, (1, None)] = None
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Shrink what is carried into the coming task, or now and then inside it."""

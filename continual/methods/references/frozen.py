@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from holdfast.continual.method import Method
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
+from holdfast.continual.method import Doors, Experience, Method
 
 
 class Frozen(Method):
@@ -18,9 +12,9 @@ class Frozen(Method):
     task is FT-N (CKA-RL, salina). In later tasks no environment step is taken.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
-    alone: ClassVar[bool] = True
+    needs = ("boundaries",)
+    doors = ("lifecycle",)
+    alone = True
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Learn nothing from the second task on."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from holdfast.continual.method import Method
+from holdfast.agents.base.parameters import flat
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.snapshots import Snapshots
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 
 class Isolated(Method):
@@ -23,32 +19,32 @@ class Isolated(Method):
     4.2).
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
-    alone: ClassVar[bool] = True
-    memory: ClassVar[str] = "one agent per task"
+    needs = ("boundaries",)
+    doors = ("lifecycle",)
+    alone = True
+    memory = "one agent per task"
 
     def __init__(self) -> None:
-        self._agents = Snapshots(prefix="")
+        self._agents = Snapshots()
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming task start from nothing."""
+        """Start the coming task from nothing."""
         doors.lifecycle.keep_views()
         doors.lifecycle.start_fresh()
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep the trained agent as the view of its task."""
         task_index = doors.facts.current_task
-        self._agents.keep(task_index, doors.lifecycle.snapshot())
+        self._agents.kept[task_index] = dict(doors.lifecycle.snapshot())
         doors.lifecycle.keep_view(task_index, partial(self._agents.of, task_index))
 
     def state(self) -> dict[str, Tensor]:
         """Return the kept agents, each tensor under ``<task>/<file>/<name>``."""
-        return self._agents.state()
+        return flat(self._agents.kept)
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the kept agents back and register their views."""
-        self._agents.load_state(tensors)
+        self._agents.load(tensors)
         doors.lifecycle.keep_views()
-        for task_index in self._agents.indices():
+        for task_index in self._agents.kept:
             doors.lifecycle.keep_view(task_index, partial(self._agents.of, task_index))

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from holdfast.continual.method import Method
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
+from holdfast.continual.method import Doors, Experience, Method
 
 
 class Joint(Method):
@@ -21,12 +15,10 @@ class Joint(Method):
     says otherwise. Forgetting and forward transfer of its row mean nothing.
     """
 
-    doors: ClassVar[tuple[str, ...]] = ("lifecycle",)
-    not_in_teams: ClassVar[str] = (
-        "it trains on all tasks at once, which a team's environments cannot"
-    )
-    alone: ClassVar[bool] = True
+    doors = ("lifecycle",)
+    not_in_teams = "it trains on all tasks at once, which a team's environments cannot"
+    alone = True
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming task's environments take turns through all tasks."""
+        """Make the coming task's environments take turns through all tasks."""
         doors.lifecycle.interleave()

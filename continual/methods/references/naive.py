@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from holdfast.continual.method import Method
 
 
 class Naive(Method):
     """Fine-tunes on each task in turn and does nothing against forgetting."""
 
-    alone: ClassVar[bool] = True
+    alone = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,14 +14,11 @@ from holdfast.agents.base.observations import with_task_ids
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader
-from holdfast.continual.method import Method
-from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gradient
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
+from holdfast.continual.method import Doors, Experience, Method
+from holdfast.continual.methods.imitation import ACTING, Imitation, OldPolicy
 
 
+@dataclass(kw_only=True, eq=False)
 class Distillation(Method):
     """Stays near what the policy of the last task's end says about the new task's observations.
 
@@ -44,25 +42,18 @@ class Distillation(Method):
             values.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "batch_size": (1, None),
-        "temperature": (1e-6, None),
-    }
-    memory: ClassVar[str] = "one copy of the actor, however many tasks"
-    convention: ClassVar[str] = (
+    needs = ("boundaries",)
+    doors = ("gradients", "output", "memory")
+    memory = "one copy of the actor, however many tasks"
+    convention = (
         "strength x mean KL(old || current) over a batch of the new task's observations, under the "
         "ids of finished tasks; actor only"
     )
 
-    def __init__(
-        self, *, strength: float = 1.0, batch_size: int = 128, temperature: float | None = None
-    ) -> None:
-        self.batch_size = batch_size
-        self.old = OldPolicy()
-        self._gradient = partial(imitation_gradient, strength=strength, temperature=temperature)
+    strength: Annotated[float, (0, None)] = 1.0
+    batch_size: Annotated[int, (1, None)] = 128
+    temperature: Annotated[float | None, (1e-6, None)] = None
+    old: OldPolicy = field(init=False, default_factory=OldPolicy)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the distillation gradient for the coming task, once there is an old policy."""
@@ -88,7 +79,8 @@ class Distillation(Method):
         """Return the gradient of the loss on observations as both policies take them."""
         with torch.no_grad():
             said = output.of(state["old"], batch["then"])
-        return self._gradient(output, parameters, batch["now"], said)
+        imitation = Imitation(self.strength, self.temperature)
+        return imitation.gradient(output, parameters, batch["now"], said)
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep the policy as it is at the finished task's end, in place of the one before."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
+from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.importance import (
     analytic_fisher,
     fisher_information,
@@ -12,11 +14,8 @@ from holdfast.continual.methods.regularization.importance import (
 )
 from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class EWC(Penalized):
     """Holds each weight near its old value, in proportion to its Fisher information.
 
@@ -44,36 +43,23 @@ class EWC(Penalized):
             as the mean of a unit Gaussian.
     """
 
-    name: ClassVar[str] = "ewc"
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "decay": (0, 1),
-        "samples": (1, None),
-        "floor": (0, None),
-    }
-    extra: ClassVar[str] = "one backward pass per kept observation after each task"
-    convention: ClassVar[str] = (
+    name = "ewc"
+    doors = ("gradients", "output", "memory")
+    extra = "one backward pass per kept observation after each task"
+    convention = (
         "strength x sum over tasks of F (theta - theta_t)^2, no factor 1/2; F is the mean of "
         "per-sample squared gradients of the log-likelihood, not normalised; actor only by default"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1e4,
-        kind: Literal["separate", "online", "summed"] = "separate",
-        decay: float = 0.99,
-        samples: int = 2560,
-        fisher: Literal["sampled", "analytic"] = "sampled",
-        floor: float = 0.0,
-        regularize: Literal["actor", "critic", "both"] = "actor",
-    ) -> None:
-        self.penalty = Quadratic(strength, kind, decay)
-        self.samples = samples
-        self.fisher = fisher
-        self.floor = floor
-        self.regularize = regularize
+    strength: Annotated[float, (0, None)] = 1e4
+    kind: Literal["separate", "online", "summed"] = "separate"
+    decay: Annotated[float, (0, 1)] = 0.99
+    samples: Annotated[int, (1, None)] = 2560
+    fisher: Literal["sampled", "analytic"] = "sampled"
+    floor: Annotated[float, (0, None)] = 0.0
+
+    def __post_init__(self) -> None:
+        self.penalty = Quadratic(self.strength, self.kind, self.decay)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""
@@ -81,7 +67,7 @@ class EWC(Penalized):
         super().pre_adapt(doors, experience)
 
     def forget(self) -> None:
-        """Let go of every weight; the penalty is zero until another task is consolidated."""
+        """Release every weight; the penalty is zero until another task is consolidated."""
         self.penalty.importance, self.penalty.centre = {}, {}
         if self._term is not None:
             self._term.stop()

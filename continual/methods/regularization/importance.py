@@ -1,4 +1,4 @@
-"""How much each weight matters to what a network says, from one backward pass per observation.
+"""Importance of each weight for a network's output, from one backward pass per observation.
 
 Every measure here is a mean over observations of something done to *per-sample* gradients: squares
 or absolute values of the gradient of a batch's mean would underestimate it by up to the batch size.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from torch.func import grad, jacrev, vmap
 
 from holdfast.agents.base.parameters import Named, snapshot
 from holdfast.agents.doors.outputs import Output, OutputSpec, Reader, draw, log_likelihood
+from holdfast.continual.method import Doors
 from holdfast.continual.methods.regularization.quadratic import GROUPS
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
 
 _CHUNK = 128
 """Per-sample gradients that are held at once."""
@@ -181,7 +179,7 @@ def _mean(
     per_sample = vmap(gradient, in_dims=(None, *[0 for _ in rows]))
     if output.is_coded:
         per_sample = _one_by_one(gradient)
-    count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
+    count = _length(rows[0])
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
     for start in range(0, count, size):
         cut = itemgetter(slice(start, start + size))
@@ -193,6 +191,10 @@ def _mean(
 
 def _at_least(values: Tensor, floor: float) -> Tensor:
     return values.clamp_min(floor) if floor else values
+
+
+def _length(batch: Any) -> int:
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
 
 
 def _one(observation: Any) -> Any:
@@ -208,10 +210,8 @@ def _each(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
 
 def _one_by_one(gradient: Callable[..., Named]) -> Callable[..., Named]:
     def per_sample(parameters: Named, *rows: Any) -> Named:
-        count = len(next(iter(rows[0].values())) if isinstance(rows[0], dict) else rows[0])
-        each = [
-            gradient(parameters, *(_each(itemgetter(i), row) for row in rows)) for i in range(count)
-        ]
+        chosen = ([_each(itemgetter(i), row) for row in rows] for i in range(_length(rows[0])))
+        each = [gradient(parameters, *one) for one in chosen]
         return {name: torch.stack([row[name] for row in each]) for name in parameters}
 
     return per_sample

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 
 from holdfast.agents.base.parameters import snapshot
+from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalized, Quadratic
 from holdfast.continual.methods.snapshots import DEVIATION
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class L2(Penalized):
     """Holds every weight near its old value, all alike.
 
@@ -37,26 +36,18 @@ class L2(Penalized):
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
     """
 
-    name: ClassVar[str] = "l2"
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "decay": (0, 1),
-    }
-    convention: ClassVar[str] = (
+    name = "l2"
+    convention = (
         "strength x number of finished tasks x sum of (theta - theta_old)^2, no factor 1/2, not "
         "divided by the number of weights; actor only by default"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        kind: Literal["separate", "online", "summed"] = "summed",
-        decay: float = 0.0,
-        regularize: Literal["actor", "critic", "both"] = "actor",
-    ) -> None:
-        self.penalty = Quadratic(strength, kind, decay)
-        self.regularize = regularize
+    strength: Annotated[float, (0, None)] = 1.0
+    kind: Literal["separate", "online", "summed"] = "summed"
+    decay: Annotated[float, (0, 1)] = 0.0
+
+    def __post_init__(self) -> None:
+        self.penalty = Quadratic(self.strength, self.kind, self.decay)
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Anchor at the weights of the finished task."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.importance import measured, sensitivity
 from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class MAS(Penalized):
     """Holds each weight near its old value, in proportion to how far it sways the output.
 
@@ -37,31 +36,21 @@ class MAS(Penalized):
             its values.
     """
 
-    name: ClassVar[str] = "mas"
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "decay": (0, 1),
-        "samples": (1, None),
-    }
-    extra: ClassVar[str] = "one backward pass per kept observation after each task"
-    convention: ClassVar[str] = (
+    name = "mas"
+    doors = ("gradients", "output", "memory")
+    extra = "one backward pass per kept observation after each task"
+    convention = (
         "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
         "mean of per-sample absolute gradients of the squared output; actor only by default"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        kind: Literal["separate", "online", "summed"] = "summed",
-        decay: float = 0.99,
-        samples: int = 2560,
-        regularize: Literal["actor", "critic", "both"] = "actor",
-    ) -> None:
-        self.penalty = Quadratic(strength, kind, decay)
-        self.samples = samples
-        self.regularize = regularize
+    strength: Annotated[float, (0, None)] = 1.0
+    kind: Literal["separate", "online", "summed"] = "summed"
+    decay: Annotated[float, (0, 1)] = 0.99
+    samples: Annotated[int, (1, None)] = 2560
+
+    def __post_init__(self) -> None:
+        self.penalty = Quadratic(self.strength, self.kind, self.decay)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""

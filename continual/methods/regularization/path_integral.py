@@ -1,4 +1,4 @@
-"""What each weight's own movement gained: the path integral of the loss, weight by weight."""
+"""Path integral of the loss, weight by weight: what each one's movement gained."""
 
 from __future__ import annotations
 

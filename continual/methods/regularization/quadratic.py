@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.agents.doors.gradients import Tensors, Work
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 Kind = Literal["separate", "online", "summed"]
 
@@ -79,17 +76,12 @@ class Quadratic:
 
     def state(self) -> Named:
         """Return importance and centre of every weight."""
-        return {f"importance/{name}": value for name, value in self.importance.items()} | {
-            f"centre/{name}": value for name, value in self.centre.items()
-        }
+        return flat({"importance": self.importance, "centre": self.centre})
 
     def load(self, tensors: Named, device: torch.device) -> None:
         """Take importance and centre back; entries of other names are left to the caller."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind in ("importance", "centre"):
-                kept = self.importance if kind == "importance" else self.centre
-                kept[name] = tensor.to(device)
+        self.importance = below(tensors, "importance", device)
+        self.centre = below(tensors, "centre", device)
 
 
 def pull(parameters: Named, state: Tensors, _batch: Tensors) -> Named:
@@ -105,8 +97,9 @@ def pull(parameters: Named, state: Tensors, _batch: Tensors) -> Named:
     return dict(zip(names, gaps, strict=True))
 
 
+@dataclass(kw_only=True, eq=False)
 class Penalized(Method):
-    """What the methods share that hold weights by parabolas.
+    """Base of the methods that hold weights by parabolas.
 
     Attributes:
         name: Of the method, for errors.
@@ -115,13 +108,13 @@ class Penalized(Method):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
+    needs = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("gradients",)
-    memory: ClassVar[str] = "2 numbers per weight, however many tasks"
+    memory = "2 numbers per weight, however many tasks"
 
-    penalty: Quadratic
-    regularize: str
-    _term: Work | None = None
+    regularize: Literal["actor", "critic", "both"] = "actor"
+    penalty: Quadratic = field(init=False)
+    _term: Work | None = field(init=False, default=None)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the penalty's gradient for the coming task, once there is something to hold."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named, joined, snapshot, split
+from holdfast.agents.base.parameters import Named, below, flat, joined, snapshot, split
 from holdfast.agents.doors.gradients import Step, Tensors, Work
+from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.path_integral import begun, walked
 from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalized, Quadratic
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class RWalk(Penalized):
     """Holds weights by an online Fisher information and by what their movement gained.
 
@@ -42,37 +41,24 @@ class RWalk(Penalized):
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
     """
 
-    name: ClassVar[str] = "rwalk"
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "alpha": (0, 1),
-        "interval": (1, None),
-        "epsilon": (1e-30, None),
-    }
-    memory: ClassVar[str] = "4 numbers per weight, however many tasks"
-    convention: ClassVar[str] = (
+    name = "rwalk"
+    memory = "4 numbers per weight, however many tasks"
+    convention = (
         "strength x sum of (F + s) (theta - theta_old)^2, no factor 1/2; F and s each scaled to a "
         "maximum of 1; actor only by default"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        alpha: float = 0.9,
-        interval: int = 10,
-        epsilon: float = 1e-7,
-        regularize: Literal["actor", "critic", "both"] = "actor",
-    ) -> None:
+    strength: Annotated[float, (0, None)] = 1.0
+    alpha: Annotated[float, (0, 1)] = 0.9
+    interval: Annotated[int, (1, None)] = 10
+    epsilon: Annotated[float, (1e-30, None)] = 1e-7
+    fisher: Named = field(init=False, default_factory=dict)
+    scores: Named = field(init=False, default_factory=dict)
+    _walk: Work | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
         # Each task's importance replaces the one before: it was averaged with it already.
-        self.penalty = Quadratic(strength, "online", decay=0.0)
-        self.alpha = alpha
-        self.interval = interval
-        self.epsilon = epsilon
-        self.regularize = regularize
-        self.fisher: Named = {}
-        self.scores: Named = {}
-        self._walk: Work | None = None
+        self.penalty = Quadratic(self.strength, "online", decay=0.0)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""
@@ -145,18 +131,13 @@ class RWalk(Penalized):
 
     def state(self) -> dict[str, Tensor]:
         """Return importance and centre of every weight, the Fisher information and the scores."""
-        fisher = {f"fisher/{name}": value for name, value in self.fisher.items()}
-        scores = {f"score/{name}": value for name, value in self.scores.items()}
-        return super().state() | fisher | scores
+        return super().state() | flat({"fisher": self.fisher, "score": self.scores})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
         super().load_state(doors, tensors)
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind in ("fisher", "score"):
-                kept = self.fisher if kind == "fisher" else self.scores
-                kept[name] = tensor.to(doors.facts.device)
+        self.fisher = below(tensors, "fisher", doors.facts.device)
+        self.scores = below(tensors, "score", doors.facts.device)
 
 
 def _scaled(values: Named) -> Named:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 
 from holdfast.agents.base.parameters import Named, joined, snapshot, split
 from holdfast.agents.doors.gradients import Tensors, Work
+from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.path_integral import begun, walked
 from holdfast.continual.methods.regularization.quadratic import GROUPS, Penalized, Quadratic
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class SI(Penalized):
     """Holds each weight near its old value, in proportion to what its movement gained.
 
@@ -37,27 +36,18 @@ class SI(Penalized):
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
     """
 
-    name: ClassVar[str] = "si"
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "xi": (1e-30, None),
-    }
-    convention: ClassVar[str] = (
+    name = "si"
+    convention = (
         "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
         "path integral / (distance^2 + xi); actor only by default"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        xi: float = 1e-3,
-        regularize: Literal["actor", "critic", "both"] = "actor",
-    ) -> None:
-        self.penalty = Quadratic(strength, "summed")
-        self.xi = xi
-        self.regularize = regularize
-        self._path: Work | None = None
+    strength: Annotated[float, (0, None)] = 1.0
+    xi: Annotated[float, (1e-30, None)] = 1e-3
+    _path: Work | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.penalty = Quadratic(self.strength, "summed")
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Follow the coming task's path; add the penalty once there is something to hold."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.base.parameters import Named, snapshot
+from holdfast.agents.base.parameters import Named, below, flat, snapshot
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.networks import Slot
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.regularization.bayesian import (
     SUFFIX,
     BayesianLinear,
@@ -20,13 +21,10 @@ from holdfast.continual.methods.regularization.bayesian import (
     draw_noise,
 )
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
-
 _NEW_NOISE = "noise"
 
 
+@dataclass(kw_only=True, eq=False)
 class VCL(Method):
     """Learns a Gaussian over each weight of the actor and stays near that of the task before.
 
@@ -54,33 +52,22 @@ class VCL(Method):
             experiments.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "networks", "lifecycle")
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "initial_std": (1e-6, None),
-    }
-    memory: ClassVar[str] = "3 numbers more per weight of the actor, however many tasks"
-    extra: ClassVar[str] = "noise for every weight of the actor, per rollout or update"
-    convention: ClassVar[str] = (
+    needs = ("boundaries",)
+    doors = ("gradients", "networks", "lifecycle")
+    memory = "3 numbers more per weight of the actor, however many tasks"
+    extra = "noise for every weight of the actor, per rollout or update"
+    convention = (
         "strength x KL(weights || weights after the task before), summed over weights, not divided "
         "by the number of samples; actor only"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        initial_std: float = 0.05,
-        first_task_kl: bool = False,
-    ) -> None:
-        self.strength = strength
-        self.initial_std = initial_std
-        self.first_task_kl = first_task_kl
-        self.means: Named = {}
-        self.precisions: Named = {}
-        self._layers: list[BayesianLinear] = []  # those that learn, of the current task
-        self._noise: torch.Generator | None = None
+    strength: Annotated[float, (0, None)] = 1.0
+    initial_std: Annotated[float, (1e-6, None)] = 0.05
+    first_task_kl: bool = False
+    means: Named = field(init=False, default_factory=dict)
+    precisions: Named = field(init=False, default_factory=dict)
+    _layers: list[BayesianLinear] = field(init=False, default_factory=list)  # those that learn, now
+    _noise: torch.Generator | None = field(init=False, default=None)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Make the coming model's actor Bayesian, with noise while it learns; add the penalty."""
@@ -123,7 +110,7 @@ class VCL(Method):
 
     @contextmanager
     def _at_the_means(self) -> Iterator[None]:
-        """Let the policy act by its means inside the block, and keep the noise for after it."""
+        """Act by the means inside the block, and keep the noise for after it."""
         noises = [layer.noise for layer in self._layers]
         for layer in self._layers:
             layer.noise = None
@@ -171,12 +158,9 @@ class VCL(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return mean and precision (one over the variance) of every weight."""
-        means = {f"mean/{name}": value for name, value in self.means.items()}
-        return means | {f"precision/{name}": value for name, value in self.precisions.items()}
+        return flat({"mean": self.means, "precision": self.precisions})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take mean and precision back."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            kept = self.means if kind == "mean" else self.precisions
-            kept[name] = tensor.to(doors.facts.device)
+        self.means = below(tensors, "mean", doors.facts.device)
+        self.precisions = below(tensors, "precision", doors.facts.device)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, joined
 from holdfast.agents.doors.gradients import Tensors
+from holdfast.continual.method import Doors
 from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Projecting
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
 
-
+@dataclass(kw_only=True, eq=False)
 class AGEM(Projecting):
     """Takes out of each gradient what would raise the mean loss on finished tasks.
 
@@ -41,18 +41,10 @@ class AGEM(Projecting):
     """
 
     name = "agem"
-    extra: ClassVar[str] = "one more gradient per update"
-    convention: ClassVar[str] = "no strength; one constraint for the mean over finished tasks"
+    extra = "one more gradient per update"
+    convention = "no strength; one constraint for the mean over finished tasks"
 
-    def __init__(
-        self,
-        *,
-        dot_product: Literal["joint", "per_network"] = "joint",
-        samples: int = 10_000,
-        batch_size: int = 128,
-    ) -> None:
-        super().__init__(samples=samples, batch_size=batch_size)
-        self.dot_product = dot_product
+    dot_product: Literal["joint", "per_network"] = "joint"
 
     def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
         """Return one batch of rows of all finished tasks."""

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays, by_key
-from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.base.parameters import Named, below, flat, gradient_of
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader, entropy, log_likelihood
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.imitation import imitation_loss
 from holdfast.continual.methods.rehearsal.selection import placed, reservoir_places
 from holdfast.continual.methods.rehearsal.vtrace import vtrace
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
-
 _OUTPUT = "output/"
 
 
+@dataclass(kw_only=True, eq=False)
 class Clear(Method):
     """Learns from a reservoir of earlier rollouts beside the new ones, and stays near their policy.
 
@@ -52,41 +50,23 @@ class Clear(Method):
         unroll: Steps of a segment; 20 as IMPALA on Atari. At most one less than a rollout.
     """
 
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory", "output")
-    on_policy: ClassVar[bool | None] = True
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c")
-    not_in_teams: ClassVar[str] = (
-        "it corrects sequences of steps, and a team's agents come and go within them"
-    )
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "ratio": (0, None),
-        "policy_strength": (0, None),
-        "value_strength": (0, None),
-        "samples": (1, None),
-        "unroll": (1, None),
-    }
-    memory: ClassVar[str] = "10,000 steps of rollouts in all (`samples`)"
-    convention: ClassVar[str] = (
+    doors = ("gradients", "memory", "output")
+    on_policy = True
+    algorithms = ("ppo", "a2c")
+    not_in_teams = "it corrects sequences of steps, and a team's agents come and go within them"
+    memory = "10,000 steps of rollouts in all (`samples`)"
+    convention = (
         "policy_strength x mean KL(mu || pi), value_strength x mean squared gap of values, on as "
         "many old steps as new ones x ratio"
     )
 
-    def __init__(
-        self,
-        *,
-        ratio: float = 1.0,
-        policy_strength: float = 0.01,
-        value_strength: float = 0.005,
-        samples: int = 10_000,
-        unroll: int = 20,
-    ) -> None:
-        self.ratio = ratio
-        self.policy_strength = policy_strength
-        self.value_strength = value_strength
-        self.samples = samples
-        self.unroll = unroll
-        self._segments: Arrays = {}
-        self._seen = 0
+    ratio: Annotated[float, (0, None)] = 1.0
+    policy_strength: Annotated[float, (0, None)] = 0.01
+    value_strength: Annotated[float, (0, None)] = 0.005
+    samples: Annotated[int, (1, None)] = 10_000
+    unroll: Annotated[int, (1, None)] = 20
+    _segments: Arrays = field(init=False, default_factory=dict)
+    _seen = 0
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the replay gradient to the updates of the coming task."""
@@ -198,17 +178,12 @@ class Clear(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored segments, and how many were offered."""
-        stored = {f"segments/{name}": torch.as_tensor(v) for name, v in self._segments.items()}
-        return stored | {"seen": torch.tensor(self._seen)}
+        return flat({"segments": self._segments, "seen": self._seen})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
         self._seen = int(tensors["seen"])
-        self._segments = {
-            path.removeprefix("segments/"): tensor.numpy()
-            for path, tensor in tensors.items()
-            if path.startswith("segments/")
-        }
+        self._segments = {n: t.numpy() for n, t in below(tensors, "segments").items()}
 
 
 _STORED = ("actions", "rewards", "episode_starts", "old_values")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,16 +13,13 @@ from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.exploration import Exploration, Exploring, Heads
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader
-from holdfast.continual.method import Method
-from holdfast.continual.methods.imitation import ACTING, imitation_gradient
+from holdfast.continual.method import Doors, Experience, Method
+from holdfast.continual.methods.imitation import ACTING, Imitation
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 from holdfast.errors import UsageError
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class Cloning(Method):
     """Stays near what the policy said, at each task's end, about observations of that task.
 
@@ -47,41 +45,25 @@ class Cloning(Method):
             on the new task so far; ``previous``; or ``uniform``, drawn for each episode.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output", "memory")
-    claims: ClassVar[tuple[str, ...]] = ("exploration",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "samples": (1, None),
-        "batch_size": (1, None),
-        "clip_norm": (0, None),
-        "temperature": (1e-6, None),
-        "exploration_steps": (0, None),
-    }
-    memory: ClassVar[str] = "10,000 observations and policy outputs per task (`samples`)"
-    convention: ClassVar[str] = (
+    needs = ("boundaries",)
+    doors = ("gradients", "lifecycle", "output", "memory")
+    claims = ("exploration",)
+    memory = "10,000 observations and policy outputs per task (`samples`)"
+    convention = (
         "strength x mean KL(stored || current) over a batch of stored observations; actor only"
     )
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        samples: int = 10_000,
-        batch_size: int = 128,
-        clip_norm: float | None = None,
-        temperature: float | None = None,
-        exploration_steps: int = 0,
-        exploration: Exploring = "best_return",
-    ) -> None:
-        self.samples = samples
-        self.batch_size = batch_size
-        self.exploration_steps = exploration_steps
-        self.exploration: Exploring = exploration
-        self.stored = Labelled()
-        self._gradient = partial(
-            imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
-        )
+    strength: Annotated[float, (0, None)] = 1.0
+    samples: Annotated[int, (1, None)] = 10_000
+    batch_size: Annotated[int, (1, None)] = 128
+    clip_norm: Annotated[float | None, (0, None)] = None
+    temperature: Annotated[float | None, (1e-6, None)] = None
+    exploration_steps: Annotated[int, (0, None)] = 0
+    exploration: Exploring = "best_return"
+    stored: Labelled = field(init=False, default_factory=Labelled)
+
+    def __post_init__(self) -> None:
+        self._imitation = Imitation(self.strength, self.temperature, self.clip_norm)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
@@ -98,14 +80,14 @@ class Cloning(Method):
 
     def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the loss on stored observations."""
-        return self._gradient(output, parameters, batch["seen"], batch["labels"])
+        return self._imitation.gradient(output, parameters, batch["seen"], batch["labels"])
 
     def forget(self) -> None:
         """Drop all that is stored; the loss is zero from now on, until a task is stored again."""
         self.stored.clear()
 
     def _explore(self, doors: Doors, experience: Experience) -> None:
-        """Let the coming task be begun as an earlier one, where that is asked for."""
+        """Begin the coming task as an earlier one, where that is asked for."""
         if not self.exploration_steps:
             return
         if doors.facts.on_policy:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
-from holdfast.agents.base.parameters import Named, split
+from holdfast.agents.base.parameters import Named, below, flat, split
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import Diverged
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 """Of a rollout's rows: what advantages and returns were made of."""
 
 
 class Draws(NamedTuple):
-    """What a method draws from in one task.
+    """Generators of a method in one task.
 
     Attributes:
         rows: Chooses rows.
@@ -54,7 +51,7 @@ class EpisodicMemory:
 
     Args:
         samples: Rows kept per task.
-        batch_size: Rows per gradient, drawn anew each time; all where there are no more than that.
+        batch_size: Rows per gradient, drawn again each time; all where there are no more than that.
     """
 
     def __init__(self, samples: int, batch_size: int) -> None:
@@ -98,19 +95,12 @@ class EpisodicMemory:
 
     def state(self) -> dict[str, Tensor]:
         """Return the rows of all tasks, and where each task's end."""
-        if not self._ends:
-            return {}
-        rows = {f"rows/{name}": torch.as_tensor(rows) for name, rows in self._rows.items()}
-        return rows | {"ends": torch.tensor(self._ends)}
+        return flat({"rows": self._rows, "ends": self._ends}) if self._ends else {}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
         self._ends = [int(end) for end in tensors.get("ends", ())]
-        self._rows = {
-            path.removeprefix("rows/"): tensor.numpy()
-            for path, tensor in tensors.items()
-            if path.startswith("rows/")
-        }
+        self._rows = {name: rows.numpy() for name, rows in below(tensors, "rows").items()}
 
 
 class Labelled:
@@ -155,19 +145,12 @@ class Labelled:
 
     def state(self) -> dict[str, Tensor]:
         """Return the observations and labels."""
-        return {
-            f"observations/{key}": torch.as_tensor(values)
-            for key, values in self.observations.items()
-        } | {f"label/{name}": label for name, label in self.labels.items()}
+        return flat({"observations": self.observations, "label": self.labels})
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Take back what ``state`` gave."""
-        for path, tensor in tensors.items():
-            kind, _, name = path.partition("/")
-            if kind == "observations":
-                self.observations[name] = tensor.numpy()
-            else:
-                self.labels[name] = tensor.to(device)
+        self.observations = {k: v.numpy() for k, v in below(tensors, "observations").items()}
+        self.labels = below(tensors, "label", device)
 
 
 class Projected(NamedTuple):
@@ -186,8 +169,9 @@ class Projected(NamedTuple):
     is_finite: Tensor
 
 
+@dataclass(kw_only=True, eq=False)
 class Projecting(Method):
-    """What the methods share that project a gradient against those on stored rows.
+    """Base of the methods that project a gradient against those on stored rows.
 
     Args:
         samples: Rows kept per task.
@@ -195,10 +179,10 @@ class Projecting(Method):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "memory")
+    needs = ("boundaries",)
+    doors = ("gradients", "memory")
     # Those whose loss is a function of stored rows, in ``agents/sb3/losses.py``.
-    algorithms: ClassVar[tuple[str, ...]] = (
+    algorithms = (
         "ppo",
         "a2c",
         "maskable_ppo",
@@ -212,18 +196,16 @@ class Projecting(Method):
         "vdn",
         "qmix",
     )
-    claims: ClassVar[tuple[str, ...]] = ("projection",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "samples": (1, None),
-        "batch_size": (1, None),
-    }
+    claims = ("projection",)
     logs: ClassVar[dict[str, str]] = {"projected": "share of the gradients that was projected"}
-    memory: ClassVar[str] = "10,000 transitions or rollout rows per task (`samples`)"
-    extra: ClassVar[str] = "one more gradient per update and finished task"
+    memory = "10,000 transitions or rollout rows per task (`samples`)"
+    extra = "one more gradient per update and finished task"
 
-    def __init__(self, *, samples: int = 10_000, batch_size: int = 128) -> None:
-        self.samples = samples
-        self.stored = EpisodicMemory(samples, batch_size)
+    samples: Annotated[int, (1, None)] = 10_000
+    batch_size: Annotated[int, (1, None)] = 128
+
+    def __post_init__(self) -> None:
+        self.stored = EpisodicMemory(self.samples, self.batch_size)
 
     @abstractmethod
     def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
@@ -248,7 +230,7 @@ class Projecting(Method):
         if not len(self.stored):
             return
         drawn = draws(doors, experience, self.name)
-        tried = changed = 0.0
+        tried = changed = 0
 
         def look(state: Tensors) -> None:
             nonlocal tried, changed
@@ -258,13 +240,11 @@ class Projecting(Method):
                     "finite; the last task boundary is kept. On-policy, the policy is too far from "
                     "the one that collected them: lower agent.learning_rate"
                 )
-            tried, changed = tried + float(state["tried"]), changed + float(state["changed"])
+            tried, changed = tried + len(state["changed"]), changed + int(state["changed"].sum())
             doors.log(f"method/{self.name}/projected", changed / tried)
 
-        zero = torch.zeros(())
         doors.gradients.project(
             partial(self.projected, doors),
-            state={"tried": zero, "changed": zero.clone(), "finite": torch.tensor(True)},
             batch=lambda parameters: self.draw(doors, parameters, drawn),
             after=look,
         )
@@ -272,15 +252,13 @@ class Projecting(Method):
     def projected(
         self, doors: Doors, parameters: Named, gradients: Named, _state: Tensors, batch: Tensors
     ) -> tuple[Named, Tensors]:
-        """Return what replaces the gradients, and how many parts of them were tried and changed."""
+        """Return what replaces the gradients, and which parts of them were changed."""
         parts = [*self.project(doors, parameters, gradients, batch)]
         replaced: Named = {}
         for part in parts:
             replaced |= split(part.vector, part.like)
-        changes = torch.stack([part.is_changed for part in parts]).float()
         return replaced, {
-            "tried": torch.ones_like(changes).sum(),
-            "changed": changes.sum(),
+            "changed": torch.stack([part.is_changed for part in parts]),
             "finite": torch.stack([part.is_finite for part in parts]).all(),
         }
 

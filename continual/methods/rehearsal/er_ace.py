@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,15 +12,12 @@ from torch import Tensor
 from holdfast.agents.base.parameters import Named, gradient_of
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader, draw, log_likelihood
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.imitation import ACTING
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
-
+@dataclass(kw_only=True, eq=False)
 class ERACE(Method):
     """Learns the current task by its own loss, finished tasks by the cross-entropy of old actions.
 
@@ -46,28 +44,20 @@ class ERACE(Method):
         batch_size: Rows per update; MEAL takes 1,024 over all tasks.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "output", "memory")
+    needs = ("boundaries",)
+    doors = ("gradients", "output", "memory")
     # Those whose output is a distribution, but for CrossQ: stored rows would move its statistics.
-    algorithms: ClassVar[tuple[str, ...]] = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "samples": (1, None),
-        "batch_size": (1, None),
-    }
-    memory: ClassVar[str] = "10,000 observations and actions per task (`samples`)"
-    convention: ClassVar[str] = (
+    algorithms = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
+    memory = "10,000 observations and actions per task (`samples`)"
+    convention = (
         "strength x mean of -log pi(a | s) over a batch of stored rows of all finished tasks; "
         "actor only"
     )
 
-    def __init__(
-        self, *, strength: float = 1.0, samples: int = 10_000, batch_size: int = 128
-    ) -> None:
-        self.strength = strength
-        self.samples = samples
-        self.batch_size = batch_size
-        self.stored = Labelled()
+    strength: Annotated[float, (0, None)] = 1.0
+    samples: Annotated[int, (1, None)] = 10_000
+    batch_size: Annotated[int, (1, None)] = 128
+    stored: Labelled = field(init=False, default_factory=Labelled)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the cross-entropy's gradient for the coming task, once there is something stored."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,11 +12,9 @@ from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, joined
 from holdfast.agents.doors.gradients import Tensors
+from holdfast.continual.method import Doors
 from holdfast.continual.methods.imitation import clipped
 from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Projecting
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
 
 _RIDGE = 1e-9
 """Keeps the products of unit vectors positive definite where two tasks' gradients are parallel.
@@ -23,6 +22,7 @@ _RIDGE = 1e-9
 The authors' 1e-3, on vectors of any length, would let short gradients break the constraints."""
 
 
+@dataclass(kw_only=True, eq=False)
 class GEM(Projecting):
     """Takes the nearest gradient that raises the loss of no finished task.
 
@@ -47,22 +47,13 @@ class GEM(Projecting):
     """
 
     name = "gem"
-    packages: ClassVar[tuple[str, ...]] = ("quadprog",)
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "memory_strength": (0, None),
-        "samples": (1, None),
-        "batch_size": (1, None),
-    }
-    convention: ClassVar[str] = (
+    packages = ("quadprog",)
+    convention = (
         "memory_strength is the least weight of each finished task's gradient in the step, where "
         "any constraint is broken"
     )
 
-    def __init__(
-        self, *, memory_strength: float = 0.5, samples: int = 10_000, batch_size: int = 128
-    ) -> None:
-        super().__init__(samples=samples, batch_size=batch_size)
-        self.memory_strength = memory_strength
+    memory_strength: Annotated[float, (0, None)] = 0.5
 
     def draw(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
         """Return a batch of rows of each finished task."""

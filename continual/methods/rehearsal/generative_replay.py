@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,22 +15,19 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Output, Reader
-from holdfast.continual.method import Method
-from holdfast.continual.methods.imitation import ACTING, OldPolicy, imitation_gradient
+from holdfast.continual.method import Doors, Experience, Method
+from holdfast.continual.methods.imitation import ACTING, Imitation, OldPolicy
 from holdfast.continual.methods.rehearsal.generator import Generator, new_generator, seeded
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import TASK_ID
 
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
-
 _LEARNING_RATE = 1e-3
 
 
+@dataclass(kw_only=True, eq=False)
 class GenerativeReplay(Method):
     """Stays near the old policy on observations that a generative model of old tasks draws.
 
@@ -57,10 +55,10 @@ class GenerativeReplay(Method):
             values.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("gradients", "lifecycle", "output", "memory")
+    needs = ("boundaries",)
+    doors = ("gradients", "lifecycle", "output", "memory")
     # Not VDN and QMIX: which agents act and what they may do are no vectors to be drawn.
-    algorithms: ClassVar[tuple[str, ...]] = (
+    algorithms = (
         "ppo",
         "a2c",
         "dqn",
@@ -73,47 +71,25 @@ class GenerativeReplay(Method):
         "maskable_ppo",
         "mappo",
     )
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "strength": (0, None),
-        "batch_size": (1, None),
-        "draws": (1, None),
-        "samples": (1, None),
-        "updates": (0, None),
-        "latent": (1, None),
-        "hidden": (1, None),
-        "clip_norm": (0, None),
-        "temperature": (1e-6, None),
-    }
-    memory: ClassVar[str] = "one generative model and one copy of the actor, however many tasks"
-    extra: ClassVar[str] = "2,000 updates of the generative model after each task (`updates`)"
-    convention: ClassVar[str] = (
-        "strength x mean KL(old || current) over a batch of drawn observations; actor only"
-    )
+    memory = "one generative model and one copy of the actor, however many tasks"
+    extra = "2,000 updates of the generative model after each task (`updates`)"
+    convention = "strength x mean KL(old || current) over a batch of drawn observations; actor only"
 
-    def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        batch_size: int = 128,
-        draws: int = 10_000,
-        samples: int = 10_000,
-        updates: int = 2000,
-        latent: int = 16,
-        hidden: int = 128,
-        clip_norm: float | None = None,
-        temperature: float | None = None,
-    ) -> None:
-        self.batch_size = batch_size
-        self.draws = draws
-        self.samples = samples
-        self.updates = updates
-        self.latent = latent
-        self.hidden = hidden
-        self._generator: Generator | None = None
-        self.old = OldPolicy()
-        self._gradient = partial(
-            imitation_gradient, strength=strength, temperature=temperature, clip_norm=clip_norm
-        )
+    strength: Annotated[float, (0, None)] = 1.0
+    batch_size: Annotated[int, (1, None)] = 128
+    draws: Annotated[int, (1, None)] = 10_000
+    samples: Annotated[int, (1, None)] = 10_000
+    updates: Annotated[int, (0, None)] = 2000
+    latent: Annotated[int, (1, None)] = 16
+    hidden: Annotated[int, (1, None)] = 128
+    clip_norm: Annotated[float | None, (0, None)] = None
+    temperature: Annotated[float | None, (1e-6, None)] = None
+    old: OldPolicy = field(init=False, default_factory=OldPolicy)
+    _generator: Generator | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._sizes = {"latent": self.latent, "hidden": self.hidden}
+        self._imitation = Imitation(self.strength, self.temperature, self.clip_norm)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
@@ -138,7 +114,7 @@ class GenerativeReplay(Method):
 
     def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the loss on drawn observations."""
-        return self._gradient(output, parameters, batch["seen"], batch["labels"])
+        return self._imitation.gradient(output, parameters, batch["seen"], batch["labels"])
 
     def due(self, doors: Doors, name: str) -> None:
         """Refuse observations that no generative model here can draw."""
@@ -177,8 +153,8 @@ class GenerativeReplay(Method):
     def teach(self, rows: Tensor, ids: Tensor, rng: np.random.Generator) -> None:
         """Train the generative model on observations and the one-hot ids of their tasks."""
         if self._generator is None:
-            sizes = {"latent": self.latent, "hidden": self.hidden}
-            self._generator = new_generator(rows.shape[1], ids.shape[1], rng, **sizes)
+            features, width = rows.shape[1], ids.shape[1]
+            self._generator = new_generator(features, width, rng, **self._sizes)
             self._generator.to(rows.device)
         self._generator.standardise(rows)
         noise = seeded(rng, rows.device)
@@ -192,22 +168,14 @@ class GenerativeReplay(Method):
     def state(self) -> dict[str, Tensor]:
         """Return the generative model, the old policy and the statistics of its observations."""
         generator = {} if self._generator is None else self._generator.state_dict()
-        return {
-            f"generator/{name}": tensor for name, tensor in generator.items()
-        } | self.old.state()
+        return flat({"generator": generator}) | self.old.state()
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
         self.old.load(tensors, doors.facts.device)
-        learned = {
-            path.removeprefix("generator/"): tensor
-            for path, tensor in tensors.items()
-            if path.startswith("generator/")
-        }
-        if learned:
+        if learned := below(tensors, "generator"):
             features, width = len(learned["mean"]), doors.facts.id_width
-            sizes = {"latent": self.latent, "hidden": self.hidden}
-            self._generator = Generator(features, width, **sizes).to(doors.facts.device)
+            self._generator = Generator(features, width, **self._sizes).to(doors.facts.device)
             self._generator.load_state_dict(learned)
 
 

@@ -68,8 +68,7 @@ class Generator(nn.Module):
         z = torch.randn(shape, generator=generator, device=device)
         centre, std = self.decode(z, tasks)
         noise = torch.randn(centre.shape, generator=generator, device=device)
-        rows: Tensor = (centre + std * noise) * self.deviation + self.mean
-        return rows
+        return (centre + std * noise) * self.deviation + self.mean
 
     def standardise(self, rows: Tensor) -> None:
         """Take mean and deviation of rows; an entry that never moves keeps its scale."""

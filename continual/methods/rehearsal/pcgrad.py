@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, joined
 from holdfast.agents.doors.gradients import Tensors
+from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.rehearsal.episodic import Draws, Projected, Projecting
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 
 class PCGrad(Projecting):
@@ -38,7 +34,7 @@ class PCGrad(Projecting):
     """
 
     name = "pcgrad"
-    convention: ClassVar[str] = "no strength; finished tasks' gradients are projected against only"
+    convention = "no strength; finished tasks' gradients are projected against only"
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""

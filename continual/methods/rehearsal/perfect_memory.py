@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.rehearsal.replay import with_old_rows
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 
 class PerfectMemory(Method):
@@ -32,14 +27,12 @@ class PerfectMemory(Method):
     learn from the same distribution. Here only the current task must fit into ``buffer_size``.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("memory",)
-    on_policy: ClassVar[bool | None] = False
-    not_in_teams: ClassVar[str] = (
-        "it keeps every step of the environments, not every one of their agents"
-    )
-    memory: ClassVar[str] = "every transition"
-    samples: ClassVar[int] = sys.maxsize
+    needs = ("boundaries",)
+    doors = ("memory",)
+    on_policy = False
+    not_in_teams = "it keeps every step of the environments, not every one of their agents"
+    memory = "every transition"
+    samples = sys.maxsize
 
     def __init__(self) -> None:
         self._stored: Arrays = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -10,13 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
-from holdfast.continual.method import Method
+from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.rehearsal.selection import coverage_places, placed, reservoir_places
 from holdfast.errors import UsageError
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
-    from holdfast.continual.experience import Experience
 
 Strategy = Literal["per_task", "reservoir", "coverage"]
 Points = NDArray[np.float32]
@@ -31,6 +28,7 @@ _SCALED = 4096
 """Observations of the first task, about, that the standard deviations are taken of."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Replay(Method):
     """Keeps transitions of finished tasks and puts them into the batches of later ones.
 
@@ -58,33 +56,20 @@ class Replay(Method):
             Continual-Dreamer's 1,000.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)
-    doors: ClassVar[tuple[str, ...]] = ("memory",)
-    on_policy: ClassVar[bool | None] = False
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {
-        "samples": (1, None),
-        "fraction": (0, 1),
-        "comparisons": (1, None),
-    }
-    memory: ClassVar[str] = "10,000 transitions per task, or in all (`samples`, `strategy`)"
-    convention: ClassVar[str] = "fraction of the rows of each batch that come from finished tasks"
+    needs = ("boundaries",)
+    doors = ("memory",)
+    on_policy = False
+    memory = "10,000 transitions per task, or in all (`samples`, `strategy`)"
+    convention = "fraction of the rows of each batch that come from finished tasks"
 
-    def __init__(
-        self,
-        *,
-        samples: int = 10_000,
-        fraction: float = 0.5,
-        strategy: Strategy = "per_task",
-        comparisons: int = 1000,
-    ) -> None:
-        self.samples = samples
-        self.fraction = fraction
-        self.strategy: Strategy = strategy
-        self.comparisons = comparisons
-        self._stored: Arrays = {}
-        self._seen = 0
-        self._distances: Points = np.empty(0, np.float32)
-        self._projection: Points | None = None
+    samples: Annotated[int, (1, None)] = 10_000
+    fraction: Annotated[float, (0, 1)] = 0.5
+    strategy: Strategy = "per_task"
+    comparisons: Annotated[int, (1, None)] = 1000
+    _stored: Arrays = field(init=False, default_factory=dict)
+    _seen = 0
+    _distances: Points = field(init=False, default_factory=lambda: np.empty(0, np.float32))
+    _projection: Points | None = field(init=False, default=None)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Mix stored transitions into the batches of the coming task, once there are any."""

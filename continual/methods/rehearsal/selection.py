@@ -1,4 +1,4 @@
-"""Which of all that was offered a store of bounded size keeps, as functions of arrays.
+"""Selection of what a store of bounded size keeps, as functions of arrays.
 
 A store has ``size`` places. Each offered row is given a place, or ``DROPPED``; a row that is given
 a place of an earlier one replaces it.

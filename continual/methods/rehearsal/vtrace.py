@@ -1,4 +1,4 @@
-"""V-trace: what values and advantages would be, of steps that another policy took."""
+"""V-trace: values and advantages of steps that another policy took."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Corrected(NamedTuple):
-    """What V-trace makes of a segment, each of shape (steps, batch).
+    """Result of V-trace for a segment, each of shape (steps, batch).
 
     Attributes:
         targets: v_t, what the value of each observation should be.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, snapshot
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.continual.method import Method
-
-if TYPE_CHECKING:
-    from holdfast.agents.doors.doors import Doors
+from holdfast.continual.method import Doors, Method
 
 
+@dataclass(kw_only=True, eq=False)
 class MyMethod(Method):
     """Pulls every weight of the actor back to where the last task left it.
 
@@ -23,15 +22,13 @@ class MyMethod(Method):
         strength: Factor of the penalty.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("boundaries",)  # what it must be told
-    doors: ClassVar[tuple[str, ...]] = ("gradients",)  # how it reaches the agent
-    limits: ClassVar[dict[str, tuple[float, float | None]]] = {"strength": (0, None)}
-    memory: ClassVar[str] = "1 number per weight"
-    convention: ClassVar[str] = "strength x sum of (theta - theta_old)^2, no factor 1/2; actor only"
+    needs = ("boundaries",)  # what it must be told
+    doors = ("gradients",)  # how it reaches the agent
+    memory = "1 number per weight"
+    convention = "strength x sum of (theta - theta_old)^2, no factor 1/2; actor only"
 
-    def __init__(self, *, strength: float = 0.1) -> None:
-        self.strength = strength
-        self.old: Named = {}
+    strength: Annotated[float, (0, None)] = 0.1  # at least 0
+    old: Named = field(init=False, default_factory=dict)
 
     def pre_adapt(self, doors: Doors, experience: Any) -> None:
         """Add to the gradient of the coming task; its model is built after this call."""
