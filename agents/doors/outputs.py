@@ -100,15 +100,6 @@ class PolicyOutput(nn.Module):
         mean, log_std, _ = policy.actor.get_action_dist_params(observations)
         return {"mean": mean, "log_std": log_std}
 
-    @property
-    def is_coded(self) -> bool:
-        """See ``Reader``."""
-        return _is_coded(self.policy.observation_space)
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return the output with some parameters replaced; see ``Reader``."""
-        return _of(self, parameters, observations)
-
 
 class ValueOutput(nn.Module):
     """The critic as a module whose forward gives its values of the policy's likeliest action.
@@ -138,48 +129,6 @@ class ValueOutput(nn.Module):
             return {"mean": torch.cat(values, dim=1)}  # (batch, critics)
         return {"mean": values.mean(dim=2)}  # TQC: over quantiles, (batch, critics)
 
-    @property
-    def is_coded(self) -> bool:
-        """See ``Reader``."""
-        return _is_coded(self.policy.observation_space)
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return the values with some parameters replaced; see ``Reader``."""
-        return _of(self, parameters, observations)
-
-
-def _is_coded(space: Any) -> bool:
-    """Return whether observations are numbers of categories: torch's one_hot cannot be batched."""
-    entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
-    return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
-
-
-def _of(module: Any, parameters: Named, observations: Any) -> Output:
-    named = {f"policy.{name}": value for name, value in parameters.items()}
-    with as_evaluated(module.policy):
-        output: Output = functional_call(module, named, (observations,))
-    return output
-
-
-class Reader(Protocol):
-    """Output of a network as a function of named tensors."""
-
-    @property
-    def spec(self) -> OutputSpec:
-        """How to read it."""
-
-    @property
-    def is_coded(self) -> bool:
-        """Whether observations are numbers of categories, which cannot be batched by vmap."""
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return what it says with some of its parameters replaced.
-
-        Args:
-            parameters: By their names in the policy; those left out are as they are now.
-            observations: As the policy takes them, shape (batch, ...).
-        """
-
 
 class _Learner(Protocol):
     """The agent, as the door reads it."""
@@ -192,6 +141,46 @@ class _Learner(Protocol):
     def activity(self, observations: Any, names: Collection[str]) -> dict[str, Tensor]: ...
 
 
+class Reader:
+    """What a network of the current task says, as a function of named tensors."""
+
+    def __init__(self, learner: _Learner, kind: type[PolicyOutput | ValueOutput]) -> None:
+        self._learner, self._kind = learner, kind
+        self._known: PolicyOutput | ValueOutput | None = None
+
+    @property
+    def _module(self) -> PolicyOutput | ValueOutput:
+        policy = self._learner.policy
+        if self._known is None or self._known.policy is not policy:
+            self._known = self._kind(policy)
+        return self._known
+
+    @property
+    def spec(self) -> OutputSpec:
+        """How to read it."""
+        return self._module.spec
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether observations are numbers of categories, which vmap cannot batch."""
+        space = self._module.policy.observation_space
+        entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+        return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return what it says with some of its parameters replaced.
+
+        Args:
+            parameters: By their names in the policy; those left out are as they are now.
+            observations: As the policy takes them, shape (batch, ...).
+        """
+        module = self._module
+        named = {f"policy.{name}": value for name, value in parameters.items()}
+        with as_evaluated(module.policy):
+            output: Output = functional_call(module, named, (observations,))
+        return output
+
+
 class Outputs:
     """The output door: what the task's networks say. The model is built after ``pre_adapt``.
 
@@ -202,8 +191,7 @@ class Outputs:
 
     def __init__(self, learner: _Learner) -> None:
         self._learner = learner
-        self.actor: Reader = _Current(learner, PolicyOutput)
-        self.critic: Reader = _Current(learner, ValueOutput)
+        self.actor, self.critic = Reader(learner, PolicyOutput), Reader(learner, ValueOutput)
 
     @property
     def spec(self) -> OutputSpec:
@@ -236,31 +224,6 @@ class Outputs:
 
 
 _ACTING = ("actor", "encoder")
-
-
-class _Current:
-    """A reader of the model as it is in the current task, whichever it is."""
-
-    def __init__(self, learner: _Learner, kind: type[PolicyOutput | ValueOutput]) -> None:
-        self._learner, self._kind = learner, kind
-        self._module: PolicyOutput | ValueOutput | None = None
-
-    def _read(self) -> PolicyOutput | ValueOutput:
-        policy = self._learner.policy
-        if self._module is None or self._module.policy is not policy:
-            self._module = self._kind(policy)
-        return self._module
-
-    @property
-    def spec(self) -> OutputSpec:
-        return self._read().spec
-
-    @property
-    def is_coded(self) -> bool:
-        return self._read().is_coded
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        return self._read().of(parameters, observations)
 
 
 def output_spec(policy: Any) -> OutputSpec:

@@ -86,8 +86,8 @@ def inputs_of(
                     span = float(schedule(model._current_progress_remaining))
                     middle = 1.0 if name == "clip_range" else 0.0  # of a ratio, or of a step
                     ends = (middle - span, middle + span)
-                    as_number = {"dtype": torch.float64, "device": model.device}
-                    inputs[name] = [torch.tensor(end, **as_number) for end in ends]
+                    low, high = torch.tensor(ends, dtype=torch.float64).to(model.device)
+                    inputs[name] = [low, high]
         case SAC() | TQC():
             inputs["temperature"] = _temperature(model)
             shape, dtype = rows["actions"].flatten(1).shape, next(policy.parameters()).dtype
