@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from holdfast import registry
 from holdfast.errors import UsageError
 from holdfast.signature import CONTRACT, DOORS
 
@@ -38,15 +39,15 @@ class Facts:
         output: What its output is: ``distribution``, ``deterministic``, ``values``, or None.
         device: Where its tensors are.
         current_task: Task that the current model was built for.
-        n_envs: Environments that it steps side by side; in a team, seats, known once it is built.
-        round_steps: Steps of all environments between one round of updates and the next.
         id_width: Length of the one-hot task id in observations; 0 where it is hidden.
         has_heads: Whether each task has a head of its own.
         carries: What a task switch carries: ``weights``, ``optimizer``, ``replay_buffer``.
         hides_boundaries: Whether the stream hides where tasks end.
         longest_task: Steps of the longest task.
-        observation_space: Of the current model; None before the first is built.
         settings: The algorithm's arguments, those left out with their defaults.
+        n_envs: Environments that it steps side by side; in a team, seats, known once it is built.
+        round_steps: Steps of all environments between one round of updates and the next.
+        observation_space: Of the current model; None before the first is built.
     """
 
     algorithm: str
@@ -54,28 +55,32 @@ class Facts:
     output: str | None
     device: torch.device
     current_task: int
-    n_envs: int
-    round_steps: int
     id_width: int
     has_heads: bool
     carries: frozenset[str]
     hides_boundaries: bool
     longest_task: int
-    observation_space: Any
     settings: Mapping[str, Any]
+    n_envs: int = 0
+    round_steps: int = 1
+    observation_space: Any = None
 
-    @classmethod
-    def of(cls, scenario: Scenario, **own: Any) -> Facts:
-        """Return facts of which the scenario says some and the learner its ``own``."""
-        return cls(
-            algorithm=scenario.agent.algorithm,
-            id_width=scenario.id_width,
-            has_heads=scenario.stream.task_id == "heads",
-            carries=frozenset(name for name, is_on in scenario.carry.model_dump().items() if is_on),
-            hides_boundaries=scenario.stream.boundaries == "hidden",
-            longest_task=max(task.steps for task in scenario.tasks),
-            **own,
-        )
+
+def facts_of(scenario: Scenario, **now: Any) -> Facts:
+    """Return the facts that a scenario states, with those of an agent as it is now."""
+    algorithm = registry.algorithm(scenario.agent.algorithm)
+    stated = {
+        "algorithm": scenario.agent.algorithm,
+        "on_policy": algorithm.on_policy,
+        "output": algorithm.output,
+        "id_width": scenario.id_width,
+        "has_heads": scenario.stream.task_id == "heads",
+        "carries": frozenset(name for name, value in scenario.carry.model_dump().items() if value),
+        "hides_boundaries": scenario.stream.boundaries == "hidden",
+        "longest_task": max(task.steps for task in scenario.tasks),
+        "settings": scenario.agent.arguments,
+    }
+    return Facts(**stated | now)
 
 
 class Doors:

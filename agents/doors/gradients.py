@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, named_parameters, target_parameters
 
 Tensors = Mapping[str, Any]
 """Named tensors, or further such mappings of them: the state of a function, or its batch."""
@@ -156,9 +156,9 @@ class Works:
 class _Learner(Protocol):
     """The part of the agent that the door needs."""
 
-    def parameters(self, *groups: str) -> Named: ...
+    @property
+    def policy(self) -> Any: ...
     def layer_names(self) -> set[str]: ...
-    def targets(self) -> set[str]: ...
     def fresh(self, names: set[str], rng: np.random.Generator) -> Named: ...
     def units(self) -> list[Any]: ...
     def task_rows(self, name: str, task: int) -> Tensor | None: ...
@@ -227,7 +227,8 @@ class Gradients:
 
         They are as they are now, not to be written: copy what is kept.
         """
-        return self._learner.parameters(*groups)
+        named = named_parameters(self._learner.policy, *groups)
+        return {name: parameter.detach() for name, parameter in named.items()}
 
     def layer_names(self) -> set[str]:
         """Return the names of the weights and biases of layers, those of targets among them."""
@@ -235,7 +236,7 @@ class Gradients:
 
     def targets(self) -> set[str]:
         """Return the names of the parameters that a slowly moving copy follows."""
-        return self._learner.targets()
+        return set(target_parameters(self._learner.policy))
 
     def fresh(self, names: set[str], rng: np.random.Generator) -> Named:
         """Return values of parameters newly drawn as their layers were initialised, by name."""

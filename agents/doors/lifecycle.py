@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, group_of
 from holdfast.agents.doors.exploration import Exploration
 
 Blend = Callable[[Named, Named], Named]
@@ -141,13 +142,12 @@ class _Learner(Protocol):
     """The part of the agent that the door needs."""
 
     plan: Plan
+    normalizer: Any
 
-    def weights(self, *groups: str) -> Named: ...
-    def buffers(self, *groups: str) -> Named: ...
-    def statistics(self) -> Named: ...
-    def snapshot(self) -> Snapshot: ...
+    @property
+    def policy(self) -> Any: ...
+    def files(self) -> Mapping[str, Named]: ...
     def overlaid(self, tensors: Named, statistics: Named) -> AbstractContextManager[None]: ...
-    def recent_scores(self, count: int) -> list[float]: ...
 
 
 class Lifecycle:
@@ -223,7 +223,8 @@ class Lifecycle:
         Args:
             count: At most so many, and at most 100.
         """
-        return self._learner.recent_scores(count)
+        scores: list[float] = self._learner.recent_scores(count)  # type: ignore[attr-defined]  # of one that plays
+        return scores
 
     # -- earlier tasks -----------------------------------------------------------------------------
 
@@ -260,19 +261,26 @@ class Lifecycle:
 
         Those of ``groups`` alone where any are given. Not to be written: copy what is kept.
         """
-        return self._learner.weights(*groups)
+        named = [(name, p.detach()) for name, p in self._learner.policy.named_parameters()]
+        return self.buffers(*groups) | self._of(groups, named)
 
     def buffers(self, *groups: str) -> Named:
         """Return those of the weights that no optimizer moves: running statistics, frozen parts."""
-        return self._learner.buffers(*groups)
+        return self._of(groups, self._learner.policy.named_buffers())
+
+    def _of(self, groups: tuple[str, ...], named: Iterable[tuple[str, Tensor]]) -> Named:
+        policy = self._learner.policy
+        return {n: t for n, t in named if not groups or group_of(n, policy) in groups}
 
     def statistics(self) -> Named:
         """Return a copy of the statistics that observations and rewards are normalised by."""
-        return self._learner.statistics()
+        normalizer = self._learner.normalizer
+        return {} if normalizer is None else dict(normalizer.tensors())
 
     def snapshot(self) -> Snapshot:
         """Return copies of all weights and of the statistics: the trained agent."""
-        return self._learner.snapshot()
+        files = self._learner.files().items()
+        return {name: tensors for name, tensors in files if name in ("policy", "normalization")}
 
     @torch.no_grad()
     def write(self, tensors: Named, *, targets: bool = False) -> None:
@@ -282,7 +290,7 @@ class Lifecycle:
             tensors: By name.
             targets: Whether the slowly moving copies of them are written too.
         """
-        live = self._learner.weights()
+        live = self.weights()
         for name, value in tensors.items():
             owner, _, rest = name.partition(".")
             for place in (name, f"{owner}_target.{rest}")[: 1 + targets]:

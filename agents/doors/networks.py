@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,8 +21,6 @@ from holdfast.agents.base.parameters import GAINS, is_actor_critic, is_orthogona
 from holdfast.agents.doors.outputs import OutputSpec, output_spec
 from holdfast.errors import UsageError
 
-Role = Literal["actor", "critic", "target"]
-
 
 @dataclass(frozen=True)
 class Slot:
@@ -31,20 +28,22 @@ class Slot:
 
     Attributes:
         role: Whether it decides actions, judges them, or is a slowly moving copy of either.
+        acts: Whether it decides actions, or follows one that does.
         trunk: Everything before the heads; takes the features (and, for a critic of box actions,
             the action after them).
         heads: The linear output layers by name; more than one for SAC's mean and log_std.
         features: Number of features at the start of the trunk's input.
-        acts: Whether it decides actions, or follows one that does.
         spec: How to read the policy's output; None where one output does not determine it.
         initialise: Gives a new hidden layer first weights as the policy's own have them.
+        replace: Puts a new trunk and new heads, under the same names, into the policy.
     """
 
-    role: Role
+    role: Literal["actor", "critic", "target"]
+    acts: bool
     trunk: nn.Sequential
     heads: dict[str, nn.Linear]
     features: int
-    acts: bool
+    replace: Callable[[nn.Module, dict[str, nn.Module]], None]
     spec: OutputSpec | None
     initialise: Callable[[nn.Linear], None]
 
@@ -54,7 +53,7 @@ NetworkMap = Callable[[Slot], tuple[nn.Module, dict[str, nn.Module]] | None]
 
 
 class Networks:
-    """Changes of the coming task's networks, made before anything has learned.
+    """The networks door: modules of the coming task's model, before anything has learned.
 
     Attributes:
         maps: What is done to the newly built policy.
@@ -64,7 +63,7 @@ class Networks:
         self.maps: list[Callable[[Any], None]] = []
 
     def map(self, network_map: NetworkMap, *, method: str = "", encoder: str = "") -> None:
-        """Replace by ``network_map`` the modules of the coming model's slots.
+        """Replace the modules of the coming model's slots by those that ``network_map`` gives.
 
         A method keeps hold of the modules that it makes: no door leads to them again.
 
@@ -75,12 +74,8 @@ class Networks:
         """
 
         def change(policy: Any) -> None:
-            names = [name for name, _ in policy.named_parameters()] if encoder else []
-            if any("features_extractor." in name for name in names):
-                raise UsageError(
-                    f"method {method}: the features extractor learns and {encoder}; use it with "
-                    "vector observations"
-                )
+            if encoder:
+                _check_encoder(policy, method, encoder)
             map_slots(policy, network_map)
 
         self.maps.append(change)
@@ -106,18 +101,31 @@ def map_slots(policy: Any, network_map: NetworkMap) -> None:
         UsageError: If a network keeps running statistics: the lists of them that Stable-Baselines3
             cached would still point into the old modules.
     """
-    for slot, replace in _slots(policy):
+    for slot in slots(policy):
         if any("running_" in name for name in slot.trunk.state_dict()):
             raise UsageError(
                 f"{type(policy).__name__}: networks with batch norm cannot be replaced"
             )
         replacement = network_map(slot)
         if replacement is not None:
-            replace(*replacement)
+            slot.replace(*replacement)
 
 
 SHARED = "is shared by all columns, so old columns would change"
 """Why a features extractor that learns is refused by methods that keep columns."""
+
+
+def _check_encoder(policy: Any, method: str, why: str) -> None:
+    """Refuse a policy whose modules would share a part that goes on learning.
+
+    Raises:
+        UsageError: If the features extractor learns.
+    """
+    if any("features_extractor." in name for name, _ in policy.named_parameters()):
+        raise UsageError(
+            f"method {method}: the features extractor learns and {why}; use it with vector "
+            "observations"
+        )
 
 
 def slots(policy: Any) -> list[Slot]:
@@ -126,30 +134,34 @@ def slots(policy: Any) -> list[Slot]:
     Raises:
         UsageError: If the policy has networks of another shape.
     """
-    return [slot for slot, _ in _slots(policy)]
 
+    def initialise(layer: nn.Linear) -> None:
+        if is_orthogonal(policy):
+            policy.init_weights(layer, gain=GAINS["mlp_extractor"])
 
-Replace = Callable[[nn.Module, dict[str, nn.Module]], None]
-"""Puts a new trunk and new heads, under the same names, into the policy."""
-
-
-def _slots(policy: Any) -> list[tuple[Slot, Replace]]:
-    parts = _Parts(policy)
+    make = partial(Slot, spec=_spec(policy), initialise=initialise)
     if is_actor_critic(policy):
-        return _actor_critic_slots(policy, parts)
+        return _actor_critic_slots(policy, make)
     for name in ("q_net", "quantile_net"):
         if hasattr(policy, name):
             online, target = getattr(policy, name), getattr(policy, f"{name}_target")
             return [
-                parts.sequential("actor", online, name, acts=True),
-                parts.sequential("target", target, name, acts=True),
+                _sequential_slot(partial(make, "actor", True), online, name),
+                _sequential_slot(partial(make, "target", True), target, name),
             ]
     if not hasattr(policy, "actor") or not hasattr(policy, "critic_target"):
         raise UsageError(f"{type(policy).__name__}: its networks cannot be replaced")
-    return _box_slots(policy, parts)
+    return _box_slots(policy, make)
 
 
-def _actor_critic_slots(policy: Any, parts: _Parts) -> list[tuple[Slot, Replace]]:
+def _spec(policy: Any) -> OutputSpec | None:
+    try:
+        return output_spec(policy)
+    except UsageError:
+        return None
+
+
+def _actor_critic_slots(policy: Any, make: Callable[..., Slot]) -> list[Slot]:
     extractor = policy.mlp_extractor
 
     def replace_actor(trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
@@ -161,70 +173,51 @@ def _actor_critic_slots(policy: Any, parts: _Parts) -> list[tuple[Slot, Replace]
     actor_width = policy.pi_features_extractor.features_dim
     critic_width = policy.vf_features_extractor.features_dim
     actor_heads, critic_heads = {"action_net": policy.action_net}, {"value_net": policy.value_net}
-    actor = parts.slot("actor", extractor.policy_net, actor_heads, actor_width, acts=True)
-    critic = parts.slot("critic", extractor.value_net, critic_heads, critic_width, acts=False)
-    return [(actor, replace_actor), (critic, replace_critic)]
-
-
-def _box_slots(policy: Any, parts: _Parts) -> list[tuple[Slot, Replace]]:
-    found = []
-    owners: list[tuple[Any, Role]] = [
-        (policy.actor, "actor"),
-        (getattr(policy, "actor_target", None), "target"),
+    return [
+        make("actor", True, extractor.policy_net, actor_heads, actor_width, replace_actor),
+        make("critic", False, extractor.value_net, critic_heads, critic_width, replace_critic),
     ]
-    for actor, role in owners:
-        if actor is None:
-            continue
+
+
+def _box_slots(policy: Any, make: Callable[..., Slot]) -> list[Slot]:
+    found = []
+    for role, actor in (("actor", policy.actor), ("target", getattr(policy, "actor_target", None))):
         if hasattr(actor, "latent_pi"):  # SAC, TQC, CrossQ: two heads on one trunk
-            found.append(_two_headed_slot(actor, parts))
-        else:
-            found.append(parts.sequential(role, actor, "mu", acts=True))
+            found.append(_two_headed_slot(make, actor))
+        elif actor is not None:
+            found.append(_sequential_slot(partial(make, role, True), actor, "mu"))
     for index in range(len(policy.critic.q_networks)):
-        name = f"qf{index}"
-        found.append(parts.sequential("critic", policy.critic, name, index, acts=False))
-        found.append(parts.sequential("target", policy.critic_target, name, index, acts=False))
+        for role, critic in (("critic", policy.critic), ("target", policy.critic_target)):
+            judge = partial(make, role, False)
+            found.append(_sequential_slot(judge, critic, f"qf{index}", index))
     return found
 
 
-def _two_headed_slot(actor: Any, parts: _Parts) -> tuple[Slot, Replace]:
+def _two_headed_slot(make: Callable[..., Slot], actor: Any) -> Slot:
     def replace(trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
         actor.latent_pi, actor.mu, actor.log_std = trunk, heads["mu"], heads["log_std"]
 
     heads = {"mu": actor.mu, "log_std": actor.log_std}
-    return parts.slot("actor", actor.latent_pi, heads, actor.features_dim, acts=True), replace
+    return make("actor", True, actor.latent_pi, heads, actor.features_dim, replace)
 
 
-class _Parts:
-    """Makes the slots of a policy."""
+def _sequential_slot(
+    make: Callable[..., Slot], owner: Any, name: str, index: int | None = None
+) -> Slot:
+    """A trunk, one linear head, and perhaps an activation after it, in one Sequential."""
+    layers = list(getattr(owner, name))
+    last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+    trunk, head, tail = nn.Sequential(*layers[:last]), layers[last], layers[last + 1 :]
 
-    def __init__(self, policy: Any) -> None:
-        def initialise(layer: nn.Linear) -> None:
-            if is_orthogonal(policy):
-                policy.init_weights(layer, gain=GAINS["mlp_extractor"])
+    def replace(new_trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
+        # Kept flat, so that the next map finds its layers again.
+        inside = [*new_trunk] if type(new_trunk) is nn.Sequential else [new_trunk]
+        network = nn.Sequential(*inside, heads["head"], *tail)
+        setattr(owner, name, network)
+        if index is not None:
+            owner.q_networks[index] = network
 
-        spec: OutputSpec | None = None
-        with suppress(UsageError):
-            spec = output_spec(policy)
-        self.slot = partial(Slot, spec=spec, initialise=initialise)
-
-    def sequential(
-        self, role: Role, owner: Any, name: str, index: int | None = None, *, acts: bool
-    ) -> tuple[Slot, Replace]:
-        """A trunk, one linear head, and perhaps an activation after it, in one Sequential."""
-        layers = list(getattr(owner, name))
-        last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
-        trunk, head, tail = nn.Sequential(*layers[:last]), layers[last], layers[last + 1 :]
-
-        def replace(new_trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
-            # Kept flat, so that the next map finds its layers again.
-            inside = [*new_trunk] if type(new_trunk) is nn.Sequential else [new_trunk]
-            network = nn.Sequential(*inside, heads["head"], *tail)
-            setattr(owner, name, network)
-            if index is not None:
-                owner.q_networks[index] = network
-
-        features = owner.features_extractor.features_dim
-        return self.slot(role, trunk, {"head": head}, features, acts=acts), replace
+    return make(trunk, {"head": head}, owner.features_extractor.features_dim, replace)
 
 
 def _target_pairs(policy: Any) -> list[tuple[Any, Any]]:

@@ -36,7 +36,7 @@ Kind = Literal["categorical", "bernoulli", "gaussian", "unit_gaussian"]
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """Form of an output.
+    """How to read an output.
 
     Attributes:
         kind: The family of the distribution.
@@ -50,7 +50,7 @@ class OutputSpec:
 
 @contextmanager
 def as_evaluated(policy: nn.Module) -> Iterator[None]:
-    """Make layers that differ while training act as in evaluation: batch norm must not drift."""
+    """Run layers that differ while training as in evaluation: batch norm must not drift."""
     if next(policy.buffers(), None) is None:
         yield
         return
@@ -65,39 +65,16 @@ def as_evaluated(policy: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Reading(nn.Module):
-    """A policy as a module whose forward gives one of its outputs; see ``Reader``.
+class PolicyOutput(nn.Module):
+    """The policy as a module whose forward gives its output.
 
     Attributes:
         spec: How to read the output.
     """
 
-    spec: OutputSpec
-
     def __init__(self, policy: BasePolicy) -> None:
         super().__init__()
         self.policy = policy
-
-    @property
-    def is_coded(self) -> bool:
-        """True where observations are numbers of categories: torch's one_hot cannot be batched."""
-        space = self.policy.observation_space
-        entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
-        return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return the output with some parameters replaced; see ``Reader``."""
-        named = {f"policy.{name}": value for name, value in parameters.items()}
-        with as_evaluated(self.policy):
-            output: Output = functional_call(self, named, (observations,))
-        return output
-
-
-class PolicyOutput(_Reading):
-    """The policy as a module whose forward gives its output."""
-
-    def __init__(self, policy: BasePolicy) -> None:
-        super().__init__(policy)
         self.spec = output_spec(policy)
 
     def forward(self, observations: Any) -> Output:
@@ -124,7 +101,7 @@ class PolicyOutput(_Reading):
         return {"mean": mean, "log_std": log_std}
 
 
-class ValueOutput(_Reading):
+class ValueOutput(nn.Module):
     """The critic as a module whose forward gives its values of the policy's likeliest action.
 
     The values count as the mean of a unit Gaussian, as Continual World takes them for the Fisher
@@ -132,6 +109,10 @@ class ValueOutput(_Reading):
     """
 
     spec = OutputSpec("unit_gaussian")
+
+    def __init__(self, policy: BasePolicy) -> None:
+        super().__init__()
+        self.policy = policy
 
     def forward(self, observations: Any) -> Output:
         """Return the values as ``mean``, one column per critic.
@@ -149,28 +130,8 @@ class ValueOutput(_Reading):
         return {"mean": values.mean(dim=2)}  # TQC: over quantiles, (batch, critics)
 
 
-class Reader(Protocol):
-    """Output of a network as a function of named tensors."""
-
-    @property
-    def spec(self) -> OutputSpec:
-        """Form of the output."""
-
-    @property
-    def is_coded(self) -> bool:
-        """True where observations are numbers of categories, which cannot be batched by vmap."""
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        """Return what it says with some of its parameters replaced.
-
-        Args:
-            parameters: By their names in the policy; those left out are as they are now.
-            observations: As the policy takes them, shape (batch, ...).
-        """
-
-
 class _Learner(Protocol):
-    """The part of the agent that the door needs."""
+    """The agent, as the door reads it."""
 
     normalizer: TaskNormalize | None
 
@@ -180,8 +141,48 @@ class _Learner(Protocol):
     def activity(self, observations: Any, names: Collection[str]) -> dict[str, Tensor]: ...
 
 
+class Reader:
+    """What a network of the current task says, as a function of named tensors."""
+
+    def __init__(self, learner: _Learner, kind: type[PolicyOutput | ValueOutput]) -> None:
+        self._learner, self._kind = learner, kind
+        self._known: PolicyOutput | ValueOutput | None = None
+
+    @property
+    def _module(self) -> PolicyOutput | ValueOutput:
+        policy = self._learner.policy
+        if self._known is None or self._known.policy is not policy:
+            self._known = self._kind(policy)
+        return self._known
+
+    @property
+    def spec(self) -> OutputSpec:
+        """How to read it."""
+        return self._module.spec
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether observations are numbers of categories, which vmap cannot batch."""
+        space = self._module.policy.observation_space
+        entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+        return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
+
+    def of(self, parameters: Named, observations: Any) -> Output:
+        """Return what it says with some of its parameters replaced.
+
+        Args:
+            parameters: By their names in the policy; those left out are as they are now.
+            observations: As the policy takes them, shape (batch, ...).
+        """
+        module = self._module
+        named = {f"policy.{name}": value for name, value in parameters.items()}
+        with as_evaluated(module.policy):
+            output: Output = functional_call(module, named, (observations,))
+        return output
+
+
 class Outputs:
-    """Outputs of the task's networks. The model is built after ``pre_adapt``.
+    """The output door: what the task's networks say. The model is built after ``pre_adapt``.
 
     Attributes:
         actor: What decides actions.
@@ -190,12 +191,11 @@ class Outputs:
 
     def __init__(self, learner: _Learner) -> None:
         self._learner = learner
-        self.actor: Reader = _Current(learner, PolicyOutput)
-        self.critic: Reader = _Current(learner, ValueOutput)
+        self.actor, self.critic = Reader(learner, PolicyOutput), Reader(learner, ValueOutput)
 
     @property
     def spec(self) -> OutputSpec:
-        """Form of the actor's output."""
+        """How to read the actor's output."""
         return self.actor.spec
 
     def of(self, parameters: Named, observations: Any) -> Output:
@@ -224,31 +224,6 @@ class Outputs:
 
 
 _ACTING = ("actor", "encoder")
-
-
-class _Current:
-    """A reader of the model as it is in the current task, whichever it is."""
-
-    def __init__(self, learner: _Learner, kind: type[PolicyOutput | ValueOutput]) -> None:
-        self._learner, self._kind = learner, kind
-        self._module: PolicyOutput | ValueOutput | None = None
-
-    def _read(self) -> PolicyOutput | ValueOutput:
-        policy = self._learner.policy
-        if self._module is None or self._module.policy is not policy:
-            self._module = self._kind(policy)
-        return self._module
-
-    @property
-    def spec(self) -> OutputSpec:
-        return self._read().spec
-
-    @property
-    def is_coded(self) -> bool:
-        return self._read().is_coded
-
-    def of(self, parameters: Named, observations: Any) -> Output:
-        return self._read().of(parameters, observations)
 
 
 def output_spec(policy: Any) -> OutputSpec:
@@ -282,7 +257,9 @@ def output_spec(policy: Any) -> OutputSpec:
 def divergence(spec: OutputSpec, old: Output, new: Output) -> Tensor:
     """Return KL(old || new) per observation, shape (batch,), analytically."""
     if spec.kind == "categorical":
-        return _categorical_divergence(old["logits"], new["logits"], spec.splits)
+        olds, news = (torch.split(o["logits"], spec.splits, -1) for o in (old, new))
+        parts = zip(olds, news, strict=True)
+        return torch.stack([_categorical_divergence(p, q) for p, q in parts]).sum(0)
     if spec.kind == "bernoulli":
         p = torch.sigmoid(old["logits"])
         gap_on = nn.functional.logsigmoid(old["logits"]) - nn.functional.logsigmoid(new["logits"])
@@ -310,7 +287,9 @@ def softmax_divergence(
         the teacher only.
     """
     sizes = list(splits) or old["mean"].shape[-1]
-    return _categorical_divergence(old["mean"] / temperature, new["mean"] / temperature, sizes)
+    olds, news = (torch.split(output["mean"] / temperature, sizes, -1) for output in (old, new))
+    parts = zip(olds, news, strict=True)
+    return torch.stack([_categorical_divergence(p, q) for p, q in parts]).sum(0)
 
 
 def draw(spec: OutputSpec, output: Output, generator: torch.Generator) -> Tensor:
@@ -366,10 +345,6 @@ def _one_hot(indices: Tensor, like: Tensor) -> Tensor:
     return (indices.unsqueeze(-1) == torch.arange(like.shape[-1], device=like.device)).to(like)
 
 
-def _categorical_divergence(old: Tensor, new: Tensor, sizes: Any) -> Tensor:
-    """Return KL(old || new) of logits, added up over parts of these sizes, shape (batch,)."""
-    parts = []
-    for p, q in zip(torch.split(old, sizes, -1), torch.split(new, sizes, -1), strict=True):
-        old_log, new_log = p.log_softmax(-1), q.log_softmax(-1)
-        parts.append((old_log.exp() * (old_log - new_log)).sum(-1))
-    return torch.stack(parts).sum(0)
+def _categorical_divergence(old: Tensor, new: Tensor) -> Tensor:
+    old_log, new_log = old.log_softmax(-1), new.log_softmax(-1)
+    return (old_log.exp() * (old_log - new_log)).sum(-1)

@@ -1,7 +1,7 @@
 """Measures of how able a network still is to learn: pure functions of tensors.
 
-Definitions are those of the papers that each function names; shapes are (batch, features) for what
-a hidden layer puts out.
+Definitions are those of the papers that each function names. Activity of a hidden layer has
+the shape (batch, features).
 """
 
 from __future__ import annotations

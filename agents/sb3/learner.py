@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -35,7 +35,7 @@ from holdfast.agents.base.parameters import (
     overlaid,
     target_parameters,
 )
-from holdfast.agents.doors.doors import Doors, Facts
+from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.exploration import exploring
 from holdfast.agents.doors.gradients import Gradients, Tensors, Works
 from holdfast.agents.doors.lifecycle import Lifecycle, Plan
@@ -133,16 +133,13 @@ class StableBaselinesAgent:
         return doors
 
     def _facts(self) -> Facts:
-        model = self.model
-        n_envs = self.scenario.n_envs if model is None else model.n_envs
-        length = 1
+        model, n_envs, length = self.model, self.scenario.n_envs, 1
         if model is not None:
+            n_envs = model.n_envs
             on_policy = isinstance(model, OnPolicyAlgorithm)
             length = model.n_steps if on_policy else model.train_freq.frequency
-        return Facts.of(
+        return facts_of(
             self.scenario,
-            on_policy=self.algorithm.on_policy,
-            output=self.algorithm.output,
             device=self.device,
             current_task=self.current_task,
             n_envs=n_envs,
@@ -298,17 +295,9 @@ class StableBaselinesAgent:
 
     # -- what doors read ---------------------------------------------------------------------------
 
-    def parameters(self, *groups: str) -> Named:
-        """Return the parameters that learn, detached, by name."""
-        return {n: p.detach() for n, p in named_parameters(self.policy, *groups).items()}
-
     def layer_names(self) -> set[str]:
         """Return the names of the weights and biases of layers."""
         return layer_names(self.policy)
-
-    def targets(self) -> set[str]:
-        """Return the names of the parameters that a slowly moving copy follows."""
-        return set(target_parameters(self.policy))
 
     def fresh(self, names: set[str], rng: np.random.Generator) -> Named:
         """Return newly drawn values of parameters."""
@@ -337,26 +326,6 @@ class StableBaselinesAgent:
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
         """Return the gradient of the algorithm's own loss."""
         return losses.loss_gradient(self.model, parameters, inputs)
-
-    def weights(self, *groups: str) -> Named:
-        """Return all tensors of the policy, detached, by name."""
-        named = [(n, p.detach()) for n, p in self.policy.named_parameters()]
-        return self.buffers(*groups) | self._of_groups(named, groups)
-
-    def buffers(self, *groups: str) -> Named:
-        """Return the buffers of the policy, by name."""
-        return self._of_groups(self.policy.named_buffers(), groups)
-
-    def _of_groups(self, named: Iterable[tuple[str, Tensor]], groups: tuple[str, ...]) -> Named:
-        return {n: t for n, t in named if not groups or group_of(n, self.policy) in groups}
-
-    def statistics(self) -> Named:
-        """Return a copy of the statistics of the normalisation."""
-        return {} if self.normalizer is None else self.normalizer.tensors()
-
-    def snapshot(self) -> Files:
-        """Return copies of all weights and of the statistics."""
-        return {n: t for n, t in self.files().items() if n in ("policy", "normalization")}
 
     def recent_scores(self, count: int) -> list[float]:
         """Return how the last training episodes of the current task went, oldest first.
@@ -460,7 +429,7 @@ class StableBaselinesAgent:
             tensors: By the names of ``policy.state_dict()``; those left out stay as they are.
             statistics: As ``TaskNormalize.tensors`` gives them; empty where nothing is normalised.
         """
-        saved = self.statistics()
+        saved = {} if self.normalizer is None else self.normalizer.tensors()
         if self.normalizer is not None:
             self.normalizer.load_tensors(statistics, rewards=False)
         try:

@@ -86,9 +86,8 @@ def inputs_of(
                     span = float(schedule(model._current_progress_remaining))
                     middle = 1.0 if name == "clip_range" else 0.0  # of a ratio, or of a step
                     ends = (middle - span, middle + span)
-                    inputs[name] = [
-                        torch.tensor(end, dtype=torch.float64, device=model.device) for end in ends
-                    ]
+                    low, high = torch.tensor(ends, dtype=torch.float64).to(model.device)
+                    inputs[name] = [low, high]
         case SAC() | TQC():
             learned = model.log_ent_coef  # None where the entropy coefficient is fixed
             temperature = model.ent_coef_tensor if learned is None else learned.detach().exp()

@@ -20,7 +20,7 @@ from torch import Tensor
 from holdfast import seeding
 from holdfast.agents.base.agent import Files, Log, Start, Watch
 from holdfast.agents.base.parameters import Named, overlaid
-from holdfast.agents.doors.doors import Doors, Facts
+from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.lifecycle import Lifecycle, Plan
 from holdfast.agents.doors.plugins import Plugins
 from holdfast.agents.supervised.classifier import Classifier
@@ -77,6 +77,7 @@ class SupervisedAgent:
     """
 
     strategy: Any
+    normalizer = None  # inputs are taken as they are
     _data: DataStart
 
     def __init__(self, scenario: Scenario) -> None:
@@ -145,17 +146,7 @@ class SupervisedAgent:
         return doors
 
     def _facts(self) -> Facts:
-        return Facts.of(
-            self.scenario,
-            on_policy=None,
-            output=None,
-            device=self.device,
-            current_task=self.current_task,
-            n_envs=0,
-            round_steps=1,
-            observation_space=None,
-            settings=self.scenario.agent.arguments,
-        )
+        return facts_of(self.scenario, device=self.device, current_task=self.current_task)
 
     # -- a task start is one operation -------------------------------------------------------------
 
@@ -310,32 +301,9 @@ class SupervisedAgent:
         """Take the weights of the end of the task that was started."""
         self.policy.load_state_dict(files["policy"])
 
-    # -- what doors read ---------------------------------------------------------------------------
-
     def overlaid(self, tensors: Named, statistics: Named) -> AbstractContextManager[None]:  # noqa: ARG002  # a data set has none
         """Return a context that answers with other weights; names left out stay as they are."""
         return overlaid(self.policy, tensors)
-
-    def weights(self, *groups: str) -> Named:  # noqa: ARG002  # a classifier has none
-        """Return all tensors of the network, detached, by name."""
-        tensors: Named = self.policy.state_dict()
-        return tensors
-
-    def buffers(self, *groups: str) -> Named:  # noqa: ARG002  # as above
-        """Return the buffers of the network, by name."""
-        return dict(self.policy.named_buffers())
-
-    def statistics(self) -> Named:
-        """Return nothing: inputs are not normalised."""
-        return {}
-
-    def snapshot(self) -> Files:
-        """Return copies of all weights."""
-        return {"policy": self.files()["policy"]}
-
-    def recent_scores(self, count: int) -> list[float]:
-        """Raise: no episodes are played."""
-        raise UsageError(f"the last {count} episodes: a supervised agent plays none")
 
     def close(self) -> None:
         """Do nothing: no environment is open."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from holdfast.agents.doors.doors import Doors
 from holdfast.agents.doors.networks import Networks
+from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Method
 
 
@@ -28,6 +29,11 @@ def every_door(agent: Any, **due: Any) -> Doors:
     """Return all doors of an agent."""
     doors: Doors = agent.doors(Every(**due))
     return doors
+
+
+def reader(agent: Any) -> Reader:
+    """Return what the agent's policy says, as a function of named tensors."""
+    return every_door(agent).output.actor
 
 
 def modules_of(policy: nn.Module, kind: Any, *, targets: bool = False) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from all_doors import rebuild
+from all_doors import reader, rebuild
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -61,7 +61,7 @@ def test_compressing_by_hand(world: str, train: Any) -> None:
     """Three steps of Adam on the divergence by torch.distributions and on the penalty."""
     agent = train(world, _build(), tasks=1)
     method = ProgressCompress(updates=3, batch_size=8, learning_rate=0.01, strength=5.0)
-    module, kept = agent.output(), knowledge_base(agent.doors(ProgressCompress()))
+    module, kept = reader(agent), knowledge_base(agent.doors(ProgressCompress()))
     rng = np.random.default_rng(0)
     for name, tensor in kept.items():
         method.penalty.importance[name] = torch.as_tensor(rng.random(tensor.shape)).float()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import reader
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from holdfast.agents.base.observations import restated, with_task_ids
@@ -59,7 +60,7 @@ def test_the_gradient_is_that_of_the_divergence_under_old_ids(
     expected = dict(zip(parameters, gradients, strict=True))
 
     state, batch = {"old": method.old.tensors}, {"now": observations, "then": observations}
-    seen = method.gradient(agent.output(), now, state, batch)
+    seen = method.gradient(reader(agent), now, state, batch)
     assert sum(g.abs().sum().item() for g in expected.values()) > 0
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient, rtol=1e-6, atol=1e-12)

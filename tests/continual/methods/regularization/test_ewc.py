@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from all_doors import reader
 
 from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.methods.regularization.ewc import EWC
@@ -21,7 +22,7 @@ def test_the_form_of_continual_world(world: str, train: Any) -> None:
     def watch(agent: Any, experience: Any) -> None:
         rows = agent.memory.observations(50, experience.generator("ewc"))
         live = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
-        fisher = analytic_fisher(agent.output(), live, agent.policy_input(rows), floor=1e-5)
+        fisher = analytic_fisher(reader(agent), live, agent.policy_input(rows), floor=1e-5)
         total.update({n: total.get(n, 0) + value for n, value in fisher.items()})
         assert ewc.penalty.importance.keys() == total.keys()
         for name, value in live.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_doors import reader
 from torch import Tensor
 from torch.distributions import Categorical
 
@@ -103,7 +104,7 @@ def test_the_sampled_fisher_is_the_mean_of_squared_per_sample_gradients(
     agent, observations = make(name)
     output = PolicyOutput(agent.policy)
     rng = np.random.default_rng(7)
-    fisher = fisher_information(output, _detached(agent), observations, rng)
+    fisher = fisher_information(reader(agent), _detached(agent), observations, rng)
 
     # The same draws, then one backward per observation through the live policy.
     seed = int(np.random.default_rng(7).integers(2**63))
@@ -137,7 +138,7 @@ def test_the_analytic_fisher_is_the_formula_of_continual_world(name: str, make: 
             for term in ((weight, mean), (2 * weight, deviation))
         ]
 
-    fisher = analytic_fisher(output, _detached(agent), observations)
+    fisher = analytic_fisher(reader(agent), _detached(agent), observations)
     _check(fisher, _one_by_one(named_parameters(agent.policy, "actor"), terms, 2))
 
 
@@ -152,16 +153,16 @@ def test_sensitivity_is_the_mean_absolute_gradient_of_the_squared_output(
         said = output(observations[i : i + 1])
         return [(1.0, torch.stack([v.square().sum() for v in said.values()]).sum())]
 
-    found = sensitivity(output, _detached(agent), observations)
+    found = sensitivity(reader(agent), _detached(agent), observations)
     _check(found, _one_by_one(named_parameters(agent.policy, "actor"), length, 1))
 
 
 def test_many_draws_approach_the_analytic_fisher(make: Make) -> None:
     agent, observations = make("ppo")
     parameters = _detached(agent)
-    exact = analytic_fisher(agent.output(), parameters, observations)
+    exact = analytic_fisher(reader(agent), parameters, observations)
     many = observations.repeat(400, 1)
-    drawn = fisher_information(agent.output(), parameters, many, np.random.default_rng(0))
+    drawn = fisher_information(reader(agent), parameters, many, np.random.default_rng(0))
     for name, value in exact.items():
         torch.testing.assert_close(drawn[name], value, rtol=0.15, atol=1e-6)
 
@@ -220,7 +221,7 @@ def test_uniform_logits_by_hand(make: Make) -> None:
     agent, observations = make("ppo")
     _flat(agent)
     for measure in (partial(fisher_information, rng=np.random.default_rng(0)), analytic_fisher):
-        fisher = measure(agent.output(), _detached(agent), observations)
+        fisher = measure(reader(agent), _detached(agent), observations)
         torch.testing.assert_close(fisher["action_net.bias"], torch.full((2,), 0.25))
 
 
@@ -228,7 +229,7 @@ def test_the_floor_is_per_observation_and_for_every_weight(make: Make) -> None:
     """With a head of zeros no gradient gets below it: there the floor stands."""
     agent, observations = make("ppo")
     _flat(agent)
-    fisher = analytic_fisher(agent.output(), _detached(agent), observations, floor=0.3)
+    fisher = analytic_fisher(reader(agent), _detached(agent), observations, floor=0.3)
     biases = [value for value in fisher.values() if value.ndim == 1]
     assert len(biases) == 2
     assert all(torch.equal(value, torch.full_like(value, 0.3)) for value in biases)
@@ -242,10 +243,10 @@ def test_a_gaussian_by_hand(make: Make) -> None:
     """
     agent, observations = make("ppo-box")
     parameters = _detached(agent)
-    fisher = analytic_fisher(agent.output(), parameters, observations)
+    fisher = analytic_fisher(reader(agent), parameters, observations)
     assert fisher["action_net.bias"].item() == pytest.approx(1 / (1 + 1e-6))
     assert fisher["log_std"].item() == pytest.approx(2 / (1 + 1e-6))
-    omega = sensitivity(agent.output(), parameters, observations)
-    mean = agent.output()(observations)["mean"].abs().mean().item()
+    omega = sensitivity(reader(agent), parameters, observations)
+    mean = PolicyOutput(agent.policy)(observations)["mean"].abs().mean().item()
     assert omega["action_net.bias"].item() == pytest.approx(2 * mean)
     assert omega["log_std"].item() == 0.0
