@@ -6,7 +6,6 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from holdfast.continual.results.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
@@ -48,18 +47,12 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
     if overwrite:
         _remove([path for path in present if path in wanted or path in different])
     order = list(dict.fromkeys(cell.label for cell in wanted.values()))
-    return [
-        RunFolder(path)
-        if (path / SCENARIO).exists()
-        else RunFolder.create(path, scenario.only(cell), **_info(cell, order))
-        for path, cell in wanted.items()
-    ]
-
-
-def _info(cell: Cell, order: list[str]) -> dict[str, Any]:
-    """Return what ``run.json`` says of a cell's place among the others."""
-    swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
-    return {"position": order.index(cell.label), **swept}
+    for path, cell in wanted.items():
+        if not (path / SCENARIO).exists():
+            swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
+            place = order.index(cell.label)
+            RunFolder.create(path, scenario.only(cell), position=place, **swept)
+    return [RunFolder(path) for path in wanted]
 
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:

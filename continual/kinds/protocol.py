@@ -8,7 +8,6 @@ and ``validate`` ask for light parts alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -17,9 +16,9 @@ from holdfast.scenarios.schema.scenario import MethodPart, Scenario, Score, Task
 
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Agent
-    from holdfast.continual.kinds.meeting import Meeting
     from holdfast.continual.method import Method
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
+    from holdfast.continual.policies.meeting import Meeting
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.results.record import RunFolder
     from holdfast.envs.checks.check_result import CheckResult
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Words(NamedTuple):
-    """How cards, charts and TensorBoard speak of a kind.
+    """Words for a kind in cards, charts and TensorBoard.
 
     Attributes:
         use: Lines of Python that act, after ``agent`` was opened.
@@ -68,6 +67,7 @@ class Kind(Protocol):
         scenario: The scenario, or that of one cell.
 
     Attributes:
+        learner: ``module:Name`` of its agent, made from a scenario.
         words: How texts speak of it.
         is_diagnosed: Whether the plasticity of its networks is measured.
         unfilmable: Why it cannot be filmed; empty where it can.
@@ -77,6 +77,7 @@ class Kind(Protocol):
     """
 
     scenario: Scenario
+    learner: ClassVar[str]
     words: ClassVar[Words]
     is_diagnosed: ClassVar[bool] = False
     unfilmable: ClassVar[str] = ""
@@ -110,6 +111,8 @@ class Kind(Protocol):
 
     def agent(self) -> Agent:
         """Return the learner, which has learned nothing yet."""
+        made: Agent = registry.load(self.learner)(self.scenario)
+        return made
 
     def methods(self) -> list[Method]:
         """Return the mitigations of the first method entry, newly built, in its order."""
@@ -130,9 +133,7 @@ class Kind(Protocol):
     def act(self, restored: Restored, task_index: int) -> Any:
         """Return a trained agent that acts in one task."""
 
-    def export(
-        self, restored: Restored, task: int, seed: int
-    ) -> AbstractContextManager[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return every policy of an agent, acting as in a task until the block ends.
 
         Args:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.continual.kinds.meeting import Meeting, play_matches
 from holdfast.continual.kinds.protocol import Built, Kind, Words
+from holdfast.continual.policies.meeting import Meeting
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema.opponents import OpponentSpec
 from holdfast.scenarios.schema.scenario import Task
 
 if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Agent
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_agent import TaskAgent
     from holdfast.continual.results.record import RunFolder
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 class Single(Kind):
     """One agent of Stable-Baselines3's."""
 
+    learner = "holdfast.agents.sb3.learner:StableBaselinesAgent"
     words = Words(
         use=(
             "env = agent.make_env()",
@@ -53,34 +53,25 @@ class Single(Kind):
 
         return make_stream(self.scenario, seed, spaces, on_failure=on_failure, frozen=frozen_player)
 
-    def agent(self) -> Agent:
-        """Return the learner."""
-        from holdfast.agents.sb3.learner import StableBaselinesAgent
-
-        return StableBaselinesAgent(self.scenario)
-
     def act(self, restored: Restored, task_index: int) -> TaskAgent:
         """Return the agent in one task."""
         from holdfast.continual.policies.trained_agent import TaskAgent
 
         return TaskAgent(restored, task_index, frozen_player)
 
-    @contextmanager
-    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return the policy; see ``Kind``."""
-        from holdfast.continual.policies.exportable import check_exportable, of_agent
+        from holdfast.continual.policies.exportable import of_agent
 
-        check_exportable(self.scenario)
-        # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-        found = of_agent(restored, self.act(restored, task), task, seed)
-        with restored.agent.view(task):
-            yield [found]
+        return of_agent(restored, self.act(restored, task), task, seed)
 
     def meeting(self, task_index: int) -> Meeting | None:
         """Return how policies play a game against each other."""
         if self.scenario.tasks[task_index].opponents is None:
             return None
-        play = partial(play_matches, self.scenario, task_index, frozen=frozen_player)
+        from holdfast.continual.policies.matches import meet
+
+        play = partial(meet, self.scenario, task_index, frozen=frozen_player)
         return Meeting("games of each two", play)
 
     def build(self, seed: int) -> Built:

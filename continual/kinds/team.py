@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.continual.kinds.meeting import Meeting, play_mixtures
 from holdfast.continual.kinds.protocol import Built, Kind, Words, method_makers
+from holdfast.continual.policies.meeting import Meeting
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Agent
     from holdfast.continual.method import Method
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.partners import PartnerGroup
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_team import TaskTeam
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 class Team(Kind):
     """Groups of agents that learn at once (``agent.policies``)."""
 
+    learner = "holdfast.agents.teams.team:TeamAgent"
     words = Words(
         place=" in a team",
         use=(
@@ -48,12 +47,6 @@ class Team(Kind):
 
         return make_team_stream(self.scenario, seed, spaces, partners=partner_groups)
 
-    def agent(self) -> Agent:
-        """Return the learner, with a member for each group."""
-        from holdfast.agents.teams.team import TeamAgent
-
-        return TeamAgent(self.scenario)
-
     def methods(self) -> list[Method]:
         """Return the mitigations, each by itself in every group."""
         from holdfast.continual.policies.per_group import PerGroup
@@ -72,22 +65,17 @@ class Team(Kind):
 
         return TaskTeam(restored, task_index, partner_groups)
 
-    @contextmanager
-    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return the policy of each group; see ``Kind``."""
-        from holdfast.continual.policies.exportable import check_exportable, of_team
+        from holdfast.continual.policies.exportable import of_team
 
-        check_exportable(self.scenario)
-        # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-        found = of_team(restored, self.act(restored, task), task, seed)
-        with restored.agent.view(task):
-            yield found
+        return of_team(restored, self.act(restored, task), task, seed)
 
     def meeting(self, task_index: int) -> Meeting:
         """Return how teams are mixed from several policies."""
-        play = partial(
-            play_mixtures, self.scenario, task_index, restore=_restored, partners=partner_groups
-        )
+        from holdfast.continual.policies.mixed_teams import meet
+
+        play = partial(meet, self.scenario, task_index, restore=_restored, partners=partner_groups)
         return Meeting("episodes of each mixture", play)
 
     def build(self, seed: int) -> Built:

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Agent, Files
 from holdfast.agents.sb3.weights_io import read_zip
-from holdfast.continual.method import Method
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 
-
-class Parts(Protocol):
-    """The parts of a kind that an agent is put together from; see ``kinds/protocol.py``."""
-
-    scenario: Scenario
-
-    def spaces(self) -> Any:
-        """Return the spaces of the stream."""
-
-    def stream(self, seed: int, spaces: Any = None) -> Any:
-        """Return the stream."""
-
-    def agent(self) -> Agent:
-        """Return a learner that has learned nothing yet."""
-
-    def methods(self) -> list[Method]:
-        """Return the mitigations, newly built."""
-
-    def bring_back(self, folder: RunFolder, agent: Any, stage: int) -> None:
-        """Bring back what learned before a stage and does not learn in it."""
+Parts = Any
+"""A ``Kind`` of ``kinds/protocol.py``: its spaces, stream, agent, methods and ``bring_back``."""
 
 
 class Restored(NamedTuple):
@@ -71,11 +52,7 @@ def restore(parts: Parts, folder: RunFolder, stage: int | None = None) -> Restor
         UsageError: If the run has no checkpoint yet.
         CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
     """
-    if stage is None:
-        saved, _ = checkpoint.latest(folder.path / "checkpoints")
-        if saved is None:
-            raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
-        stage = int(saved.state["stage"])
+    stage = checkpoint.newest_stage(folder.path) if stage is None else stage
     spaces = parts.spaces()
     stream = parts.stream(folder.seed, spaces).train_stream
     agent = _agent_after(folder, parts, stream[stage])

@@ -67,7 +67,7 @@ class Estimate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How one method does against another, over the seeds that both have.
+    """Comparison of one method with another, over the seeds that both have.
 
     Attributes:
         probability: That a run of the one is better than a run of the other at a task, averaged
@@ -233,16 +233,10 @@ def performance_profile(
         seed: Of the draws.
     """
     known = _complete(scores)[0]
-    nothing = np.full(thresholds.shape, np.nan)
     if not known.size:
-        return Profile(nothing, nothing, nothing)
+        return Profile(*[np.full(thresholds.shape, np.nan)] * 3)
     above = (known[:, :, None] > thresholds).mean(axis=1)  # (seeds, thresholds)
-    if len(known) < 2:
-        return Profile(above.mean(axis=0), nothing, nothing)
-    draws = _draws(len(known), replications, seed)
-    times = (draws[:, :, None] == np.arange(len(known))).mean(axis=1)  # (replications, seeds)
-    low, high = np.quantile(times @ above, _ends(), axis=0)
-    return Profile(above.mean(axis=0), low, high)
+    return Profile(*mean_band(above, replications=replications, seed=seed))
 
 
 def mean_band(

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from avalanche.benchmarks.utils import concat_datasets
 from torch.utils.data import DataLoader
 
+from holdfast.agents.base.agent import Act
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.datasets.benchmarks import StreamData, stream_data
 from holdfast.scenarios.schema.scenario import Scenario
-
-if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Act
 
 BATCH = 512
 """Samples that are measured at once."""

@@ -123,12 +123,10 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
     if has_success:
         tasks["success rate of every task"] = (r"task/[^/]+/success_rate$",)
     tasks[kind.words.chart] = (rf"task/[^/]+/{kind.words.total}$",)
-    metrics = ("average_performance", "forgetting", "backward_transfer", "auc")
+    metrics = {tag: title for tag, title in METRICS.items() if tag.startswith("continual/")}
     found: Layout = {
         "Tasks": tasks,
-        "Continual learning": {
-            METRICS[f"continual/{name}"]: (rf"continual/{name}$",) for name in metrics
-        },
+        "Continual learning": {title: (rf"{tag}$",) for tag, title in metrics.items()},
     }
     if methods := _method_charts(scenario):
         found["Methods"] = methods

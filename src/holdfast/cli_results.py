@@ -64,7 +64,7 @@ def cross_play(
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
     """
     with errors_told():
-        from holdfast.continual.kinds.meeting import Plan
+        from holdfast.continual.policies.meeting import Plan
         from holdfast.continual.tools import cross_play as meeting
         from holdfast.progress import counted
 
