@@ -43,7 +43,11 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
             raise UsageError(f"{path} holds {strange[0]} but is not a run folder; move it away")
     different = [path for path in present if differences[path]]
     if different and not overwrite:
-        raise UsageError(_refusal(different, differences[different[0]]))
+        others = f" (and {len(different) - 1} more cells)" if len(different) > 1 else ""
+        raise UsageError(
+            f"{different[0]}{others} is of a different scenario:\n{differences[different[0]]}\n"
+            "give the scenario another name:, or delete those results with --overwrite"
+        )
     if overwrite:
         _remove([path for path in present if path in wanted or path in different])
     order = list(dict.fromkeys(cell.label for cell in wanted.values()))
@@ -69,14 +73,6 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         return ""
     name = scenario.source or "the scenario given now"
     return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
-
-
-def _refusal(different: list[Path], difference: str) -> str:
-    others = f" (and {len(different) - 1} more cells)" if len(different) > 1 else ""
-    return (
-        f"{different[0]}{others} is of a different scenario:\n{difference}\n"
-        "give the scenario another name:, or delete those results with --overwrite"
-    )
 
 
 def _strange(path: Path) -> list[str]:

@@ -224,7 +224,8 @@ def _tell(
         if outcome.failure is not None and reason is None:
             reason = f"{outcome.cell}: {outcome.failure.text}"
     if reason is None:
-        scores = [_measure(folder, made.tune.metric) for folder in outcomes]
+        records = [curves.curves(folder.scores(), folder.scenario) for folder in outcomes]
+        scores = [metrics.summary(found)[made.tune.metric] for found in records]
         trial.set_user_attr("by_seed", dict(zip(map(str, made.seeds), scores, strict=True)))
         value = sum(scores) / len(scores)
         if not math.isnan(value):
@@ -233,7 +234,3 @@ def _tell(
         reason = f"{made.tune.metric} is n/a"
     trial.set_user_attr("reason", reason)
     study.tell(trial, state=_optuna().trial.TrialState.FAIL)
-
-
-def _measure(folder: RunFolder, metric: str) -> float:
-    return metrics.summary(curves.curves(folder.scores(), folder.scenario))[metric]

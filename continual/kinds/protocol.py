@@ -38,7 +38,7 @@ class Words(NamedTuple):
         place: Follows the algorithm's name, such as " in a team".
     """
 
-    use: tuple[str, ...]
+    use: str
     task: str = "reinforcement-learning"
     library: str = "stable-baselines3"
     metric: str = "mean_reward"
@@ -47,17 +47,9 @@ class Words(NamedTuple):
     place: str = ""
 
 
-class Built(NamedTuple):
-    """Objects that a preflight check has built.
-
-    Attributes:
-        experience: The first stage.
-        transition: The spaces of observations and actions that a replay buffer holds; None where
-            there is no replay buffer whose size is known.
-    """
-
-    experience: Any
-    transition: tuple[Any, Any] | None = None
+Built = tuple[Any, tuple[Any, Any] | None]
+"""The experience of the first stage, and the spaces of observations and actions that a replay
+buffer holds; None where there is no replay buffer whose size is known."""
 
 
 class Kind(Protocol):
@@ -68,6 +60,7 @@ class Kind(Protocol):
 
     Attributes:
         learner: ``module:Name`` of its agent, made from a scenario.
+        find_spaces: ``module:Name`` of what finds a scenario's spaces; empty where it has none.
         words: How texts speak of it.
         is_diagnosed: Whether the plasticity of its networks is measured.
         unfilmable: Why it cannot be filmed; empty where it can.
@@ -78,6 +71,7 @@ class Kind(Protocol):
 
     scenario: Scenario
     learner: ClassVar[str]
+    find_spaces: ClassVar[str] = ""
     words: ClassVar[Words]
     is_diagnosed: ClassVar[bool] = False
     unfilmable: ClassVar[str] = ""
@@ -92,7 +86,7 @@ class Kind(Protocol):
 
     def spaces(self) -> Any:
         """Return the spaces of the stream, to be handed to ``stream``; None where it has none."""
-        return None
+        return registry.load(self.find_spaces)(self.scenario) if self.find_spaces else None
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return an Avalanche scenario with the streams ``train`` and ``eval``.
@@ -125,6 +119,11 @@ class Kind(Protocol):
         from holdfast.continual.policies.restore import restore, unpooled
 
         return restore(type(self)(unpooled(self.scenario)), folder, stage)
+
+    @classmethod
+    def restored(cls, folder: RunFolder, stage: int | None) -> Restored:
+        """Return the agent of a run of this kind; see ``restore``."""
+        return cls(folder.scenario).restore(folder, stage)
 
     def bring_back(self, folder: RunFolder, agent: Any, stage: int) -> None:
         """Bring back, from a run's checkpoints, what learned before a stage and not in it."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_agent import TaskAgent
-    from holdfast.continual.results.record import RunFolder
     from holdfast.envs.base.spaces import StreamSpaces
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.envs.multiagent.players import PolicyPlayer
@@ -31,21 +30,13 @@ class Single(Kind):
     """One agent of Stable-Baselines3's."""
 
     learner = "holdfast.agents.sb3.learner:StableBaselinesAgent"
+    find_spaces = "holdfast.envs.make:stream_spaces"
     words = Words(
-        use=(
-            "env = agent.make_env()",
-            "observation, info = env.reset(seed=0)",
-            "action = agent.act(observation)",
-        ),
+        use="env = agent.make_env()\nobservation, info = env.reset(seed=0)\n"
+        "action = agent.act(observation)"
     )
     is_diagnosed = True
     unmoved = ""
-
-    def spaces(self) -> StreamSpaces:
-        """Return the spaces of the stream."""
-        from holdfast.envs.make import stream_spaces
-
-        return stream_spaces(self.scenario)
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
@@ -81,9 +72,9 @@ class Single(Kind):
         self._check_spaces(spaces)
         experience = self.stream(seed, spaces).train_stream[0]
         if algorithm(self.scenario.agent.algorithm).on_policy:
-            return Built(experience)
+            return experience, None
         with closing(experience.make_env()) as envs:
-            return Built(experience, (envs.observation_space, envs.action_space))
+            return experience, (envs.observation_space, envs.action_space)
 
     def _check_opponents(self, spaces: StreamSpaces) -> None:
         """Build every opponent of every game, those of earlier runs included."""
@@ -130,8 +121,4 @@ def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
     """Return the opponent that an earlier run of a game left; see ``policies/opponents.py``."""
     from holdfast.continual.policies import opponents
 
-    return opponents.frozen_player(entry, folder, _restored)
-
-
-def _restored(folder: RunFolder, stage: int | None) -> Restored:
-    return Single(folder.scenario).restore(folder, stage)
+    return opponents.frozen_player(entry, folder, Single.restored)

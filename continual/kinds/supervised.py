@@ -28,7 +28,7 @@ class Supervised(Kind):
         metric="accuracy",
         total="accuracy",
         chart="accuracy on every task",
-        use=("classes = agent.act(inputs)  # shape (batch, ...)",),
+        use="classes = agent.act(inputs)  # shape (batch, ...)",
     )
     unfilmable = "data sets have nothing to film"
     uncuttable = "data sets are no stream of steps; tune on held-out seeds: instead"
@@ -57,7 +57,7 @@ class Supervised(Kind):
 
     def build(self, seed: int) -> Built:
         """Load the data, and download them where they are not there yet; see ``Kind``."""
-        return Built(self.stream(seed).train_stream[0])
+        return self.stream(seed).train_stream[0], None
 
     def try_output(self, agent: Agent, methods: Sequence[Method]) -> None:
         """Try the network on one input: its author may have written it for other ones."""

@@ -26,20 +26,12 @@ class Team(Kind):
     """Groups of agents that learn at once (``agent.policies``)."""
 
     learner = "holdfast.agents.teams.team:TeamAgent"
+    find_spaces = "holdfast.envs.multiagent.parallel:team_spaces"
     words = Words(
+        use="env = agent.make_env()\nobservations, infos = env.reset(seed=0)\n"
+        "actions = agent.act({name: observations[name] for name in env.agents})",
         place=" in a team",
-        use=(
-            "env = agent.make_env()",
-            "observations, infos = env.reset(seed=0)",
-            "actions = agent.act({name: observations[name] for name in env.agents})",
-        ),
     )
-
-    def spaces(self) -> TeamSpaces:
-        """Return the spaces of every group, and the teams of every task."""
-        from holdfast.envs.multiagent.parallel import team_spaces
-
-        return team_spaces(self.scenario)
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
@@ -75,7 +67,9 @@ class Team(Kind):
         """Return how teams are mixed from several policies."""
         from holdfast.continual.policies.mixed_teams import meet
 
-        play = partial(meet, self.scenario, task_index, restore=_restored, partners=partner_groups)
+        play = partial(
+            meet, self.scenario, task_index, restore=self.restored, partners=partner_groups
+        )
         return Meeting("episodes of each mixture", play)
 
     def build(self, seed: int) -> Built:
@@ -85,8 +79,8 @@ class Team(Kind):
         if any(task.partners for task in self.scenario.tasks):
             from holdfast.continual.policies.partners import check_partners
 
-            check_partners(self.scenario, spaces, _restored)
-        return Built(self.stream(seed, spaces).train_stream[0])
+            check_partners(self.scenario, spaces, self.restored)
+        return self.stream(seed, spaces).train_stream[0], None
 
     def _check_spaces(self, spaces: TeamSpaces) -> None:
         from holdfast.envs.base.compatibility import check_actions, check_policy
@@ -118,8 +112,4 @@ def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, PartnerGroup]
     """Return the groups of a task that do not learn; see ``policies/partners.py``."""
     from holdfast.continual.policies import partners
 
-    return partners.partner_groups(scenario, task, _restored)
-
-
-def _restored(folder: RunFolder, stage: int | None) -> Restored:
-    return Team(folder.scenario).restore(folder, stage)
+    return partners.partner_groups(scenario, task, Team.restored)

@@ -75,10 +75,6 @@ class Exportable:
             return tuple(tensors)
         return dict(zip(self.keys, tensors, strict=False)), *tensors[len(self.keys) :]
 
-    def act(self, inputs: list[NDArray[Any]]) -> Any:
-        """Return what the policy does in torch."""
-        return self.module(*self.as_arguments(inputs))
-
 
 Exporting = AbstractContextManager[list[Exportable]]
 """Policies, each acting as in one task until the block ends."""

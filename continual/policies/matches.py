@@ -49,6 +49,9 @@ class Match(NamedTuple):
         return Match(tuple(1 - s for s in self.scores), tuple(other[s] for s in self.seats))
 
 
+Frozen = Callable[[OpponentSpec, Path | None], PolicyPlayer]
+"""Returns the player that a run left."""
+
 Matches = dict[tuple[str, str], Match]
 """By player and opponent, both ways."""
 
@@ -117,12 +120,7 @@ def play_match(
 
 
 def meet(
-    scenario: Scenario,
-    task_index: int,
-    policies: Sequence[Policy],
-    plan: Plan,
-    *,
-    frozen: Callable[[OpponentSpec, Path | None], PolicyPlayer],
+    scenario: Scenario, task_index: int, policies: Sequence[Policy], plan: Plan, *, frozen: Frozen
 ) -> Sections:
     """Play a game with policies against each other, and return the results.
 

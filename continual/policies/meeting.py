@@ -8,15 +8,8 @@ from typing import Any, NamedTuple
 from holdfast.continual.results.document import Section
 from holdfast.continual.results.record import RunFolder
 
-Tell = Callable[[int, int], None]
-"""Takes how many matches or mixtures were played, and of how many."""
-
 Sections = tuple[list[Section], list[dict[str, Any]]]
 """The sections of a page, and the rows of a table."""
-
-
-def _quietly(done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 class Policy(NamedTuple):
@@ -38,13 +31,13 @@ class Plan(NamedTuple):
         games: Games of each two in a game, episodes of each mixture of a team.
         deterministic: The most likely action of each policy rather than a sample.
         seed: Of everything that is drawn.
-        tell: Takes how far it is.
+        tell: Takes how many matches or mixtures were played, and of how many.
     """
 
     games: int = 100
     deterministic: bool = False
     seed: int = 0
-    tell: Tell = _quietly
+    tell: Callable[[int, int], None] = lambda *_: None
 
 
 class Meeting(NamedTuple):

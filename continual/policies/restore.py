@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Agent, Files
 from holdfast.agents.sb3.weights_io import read_zip
+from holdfast.continual.method import Method
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import RunFolder
 from holdfast.errors import UsageError
@@ -95,16 +96,20 @@ def _agent_after(folder: RunFolder, parts: Parts, experience: Any) -> Any:
     with seeding.isolated(folder.seed):
         if stage:
             before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
-            for index, method in enumerate(methods):
-                method.load_state(agent.doors(method), before.files.get(f"method-{index}", {}))
+            load_methods(agent, methods, before)
         for method in methods:
             method.pre_adapt(agent.doors(method), experience.train())
         agent.start(experience)
     agent.close()
     agent.load_trained(saved.files)
+    load_methods(agent, methods, saved)
+    return agent
+
+
+def load_methods(agent: Agent, methods: Sequence[Method], saved: checkpoint.Checkpoint) -> None:
+    """Load what a checkpoint holds of an agent's methods."""
     for index, method in enumerate(methods):
         method.load_state(agent.doors(method), saved.files.get(f"method-{index}", {}))
-    return agent
 
 
 def initial_files(scenario: Scenario) -> Files:

@@ -55,6 +55,9 @@ CROSS_PLAY, CROSS_PLAY_PAGE = "cross-play.json", "cross-play.md"
 """Of the folder of a cell, a method or a scenario, whose report then has it as a section."""
 
 
+_INFORMATION = {"task_id", "boundaries", "task_count"}
+
+
 class RunFolder:
     """The folder ``runs/<scenario>/<method label>/seed-<k>`` of one cell.
 
@@ -80,18 +83,13 @@ class RunFolder:
             **info: More entries of ``run.json``.
         """
         path.mkdir(parents=True, exist_ok=True)
-        stream = scenario.stream
         started = {
             "status": "pending",
             "reason": None,
             "scenario": scenario.name,
             "method": scenario.methods[0].label,
             "seed": scenario.seeds[0],
-            "information": {
-                "task_id": stream.task_id,
-                "boundaries": stream.boundaries,
-                "task_count": stream.task_count,
-            },
+            "information": scenario.stream.model_dump(include=_INFORMATION),
             "source": str(scenario.source.resolve()) if scenario.source else None,
             "folder": str(scenario.folder.resolve()) if scenario.folder else None,
         }

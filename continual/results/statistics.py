@@ -31,6 +31,9 @@ Statistic = Callable[[Array], Array]
 LEVEL = 0.95
 """Of every interval."""
 
+_ENDS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+"""Quantiles at the ends of an interval."""
+
 Z = 1.959964
 """Of a standard normal, ``LEVEL`` of which lies between -Z and Z."""
 
@@ -258,7 +261,7 @@ def mean_band(
     draws = _draws(count, replications, seed)
     shares = (draws[:, :, None] == np.arange(count)).mean(axis=1)  # (replications, seeds)
     resampled = shares @ values.reshape(count, -1)
-    low, high = np.quantile(resampled, _ends(), axis=0)
+    low, high = np.quantile(resampled, _ENDS, axis=0)
     return mean, low.reshape(shape), high.reshape(shape)
 
 
@@ -306,12 +309,8 @@ def _complete(*scores: Array) -> tuple[Array, ...]:
     return tuple(one[known] for one in scores)
 
 
-def _ends() -> tuple[float, float]:
-    return (1 - LEVEL) / 2, (1 + LEVEL) / 2
-
-
 def _with_interval(value: float, resampled: Array, seeds: int) -> Estimate:
-    low, high = np.quantile(resampled, _ends())
+    low, high = np.quantile(resampled, _ENDS)
     return Estimate(value, float(low), float(high), seeds)
 
 

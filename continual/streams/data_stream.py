@@ -49,8 +49,9 @@ class DataExperience(StageExperience):
         mine = data.tasks[order[stage]]
         self.dataset = mine.train
         self.task_labels, self.classes_in_this_experience = [mine.label], list(mine.classes)
-        self.earlier = [_known(data, index) for index in order[:stage]]
-        self.whole = [_known(data, index) for index in dict.fromkeys(order)]
+        known = [Known([task.label], list(task.classes)) for task in data.tasks]
+        self.earlier = [known[index] for index in order[:stage]]
+        self.whole = [known[index] for index in dict.fromkeys(order)]
         self._stream_data = [data.tasks[index].train for index in sorted(set(order))]
         self.pool = data.pool
         self.input_shape, self.class_count = data.input_shape, data.class_count
@@ -99,8 +100,3 @@ def make_data_stream(scenario: Scenario, seed: int, data: StreamData | None = No
     train = [DataExperience(scenario, seed, stage, data) for stage in stages]
     measured = [DataEvalExperience(scenario, index, data) for index in range(len(data.tasks))]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])
-
-
-def _known(data: StreamData, index: int) -> Known:
-    task = data.tasks[index]
-    return Known([task.label], list(task.classes))

@@ -78,9 +78,8 @@ def evaluate(
     for experience in tasks:
         index = experience.task_index
         shown, unseen = agent.shown_task(index)
-        seeds = [
-            seeding.derive(seed, "evaluation", index, episode) for episode in range(plan.episodes)
-        ]
+        numbers = range(plan.episodes)
+        seeds = [seeding.derive(seed, "evaluation", index, number) for number in numbers]
         with (
             seeding.isolated(seeding.derive(seed, "evaluation", index), *agent.random_spaces),
             agent.view(index) as act,

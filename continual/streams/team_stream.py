@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from numpy.typing import NDArray
 
+from holdfast.agents.base.agent import Act
+from holdfast.agents.teams.team import Acts
 from holdfast.continual.streams.evaluation import LONGEST_EPISODE, never_ends
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.multiagent.joint import learner_vectors
@@ -20,10 +22,6 @@ from holdfast.envs.multiagent.seats import ABSENT, FrozenGroup
 from holdfast.envs.multiagent.teams import Teams
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task
-
-if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Act
-    from holdfast.agents.teams.team import Acts
 
 MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""

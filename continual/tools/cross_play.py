@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.meeting import Plan, Policy
@@ -66,7 +66,7 @@ def cross_play(
         "by its method, its seed and its stage, from 0.",
     )
     page = Section(f"Cross-play: {scenario.name}", (Paragraph(setting),), tuple(sections))
-    table = [map(_digits, row.values()) for row in rows]
+    table = [[f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
     made = CrossPlay(markdown([page]), record.csv_table(rows[0], table), path)
     try:
         record.write_whole(path / record.CROSS_PLAY_PAGE, made.markdown.encode())
@@ -107,7 +107,3 @@ def _policies(path: Path, cells: Sequence[record.RunFolder], stages: Stages) -> 
             f"folder of one method or run{hint}"
         )
     return found
-
-
-def _digits(value: Any) -> Any:
-    return f"{value:.4f}" if isinstance(value, float) else value

@@ -136,7 +136,7 @@ def _export(one: Exportable, form: Format, path: Path, about: dict[str, Any]) ->
                 )
             single = [rows[:1] for rows in one.inputs]
             latency = _latency(lambda: file(single))
-            policy = _latency(lambda: one.act(single))
+            policy = _latency(lambda: one.module(*one.as_arguments(single)))
         beside.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error

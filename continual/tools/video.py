@@ -180,5 +180,4 @@ def _thumbnail(board: TensorBoard, scene: Scene, frames: Frames, fps: float, ste
     skip = -(-len(frames) // _THUMBNAIL_FRAMES)
     encoded = gif(frames[::skip], fps / skip, _THUMBNAIL)
     with Image.open(io.BytesIO(encoded)) as picture:
-        width, height = picture.size
-    board.image(f"video/{scene.name}", encoded, width, height, step)
+        board.image(f"video/{scene.name}", encoded, *picture.size, step)

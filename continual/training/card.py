@@ -140,7 +140,7 @@ def _metrics(scenario: Scenario, scores: list[Episode]) -> str:
 def _use(scenario: Scenario) -> str:
     name = scenario.tasks[scenario.stream_tasks[-1]].name
     opened = f'agent = holdfast.open_run("this/folder").agent("{name}")'
-    code = "\n".join(["import holdfast", opened, *kind_of(scenario).words.use])
+    code = "\n".join(["import holdfast", opened, kind_of(scenario).words.use])
     return (
         f"```python\n{code}\n```\n\n`holdfast eval this/folder --task {name}` measures it, "
         "`holdfast export this/folder --format onnx` writes it for other programs."

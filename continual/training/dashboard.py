@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from holdfast import registry
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results.plasticity_record import QUANTITIES
+from holdfast.continual.training.memory_budget import argument
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import shipped
 from holdfast.signature import signature
@@ -100,13 +101,9 @@ def hyperparameters(scenario: Scenario, label: str) -> dict[str, Value]:
 
 def _number(scenario: Scenario, name: str) -> float | None:
     """Return an argument of the algorithm, given or default; None where it is no number."""
-    given = scenario.agent.arguments.get(name)
+    given = argument(scenario, name)
     if isinstance(given, Mapping):  # a schedule: {linear: [start, end]}
         given = next(iter(given.values()))[0]
-    if given is None:
-        target = registry.algorithm(scenario.agent.algorithm).target
-        arguments = {a.name: a for a in signature(target, scenario.folder).arguments}
-        given = arguments[name].default if name in arguments else None
     return float(given) if isinstance(given, int | float) else None
 
 

@@ -14,6 +14,7 @@ from holdfast.agents.base.agent import Agent
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
+from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, metrics
 from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
@@ -70,9 +71,7 @@ class CellJournal:
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
             agent.load_files(saved.files)
-            for index, method in enumerate(methods):
-                doors = agent.doors(method)
-                method.load_state(doors, saved.files.get(f"method-{index}", {}))
+            load_methods(agent, methods, saved)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
@@ -196,11 +195,10 @@ class CellJournal:
     # -- recording ---------------------------------------------------------------------------------
 
     def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> list[Episode]:
-        measured = self.measured
-        if self.scenario.evaluation.tasks == "seen":
+        plan, measured = self.scenario.evaluation, self.measured
+        if plan.tasks == "seen":
             seen = {*self.scenario.stream_tasks[:stages], self.agent.current_task}
             measured = [experience for experience in measured if experience.task_index in seen]
-        plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
         returns, successes, own = curves_of(scores, self.scenario, ("return", "success", "score"))
@@ -271,12 +269,11 @@ class CellJournal:
         }
 
     def _costs(self) -> dict[str, Any]:
-        stored = [tensor for method in self.methods for tensor in method.state().values()]
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
             "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
-            "stored_bytes": sum(t.numel() * t.element_size() for t in stored),
+            "stored_bytes": kept_bytes(method.state() for method in self.methods),
         }
 
 

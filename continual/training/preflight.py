@@ -43,11 +43,10 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
         for cell in scenario.cells()[:: len(scenario.seeds)]:
             alone = scenario.only(cell)
             if cell.point not in buffers:  # all methods of a point have the same environments
-                built = kind_of(alone).build(seed)
-                buffer = built.transition and replay_buffer(alone, *built.transition)
-                buffers[cell.point] = buffer
-                check_room(alone, buffer, jobs)
-            _build_agent(alone, built.experience, f"methods[{cell.listed}]")
+                experience, transition = kind_of(alone).build(seed)
+                buffers[cell.point] = transition and replay_buffer(alone, *transition)
+                check_room(alone, buffers[cell.point], jobs)
+            _build_agent(alone, experience, f"methods[{cell.listed}]")
     return next(iter(buffers.values()))
 
 
