@@ -74,11 +74,8 @@ def stoppable() -> Iterator[Callable[[], None]]:
 
     try:
         # A signal that is ignored stays ignored: a background job's Ctrl-C, a worker's.
-        numbers = [
-            number
-            for number in (signal.SIGTERM, signal.SIGINT)
-            if signal.getsignal(number) is not signal.SIG_IGN
-        ]
+        known = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [number for number, now in known.items() if now is not signal.SIG_IGN]
         before = {number: signal.signal(number, stop) for number in numbers}
     except ValueError:  # not the main thread, which alone handles signals
         before = {}

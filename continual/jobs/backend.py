@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -53,12 +54,10 @@ def settle(scenario: Scenario, runs: Path, *, overwrite: bool = False) -> Settle
 
 def _of_existing(root: Path) -> tuple[Side | None, str]:
     for file in sorted(root.glob(f"*/seed-*/{SCENARIO}")):
-        try:
+        with suppress(CheckpointUnusable):  # prepare tells about it
             backend = RunFolder(file.parent).scenario.backend
-        except CheckpointUnusable:
-            continue  # prepare tells about it
-        if backend != "auto":
-            return backend, f"{file.parent} has it"
+            if backend != "auto":
+                return backend, f"{file.parent} has it"
     return None, ""
 
 
@@ -75,17 +74,15 @@ def _forced(scenario: Scenario) -> tuple[Side, str] | None:
 
 def _faster(scenario: Scenario) -> tuple[Side, str]:
     seconds = dict.fromkeys(SIDES, 0.0)  # that the whole stream's steps would take
-    steps = 0
+    steps = sum(task.steps for task in scenario.tasks)
     spaces: dict[Side, list[Any]] = {side: [] for side in SIDES}
     for index, task in enumerate(scenario.tasks):
-        steps += task.steps
         for side in SIDES:
             other: Side = SIDES[1 - SIDES.index(side)]
             try:
                 speed, found = _steps_per_s(scenario, index, side, MEASURED_S / len(scenario.tasks))
             except HoldfastError as error:
-                text = str(error).splitlines()[0]
-                return other, f"{side} cannot make it: {text}"
+                return other, f"{side} cannot make it: {str(error).splitlines()[0]}"
             seconds[side] += task.steps / speed
             spaces[side].append(found)
     for task, one, two in zip(scenario.tasks, *spaces.values(), strict=True):
@@ -106,22 +103,15 @@ def _steps_per_s(
     from holdfast.envs.vector import pooled, task_env, vectorize
 
     task = scenario.tasks[index]
-    alone = scenario.model_copy(
-        update={
-            "backend": side,
-            "tasks": (task,),
-            "stream": scenario.stream.model_copy(
-                update={"order": None, "steps": None, "max_tasks": None}
-            ),
-        }
-    )
+    stream = scenario.stream.model_copy(update={"order": None, "steps": None, "max_tasks": None})
+    alone = scenario.model_copy(update={"backend": side, "tasks": (task,), "stream": stream})
     spaces = stream_spaces(alone)
     envs: VecEnv
     if side == "envpool":
         envs = pooled(alone, 0, spaces, scenario.n_envs, seed=0)
     else:
         envs = vectorize(lambda: task_env(alone, 0, spaces), scenario.n_envs, seed=0)
-    try:
+    with closing(envs):
         envs.action_space.seed(0)
         actions = [
             np.stack([envs.action_space.sample() for _ in range(scenario.n_envs)])
@@ -134,12 +124,8 @@ def _steps_per_s(
             for batch in actions:
                 envs.step(batch)
             count += _AT_ONCE * scenario.n_envs
-        return count / (time.perf_counter() - began), [
-            _form(spaces.observation),
-            _form(spaces.action),
-        ]
-    finally:
-        envs.close()
+        speed = count / (time.perf_counter() - began)
+    return speed, [_form(spaces.observation), _form(spaces.action)]
 
 
 def _form(space: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -104,17 +105,15 @@ class _Sample:
         times = [time.monotonic()]
         self.agent.start(experience)
         times.append(time.monotonic())
-        self.agent.learn(experience, _ignore, _ignore)
+        self.agent.learn(experience, lambda *_: None, lambda *_: None)
         times.append(time.monotonic())
         for method in self.methods:
             method.post_adapt(self.agent.doors(method), told)
         times.append(time.monotonic())
         self.start_s, train_s, self.after_s = (b - a for a, b in pairwise(times))
         self.train_s.append(max(train_s, 1e-6))
-        files = self.agent.files()
-        self.agent_bytes.append(
-            kept_bytes(t for name, t in files.items() if name != "replay_buffer")
-        )
+        files = self.agent.files().items()
+        self.agent_bytes.append(kept_bytes(t for name, t in files if name != "replay_buffer"))
         self.method_bytes.append(kept_bytes(method.state() for method in self.methods))
 
     def evaluation(self) -> tuple[float, int, int]:
@@ -125,12 +124,9 @@ class _Sample:
         """
         copies = self.measured.open()
         began = time.monotonic()
-        try:
-            scores = evaluate(
-                self.agent, [self.measured], self.scenario.evaluation, 0, stage=0, step=0
-            )
-        finally:
-            self.measured.close()
+        with closing(self.measured):
+            plan = self.scenario.evaluation
+            scores = evaluate(self.agent, [self.measured], plan, 0, stage=0, step=0)
         lengths = [score["length"] for score in scores]
         rounds = [max(lengths[i : i + copies]) for i in range(0, len(lengths), copies)]
         return (time.monotonic() - began) / sum(rounds), len(rounds), max(lengths)
@@ -211,10 +207,9 @@ def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
     more_bytes = sample.method_bytes[0] - small.method_bytes[0]
     slope = more_bytes / max(sample.steps - small.steps, 1)
     missing = _kept(sample.methods, stages) - _kept(sample.methods, [sample.steps] * len(stages))
-    grown = (sample.method_bytes[1] - sample.method_bytes[0] if stages[1:] else 0) * (
-        len(stages) - 1
-    )
-    return sample.method_bytes[0] + grown + slope * max(missing, 0)
+    later = stages[1:]
+    growth = sample.method_bytes[1] - sample.method_bytes[0] if later else 0
+    return sample.method_bytes[0] + growth * len(later) + slope * max(missing, 0)
 
 
 def _grown(sample: _Sample, stage: int) -> float:
@@ -237,7 +232,3 @@ def _checkpoints(
         if scenario.carry.replay_buffer and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total
-
-
-def _ignore(*_: object) -> None:
-    """Take what a learning agent tells, and do nothing."""

@@ -67,7 +67,15 @@ def connected(
     # A folder of its own: Ray leaves its logs and sockets behind in /tmp/ray.
     own = tempfile.mkdtemp(prefix="holdfast-ray-") if address == "local" else None
     try:
-        _init(address, _local(scenario, jobs, own) if own else {})
+        arguments: dict[str, Any] = {}
+        if own is not None:  # a cluster on this machine alone
+            arguments = {
+                "num_cpus": ceil(jobs * scenario.resources.cpus) if jobs else None,  # all cores
+                "include_dashboard": False,
+                "object_store_memory": 100 << 20,  # progress is all that goes through it
+                "_temp_dir": own,
+            }
+        _init(address, arguments)
         _check_room(scenario, address)
         yield _OnRay(scenario, jobs)
     finally:
@@ -131,25 +139,11 @@ def _silence(address: str) -> str:
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
-def _local(scenario: Scenario, jobs: int | None, folder: str) -> dict[str, Any]:
-    """Return the arguments of a cluster on this machine alone."""
-    cpus = ceil(jobs * scenario.resources.cpus) if jobs else None  # None: all cores
-    few = 100 << 20  # progress is all that goes through the object store
-    return {
-        "num_cpus": cpus,
-        "include_dashboard": False,
-        "object_store_memory": few,
-        "_temp_dir": folder,
-    }
-
-
 def _needs(scenario: Scenario) -> dict[str, float]:
     """Return what a cell takes of a node, under Ray's names."""
     asked = scenario.resources
-    memory = (asked.memory_gb or 0) * 1e9
-    return {
-        name: n for name, n in (("CPU", asked.cpus), ("GPU", asked.gpus), ("memory", memory)) if n
-    }
+    needs = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": (asked.memory_gb or 0) * 1e9}
+    return {name: count for name, count in needs.items() if count}
 
 
 def _check_room(scenario: Scenario, address: str) -> None:
@@ -161,12 +155,10 @@ def _check_room(scenario: Scenario, address: str) -> None:
     if any(all(node.get(name, 0) >= n for name, n in needs.items()) for node in nodes):
         return
     asked = ", ".join(f"{name} {n:g}" for name, n in needs.items())
-    there = "; ".join(
-        ", ".join(f"{name} {node.get(name, 0):g}" for name in needs) for node in nodes
-    )
+    of_nodes = (", ".join(f"{name} {node.get(name, 0):g}" for name in needs) for node in nodes)
     raise UsageError(
         f"executor ray: a cell takes {asked} (resources:), and no node of the cluster at {address} "
-        f"has as much; they have: {there}"
+        f"has as much; they have: {'; '.join(of_nodes)}"
     )
 
 
@@ -180,38 +172,32 @@ class _OnRay:
         self._scenario, self._jobs = scenario, jobs
 
     def build(self, scenario: Scenario) -> None:
-        from holdfast.continual.training.preflight import (
-            build,  # here: it imports torch and avalanche
-        )
+        from holdfast.continual.training import preflight  # here: it imports torch and avalanche
 
-        build(scenario, jobs=self._jobs or 1)
+        preflight.build(scenario, jobs=self._jobs or 1)
 
     def __call__(self, turns: Turns) -> None:
-        _run_there(turns, scenario=self._scenario, jobs=self._jobs)
+        import ray
 
-
-def _run_there(turns: Turns, *, scenario: Scenario, jobs: int | None) -> None:
-    import ray
-
-    if not turns:
-        return
-    mailbox, task = _mailbox(), _task(scenario)
-    running: dict[Any, Turn] = {}
-    try:
-        while turns or running:
-            while turns and len(running) < (jobs or len(turns) + len(running)):
-                turn = turns.take()
-                given = (str(turn.folder.path), turn.attempt, str(Path.cwd()), version("holdfast"))
-                running[task.remote(*given, mailbox)] = turn
-            done, _ = ray.wait(list(running), timeout=_LOOK_S)
-            for progress in _news(mailbox):
-                turns.watcher.progress(progress)
-            for ref in done:
-                turn = running.pop(ref)
-                turns.ended(turn, _outcome(ref, turn))
-    finally:
-        _stop(running)
-        ray.kill(mailbox)
+        if not turns:
+            return
+        mailbox, task = _mailbox(), _task(self._scenario)
+        running: dict[Any, Turn] = {}
+        here = str(Path.cwd()), version("holdfast"), mailbox
+        try:
+            while turns or running:
+                while turns and len(running) < (self._jobs or len(turns) + len(running)):
+                    turn = turns.take()
+                    running[task.remote(str(turn.folder.path), turn.attempt, *here)] = turn
+                done, _ = ray.wait(list(running), timeout=_LOOK_S)
+                for progress in _news(mailbox):
+                    turns.watcher.progress(progress)
+                for ref in done:
+                    turn = running.pop(ref)
+                    turns.ended(turn, _outcome(ref, turn))
+        finally:
+            _stop(running)
+            ray.kill(mailbox)
 
 
 def _mailbox() -> Any:

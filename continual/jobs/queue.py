@@ -12,11 +12,11 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.scenarios.schema.scenario import Scenario
 
 RETRIES = 2
-"""How often a cell is tried again, unless told otherwise."""
+"""Attempts at a cell after the first, unless told otherwise."""
 
 
 class Outcome(NamedTuple):
-    """How an attempt at a cell ended.
+    """End of an attempt at a cell.
 
     Attributes:
         cell: ``<method label>/seed-<k>``.
@@ -62,7 +62,7 @@ class Unwatched:
 
 
 class Turn(NamedTuple):
-    """A cell whose turn it is, and which attempt this is, from 1."""
+    """One attempt at a cell; attempts count from 1."""
 
     folder: RunFolder
     attempt: int = 1

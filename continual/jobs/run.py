@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
+from holdfast.continual.jobs import queue
 from holdfast.continual.jobs.attempt import run_one
 from holdfast.continual.jobs.backend import settle
 from holdfast.continual.jobs.on_ray import connected
-from holdfast.continual.jobs.queue import (
-    RETRIES,
-    Execute,
-    Outcome,
-    Turns,
-    Unwatched,
-    Watcher,
-    cell_name,
-)
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.jobs.run_handle import OpenedRun
 from holdfast.continual.jobs.workers import Workers
@@ -35,7 +27,7 @@ def run(
     runs: str | Path = "runs",
     jobs: int | None = None,
     overwrite: bool = False,
-    retries: int = RETRIES,
+    retries: int = queue.RETRIES,
     executor: Executor = "processes",
     address: str | None = None,
 ) -> list[OpenedRun]:
@@ -71,45 +63,34 @@ def run(
     return [OpenedRun(folder) for folder in folders]
 
 
-@contextmanager
 def made_executor(
     name: Executor, scenario: Scenario, *, jobs: int | None = None, address: str | None = None
-) -> Iterator[Execute]:
+) -> AbstractContextManager[queue.Execute]:
     """Make an executor ready for the block; arguments are those of ``run``.
 
     Raises:
         UsageError: If an argument is not for this executor, or the cluster does not answer.
     """
     if name == "ray":
-        with connected(scenario, jobs=jobs, address=address) as execute:
-            yield execute
-    else:
-        if address is not None:
-            raise UsageError(f"address {address!r} is of a Ray cluster; it needs the executor ray")
-        with _local(jobs or 1) as execute:
-            yield execute
+        return connected(scenario, jobs=jobs, address=address)
+    if address is not None:
+        raise UsageError(f"address {address!r} is of a Ray cluster; it needs the executor ray")
+    return _local(jobs or 1)
 
 
-@contextmanager
-def _local(jobs: int) -> Iterator[Execute]:
-    if jobs == 1:
-        yield _InThisProcess()
-        return
-    with Workers(jobs) as workers:
-        yield workers
+def _local(jobs: int) -> AbstractContextManager[queue.Execute]:
+    return Workers(jobs) if jobs > 1 else nullcontext(_InThisProcess())
 
 
 class _InThisProcess:
     """Runs cells one after another; a debugger and a robot are at home here."""
 
     def build(self, scenario: Scenario) -> None:
-        from holdfast.continual.training.preflight import (
-            build,  # here: it imports torch and avalanche
-        )
+        from holdfast.continual.training import preflight  # here: it imports torch and avalanche
 
-        build(scenario)
+        preflight.build(scenario)
 
-    def __call__(self, turns: Turns) -> None:
+    def __call__(self, turns: queue.Turns) -> None:
         while turns:
             turn = turns.take()
             turns.ended(turn, run_one(turn, turns.watcher.progress))
@@ -119,10 +100,10 @@ def run_cells(
     folders: Sequence[RunFolder],
     *,
     jobs: int = 1,
-    retries: int = RETRIES,
-    watcher: Watcher | None = None,
-    execute: Execute | None = None,
-) -> list[Outcome]:
+    retries: int = queue.RETRIES,
+    watcher: queue.Watcher | None = None,
+    execute: queue.Execute | None = None,
+) -> list[queue.Outcome]:
     """Run what is unfinished of these cells and return how each ended, in their order.
 
     A cell that fails does not stop the others. One that another process runs is left to it, unless
@@ -139,21 +120,21 @@ def run_cells(
     if execute is None:
         with _local(jobs) as local:
             return run_cells(folders, retries=retries, watcher=watcher, execute=local)
-    watcher = watcher or Unwatched()
+    watcher = watcher or queue.Unwatched()
     # Absolute, because an environment may change the working directory.
     folders = [RunFolder(folder.path.absolute()) for folder in folders]
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, queue.Outcome] = {}
     left, in_use = folders, list[RunFolder]()
     while left:
         finished = [folder for folder in left if folder.info().get("status") == "finished"]
         for folder in finished:
-            outcomes[cell_name(folder)] = Outcome(cell_name(folder), "skipped")
-            watcher.ended(outcomes[cell_name(folder)])
-        turns = Turns([folder for folder in left if folder not in finished], retries, watcher)
+            outcomes[queue.cell_name(folder)] = queue.Outcome(queue.cell_name(folder), "skipped")
+            watcher.ended(outcomes[queue.cell_name(folder)])
+        turns = queue.Turns([folder for folder in left if folder not in finished], retries, watcher)
         execute(turns)
         outcomes |= turns.outcomes
-        in_use = [f for f in left if outcomes[cell_name(f)].status == "in use"]
+        in_use = [f for f in left if outcomes[queue.cell_name(f)].status == "in use"]
         left = in_use if len(in_use) < len(turns.outcomes) else []
     for folder in in_use:
-        watcher.ended(outcomes[cell_name(folder)])
-    return [outcomes[cell_name(folder)] for folder in folders]
+        watcher.ended(outcomes[queue.cell_name(folder)])
+    return [outcomes[queue.cell_name(folder)] for folder in folders]

@@ -6,7 +6,6 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from holdfast.continual.results.record import LOCK, RUN, SCENARIO, RunFolder
 from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
@@ -44,22 +43,20 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
             raise UsageError(f"{path} holds {strange[0]} but is not a run folder; move it away")
     different = [path for path in present if differences[path]]
     if different and not overwrite:
-        raise UsageError(_refusal(different, differences[different[0]]))
+        others = f" (and {len(different) - 1} more cells)" if len(different) > 1 else ""
+        raise UsageError(
+            f"{different[0]}{others} is of a different scenario:\n{differences[different[0]]}\n"
+            "give the scenario another name:, or delete those results with --overwrite"
+        )
     if overwrite:
         _remove([path for path in present if path in wanted or path in different])
     order = list(dict.fromkeys(cell.label for cell in wanted.values()))
-    return [
-        RunFolder(path)
-        if (path / SCENARIO).exists()
-        else RunFolder.create(path, scenario.only(cell), **_info(cell, order))
-        for path, cell in wanted.items()
-    ]
-
-
-def _info(cell: Cell, order: list[str]) -> dict[str, Any]:
-    """Return what ``run.json`` says of a cell's place among the others."""
-    swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
-    return {"position": order.index(cell.label), **swept}
+    for path, cell in wanted.items():
+        if not (path / SCENARIO).exists():
+            swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
+            place = order.index(cell.label)
+            RunFolder.create(path, scenario.only(cell), position=place, **swept)
+    return [RunFolder(path) for path in wanted]
 
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
@@ -76,14 +73,6 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         return ""
     name = scenario.source or "the scenario given now"
     return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
-
-
-def _refusal(different: list[Path], difference: str) -> str:
-    others = f" (and {len(different) - 1} more cells)" if len(different) > 1 else ""
-    return (
-        f"{different[0]}{others} is of a different scenario:\n{difference}\n"
-        "give the scenario another name:, or delete those results with --overwrite"
-    )
 
 
 def _strange(path: Path) -> list[str]:

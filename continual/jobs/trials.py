@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.continual.jobs.tuning_plan import Plan
 from holdfast.continual.results.formatting import NA, plain, plural, table
-from holdfast.continual.results.record import write_whole
+from holdfast.continual.results.record import csv_table, write_whole
 from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema.method_spec import short
 from holdfast.scenarios.source.yaml_file import dump
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna import Study
+    from optuna.trial import FrozenTrial
 
 BEST, TABLE, PAGE = "best.yaml", "trials.csv", "tune.md"
 
 
-def tell_results(folder: Path, study: optuna.Study, made: Plan, source: Path | None) -> None:
+def tell_results(folder: Path, study: Study, made: Plan, source: Path | None) -> None:
     """Write ``tune.md``, ``trials.csv`` and ``best.yaml`` into the folder of a study.
 
     Raises:
@@ -34,13 +33,12 @@ def tell_results(folder: Path, study: optuna.Study, made: Plan, source: Path | N
     write_whole(folder / TABLE, _csv(trials, made).encode())
     write_whole(folder / PAGE, _page(trials, best, made, source).encode())
     if best is None:
-        reasons = [trial.user_attrs.get("reason", "") for trial in trials]
+        last = trials[-1].user_attrs.get("reason", "")
         raise HoldfastError(
-            f"none of {plural(len(trials), 'trial')} finished; the last one: {reasons[-1]}"
+            f"none of {plural(len(trials), 'trial')} finished; the last one: {last}"
         )
-    keys = dict(best.user_attrs["values"])
     record = {f"tuned.{made.method.label}": _record(trials, best, made)}
-    write_whole(folder / BEST, dump({**keys, **record}).encode())
+    write_whole(folder / BEST, dump({**best.user_attrs["values"], **record}).encode())
 
 
 def command(made: Plan, source: Path | None) -> str:
@@ -51,9 +49,7 @@ def command(made: Plan, source: Path | None) -> str:
     return f"holdfast run {scenario} {swept}{best} name={made.scenario.name}-tuned"
 
 
-def _record(
-    trials: Sequence[optuna.trial.FrozenTrial], best: optuna.trial.FrozenTrial, made: Plan
-) -> str:
+def _record(trials: Sequence[FrozenTrial], best: FrozenTrial, made: Plan) -> str:
     """Return how the best values were found, in a sentence that runs and reports keep."""
     failed = sum(trial.value is None for trial in trials)
     count = plural(len(trials), "trial") + (f" ({failed} failed)" if failed else "")
@@ -64,10 +60,7 @@ def _record(
 
 
 def _page(
-    trials: Sequence[optuna.trial.FrozenTrial],
-    best: optuna.trial.FrozenTrial | None,
-    made: Plan,
-    source: Path | None,
+    trials: Sequence[FrozenTrial], best: FrozenTrial | None, made: Plan, source: Path | None
 ) -> str:
     """Return the page of a study, as markdown."""
     parts = [
@@ -87,12 +80,8 @@ def _page(
         mark = "**" if best is not None and trial.number == best.number else ""
         rows.append([f"{mark}{trial.number}{mark}", f"{mark}{value}{mark}", *own])
     parts.append(table(head, rows))
-    failed = [
-        f"- trial {trial.number}: {plain(trial.user_attrs['reason'])}"
-        for trial in trials
-        if "reason" in trial.user_attrs
-    ]
-    if failed:
+    told = {t.number: t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs}
+    if failed := [f"- trial {number}: {plain(reason)}" for number, reason in told.items()]:
         parts += ["## Failed", "\n".join(failed)]
     return "\n\n".join(parts) + "\n"
 
@@ -101,18 +90,16 @@ def _digits(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else short(value)
 
 
-def _csv(trials: Sequence[optuna.trial.FrozenTrial], made: Plan) -> str:
+def _csv(trials: Sequence[FrozenTrial], made: Plan) -> str:
     """Return one row for each trial: its values, its value for each seed, and how it ended."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     keys = [axis.key for axis in made.space]
     seeds = [f"seed-{seed}" for seed in made.seeds]
-    writer.writerow(["trial", "status", made.tune.metric, *keys, *seeds, "reason"])
+    rows = []
     for trial in trials:
         values: dict[str, Any] = trial.user_attrs.get("values", {})
         scores: dict[str, float] = trial.user_attrs.get("by_seed", {})
         status = "finished" if trial.value is not None else trial.state.name.lower()
         row = [trial.number, status, trial.value, *(values.get(key) for key in keys)]
         row += [scores.get(str(seed)) for seed in made.seeds]
-        writer.writerow([*row, trial.user_attrs.get("reason", "")])
-    return text.getvalue()
+        rows.append([*row, trial.user_attrs.get("reason", "")])
+    return csv_table(["trial", "status", made.tune.metric, *keys, *seeds, "reason"], rows)

@@ -111,15 +111,13 @@ def _optuna() -> Any:
 
 def _open(made: Plan) -> optuna.Study:
     """Return the study of the folder's journal; new ones are empty."""
-    found, path = _optuna(), made.folder / JOURNAL
+    storages, path = _optuna().storages, made.folder / JOURNAL
     if path.exists():  # a half-written last line, left by a crash, would spoil what comes after it
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     higher = metrics.FORMULAS[made.tune.metric].higher_is_better
     try:
-        study: optuna.Study = found.create_study(
-            storage=found.storages.JournalStorage(
-                found.storages.journal.JournalFileBackend(str(path))
-            ),
+        study: optuna.Study = _optuna().create_study(
+            storage=storages.JournalStorage(storages.journal.JournalFileBackend(str(path))),
             study_name=TRIALS,
             direction="maximize" if higher else "minimize",
             load_if_exists=True,
@@ -199,37 +197,35 @@ def _run(
     listed = [folder for own in folders.values() for folder in own]
     outcomes = {o.cell: o for o in run_cells(listed, jobs=jobs, watcher=watcher)}
     for trial, values in batch:
-        ended = [outcomes[cell_name(folder)] for folder in folders[trial.number]]
-        _tell(study, trial, made, values, folders[trial.number], ended, reasons.get(trial.number))
+        trial.set_user_attr("values", values)
+        own = {folder: outcomes[cell_name(folder)] for folder in folders[trial.number]}
+        _tell(study, trial, made, own, reasons.get(trial.number))
 
 
 def _folder(made: Plan, number: int, values: Mapping[str, Any], seed: int) -> RunFolder:
     path = made.folder / f"trial-{number:04d}" / f"seed-{seed}"
     if (path / SCENARIO).exists():
         return RunFolder(path)
-    return RunFolder.create(
-        path, made.trial(values, seed), position=number, sweep=dict(values), trial=number
-    )
+    place = {"position": number, "sweep": dict(values), "trial": number}
+    return RunFolder.create(path, made.trial(values, seed), **place)
 
 
 def _tell(
     study: optuna.Study,
     trial: optuna.Trial,
     made: Plan,
-    values: Mapping[str, Any],
-    folders: Sequence[RunFolder],
-    outcomes: Sequence[Outcome],
+    outcomes: Mapping[RunFolder, Outcome],
     reason: str | None,
 ) -> None:
     """Tell the study a trial's value, or why it has none."""
-    for outcome in outcomes:
+    for outcome in outcomes.values():
         if outcome.failure is not None and outcome.failure.exit_code == Stopped.exit_code:
             raise Stopped(outcome.failure.text)
         if outcome.failure is not None and reason is None:
             reason = f"{outcome.cell}: {outcome.failure.text}"
-    trial.set_user_attr("values", dict(values))
     if reason is None:
-        scores = [_measure(folder, made.tune.metric) for folder in folders]
+        records = [curves.curves(folder.scores(), folder.scenario) for folder in outcomes]
+        scores = [metrics.summary(found)[made.tune.metric] for found in records]
         trial.set_user_attr("by_seed", dict(zip(map(str, made.seeds), scores, strict=True)))
         value = sum(scores) / len(scores)
         if not math.isnan(value):
@@ -238,7 +234,3 @@ def _tell(
         reason = f"{made.tune.metric} is n/a"
     trial.set_user_attr("reason", reason)
     study.tell(trial, state=_optuna().trial.TrialState.FAIL)
-
-
-def _measure(folder: RunFolder, metric: str) -> float:
-    return metrics.summary(curves.curves(folder.scores(), folder.scenario))[metric]

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
 from holdfast.errors import ScenarioError
-from holdfast.registry import closest
+from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.scenarios.schema.cells import Axis, with_values
 from holdfast.scenarios.schema.scenario import Cell, Method, Scenario, Tune
 
@@ -77,16 +77,14 @@ def plan(scenario: Scenario, runs: Path) -> Plan:
         raise refuse("", f"says nothing to tune; write {example}")
     known = [name for name in metrics.FORMULAS if not name.startswith("forward_transfer")]
     if tune.metric not in known:
-        near = closest(tune.metric, known)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(known)}"
-        raise refuse("tune.metric", f"no metric '{tune.metric}' of a single run; {hint}")
+        hint = did_you_mean(tune.metric, known, "there are")
+        raise refuse("tune.metric", f"no metric '{tune.metric}' of a single run{hint}")
     labels = [method.label for method in scenario.methods]
     if tune.method is None and len(labels) > 1:
         raise refuse("tune", f"say which method: is tuned, one of {', '.join(labels)}")
     if tune.method is not None and tune.method not in labels:
-        near = closest(tune.method, labels)
-        hint = f"did you mean '{near}'?" if near else f"the scenario has: {', '.join(labels)}"
-        raise refuse("tune.method", f"no method '{tune.method}'; {hint}")
+        hint = did_you_mean(tune.method, labels, "the scenario has")
+        raise refuse("tune.method", f"no method '{tune.method}'{hint}")
     index = labels.index(tune.method or labels[0])
     space = tuple(axis for axis in scenario.axes(tune.space) if axis.method in (None, index))
     if not space:
@@ -96,11 +94,8 @@ def plan(scenario: Scenario, runs: Path) -> Plan:
         if axis.method in (None, index) and axis.path not in looked_for:
             message = "is swept and not tuned; put it into tune.space, or add 'sweep={}'"
             raise refuse(f"sweep.{axis.key}", message)
-    seeds = tune.seeds or scenario.seeds
-    made = Plan(
-        scenario, tune, scenario.methods[index], space, seeds,
-        runs / scenario.name / TRIALS / labels[index],
-    )  # fmt: skip
+    seeds, folder = tune.seeds or scenario.seeds, runs / scenario.name / TRIALS / labels[index]
+    made = Plan(scenario, tune, scenario.methods[index], space, seeds, folder)
     try:
         made.trial({}, seeds[0])
     except ValueError as error:

@@ -74,10 +74,9 @@ class Workers:
         self._workers.clear()
 
     def _start(self) -> _Worker:
-        worker = _Worker()
-        self._workers.append(worker)
-        worker.start()
-        return worker
+        self._workers.append(_Worker())
+        self._workers[-1].start()
+        return self._workers[-1]
 
 
 def _listen(worker: _Worker, turns: Turns) -> None:
@@ -105,7 +104,7 @@ class _Worker:
 
     def start(self) -> None:
         """Start the process, which begins by importing what cells need."""
-        with _one_thread(), _no_interrupt():
+        with _inherited():
             self.process.start()
         self._theirs.close()  # so that the end of the process is the end of the pipe
         self.is_alive = True
@@ -148,19 +147,16 @@ def _why_dead(code: int | None) -> Failure:
     """Return the likely cause of a process's exit code."""
     if code == Stopped.exit_code:
         return Failure("stopped from outside (SIGTERM); the same command continues", code)
+    how = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
     if code == -signal.SIGKILL:
-        what = (
+        how = (
             "was killed (SIGKILL, exit code -9), most likely because memory ran out; fewer --jobs "
             "or a smaller agent.buffer_size need less"
         )
     elif code is not None and code < 0:
-        what = (
-            f"died of {signal.Signals(-code).name} (exit code {code}), most likely in compiled "
-            "code of an environment or library"
-        )
-    else:
-        what = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
-    text = f"the worker process {what}. The same command runs the cell again"
+        signaled = f"died of {signal.Signals(-code).name} (exit code {code})"
+        how = f"{signaled}, most likely in compiled code of an environment or library"
+    text = f"the worker process {how}. The same command runs the cell again"
     return Failure(text, 1, may_pass=True)
 
 
@@ -183,31 +179,22 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit processes started in the block to one thread: cells run side by side."""
-    before = os.environ.get("OMP_NUM_THREADS")
+def _inherited() -> Iterator[None]:
+    """Give processes started in the block one thread, as cells run side by side, and no Ctrl-C.
+
+    A terminal sends it to all of them. They inherit the blocked signal, so that not even their
+    start-up can be interrupted by it; this process gets a Ctrl-C of that moment afterwards.
+    """
+    resource_tracker.ensure_running()  # starting it would unblock the signal
+    threads = os.environ.get("OMP_NUM_THREADS")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Keep Ctrl-C, which a terminal sends to all, from processes started in the block.
-
-    They inherit the blocked signal, so that not even their start-up can be interrupted by it; this
-    process gets a Ctrl-C of that moment afterwards.
-    """
-    resource_tracker.ensure_running()  # starting it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if threads is not None:
+            os.environ["OMP_NUM_THREADS"] = threads
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -222,10 +209,8 @@ def _work(connection: Connection) -> None:
     with suppress(EOFError):  # the parent is gone, or has stopped starting this process
         while (given := connection.recv()) is not None:
             try:
-                if isinstance(given, Turn):
-                    found: Outcome | Failure | None = run_one(given, connection.send, capture=True)
-                else:
-                    found = _build(*given)
+                is_turn = isinstance(given, Turn)
+                found = run_one(given, connection.send, capture=True) if is_turn else _build(*given)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
             connection.send(found)

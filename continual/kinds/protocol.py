@@ -8,7 +8,6 @@ and ``validate`` ask for light parts alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -17,9 +16,9 @@ from holdfast.scenarios.schema.scenario import MethodPart, Scenario, Score, Task
 
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Agent
-    from holdfast.continual.kinds.meeting import Meeting
     from holdfast.continual.method import Method
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
+    from holdfast.continual.policies.meeting import Meeting
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.results.record import RunFolder
     from holdfast.envs.checks.check_result import CheckResult
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Words(NamedTuple):
-    """How cards, charts and TensorBoard speak of a kind.
+    """Words for a kind in cards, charts and TensorBoard.
 
     Attributes:
         use: Lines of Python that act, after ``agent`` was opened.
@@ -39,7 +38,7 @@ class Words(NamedTuple):
         place: Follows the algorithm's name, such as " in a team".
     """
 
-    use: tuple[str, ...]
+    use: str
     task: str = "reinforcement-learning"
     library: str = "stable-baselines3"
     metric: str = "mean_reward"
@@ -48,17 +47,9 @@ class Words(NamedTuple):
     place: str = ""
 
 
-class Built(NamedTuple):
-    """Objects that a preflight check has built.
-
-    Attributes:
-        experience: The first stage.
-        transition: The spaces of observations and actions that a replay buffer holds; None where
-            there is no replay buffer whose size is known.
-    """
-
-    experience: Any
-    transition: tuple[Any, Any] | None = None
+Built = tuple[Any, tuple[Any, Any] | None]
+"""The experience of the first stage, and the spaces of observations and actions that a replay
+buffer holds; None where there is no replay buffer whose size is known."""
 
 
 class Kind(Protocol):
@@ -68,6 +59,8 @@ class Kind(Protocol):
         scenario: The scenario, or that of one cell.
 
     Attributes:
+        learner: ``module:Name`` of its agent, made from a scenario.
+        find_spaces: ``module:Name`` of what finds a scenario's spaces; empty where it has none.
         words: How texts speak of it.
         is_diagnosed: Whether the plasticity of its networks is measured.
         unfilmable: Why it cannot be filmed; empty where it can.
@@ -77,6 +70,8 @@ class Kind(Protocol):
     """
 
     scenario: Scenario
+    learner: ClassVar[str]
+    find_spaces: ClassVar[str] = ""
     words: ClassVar[Words]
     is_diagnosed: ClassVar[bool] = False
     unfilmable: ClassVar[str] = ""
@@ -91,7 +86,7 @@ class Kind(Protocol):
 
     def spaces(self) -> Any:
         """Return the spaces of the stream, to be handed to ``stream``; None where it has none."""
-        return None
+        return registry.load(self.find_spaces)(self.scenario) if self.find_spaces else None
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return an Avalanche scenario with the streams ``train`` and ``eval``.
@@ -110,6 +105,8 @@ class Kind(Protocol):
 
     def agent(self) -> Agent:
         """Return the learner, which has learned nothing yet."""
+        made: Agent = registry.load(self.learner)(self.scenario)
+        return made
 
     def methods(self) -> list[Method]:
         """Return the mitigations of the first method entry, newly built, in its order."""
@@ -123,6 +120,11 @@ class Kind(Protocol):
 
         return restore(type(self)(unpooled(self.scenario)), folder, stage)
 
+    @classmethod
+    def restored(cls, folder: RunFolder, stage: int | None) -> Restored:
+        """Return the agent of a run of this kind; see ``restore``."""
+        return cls(folder.scenario).restore(folder, stage)
+
     def bring_back(self, folder: RunFolder, agent: Any, stage: int) -> None:
         """Bring back, from a run's checkpoints, what learned before a stage and not in it."""
         return
@@ -130,9 +132,7 @@ class Kind(Protocol):
     def act(self, restored: Restored, task_index: int) -> Any:
         """Return a trained agent that acts in one task."""
 
-    def export(
-        self, restored: Restored, task: int, seed: int
-    ) -> AbstractContextManager[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return every policy of an agent, acting as in a task until the block ends.
 
         Args:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.continual.kinds.meeting import Meeting, play_matches
 from holdfast.continual.kinds.protocol import Built, Kind, Words
+from holdfast.continual.policies.meeting import Meeting
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema.opponents import OpponentSpec
 from holdfast.scenarios.schema.scenario import Task
 
 if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Agent
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_agent import TaskAgent
-    from holdfast.continual.results.record import RunFolder
     from holdfast.envs.base.spaces import StreamSpaces
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.envs.multiagent.players import PolicyPlayer
@@ -31,21 +29,14 @@ if TYPE_CHECKING:
 class Single(Kind):
     """One agent of Stable-Baselines3's."""
 
+    learner = "holdfast.agents.sb3.learner:StableBaselinesAgent"
+    find_spaces = "holdfast.envs.make:stream_spaces"
     words = Words(
-        use=(
-            "env = agent.make_env()",
-            "observation, info = env.reset(seed=0)",
-            "action = agent.act(observation)",
-        ),
+        use="env = agent.make_env()\nobservation, info = env.reset(seed=0)\n"
+        "action = agent.act(observation)"
     )
     is_diagnosed = True
     unmoved = ""
-
-    def spaces(self) -> StreamSpaces:
-        """Return the spaces of the stream."""
-        from holdfast.envs.make import stream_spaces
-
-        return stream_spaces(self.scenario)
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
@@ -53,34 +44,25 @@ class Single(Kind):
 
         return make_stream(self.scenario, seed, spaces, on_failure=on_failure, frozen=frozen_player)
 
-    def agent(self) -> Agent:
-        """Return the learner."""
-        from holdfast.agents.sb3.learner import StableBaselinesAgent
-
-        return StableBaselinesAgent(self.scenario)
-
     def act(self, restored: Restored, task_index: int) -> TaskAgent:
         """Return the agent in one task."""
         from holdfast.continual.policies.trained_agent import TaskAgent
 
         return TaskAgent(restored, task_index, frozen_player)
 
-    @contextmanager
-    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return the policy; see ``Kind``."""
-        from holdfast.continual.policies.exportable import check_exportable, of_agent
+        from holdfast.continual.policies.exportable import of_agent
 
-        check_exportable(self.scenario)
-        # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-        found = of_agent(restored, self.act(restored, task), task, seed)
-        with restored.agent.view(task):
-            yield [found]
+        return of_agent(restored, self.act(restored, task), task, seed)
 
     def meeting(self, task_index: int) -> Meeting | None:
         """Return how policies play a game against each other."""
         if self.scenario.tasks[task_index].opponents is None:
             return None
-        play = partial(play_matches, self.scenario, task_index, frozen=frozen_player)
+        from holdfast.continual.policies.matches import meet
+
+        play = partial(meet, self.scenario, task_index, frozen=frozen_player)
         return Meeting("games of each two", play)
 
     def build(self, seed: int) -> Built:
@@ -90,9 +72,9 @@ class Single(Kind):
         self._check_spaces(spaces)
         experience = self.stream(seed, spaces).train_stream[0]
         if algorithm(self.scenario.agent.algorithm).on_policy:
-            return Built(experience)
+            return experience, None
         with closing(experience.make_env()) as envs:
-            return Built(experience, (envs.observation_space, envs.action_space))
+            return experience, (envs.observation_space, envs.action_space)
 
     def _check_opponents(self, spaces: StreamSpaces) -> None:
         """Build every opponent of every game, those of earlier runs included."""
@@ -139,8 +121,4 @@ def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
     """Return the opponent that an earlier run of a game left; see ``policies/opponents.py``."""
     from holdfast.continual.policies import opponents
 
-    return opponents.frozen_player(entry, folder, _restored)
-
-
-def _restored(folder: RunFolder, stage: int | None) -> Restored:
-    return Single(folder.scenario).restore(folder, stage)
+    return opponents.frozen_player(entry, folder, Single.restored)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.continual.kinds.protocol import Built, Kind, Words
@@ -13,7 +12,7 @@ from holdfast.scenarios.schema.scenario import Task
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Agent
     from holdfast.continual.method import Method
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_agent import TaskClassifier
     from holdfast.envs.processes.pool import OnFailure
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 class Supervised(Kind):
     """A classifier, measured once on each test set; its accuracy is its return."""
 
+    learner = "holdfast.agents.supervised.learner:SupervisedAgent"
     words = Words(
         task="image-classification",
         library="avalanche",
         metric="accuracy",
         total="accuracy",
         chart="accuracy on every task",
-        place="",
-        use=("classes = agent.act(inputs)  # shape (batch, ...)",),
+        use="classes = agent.act(inputs)  # shape (batch, ...)",
     )
     unfilmable = "data sets have nothing to film"
     uncuttable = "data sets are no stream of steps; tune on held-out seeds: instead"
@@ -44,30 +43,21 @@ class Supervised(Kind):
 
         return make_data_stream(self.scenario, seed)
 
-    def agent(self) -> Agent:
-        """Return the learner."""
-        from holdfast.agents.supervised.learner import SupervisedAgent
-
-        return SupervisedAgent(self.scenario)
-
     def act(self, restored: Restored, task_index: int) -> TaskClassifier:
         """Return the agent in one task."""
         from holdfast.continual.policies.trained_agent import TaskClassifier
 
         return TaskClassifier(restored, task_index)
 
-    @contextmanager
-    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return the network; see ``Kind``."""
         from holdfast.continual.policies.exportable import of_classifier
 
-        measured = self.stream(seed).eval_stream[task]
-        with restored.agent.view(task) as answer:
-            yield [of_classifier(restored.agent, measured, answer)]
+        return of_classifier(restored.agent, self.stream(seed).eval_stream[task])
 
     def build(self, seed: int) -> Built:
         """Load the data, and download them where they are not there yet; see ``Kind``."""
-        return Built(self.stream(seed).train_stream[0])
+        return self.stream(seed).train_stream[0], None
 
     def try_output(self, agent: Agent, methods: Sequence[Method]) -> None:
         """Try the network on one input: its author may have written it for other ones."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.continual.kinds.meeting import Meeting, play_mixtures
 from holdfast.continual.kinds.protocol import Built, Kind, Words, method_makers
+from holdfast.continual.policies.meeting import Meeting
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Agent
     from holdfast.continual.method import Method
-    from holdfast.continual.policies.exportable import Exportable
+    from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.partners import PartnerGroup
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_team import TaskTeam
@@ -27,32 +25,19 @@ if TYPE_CHECKING:
 class Team(Kind):
     """Groups of agents that learn at once (``agent.policies``)."""
 
+    learner = "holdfast.agents.teams.team:TeamAgent"
+    find_spaces = "holdfast.envs.multiagent.parallel:team_spaces"
     words = Words(
+        use="env = agent.make_env()\nobservations, infos = env.reset(seed=0)\n"
+        "actions = agent.act({name: observations[name] for name in env.agents})",
         place=" in a team",
-        use=(
-            "env = agent.make_env()",
-            "observations, infos = env.reset(seed=0)",
-            "actions = agent.act({name: observations[name] for name in env.agents})",
-        ),
     )
-
-    def spaces(self) -> TeamSpaces:
-        """Return the spaces of every group, and the teams of every task."""
-        from holdfast.envs.multiagent.parallel import team_spaces
-
-        return team_spaces(self.scenario)
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
         from holdfast.continual.streams.team_stream import make_team_stream
 
         return make_team_stream(self.scenario, seed, spaces, partners=partner_groups)
-
-    def agent(self) -> Agent:
-        """Return the learner, with a member for each group."""
-        from holdfast.agents.teams.team import TeamAgent
-
-        return TeamAgent(self.scenario)
 
     def methods(self) -> list[Method]:
         """Return the mitigations, each by itself in every group."""
@@ -72,21 +57,18 @@ class Team(Kind):
 
         return TaskTeam(restored, task_index, partner_groups)
 
-    @contextmanager
-    def export(self, restored: Restored, task: int, seed: int) -> Iterator[list[Exportable]]:
+    def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return the policy of each group; see ``Kind``."""
-        from holdfast.continual.policies.exportable import check_exportable, of_team
+        from holdfast.continual.policies.exportable import of_team
 
-        check_exportable(self.scenario)
-        # Before the view is opened: acting opens it too, and leaves it for that of the newest task.
-        found = of_team(restored, self.act(restored, task), task, seed)
-        with restored.agent.view(task):
-            yield found
+        return of_team(restored, self.act(restored, task), task, seed)
 
     def meeting(self, task_index: int) -> Meeting:
         """Return how teams are mixed from several policies."""
+        from holdfast.continual.policies.mixed_teams import meet
+
         play = partial(
-            play_mixtures, self.scenario, task_index, restore=_restored, partners=partner_groups
+            meet, self.scenario, task_index, restore=self.restored, partners=partner_groups
         )
         return Meeting("episodes of each mixture", play)
 
@@ -97,8 +79,8 @@ class Team(Kind):
         if any(task.partners for task in self.scenario.tasks):
             from holdfast.continual.policies.partners import check_partners
 
-            check_partners(self.scenario, spaces, _restored)
-        return Built(self.stream(seed, spaces).train_stream[0])
+            check_partners(self.scenario, spaces, self.restored)
+        return self.stream(seed, spaces).train_stream[0], None
 
     def _check_spaces(self, spaces: TeamSpaces) -> None:
         from holdfast.envs.base.compatibility import check_actions, check_policy
@@ -130,8 +112,4 @@ def partner_groups(scenario: Scenario, task: Task) -> Mapping[str, PartnerGroup]
     """Return the groups of a task that do not learn; see ``policies/partners.py``."""
     from holdfast.continual.policies import partners
 
-    return partners.partner_groups(scenario, task, _restored)
-
-
-def _restored(folder: RunFolder, stage: int | None) -> Restored:
-    return Team(folder.scenario).restore(folder, stage)
+    return partners.partner_groups(scenario, task, Team.restored)

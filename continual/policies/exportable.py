@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +75,9 @@ class Exportable:
             return tuple(tensors)
         return dict(zip(self.keys, tensors, strict=False)), *tensors[len(self.keys) :]
 
-    def act(self, inputs: list[NDArray[Any]]) -> Any:
-        """Return what the policy does in torch."""
-        return self.module(*self.as_arguments(inputs))
+
+Exporting = AbstractContextManager[list[Exportable]]
+"""Policies, each acting as in one task until the block ends."""
 
 
 def check_exportable(scenario: Scenario) -> None:
@@ -84,56 +87,65 @@ def check_exportable(scenario: Scenario) -> None:
         UsageError: They are not.
     """
     name = scenario.agent.algorithm
-    where = f"agent.algorithm: '{name}' cannot be exported"
+    why = ""
     if algorithm(name).output is None:
-        raise UsageError(
-            f"{where}: its action depends on a state that it keeps from step to step; use "
-            "holdfast.open_run"
-        )
-    if "joint" in algorithm(name).shown:
-        raise UsageError(
-            f"{where}: it acts for all agents of a group at once; use holdfast.open_run"
-        )
+        why = "its action depends on a state that it keeps from step to step"
+    elif "joint" in algorithm(name).shown:
+        why = "it acts for all agents of a group at once"
+    if why:
+        where = f"agent.algorithm: '{name}' cannot be exported"
+        raise UsageError(f"{where}: {why}; use holdfast.open_run")
 
 
-def of_classifier(agent: Any, measured: Any, answer: Any) -> Exportable:
-    """Return the network of a supervised agent in the task whose view is open.
+@contextmanager
+def of_classifier(agent: Any, measured: Any) -> Iterator[list[Exportable]]:
+    """Return the network of a supervised agent, which acts in a task until the block ends.
 
     Args:
         agent: The agent.
         measured: The experience of the eval stream that holds the task's test set.
-        answer: What the view gives.
     """
     data = measured.dataset.eval()
     count = min(COMPARED, len(data))
     inputs = np.stack([np.asarray(data[row][0]) for row in range(count)])
-    classes, _ = answer(inputs, None, np.ones(count, np.bool_), deterministic=True)
-    module = Classifying(agent.policy, answer.label)
-    return Exportable("", SUPERVISED, module, (), False, [inputs], classes, "a class")
+    with agent.view(measured.task_index) as answer:
+        classes, _ = answer(inputs, None, np.ones(count, np.bool_), deterministic=True)
+        module = Classifying(agent.policy, answer.label)
+        yield [Exportable("", SUPERVISED, module, (), False, [inputs], classes, "a class")]
 
 
-def of_agent(restored: Restored, acting: TaskAgent, task: int, seed: int) -> Exportable:
-    """Return the policy of a single agent in one task.
+@contextmanager
+def of_agent(
+    restored: Restored, acting: TaskAgent, task: int, seed: int
+) -> Iterator[list[Exportable]]:
+    """Return the policy of a single agent, which acts in a task until the block ends.
 
     Args:
         restored: The agent.
         acting: The agent in the task.
         task: Index of the task.
         seed: The cell's, from whose evaluation episodes observations are taken.
+
+    Raises:
+        UsageError: The policy is no function of one observation.
     """
+    check_exportable(restored.scenario)
     agent: Any = restored.agent
-    env = acting.make_env()
-    try:
+    with closing(acting.make_env()) as env:
         met = _met(acting, env, seed, task)[""]
         masked = env.has_wrapper_attr(MASKS) and agent.takes_masks
         module = Deployed(agent, acting.fitted)
-        return _exportable("", agent, module, met, masked, str(env.action_space))
-    finally:
-        env.close()
+        found = _exportable("", agent, module, met, masked, str(env.action_space))
+    # After acting, which opens the view too, and leaves it for that of the newest task.
+    with agent.view(task):
+        yield [found]
 
 
-def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[Exportable]:
-    """Return the policy of each group that learns in one task.
+@contextmanager
+def of_team(
+    restored: Restored, acting: TaskTeam, task: int, seed: int
+) -> Iterator[list[Exportable]]:
+    """Return the policy of each group that learns in a task, acting there until the block ends.
 
     Args:
         restored: The team.
@@ -142,10 +154,12 @@ def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[
         seed: As in ``of_agent``.
 
     Raises:
-        UsageError: The task changes what agents see or do, or those of a group differ in that.
+        UsageError: A policy is no function of one observation, the task changes what agents see or
+            do, or those of a group differ in that.
     """
     from holdfast.envs.multiagent.parallel import described  # here: PettingZoo is an extra
 
+    check_exportable(restored.scenario)
     scenario, spaces, agent = restored
     team_agent: Any = agent
     entry = scenario.tasks[task]
@@ -158,11 +172,8 @@ def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[
     team = spaces.teams[task]
     with agent.view(task) as acts:
         groups = [group for group in team.groups if group in acts]
-    env = acting.make_env()
-    try:
+    with closing(acting.make_env()) as env:
         met = _met(acting, env, seed, task)
-    finally:
-        env.close()
     found = []
     for group in groups:
         names = team.groups[group]
@@ -181,7 +192,8 @@ def of_team(restored: Restored, acting: TaskTeam, task: int, seed: int) -> list[
         masked = rows[0].masks is not None and learner.takes_masks
         module = Deployed(learner, fitting_layers(fitted))
         found.append(_exportable(group, learner, module, rows, masked, str(own.action)))
-    return found
+    with agent.view(task):  # as in of_agent
+        yield found
 
 
 def _met(acting: TaskAgent | TaskTeam, env: Any, seed: int, task: int) -> dict[str, list[Met]]:
@@ -191,8 +203,7 @@ def _met(acting: TaskAgent | TaskTeam, env: Any, seed: int, task: int) -> dict[s
         start = seeding.derive(seed, "evaluation", task, number)
         for step in acting.episode(env, start, number):
             for name, one in step.items():
-                own = one._replace(observation=_copied(one.observation))
-                met.setdefault(name, []).append(own)
+                met.setdefault(name, []).append(deepcopy(one))
             if sum(map(len, met.values())) >= COMPARED * len(met):
                 return met
     raise AssertionError  # there is always another episode
@@ -214,9 +225,3 @@ def _exportable(
     actions = np.stack([np.asarray(one.action) for one in met])
     name = agent.scenario.agent.algorithm
     return Exportable(group, name, module, keys, masked, inputs, actions, action)
-
-
-def _copied(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {key: np.array(value) for key, value in observation.items()}
-    return np.array(observation)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from holdfast import seeding
+from holdfast.continual.policies.meeting import Plan, Policy, Sections
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.elo import Game, elo
 from holdfast.continual.results.statistics import wilson
 from holdfast.envs.make import make_env
-from holdfast.envs.multiagent.players import Player, make_player
+from holdfast.envs.multiagent.players import Player, PolicyPlayer, make_player
 from holdfast.envs.multiagent.self_play import SelfPlay
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema.opponents import RANDOM
+from holdfast.scenarios.schema.opponents import RANDOM, OpponentSpec
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 Row = dict[str, Any]
@@ -45,6 +48,9 @@ class Match(NamedTuple):
         other = {seats[0]: seats[1], seats[1]: seats[0]}
         return Match(tuple(1 - s for s in self.scores), tuple(other[s] for s in self.seats))
 
+
+Frozen = Callable[[OpponentSpec, Path | None], PolicyPlayer]
+"""Returns the player that a run left."""
 
 Matches = dict[tuple[str, str], Match]
 """By player and opponent, both ways."""
@@ -113,29 +119,41 @@ def play_match(
     return Match(tuple(scores), tuple(seats))
 
 
-def play_matches(
-    env: SelfPlay,
-    players: Mapping[str, Player],
-    games: int,
-    seed: int,
-    tell: Callable[[int, int], None],
-) -> Matches:
-    """Return the matches of everybody against everybody else; see ``play_match``.
+def meet(
+    scenario: Scenario, task_index: int, policies: Sequence[Policy], plan: Plan, *, frozen: Frozen
+) -> Sections:
+    """Play a game with policies against each other, and return the results.
 
     Args:
-        env: The game.
-        players: By name, two or more.
-        games: Of each two.
-        seed: Of everything that is drawn.
-        tell: Takes how many matches of how many were played.
+        scenario: That all policies learned by.
+        task_index: The game.
+        policies: Those that meet.
+        plan: Settings of the meeting.
+        frozen: Returns the player that a run left.
     """
+    task, greedy = scenario.tasks[task_index], plan.deterministic
+    with closing(game_of(scenario, task)) as env:
+        env.frozen = frozen
+        players: dict[str, Player] = {}
+        for policy in policies:
+            run = str(policy.run.path.resolve())
+            player = frozen(OpponentSpec(run=run, stage=policy.stage, task=task.name), None)
+            players[policy.name] = PolicyPlayer(policy.name, player.chances, deterministic=greedy)
+        players |= fixed_players(env, scenario)
+        played = play_matches(env, players, plan)
+        tables = match_tables(played, list(players), deterministic=greedy)
+        return tables, match_rows(played, env.seats)
+
+
+def play_matches(env: SelfPlay, players: Mapping[str, Player], plan: Plan) -> Matches:
+    """Return the matches of everybody against everybody else, two or more; see ``play_match``."""
     found: Matches = {}
     pairs = list(itertools.combinations(players.items(), 2))
     for done, ((one, first), (other, second)) in enumerate(pairs):
-        tell(done, len(pairs))
-        match = play_match(env, (one, other), (first, second), games, seed)
+        plan.tell(done, len(pairs))
+        match = play_match(env, (one, other), (first, second), plan.games, plan.seed)
         found[one, other], found[other, one] = match, match.turned(env.seats)
-    tell(len(pairs), len(pairs))
+    plan.tell(len(pairs), len(pairs))
     return found
 
 
@@ -155,18 +173,10 @@ def match_rows(matches: Matches, seats: Sequence[str]) -> list[Row]:
     rows = []
     for (player, opponent), match in matches.items():
         low, high = wilson(match.rate(), len(match.scores))
-        rows.append(
-            {
-                "player": player,
-                "opponent": opponent,
-                "games": len(match.scores),
-                "win_rate": match.rate(),
-                "low": low,
-                "high": high,
-                **{f"win_rate_{seat}": match.rate(seat) for seat in seats},
-                "elo": rated[player],
-            }
-        )
+        found = {"games": len(match.scores), "win_rate": match.rate(), "low": low, "high": high}
+        of_seats = {f"win_rate_{seat}": match.rate(seat) for seat in seats}
+        row = {"player": player, "opponent": opponent, **found, **of_seats, "elo": rated[player]}
+        rows.append(row)
     return sorted(rows, key=lambda row: (row["player"], row["opponent"]))
 
 
@@ -180,10 +190,10 @@ def match_tables(
         names: Of the players, in their order.
         deterministic: Whether policies drew no moves.
     """
-    rows = []
-    for player in names:
-        cells = [_cell(matches.get((player, opponent))) for opponent in names]
-        rows.append((doc.given(player), *cells))
+    rows: list[tuple[doc.Cell, ...]] = [
+        (doc.given(player), *(_cell(matches.get((player, opponent))) for opponent in names))
+        for player in names
+    ]
     rated = sorted(ratings(matches).items(), key=lambda pair: -pair[1])
     games = len(next(iter(matches.values())).scores)
     told = (
@@ -195,16 +205,11 @@ def match_tables(
         "By maximum likelihood, random at 0; one drawn game of each with random is added, so that "
         "ratings are finite."
     )
-    elos = tuple((doc.given(name), doc.Cell(f"{rating:.0f}", rating)) for name, rating in rated)
+    rows = [(doc.given(name), doc.Cell(f"{rating:.0f}", rating)) for name, rating in rated]
+    elos = doc.Table((doc.Cell("player"), doc.Cell("Elo")), tuple(rows))
     return [
         doc.Section("Win rates", (doc.paragraph(told), won)),
-        doc.Section(
-            "Elo",
-            (
-                doc.paragraph(finite),
-                doc.Table((doc.Cell("player"), doc.Cell("Elo")), elos),
-            ),
-        ),
+        doc.Section("Elo", (doc.paragraph(finite), elos)),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from holdfast import seeding
 from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.agents.teams.team import Acts
+from holdfast.continual.policies.meeting import Plan, Policy, Sections
+from holdfast.continual.policies.restore import Restore
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.formatting import number
 from holdfast.continual.streams.experience import Played
@@ -80,11 +82,7 @@ class MixedTeams:
     """
 
     def __init__(
-        self,
-        scenario: Scenario,
-        task_index: int,
-        episodes: int,
-        partners: Partners = no_partners,
+        self, scenario: Scenario, task_index: int, episodes: int, partners: Partners = no_partners
     ) -> None:
         plan = scenario.evaluation.model_copy(update={"episodes": episodes})
         scenario = scenario.model_copy(update={"evaluation": plan})
@@ -92,11 +90,8 @@ class MixedTeams:
         self._scenario, self._index, self._episodes = scenario, task_index, episodes
         self._experience = TeamEvalExperience(scenario, task_index, spaces, partners)
         task = scenario.tasks[task_index]
-        groups = {
-            name: agents
-            for name, agents in spaces.teams[task_index].groups.items()
-            if agents and name not in task.partners
-        }
+        found = spaces.teams[task_index].groups.items()
+        groups = {name: agents for name, agents in found if agents and name not in task.partners}
         self.parts = [Part(name, name, agents) for name, agents in groups.items()]
         self.are_peers = len(groups) == 1 or not isinstance(scenario.agent.policies, Mapping)
         if len(groups) == 1:
@@ -105,25 +100,17 @@ class MixedTeams:
         if len(self.parts) < 2:
             raise UsageError(f"task '{task.name}': one agent learns, and nobody can be exchanged")
 
-    def play(
-        self,
-        agents: Mapping[str, Agent],
-        seed: int,
-        *,
-        deterministic: bool,
-        tell: Callable[[int, int], None],
-    ) -> Mixtures:
+    def play(self, agents: Mapping[str, Agent], plan: Plan) -> Mixtures:
         """Return what all mixtures of each two policies reach, in episodes from the same seeds.
 
         Args:
             agents: Teams that were trained, by name.
-            seed: Of everything that is drawn.
-            deterministic: The most likely action of each policy rather than a sample.
-            tell: Takes how many of how many were played.
+            plan: Settings of the meeting; the number of episodes is that of this object.
         """
         mixtures = list(product(self.parts, agents, agents))
         casts = {self._cast(*mixture): mixture for mixture in mixtures}
-        seeds = [seeding.derive(seed, "cross-play", episode) for episode in range(self._episodes)]
+        numbers = range(self._episodes)
+        seeds = [seeding.derive(plan.seed, "cross-play", number) for number in numbers]
         played: dict[tuple[str, ...], list[Played]] = {}
         with ExitStack() as opened:
             acts = {
@@ -131,15 +118,18 @@ class MixedTeams:
                 for name, agent in agents.items()
             }
             for done, (cast, (part, own, others)) in enumerate(casts.items()):
-                tell(done, len(casts))
+                plan.tell(done, len(casts))
                 mixed = acts[own] if own == others else self._mixed(part, acts[own], acts[others])
-                with seeding.isolated(seeding.derive(seed, "cross-play", *cast)):
-                    played[cast] = self._experience.play(mixed, seeds, deterministic)
-        tell(len(casts), len(casts))
-        return {
-            (part.name, own, others): _mixture(part, played[self._cast(part, own, others)])
-            for part, own, others in mixtures
-        }
+                with seeding.isolated(seeding.derive(plan.seed, "cross-play", *cast)):
+                    played[cast] = self._experience.play(mixed, seeds, plan.deterministic)
+        plan.tell(len(casts), len(casts))
+        found = {}
+        for part, own, others in mixtures:
+            episodes = played[self._cast(part, own, others)]
+            paid = [[(one.agents or {})[agent] for agent in part.agents] for one in episodes]
+            returns = np.array([one.total for one in episodes])
+            found[part.name, own, others] = Mixture(returns, np.mean(paid, axis=1))
+        return found
 
     def _cast(self, part: Part, own: str, others: str) -> tuple[str, ...]:
         """Return by which policy each part acts."""
@@ -165,11 +155,38 @@ class MixedTeams:
         return {group: shown_as(act, shown, width) for group, act in acts.items()}
 
 
-def _mixture(part: Part, episodes: Sequence[Played]) -> Mixture:
-    own = [
-        [(episode.agents or {})[agent] for agent in part.agents] for episode in episodes
-    ]  # (episodes, agents)
-    return Mixture(np.array([episode.total for episode in episodes]), np.mean(own, axis=1))
+def meet(
+    scenario: Scenario,
+    task_index: int,
+    policies: Sequence[Policy],
+    plan: Plan,
+    *,
+    restore: Restore,
+    partners: Partners,
+) -> Sections:
+    """Play with teams mixed from policies, and return the results.
+
+    Args:
+        scenario: That all policies learned by.
+        task_index: The task.
+        policies: Those that meet.
+        plan: Settings of the meeting.
+        restore: Restores a run of a team.
+        partners: Finds the groups that do not learn.
+
+    Raises:
+        UsageError: There is one policy alone.
+    """
+    if len(policies) < 2:
+        raise UsageError(
+            f"{policies[0].name} is the only policy, and there is no other to mix it with; name a "
+            "folder of several seeds or methods, or take all stages: --stages all"
+        )
+    teams = MixedTeams(scenario, task_index, plan.games, partners)
+    agents = {policy.name: restore(policy.run, policy.stage).agent for policy in policies}
+    played, names = teams.play(agents, plan), list(agents)
+    tables = mixture_tables(played, names, teams.parts, are_peers=teams.are_peers)
+    return tables, mixture_rows(played)
 
 
 def replaced(act: Act, by: Act, place: int, agents: int, *, joint: bool) -> Act:
@@ -220,19 +237,10 @@ def mixture_rows(mixtures: Mixtures) -> list[Row]:
     """Return a row for each mixture: mean returns and their standard errors over episodes."""
     rows = []
     for (part, policy, others), found in mixtures.items():
-        (team, team_error), (own, own_error) = _mean(found.team), _mean(found.own)
-        rows.append(
-            {
-                "part": part,
-                "policy": policy,
-                "others": others,
-                "episodes": len(found.team),
-                "return": team,
-                "standard_error": team_error,
-                "part_return": own,
-                "part_standard_error": own_error,
-            }
-        )
+        row: Row = {"part": part, "policy": policy, "others": others, "episodes": len(found.team)}
+        row["return"], row["standard_error"] = _mean(found.team)
+        row["part_return"], row["part_standard_error"] = _mean(found.own)
+        rows.append(row)
     return rows
 
 
@@ -259,32 +267,28 @@ def mixture_tables(
     """
     sections = []
     if are_peers:
-        told = doc.words(
+        told = doc.paragraph(
             "One agent by the policy of the row, all others by that of the column; the mean over "
             "which agent it is."
         )
         matrix = _matrix(names, _over_parts(mixtures))
-        sections.append(doc.Section("Team returns", (doc.Paragraph(told), matrix)))
+        sections.append(doc.Section("Team returns", (told, matrix)))
     for part in () if are_peers else parts:
         own = {key[1:]: found for key, found in mixtures.items() if key[0] == part.name}
-        told = doc.words(
-            doc.Run(part.name), " by the policy of the row, all others by that of the column."
-        )
+        rest = " by the policy of the row, all others by that of the column."
+        told = doc.paragraph(doc.Run(part.name), rest)
         if part is parts[0] or len(parts) > 2:
             matrix = _matrix(names, {key: found.team for key, found in own.items()})
-            title = f"Team returns, exchanging {part.name}"
-            sections.append(doc.Section(title, (doc.Paragraph(told), matrix)))
+            sections.append(doc.Section(f"Team returns, exchanging {part.name}", (told, matrix)))
         if not all(np.allclose(found.own, found.team) for found in own.values()):
             matrix = _matrix(names, {key: found.own for key, found in own.items()})
-            sections.append(doc.Section(f"Returns of {part.name}", (doc.Paragraph(told), matrix)))
+            sections.append(doc.Section(f"Returns of {part.name}", (told, matrix)))
     trained, mixed = gap(mixtures)
-    said = doc.Paragraph(
-        doc.words(
-            "After ± stands the standard error over episodes. Mean return of teams as they were "
-            f"trained (the diagonal): {number(trained)}; of mixed teams: {number(mixed)}. The gap "
-            "between self-play and cross-play (Hu et al. 2020, arXiv:2003.02979): "
-            f"{number(trained - mixed)}."
-        )
+    said = doc.paragraph(
+        "After ± stands the standard error over episodes. Mean return of teams as they were "
+        f"trained (the diagonal): {number(trained)}; of mixed teams: {number(mixed)}. The gap "
+        "between self-play and cross-play (Hu et al. 2020, arXiv:2003.02979): "
+        f"{number(trained - mixed)}."
     )
     return [*sections[:-1], replace(sections[-1], blocks=(*sections[-1].blocks, said))]
 

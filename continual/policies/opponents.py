@@ -84,10 +84,7 @@ def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: st
     saved = path / "checkpoints"
     stage = entry.stage
     if stage is None:
-        newest, _ = checkpoint.latest(saved)
-        if newest is None:
-            raise UsageError(f"{where}: {path} has no checkpoint: no task was finished yet")
-        stage = int(newest.state["stage"])
+        stage = checkpoint.newest_stage(path, f"{where}: ")
     if stage not in checkpoint.stages(saved):
         listed = ", ".join(map(str, checkpoint.stages(saved))) or "none"
         raise UsageError(f"{where}: {path} has no checkpoint of stage {stage}; there are: {listed}")

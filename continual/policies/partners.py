@@ -50,7 +50,8 @@ class PartnerGroup:
             team.changed[name] for team in spaces.teams for name in team.groups.get(self._group, ())
         ]
         own = StreamSpaces(described.observation_space, described.action_space)
-        if not any(_are_alike(own, other) for other in learned):
+        form = own.observation.shape, own.action
+        if all(form != (other.observation.shape, other.action) for other in learned):
             raise UsageError(
                 f"{self._where}: its agents saw {learned[0].observation} and did "
                 f"{learned[0].action}; here they see {own.observation} and do {own.action}"
@@ -66,14 +67,8 @@ class PartnerGroup:
         beside = self._frozen.spaces.groups[self._group].beside or {}
         blank = {k: np.zeros((len(starts), *(s.shape or ())), s.dtype) for k, s in beside.items()}
         observations = {**blank, **observations} if blank else observations
-        actions, _ = act(
-            observations, None, starts, deterministic=self._deterministic, action_masks=masks
-        )
-        return actions
-
-
-def _are_alike(one: StreamSpaces, other: StreamSpaces) -> bool:
-    return one.observation.shape == other.observation.shape and one.action == other.action
+        greedy = self._deterministic
+        return act(observations, None, starts, deterministic=greedy, action_masks=masks)[0]
 
 
 def partner_groups(scenario: Scenario, task: Task, restore: Restore) -> dict[str, PartnerGroup]:

@@ -50,11 +50,8 @@ class PerGroup(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return what the members keep, by group."""
-        return {
-            f"{group}/{name}": tensor
-            for group, member in self.members.items()
-            for name, tensor in member.state().items()
-        }
+        states = {group: member.state() for group, member in self.members.items()}
+        return {f"{group}/{n}": t for group, state in states.items() for n, t in state.items()}
 
     def load_state(self, doors: TeamDoors, tensors: dict[str, Tensor]) -> None:  # type: ignore[override]
         """Take back what ``state`` returned."""

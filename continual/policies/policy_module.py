@@ -40,7 +40,8 @@ class Deployed(nn.Module):
     ) -> None:
         super().__init__()
         self.policy = agent.policy
-        self._normalizer = agent.normalizer if _normalizes(agent.normalizer) else None
+        normalizer: Any = agent.normalizer
+        self._normalizer = normalizer if normalizer is not None and normalizer.norm_obs else None
         self._shown = [layer for layer in layers if isinstance(layer, gym.ObservationWrapper)]
         self._taken = [layer for layer in layers if isinstance(layer, PadAction)][::-1]
 
@@ -88,10 +89,6 @@ class Classifying(nn.Module):
         return nn.functional.pad(logits, (0, max(0, width - logits.shape[1]))).argmax(dim=1)
 
 
-def _normalizes(normalizer: Any) -> bool:
-    return normalizer is not None and normalizer.norm_obs
-
-
 def _observed(layer: gym.Wrapper[Any, Any, Any, Any], seen: Seen) -> Seen:
     """Return what an observation layer makes of a batch."""
     own, space = layer.env.observation_space, layer.observation_space
@@ -111,17 +108,14 @@ def _observed(layer: gym.Wrapper[Any, Any, Any, Any], seen: Seen) -> Seen:
         }
         return {OBSERVATION: seen, **blank}
     assert isinstance(layer, TaskId)
-    if isinstance(space, Box):
-        width = gym.spaces.flatdim(space) - gym.spaces.flatdim(own)
-    else:
-        width = gym.spaces.flatdim(space[TASK_ID])
+    width = gym.spaces.flatdim(space) - gym.spaces.flatdim(own)  # that of the id alone
     one_hot = torch.zeros(1, width)
     one_hot[0, layer.index] = 1.0
-    first = next(iter(seen.values())) if isinstance(seen, dict) else seen
-    shown = one_hot.expand(first.shape[0], -1)
+    entries = seen if isinstance(seen, dict) else {OBSERVATION: seen}
+    shown = one_hot.expand(next(iter(entries.values())).shape[0], -1)
     if isinstance(space, Box):
         return torch.cat([seen.float(), shown], -1)
-    return {**(seen if isinstance(seen, dict) else {OBSERVATION: seen}), TASK_ID: shown}
+    return {**entries, TASK_ID: shown}
 
 
 def _normalized(normalizer: Any, seen: Seen) -> Seen:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Agent, Files
@@ -15,26 +15,8 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 
-
-class Parts(Protocol):
-    """The parts of a kind that an agent is put together from; see ``kinds/protocol.py``."""
-
-    scenario: Scenario
-
-    def spaces(self) -> Any:
-        """Return the spaces of the stream."""
-
-    def stream(self, seed: int, spaces: Any = None) -> Any:
-        """Return the stream."""
-
-    def agent(self) -> Agent:
-        """Return a learner that has learned nothing yet."""
-
-    def methods(self) -> list[Method]:
-        """Return the mitigations, newly built."""
-
-    def bring_back(self, folder: RunFolder, agent: Any, stage: int) -> None:
-        """Bring back what learned before a stage and does not learn in it."""
+Parts = Any
+"""A ``Kind`` of ``kinds/protocol.py``: its spaces, stream, agent, methods and ``bring_back``."""
 
 
 class Restored(NamedTuple):
@@ -71,11 +53,7 @@ def restore(parts: Parts, folder: RunFolder, stage: int | None = None) -> Restor
         UsageError: If the run has no checkpoint yet.
         CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
     """
-    if stage is None:
-        saved, _ = checkpoint.latest(folder.path / "checkpoints")
-        if saved is None:
-            raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
-        stage = int(saved.state["stage"])
+    stage = checkpoint.newest_stage(folder.path) if stage is None else stage
     spaces = parts.spaces()
     stream = parts.stream(folder.seed, spaces).train_stream
     agent = _agent_after(folder, parts, stream[stage])
@@ -118,16 +96,20 @@ def _agent_after(folder: RunFolder, parts: Parts, experience: Any) -> Any:
     with seeding.isolated(folder.seed):
         if stage:
             before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
-            for index, method in enumerate(methods):
-                method.load_state(agent.doors(method), before.files.get(f"method-{index}", {}))
+            load_methods(agent, methods, before)
         for method in methods:
             method.pre_adapt(agent.doors(method), experience.train())
         agent.start(experience)
     agent.close()
     agent.load_trained(saved.files)
+    load_methods(agent, methods, saved)
+    return agent
+
+
+def load_methods(agent: Agent, methods: Sequence[Method], saved: checkpoint.Checkpoint) -> None:
+    """Load what a checkpoint holds of an agent's methods."""
     for index, method in enumerate(methods):
         method.load_state(agent.doors(method), saved.files.get(f"method-{index}", {}))
-    return agent
 
 
 def initial_files(scenario: Scenario) -> Files:

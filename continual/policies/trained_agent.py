@@ -60,9 +60,8 @@ class TaskAgent:
         self._shown, self.unseen = self._agent.shown_task(task_index)
         env = self.make_env()
         env.close()
-        self.fitted = fitting_layers(
-            fit(_Described(env), self._spaces, self._scenario, self._shown)
-        )
+        fitted = fit(_Described(env), self._spaces, self._scenario, self._shown)
+        self.fitted = fitting_layers(fitted)
         self.reset()
 
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -120,22 +119,14 @@ class TaskAgent:
         for layer in self.fitted:
             if isinstance(layer, gym.ObservationWrapper):
                 observation = layer.observation(observation)
-        batch: Any
-        if isinstance(observation, dict):
-            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
-        else:
-            batch = np.asarray(observation)[None]
         masks = None if action_masks is None else np.asarray(action_masks)
         for layer in self.fitted:
             if masks is not None and isinstance(layer, PadAction):
                 masks = layer.masks(masks)
+        options = {"deterministic": deterministic, "action_masks": _batched(masks)}
         with self._agent.view(self._task_index) as policy:
             actions, self._state = policy(
-                batch,
-                self._state,
-                self._starts,
-                deterministic=deterministic,
-                action_masks=None if masks is None else masks[None],
+                _batched(observation), self._state, self._starts, **options
             )
         self._starts = np.zeros(1, dtype=bool)
         action = actions[0]
@@ -174,6 +165,13 @@ class TaskClassifier:
             classes: NDArray[np.int64]
             classes, _ = answer(inputs, None, starts, deterministic=True)
         return classes
+
+
+def _batched(values: Any) -> Any:
+    """Return a batch of one, of an array or of every entry of a Dict observation."""
+    if isinstance(values, dict):
+        return {key: np.asarray(value)[None] for key, value in values.items()}
+    return None if values is None else np.asarray(values)[None]
 
 
 class _Described(gym.Env[Any, Any]):

@@ -45,16 +45,9 @@ class TaskTeam:
         self._task_index = task_index
         self.task = self._scenario.tasks[task_index]
         shown, self.unseen = self._agent.shown_task(task_index)
-        env = self.make_env()
-        self._teams = Teams(
-            [env],
-            self._scenario,
-            task_index,
-            spaces,
-            [0],
-            shown=shown,
-            partners=partners(self._scenario, self.task),
-        )
+        env, found = self.make_env(), partners(self._scenario, self.task)
+        place = [env], self._scenario, task_index, spaces, [0]
+        self._teams = Teams(*place, shown=shown, partners=found)
         self._vectors = learner_vectors(self._scenario, spaces, self._teams.seats)
         env.close()  # it told what there is; whoever asks for actions has one of their own
 
@@ -78,14 +71,11 @@ class TaskTeam:
         while env.agents:
             seen = {name: observations[name] for name in env.agents}
             actions = self.act(seen)
-            yield {
-                name: Met(
-                    unmasked(one),
-                    np.asarray(one[ACTION_MASK], bool) if isinstance(one, dict) else None,
-                    actions[name],
-                )
+            masks = {
+                name: np.asarray(one[ACTION_MASK], bool) if isinstance(one, dict) else None
                 for name, one in seen.items()
             }
+            yield {n: Met(unmasked(one), masks[n], actions[n]) for n, one in seen.items()}
             observations, *_ = env.step(actions)
 
     def act(self, observations: Mapping[str, Any], *, deterministic: bool = True) -> dict[str, Any]:

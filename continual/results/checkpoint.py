@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from holdfast.continual.results.record import sync
-from holdfast.errors import CheckpointUnusable
+from holdfast.continual.results.record import sync, write_synced
+from holdfast.errors import CheckpointUnusable, UsageError
 
 MANIFEST, STATE = "MANIFEST.json", "state.json"
 SCHEMA = 1
@@ -65,10 +66,7 @@ def save(
     beside = folder / f"{target.name}.tmp-{os.getpid()}"
     beside.mkdir(parents=True)
     for name, data in (contents | {MANIFEST: _json(manifest)}).items():
-        with (beside / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(beside / name, data)
     sync(beside)
     if target.exists():  # a damaged one that a resume fell back from
         shutil.rmtree(target)
@@ -103,11 +101,20 @@ def load(path: Path) -> Checkpoint:
 
 def stages(folder: Path) -> list[int]:
     """Return the stages that have a checkpoint, the first one first; nothing is changed or read."""
-    return sorted(
-        int(file.parent.name.removeprefix("task-"))
-        for file in folder.glob(f"task-*[0-9]/{MANIFEST}")
-        if file.parent.name.removeprefix("task-").isdecimal()
-    )
+    return _stages(file.parent for file in folder.glob(f"task-*[0-9]/{MANIFEST}"))
+
+
+def newest_stage(run: Path, where: str = "") -> int:
+    """Return the stage of the newest checkpoint of a run that can be read.
+
+    Raises:
+        UsageError: There is none yet; the text begins with ``where``.
+        CheckpointUnusable: If there are checkpoints and none can be read.
+    """
+    saved, _ = latest(run / "checkpoints")
+    if saved is None:
+        raise UsageError(f"{where}{run} has no checkpoint: no task was finished yet")
+    return int(saved.state["stage"])
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -124,9 +131,8 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         CheckpointUnusable: If there are checkpoints and none can be read.
     """
-    numbers = (path.name.removeprefix("task-") for path in folder.glob("task-*"))
     damage: list[str] = []
-    for stage in sorted((int(text) for text in numbers if text.isdecimal()), reverse=True):
+    for stage in reversed(_stages(folder.glob("task-*"))):
         try:
             return load(task_folder(folder, stage)), damage
         except CheckpointUnusable as error:
@@ -137,6 +143,11 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             + "\n".join(damage)
         )
     return None, damage
+
+
+def _stages(folders: Iterable[Path]) -> list[int]:
+    numbers = [folder.name.removeprefix("task-") for folder in folders]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

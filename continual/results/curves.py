@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Quantity = Literal["score", "return", "success"]
+Unit = Literal["score", "return", "mixed"]
+Form: TypeAlias = "Score | Literal['return', 'success']"
+"""The score of a task, in what is measured."""
 
 WINDOW = 5
 """Most evaluation points that are averaged into a performance "at the end of a task"."""
@@ -48,7 +51,7 @@ class Curves:
     steps: NDArray[np.int64]
     values: Array
     spans: tuple[Span, ...]
-    unit: Literal["score", "return", "mixed"] = "score"
+    unit: Unit = "score"
 
     def __post_init__(self) -> None:
         """Check the shapes.
@@ -108,7 +111,7 @@ def curves_of(
     shape = (len(points), len(names))
     counts = np.bincount(place, minlength=len(points) * len(names)).reshape(shape)
     steps = np.array([step for _, step in points], dtype=np.int64)
-    forms = [_form(scenario, task) for task in range(len(names))]
+    forms: list[Form] = [scenario.score_of(task) or "return" for task in range(len(names))]
     returns = np.array([episode["return"] for episode in episodes], dtype=np.float64)
     # A None becomes NaN: no success was reported.
     successes = np.array([episode["success"] for episode in episodes], dtype=np.float64)
@@ -202,22 +205,13 @@ def inside(curves: Curves, span: Span) -> NDArray[np.bool_]:
     return (curves.steps > span.start) & (curves.steps <= span.end)
 
 
-def _form(scenario: Scenario, task: int) -> Score | Literal["return", "success"]:
-    return scenario.score_of(task) or "return"
-
-
-def _values(
-    form: Score | Literal["return", "success"] | Quantity, returns: Array, successes: Array
-) -> Array:
+def _values(form: Form | Quantity, returns: Array, successes: Array) -> Array:
     if isinstance(form, str):
         return successes if form == "success" else returns
     return (returns - form.random) / (form.reference - form.random)
 
 
-def _unit(
-    forms: Sequence[Score | Literal["return", "success"]], quantity: Quantity
-) -> Literal["score", "return", "mixed"]:
-    raw = quantity == "return" or (quantity == "score" and all(form == "return" for form in forms))
-    if raw:
+def _unit(forms: Sequence[Form], quantity: Quantity) -> Unit:
+    if quantity == "return" or (quantity == "score" and all(form == "return" for form in forms)):
         return "return"
     return "mixed" if quantity == "score" and "return" in forms else "score"

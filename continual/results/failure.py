@@ -10,14 +10,6 @@ from typing import NamedTuple
 from holdfast import errors
 from holdfast.errors import HoldfastError
 
-_KINDS = (
-    errors.UsageError,
-    errors.EnvironmentFailed,
-    errors.Diverged,
-    errors.CheckpointUnusable,
-    errors.Stopped,
-)
-
 
 class Failure(NamedTuple):
     """Reason of a failure, and whether it is worth another attempt.
@@ -56,7 +48,8 @@ class Failure(NamedTuple):
 
     def as_error(self) -> HoldfastError:
         """Return an exception of the class with this exit code."""
-        kind = {kind.exit_code: kind for kind in _KINDS}.get(self.exit_code, HoldfastError)
+        kinds = {kind.exit_code: kind for kind in HoldfastError.__subclasses__()}
+        kind = HoldfastError if self.exit_code == 1 else kinds.get(self.exit_code, HoldfastError)
         return kind(self.trace + self.text)
 
 

@@ -30,7 +30,7 @@ from holdfast.continual.results.curves import (
 
 @dataclass(frozen=True)
 class Formula:
-    """How a metric is defined, as text for a report.
+    """Definition of a metric, as text for a report.
 
     Attributes:
         title: Plain name of the metric.
@@ -144,11 +144,7 @@ def forgetting(curves: Curves) -> Array:
     >>> forgetting(run)
     array([0.6, 0. ])
     """
-    final = performance(curves)
-    fallen = np.full_like(final, np.nan)
-    for span in curves.spans:  # a later span of the same task replaces the earlier one
-        fallen[span.task] = at_end(curves, span)[span.task] - final[span.task]
-    return fallen
+    return plasticity(curves) - performance(curves)
 
 
 def auc(curves: Curves) -> Array:
@@ -169,14 +165,14 @@ def auc(curves: Curves) -> Array:
     return areas
 
 
-def forward_transfer(curves: Curves, reference: Curves) -> Array:
+def forward_transfer(curves: Curves, reference: Curves | None) -> Array:
     """Return (AUC_i - AUC_i^b) / (1 - AUC_i^b), the gain by earlier tasks. Variant ``cw``.
 
     NaN where AUC_i^b is 1 or more (no room to gain), and for raw returns (1 means nothing to them).
 
     Args:
         curves: The cell that is judged.
-        reference: The cell of method ``isolated`` with the same seed.
+        reference: The cell of method ``isolated`` with the same seed; NaN without it.
 
     Raises:
         ValueError: If the two were not trained on the same stream.
@@ -186,9 +182,9 @@ def forward_transfer(curves: Curves, reference: Curves) -> Array:
     >>> forward_transfer(run, alone)
     array([0.5])
     """
-    if curves.spans != reference.spans:
+    if reference is not None and curves.spans != reference.spans:
         raise ValueError("forward transfer compares two runs of one stream; these have two streams")
-    if curves.unit != "score" or reference.unit != "score":
+    if reference is None or curves.unit != "score" or reference.unit != "score":
         return np.full(curves.values.shape[1], np.nan)
     area, alone = auc(curves), auc(reference)
     room = np.where(alone < 1, 1 - alone, np.nan)
@@ -208,11 +204,7 @@ def backward_transfer(curves: Curves) -> Array:
     >>> backward_transfer(run)
     array([-0.6,  0. ])
     """
-    rows = matrix(curves)
-    changed = np.full(curves.values.shape[1], np.nan)
-    for stage, span in enumerate(curves.spans, start=1):  # the last span of a task stays
-        changed[span.task] = rows[-1, span.task] - rows[stage, span.task]
-    return changed
+    return np.asarray(matrix(curves)[-1] - _learned(curves))
 
 
 def plasticity(curves: Curves) -> Array:
@@ -227,7 +219,7 @@ def plasticity(curves: Curves) -> Array:
     array([1. , 0.9])
     """
     learned = np.full(curves.values.shape[1], np.nan)
-    for span in curves.spans:
+    for span in curves.spans:  # a later span of the same task replaces the earlier one
         learned[span.task] = at_end(curves, span)[span.task]
     return learned
 
@@ -268,11 +260,7 @@ def stability_gap(curves: Curves) -> Array:
     >>> stability_gap(run)
     array([0.8, nan])
     """
-    rows = matrix(curves)
-    learned = np.full(curves.values.shape[1], np.nan)
-    for stage, span in enumerate(curves.spans, start=1):
-        learned[span.task] = rows[stage, span.task]
-    return learned - min_acc(curves)
+    return np.asarray(_learned(curves) - min_acc(curves))
 
 
 def recovery_time(curves: Curves) -> Array:
@@ -294,16 +282,12 @@ def recovery_time(curves: Curves) -> Array:
     >>> recovery_time(run)
     array([ 5., nan])
     """
-    times: dict[int, list[float]] = {}
-    before: dict[int, float] = {}
-    for span in curves.spans:
-        task = span.task
-        if task in before:
-            times.setdefault(task, []).append(_recovery(curves, span, before[task]))
-        before[task] = float(at_end(curves, span)[task])
     found = np.full(curves.values.shape[1], np.nan)
-    for task, of_visits in times.items():
-        found[task] = np.mean(of_visits)
+    for task in averaged("recovery_time/steps", curves):
+        visits = [span for span in curves.spans if span.task == task]
+        before = [float(at_end(curves, visit)[task]) for visit in visits]
+        times = [_recovery(curves, *pair) for pair in zip(visits[1:], before, strict=False)]
+        found[task] = np.mean(times)
     return found
 
 
@@ -315,13 +299,10 @@ def per_task(curves: Curves, reference: Curves | None = None) -> dict[str, Array
         reference: The cell of method ``isolated`` with the same seed; without it forward transfer
             is n/a.
     """
-    nothing = np.full(curves.values.shape[1], np.nan)
     return {
         "average_performance/cw": performance(curves),
         "forgetting/cw": forgetting(curves),
-        "forward_transfer/cw": nothing
-        if reference is None
-        else forward_transfer(curves, reference),
+        "forward_transfer/cw": forward_transfer(curves, reference),
         "backward_transfer/gem": backward_transfer(curves),
         "auc/cw": auc(curves),
         "plasticity/cw": plasticity(curves),
@@ -346,6 +327,15 @@ def summary(curves: Curves, reference: Curves | None = None) -> dict[str, float]
         known = tasks and curves.unit != "mixed"
         found[name] = float(values[tasks].mean()) if known else float("nan")
     return found
+
+
+def _learned(curves: Curves) -> Array:
+    """Return R[e_i,i], the score of each task at the boundary that ends its last training."""
+    rows = matrix(curves)
+    learned = np.full(curves.values.shape[1], np.nan)
+    for stage, span in enumerate(curves.spans, start=1):
+        learned[span.task] = rows[stage, span.task]
+    return learned
 
 
 def _recovery(curves: Curves, span: Span, wanted: float) -> float:

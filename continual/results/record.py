@@ -7,18 +7,21 @@ folder that matters is written beside its place and renamed.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from holdfast.continual.results.lock import locked
 from holdfast.errors import CheckpointUnusable, InUse, ScenarioError, UsageError
-from holdfast.registry import closest
+from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -51,7 +54,8 @@ SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock
 CROSS_PLAY, CROSS_PLAY_PAGE = "cross-play.json", "cross-play.md"
 """Of the folder of a cell, a method or a scenario, whose report then has it as a section."""
 
-_BLOCK = 1 << 16
+
+_INFORMATION = {"task_id", "boundaries", "task_count"}
 
 
 class RunFolder:
@@ -79,18 +83,13 @@ class RunFolder:
             **info: More entries of ``run.json``.
         """
         path.mkdir(parents=True, exist_ok=True)
-        stream = scenario.stream
         started = {
             "status": "pending",
             "reason": None,
             "scenario": scenario.name,
             "method": scenario.methods[0].label,
             "seed": scenario.seeds[0],
-            "information": {
-                "task_id": stream.task_id,
-                "boundaries": stream.boundaries,
-                "task_count": stream.task_count,
-            },
+            "information": scenario.stream.model_dump(include=_INFORMATION),
             "source": str(scenario.source.resolve()) if scenario.source else None,
             "folder": str(scenario.folder.resolve()) if scenario.folder else None,
         }
@@ -161,9 +160,7 @@ class RunFolder:
     def lock(self, patience_s: float = 0.0) -> Iterator[None]:
         """Hold the folder inside a ``with`` block; another process gets InUse meanwhile."""
         with locked(self.path / LOCK, patience_s):
-            for leftover in self.path.glob(
-                ".*.tmp-*"
-            ):  # of a process that was killed while it wrote
+            for leftover in self.path.glob(".*.tmp-*"):  # of a process killed while it wrote
                 leftover.unlink()
             yield
 
@@ -205,25 +202,22 @@ class RunFolder:
             found: list[Episode] = json.loads(b"[%s]" % b",".join(lines), parse_constant=_refuse)
         except ValueError:
             found = []
-        if len(found) == len(lines) and all(not _fault(episode) for episode in found):
+        if len(found) == len(lines) and not any(map(_fault, found)):
             return found
-        return [_episode(line, path, number) for number, line in enumerate(lines, start=1)]
+        faults = enumerate(map(_fault_of_line, lines), start=1)
+        number, fault = next(one for one in faults if one[1])
+        raise CheckpointUnusable(
+            f"{path}:{number}: {fault}; the scores are damaged: start the cell again with "
+            "--overwrite"
+        )
 
     def size(self) -> int:
         """Return the bytes of ``scores.jsonl`` up to its last whole line; checkpoints keep it."""
         path = self.path / SCORES
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:  # nothing can be mapped
             return 0
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            while end > 0:
-                start = max(0, end - _BLOCK)
-                file.seek(start)
-                found = file.read(end - start).rfind(b"\n")
-                if found >= 0:
-                    return start + found + 1
-                end = start
-        return 0
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return content.rfind(b"\n") + 1
 
     def truncate(self, size: int) -> None:
         """Cut ``scores.jsonl`` back to a ``size`` it once had: what came after is measured again.
@@ -269,9 +263,7 @@ def task_index(scenario: Scenario, task: str, where: str) -> int:
     """
     names = [entry.name for entry in scenario.tasks]
     if task not in names:
-        near = closest(task, names)
-        hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(names)}"
-        raise UsageError(f"{where}: no task '{task}'; {hint}")
+        raise UsageError(f"{where}: no task '{task}'{did_you_mean(task, names, 'there are')}")
     return names.index(task)
 
 
@@ -283,14 +275,26 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(beside, content)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file, and return once it is on disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def csv_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
 
 
 def sync(folder: Path) -> None:
@@ -307,7 +311,7 @@ _NUMBERS = (int, float)
 
 
 def _fault(found: Any) -> str:
-    """Return what is wrong with a line of the record, empty for an episode."""
+    """Return the fault of a line of the record, empty for an episode."""
     if not isinstance(found, dict):
         return f"holds {type(found).__name__}, not a JSON object"
     if lacking := Episode.__required_keys__ - found.keys():
@@ -328,26 +332,19 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _episode(line: bytes, path: Path, number: int) -> Episode:
+def _fault_of_line(line: bytes) -> str:
     try:
-        found = json.loads(line, parse_constant=_refuse)
+        return _fault(json.loads(line, parse_constant=_refuse))
     except ValueError as error:
-        raise CheckpointUnusable(_corrupt(path, number, f"not JSON ({error})")) from error
-    if fault := _fault(found):
-        raise CheckpointUnusable(_corrupt(path, number, fault))
-    episode: Episode = found
-    return episode
-
-
-def _corrupt(path: Path, number: int, what: str) -> str:
-    return f"{path}:{number}: {what}; the scores are damaged: start the cell again with --overwrite"
+        return f"not JSON ({error})"
 
 
 def _place(cell: RunFolder) -> tuple[int, str, int, str]:
     """Return what sorts cells: methods as the scenario lists them, seeds by number."""
-    try:
+    position = 0
+    with suppress(
+        CheckpointUnusable
+    ):  # the reader of that cell says so; the others keep their order
         position = int(cell.info().get("position", 0))
-    except CheckpointUnusable:  # the reader of that cell says so; the others keep their order
-        position = 0
     name = cell.path.name
     return position, cell.label, len(name), name

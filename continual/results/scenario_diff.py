@@ -1,4 +1,4 @@
-"""How scenarios differ: which keys change no number, and diffs of the others."""
+"""Differences of scenarios: which keys change no number, and diffs of the others."""
 
 from __future__ import annotations
 

@@ -31,6 +31,9 @@ Statistic = Callable[[Array], Array]
 LEVEL = 0.95
 """Of every interval."""
 
+_ENDS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+"""Quantiles at the ends of an interval."""
+
 Z = 1.959964
 """Of a standard normal, ``LEVEL`` of which lies between -Z and Z."""
 
@@ -67,7 +70,7 @@ class Estimate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How one method does against another, over the seeds that both have.
+    """Comparison of one method with another, over the seeds that both have.
 
     Attributes:
         probability: That a run of the one is better than a run of the other at a task, averaged
@@ -233,16 +236,10 @@ def performance_profile(
         seed: Of the draws.
     """
     known = _complete(scores)[0]
-    nothing = np.full(thresholds.shape, np.nan)
     if not known.size:
-        return Profile(nothing, nothing, nothing)
+        return Profile(*[np.full(thresholds.shape, np.nan)] * 3)
     above = (known[:, :, None] > thresholds).mean(axis=1)  # (seeds, thresholds)
-    if len(known) < 2:
-        return Profile(above.mean(axis=0), nothing, nothing)
-    draws = _draws(len(known), replications, seed)
-    times = (draws[:, :, None] == np.arange(len(known))).mean(axis=1)  # (replications, seeds)
-    low, high = np.quantile(times @ above, _ends(), axis=0)
-    return Profile(above.mean(axis=0), low, high)
+    return Profile(*mean_band(above, replications=replications, seed=seed))
 
 
 def mean_band(
@@ -264,7 +261,7 @@ def mean_band(
     draws = _draws(count, replications, seed)
     shares = (draws[:, :, None] == np.arange(count)).mean(axis=1)  # (replications, seeds)
     resampled = shares @ values.reshape(count, -1)
-    low, high = np.quantile(resampled, _ends(), axis=0)
+    low, high = np.quantile(resampled, _ENDS, axis=0)
     return mean, low.reshape(shape), high.reshape(shape)
 
 
@@ -312,12 +309,8 @@ def _complete(*scores: Array) -> tuple[Array, ...]:
     return tuple(one[known] for one in scores)
 
 
-def _ends() -> tuple[float, float]:
-    return (1 - LEVEL) / 2, (1 + LEVEL) / 2
-
-
 def _with_interval(value: float, resampled: Array, seeds: int) -> Estimate:
-    low, high = np.quantile(resampled, _ends())
+    low, high = np.quantile(resampled, _ENDS)
     return Estimate(value, float(low), float(high), seeds)
 
 

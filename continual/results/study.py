@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def _read_scenarios(cells: Iterable[RunFolder]) -> None:
     """Read the scenarios, those that differ in the seed alone once: YAML is slow to read."""
     known: dict[bytes, Scenario] = {}
     for cell in cells:
-        try:
+        with suppress(CheckpointUnusable, OSError):  # told where the cell is measured
             content = (cell.path / SCENARIO).read_bytes()
             folder = str(cell.info().get("folder")).encode()
             seed, text = _SEEDS.search(content), folder + _SEEDS.sub(b"", content)
@@ -193,8 +194,6 @@ def _read_scenarios(cells: Iterable[RunFolder]) -> None:
                 cell.scenario = known[text].model_copy(update={"seeds": (int(seed[1]),)})
             else:
                 known[text] = cell.scenario
-        except (CheckpointUnusable, OSError):  # told where the cell is measured
-            continue
 
 
 def _readable(cells: Sequence[RunFolder]) -> RunFolder:
@@ -204,11 +203,9 @@ def _readable(cells: Sequence[RunFolder]) -> RunFolder:
         CheckpointUnusable: If none can.
     """
     for cell in cells[:-1]:
-        try:
+        with suppress(CheckpointUnusable):
             _ = cell.scenario
-        except CheckpointUnusable:
-            continue
-        return cell
+            return cell
     _ = cells[-1].scenario
     return cells[-1]
 
@@ -290,9 +287,7 @@ def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list
         curves = next((one.curves for found, one in own if found == wanted), None)
         return replace(cell, reference=curves)
 
-    return [
-        replace(method, cells=tuple(referred(cell) for cell in method.cells)) for method in methods
-    ]
+    return [replace(method, cells=tuple(map(referred, method.cells))) for method in methods]
 
 
 def _is_alone(cell: CellResults) -> bool:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from avalanche.benchmarks.utils import concat_datasets
 from torch.utils.data import DataLoader
 
+from holdfast.agents.base.agent import Act
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.datasets.benchmarks import StreamData, stream_data
 from holdfast.scenarios.schema.scenario import Scenario
-
-if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Act
 
 BATCH = 512
 """Samples that are measured at once."""
@@ -51,8 +49,9 @@ class DataExperience(StageExperience):
         mine = data.tasks[order[stage]]
         self.dataset = mine.train
         self.task_labels, self.classes_in_this_experience = [mine.label], list(mine.classes)
-        self.earlier = [_known(data, index) for index in order[:stage]]
-        self.whole = [_known(data, index) for index in dict.fromkeys(order)]
+        known = [Known([task.label], list(task.classes)) for task in data.tasks]
+        self.earlier = [known[index] for index in order[:stage]]
+        self.whole = [known[index] for index in dict.fromkeys(order)]
         self._stream_data = [data.tasks[index].train for index in sorted(set(order))]
         self.pool = data.pool
         self.input_shape, self.class_count = data.input_shape, data.class_count
@@ -101,8 +100,3 @@ def make_data_stream(scenario: Scenario, seed: int, data: StreamData | None = No
     train = [DataExperience(scenario, seed, stage, data) for stage in stages]
     measured = [DataEvalExperience(scenario, index, data) for index in range(len(data.tasks))]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])
-
-
-def _known(data: StreamData, index: int) -> Known:
-    task = data.tasks[index]
-    return Known([task.label], list(task.classes))

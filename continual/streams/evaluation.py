@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast import seeding
+from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.continual.results.record import Episode
 from holdfast.continual.streams.experience import MeasuredExperience, Played
 from holdfast.errors import EnvironmentFailed
 from holdfast.scenarios.schema.scenario import Evaluation
-
-if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Act, Agent, Observations
 
 LONGEST_EPISODE = 100_000
 """Steps after which an episode is taken to never end."""
@@ -80,9 +78,8 @@ def evaluate(
     for experience in tasks:
         index = experience.task_index
         shown, unseen = agent.shown_task(index)
-        seeds = [
-            seeding.derive(seed, "evaluation", index, episode) for episode in range(plan.episodes)
-        ]
+        numbers = range(plan.episodes)
+        seeds = [seeding.derive(seed, "evaluation", index, number) for number in numbers]
         with (
             seeding.isolated(seeding.derive(seed, "evaluation", index), *agent.random_spaces),
             agent.view(index) as act,
@@ -90,8 +87,8 @@ def evaluate(
             experience.show_task(shown)
             experience.show_step(step)
             played = experience.play(act, seeds, plan.deterministic)
-        scores += [
-            {
+        for episode, result in enumerate(played):
+            row: Episode = {
                 "stage": stage,
                 "step": step,
                 "task": experience.task.name,
@@ -101,13 +98,11 @@ def evaluate(
                 "success": result.success,
                 "unseen": unseen,
             }
-            for episode, result in enumerate(played)
-        ]
-        for row, result in zip(scores[-len(played) :], played, strict=True):
             if result.agents is not None:
                 row["agents"] = result.agents
             if result.game is not None:
                 row["opponent"], row["seat"] = result.game["opponent"], result.game["seat"]
+            scores.append(row)
     return scores
 
 
@@ -130,13 +125,8 @@ def play(copies: Copies, act: Act, count: int, *, deterministic: bool) -> list[P
     while running.any():
         # The policy sees all to the end, so that no episode depends on the length of another; what
         # is over keeps its last observation and is not stepped.
-        actions, state = act(
-            copies.observations(),
-            state,
-            starts,
-            deterministic=deterministic,
-            action_masks=copies.masks(),
-        )
+        seen, masks = copies.observations(), copies.masks()
+        actions, state = act(seen, state, starts, deterministic=deterministic, action_masks=masks)
         starts = np.zeros(count, dtype=bool)
         ids = np.flatnonzero(running).astype(np.int32)
         stepped = copies.step(actions, ids)

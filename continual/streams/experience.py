@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience
 
 from holdfast import seeding
-
-if TYPE_CHECKING:
-    from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.scenarios.schema.scenario import Scenario, Task
 
 
 class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types

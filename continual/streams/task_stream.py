@@ -68,27 +68,21 @@ class TaskExperience(StageExperience):
         self.drifted: list[tuple[int, dict[str, float]]] = []
         self._n_envs, self._pool = scenario.n_envs, _timed(scenario)
         self._on_failure = on_failure
-        self._make_one = partial(
-            task_env,
-            scenario,
-            order[stage],
-            spaces,
-            slot=slot,
-            frozen=frozen,
-            # Only this process can be told; `validate` keeps what drifts out of others.
-            applied=None if self._pool.workers else self._note_drift,
-        )
+        make = {
+            index: partial(task_env, scenario, index, spaces, slot=slot, frozen=frozen)
+            for index in dict.fromkeys(order)
+        }
+        self._make_each = list(make.values())
+        # Only this process can be told; `validate` keeps what drifts out of others.
+        applied = None if self._pool.workers else self._note_drift
+        self._make_one = partial(make[order[stage]], applied=applied)
         self._pooled = None
         if scenario.backend == "envpool":
             self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs, self.seed)
-        self._make_each = [
-            partial(task_env, scenario, index, spaces, slot=slot, frozen=frozen)
-            for index in dict.fromkeys(order)
-        ]
-        stages = list(zip(order, scenario.stage_steps, strict=True))
-        self._budgets = [
-            sum(steps for index, steps in stages if index == task) for task in dict.fromkeys(order)
-        ]
+        budgets = dict.fromkeys(order, 0)
+        for index, steps in zip(order, scenario.stage_steps, strict=True):
+            budgets[index] += steps
+        self._budgets = list(budgets.values())
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
@@ -104,11 +98,8 @@ class TaskExperience(StageExperience):
             return self._pooled()
         makers: list[Callable[[], gym.Env[Any, Any]]] = [self._make_one] * self._n_envs
         if interleaved:
-            tasks = len(self._make_each)
-            makers = [
-                partial(Interleaved, self._make_each, self._budgets, index % tasks)
-                for index in range(self._n_envs)
-            ]
+            firsts = [index % len(self._make_each) for index in range(self._n_envs)]
+            makers = [partial(Interleaved, self._make_each, self._budgets, one) for one in firsts]
         if self._pool.workers:
             return ProcessPool(makers, self._pool, seed=self.seed, on_failure=self._on_failure)
         take = iter(makers)
@@ -120,11 +111,8 @@ def _timed(scenario: Scenario) -> Pool:
     pool = scenario.pool
     if all(task.python is None for task in scenario.tasks):
         return pool
-    later = {
-        "reset_timeout_s": pool.reset_timeout_s + STARTING_S,
-        "step_timeout_s": pool.step_timeout_s + CLOSING_S + 1.0,
-    }
-    return pool.model_copy(update=later)
+    reset_s, step_s = pool.reset_timeout_s + STARTING_S, pool.step_timeout_s + CLOSING_S + 1.0
+    return pool.model_copy(update={"reset_timeout_s": reset_s, "step_timeout_s": step_s})
 
 
 class EvalExperience(MeasuredExperience):
@@ -144,13 +132,9 @@ class EvalExperience(MeasuredExperience):
         copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, most)
         self._make = partial(task_env, scenario, task_index, spaces, slot=slot, frozen=frozen)
         self._copies = copies
-        stages = zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
-        ends = accumulate(scenario.stage_steps)
-        self._visits = [
-            (end - steps, steps)
-            for (index, steps), end in zip(stages, ends, strict=True)
-            if index == task_index
-        ]
+        steps = scenario.stage_steps
+        stages = zip(scenario.stream_tasks, steps, accumulate(steps), strict=True)
+        self._visits = [(end - own, own) for index, own, end in stages if index == task_index]
 
     @cached_property
     def environments(self) -> list[gym.Env[Any, Any]]:
@@ -210,10 +194,8 @@ class _EnvCopies:
     ) -> None:
         self._envs = envs[: len(seeds)]
         self._masked = self._envs[0].has_wrapper_attr(MASKS)
-        self._latest = [
-            env.reset(seed=seed, options=given)[0]
-            for env, seed, given in zip(self._envs, seeds, options, strict=True)
-        ]
+        starts = zip(self._envs, seeds, options, strict=True)
+        self._latest = [env.reset(seed=seed, options=given)[0] for env, seed, given in starts]
 
     def observations(self) -> Observations:
         first = self._latest[0]
@@ -279,8 +261,7 @@ class PooledEvalExperience(MeasuredExperience):
 
     def close(self) -> None:
         """Drop the pool."""
-        batch = self.__dict__.pop("batch", None)
-        if batch is not None:
+        if (batch := self.__dict__.pop("batch", None)) is not None:
             batch.close()
 
 

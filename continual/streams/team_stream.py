@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLStream
 from numpy.typing import NDArray
 
+from holdfast.agents.base.agent import Act
+from holdfast.agents.teams.team import Acts
 from holdfast.continual.streams.evaluation import LONGEST_EPISODE, never_ends
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.multiagent.joint import learner_vectors
@@ -19,10 +22,6 @@ from holdfast.envs.multiagent.seats import ABSENT, FrozenGroup
 from holdfast.envs.multiagent.teams import Teams
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task
-
-if TYPE_CHECKING:
-    from holdfast.agents.base.agent import Act
-    from holdfast.agents.teams.team import Acts
 
 MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
@@ -56,13 +55,12 @@ class TeamExperience(StageExperience):
     ) -> None:
         super().__init__(scenario, seed, stage)
         self._partners = partial(partners, scenario, self.task)
-        team = spaces.teams[self.task_index]
+        groups = spaces.teams[self.task_index].groups
         self._scenario, self._spaces = scenario, spaces
-        self.seats = {
-            name: len(agents)
-            for name, agents in team.groups.items()
-            if agents and name not in self.task.partners
-        }
+        learning = [
+            name for name, agents in groups.items() if agents and name not in self.task.partners
+        ]
+        self.seats = {name: len(groups[name]) for name in learning}
         self.groups = tuple(self.seats)
 
     def part(self, group: str) -> TeamExperience:
@@ -73,12 +71,10 @@ class TeamExperience(StageExperience):
 
     def make_seats(self) -> Mapping[str, Any]:
         """Return the vector environment of each group, newly built and seeded."""
-        copies = range(self._scenario.n_envs)
-        index = self._scenario.stream_tasks[self.stage]
-        envs = [make_parallel(self._scenario, self._scenario.tasks[index]) for _ in copies]
-        seeds = [self.seed + copy for copy in copies]
-        partners = self._partners()
-        teams = Teams(envs, self._scenario, index, self._spaces, seeds, partners=partners)
+        seeds = [self.seed + copy for copy in range(self._scenario.n_envs)]
+        envs = [make_parallel(self._scenario, self.task) for _ in seeds]
+        place = self._scenario, self._scenario.stream_tasks[self.stage], self._spaces, seeds
+        teams = Teams(envs, *place, partners=self._partners())
         return learner_vectors(self._scenario, self._spaces, teams.seats)
 
     @staticmethod
@@ -98,26 +94,15 @@ class TeamEvalExperience(MeasuredExperience):
         partners: Partners = no_partners,
     ) -> None:
         super().__init__(scenario, task_index)
+        self._scenario, self._spaces, self._shown = scenario, spaces, task_index
         self._partners = partial(partners, scenario, self.task)
         self._copies = min(scenario.evaluation.episodes, MOST_COPIES)
-        self._teams = partial(self._built, scenario, task_index, spaces)
-        self._vectors = partial(learner_vectors, scenario, spaces)
-        self._shown = task_index
 
-    def _built(
-        self, scenario: Scenario, task_index: int, spaces: TeamSpaces, seeds: list[int]
-    ) -> Teams:
-        envs = [make_parallel(scenario, self.task) for _ in seeds]
-        return Teams(
-            envs,
-            scenario,
-            task_index,
-            spaces,
-            seeds,
-            shown=self._shown,
-            autoreset=False,
-            partners=self._partners(),
-        )
+    def _built(self, seeds: list[int]) -> Teams:
+        envs = [make_parallel(self._scenario, self.task) for _ in seeds]
+        place = self._scenario, self.task_index, self._spaces, seeds
+        partners = self._partners()
+        return Teams(envs, *place, shown=self._shown, autoreset=False, partners=partners)
 
     def open(self) -> int:
         """Return how many episodes are played side by side."""
@@ -131,12 +116,9 @@ class TeamEvalExperience(MeasuredExperience):
         """Return one episode per seed, in copies side by side."""
         played: list[Played] = []
         for start in range(0, len(seeds), self._copies):
-            teams = self._teams(list(seeds[start : start + self._copies]))
-            try:
-                vectors = self._vectors(teams.seats)
+            with closing(self._built(list(seeds[start : start + self._copies]))) as teams:
+                vectors = learner_vectors(self._scenario, self._spaces, teams.seats)
                 played += play_teams(teams, vectors, acts, deterministic)
-            finally:
-                teams.close()
         return played
 
 
@@ -161,13 +143,9 @@ def play_teams(
     starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in vectors.items()}
     while not teams.halted.all():
         for group, seats in vectors.items():
+            shown = observations[group], states[group], starts[group]
             actions, states[group] = choose_actions(
-                seats,
-                acts.get(group),
-                observations[group],
-                states[group],
-                starts[group],
-                deterministic=deterministic,
+                seats, acts.get(group), *shown, deterministic=deterministic
             )
             seats.step_async(actions)
         for group, seats in vectors.items():
@@ -175,15 +153,11 @@ def play_teams(
         if max(teams.lengths) >= LONGEST_EPISODE:
             raise never_ends()
     totals = np.mean(list(teams.returns.values()), axis=0)
-    return [
-        Played(
-            float(totals[copy]),
-            teams.lengths[copy],
-            None,
-            {name: returns[copy] for name, returns in teams.returns.items()},
-        )
-        for copy in range(len(teams.envs))
-    ]
+    found = []
+    for place, length in enumerate(teams.lengths):
+        own = {name: returns[place] for name, returns in teams.returns.items()}
+        found.append(Played(float(totals[place]), length, None, own))
+    return found
 
 
 def choose_actions(
@@ -230,12 +204,7 @@ def make_team_stream(
         ScenarioError: See ``team_spaces``.
     """
     spaces = spaces or team_spaces(scenario)
-    train = [
-        TeamExperience(scenario, seed, stage, spaces, partners)
-        for stage in range(len(scenario.stream_tasks))
-    ]
-    measured = [
-        TeamEvalExperience(scenario, index, spaces, partners)
-        for index in range(len(scenario.tasks))
-    ]
+    stages, tasks = range(len(scenario.stream_tasks)), range(len(scenario.tasks))
+    train = [TeamExperience(scenario, seed, stage, spaces, partners) for stage in stages]
+    measured = [TeamEvalExperience(scenario, index, spaces, partners) for index in tasks]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

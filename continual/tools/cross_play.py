@@ -7,25 +7,15 @@ others by another.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.kinds.meeting import Plan, Policy
-from holdfast.continual.results import checkpoint
+from holdfast.continual.policies.meeting import Plan, Policy
+from holdfast.continual.results import checkpoint, record
 from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
 from holdfast.continual.results.markdown_page import markdown
-from holdfast.continual.results.record import (
-    CROSS_PLAY,
-    CROSS_PLAY_PAGE,
-    RunFolder,
-    find_cells,
-    task_index,
-    write_whole,
-)
 from holdfast.errors import UsageError
 
 Stages = Literal["last", "all"]
@@ -58,7 +48,7 @@ def cross_play(
         CheckpointUnusable: If a checkpoint cannot be read.
     """
     plan = plan or Plan()
-    cells = find_cells(path)
+    cells = record.find_cells(path)
     scenario = cells[0].scenario
     index = _task(path, cells, task)
     meeting = kind_of(scenario).meeting(index)
@@ -76,26 +66,27 @@ def cross_play(
         "by its method, its seed and its stage, from 0.",
     )
     page = Section(f"Cross-play: {scenario.name}", (Paragraph(setting),), tuple(sections))
-    made = CrossPlay(markdown([page]), _as_csv(rows), path)
+    table = [[f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+    made = CrossPlay(markdown([page]), record.csv_table(rows[0], table), path)
     try:
-        write_whole(path / CROSS_PLAY_PAGE, made.markdown.encode())
-        write_whole(path / CROSS_PLAY, saved(page))
-        write_whole(path / TABLE, made.csv.encode())
+        record.write_whole(path / record.CROSS_PLAY_PAGE, made.markdown.encode())
+        record.write_whole(path / record.CROSS_PLAY, saved(page))
+        record.write_whole(path / TABLE, made.csv.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written to: {error.strerror}") from error
     return made
 
 
-def _task(path: Path, cells: Sequence[RunFolder], task: str | None) -> int:
+def _task(path: Path, cells: Sequence[record.RunFolder], task: str | None) -> int:
     scenario = cells[0].scenario
     last = {cell.scenario.stream_tasks[-1] for cell in cells}
     if task is None and len(last) > 1:
         names = ", ".join(entry.name for entry in scenario.tasks)
         raise UsageError(f"{path}: the runs end with different tasks; name one (--task): {names}")
-    return min(last) if task is None else task_index(scenario, task, str(path))
+    return min(last) if task is None else record.task_index(scenario, task, str(path))
 
 
-def _policies(path: Path, cells: Sequence[RunFolder], stages: Stages) -> list[Policy]:
+def _policies(path: Path, cells: Sequence[record.RunFolder], stages: Stages) -> list[Policy]:
     """Return the policies that meet.
 
     Raises:
@@ -116,12 +107,3 @@ def _policies(path: Path, cells: Sequence[RunFolder], stages: Stages) -> list[Po
             f"folder of one method or run{hint}"
         )
     return found
-
-
-def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
-    return text.getvalue()

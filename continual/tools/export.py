@@ -6,7 +6,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -87,12 +87,9 @@ def export(
     if form == "onnx":
         _need_onnx()
     folder = open_run(run).folder
-    if task is not None:
-        task_index(folder.scenario, task, str(run))
+    named = None if task is None else task_index(folder.scenario, task, str(run))
     restored = kind_of(folder.scenario).restore(folder, stage)
-    index = restored.agent.current_task
-    if task is not None:
-        index = task_index(restored.scenario, task, str(run))
+    index = restored.agent.current_task if named is None else named
     name = folder.scenario.tasks[index].name
     with kind_of(restored.scenario).export(restored, index, folder.seed) as found:
         for one in found:
@@ -123,10 +120,8 @@ def _place(
 def _export(one: Exportable, form: Format, path: Path, about: dict[str, Any]) -> Exported:
     """Write beside the place, load, compare, and rename."""
     beside = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
-    write, load = {
-        "onnx": (_write_onnx, _load_onnx),
-        "torch-export": (_write_torch, _load_torch),
-    }[form]
+    is_onnx = form == "onnx"
+    write, load = (_write_onnx, _load_onnx) if is_onnx else (_write_torch, _load_torch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(), torch.no_grad():
@@ -141,7 +136,7 @@ def _export(one: Exportable, form: Format, path: Path, about: dict[str, Any]) ->
                 )
             single = [rows[:1] for rows in one.inputs]
             latency = _latency(lambda: file(single))
-            policy = _latency(lambda: one.act(single))
+            policy = _latency(lambda: one.module(*one.as_arguments(single)))
         beside.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
@@ -156,7 +151,7 @@ def _written(one: Exportable, form: Format, write: Callable[[], None]) -> None:
     except OSError:
         raise
     except Exception as error:  # the exporters raise whatever their parts do
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        first = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"--format {form}: torch cannot export {type(one.module).__name__} of "
             f"'{one.algorithm}': {type(error).__name__}: {first}"
@@ -166,8 +161,8 @@ def _written(one: Exportable, form: Format, write: Callable[[], None]) -> None:
 def _shapes(one: Exportable) -> tuple[Any, ...]:
     """Return that the first dimension of every input is free."""
     batch = {0: torch.export.Dim("batch", min=1)}
-    shapes: list[Any] = [dict.fromkeys(one.keys, batch) if one.keys else batch]
-    return (*shapes, *([batch] if one.has_masks else []))
+    seen = dict.fromkeys(one.keys, batch) if one.keys else batch
+    return (seen, batch) if one.has_masks else (seen,)
 
 
 def _program(one: Exportable) -> Any:
@@ -181,12 +176,7 @@ def _write_torch(one: Exportable, path: Path, about: str) -> None:
 
 def _load_torch(path: Path, one: Exportable) -> Run:
     module = torch.export.load(path).module()
-
-    def run(inputs: list[NDArray[Any]]) -> NDArray[Any]:
-        action: NDArray[Any] = module(*one.as_arguments(inputs)).numpy()
-        return action
-
-    return run
+    return lambda inputs: module(*one.as_arguments(inputs)).numpy()
 
 
 def _write_onnx(one: Exportable, path: Path, about: str) -> None:
@@ -209,12 +199,7 @@ def _load_onnx(path: Path, one: Exportable) -> Run:
     options.intra_op_num_threads = 1  # as torch here: for so small networks more are slower
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-
-    def run(inputs: list[NDArray[Any]]) -> NDArray[Any]:
-        action: NDArray[Any] = session.run(None, dict(zip(one.names, inputs, strict=True)))[0]
-        return action
-
-    return run
+    return lambda inputs: session.run(None, dict(zip(one.names, inputs, strict=True)))[0]
 
 
 def _need_onnx() -> None:
@@ -244,8 +229,7 @@ def _latency(call: Callable[[], Any]) -> float:
 
 def _described(one: Exportable) -> dict[str, str]:
     """Return shape and type of each input, without the batch."""
-    shapes: Sequence[NDArray[Any]] = one.inputs
     return {
         name: f"{rows.dtype}[{', '.join(['batch', *map(str, rows.shape[1:])])}]"
-        for name, rows in zip(one.names, shapes, strict=True)
+        for name, rows in zip(one.names, one.inputs, strict=True)
     }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number, plural
-from holdfast.continual.results.record import Episode, RunFolder, task_index
+from holdfast.continual.results.record import Episode, RunFolder, csv_table, task_index
 from holdfast.continual.results.statistics import student, wilson
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -24,7 +23,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 
 @dataclass(frozen=True)
 class Plan:
-    """How a policy is measured.
+    """Settings of a measurement.
 
     Attributes:
         task: Name of the task; None for the one trained last.
@@ -57,10 +56,9 @@ class Measured:
     def text(self) -> str:
         """The means, with their 95% intervals over episodes."""
         lines = [self.setting]
-        for name, key in (("return", "return"), ("length", "length")):
-            low, high = student([float(episode[key]) for episode in self.episodes])  # type: ignore[literal-required]
-            mean = np.mean([episode[key] for episode in self.episodes])  # type: ignore[literal-required]
-            lines.append(f"{name:<13} {_interval(float(mean), low, high)}")
+        for key in ("return", "length"):
+            values = [float(episode[key]) for episode in self.episodes]
+            lines.append(f"{key:<13} {_interval(float(np.mean(values)), *student(values))}")
         successes = [e["success"] for e in self.episodes if e["success"] is not None]
         if successes:
             rate = float(np.mean(successes))
@@ -74,15 +72,11 @@ class Measured:
     @property
     def csv(self) -> str:
         """One row per episode."""
-        text = io.StringIO()
-        agents = list(self.episodes[0].get("agents", {}))
-        columns = [key for key in self.episodes[0] if key != "agents"]
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*columns, *(f"return/{name}" for name in agents)])
-        for row in self.episodes:
-            own = [row[key] for key in columns]  # type: ignore[literal-required]  # its own keys
-            writer.writerow([*own, *(row.get("agents", {})[name] for name in agents)])
-        return text.getvalue()
+        rows = []
+        for episode in self.episodes:
+            agents = {f"return/{name}": own for name, own in episode.get("agents", {}).items()}
+            rows.append({key: value for key, value in episode.items() if key != "agents"} | agents)
+        return csv_table(rows[0], [row.values() for row in rows])
 
 
 def measure(run: Path, plan: Plan) -> Measured:
@@ -98,31 +92,23 @@ def measure(run: Path, plan: Plan) -> Measured:
     """
     folder = open_run(run).folder
     scenario = folder.scenario
-    if plan.task is not None:
-        task_index(scenario, plan.task, str(run))
+    named = None if plan.task is None else task_index(scenario, plan.task, str(run))
     stage = _stage(folder, plan.stage)
-    index = scenario.stream_tasks[stage]
-    if plan.task is not None:
-        index = task_index(scenario, plan.task, str(run))
+    index = scenario.stream_tasks[stage] if named is None else named
     from holdfast.continual.streams.evaluation import evaluate  # here: it imports avalanche
 
     restored = kind_of(scenario).restore(folder, stage)
     recorded = restored.scenario.evaluation
     wanted = recorded.deterministic if plan.deterministic is None else plan.deterministic
-    evaluation = recorded.model_copy(
-        update={"episodes": plan.episodes, "deterministic": wanted, "tasks": "all"}
-    )
+    changed = {"episodes": plan.episodes, "deterministic": wanted, "tasks": "all"}
+    evaluation = recorded.model_copy(update=changed)
     asked = restored.scenario.model_copy(update={"evaluation": evaluation})
     asked = _elsewhere(asked, index, plan)
     experience = kind_of(asked).stream(folder.seed, restored.spaces).eval_stream[index]
     seed = folder.seed if plan.seed is None else plan.seed
-    step = sum(scenario.stage_steps[: stage + 1])
-    try:
-        episodes = evaluate(
-            restored.agent, [experience], evaluation, seed, stage=stage + 1, step=step
-        )
-    finally:
-        experience.close()
+    end = {"stage": stage + 1, "step": sum(scenario.stage_steps[: stage + 1])}
+    with closing(experience):
+        episodes = evaluate(restored.agent, [experience], evaluation, seed, **end)
     task = asked.tasks[index]
     score = float(curves(episodes, asked).values[0, index])
     setting = (
@@ -160,17 +146,14 @@ def _elsewhere(scenario: Scenario, index: int, plan: Plan) -> Scenario:
         raise UsageError(why)
     from holdfast.envs.make import make_env  # here: it imports gymnasium
 
-    task = scenario.tasks[index]
+    task, tasks = scenario.tasks[index], [*scenario.tasks]
     changed = {"kwargs": plan.kwargs or {}, "env": plan.env or task.env}
-    other = task.model_copy(update=changed)
-    tasks = [*scenario.tasks]
-    tasks[index] = other
+    tasks[index] = task.model_copy(update=changed)
     asked = scenario.model_copy(update={"tasks": tuple(tasks)})
     spaces = []
-    for one in (task, other):
-        env = make_env(asked, one)
-        spaces.append((env.observation_space, env.action_space))
-        env.close()
+    for one in (task, tasks[index]):
+        with closing(make_env(asked, one)) as env:
+            spaces.append((env.observation_space, env.action_space))
     (seen, done), (shown, taken) = spaces
     if (seen.shape, seen.dtype, done) != (shown.shape, shown.dtype, taken):
         raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,15 +64,13 @@ def film(
     folder = open_run(run).folder
     place = folder.path / "videos"
     place.mkdir(exist_ok=True)
-    board = TensorBoard(folder.path / "tb")
-    try:
+    with closing(TensorBoard(folder.path / "tb")) as board:
         for scene in scenes(folder, tasks):
             frames, fps = _filmed(folder, scene, episodes, longest)
             path = write(place / scene.name, frames, fps)
-            _thumbnail(board, scene, frames, fps, step=_end(folder, scene.stage))
+            end = sum(folder.scenario.stage_steps[: scene.stage + 1])
+            _thumbnail(board, scene, frames, fps, step=end)
             yield path
-    finally:
-        board.close()
 
 
 def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
@@ -105,22 +104,15 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
     return found
 
 
-def _end(folder: RunFolder, stage: int) -> int:
-    return sum(folder.scenario.stage_steps[: stage + 1])
-
-
 def _filmed(folder: RunFolder, scene: Scene, episodes: int, longest: int) -> tuple[Frames, float]:
     """Play episodes and return their frames, each (height, width, 3), and their rate in Hz."""
     kind = kind_of(folder.scenario)
     agent = kind.act(kind.restore(folder, scene.stage), scene.task)
-    env = agent.make_env(render_mode="rgb_array")
     frames: Frames = []
-    try:
+    with closing(agent.make_env(render_mode="rgb_array")) as env:
         for episode in range(episodes):
             seed = seeding.derive(folder.seed, "evaluation", scene.task, episode)
             frames += islice(_episode(agent, env, seed, episode), longest + 1)
-    finally:
-        env.close()
     return frames, float(env.metadata.get("render_fps") or _FPS)
 
 
@@ -159,12 +151,10 @@ def write(path: Path, frames: Frames, fps: float) -> Path:
     target = path.with_name(f"{path.name}.mp4")
     height, width = (side - side % 2 for side in frames[0].shape[:2])  # the codec wants even sides
     writer = write_frames(str(target), (width, height), fps=fps, macro_block_size=1)
-    writer.send(None)
-    try:
+    with closing(writer):
+        writer.send(None)
         for frame in frames:
             writer.send(np.ascontiguousarray(frame[:height, :width]))
-    finally:
-        writer.close()
     return target
 
 
@@ -181,14 +171,8 @@ def gif(frames: Frames, fps: float, side: int | None = None) -> bytes:
         for picture in pictures:
             picture.thumbnail((side, side))
     out = io.BytesIO()
-    pictures[0].save(
-        out,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=max(20, round(100 / fps) * 10),
-        loop=0,
-    )
+    form: dict[str, Any] = {"format": "GIF", "duration": max(20, round(100 / fps) * 10), "loop": 0}
+    pictures[0].save(out, save_all=True, append_images=pictures[1:], **form)
     return out.getvalue()
 
 
@@ -196,5 +180,4 @@ def _thumbnail(board: TensorBoard, scene: Scene, frames: Frames, fps: float, ste
     skip = -(-len(frames) // _THUMBNAIL_FRAMES)
     encoded = gif(frames[::skip], fps / skip, _THUMBNAIL)
     with Image.open(io.BytesIO(encoded)) as picture:
-        width, height = picture.size
-    board.image(f"video/{scene.name}", encoded, width, height, step)
+        board.image(f"video/{scene.name}", encoded, *picture.size, step)

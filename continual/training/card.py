@@ -15,7 +15,7 @@ import numpy as np
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
-from holdfast.continual.results.formatting import duration, number, plain, table
+from holdfast.continual.results.formatting import NA, duration, number, plain, table
 from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.record import Episode, RunFolder, write_whole
 from holdfast.scenarios.schema.scenario import Scenario, Task
@@ -65,25 +65,17 @@ def _front_matter(folder: RunFolder, scenario: Scenario, last: list[Episode]) ->
     tags = ["continual-learning", words.task, words.library, scenario.agent.algorithm, *methods]
     results = []
     for task in scenario.tasks:
-        found = [score["return"] for score in last if score["task"] == task.name]
-        if not found:
-            continue
-        value = f"{np.mean(found):.2f} +/- {np.std(found):.2f}"
-        results.append(
-            {
-                "task": {"type": words.task, "name": words.task},
-                "dataset": {"type": _world(task), "name": task.name},
-                "metrics": [
-                    {"type": words.metric, "name": words.metric, "value": value, "verified": False}
-                ],
-            }
-        )
+        if found := [score["return"] for score in last if score["task"] == task.name]:
+            value = f"{np.mean(found):.2f} +/- {np.std(found):.2f}"
+            metric = {"type": words.metric, "name": words.metric, "value": value, "verified": False}
+            kind = {"type": words.task, "name": words.task}
+            world = {"type": _world(task), "name": task.name}
+            results.append({"task": kind, "dataset": world, "metrics": [metric]})
+    name = f"{scenario.name}-{folder.label}-seed-{folder.seed}"
     return {
         "library_name": "holdfast",
         "tags": list(dict.fromkeys([*tags, *map(_world, scenario.tasks)])),
-        "model-index": [
-            {"name": f"{scenario.name}-{folder.label}-seed-{folder.seed}", "results": results}
-        ],
+        "model-index": [{"name": name, "results": results}],
     }
 
 
@@ -106,48 +98,29 @@ def _what(scenario: Scenario, label: str, info: dict[str, Any]) -> str:
 
 def _stream(scenario: Scenario) -> str:
     rows = []
-    for stage, (index, steps) in enumerate(
-        zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
-    ):
+    stages = zip(scenario.stream_tasks, scenario.stage_steps, strict=True)
+    for stage, (index, steps) in enumerate(stages):
         task = scenario.tasks[index]
-        changes = {
-            key: value
-            for key in ("kwargs", "changes", "randomize", "drift")
-            if (value := task.model_dump(exclude_defaults=True, mode="json").get(key))
-        }
-        rows.append(
-            [
-                str(stage),
-                plain(task.name),
-                f"`{_world(task)}`",
-                f"{steps:,}",
-                plain(str(changes)) if changes else "",
-            ]
-        )
+        given = task.model_dump(exclude_defaults=True, mode="json")
+        keys = [key for key in ("kwargs", "changes", "randomize", "drift") if given.get(key)]
+        changes = plain(str({key: given[key] for key in keys})) if keys else ""
+        rows.append([str(stage), plain(task.name), f"`{_world(task)}`", f"{steps:,}", changes])
     return table(["stage", "task", "environment", "steps", "changes"], rows)
 
 
 def _scores(scenario: Scenario, last: list[Episode]) -> str:
-    reached = curves(last, scenario).values
-    scores = reached[-1] if len(reached) else [math.nan] * len(scenario.tasks)
+    points = curves(last, scenario).values
+    scores = points[-1] if len(points) else [math.nan] * len(scenario.tasks)
     rows = []
     for task, score in zip(scenario.tasks, scores, strict=True):
         own = [one for one in last if one["task"] == task.name]
         returns = [one["return"] for one in own]
         successes = [one["success"] for one in own if one["success"] is not None]
-        rows.append(
-            [
-                plain(task.name),
-                f"{number(float(np.mean(returns)))} ± {number(float(np.std(returns)))}"
-                if own
-                else "n/a",
-                number(float(np.mean(successes))) if successes else "n/a",
-                number(float(score)),
-                str(len(own)),
-            ]
-        )
-    plan = scenario.evaluation
-    choice = "most likely" if plan.deterministic else "sampled"
+        reached = f"{number(float(np.mean(returns)))} ± {number(float(np.std(returns)))}"
+        rate = number(float(np.mean(successes))) if successes else NA
+        cells = [reached if own else NA, rate, number(float(score)), str(len(own))]
+        rows.append([plain(task.name), *cells])
+    choice = "most likely" if scenario.evaluation.deterministic else "sampled"
     total = kind_of(scenario).words.total
     text = (
         f"At the end of the stream, {choice} actions; {total} is mean ± standard deviation over "
@@ -158,22 +131,16 @@ def _scores(scenario: Scenario, last: list[Episode]) -> str:
 
 def _metrics(scenario: Scenario, scores: list[Episode]) -> str:
     found = metrics.summary(curves(scores, scenario))
-    rows = [
-        [FORMULAS[name].title, number(value), f"`{name}`"]
-        for name, value in found.items()
-        if name != "forward_transfer/cw"  # it needs other runs
-    ]
-    return (
-        f"{table(['metric', 'value', 'variant'], rows)}\n\nOver the whole stream; the formula of "
-        "each is in `holdfast report`."
-    )
+    del found["forward_transfer/cw"]  # it needs other runs
+    rows = [[FORMULAS[name].title, number(value), f"`{name}`"] for name, value in found.items()]
+    shown = table(["metric", "value", "variant"], rows)
+    return f"{shown}\n\nOver the whole stream; the formula of each is in `holdfast report`."
 
 
 def _use(scenario: Scenario) -> str:
     name = scenario.tasks[scenario.stream_tasks[-1]].name
     opened = f'agent = holdfast.open_run("this/folder").agent("{name}")'
-    lines = ["import holdfast", opened, *kind_of(scenario).words.use]
-    code = "\n".join(lines)
+    code = "\n".join(["import holdfast", opened, kind_of(scenario).words.use])
     return (
         f"```python\n{code}\n```\n\n`holdfast eval this/folder --task {name}` measures it, "
         "`holdfast export this/folder --format onnx` writes it for other programs."

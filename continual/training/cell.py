@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -55,7 +56,8 @@ def run_cell(
         failures = _failures(info)
         folder.update(status="running", reason=None, failures=failures, **_origin())
         with logged(folder.path, capture=capture) as log:
-            log.heading(len(failures) + 1)
+            where = f"process {os.getpid()} on {platform.node()}"
+            log.write(f"== {_now()} attempt {len(failures) + 1}, {where}")
             _attempt(folder, tell, log)
     return True
 
@@ -75,7 +77,7 @@ def _attempt(folder: RunFolder, tell: Tell, log: CellLog) -> None:
         stopped = isinstance(error, KeyboardInterrupt)
         reason = str(error) if isinstance(error, HoldfastError) else repr(error)
         reason = "stopped from outside" if stopped else reason
-        log.failure(error)
+        log.write("".join(traceback.format_exception(error)))
         folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
         raise
     folder.update(status="finished", ended=_now(), **costs)

@@ -9,13 +9,10 @@ import ctypes
 import faulthandler
 import json
 import os
-import platform
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +44,6 @@ class CellLog:
         """Add a text and a newline."""
         with suppress(OSError):
             os.write(self.descriptor, f"{text.rstrip()}\n".encode(errors="replace"))
-
-    def heading(self, attempt: int) -> None:
-        """Say when an attempt begins, and where."""
-        where = f"process {os.getpid()} on {platform.node()}"
-        self.write(
-            f"== {datetime.now(UTC).isoformat(timespec='seconds')} attempt {attempt}, {where}"
-        )
-
-    def failure(self, error: BaseException) -> None:
-        """Add an exception with its traceback."""
-        self.write("".join(traceback.format_exception(error)))
 
     def limit(self) -> None:
         """Start over if the file is large.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from holdfast import registry
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results.plasticity_record import QUANTITIES
+from holdfast.continual.training.memory_budget import argument
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import shipped
 from holdfast.signature import signature
@@ -100,13 +101,9 @@ def hyperparameters(scenario: Scenario, label: str) -> dict[str, Value]:
 
 def _number(scenario: Scenario, name: str) -> float | None:
     """Return an argument of the algorithm, given or default; None where it is no number."""
-    given = scenario.agent.arguments.get(name)
+    given = argument(scenario, name)
     if isinstance(given, Mapping):  # a schedule: {linear: [start, end]}
         given = next(iter(given.values()))[0]
-    if given is None:
-        target = registry.algorithm(scenario.agent.algorithm).target
-        arguments = {a.name: a for a in signature(target, scenario.folder).arguments}
-        given = arguments[name].default if name in arguments else None
     return float(given) if isinstance(given, int | float) else None
 
 
@@ -123,12 +120,10 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
     if has_success:
         tasks["success rate of every task"] = (r"task/[^/]+/success_rate$",)
     tasks[kind.words.chart] = (rf"task/[^/]+/{kind.words.total}$",)
-    metrics = ("average_performance", "forgetting", "backward_transfer", "auc")
+    metrics = {tag: title for tag, title in METRICS.items() if tag.startswith("continual/")}
     found: Layout = {
         "Tasks": tasks,
-        "Continual learning": {
-            METRICS[f"continual/{name}"]: (rf"continual/{name}$",) for name in metrics
-        },
+        "Continual learning": {title: (rf"{tag}$",) for tag, title in metrics.items()},
     }
     if methods := _method_charts(scenario):
         found["Methods"] = methods

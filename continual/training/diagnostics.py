@@ -1,4 +1,4 @@
-"""How able the agent still is to learn: measured at every evaluation point, training unchanged.
+"""Plasticity, the ability to go on learning: measured at evaluation points, training unchanged.
 
 What the networks do is measured on one fixed set of observations, so that a change is the
 network's and not the data's: those that the untrained agent saw in its first evaluation. They and
@@ -140,9 +140,8 @@ def measure_units(policy: Any, observations: Any) -> dict[str, float]:
         found[f"dormant_fraction/{group}"] = plasticity.dormant_fraction(layers, TAU)
     for group, features in last.items():
         values = [plasticity.singular_values(one) for one in features.values()]
-        ranks = [plasticity.effective_rank(one) for one in values]
-        found[f"effective_rank/{group}"] = float(np.mean(ranks))
-        found[f"srank/{group}"] = float(np.mean([plasticity.srank(one) for one in values]))
+        found[f"effective_rank/{group}"] = float(np.mean([*map(plasticity.effective_rank, values)]))
+        found[f"srank/{group}"] = float(np.mean([*map(plasticity.srank, values)]))
     return found
 
 
@@ -160,10 +159,7 @@ class GradientNorms:
         groups = {group: named_parameters(policy, group) for group in GROUPS}
         for optimizer in optimizers_of(policy):
             moved = {id(p) for entry in optimizer.param_groups for p in entry["params"]}
-            own = {
-                group: [p for p in parameters.values() if id(p) in moved]
-                for group, parameters in groups.items()
-            }
+            own = {g: [p for p in found.values() if id(p) in moved] for g, found in groups.items()}
             sample = partial(self._sample, own, [0])
             self._handles.append(optimizer.register_step_pre_hook(sample))
 
@@ -180,10 +176,8 @@ class GradientNorms:
     def take(self) -> dict[str, float]:
         """Return the means since the last call, and forget them."""
         found, self._found = self._found, {}
-        return {
-            f"gradient_norm/{group}": float(torch.stack(norms).double().mean())
-            for group, norms in found.items()
-        }
+        means = {group: torch.stack(norms).double().mean() for group, norms in found.items()}
+        return {f"gradient_norm/{group}": float(mean) for group, mean in means.items()}
 
     def detach(self) -> None:
         """Remove the hooks; what was sampled stays until it is taken."""

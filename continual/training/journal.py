@@ -14,10 +14,12 @@ from holdfast.agents.base.agent import Agent
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
+from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, metrics
 from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
-from holdfast.continual.results.record import Episode, RunFolder, write_whole
+from holdfast.continual.results.heat_map import heat_map
+from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.training.dashboard import hyperparameters, layout
@@ -25,7 +27,6 @@ from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.tensorboard import TensorBoard
-from holdfast.scenarios.schema.scenario import Task
 from holdfast.scenarios.source.yaml_file import dump
 
 
@@ -70,9 +71,7 @@ class CellJournal:
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
             agent.load_files(saved.files)
-            for index, method in enumerate(methods):
-                doors = agent.doors(method)
-                method.load_state(doors, saved.files.get(f"method-{index}", {}))
+            load_methods(agent, methods, saved)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
@@ -175,19 +174,15 @@ class CellJournal:
         states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
         files = self.agent.files() | states
         self.kept.append(kept_bytes(files.values()))
-        checkpoint.save(
-            self.checkpoints,
-            experience.stage,
-            files,
-            {
-                "scores_bytes": self.folder.size(),
-                "kept_bytes": self.kept,
-                "spent": self.spent.so_far(),
-                "wall_s": self.wall_s,
-                "training_s": self.training.seconds,
-                "training_steps": self.training.steps,
-            },
-        )
+        state = {
+            "scores_bytes": self.folder.size(),
+            "kept_bytes": self.kept,
+            "spent": self.spent.so_far(),
+            "wall_s": self.wall_s,
+            "training_s": self.training.seconds,
+            "training_steps": self.training.steps,
+        }
+        checkpoint.save(self.checkpoints, experience.stage, files, state)
         self._tell(stages, step)
 
     def environment_failed(self, note: str) -> None:
@@ -200,28 +195,23 @@ class CellJournal:
     # -- recording ---------------------------------------------------------------------------------
 
     def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> list[Episode]:
-        measured = self.measured
-        if self.scenario.evaluation.tasks == "seen":
+        plan, measured = self.scenario.evaluation, self.measured
+        if plan.tasks == "seen":
             seen = {*self.scenario.stream_tasks[:stages], self.agent.current_task}
             measured = [experience for experience in measured if experience.task_index in seen]
-        plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
         returns, successes, own = curves_of(scores, self.scenario, ("return", "success", "score"))
         self.curves = joined(self.curves, own)
-        total = self.kind.words.total
+        tasks, total = self.scenario.tasks, self.kind.words.total
         for found, tag in ((returns, total), (successes, "success_rate"), (own, "score")):
             tags = {
                 f"task/{i}_{task.name}/{tag}": value
-                for i, task, value in self._by_task(found.values[0])
+                for i, (task, value) in enumerate(zip(tasks, found.values[0].tolist(), strict=True))
                 if found is not own or self.kind.has_own_score(i)
             }
             self.board.scalars(tags, step)
         return scores
-
-    def _by_task(self, values: Any) -> Iterator[tuple[int, Task, float]]:
-        for index, (task, value) in enumerate(zip(self.scenario.tasks, values, strict=True)):
-            yield index, task, float(value)
 
     def _log_drift(self, experience: Experience) -> None:
         """Log what a drift has set in the training environments last."""
@@ -237,10 +227,10 @@ class CellJournal:
             return
         names = list(drifted[-1][1])
         at = sorted(dict(drifted).items())  # environments side by side are set alike
-        rows = [[str(step), *(repr(values[name]) for name in names)] for step, values in at]
-        text = "\n".join(",".join(row) for row in [["step", *names], *rows]) + "\n"
+        rows = [[step, *(repr(values[name]) for name in names)] for step, values in at]
         folder = self.folder.path / "drift"
         folder.mkdir(exist_ok=True)
+        text = csv_table(["step", *names], rows)
         write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
 
     def _log_metrics(self, stages: int, step: int) -> None:
@@ -252,8 +242,8 @@ class CellJournal:
         names = [task.name for task in self.scenario.tasks]
         trained = [names[index] for index in self.scenario.stream_tasks[:stages]]
         rows = ["before learning", *(f"after {name}" for name in trained)]
-        scores = matrix(so_far)
-        self.board.matrix("continual/scores", scores, rows=rows, columns=names, step=step)
+        image = heat_map(matrix(so_far), rows=rows, columns=names)
+        self.board.image("continual/scores", *image, step)
 
     def _latest(self) -> dict[str, float]:
         """Return the latest score of every task, by name; NaN where it was not measured."""
@@ -271,23 +261,19 @@ class CellJournal:
     def summary(self) -> dict[str, Any]:
         """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""
         parts = zip(self.scenario.methods[0].parts, self.methods, strict=True)
+        conventions = {part.name: getattr(method, "convention", "") for part, method in parts}
         return self._costs() | {
             "extra_steps": 0,  # every method so far works inside the budget
             **self.spent.so_far(),
-            "conventions": {
-                part.name: convention
-                for part, method in parts
-                if (convention := getattr(method, "convention", ""))
-            },
+            "conventions": {name: text for name, text in conventions.items() if text},
         }
 
     def _costs(self) -> dict[str, Any]:
-        stored = [tensor for method in self.methods for tensor in method.state().values()]
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
             "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
-            "stored_bytes": sum(t.numel() * t.element_size() for t in stored),
+            "stored_bytes": kept_bytes(method.state() for method in self.methods),
         }
 
 

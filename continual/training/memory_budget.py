@@ -16,7 +16,7 @@ from holdfast.continual.results.formatting import plural, size
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm
 from holdfast.scenarios.schema.scenario import Scenario
-from holdfast.signature import Signature, signature
+from holdfast.signature import signature
 
 _FLOAT = 4  # bytes of each reward, done and timeout
 
@@ -43,12 +43,10 @@ def replay_buffer(scenario: Scenario, observation: Any, action: Any) -> Buffer |
         observation: Space of the observations as the agent sees them, with the task id.
         action: Space of the actions.
     """
-    entry = algorithm(scenario.agent.algorithm)
-    known = signature(entry.target, scenario.folder)
-    rows = _argument(scenario, known, "buffer_size")
-    if entry.on_policy or not isinstance(rows, int):
+    rows = argument(scenario, "buffer_size")
+    if algorithm(scenario.agent.algorithm).on_policy or not isinstance(rows, int):
         return None
-    copies = 1 if _argument(scenario, known, "optimize_memory_usage") else 2
+    copies = 1 if argument(scenario, "optimize_memory_usage") else 2
     row = copies * _bytes(observation) + _bytes(action) + 3 * _FLOAT
     stages = scenario.stage_steps
     written = sum(stages) if scenario.carry.replay_buffer else max(stages)
@@ -133,9 +131,10 @@ def check_growth(kept: Sequence[int], stages: int, memory: int | None = None) ->
     )
 
 
-def _argument(scenario: Scenario, known: Signature, name: str) -> Any:
-    defaults = {argument.name: argument.default for argument in known.arguments}
-    return scenario.agent.arguments.get(name, defaults.get(name))
+def argument(scenario: Scenario, name: str) -> Any:
+    """Return an argument of the algorithm, given or by default; None where it has none."""
+    known = signature(algorithm(scenario.agent.algorithm).target, scenario.folder).arguments
+    return scenario.agent.arguments.get(name, {a.name: a.default for a in known}.get(name))
 
 
 def _bytes(space: gym.Space[Any]) -> int:

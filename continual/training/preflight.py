@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from types import TracebackType
+import traceback
 from typing import Any, NoReturn
 
 from holdfast import seeding
@@ -43,11 +43,10 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
         for cell in scenario.cells()[:: len(scenario.seeds)]:
             alone = scenario.only(cell)
             if cell.point not in buffers:  # all methods of a point have the same environments
-                built = kind_of(alone).build(seed)
-                buffer = built.transition and replay_buffer(alone, *built.transition)
-                buffers[cell.point] = buffer
-                check_room(alone, buffer, jobs)
-            _build_agent(alone, built.experience, f"methods[{cell.listed}]")
+                experience, transition = kind_of(alone).build(seed)
+                buffers[cell.point] = transition and replay_buffer(alone, *transition)
+                check_room(alone, buffers[cell.point], jobs)
+            _build_agent(alone, experience, f"methods[{cell.listed}]")
     return next(iter(buffers.values()))
 
 
@@ -74,20 +73,12 @@ def _build_agent(scenario: Scenario, experience: Experience, path: str) -> None:
 
 def _refuse(error: Exception, scenario: Scenario, path: str) -> NoReturn:
     """Raise the refusal of a package as ours; an exception of our own code stays what it is."""
-    module, line = _origin(error.__traceback__)
+    frame, line = [*traceback.walk_tb(error.__traceback__)][-1]
+    module = str(frame.f_globals.get("__name__"))
     if module.startswith("holdfast.") and "__init__()" not in str(error):
         raise error
     text = f"{error or type(error).__name__} (refused by {module}, line {line})"
     raise ScenarioError([scenario.problem(path, text)]) from error
-
-
-def _origin(trace: TracebackType | None) -> tuple[str, int]:
-    """Return the module and line that raised."""
-    module, line = "", 0
-    while trace is not None:
-        module, line = str(trace.tb_frame.f_globals.get("__name__")), trace.tb_lineno
-        trace = trace.tb_next
-    return module, line
 
 
 def _argument_named_in(text: str, scenario: Scenario) -> str:

@@ -13,8 +13,6 @@ from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-_PEAK = "VmHWM:"
-
 
 class Spent:
     """Counts from its making on, until it is closed.
@@ -36,7 +34,9 @@ class Spent:
         self.learning = False
         self._peak: int = known.get("peak_memory_bytes", 0)
         self._energy_kwh: float | None = known.get("energy_kwh")
-        _forget_peak()
+        # A worker process runs one cell after another: each has a peak of its own.
+        with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._meter = _energy_meter()
         self._hook = register_optimizer_step_post_hook(self._count)
 
@@ -78,12 +78,6 @@ class Spent:
             self.extra_updates += 1
 
 
-def _forget_peak() -> None:
-    """Reset the peak: a worker process runs one cell after another."""
-    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def peak_memory() -> int:
     """Return the largest resident memory of this process in bytes.
 
@@ -91,7 +85,7 @@ def peak_memory() -> int:
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(_PEAK):
+            if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -23,7 +22,6 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from holdfast.continual.results.heat_map import heat_map
 from holdfast.continual.training.dashboard import COLUMNS, METRICS, Column, Layout, Value
 
 _PREFIX = "events.out.tfevents."
@@ -54,16 +52,13 @@ class TensorBoard:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log numbers by tag; NaN (n/a) is left out, as it is no number to draw."""
         known = {tag: float(value) for tag, value in values.items() if not math.isnan(value)}
-        summary = Summary(
-            value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
-        )
-        if known:
-            self._write(Event(step=step, summary=summary))
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
+        if found:
+            self._write(Event(step=step, summary=Summary(value=found)))
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Log a text, shown as markdown."""
-        plugin = SummaryMetadata.PluginData(plugin_name="text")
-        metadata = SummaryMetadata(plugin_data=plugin)
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
         tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()])
         self._tensor(tag, metadata, tensor, step)
 
@@ -77,13 +72,9 @@ class TensorBoard:
             name: What tells the row from all others.
             values: Of ``COLUMNS``; one that is left out is blank.
         """
-        experiment = api_pb2.Experiment(
-            hparam_infos=[_column(name, column) for name, column in COLUMNS.items()],
-            metric_infos=[
-                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title)
-                for tag, title in METRICS.items()
-            ],
-        )
+        experiment = api_pb2.Experiment(hparam_infos=[_column(*one) for one in COLUMNS.items()])
+        for tag, title in METRICS.items():
+            experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag), display_name=title)
         start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
         for column, value in values.items():
             if isinstance(value, str):
@@ -106,20 +97,12 @@ class TensorBoard:
 
     def layout(self, sections: Layout) -> None:
         """Set the charts of the custom scalars; those of all runs are shown, alike ones once."""
-        made = layout_pb2.Layout(
-            category=[
-                layout_pb2.Category(
-                    title=section,
-                    chart=[
-                        layout_pb2.Chart(
-                            title=title, multiline=layout_pb2.MultilineChartContent(tag=tags)
-                        )
-                        for title, tags in charts.items()
-                    ],
-                )
-                for section, charts in sections.items()
-            ]
-        )
+        made = layout_pb2.Layout()
+        for section, charts in sections.items():
+            category = made.category.add(title=section)
+            for title, tags in charts.items():
+                lines = layout_pb2.MultilineChartContent(tag=tags)
+                category.chart.add(title=title, multiline=lines)
         tensor = TensorProto(dtype=DT_STRING, string_val=[made.SerializeToString()])
         metadata = custom_scalars.create_summary_metadata()
         self._tensor(custom_scalars.CONFIG_SUMMARY_TAG, metadata, tensor)
@@ -130,27 +113,6 @@ class TensorBoard:
         metadata.data_class = DATA_CLASS_TENSOR  # the fast reader skips plugins it does not know
         value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
         self._write(Event(step=step, summary=Summary(value=[value])))
-
-    def matrix(
-        self,
-        tag: str,
-        values: ArrayLike,
-        *,
-        rows: Sequence[str],
-        columns: Sequence[str],
-        step: int,
-    ) -> None:
-        """Log a score matrix as a heat map with its numbers in the cells.
-
-        Args:
-            tag: Name of the image.
-            values: Shape (rows, columns); NaN is left blank.
-            rows: What each row was measured after.
-            columns: Names of the tasks.
-            step: Environment steps over the stream.
-        """
-        image, width, height = heat_map(values, rows=rows, columns=columns)
-        self.image(tag, image, width, height, step)
 
     def image(self, tag: str, encoded: bytes, width: int, height: int, step: int) -> None:
         """Log a PNG, or a GIF, which TensorBoard plays."""

@@ -62,7 +62,7 @@ def cross_play(
     In games they play each other, a random player and whom they were measured against. In teams one
     group, or one agent, acts by one policy, and all others by another. The runs stay as they are.
     """
-    from holdfast.continual.kinds.meeting import Plan
+    from holdfast.continual.policies.meeting import Plan
     from holdfast.continual.tools import cross_play as meeting
     from holdfast.progress import counted
 

@@ -141,7 +141,7 @@ class Constant:
 def mixed(scenario: Scenario, groups: list[str], width: int = 0) -> Any:
     teams = MixedTeams(scenario, 0, 3)
     agents: Any = {"none": Constant(0, groups, width), "most": Constant(2, groups, width)}
-    return teams, teams.play(agents, 0, deterministic=True, tell=lambda done, total: None)
+    return teams, teams.play(agents, Plan(deterministic=True))
 
 
 def means(mixtures: Any) -> dict[tuple[str, str, str], tuple[float, float]]:
@@ -197,7 +197,7 @@ def test_of_joint_actions_one_agents_column_is_exchanged() -> None:
 def test_a_group_that_somebody_has_not_learned_acts_at_random() -> None:
     teams = MixedTeams(relays({"front": ["first"], "rest": ["second", "third"]}), 0, 20)
     agents: Any = {"early": Constant(0, ["front"]), "late": Constant(0, ["front", "rest"])}
-    found = means(teams.play(agents, 0, deterministic=True, tell=lambda done, total: None))
+    found = means(teams.play(agents, Plan(deterministic=True)))
     assert found["front", "early", "late"] == (0, 0)
     assert 1 < found["front", "late", "early"][0] < 7 / 3  # on average 1 a step, of 5 in 3 agents
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from holdfast.continual.results.heat_map import heat_map
 from holdfast.continual.training.tensorboard import TensorBoard
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -45,7 +46,8 @@ def test_text_is_read_back(tmp_path: Path) -> None:
 def test_matrix_is_an_image_with_nan_left_blank(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path)
     values = np.array([[0.0, np.nan], [1.0, 0.5]])
-    board.matrix("scores", values, rows=["at the start", "left"], columns=["left", "right"], step=7)
+    image = heat_map(values, rows=["at the start", "left"], columns=["left", "right"])
+    board.image("scores", *image, step=7)
     board.close()
     (event,) = read(tmp_path).Images("scores")
     assert event.step == 7
