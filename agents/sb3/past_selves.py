@@ -22,7 +22,7 @@ from holdfast.agents.doors.outputs import PolicyOutput
 from holdfast.agents.sb3.weights_io import policy_tensors
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.opponents import PAST, Past
-from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.scenarios.schema.scenario import Task
 
 Choices = Callable[[Any, NDArray[np.bool_]], NDArray[np.float64]]
 """Takes an observation and the allowed actions; returns the probability of each action."""
@@ -186,11 +186,6 @@ def rule_of(task: Task) -> Past | None:
     if task.opponents is None or PAST not in task.opponents.against:
         return None
     return task.opponents.past
-
-
-def keeps_past(scenario: Scenario) -> bool:
-    """Return whether some task of a scenario plays against past selves."""
-    return any(rule_of(task) is not None for task in scenario.tasks)
 
 
 def batch_of_one(observation: Any) -> Any:

@@ -23,18 +23,6 @@ Acts = dict[str, Act]
 """A frozen policy for each group; a group that has learned nothing yet is missing."""
 
 
-class SeatsLike(Protocol):
-    """Environments of a group's learner; see ``envs/multiagent/seats.py``.
-
-    Attributes:
-        num_envs: Seats: agents of the group times copies.
-        wait: Called before a step's results are taken.
-    """
-
-    num_envs: int
-    wait: Callable[[], None] | None
-
-
 class TeamStart(Start, Protocol):
     """Start of a team's task.
 

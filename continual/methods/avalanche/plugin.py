@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from holdfast.continual.method import Doors, Method
-from holdfast.continual.methods.avalanche.plugin_state import Packed, Rebuild, pack, unpack
+from holdfast.continual.methods.avalanche.plugin_state import Rebuild, pack, unpack
 from holdfast.errors import UsageError
 from holdfast.registry import PLUGINS
 
@@ -31,7 +31,7 @@ class PluginMethod(Method):
     def __init__(self, name: str, plugin: Any, arguments: dict[str, Any]) -> None:
         self._name, self._class, self._arguments = name, plugin, arguments
         self._plugin = self._make()  # at once, so that arguments are refused before anything runs
-        self._packed = Packed({})
+        self._packed: dict[str, Tensor] = {}
         self.convention = PLUGINS[name].convention if name in PLUGINS else ""  # type: ignore[misc]  # of the class elsewhere
 
     def _make(self) -> Any:
@@ -65,15 +65,10 @@ class PluginMethod(Method):
             )
         self._packed = pack(self._plugin, self._name, experience.stage + 1)
 
-    @property
-    def stored_samples(self) -> int:
-        """Samples that are kept by number; a checkpoint holds 8 bytes of each."""
-        return self._packed.samples
-
     def state(self) -> dict[str, Tensor]:
         """Return what the plugin holds."""
-        return dict(self._packed.tensors)
+        return dict(self._packed)
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
-        self._packed = Packed(dict(tensors))
+        self._packed = dict(tensors)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,14 +55,6 @@ _DERIVED = {
 }
 
 
-@dataclass(frozen=True)
-class Packed:
-    """State of a plugin, as a checkpoint keeps it."""
-
-    tensors: dict[str, Tensor]
-    samples: int = 0
-
-
 class Rebuild(NamedTuple):
     """Parts of a plugin's state that come from the run.
 
@@ -76,8 +67,8 @@ class Rebuild(NamedTuple):
     network: Callable[[int], Any]
 
 
-def pack(plugin: Any, name: str, stages: int) -> Packed:
-    """Return what a plugin holds.
+def pack(plugin: Any, name: str, stages: int) -> dict[str, Tensor]:
+    """Return the state of a plugin, as a checkpoint keeps it.
 
     Args:
         plugin: The plugin, at the end of a task.
@@ -94,15 +85,15 @@ def pack(plugin: Any, name: str, stages: int) -> Packed:
     }
     text = json.dumps(forms).encode()
     packer.tensors[LAYOUT] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    return Packed(packer.tensors, packer.samples)
+    return packer.tensors
 
 
-def unpack(plugin: Any, packed: Packed, rebuild: Rebuild) -> None:
+def unpack(plugin: Any, packed: dict[str, Tensor], rebuild: Rebuild) -> None:
     """Put what was packed into a newly made plugin; nothing where nothing was packed yet."""
-    if LAYOUT not in packed.tensors:
+    if LAYOUT not in packed:
         return
-    forms = json.loads(packed.tensors[LAYOUT].numpy().tobytes())
-    reader = _Reader(packed.tensors, rebuild)
+    forms = json.loads(packed[LAYOUT].numpy().tobytes())
+    reader = _Reader(packed, rebuild)
     for key, form in forms.items():
         setattr(plugin, key, reader.value(form, getattr(plugin, key, None)))
     if isinstance(plugin, AGEMPlugin) and plugin.buffers:
@@ -127,7 +118,6 @@ class _Packer:
     def __init__(self, name: str, stages: int) -> None:
         self.name, self.stages = name, stages
         self.tensors: dict[str, Tensor] = {}
-        self.samples = 0
 
     def form(self, value: Any, path: str) -> Any:
         """Return the form of a value: itself, or ``{kind: ...}``."""
@@ -169,7 +159,6 @@ class _Packer:
         if not hasattr(value, SAMPLE):
             raise self._refusal(value, path)
         numbers = torch.tensor(list(getattr(value, SAMPLE)), dtype=torch.int64)
-        self.samples += len(numbers)
         return {"samples": self._keep(numbers, path)}
 
     def _keep(self, tensor: Tensor, path: str) -> str:
