@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_map_only, tree_structure
 from holdfast.agents.doors import doors as doors_module
 from holdfast.agents.doors.doors import ClosedDoor, Doors
 from holdfast.agents.doors.gradients import Work
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
-from holdfast.continual.training.cell import make_methods
 from holdfast.registry import METHODS, ON_HOST
 from holdfast.scenarios.checks.methods import can_take, method_signature
 from holdfast.scenarios.schema.scenario import Scenario
@@ -63,7 +63,7 @@ def build(name: str) -> list[Method]:
     tasks = [{"name": "t", "env": "CartPole-v1", "steps": 64}]
     given = {"tasks": tasks, "agent": {"algorithm": "ppo"}}
     entry = {name: ARGUMENTS.get(name, {})}
-    return make_methods(Scenario.model_validate({**given, "methods": [entry]}))
+    return kind_of(Scenario.model_validate({**given, "methods": [entry]})).methods()
 
 
 # -- doors -----------------------------------------------------------------------------------------
