@@ -101,19 +101,17 @@ class TaskNormalize(VecNormalize):
             shape = moments.mean.shape[1:] if joint and key == OBSERVATION else moments.mean.shape
             self.obs_rms[key] = ActingMeanStd(shape, seats.present)
 
-    def _normalize_obs(
-        self, obs: NDArray[Any], obs_rms: RunningMeanStd
-    ) -> NDArray[Any]:  # shape (..., features)
-        normalized: NDArray[Any] = super()._normalize_obs(obs, obs_rms)
-        if self.id_width:
-            normalized[..., -self.id_width :] = obs[..., -self.id_width :]
-        return normalized
+    # shape (..., features)
+    def _normalize_obs(self, obs: NDArray[Any], obs_rms: RunningMeanStd) -> NDArray[Any]:
+        return self._with_id_of(obs, super()._normalize_obs(obs, obs_rms))
 
     def _unnormalize_obs(self, obs: NDArray[Any], obs_rms: RunningMeanStd) -> NDArray[Any]:
-        raw: NDArray[Any] = super()._unnormalize_obs(obs, obs_rms)
+        return self._with_id_of(obs, super()._unnormalize_obs(obs, obs_rms))
+
+    def _with_id_of(self, obs: NDArray[Any], changed: NDArray[Any]) -> NDArray[Any]:
         if self.id_width:
-            raw[..., -self.id_width :] = obs[..., -self.id_width :]
-        return raw
+            changed[..., -self.id_width :] = obs[..., -self.id_width :]
+        return changed
 
     def _observation_statistics(self) -> dict[str, RunningMeanStd]:
         if not self.norm_obs:

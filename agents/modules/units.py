@@ -7,8 +7,9 @@ weights are the columns of every later layer that read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -237,13 +238,10 @@ def activations(
     wanted = _activation_names(policy) if names is None else names
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            seen[name] = output.detach()
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        seen[name] = output.detach()
 
-        return hook
-
-    handles = [modules[name].register_forward_hook(keep(name)) for name in wanted]
+    handles = [modules[name].register_forward_hook(partial(keep, name)) for name in wanted]
     was_training = policy.training
     policy.set_training_mode(False)
     try:

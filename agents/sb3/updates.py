@@ -153,12 +153,9 @@ class _Update:
         if not part.parameters or work.is_stopped:
             return None
         work.begin(part)
-        before = torch.cat([self.flat[name] for name in part.parameters])
-        return before, torch.cat([self._raw(name) for name in part.parameters])
-
-    def _raw(self, name: str) -> Tensor:
-        raw = self.raw.get(name)
-        return torch.zeros_like(self.flat[name]) if raw is None else raw.reshape(-1)
+        own = {name: self.flat[name] for name in part.parameters}
+        raw = [self.raw[n].reshape(-1) if n in self.raw else torch.zeros_like(own[n]) for n in own]
+        return torch.cat([*own.values()]), torch.cat(raw)
 
     def after_step(self, *_: object) -> None:
         self.is_open, self.extra = False, None
@@ -193,11 +190,8 @@ class _Update:
         # and this runs at every update.
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.found, self.one)
         if self.found.item():
-            bad = [
-                name
-                for name, p in self.parameters.items()
-                if p.grad is not None and not p.grad.isfinite().all()
-            ]
+            found = ((name, p.grad) for name, p in self.parameters.items() if p.grad is not None)
+            bad = [name for name, gradient in found if not gradient.isfinite().all()]
             raise Diverged(
                 f"the gradient of {', '.join(bad[:3]) or 'the policy'} is not finite; the last "
                 "task boundary is kept. Lower agent.learning_rate or the method's strength, scale "
