@@ -35,7 +35,16 @@ def test_kinds_are_told_apart(make_scenario: Any) -> None:
 def test_a_kind_says_itself_what_differs(kind: type[Kind]) -> None:
     said = {name for name in vars(kind) if not name.startswith("_")}
     # The protocol's own of these are no more than descriptions.
-    assert said >= {"words", "stream", "learner", "act", "export", "build", "check_task", "check_fit"}
+    assert said >= {
+        "words",
+        "stream",
+        "learner",
+        "act",
+        "export",
+        "build",
+        "check_task",
+        "check_fit",
+    }
 
 
 def test_scores_of_their_own(make_scenario: Any) -> None:
