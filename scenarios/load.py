@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from holdfast.errors import Problem, ScenarioError
-from holdfast.registry import closest
+from holdfast.registry import closest, suggestion
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
@@ -105,8 +105,8 @@ def _no_file(path: Path) -> str:
         return f"no such file; did you mean '{path.parent / near}'?"
     if len(path.parts) > 1 or path.suffix:
         return "no such file"
-    near = closest(path.name, shipped())
-    hint = f"did you mean '{near}'?" if near else "`holdfast list scenarios` shows those there are"
+    there = "`holdfast list scenarios` shows those there are"
+    hint = suggestion(path.name, shipped(), otherwise=there)
     return f"no such file, and no shipped scenario of that name; {hint}"
 
 

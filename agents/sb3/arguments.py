@@ -125,7 +125,6 @@ def _policy_arguments(plain: dict[str, Any], folder: Path | None) -> dict[str, A
 
 def _named(key: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        near = registry.closest(str(name), known)
-        hint = f"; did you mean '{near}'?" if near else f"; known: {', '.join(known)}"
-        raise UsageError(f"agent.policy_kwargs.{key}: no {key} '{name}'{hint}")
+        hint = registry.suggestion(str(name), known, otherwise=f"known: {', '.join(known)}")
+        raise UsageError(f"agent.policy_kwargs.{key}: no {key} '{name}'; {hint}")
     return known[name]

@@ -19,7 +19,7 @@ from holdfast.envs.base.fitting import fit
 from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described
 from holdfast.errors import ScenarioError, UsageError
-from holdfast.registry import algorithm, closest
+from holdfast.registry import algorithm, suggestion
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 
@@ -94,8 +94,8 @@ def partner_groups(scenario: Scenario, task: Task, restore: Restore) -> dict[str
             )
         theirs = entry.group or group
         if theirs not in frozen.acts:
-            near = closest(theirs, frozen.acts)
-            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(frozen.acts)}"
+            there = f"there are: {', '.join(frozen.acts)}"
+            hint = suggestion(theirs, frozen.acts, otherwise=there)
             raise UsageError(f"{where}: no group '{theirs}' learned there; group: {hint}")
         found[group] = PartnerGroup(frozen, theirs, where, deterministic=entry.deterministic)
     return found

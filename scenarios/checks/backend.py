@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import MissingExtra
-from holdfast.registry import closest
+from holdfast.registry import suggestion
 from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
 from holdfast.scenarios.checks.references import check_environment, is_own, why_not
 from holdfast.scenarios.schema.method_spec import parts_of, wrapper_of
@@ -118,8 +118,7 @@ def _cache_folder() -> Path:
 
 def no_id(env: str) -> str:
     """Return that EnvPool has no such id, and the nearest one."""
-    near = closest(env, envpool_ids())
-    hint = f"did you mean '{near}'?" if near else "`holdfast list envs` shows its families"
+    hint = suggestion(env, envpool_ids(), otherwise="`holdfast list envs` shows its families")
     return f"EnvPool has no environment '{env}'; {hint}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from holdfast.registry import closest
+from holdfast.registry import closest, suggestion
 from holdfast.scenarios.schema.fields import descriptions
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
@@ -208,10 +208,8 @@ def did_you_mean(name: str, known: Collection[str], noun: str = "known") -> str:
     >>> did_you_mean("ecw", ["ewc", "naive"]), did_you_mean("zzz", ["ewc", "naive"])
     ("; did you mean 'ewc'?", '; known: ewc, naive')
     """
-    near = closest(name, known)
-    if near:
-        return f"; did you mean '{near}'?"
-    return f"; {noun}: {', '.join(known)}" if known and noun else ""
+    listed = f"; {noun}: {', '.join(known)}" if known and noun else ""
+    return suggestion(name, known, "; did you mean '{}'?", listed)
 
 
 def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> str:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
-from holdfast.registry import closest
+from holdfast.registry import closest, suggestion
 from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.signature import Signature, find_source, function_signature, module_names, signature
 
@@ -237,9 +237,8 @@ def _no_module(module: str, error: ModuleNotFoundError, folder: Path | None) -> 
     missing = error.name or module
     if missing != module.partition(".")[0]:
         return f"no module '{missing}' in the package '{module.partition('.')[0]}'"
-    near = closest(module, _modules_in(folder))
     where = f"neither beside the scenario ({folder}) nor installed" if folder else "not installed"
-    hint = f"did you mean '{near}'?" if near else _install(missing)
+    hint = suggestion(module, _modules_in(folder), otherwise=_install(missing))
     return f"no module '{missing}', {where}; {hint}"
 
 
@@ -257,8 +256,7 @@ def _not_python(module: str, error: SyntaxError) -> str:
 
 
 def _no_name(module: str, name: str, names: Iterable[str], noun: str) -> str:
-    near = closest(name, names)
-    hint = f"; did you mean '{module}:{near}'?" if near else ""
+    hint = suggestion(name, names, f"; did you mean '{module}:{{}}'?")
     return f"module '{module}' has no {noun} '{name}'{hint}"
 
 
