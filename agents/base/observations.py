@@ -15,8 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from holdfast.errors import UsageError
+from holdfast.scenarios.schema.agent import Normalize
 from holdfast.scenarios.schema.observation_keys import OBSERVATION, TASK_ID
-from holdfast.scenarios.schema.scenario import Normalize
 
 
 class ActingMeanStd(RunningMeanStd):

@@ -10,8 +10,7 @@ from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results.document import EMPTY, Section, Table, given
 from holdfast.continual.results.record import Episode
 from holdfast.continual.results.study import MethodResults, Results
-from holdfast.scenarios.schema.agent import grouped
-from holdfast.scenarios.schema.scenario import Policies
+from holdfast.scenarios.schema.agent import Policies, grouped
 
 Returns = dict[str, dict[str, float]]
 

@@ -13,7 +13,7 @@ from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.continual.results.record import Episode
 from holdfast.continual.streams.experience import MeasuredExperience, Played
 from holdfast.errors import EnvironmentFailed
-from holdfast.scenarios.schema.scenario import Evaluation
+from holdfast.scenarios.schema.sections import Evaluation
 
 LONGEST_EPISODE = 100_000
 """Steps after which an episode is taken to never end."""

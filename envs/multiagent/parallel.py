@@ -22,9 +22,10 @@ from holdfast.envs.multiagent.global_state import Parallel, merged_state, state_
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
 from holdfast.registry import algorithm, suggestion
-from holdfast.scenarios.schema.agent import grouped
+from holdfast.scenarios.schema.agent import Policies, grouped
+from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.observation_keys import STATE
-from holdfast.scenarios.schema.scenario import Changes, Policies, Scenario, Task
+from holdfast.scenarios.schema.scenario import Scenario, Task
 
 ACTION_MASK = "action_mask"
 """Key under which PettingZoo's games show allowed actions, beside ``observation``."""

@@ -15,7 +15,7 @@ from holdfast.envs.wrappers.action_changes import ActionDelay, ActionGain, Actio
 from holdfast.envs.wrappers.mujoco_changes import MujocoFactors
 from holdfast.errors import UsageError
 from holdfast.registry import suggestion
-from holdfast.scenarios.schema.scenario import Changes
+from holdfast.scenarios.schema.changes import Changes
 
 
 def apply_changes(env: gym.Env[Any, Any], changes: Changes) -> gym.Env[Any, Any]:

@@ -15,46 +15,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, model_validator
 
 from holdfast.errors import Problem
-from holdfast.scenarios.schema.agent import Agent, Normalize, Policies, is_supervised
+from holdfast.scenarios.schema.agent import Agent, is_supervised
 from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
-from holdfast.scenarios.schema.changes import Changes, MujocoChanges
 from holdfast.scenarios.schema.fields import SECTION, Name, Positive, Seeds, Text
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
-from holdfast.scenarios.schema.opponents import Opponents, OpponentSpec, Partner, Past
 from holdfast.scenarios.schema.sections import Carry, Evaluation, Pool, Resources, Spaces
 from holdfast.scenarios.schema.streams import Stream, drawn, stages
 from holdfast.scenarios.schema.studies import Tune, Values
-from holdfast.scenarios.schema.task import Drift, Score, ScoreForm, Task
+from holdfast.scenarios.schema.task import Score, ScoreForm, Task
 from holdfast.scenarios.source.override import plain_data, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import Source, dump
 
-__all__ = [
-    "Agent",
-    "Backend",
-    "Carry",
-    "Cell",
-    "Changes",
-    "Drift",
-    "Evaluation",
-    "Method",
-    "MethodPart",
-    "MujocoChanges",
-    "Normalize",
-    "OpponentSpec",
-    "Opponents",
-    "Partner",
-    "Past",
-    "Policies",
-    "Pool",
-    "Resources",
-    "Scenario",
-    "Score",
-    "Spaces",
-    "Stream",
-    "Task",
-    "Tune",
-    "Wrapper",
-]
+__all__ = ["Cell", "Method", "MethodPart", "Pool", "Scenario", "Score", "Task", "Tune", "Wrapper"]
 
 Backend = Literal["gymnasium", "envpool", "auto"]
 

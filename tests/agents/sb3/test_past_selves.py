@@ -12,7 +12,8 @@ from holdfast.agents.doors.outputs import PolicyOutput
 from holdfast.agents.sb3.past_selves import PastSelf, PastSelves, action_chances, batch_of_one
 from holdfast.envs.make import make_env
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema.scenario import Past, Scenario
+from holdfast.scenarios.schema.opponents import Past
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 def scenario_of(**past):

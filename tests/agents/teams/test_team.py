@@ -26,7 +26,8 @@ from holdfast.continual.results.checkpoint import load
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.team_stream import make_team_stream
 from holdfast.continual.training.cell import run_cell
-from holdfast.scenarios.schema.scenario import Normalize, Scenario
+from holdfast.scenarios.schema.agent import Normalize
+from holdfast.scenarios.schema.scenario import Scenario
 
 WORLDS = '''
 import gymnasium as gym

@@ -20,7 +20,8 @@ from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.preflight import build
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.scenarios.load import load
-from holdfast.scenarios.schema.scenario import OpponentSpec, Scenario
+from holdfast.scenarios.schema.opponents import OpponentSpec
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from holdfast.envs.wrappers.changes import RewardScale, SetAttributes, apply_changes
 from holdfast.errors import UsageError
-from holdfast.scenarios.schema.scenario import Changes
+from holdfast.scenarios.schema.changes import Changes
 
 
 def cartpole():

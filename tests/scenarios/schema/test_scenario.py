@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from holdfast.scenarios.checks import arguments, messages
 from holdfast.scenarios.json_schema import json_schema
 from holdfast.scenarios.load import load
+from holdfast.scenarios.schema.changes import Changes, MujocoChanges
 from holdfast.scenarios.schema.fields import descriptions
-from holdfast.scenarios.schema.scenario import Changes, Method, MujocoChanges, Scenario
+from holdfast.scenarios.schema.scenario import Method, Scenario
 from holdfast.scenarios.source import yaml_file
 
 
