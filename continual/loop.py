@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Journal(Protocol):
-    """What the loop tells about itself: scores, checkpoints, TensorBoard, progress."""
+    """Record of a run as the loop tells it: scores, checkpoints, TensorBoard, progress."""
 
     def log(self, scalars: Mapping[str, float], step: int, /) -> None:
         """Take numbers by tag at a step of the stream."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """Where a cell is: told after every evaluation and about once a second while it learns.
+    """Progress of a cell: told after every evaluation and about once a second while it learns.
 
     Attributes:
         cell: ``<method label>/seed-<k>``.

@@ -78,7 +78,7 @@ def test_killed_at_20_moments_and_run_again_equals_uninterrupted(tmp_path: Path)
         child = subprocess.run(
             command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
         )
-        if child.returncode == 0:  # it reached the end first: begin the cell anew, keep counting
+        if child.returncode == 0:  # it reached the end first: begin the cell again, keep counting
             _compare(broken, straight)
             broken = _folder(tmp_path, f"broken-{killed}")
             continue

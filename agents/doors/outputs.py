@@ -36,7 +36,7 @@ Kind = Literal["categorical", "bernoulli", "gaussian", "unit_gaussian"]
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """How to read an output.
+    """Form of an output.
 
     Attributes:
         kind: The family of the distribution.
@@ -142,7 +142,7 @@ class _Learner(Protocol):
 
 
 class Reader:
-    """What a network of the current task says, as a function of named tensors."""
+    """Output of a network of the current task, as a function of named tensors."""
 
     def __init__(self, learner: _Learner, kind: type[PolicyOutput | ValueOutput]) -> None:
         self._learner, self._kind = learner, kind
@@ -157,12 +157,12 @@ class Reader:
 
     @property
     def spec(self) -> OutputSpec:
-        """How to read it."""
+        """Form of the output."""
         return self._module.spec
 
     @property
     def is_coded(self) -> bool:
-        """Whether observations are numbers of categories, which vmap cannot batch."""
+        """True where observations are numbers of categories, which vmap cannot batch."""
         space = self._module.policy.observation_space
         entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
         return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
@@ -195,7 +195,7 @@ class Outputs:
 
     @property
     def spec(self) -> OutputSpec:
-        """How to read the actor's output."""
+        """Form of the actor's output."""
         return self.actor.spec
 
     def of(self, parameters: Named, observations: Any) -> Output:

@@ -107,7 +107,7 @@ class StableBaselinesAgent:
 
     @property
     def device(self) -> torch.device:
-        """Where the policy's tensors are."""
+        """Device of the policy's tensors."""
         return get_device(_device(self.scenario.agent.device))
 
     def output(self) -> PolicyOutput:

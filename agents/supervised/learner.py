@@ -99,7 +99,7 @@ class SupervisedAgent:
 
     @property
     def device(self) -> torch.device:
-        """Where the network's tensors are.
+        """Device of the network's tensors.
 
         Raises:
             UsageError: If cuda is asked for and torch sees none.

@@ -71,7 +71,7 @@ class Cell:
 
     @property
     def is_na(self) -> bool:
-        """Whether a number is not known."""
+        """True where a number is not known."""
         return self.value is not None and math.isnan(self.value)
 
 

@@ -48,7 +48,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error among the findings."""
+        """True where no finding is an error."""
         return all(finding.level != "error" for finding in self.findings)
 
     def add(self, level: Level, text: str) -> None:

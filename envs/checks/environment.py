@@ -58,7 +58,7 @@ class Subject(NamedTuple):
 
     @property
     def is_robot(self) -> bool:
-        """Whether it is a robot, which never repeats itself to the last bit."""
+        """True for a robot, which never repeats itself to the last bit."""
         return self.exclusive or self.stop is not None
 
 

@@ -104,7 +104,7 @@ class JointSeats(VecEnv):
 
     @property
     def absent(self) -> NDArray[np.bool_]:
-        """Whether nobody of the group acted in the last step, for each copy."""
+        """For each copy, true where nobody of the group acted in the last step."""
         absent: NDArray[np.bool_] = np.all(self._by_copy(self._seats.absent), axis=1)
         return absent
 

@@ -112,7 +112,7 @@ class Teams:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every group has its actions ready."""
+        """True once every group has its actions ready."""
         return len(self._waiting) == len(self.seats)
 
     def step(self) -> None:

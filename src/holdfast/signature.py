@@ -29,7 +29,7 @@ CONTRACT = (
     "load_state(self, doors, tensors); doors.facts, doors.step, doors.log and doors.warn are there "
     "without being declared"
 )
-"""What a method that is written for the agent itself is told."""
+"""Error text for a method that is written for the agent itself."""
 
 _WITHOUT_DECLARING = frozenset({"facts", "step", "log", "warn"})
 

@@ -14,7 +14,7 @@ EMBEDDING, SCALE = "gate_embedding", "gate_scale"
 """Last parts of the names of a gate's tensors."""
 
 BOUND = 50.0
-"""Where the compensation of ``opening`` ends: ``thres_cosh`` in the code of the paper's authors."""
+"""End of the compensation of ``opening``: ``thres_cosh`` in the code of the paper's authors."""
 
 _HARD = 1000.0  # sigmoid(+-1000) is 1 or 0, to the bit
 

@@ -38,10 +38,10 @@ class ReDo(Method):
 
     doors = ("gradients", "output", "memory")
     claims = ("weights",)
-    logs: ClassVar[dict[str, str]] = {"recycled_": "units started anew"}
+    logs: ClassVar[dict[str, str]] = {"recycled_": "units reset"}
     extra = "a forward pass every period updates"
     convention = (
-        "units whose mean |activity| is at most tau x the mean of their layer start anew every "
+        "units whose mean |activity| is at most tau x the mean of their layer are reset every "
         "period updates; actor and critic"
     )
 

@@ -95,7 +95,7 @@ class _Bomb:
 
 
 def test_a_zip_with_code_inside_does_not_run_it(tmp_path: Path) -> None:
-    """FAULTS 37: the ``data`` member is never read, a pickled ``policy.pth`` is refused."""
+    """The ``data`` member is never read, a pickled ``policy.pth`` is refused."""
     plain = sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8)
     plain.save(tmp_path / "plain.zip")
     marker = tmp_path / "pickle-ran"

@@ -277,7 +277,7 @@ def test_advantages_end_where_an_agent_dies() -> None:
     learn_from_present(model, lambda: absent, lambda info: False)
     buffer = model.rollout_buffer
     assert isinstance(buffer, PresentRollouts)
-    starts = [[1, 1], [0, 1], [0, 1], [0, 1]]  # whoever is done or absent starts anew
+    starts = [[1, 1], [0, 1], [0, 1], [0, 1]]  # whoever is done or absent starts again
     gone = [[0, 0], [0, 1], [0, 1], [0, 0]]
     for step in range(4):
         absent[:] = gone[step]

@@ -1,4 +1,4 @@
-"""FAULTS 24: a checkpoint exists whole or not at all."""
+"""A checkpoint exists whole or not at all."""
 
 from __future__ import annotations
 

@@ -60,9 +60,7 @@ def test_charts_of_one_title_are_alike_in_all_cells(make_scenario: Make) -> None
             for title, tags in found.items():
                 assert charts.setdefault((section, title), tags) == tags
     assert ("Methods", "agem: share of the gradients that was projected") in charts
-    assert charts["Methods", "redo: units started anew"] == (
-        "(agent/[^/]+/)?method/redo/recycled_",
-    )
+    assert charts["Methods", "redo: units reset"] == ("(agent/[^/]+/)?method/redo/recycled_",)
     assert "score of every task" not in layout(cells[2], has_success=False)["Tasks"]
     assert "success rate of every task" in layout(cells[2], has_success=True)["Tasks"]
 

@@ -1,4 +1,4 @@
-"""FAULTS 16 and 17: NaN from an environment, and from training."""
+"""Faults: NaN from an environment, and from training."""
 
 from __future__ import annotations
 
