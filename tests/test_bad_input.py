@@ -234,10 +234,14 @@ def run(tmp_path, request, monkeypatch):
 def tables(*names):
     """Return the names of rows with every backend; all but a few are for the slow run."""
     return [
-        pytest.param(backend, name, marks=[] if name in FAST else pytest.mark.slow)
+        pytest.param(backend, name, marks=[] if _is_fast(backend, name) else pytest.mark.slow)
         for name in names
         for backend in BACKENDS
     ]
+
+
+def _is_fast(backend, name):
+    return name in FAST and (backend == "gymnasium" or name == FAST[-1])
 
 
 def check(told, row):

@@ -58,6 +58,7 @@ def holdfast(cwd: Path, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_environments_in_a_folder_called_envs_are_checked_from_anywhere(
     repository: Path, tmp_path: Path
 ) -> None:

@@ -159,22 +159,22 @@ ADDITIVE = [{"ewc": {"strength": 0.0}}, {"cloning": {"strength": 0.0}}]
 def test_additive_methods_at_strength_0_equal_naive(
     algorithm: str, run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from holdfast.continual.methods.imitation import Imitation
     from holdfast.continual.methods.regularization import quadratic
-    from holdfast.continual.methods.rehearsal import cloning
 
     calls = {"ewc": 0, "cloning": 0}
-    penalty, cloned = quadratic.pull, cloning.imitation_gradient
+    penalty, cloned = quadratic.pull, Imitation.gradient
 
     def count_ewc(*args: Any) -> Any:
         calls["ewc"] += 1
         return penalty(*args)
 
-    def count_cloning(*args: Any, **settings: Any) -> Any:
+    def count_cloning(*args: Any) -> Any:
         calls["cloning"] += 1
-        return cloned(*args, **settings)
+        return cloned(*args)
 
     monkeypatch.setattr(quadratic, "pull", count_ewc)
-    monkeypatch.setattr(cloning, "imitation_gradient", count_cloning)
+    monkeypatch.setattr(Imitation, "gradient", count_cloning)
     naive = run(algorithm, runs="naive", tasks=2)
     both = run(algorithm, ADDITIVE, runs="both", tasks=2)
     assert min(calls.values()) > 10

@@ -31,6 +31,7 @@ def test_its_tasks_are_cw10s_own_in_the_same_order():
     assert mini.seeds == (0, 1, 2)
 
 
+@pytest.mark.slow
 def test_every_method_runs_and_packnet_alone_keeps_the_first_task(tmp_path):
     pytest.importorskip("envpool")
     scenario = load("cw-mini", CUT)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
+import sysconfig
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,10 @@ def test_no_name_beside_them_hides_a_package() -> None:
     names = {entry.stem for entry in entries if entry.is_dir() or entry.suffix == ".py"}
     names = {name for name in names if name.isidentifier() and name != "__init__"}
     assert names >= {"source", "schema", "checks", "reach", *FAMILIES} - {""}
-    hidden = {name for name in names if name in sys.stdlib_module_names or find_spec(name)}
+    # Not find_spec: another test may have imported a module from there.
+    installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    packages = {name for name in names if PathFinder.find_spec(name, installed)}
+    hidden = packages | (names & sys.stdlib_module_names)
     assert hidden == set()
 
 

@@ -338,7 +338,8 @@ def check_two_step(algorithm: str, policy: Any, table: np.ndarray) -> None:
     assert reached(policy) == (8.0 if algorithm == "qmix" else 7.0)
 
 
-@pytest.mark.parametrize("algorithm", [pytest.param("vdn", marks=pytest.mark.slow), "qmix"])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", BOTH)
 def test_two_step_game_in_short(algorithm: str) -> None:
     """Six times the published learning rate, and a fifth of the updates, on larger batches."""
     fast = {"learning_rate": 3e-3, "batch_size": 64, "target_update_interval": 400, "n_envs": 8}

@@ -17,7 +17,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 WORLDS = Path(__file__).parents[2] / "envs"
 
 
-@pytest.mark.parametrize("method", ["naive", "joint"])
+@pytest.mark.parametrize("method", ["naive", pytest.param("joint", marks=pytest.mark.slow)])
 def test_workers_change_no_number(run, weights, method):
     plain = run(method=method, tasks=2, runs="plain")
     pooled = run(method=method, tasks=2, runs="pooled", pool={"workers": 2})
@@ -77,7 +77,7 @@ def test_a_cell_may_go_on_with_another_pool(tmp_path):
     assert [cell.path for cell in prepare(tmp_path, again)] == [folder.path]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_another_interpreter_changes_no_number(tmp_path, other_python, workers):
     def scores(name, **keys):
         given = {

@@ -134,9 +134,11 @@ def check(scenario: Scenario, folder: Path) -> Any:
     ("agent", "methods", "shown", "moved"),
     [
         ("ppo", "[naive, ewc, cloning]", "dict", "discrete"),
-        ("ppo", "[ewc, clear]", "zone", "discrete"),
         ("dqn", "[replay, ewc]", "dict", "discrete"),
-        ("ppo", "[naive, ewc, cloning]", "dict", "multidiscrete"),
+        pytest.param("ppo", "[ewc, clear]", "zone", "discrete", marks=pytest.mark.slow),
+        pytest.param(
+            "ppo", "[naive, ewc, cloning]", "dict", "multidiscrete", marks=pytest.mark.slow
+        ),
         ("ppo", "[naive, ewc, cloning]", "dict", "multibinary"),
         pytest.param("sac", "[ewc, cloning, replay]", "dict", "box", marks=pytest.mark.slow),
         pytest.param("sac", "[replay, ewc]", "both", "box", marks=pytest.mark.slow),
