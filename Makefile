@@ -65,7 +65,7 @@ type: setup
 	$(BIN)/mypy benchmarks
 
 test: setup
-	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2
+	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2 --dist worksteal
 
 slow: setup
 	$(ONE_THREAD) $(BIN)/pytest -m slow -n 2

@@ -14,6 +14,7 @@ from holdfast.new import new
 from holdfast.scenarios.load import load
 
 
+@pytest.mark.slow
 def test_their_own_tests_pass(tmp_path: Path) -> None:
     """An environment and a method under names of their own, in a folder with spaces."""
     folder = tmp_path / "my robots"

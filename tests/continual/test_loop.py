@@ -83,7 +83,7 @@ def test_off_policy_budgets_are_exact_for_any_train_freq() -> None:
     assert agent.model._n_updates == 130  # and learned from
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_evaluating_more_often_changes_nothing(algorithm: str, run: Run, weights: Any) -> None:
     plans = [{"episodes": 1}, {"every": 32, "episodes": 3, "deterministic": False}]
     seldom, often = (
@@ -155,7 +155,7 @@ def test_a_finished_cell_is_left_alone(run: Run) -> None:
 ADDITIVE = [{"ewc": {"strength": 0.0}}, {"cloning": {"strength": 0.0}}]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_additive_methods_at_strength_0_equal_naive(
     algorithm: str, run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,8 @@ def test_an_algorithm_that_takes_no_masks_is_measured_without(
     _check(run_yaml("ppo", "naive"))
 
 
-HEADED = ["ppo", "a2c", "maskable_ppo", "dqn", "qrdqn", "sac", "td3", "tqc"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("a2c", "qrdqn", "td3", "tqc")]
+HEADED = ["ppo", "maskable_ppo", "dqn", "sac", *SLOW]
 
 
 @pytest.mark.parametrize("algorithm", HEADED)

@@ -119,8 +119,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     ("algorithm", "normalize", "changed"),
     [
         ("ppo", None, True),
-        ("ppo", "running", False),
         ("dqn", "first_task", True),
+        pytest.param("ppo", "running", False, marks=pytest.mark.slow),
         *(
             pytest.param(name, None, False, marks=pytest.mark.slow)
             for name in ("ppo", "dqn", "a2c")

@@ -111,6 +111,7 @@ def ours(visit: Visit) -> list[str]:
     return [text for text in visit.problems if not any(known in text for known in NOT_OURS)]
 
 
+@pytest.mark.slow
 def test_the_charts_are_laid_out_and_drawn_once(browser: Any, address: str) -> None:
     visit = opened(browser, address, "custom_scalars", "score of every task")
     visit.page.get_by_text("Matches (10)").first.wait_for()  # two tasks of five runs

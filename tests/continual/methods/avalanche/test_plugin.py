@@ -186,7 +186,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], where: str = "
         assert torch.equal(tensor, other[name]), f"{where}{name}"
 
 
-EVERY_TIME = {"naive", "isolated", "joint", "avalanche-ewc", "avalanche-replay", "avalanche-gem"}
+EVERY_TIME = {"naive", "isolated", "avalanche-ewc", "avalanche-replay"}
 
 
 def _is_quick(method: Any) -> bool:

@@ -76,6 +76,7 @@ def test_joint_learns_from_all_tasks_in_every_stage(algorithm: str) -> None:
         assert shares.min() > 0.2
 
 
+@pytest.mark.slow
 def test_joint_ends_where_it_started_after_a_restart(run: Run, weights: Any) -> None:
     first, second = run("ppo", "joint"), run("ppo", "joint", runs="again")
     assert all(torch.equal(weights(first)[n], w) for n, w in weights(second).items())

@@ -271,7 +271,7 @@ def test_a_restart_changes_nothing(name: str, algorithm: str, check_restart: Any
     check_restart(algorithm, {name: {"samples": 64, "batch_size": 32}})
 
 
-@pytest.mark.parametrize("name", ["agem", "gem", "pcgrad"])
+@pytest.mark.parametrize("name", ["agem", *slow("gem", "pcgrad")])
 def test_it_differs_from_naive_and_is_the_same_again(
     name: str, run: Any, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +282,7 @@ def test_it_differs_from_naive_and_is_the_same_again(
     assert all(torch.equal(first[key], tensor) for key, tensor in again.items())
 
 
-@pytest.mark.parametrize("task_id", ["heads", "hidden"])
+@pytest.mark.parametrize("task_id", ["heads", *slow("hidden")])
 def test_heads_and_hidden_tasks(task_id: str, run: Any) -> None:
     scores = run("ppo", "agem", tasks=3, stream={"task_id": task_id}).scores()
     assert np.isfinite([score["return"] for score in scores]).all()
