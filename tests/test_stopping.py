@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
 @pytest.mark.parametrize(
     ("number", "jobs"),
     [
-        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
     ],

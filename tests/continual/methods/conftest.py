@@ -33,7 +33,7 @@ WORLDS: dict[str, Any] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Try each method on one algorithm every time, PPO where it can; on others when slow.
 
-    What it gives to the updates of SAC is tried every time, too: test_contract.py.
+    test_contract.py chooses for itself.
     """
     items = [item for item in items if Path(__file__).parent in item.path.parents]
     tried = {(item.path, item.name.partition("[")[0], w) for item in items for w in _worlds(item)}

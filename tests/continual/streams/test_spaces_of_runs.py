@@ -139,7 +139,7 @@ def check(scenario: Scenario, folder: Path) -> Any:
         pytest.param(
             "ppo", "[naive, ewc, cloning]", "dict", "multidiscrete", marks=pytest.mark.slow
         ),
-        ("ppo", "[naive, ewc, cloning]", "dict", "multibinary"),
+        pytest.param("ppo", "[naive, ewc]", "dict", "multibinary", marks=pytest.mark.slow),
         pytest.param("sac", "[ewc, cloning, replay]", "dict", "box", marks=pytest.mark.slow),
         pytest.param("sac", "[replay, ewc]", "both", "box", marks=pytest.mark.slow),
         pytest.param("a2c", "[naive, cloning]", "both", "multibinary", marks=pytest.mark.slow),
