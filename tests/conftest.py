@@ -48,7 +48,7 @@ def forget_imports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def collect_rarely() -> None:
-    """Leave what is imported to itself: to look through a million objects takes a tenth of a run."""
+    """Leave what is imported to itself: there are a million objects to look through."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)

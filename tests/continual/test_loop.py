@@ -107,7 +107,7 @@ METHODS = [
     pytest.param("ppo", {"ewc": {"kind": "online"}}, marks=pytest.mark.slow),
     pytest.param("ppo", ["ewc", "cloning"], marks=pytest.mark.slow),
     pytest.param("ppo", "progressive", marks=pytest.mark.slow),
-    ("sac", ["cloning", "replay"]),
+    pytest.param("sac", ["cloning", "replay"], marks=pytest.mark.slow),
     pytest.param("dqn", "replay", marks=pytest.mark.slow),
 ]
 

@@ -134,6 +134,7 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_workers_give_what_one_process_gives(serial: Ran, parallel: Ran) -> None:
     for one in serial.folders:
         (two,) = [folder for folder in parallel.folders if folder.path.name == one.path.name]
@@ -194,6 +195,7 @@ def test_run_folders_say_how_their_cells_ended(parallel: Ran) -> None:
     assert infos["ewc/seed-7"]["failures"] == []
 
 
+@pytest.mark.slow
 def test_logs_hold_what_processes_of_cells_printed(
     parallel: Ran, serial: Ran, capfd: pytest.CaptureFixture[str]
 ) -> None:

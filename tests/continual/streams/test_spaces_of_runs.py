@@ -161,6 +161,7 @@ def test_pictures_without_a_task_id_are_seen_by_a_cnn(make: Any, tmp_path: Path)
     assert learner.policy.observation_space.shape == (3, 36, 36)
 
 
+@pytest.mark.slow
 def test_pictures_with_a_task_id_keep_their_cnn_and_the_id_is_seen(
     make: Any, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_what_is_padded_is_padded_inside(
         assert gap(one) < 1e-4
 
 
+@pytest.mark.slow
 def test_torch_export_of_a_dict(tmp_path: Path) -> None:
     made = scenario(
         {"algorithm": "ppo", "normalize": {"observations": "running"}, **ON_POLICY},

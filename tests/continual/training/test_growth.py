@@ -38,6 +38,7 @@ def test_the_next_task_does_not_fit() -> None:
         check_growth([40, 80], 5, memory=100)
 
 
+@pytest.mark.slow
 def test_a_run_that_outgrows_the_memory_can_go_on_where_there_is_more(
     run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

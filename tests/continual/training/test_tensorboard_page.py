@@ -148,6 +148,7 @@ def test_the_table_of_hyperparameters_holds_the_numbers_of_the_record(
 @pytest.mark.parametrize(
     ("tab", "text"), [("images", "continual/scores"), ("text", "Without defaults")]
 )
+@pytest.mark.slow
 def test_pictures_and_texts_are_there(browser: Any, address: str, tab: str, text: str) -> None:
     visit = opened(browser, address, tab, text)
     assert any("page/naive/seed-0" in one for one in texts(visit))

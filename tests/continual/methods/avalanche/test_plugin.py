@@ -228,6 +228,7 @@ def test_the_optimizer_is_carried_or_begins_anew(method: Any, carried: bool, run
         assert_same(weights(folder, stage), expected, f"after experience {stage}: ")
 
 
+@pytest.mark.slow
 def test_every_plugin_changes_what_is_learned(run: Run) -> None:
     """So that the tests above compare something: no plugin is without effect."""
     naive = weights(run("naive"))

@@ -18,6 +18,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 Run = Callable[..., RunFolder]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_frozen_keeps_the_first_tasks_weights_bit_for_bit(
     run: Run, weights: Any, algorithm: str
