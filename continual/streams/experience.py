@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -83,6 +84,7 @@ class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships
     def show_step(self, step: int) -> None:
         """Set what drifts as it is at this step of the stream, while the task is measured."""
 
+    @abstractmethod
     def play(self, act: Any, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed.
 
@@ -94,7 +96,6 @@ class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships
         Raises:
             EnvironmentFailed: If an episode does not end.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the environments; they are built again if they are asked for again."""
