@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 # Small networks are bound by overhead, not arithmetic: one thread each, processes side by side.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup format lint type test slow check demo bench
+.PHONY: help setup format lint type test slow soak check demo bench
 .NOTPARALLEL:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make demo     run scenarios/quickstart.yaml and print the comparison'
 	@echo 'make test     run the fast tests'
 	@echo 'make slow     run the learning tests'
+	@echo 'make soak     kill, damage and confuse it in large numbers; takes hours'
 	@echo 'make lint     check style and format; change nothing'
 	@echo 'make format   put style and format right'
 	@echo 'make type     check types'
@@ -69,6 +70,10 @@ test: setup
 
 slow: setup
 	$(ONE_THREAD) $(BIN)/pytest -m slow -n 2
+
+# All of it takes hours; PARTS='kills --share 0.1' takes less.
+soak: setup
+	cd benchmarks && $(ONE_THREAD) "$(abspath $(BIN)/python)" -m soak $(PARTS)
 
 check: lint type test
 

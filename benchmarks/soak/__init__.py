@@ -1,0 +1,1 @@
+"""The soak suite: deaths, damage and nonsense in large numbers."""
