@@ -57,32 +57,34 @@ def load(
             problems.append(problem)
     if problems or scenario is None:
         raise ScenarioError(sorted(problems, key=_order))
-    return _placed(scenario, source, path, place)
+    scenario._document, scenario._source, scenario._folder = source, path, place
+    return scenario
 
 
-def load_resolved(path: str | Path, *, folder: str | Path | None = None) -> Scenario:
+def load_resolved(
+    path: str | Path, *, content: bytes | None = None, place: Path | None = None
+) -> Scenario:
     """Return the scenario in the ``scenario.yaml`` of a run folder.
 
-    It was checked when it ran: neither environments nor packages need to be there any more.
+    It was checked when it ran: neither environments nor packages need to be there any more. It has
+    no ``folder``, so that nothing beside it is imported.
 
     Args:
         path: The file.
-        folder: Folder of the scenario that it came from, for ``module:Name``.
+        content: What it holds, where that was read already.
+        place: Where the paths of other runs count from. Default: the file's folder.
 
     Raises:
         ScenarioError: If the file is damaged.
     """
     path = Path(path)
-    source = read(_content(path), str(path))
+    source = read(_content(path) if content is None else content, str(path))
     found, scenario = _modelled(source.data)
-    if scenario is None:
+    if scenario is None or source.problems:
         problems = [source.problem(f.path, f.message, at_key=f.at_key) for f in found]
         raise ScenarioError([*source.problems, *problems])
-    return _placed(scenario, source, path, Path(folder) if folder else path.parent)
-
-
-def _placed(scenario: Scenario, source: Source, path: Path, folder: Path) -> Scenario:
-    scenario._document, scenario._source, scenario._folder = source, path, folder
+    scenario._document, scenario._source = source, path
+    scenario._place = place or path.parent
     return scenario
 
 

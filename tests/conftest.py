@@ -55,6 +55,18 @@ def collect_rarely() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remember runs in a folder of the tests, never in the home of whoever runs them."""
+    known = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    if known is None:
+        del os.environ["XDG_STATE_HOME"]
+    else:
+        os.environ["XDG_STATE_HOME"] = known
+
+
+@pytest.fixture(autouse=True, scope="session")
 def forget_power_cuts() -> Iterator[None]:
     """Leave out waiting for the disk: no test can cut the power, and small cells wait a lot."""
     published = os.fsync

@@ -220,12 +220,20 @@ def buffer_arrays(buffer: Any) -> Arrays:
 
 
 def load_buffer_arrays(buffer: Any, arrays: Arrays) -> None:
-    """Put back what ``buffer_arrays`` gave."""
+    """Put back what ``buffer_arrays`` gave.
+
+    Raises:
+        ValueError: If an array does not fit the buffer.
+    """
     position, full = (int(value) for value in arrays["position"])
+    if not 0 <= position < buffer.buffer_size:
+        raise ValueError(f"position {position} of a buffer of {buffer.buffer_size} rows")
     for name, stored in arrays.items():
         target, _, key = name.partition(".")
         if target != "position":
             into = getattr(buffer, target)
             into = into[key] if key and isinstance(into, dict) else into
+            if stored.shape[1:] != into.shape[1:] or len(stored) > len(into):
+                raise ValueError(f"{name} has the shape {stored.shape}, here {into.shape}")
             into[: len(stored)] = stored
     buffer.pos, buffer.full = position, bool(full)

@@ -134,6 +134,13 @@ class TaskNormalize(VecNormalize):
         """Take the statistics back; those that are absent stay as they are."""
         for name, moments in self._statistics(rewards=rewards).items():
             if f"{name}/mean" in tensors:
+                shape = np.shape(moments.mean)
+                for part in ("mean", "var"):
+                    if tuple(tensors[f"{name}/{part}"].shape) != shape:
+                        raise UsageError(
+                            f"normalization: {name}/{part} has the shape "
+                            f"{tuple(tensors[f'{name}/{part}'].shape)}, here {shape}"
+                        )
                 moments.mean = tensors[f"{name}/mean"].numpy().copy()
                 moments.var = tensors[f"{name}/var"].numpy().copy()
                 moments.count = float(tensors[f"{name}/count"])

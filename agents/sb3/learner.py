@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -52,8 +52,10 @@ from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_poli
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.updates import Updates
 from holdfast.agents.sb3.weights_io import (
+    check_policy,
     load_optimizers,
     load_policy,
+    of_checkpoint,
     optimizer_tensors,
     policy_tensors,
 )
@@ -162,12 +164,18 @@ class StableBaselinesAgent:
         """Build a fresh model for this task and load what is carried into it."""
         is_first = self.model is None and self._loaded is None
         carried = {} if is_first or self.plan.everything_fresh else self.files()
-        self._loaded = None
+        is_resumed, self._loaded = self._loaded is not None, None
+        may_grow = bool(self.networks.maps)
         self.recent.rollouts.clear()
         self.model = self._build(experience)
         self.current_task = experience.task_index
-        self._load(carried)
-        self.past.load_tensors(carried.get("past_selves", {}))
+        told = of_checkpoint if is_resumed else lambda _: nullcontext()
+        if is_resumed and self.scenario.carry.weights and "policy" in carried:
+            with told("policy"):
+                check_policy(self.model, carried["policy"], may_grow=may_grow)
+        self._load(carried, told)
+        with told("past_selves"):
+            self.past.load_tensors(carried.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
         self.plan.started(experience.stage, self.scenario.stream_tasks)
@@ -202,22 +210,28 @@ class StableBaselinesAgent:
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
 
-    def _load(self, carried: Files) -> None:
+    def _load(self, carried: Files, told: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Load what is carried; ``told`` names a file of a checkpoint that does not fit."""
         carry, options = self.scenario.carry, self.scenario.agent
         source = carried if carry.weights and "policy" in carried else self.initial
         if "policy" in source:
             tensors = source["policy"]
-            if source is carried:
-                tensors = self.plan.blended(tensors, policy_tensors(self.model))
-            load_policy(self.model, tensors, self.plan.is_fresh)
+            with told("policy") if source is carried else nullcontext():
+                if source is carried:
+                    tensors = self.plan.blended(tensors, policy_tensors(self.model))
+                load_policy(self.model, tensors, self.plan.is_fresh)
         if self.normalizer is not None and options.normalize is not None:
-            statistics = carried.get("normalization") or self.initial.get("normalization", {})
-            self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
+            own = carried.get("normalization")
+            statistics = own or self.initial.get("normalization", {})
+            with told("normalization") if own else nullcontext():
+                self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
         if carry.optimizer and "optimizer" in carried:
-            load_optimizers(self.model, carried["optimizer"])
+            with told("optimizer"):
+                load_optimizers(self.model, carried["optimizer"])
         if carry.replay_buffer and "replay_buffer" in carried:
-            arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}
-            load_buffer_arrays(self.model.replay_buffer, arrays)
+            with told("replay_buffer"):
+                arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}
+                load_buffer_arrays(self.model.replay_buffer, arrays)
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -417,9 +431,12 @@ class StableBaselinesAgent:
 
     def load_trained(self, files: Files) -> None:
         """Take the weights and statistics of the end of the task that was started."""
-        load_policy(self.model, files["policy"], is_fresh=lambda _: False)
+        with of_checkpoint("policy"):
+            check_policy(self.model, files["policy"])
+            load_policy(self.model, files["policy"], is_fresh=lambda _: False)
         if self.normalizer is not None:
-            self.normalizer.load_tensors(files.get("normalization", {}))
+            with of_checkpoint("normalization"):
+                self.normalizer.load_tensors(files.get("normalization", {}))
 
     @contextmanager
     def overlaid(self, tensors: dict[str, Tensor], statistics: dict[str, Tensor]) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from holdfast.agents.base.agent import Files
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, below, grouped, optimizers_of
-from holdfast.errors import UsageError
+from holdfast.errors import CheckpointUnusable, HoldfastError, UsageError
 
 
 def policy_tensors(model: Any) -> dict[str, Tensor]:
@@ -23,6 +24,49 @@ def policy_tensors(model: Any) -> dict[str, Tensor]:
     tensors = {name: _copy(tensor) for name, tensor in model.policy.state_dict().items()}
     learned = getattr(model, ENTROPY_COEFFICIENT, None)
     return tensors | ({} if learned is None else {ENTROPY_COEFFICIENT: _copy(learned)})
+
+
+@contextmanager
+def of_checkpoint(stem: str) -> Iterator[None]:
+    """Tell what goes wrong inside as a fault of a checkpoint's file, by its stem.
+
+    Raises:
+        CheckpointUnusable: Whatever went wrong: nobody else made the tensors.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = (
+            str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
+        )
+        raise CheckpointUnusable(
+            f"checkpoint, {stem}.safetensors: its tensors do not fit this agent: {text[:500]}"
+        ) from error
+
+
+def check_policy(model: Any, tensors: dict[str, Tensor], *, may_grow: bool = False) -> None:
+    """Raise unless tensors are all of a policy's, so that nothing is loaded in part.
+
+    Args:
+        model: Whose policy.
+        tensors: As ``policy_tensors`` gives them.
+        may_grow: Whether the policy may have more of them, newly built by a method.
+
+    Raises:
+        UsageError: If one is missing, there is one too many, or is of another shape or type.
+    """
+    wanted = policy_tensors(model)
+    missing = [] if may_grow else [name for name in wanted if name not in tensors]
+    wrong = [
+        name
+        for name, tensor in tensors.items()
+        if name not in wanted
+        or wanted[name].shape != tensor.shape
+        or wanted[name].dtype != tensor.dtype
+    ]
+    if missing or wrong:
+        what = f"lacks {missing[0]}" if missing else f"has another {wrong[0]}, or one too many"
+        raise UsageError(f"it {what} ({len(missing)} missing, {len(wrong)} strange)")
 
 
 def load_policy(model: Any, tensors: dict[str, Tensor], is_fresh: Callable[[str], bool]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.continual.results.record import SCENARIO, RunFolder, cells_in
 from holdfast.errors import CheckpointUnusable, HoldfastError
 from holdfast.scenarios.checks.backend import cannot_take, is_installed
 from holdfast.scenarios.schema.scenario import Scenario
@@ -53,11 +53,11 @@ def settle(scenario: Scenario, runs: Path, *, overwrite: bool = False) -> Settle
 
 
 def _of_existing(root: Path) -> tuple[Side | None, str]:
-    for file in sorted(root.glob(f"*/seed-*/{SCENARIO}")):
+    for place in cells_in(root, f"*/seed-*/{SCENARIO}", 2):
         with suppress(CheckpointUnusable):  # prepare tells about it
-            backend = RunFolder(file.parent).scenario.backend
+            backend = RunFolder(place).scenario.backend
             if backend != "auto":
-                return backend, f"{file.parent} has it"
+                return backend, f"{place} has it"
     return None, ""
 
 

@@ -188,7 +188,7 @@ class _OnRay:
             while turns or running:
                 while turns and len(running) < (self._jobs or len(turns) + len(running)):
                     turn = turns.take()
-                    running[task.remote(str(turn.folder.path), turn.attempt, *here)] = turn
+                    running[task.remote(pickle.dumps(turn), str(turn.folder.path), *here)] = turn
                 done, _ = ray.wait(list(running), timeout=_LOOK_S)
                 for progress in _news(mailbox):
                     turns.watcher.progress(progress)
@@ -283,11 +283,15 @@ def _stop(running: dict[Any, Turn]) -> None:
 # -- in a process of the cluster -------------------------------------------------------------------
 
 
-def _cell(path: str, attempt: int, cwd: str, made_by: str, mailbox: Any) -> Outcome:
-    """Run a cell. The body of a task."""
-    turn = Turn(RunFolder(Path(path)), attempt)
-    if wrong := _unlike(turn.folder, made_by):
-        return Outcome(cell_name(turn.folder), "failed", failure=Failure(wrong, 2))
+def _cell(pickled: bytes, path: str, cwd: str, made_by: str, mailbox: Any) -> Outcome:
+    """Run a cell. The body of a task; ``pickled`` is its turn, which an equal version alone reads.
+
+    The turn brings the scenario that the user gave: what lies in the folder decides nothing.
+    """
+    folder = RunFolder(Path(path))
+    if wrong := _unlike(folder, made_by):
+        return Outcome(cell_name(folder), "failed", failure=Failure(wrong, 2))
+    turn: Turn = pickle.loads(pickled)  # noqa: S301  # from the process that started this task
     with suppress(OSError):  # environments may read files from there, as they would here
         os.chdir(cwd)
 

@@ -30,6 +30,7 @@ def run(
     retries: int = queue.RETRIES,
     executor: Executor = "processes",
     address: str | None = None,
+    trust_code: bool = False,
 ) -> list[OpenedRun]:
     """Run every cell of a scenario and return them opened, in the order of ``scenario.cells()``.
 
@@ -47,12 +48,15 @@ def run(
         executor: ``processes`` of this machine, or tasks of a ``ray`` cluster.
         address: Of the cluster, ``HOST:6379``; ``auto`` finds one on this machine. Default:
             ``RAY_ADDRESS``, or else one that is started here and ends with the run.
+        trust_code: Trust the code that earlier runs name which the scenario names (``partners:``,
+            ``opponents:``); its own code needs no such word.
 
     Raises:
         UsageError: The scenario cannot be built, other results are in its place, or the cluster
             does not answer. Nothing was written then.
         HoldfastError: The first failure of a cell, after all others have run.
     """
+    scenario = scenario.trusting_code() if trust_code else scenario
     scenario = settle(scenario, Path(runs), overwrite=overwrite).scenario
     with made_executor(executor, scenario, jobs=jobs, address=address) as execute:
         execute.build(scenario)
@@ -122,7 +126,7 @@ def run_cells(
             return run_cells(folders, retries=retries, watcher=watcher, execute=local)
     watcher = watcher or queue.Unwatched()
     # Absolute, because an environment may change the working directory.
-    folders = [RunFolder(folder.path.absolute()) for folder in folders]
+    folders = [RunFolder(folder.path.absolute(), given=folder.given) for folder in folders]
     outcomes: dict[str, queue.Outcome] = {}
     left, in_use = folders, list[RunFolder]()
     while left:

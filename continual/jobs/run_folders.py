@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from holdfast.continual.results.record import LOCK, RUN, SCENARIO, RunFolder
+from holdfast.continual.policies.trust import remember
+from holdfast.continual.results.record import LOCK, RUN, SCENARIO, RunFolder, cells_in
 from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Cell, Scenario
 from holdfast.scenarios.source.override import NoSuchPlace
+from holdfast.scenarios.source.regular_file import check_folder, is_there, remove
 
 _REMOVED = ".removed-"
 
 
-def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[RunFolder]:
+def prepare(
+    runs: Path,
+    scenario: Scenario,
+    *,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[RunFolder]:
     """Return the run folder of every cell of the scenario, in order; new ones are pending.
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
@@ -28,17 +36,22 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
         scenario: The resolved scenario.
         overwrite: Delete the scenario's cells that are there, and those of a different scenario
             under its name, and start again.
+        tell: Takes a line, where they cannot be remembered as runs of the user's own.
 
     Raises:
         UsageError: If a cell there is of a different scenario (the text shows the difference), is
             in use, or its place is taken by something else. Nothing was changed then.
+        CheckpointUnusable: If the folder of the scenario, of a method or of a cell is a link, or
+            ``run.json`` is damaged. Nothing was changed then, either.
     """
     root = runs / scenario.name
     wanted = {root / cell.label / f"seed-{cell.seed}": cell for cell in scenario.cells()}
-    present = [file.parent for file in sorted(root.glob(f"*/seed-*/{SCENARIO}"))]
+    check_folder(root)
+    present = cells_in(root, f"*/seed-*/{SCENARIO}", 2)
     differences = {path: _difference(path, scenario, wanted.get(path)) for path in present}
     for path in wanted:
-        strange = [] if path in present or not path.exists() else _strange(path)
+        check_folder(path, folders=2)
+        strange = [] if path in present or not is_there(path) else _strange(path)
         if strange:
             raise UsageError(f"{path} holds {strange[0]} but is not a run folder; move it away")
     different = [path for path in present if differences[path]]
@@ -52,11 +65,14 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
         _remove([path for path in present if path in wanted or path in different])
     order = list(dict.fromkeys(cell.label for cell in wanted.values()))
     for path, cell in wanted.items():
-        if not (path / SCENARIO).exists():
+        if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
             place = order.index(cell.label)
             RunFolder.create(path, scenario.only(cell), position=place, **swept)
-    return [RunFolder(path) for path in wanted]
+    folders = [RunFolder(path, given=scenario.only(cell)) for path, cell in wanted.items()]
+    if unknown := remember(folders):
+        tell(unknown)
+    return folders
 
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
@@ -95,4 +111,4 @@ def _remove(paths: list[Path]) -> None:
             path.rename(path.with_name(f".{path.name}{_REMOVED}{os.getpid()}"))
     for path in paths:
         for removed in path.parent.glob(f".seed-*{_REMOVED}*"):
-            shutil.rmtree(removed)
+            remove(removed)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, find_cells, task_index
-from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.source.regular_file import is_there
 
 if TYPE_CHECKING:
     from holdfast.continual.policies.restore import Restored
@@ -17,17 +18,24 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.trained_team import TaskTeam
 
 
-def open_run(folder: str | Path) -> OpenedRun:
+def open_run(folder: str | Path, *, trust_code: bool = False) -> OpenedRun:
     """Return the run in a cell's folder, ``runs/<scenario>/<method>/seed-<k>``.
+
+    It is read as data. To act with its agent, code that its scenario names is imported where the
+    run is known to be your own, and refused otherwise.
+
+    Args:
+        folder: The folder.
+        trust_code: Trust whoever made it: import and start what its scenario names.
 
     Raises:
         UsageError: If it is not such a folder; the text names those inside it.
     """
     path = Path(folder)
-    if not (path / SCENARIO).exists():
+    if not is_there(path / SCENARIO):
         cells = [str(cell.path) for cell in find_cells(path)]  # raises where there are none
         raise UsageError(f"{path} holds several runs; open one of them: {', '.join(cells)}")
-    return OpenedRun(RunFolder(path))
+    return OpenedRun(RunFolder(path, trust_code=trust_code))
 
 
 class OpenedRun:
@@ -58,20 +66,25 @@ class OpenedRun:
         """Every evaluation episode, as ``scores.jsonl`` holds them."""
         return self.folder.scores()
 
-    def agent(self, task: str | None = None) -> TaskAgent | TaskTeam | TaskClassifier:
-        """Return the agent as it was at the last task boundary, acting in one task.
+    def agent(
+        self, task: str | None = None, *, stage: int | None = None
+    ) -> TaskAgent | TaskTeam | TaskClassifier:
+        """Return the agent as it was at a task boundary, acting in one task.
 
         A team (``agent.policies``) acts as a whole: a dict of observations, a dict of actions.
 
         Args:
             task: Name of the task; by default the one that it was trained on last. In a task
                 without a head or column of its own, it acts as in the newest.
+            stage: The agent at the end of this stage, from 0; by default of the last one that was
+                finished. An older one is never taken in its place.
 
         Raises:
-            UsageError: If there is no such task, or no checkpoint yet.
-            CheckpointUnusable: If no checkpoint can be read.
+            UsageError: If there is no such task or stage, or no checkpoint yet.
+            CheckpointUnusable: If that checkpoint cannot be read.
+            CodeNotTrusted: If the run names code and is not known to be your own.
         """
-        restored = self._restored
+        restored = self._restored if stage is None else self._at(stage)
         index = restored.agent.current_task
         if task is not None:
             index = task_index(self.scenario, task, str(self.folder.path))
@@ -80,7 +93,7 @@ class OpenedRun:
 
     @cached_property
     def _restored(self) -> Restored:
-        try:
-            return kind_of(self.scenario).restore(self.folder)
-        except CheckpointUnusable as error:
-            raise CheckpointUnusable(f"{self.folder.path}: {error}") from error
+        return self._at(None)
+
+    def _at(self, stage: int | None) -> Restored:
+        return kind_of(self.scenario).restore(self.folder, stage)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +19,30 @@ from holdfast.continual.jobs.queue import Outcome, Watcher, cell_name
 from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.trials import tell_results
 from holdfast.continual.jobs.tuning_plan import TRIALS, Plan, plan
+from holdfast.continual.policies.trust import remember
 from holdfast.continual.results import curves, metrics
 from holdfast.continual.results.lock import locked
+from holdfast.continual.results.readers import plain, read_file
 from holdfast.continual.results.record import LOCK, SCENARIO, RunFolder, write_whole
 from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, MissingExtra, Stopped, UsageError
 from holdfast.scenarios.schema.cells import Axis
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.source.regular_file import (
+    check_folder,
+    check_inside,
+    is_there,
+    made_folder,
+    opened,
+    remove,
+)
 from holdfast.seeding import derive
 
 if TYPE_CHECKING:
     import optuna
 
 JOURNAL, STUDY = "journal.log", "study.yaml"
+_MOST_TRIALS = 100_000
 
 
 def tune(
@@ -43,6 +53,7 @@ def tune(
     jobs: int = 1,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    trust_code: bool = False,
 ) -> Path:
     """Try points of the scenario's search space, and return the folder of the study.
 
@@ -56,6 +67,7 @@ def tune(
         jobs: Cells run side by side. Trials that run beside each other do not learn of each other.
         overwrite: Delete the study that is there, and start again.
         watcher: Is told what happens in the cells.
+        trust_code: As of ``run``.
 
     Raises:
         UsageError: The scenario cannot be tuned or built, or another study is in its place.
@@ -65,11 +77,13 @@ def tune(
     """
     from holdfast.continual.training.preflight import build  # here: it imports torch and avalanche
 
-    made = plan(scenario, Path(runs))
+    made = plan(scenario.trusting_code() if trust_code else scenario, Path(runs))
     _optuna()
     build(made.trial({}, made.seeds[0]), jobs=jobs)
-    made.folder.mkdir(parents=True, exist_ok=True)
+    made_folder(made.folder, folders=3)
     with locked(made.folder / LOCK):
+        remove(made.folder / f"{JOURNAL}.lock")  # Optuna's, of a process that was killed
+        check_inside(made.folder)
         _settle(made, overwrite=overwrite)
         study = _open(made)
         wanted, abreast = trials or made.tune.trials, max(1, jobs // len(made.seeds))
@@ -86,9 +100,10 @@ def _settle(made: Plan, *, overwrite: bool) -> None:
     alone = {**NO_MATTER, "methods": (made.method,), "sweep": {}, "tune": same}
     text = made.scenario.model_copy(update=alone).to_yaml()
     path = made.folder / STUDY
-    if path.exists() and path.read_text("utf-8") != text and not overwrite:
+    there = _study_text(path) if is_there(path) and not overwrite else text
+    if there != text:
         name = made.scenario.source or "the scenario given now"
-        changed = text_diff(path.read_text("utf-8"), text, path, name)
+        changed = text_diff(there, text, path, name)
         raise UsageError(
             f"{made.folder} is another study:\n{changed}\n"
             "give the scenario another name:, or delete that study with --overwrite"
@@ -96,8 +111,15 @@ def _settle(made: Plan, *, overwrite: bool) -> None:
     if overwrite:
         for old in made.folder.iterdir():
             if old.name != LOCK:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+                remove(old)
     write_whole(path, text.encode())
+
+
+def _study_text(path: Path) -> str:
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointUnusable(f"{path}: is no text ({error.reason})") from error
 
 
 def _optuna() -> Any:
@@ -112,21 +134,65 @@ def _optuna() -> Any:
 def _open(made: Plan) -> optuna.Study:
     """Return the study of the folder's journal; new ones are empty."""
     storages, path = _optuna().storages, made.folder / JOURNAL
-    if path.exists():  # a half-written last line, left by a crash, would spoil what comes after it
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    if is_there(path):
+        _cut(path)
+    journal = storages.journal
+    backend = journal.JournalFileBackend(str(path), journal.JournalFileOpenLock(str(path)))
     higher = metrics.FORMULAS[made.tune.metric].higher_is_better
     try:
         study: optuna.Study = _optuna().create_study(
-            storage=storages.JournalStorage(storages.journal.JournalFileBackend(str(path))),
+            storage=storages.JournalStorage(backend),
             study_name=TRIALS,
             direction="maximize" if higher else "minimize",
             load_if_exists=True,
         )
-    except (ValueError, KeyError) as error:
+        _check_trials(study, made)
+    except Exception as error:  # of Optuna's own reading of a file that may be from anywhere
         raise CheckpointUnusable(
-            f"{path}: damaged ({error}); start the study again with --overwrite"
+            f"{path}: damaged ({type(error).__name__}: {str(error)[:200]}); start the study again "
+            "with --overwrite"
         ) from error
     return study
+
+
+def _check_trials(study: optuna.Study, made: Plan) -> None:
+    """Raise unless what was kept of trials is of this search space: it becomes ``best.yaml``.
+
+    Raises:
+        ValueError: If a key is none of the space's, or a value lies outside.
+    """
+    axes = {axis.key: axis for axis in made.space}
+    for trial in study.get_trials(deepcopy=False):
+        if trial.number >= _MOST_TRIALS:
+            raise ValueError(f"more than {_MOST_TRIALS} trials")
+        values = trial.user_attrs.get("values", {})
+        reason, by_seed = (trial.user_attrs.get(name) for name in ("reason", "by_seed"))
+        strange = [key for key in values if key not in axes or not _is_in(made, axes[key], values)]
+        if strange or not isinstance(reason, str | None) or not isinstance(by_seed, dict | None):
+            raise ValueError(f"trial {trial.number} is not of this search space: {strange}")
+
+
+def _is_in(made: Plan, axis: Axis, values: Mapping[str, Any]) -> bool:
+    value, dimension = values[axis.key], made.tune.space[axis.key]
+    if not isinstance(dimension, Mapping):
+        return any(value == known for known in dimension)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and axis.values[0] <= value <= axis.values[-1]
+
+
+def _cut(path: Path) -> None:
+    """Cut a half-written last line, left by a crash, which would spoil what comes after it.
+
+    Raises:
+        CheckpointUnusable: If a line before it is none of Optuna's.
+    """
+    content = read_file(path)
+    size = content.rfind(b"\n") + 1
+    for number, line in enumerate(content[:size].splitlines(), start=1):
+        if not isinstance(plain(line, f"{path}:{number}"), dict):
+            raise CheckpointUnusable(f"{path}:{number}: is no entry of Optuna's journal")
+    with os.fdopen(opened(path, os.O_RDWR), "r+b") as file:
+        file.truncate(size)
 
 
 def _next(
@@ -195,6 +261,7 @@ def _run(
             folders[trial.number] = []
             reasons[trial.number] = "; ".join(found["msg"] for found in error.errors())
     listed = [folder for own in folders.values() for folder in own]
+    remember(listed)
     outcomes = {o.cell: o for o in run_cells(listed, jobs=jobs, watcher=watcher)}
     for trial, values in batch:
         trial.set_user_attr("values", values)
@@ -204,10 +271,18 @@ def _run(
 
 def _folder(made: Plan, number: int, values: Mapping[str, Any], seed: int) -> RunFolder:
     path = made.folder / f"trial-{number:04d}" / f"seed-{seed}"
-    if (path / SCENARIO).exists():
-        return RunFolder(path)
-    place = {"position": number, "sweep": dict(values), "trial": number}
-    return RunFolder.create(path, made.trial(values, seed), **place)
+    scenario = made.trial(values, seed)
+    if not is_there(path / SCENARIO):
+        place = {"position": number, "sweep": dict(values), "trial": number}
+        return RunFolder.create(path, scenario, **place)
+    check_folder(path, folders=2)
+    known = [one.model_copy(update=NO_MATTER) for one in (RunFolder(path).scenario, scenario)]
+    if known[0] != known[1]:
+        raise CheckpointUnusable(
+            f"{path}: is of another scenario than this trial; start the study again with "
+            "--overwrite"
+        )
+    return RunFolder(path, given=scenario)
 
 
 def _tell(

@@ -115,9 +115,16 @@ class Kind(Protocol):
     # -- what a run leaves -------------------------------------------------------------------------
 
     def restore(self, folder: RunFolder, stage: int | None = None) -> Restored:
-        """Return the agent of a run of this scenario; see ``policies/restore.py``."""
-        from holdfast.continual.policies.restore import restore, unpooled
+        """Return the agent of a run of this scenario; see ``policies/restore.py``.
 
+        Raises:
+            CodeNotTrusted: See ``policies/trust.py``.
+        """
+        from holdfast.continual.policies.restore import restore, unpooled
+        from holdfast.continual.policies.trust import vouch
+
+        vouch(folder)
+        assert self.scenario is folder.scenario  # whose code may be imported from now on
         return restore(type(self)(unpooled(self.scenario)), folder, stage)
 
     @classmethod

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.trained_agent import TaskAgent
     from holdfast.envs.base.spaces import StreamSpaces
     from holdfast.envs.checks.check_result import CheckResult
-    from holdfast.envs.multiagent.players import PolicyPlayer
+    from holdfast.envs.multiagent.players import FrozenPlayers, PolicyPlayer
     from holdfast.envs.processes.pool import OnFailure
 
 
@@ -38,17 +38,22 @@ class Single(Kind):
     is_diagnosed = True
     unmoved = ""
 
+    @property
+    def _frozen(self) -> FrozenPlayers:
+        """What finds opponents that earlier runs left."""
+        return partial(frozen_player, trust_code=self.scenario.trusts_code)
+
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""
         from holdfast.continual.streams.task_stream import make_stream
 
-        return make_stream(self.scenario, seed, spaces, on_failure=on_failure, frozen=frozen_player)
+        return make_stream(self.scenario, seed, spaces, on_failure=on_failure, frozen=self._frozen)
 
     def act(self, restored: Restored, task_index: int) -> TaskAgent:
         """Return the agent in one task."""
         from holdfast.continual.policies.trained_agent import TaskAgent
 
-        return TaskAgent(restored, task_index, frozen_player)
+        return TaskAgent(restored, task_index, self._frozen)
 
     def export(self, restored: Restored, task: int, seed: int) -> Exporting:
         """Return the policy; see ``Kind``."""
@@ -62,7 +67,7 @@ class Single(Kind):
             return None
         from holdfast.continual.policies.matches import meet
 
-        play = partial(meet, self.scenario, task_index, frozen=frozen_player)
+        play = partial(meet, self.scenario, task_index, frozen=self._frozen)
         return Meeting("games of each two", play)
 
     def build(self, seed: int) -> Built:
@@ -84,7 +89,7 @@ class Single(Kind):
             if task.opponents is None:
                 continue
             try:
-                env: Any = task_env(self.scenario, index, spaces, frozen=frozen_player)
+                env: Any = task_env(self.scenario, index, spaces, frozen=self._frozen)
                 with closing(env):
                     env.unwrapped.check_opponents()
             except UsageError as error:
@@ -106,7 +111,7 @@ class Single(Kind):
         """Return what was found about a task's environment."""
         from holdfast.envs.checks.environment import check_task
 
-        return check_task(self.scenario, task, frozen_player)
+        return check_task(self.scenario, task, self._frozen)
 
     def check_fit(self, tasks: Sequence[Task], results: Sequence[CheckResult]) -> None:
         """Raise unless all tasks fit into one stream; see ``Kind``."""
@@ -117,8 +122,10 @@ class Single(Kind):
         self._check_spaces(merged_spaces(alone, [spaces for _, spaces in known]))
 
 
-def frozen_player(entry: OpponentSpec, folder: Path | None) -> PolicyPlayer:
+def frozen_player(
+    entry: OpponentSpec, place: Path | None, *, trust_code: bool = False
+) -> PolicyPlayer:
     """Return the opponent that an earlier run of a game left; see ``policies/opponents.py``."""
     from holdfast.continual.policies import opponents
 
-    return opponents.frozen_player(entry, folder, Single.restored)
+    return opponents.frozen_player(entry, place, Single.restored, trust_code=trust_code)

@@ -83,7 +83,7 @@ def fixed_players(env: SelfPlay, scenario: Scenario) -> dict[str, Player]:
     """Return a random player, and those that the game's policies are measured against, by name."""
     found = {}
     for entry in (RANDOM, *env.opponents.in_evaluation):
-        player = make_player(entry, env.kind, scenario.folder, env.frozen)
+        player = make_player(entry, env.kind, scenario.place, env.frozen)
         # Runs elsewhere may have the names of the policies that they meet here.
         path = "" if isinstance(entry, str) or entry.run is None else f"{entry.run}:"
         found[path + player.name] = player

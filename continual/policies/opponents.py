@@ -20,32 +20,37 @@ from holdfast.envs.multiagent.self_play import SelfPlay, View
 from holdfast.envs.vector import task_env
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.opponents import OpponentSpec, Partner
+from holdfast.scenarios.source.regular_file import is_there
 
 Key = tuple[str, int, int]
 """Run folder, stage, and the time at which its checkpoint was written."""
 
 
-def frozen_player(entry: OpponentSpec, folder: Path | None, restore: Restore) -> PolicyPlayer:
+def frozen_player(
+    entry: OpponentSpec, place: Path | None, restore: Restore, *, trust_code: bool = False
+) -> PolicyPlayer:
     """Return the opponent that an earlier run of a game left.
 
     It draws from its policy, or is greedy where that has action values. Built once a process.
 
     Args:
         entry: Run, stage and task.
-        folder: The run's path counts from there.
+        place: The run's path counts from there.
         restore: Restores a run of a single agent.
+        trust_code: Whether the user trusts the code that the run names.
 
     Raises:
         UsageError: There is no such run, stage or task, or it did not learn a game.
         CheckpointUnusable: If a checkpoint cannot be read.
     """
-    return _player(checkpoint_key(entry, folder, "opponents"), entry.task, restore)
+    key = checkpoint_key(entry, place, "opponents")
+    return _player(key, entry.task, restore, trust_code=trust_code)
 
 
 @lru_cache(maxsize=64)
-def _player(key: Key, task: str | None, restore: Restore) -> PolicyPlayer:
+def _player(key: Key, task: str | None, restore: Restore, *, trust_code: bool) -> PolicyPlayer:
     path, stage, _ = key
-    where, run = f"opponents: run {path}", RunFolder(Path(path))
+    where, run = f"opponents: run {path}", RunFolder(Path(path), trust_code=trust_code)
     scenario = run.scenario
     index = scenario.stream_tasks[stage] if task is None else task_index(scenario, task, where)
     if scenario.tasks[index].opponents is None:
@@ -69,24 +74,20 @@ def _player(key: Key, task: str | None, restore: Restore) -> PolicyPlayer:
     return PolicyPlayer(run.policy_name(stage), view.through(choose))
 
 
-def checkpoint_key(entry: OpponentSpec | Partner, folder: Path | None, where: str) -> Key:
+def checkpoint_key(entry: OpponentSpec | Partner, place: Path | None, where: str) -> Key:
     """Return which checkpoint is meant.
 
     Raises:
         UsageError: There is no such run, or it has no such checkpoint; ``where`` comes first.
+        CheckpointUnusable: If the newest is known to be gone, or the run cannot be read.
     """
-    path = ((folder or Path()) / str(entry.run)).resolve()
-    if not (path / SCENARIO).exists():
+    path = ((place or Path()) / str(entry.run)).absolute()
+    if not is_there(path / SCENARIO):
         raise UsageError(
             f"{where}: '{entry.run}' is no run folder; name one, like runs/x/naive/seed-0 (paths "
-            f"count from {(folder or Path()).resolve()})"
+            f"count from {(place or Path()).resolve()})"
         )
-    saved = path / "checkpoints"
-    stage = entry.stage
-    if stage is None:
-        stage = checkpoint.newest_stage(path, f"{where}: ")
-    if stage not in checkpoint.stages(saved):
-        listed = ", ".join(map(str, checkpoint.stages(saved))) or "none"
-        raise UsageError(f"{where}: {path} has no checkpoint of stage {stage}; there are: {listed}")
-    manifest = checkpoint.task_folder(saved, stage) / checkpoint.MANIFEST
-    return str(path), stage, manifest.stat().st_mtime_ns
+    stage = checkpoint.asked_stage(RunFolder(path), entry.stage, f"{where}: ")
+    manifest = checkpoint.task_folder(path / checkpoint.FOLDER, stage) / checkpoint.MANIFEST
+    # Where it is missing, whoever loads the checkpoint says so.
+    return str(path), stage, manifest.lstat().st_mtime_ns if is_there(manifest) else 0

@@ -75,7 +75,7 @@ def partner_groups(scenario: Scenario, task: Task, restore: Restore) -> dict[str
     """Return the groups of a task that do not learn, with the policies of their runs.
 
     Args:
-        scenario: The scenario; runs are looked for from its folder.
+        scenario: The scenario; runs are looked for from its place.
         task: One of its tasks.
         restore: Restores a run of a team.
 
@@ -86,7 +86,8 @@ def partner_groups(scenario: Scenario, task: Task, restore: Restore) -> dict[str
     found = {}
     for group, entry in task.partners.items():
         where = f"task '{task.name}', partners.{group}: run {entry.run}"
-        frozen = _frozen(checkpoint_key(entry, scenario.folder, where), entry.task, restore)
+        key = checkpoint_key(entry, scenario.place, where)
+        frozen = _frozen(key, entry.task, restore, trust_code=scenario.trusts_code)
         if "joint" in algorithm(frozen.scenario.agent.algorithm).shown:
             raise UsageError(
                 f"{where}: '{frozen.scenario.agent.algorithm}' acts for all agents of its group at "
@@ -102,9 +103,9 @@ def partner_groups(scenario: Scenario, task: Task, restore: Restore) -> dict[str
 
 
 @lru_cache(maxsize=64)
-def _frozen(key: Key, task: str | None, restore: Restore) -> _Frozen:
+def _frozen(key: Key, task: str | None, restore: Restore, *, trust_code: bool) -> _Frozen:
     path, stage, _ = key
-    where, run = f"partners: run {path}", RunFolder(Path(path))
+    where, run = f"partners: run {path}", RunFolder(Path(path), trust_code=trust_code)
     if not run.scenario.agent.policies:
         raise UsageError(f"{where} is of one agent, not of a team (agent.policies)")
     scenario, spaces, agent = restore(run, stage)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from holdfast.agents.base.agent import Agent, Files
 from holdfast.agents.sb3.weights_io import read_zip
 from holdfast.continual.method import Method
 from holdfast.continual.results import checkpoint
-from holdfast.continual.results.record import RunFolder
-from holdfast.errors import UsageError
+from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.errors import CheckpointUnusable, HoldfastError, UsageError
 from holdfast.scenarios.schema.scenario import Pool, Scenario
+from holdfast.scenarios.source.regular_file import is_there
 
 Parts = Any
 """A ``Kind`` of ``kinds/protocol.py``: its spaces, stream, agent, methods and ``bring_back``."""
@@ -51,14 +53,43 @@ def restore(parts: Parts, folder: RunFolder, stage: int | None = None) -> Restor
 
     Raises:
         UsageError: If the run has no checkpoint yet.
-        CheckpointUnusable: If none can be read, or the one before it, which the shape depends on.
+        CheckpointUnusable: If that one cannot be read, or the one before it, which the shape
+            depends on; an older one is never taken in its place.
     """
-    stage = checkpoint.newest_stage(folder.path) if stage is None else stage
-    spaces = parts.spaces()
-    stream = parts.stream(folder.seed, spaces).train_stream
-    agent = _agent_after(folder, parts, stream[stage])
-    parts.bring_back(folder, agent, stage)
+    stage = checkpoint.asked_stage(folder, stage)
+    with _of_data(folder):
+        spaces = parts.spaces()
+        stream = parts.stream(folder.seed, spaces).train_stream
+        agent = _agent_after(folder, parts, stream[stage])
+        parts.bring_back(folder, agent, stage)
     return Restored(parts.scenario, spaces, agent)
+
+
+@contextmanager
+def _of_data(folder: RunFolder) -> Iterator[None]:
+    """Tell what nobody foresaw about a run folder as a fault of the folder, for it is data."""
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except Exception as error:
+        raise CheckpointUnusable(
+            f"{folder.path}: its agent cannot be built: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def _loading(member: Path) -> Iterator[None]:
+    """Name the file of a checkpoint whose tensors do not fit what they are loaded into."""
+    try:
+        yield
+    except CheckpointUnusable:
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        raise CheckpointUnusable(
+            f"{member}: its tensors do not fit the agent of this run: {text}"
+        ) from error
 
 
 def bring_back(parts: Parts, folder: RunFolder, team: Any, stage: int) -> None:
@@ -90,26 +121,42 @@ def unpooled(scenario: Scenario) -> Scenario:
 
 def _agent_after(folder: RunFolder, parts: Parts, experience: Any) -> Any:
     """Return the agent as it was at the end of a stage."""
-    place, stage = folder.path / "checkpoints", experience.stage
-    saved = checkpoint.load(checkpoint.task_folder(place, stage))
+    stage = experience.stage
+    saved = checkpoint.load_stage(folder, stage)
+    place = checkpoint.task_folder(folder.path / checkpoint.FOLDER, stage)
     agent, methods = parts.agent(), parts.methods()
     with seeding.isolated(folder.seed):
         if stage:
-            before = checkpoint.load(checkpoint.task_folder(place, stage - 1))
-            load_methods(agent, methods, before)
+            before = checkpoint.load_stage(folder, stage - 1)
+            load_methods(agent, methods, before, place.with_name(f"task-{stage - 1}"))
         for method in methods:
             method.pre_adapt(agent.doors(method), experience.train())
         agent.start(experience)
     agent.close()
-    agent.load_trained(saved.files)
-    load_methods(agent, methods, saved)
+    with _loading(place):
+        agent.load_trained(saved.files)
+    load_methods(agent, methods, saved, place)
     return agent
 
 
-def load_methods(agent: Agent, methods: Sequence[Method], saved: checkpoint.Checkpoint) -> None:
-    """Load what a checkpoint holds of an agent's methods."""
+def load_methods(
+    agent: Agent, methods: Sequence[Method], saved: checkpoint.Checkpoint, place: Path
+) -> None:
+    """Load what a checkpoint holds of an agent's methods.
+
+    Args:
+        agent: The agent.
+        methods: Its methods.
+        saved: The checkpoint.
+        place: Its folder, for the text of an error.
+
+    Raises:
+        CheckpointUnusable: If a method cannot take its tensors, or keeps other ones than they are.
+    """
     for index, method in enumerate(methods):
-        method.load_state(agent.doors(method), saved.files.get(f"method-{index}", {}))
+        tensors = saved.files.get(f"method-{index}", {})
+        with _loading(place / f"method-{index}.safetensors"):
+            method.load_state(agent.doors(method), tensors)
 
 
 def initial_files(scenario: Scenario) -> Files:
@@ -117,11 +164,13 @@ def initial_files(scenario: Scenario) -> Files:
 
     Raises:
         UsageError: If there are none.
+        CheckpointUnusable: If the newest cannot be read.
     """
-    path = (scenario.folder or Path()) / str(scenario.agent.init)
+    path = scenario.place / str(scenario.agent.init)
     if path.suffix == ".zip":
         return read_zip(path)
-    saved, _ = checkpoint.latest(path / "checkpoints")
-    if saved is None:
-        raise UsageError(f"agent.init: {path} has no checkpoint; name a run folder or a .zip")
+    if not is_there(path / SCENARIO):
+        raise UsageError(f"agent.init: {path} is no run folder; name one, or a .zip")
+    run = RunFolder(path)
+    saved = checkpoint.load_stage(run, checkpoint.newest_stage(run, "agent.init: "))
     return {name: saved.files[name] for name in ("policy", "normalization") if name in saved.files}

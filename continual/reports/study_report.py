@@ -27,6 +27,7 @@ from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.continual.results.statistics import FEW, FEW_SEEDS
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.source.regular_file import is_there
 
 
 def study_section(results: Results, summary: Summary, picture: str) -> doc.Section:
@@ -69,9 +70,9 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
 def _cross_play(results: Results) -> Iterator[doc.Section]:
     """Return what came of cross-play in the folders of the results."""
     for folder in results.folders:
-        if (folder / CROSS_PLAY).exists():
+        if is_there(folder / CROSS_PLAY):
             yield doc.read_section(folder / CROSS_PLAY)
-        elif (folder / CROSS_PLAY_PAGE).exists():
+        elif is_there(folder / CROSS_PLAY_PAGE):
             text = doc.words(
                 f"An older version wrote `{CROSS_PLAY_PAGE}`. To have it here, run "
                 "`holdfast cross-play` again."

@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 from pydantic import TypeAdapter
 
 from holdfast.continual.results.formatting import NA
+from holdfast.continual.results.readers import modelled, read_json
 from holdfast.errors import CheckpointUnusable
 
 
@@ -269,10 +270,13 @@ def read_section(path: Path) -> Section:
         CheckpointUnusable: If it cannot be read.
     """
     try:
-        (title, blocks), *parts = _SAVED.validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:  # pydantic's own error is a ValueError
-        raise CheckpointUnusable(
-            f"{path} cannot be read as a section of a report: {error}"
-        ) from error
+        found = read_json(path, folders=0)
+    except FileNotFoundError as error:
+        raise CheckpointUnusable(f"{path}: there is no such file") from error
+    where = f"{path} cannot be read as a section of a report"
+    parts = modelled(_SAVED, found, where)
+    if not parts:
+        raise CheckpointUnusable(f"{where}: it is empty")
+    (title, blocks), *parts = parts
     own = tuple(Section(name, inner) for name, inner in parts)
     return Section(title, blocks, own)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from holdfast.errors import InUse, UsageError
+from holdfast.scenarios.source.regular_file import opened
 
 _LOOK_S = 0.5
 
@@ -32,10 +33,11 @@ def locked(path: Path, patience_s: float = 0.0) -> Iterator[None]:
     Raises:
         InUse: If another process holds it; the text names that process and its host.
         UsageError: If the file system has no locks.
+        CheckpointUnusable: If ``path`` is no regular file.
     """
     import fcntl  # here, because reports are read where there is no fcntl too
 
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = opened(path, os.O_RDWR | os.O_CREAT)
     until = time.monotonic() + patience_s
     try:
         while True:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast.continual.results.readers import Points, modelled, read_json
 from holdfast.continual.results.record import write_whole
 from holdfast.errors import CheckpointUnusable
 
@@ -56,12 +57,12 @@ def read_points(folder: Path) -> list[Point]:
     """
     path = folder / PLASTICITY
     try:
-        found = json.loads(path.read_bytes())
-        points = [{str(name): float(value) for name, value in one.items()} for one in found]
+        found = read_json(path)
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointUnusable(f"{path}: not a record of plasticity: {error}") from error
+    points: list[Point] = modelled(Points, found, f"{path}: not a record of plasticity")
+    if lacking := [one for one in points if not {"stage", "step"} <= one.keys()]:
+        raise CheckpointUnusable(f"{path}: a point lacks stage or step: {str(lacking[0])[:200]}")
     return points
 
 

@@ -10,20 +10,39 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import accumulate
 from mmap import ACCESS_READ, mmap
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from holdfast.continual.results.lock import locked
-from holdfast.errors import CheckpointUnusable, InUse, ScenarioError, UsageError
+from holdfast.continual.results.readers import (
+    LARGEST,
+    MOST_TEXT,
+    RunInfo,
+    beyond_bounds,
+    json_object,
+    modelled,
+    read_file,
+)
+from holdfast.errors import CheckpointUnusable, HoldfastError, InUse, ScenarioError, UsageError
 from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
+from holdfast.scenarios.source.regular_file import (
+    check_folder,
+    check_inside,
+    is_there,
+    made_folder,
+    opened,
+    remove,
+)
 
 Episode = TypedDict(
     "Episode",
@@ -61,12 +80,23 @@ _INFORMATION = {"task_id", "boundaries", "task_count"}
 class RunFolder:
     """The folder ``runs/<scenario>/<method label>/seed-<k>`` of one cell.
 
+    Args:
+        path: The folder.
+        given: The scenario of the cell, where the user gave it: it is what runs, and its code may
+            be imported, whatever the folder holds. It travels with the folder between processes.
+        trust_code: Whether the user trusts the code that the folder's own scenario names.
+
     Attributes:
         path: The folder.
+        given: As given.
+        trust_code: As given.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, *, given: Scenario | None = None, trust_code: bool = False
+    ) -> None:
+        self.path, self.given = path, given
+        self.trust_code = trust_code or (given is not None and given.trusts_code)
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -82,7 +112,7 @@ class RunFolder:
             scenario: The scenario with just this cell's method and seed.
             **info: More entries of ``run.json``.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        made_folder(path)
         started = {
             "status": "pending",
             "reason": None,
@@ -93,9 +123,9 @@ class RunFolder:
             "source": str(scenario.source.resolve()) if scenario.source else None,
             "folder": str(scenario.folder.resolve()) if scenario.folder else None,
         }
-        folder = cls(path)
+        folder = cls(path, given=scenario)
         with suppress(InUse), folder.lock():
-            if not (path / SCENARIO).exists():
+            if not is_there(path / SCENARIO):
                 folder.update(**started, **info)
                 # Last: a folder is a run folder once it has its scenario.
                 write_whole(path / SCENARIO, scenario.to_yaml().encode())
@@ -105,18 +135,39 @@ class RunFolder:
     def scenario(self) -> Scenario:
         """The scenario that this cell runs, with just its own method and seed.
 
-        Its ``folder`` is that of the file it was first read from, where ``module:Name`` is found.
+        Read from the folder, it has no ``folder`` from which code is imported; see
+        ``policies/trust.py``.
 
         Raises:
             CheckpointUnusable: If ``scenario.yaml`` cannot be read.
         """
+        return self.given or self.read_scenario()
+
+    def read_scenario(self) -> Scenario:
+        """Return the scenario in ``scenario.yaml``; raises as ``scenario`` does."""
         path = self.path / SCENARIO
         try:
-            return load_resolved(path, folder=self.info().get("folder"))
+            found = load_resolved(path, content=read_file(path), place=self._place())
+            found._trusts_code = self.trust_code
+            _ = found.stream_tasks, found.stage_steps
+        except FileNotFoundError as error:
+            raise CheckpointUnusable(f"{path}: there is no such file") from error
         except ScenarioError as error:
             raise CheckpointUnusable(
                 f"{path}: cannot be read as a scenario of this version:\n{error}"
             ) from error
+        except HoldfastError:
+            raise
+        except Exception as error:  # of values that no check foresaw: the file is from anywhere
+            raise CheckpointUnusable(
+                f"{path}: cannot be read as a scenario: {type(error).__name__}: {str(error)[:200]}"
+            ) from error
+        return found
+
+    def _place(self) -> Path | None:
+        """Return where paths of other runs count from, as ``run.json`` says."""
+        stated = self.info().get("folder")
+        return Path(stated) if stated else None
 
     @property
     def label(self) -> str:
@@ -136,32 +187,36 @@ class RunFolder:
         """Return what ``run.json`` holds: status, reason, versions, times, costs.
 
         Raises:
-            CheckpointUnusable: If the file is there and is not a JSON object.
+            CheckpointUnusable: If the file is there and is not what a run writes.
         """
         path = self.path / RUN
         try:
-            found = json.loads(path.read_bytes())
+            found = json_object(path)
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise CheckpointUnusable(
-                f"{path}: not JSON ({error}); start the cell again with --overwrite"
-            ) from error
-        if not isinstance(found, dict):
-            raise CheckpointUnusable(f"{path}: holds {type(found).__name__}, not a JSON object")
+        modelled(RunInfo, found, path)
         return found
 
     def update(self, **changes: Any) -> None:
         """Change entries of ``run.json`` and keep the others; the file is replaced whole."""
-        text = json.dumps({**self.info(), **changes}, indent=2, ensure_ascii=False)
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in {**self.info(), **changes}.items()
+        }
+        text = json.dumps(known, indent=2, ensure_ascii=False, allow_nan=False)
         write_whole(self.path / RUN, f"{text}\n".encode())
 
     @contextmanager
     def lock(self, patience_s: float = 0.0) -> Iterator[None]:
-        """Hold the folder inside a ``with`` block; another process gets InUse meanwhile."""
+        """Hold the folder inside a ``with`` block; another process gets InUse meanwhile.
+
+        Raises:
+            CheckpointUnusable: If it holds links, or anything else that no run leaves.
+        """
         with locked(self.path / LOCK, patience_s):
+            check_inside(self.path)
             for leftover in self.path.glob(".*.tmp-*"):  # of a process killed while it wrote
-                leftover.unlink()
+                remove(leftover)
             yield
 
     def append(self, scores: Iterable[Episode]) -> None:
@@ -175,8 +230,9 @@ class RunFolder:
         """
         lines = [json.dumps(score, ensure_ascii=False, allow_nan=False) + "\n" for score in scores]
         path, size = self.path / SCORES, self.size()
-        is_new = not path.exists()
-        with path.open("ab", buffering=0) as file:
+        is_new = not is_there(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with os.fdopen(opened(path, flags), "ab", buffering=0) as file:
             try:
                 file.truncate(size)
                 rest = memoryview("".join(lines).encode())
@@ -196,28 +252,39 @@ class RunFolder:
             CheckpointUnusable: If a whole line is not a score; the text names file and line.
         """
         path = self.path / SCORES
-        content = path.read_bytes() if path.exists() else b""
-        lines = content.split(b"\n")[:-1]
+        try:
+            lines = read_file(path).split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
         try:  # all lines at once: six times as fast as one by one
             found: list[Episode] = json.loads(b"[%s]" % b",".join(lines), parse_constant=_refuse)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = []
-        if len(found) == len(lines) and not any(map(_fault, found)):
-            return found
-        faults = enumerate(map(_fault_of_line, lines), start=1)
-        number, fault = next(one for one in faults if one[1])
-        raise CheckpointUnusable(
-            f"{path}:{number}: {fault}; the scores are damaged: start the cell again with "
-            "--overwrite"
-        )
+        if len(found) != len(lines) or any(map(_fault, found)) or _is_beyond(found):
+            faults = enumerate(map(_fault_of_line, lines), start=1)
+            number, fault = next(one for one in faults if one[1])
+            raise CheckpointUnusable(
+                f"{path}:{number}: {fault}; the scores are damaged: start the cell again with "
+                "--overwrite"
+            )
+        if misfit := _misfit(found, self.scenario):
+            raise CheckpointUnusable(
+                f"{self.path}: scores.jsonl and scenario.yaml do not fit together ({misfit}); "
+                "start the cell again with --overwrite"
+            )
+        return found
 
     def size(self) -> int:
         """Return the bytes of ``scores.jsonl`` up to its last whole line; checkpoints keep it."""
-        path = self.path / SCORES
-        if not path.exists() or not path.stat().st_size:  # nothing can be mapped
+        try:
+            descriptor = opened(self.path / SCORES)
+        except FileNotFoundError:
             return 0
-        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-            return content.rfind(b"\n") + 1
+        with os.fdopen(descriptor, "rb"):
+            if not os.fstat(descriptor).st_size:  # nothing can be mapped
+                return 0
+            with mmap(descriptor, 0, access=ACCESS_READ) as content:
+                return content.rfind(b"\n") + 1
 
     def truncate(self, size: int) -> None:
         """Cut ``scores.jsonl`` back to a ``size`` it once had: what came after is measured again.
@@ -226,8 +293,7 @@ class RunFolder:
             CheckpointUnusable: If the file is shorter, or that is not the end of a line.
         """
         path = self.path / SCORES
-        path.touch()
-        with path.open("r+b") as file:
+        with os.fdopen(opened(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
             file.seek(max(0, size - 1))
             if size > self.size() or (size and file.read(1) != b"\n"):
                 raise CheckpointUnusable(
@@ -237,22 +303,63 @@ class RunFolder:
             file.truncate(size)
             os.fsync(file.fileno())
 
+    def stages_ended(self) -> int:
+        """Return how many stages are known to have ended with a checkpoint.
 
-def find_cells(path: Path) -> list[RunFolder]:
+        ``run.json`` counts them. A folder of an older version is known by its status, or by scores
+        of later steps than the end of a stage.
+
+        Raises:
+            CheckpointUnusable: If a file that tells cannot be read.
+        """
+        info = self.info()
+        if info.get("status") == "finished":
+            return len(self.scenario.stream_tasks)
+        if "stages" in info:
+            return int(info["stages"])
+        ends = list(accumulate(self.scenario.stage_steps))
+        last = max((score["step"] for score in self.scores()), default=0)
+        return sum(end < last for end in ends)
+
+
+def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
     """Return the cells in a scenario's, a method's or a cell's folder; methods as listed.
+
+    Args:
+        path: The folder.
+        trust_code: Whether the user trusts the code that the scenarios in it name.
 
     Raises:
         UsageError: If there are none.
+        CheckpointUnusable: If a folder below the one that was named is a link.
     """
-    for pattern in (SCENARIO, f"seed-*/{SCENARIO}", f"*/seed-*/{SCENARIO}"):
-        found = [RunFolder(file.parent) for file in path.glob(pattern)]
+    for folders, pattern in enumerate((SCENARIO, f"seed-*/{SCENARIO}", f"*/seed-*/{SCENARIO}")):
+        found = cells_in(path, pattern, folders)
         if found:
-            return sorted(found, key=_place)
+            cells = [RunFolder(place, trust_code=trust_code) for place in found]
+            return sorted(cells, key=_place)
     inside = sorted({file.parents[2].name for file in path.glob(f"*/*/seed-*/{SCENARIO}")})
     if inside:
         raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
     missing = "" if path.is_dir() else f": there is no folder '{path}'"
     raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
+
+
+def cells_in(path: Path, pattern: str, folders: int) -> list[Path]:
+    """Return the folders of the files that a pattern finds, none of them behind a link.
+
+    Args:
+        path: Where to look; it may be a link of the user's own.
+        pattern: Of the files, relative to it.
+        folders: How many folders of the pattern are looked at: those above each file.
+
+    Raises:
+        CheckpointUnusable: If one of them is a link.
+    """
+    found = [file.parent for file in sorted(path.glob(pattern))]
+    for place in found:
+        check_folder(place, folders=folders)
+    return found
 
 
 def task_index(scenario: Scenario, task: str, where: str) -> int:
@@ -274,6 +381,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: If it cannot be written; the old file is still there.
     """
     beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    remove(beside)  # a leftover, or a link that waits for us
     try:
         write_synced(beside, content)
         beside.replace(path)
@@ -283,8 +391,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file, and return once it is on disk."""
-    with path.open("wb") as file:
+    """Write a file that is not there yet, and return once it is on disk."""
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -308,6 +416,8 @@ def sync(folder: Path) -> None:
 
 _INTEGERS = itemgetter("stage", "step", "episode", "length")
 _NUMBERS = (int, float)
+LARGEST_RETURN = 1e100
+"""Of an episode: sums and squares of such numbers are numbers still."""
 
 
 def _fault(found: Any) -> str:
@@ -323,9 +433,49 @@ def _fault(found: Any) -> str:
         and type(found["return"]) in _NUMBERS
         and (success is None or type(success) in _NUMBERS)
         and type(found["unseen"]) is bool
+        and (len(found) == len(Episode.__required_keys__) or _is_more(found))
     ):
         return ""
     return "a value is of another type than an episode's"
+
+
+def _is_more(found: dict[str, Any]) -> bool:
+    """Return whether what an episode has beside the required is of the right types."""
+    agents = found.get("agents", {})
+    return (
+        type(agents) is dict
+        and all(type(value) in _NUMBERS for value in agents.values())
+        and all(type(found.get(name, "")) is str for name in ("opponent", "seat"))
+        and not beyond_bounds(found)
+    )
+
+
+def _is_beyond(found: Sequence[Any]) -> bool:
+    """Return whether a number of any episode is beyond the bounds."""
+    for name in ("stage", "step", "episode", "length"):
+        values = [*map(itemgetter(name), found)]
+        if min(values, default=0) < 0 or max(values, default=0) >= LARGEST:
+            return True
+    returns = [*map(itemgetter("return"), found)]
+    returns += [value for value in map(itemgetter("success"), found) if value is not None]
+    return (
+        max(map(abs, returns), default=0) > LARGEST_RETURN
+        or max(map(len, map(itemgetter("task"), found)), default=0) > MOST_TEXT
+    )
+
+
+def _misfit(found: Sequence[Episode], scenario: Scenario) -> str:
+    """Return what of a record cannot be of a scenario; empty where all can."""
+    names = [task.name for task in scenario.tasks]
+    if strange := {*map(itemgetter("task"), found)}.difference(names):
+        return f"no task {min(strange)[:100]!r}"
+    points = sorted({*map(itemgetter("stage", "step"), found)})
+    last = 0
+    for stage, step in points:
+        if stage > len(scenario.stream_tasks) or not last <= step <= scenario.total_steps:
+            return f"no evaluation at stage {stage}, step {step}"
+        last = step
+    return ""
 
 
 def _refuse(constant: str) -> float:
@@ -334,9 +484,12 @@ def _refuse(constant: str) -> float:
 
 def _fault_of_line(line: bytes) -> str:
     try:
-        return _fault(json.loads(line, parse_constant=_refuse))
+        found = json.loads(line, parse_constant=_refuse)
     except ValueError as error:
-        return f"not JSON ({error})"
+        return f"not JSON ({str(error)[:200]})"
+    except RecursionError:
+        return "nested too deeply"
+    return _fault(found) or ("a number is too large, or below 0" if _is_beyond([found]) else "")
 
 
 def _place(cell: RunFolder) -> tuple[int, str, int, str]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import Array, Curves, curves_of, matrix, unseen
 from holdfast.continual.results.plasticity_record import Point, read_points
-from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, find_cells
+from holdfast.continual.results.readers import read_file
+from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, cells_in, find_cells
 from holdfast.continual.results.scenario_diff import changed, difference, setting
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -187,7 +188,7 @@ def _read_scenarios(cells: Iterable[RunFolder]) -> None:
     known: dict[bytes, Scenario] = {}
     for cell in cells:
         with suppress(CheckpointUnusable, OSError):  # told where the cell is measured
-            content = (cell.path / SCENARIO).read_bytes()
+            content = read_file(cell.path / SCENARIO)
             folder = str(cell.info().get("folder")).encode()
             seed, text = _SEEDS.search(content), folder + _SEEDS.sub(b"", content)
             if seed is not None and text in known:
@@ -275,10 +276,10 @@ def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list
     references = [cell for cell in cells if cell.folder.label.startswith(REFERENCE)]
     read = {cell.folder.path for cell in cells}
     beside = {path.parent.parent for path in read} - roots
-    for path in sorted(p for root in beside for p in root.glob(f"{REFERENCE}*/seed-*/{SCENARIO}")):
-        if path.parent not in read:
-            other = _method("", [RunFolder(path.parent)], RunFolder(path.parent))
-            references += other.cells
+    pattern = f"{REFERENCE}*/seed-*/{SCENARIO}"
+    for path in sorted(place for root in beside for place in cells_in(root, pattern, 2)):
+        if path not in read:
+            references += _method("", [RunFolder(path)], RunFolder(path)).cells
     known = [(setting(cell.folder.scenario), cell) for cell in references if _is_alone(cell)]
 
     def referred(cell: CellResults) -> CellResults:

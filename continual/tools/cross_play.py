@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.meeting import Plan, Policy
+from holdfast.continual.policies.trust import vouch
 from holdfast.continual.results import checkpoint, record
 from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
 from holdfast.continual.results.markdown_page import markdown
@@ -31,7 +32,12 @@ class CrossPlay(NamedTuple):
 
 
 def cross_play(
-    path: Path, plan: Plan | None = None, *, stages: Stages = "last", task: str | None = None
+    path: Path,
+    plan: Plan | None = None,
+    *,
+    stages: Stages = "last",
+    task: str | None = None,
+    trust_code: bool = False,
 ) -> CrossPlay:
     """Play policies of runs with each other, and write page, table and record into their folder.
 
@@ -42,13 +48,16 @@ def cross_play(
         plan: How they meet.
         stages: The policies of the last stage of each run, or of all that have a checkpoint.
         task: The task in which they meet; by default the last one of the stream.
+        trust_code: As of ``open_run``.
 
     Raises:
         UsageError: There are no such runs, policies or task, or they cannot meet.
         CheckpointUnusable: If a checkpoint cannot be read.
     """
     plan = plan or Plan()
-    cells = record.find_cells(path)
+    cells = record.find_cells(path, trust_code=trust_code)
+    for cell in cells:
+        vouch(cell)
     scenario = cells[0].scenario
     index = _task(path, cells, task)
     meeting = kind_of(scenario).meeting(index)
@@ -94,7 +103,9 @@ def _policies(path: Path, cells: Sequence[record.RunFolder], stages: Stages) -> 
     """
     found, missing = [], []
     for cell in cells:
-        saved = checkpoint.stages(cell.path / "checkpoints")
+        saved = checkpoint.named_stages(cell.path / checkpoint.FOLDER)  # damaged ones are told
+        if saved:
+            checkpoint.newest_stage(cell)
         wanted = saved if stages == "all" else [len(cell.scenario.stream_tasks) - 1]
         found += [Policy(cell, stage) for stage in wanted]
         if not wanted or not set(wanted) <= set(saved):

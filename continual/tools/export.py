@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.exportable import Exportable
+from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import task_index
 from holdfast.errors import MissingExtra, UsageError
+from holdfast.scenarios.schema.method_spec import numbered, safe
+from holdfast.scenarios.source.regular_file import made_folder, remove
 
 Format = Literal["onnx", "torch-export"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -48,6 +52,7 @@ class Exported(NamedTuple):
         difference: Largest difference of an action, in units of the environment.
         latency_ms: Median milliseconds for one observation, of the file.
         policy_ms: The same of the policy in torch, with what Holdfast does around it.
+        stage: The policy is that of this stage's end.
     """
 
     path: Path
@@ -56,6 +61,7 @@ class Exported(NamedTuple):
     difference: float
     latency_ms: float
     policy_ms: float
+    stage: int = 0
 
 
 def export(
@@ -65,6 +71,7 @@ def export(
     task: str | None = None,
     stage: int | None = None,
     output: Path | None = None,
+    trust_code: bool = False,
 ) -> Iterator[Exported]:
     """Export the policy of a run in one task, and yield each file when it is written and checked.
 
@@ -78,6 +85,7 @@ def export(
         stage: The policy at the end of this stage; by default of the last one that was finished.
         output: The file, or of a team of several groups the folder; by default in the run's
             ``exports/``.
+        trust_code: As of ``open_run``.
 
     Raises:
         UsageError: There is no such task or checkpoint, the agent has no such form, the file cannot
@@ -86,8 +94,9 @@ def export(
     """
     if form == "onnx":
         _need_onnx()
-    folder = open_run(run).folder
+    folder = open_run(run, trust_code=trust_code).folder
     named = None if task is None else task_index(folder.scenario, task, str(run))
+    stage = checkpoint.asked_stage(folder, stage)
     restored = kind_of(folder.scenario).restore(folder, stage)
     index = restored.agent.current_task if named is None else named
     name = folder.scenario.tasks[index].name
@@ -99,20 +108,23 @@ def export(
                 "method": folder.label,
                 "seed": folder.seed,
                 "task": name,
+                "stage": stage,
                 "group": one.group,
                 "algorithm": folder.scenario.agent.algorithm,
                 "inputs": _described(one),
                 "action": one.action,
                 "holdfast": version("holdfast"),
             }
-            yield _export(one, form, path, about)
+            yield _export(one, form, path, about)._replace(stage=stage)
 
 
 def _place(
     folder: Path, output: Path | None, task: str, group: str, ending: str, count: int
 ) -> Path:
-    name = f"{task}-{group}{ending}" if group else f"{task}{ending}"
+    # A group may be called as its environment calls an agent, which is no name of a file.
+    name = f"{task}-{safe(group)}{ending}" if group else f"{task}{ending}"
     if output is None:
+        made_folder(folder / FOLDER, folders=2)
         return folder / FOLDER / name
     return output / name if count > 1 or output.is_dir() else output
 
@@ -121,6 +133,7 @@ def _export(one: Exportable, form: Format, path: Path, about: dict[str, Any]) ->
     """Write beside the place, load, compare, and rename."""
     beside = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
     is_onnx = form == "onnx"
+    remove(beside)  # never written through a link
     write, load = (_write_onnx, _load_onnx) if is_onnx else (_write_torch, _load_torch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +195,7 @@ def _load_torch(path: Path, one: Exportable) -> Run:
 def _write_onnx(one: Exportable, path: Path, about: str) -> None:
     program = torch.onnx.export(
         _program(one),
-        input_names=list(one.names),
+        input_names=_onnx_names(one),
         output_names=["action"],
         dynamo=True,
         verbose=False,
@@ -199,7 +212,17 @@ def _load_onnx(path: Path, one: Exportable) -> Run:
     options.intra_op_num_threads = 1  # as torch here: for so small networks more are slower
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    return lambda inputs: session.run(None, dict(zip(one.names, inputs, strict=True)))[0]
+    names = _onnx_names(one)
+    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def _onnx_names(one: Exportable) -> list[str]:
+    """Return the names of the inputs as ONNX has them: identifiers, whatever their keys are.
+
+    The metadata of the file holds the keys, in the same order.
+    """
+    taken: set[str] = set()
+    return [numbered(re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), taken) for name in one.names]
 
 
 def _need_onnx() -> None:

@@ -15,7 +15,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number, plural
-from holdfast.continual.results.record import Episode, RunFolder, csv_table, task_index
+from holdfast.continual.results.record import Episode, csv_table, task_index
 from holdfast.continual.results.statistics import student, wilson
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -79,21 +79,26 @@ class Measured:
         return csv_table(rows[0], [row.values() for row in rows])
 
 
-def measure(run: Path, plan: Plan) -> Measured:
+def measure(run: Path, plan: Plan, *, trust_code: bool = False) -> Measured:
     """Return how a policy of a run does in a task; the run folder stays as it is.
 
     With the run's own seed and as many episodes as its ``evaluation`` has, these are the episodes
     that its record holds of that task boundary.
+
+    Args:
+        run: A cell's folder.
+        plan: What is measured.
+        trust_code: As of ``open_run``.
 
     Raises:
         UsageError: There is no such run, task or stage, or the environment does not fit.
         CheckpointUnusable: If the checkpoint cannot be read.
         EnvironmentFailed: If an episode does not end.
     """
-    folder = open_run(run).folder
+    folder = open_run(run, trust_code=trust_code).folder
     scenario = folder.scenario
     named = None if plan.task is None else task_index(scenario, plan.task, str(run))
-    stage = _stage(folder, plan.stage)
+    stage = checkpoint.asked_stage(folder, plan.stage)
     index = scenario.stream_tasks[stage] if named is None else named
     from holdfast.continual.streams.evaluation import evaluate  # here: it imports avalanche
 
@@ -117,21 +122,6 @@ def measure(run: Path, plan: Plan) -> Measured:
         f"{'most likely' if wanted else 'sampled'} actions, seed {seed}"
     )
     return Measured(episodes, setting, score if asked.score_of(index) is not None else math.nan)
-
-
-def _stage(folder: RunFolder, wanted: int | None) -> int:
-    """Return the stage whose policy is measured.
-
-    Raises:
-        UsageError: It has no checkpoint.
-    """
-    stages = checkpoint.stages(folder.path / "checkpoints")
-    if not stages:
-        raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
-    if wanted is not None and wanted not in stages:
-        known = ", ".join(map(str, stages))
-        raise UsageError(f"{folder.path} has no checkpoint of stage {wanted}; there are: {known}")
-    return stages[-1] if wanted is None else wanted
 
 
 def _elsewhere(scenario: Scenario, index: int, plan: Plan) -> Scenario:

@@ -16,11 +16,13 @@ from PIL import Image
 from holdfast import seeding
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.policies.trust import vouch
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves, matrix
 from holdfast.continual.results.record import RunFolder, task_index
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.errors import EnvironmentFailed, UsageError
+from holdfast.scenarios.source.regular_file import made_folder, remove
 
 Frames = list[NDArray[np.uint8]]
 
@@ -44,7 +46,12 @@ class Scene(NamedTuple):
 
 
 def film(
-    run: Path, *, tasks: Sequence[str] = (), episodes: int = 1, longest: int = 1000
+    run: Path,
+    *,
+    tasks: Sequence[str] = (),
+    episodes: int = 1,
+    longest: int = 1000,
+    trust_code: bool = False,
 ) -> Iterator[Path]:
     """Film the tasks of a run and yield each file when it is written, into ``videos/``.
 
@@ -56,16 +63,19 @@ def film(
         tasks: Names of the tasks; all of them by default.
         episodes: Episodes of each task, one after another.
         longest: Steps after which an episode is cut in the film.
+        trust_code: As of ``open_run``.
 
     Raises:
         UsageError: If there is no such task, no checkpoint, or an environment draws no pictures.
         EnvironmentFailed: If drawing fails.
     """
-    folder = open_run(run).folder
+    folder = open_run(run, trust_code=trust_code).folder
+    filmed = scenes(folder, tasks)
+    vouch(folder)
     place = folder.path / "videos"
-    place.mkdir(exist_ok=True)
+    made_folder(place, folders=2)
     with closing(TensorBoard(folder.path / "tb")) as board:
-        for scene in scenes(folder, tasks):
+        for scene in filmed:
             frames, fps = _filmed(folder, scene, episodes, longest)
             path = write(place / scene.name, frames, fps)
             end = sum(folder.scenario.stage_steps[: scene.stage + 1])
@@ -89,16 +99,14 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
     for name in tasks:
         task_index(scenario, name, str(folder.path))
     scores = matrix(curves(folder.scores(), scenario))  # (stages + 1, tasks)
-    finished = [n for n in checkpoint.stages(folder.path / "checkpoints") if n < len(scores) - 1]
-    if not finished:
-        raise UsageError(f"{folder.path} has no checkpoint: no task was finished yet")
-    last, found = finished[-1], []
+    last, found = checkpoint.newest_stage(folder), []
+    finished = [n for n in checkpoint.stages(folder.path / checkpoint.FOLDER) if n <= last]
     for index, name in enumerate(names):
         if tasks and name not in tasks:
             continue
         found.append(Scene(index, last, f"{name}-final"))
         reached = np.nan_to_num([scores[stage + 1, index] for stage in finished], nan=-np.inf)
-        best = max(zip(reached, finished, strict=True))[1]
+        best = max(zip(reached, finished, strict=True), default=(0.0, last))[1]
         if best != last:
             found.append(Scene(index, best, f"{name}-best-after-stage-{best + 1}"))
     return found
@@ -146,9 +154,11 @@ def write(path: Path, frames: Frames, fps: float) -> Path:
         from imageio_ffmpeg import write_frames
     except ImportError:
         target = path.with_name(f"{path.name}.gif")
+        remove(target)
         target.write_bytes(gif(frames, fps))
         return target
     target = path.with_name(f"{path.name}.mp4")
+    remove(target)  # never written through a link
     height, width = (side - side % 2 for side in frames[0].shape[:2])  # the codec wants even sides
     writer = write_frames(str(target), (width, height), fps=fps, macro_block_size=1)
     with closing(writer):

@@ -16,6 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from holdfast.continual.results.record import write_whole
+from holdfast.scenarios.source.regular_file import opened
+
 LOG, EARLIER = "log.txt", "log-earlier.txt"
 FAILURES = "environment_failures.jsonl"
 MOST_BYTES = 4 << 20
@@ -34,7 +37,7 @@ class CellLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        self.descriptor = os.open(folder / LOG, flags, 0o644)
+        self.descriptor = opened(folder / LOG, flags)
 
     def close(self) -> None:
         """Close the file."""
@@ -56,7 +59,7 @@ class CellLog:
             return
         with suppress(OSError):
             earlier = os.pread(self.descriptor, MOST_BYTES, size - MOST_BYTES)
-            (self._folder / EARLIER).write_bytes(earlier)
+            write_whole(self._folder / EARLIER, earlier)
         os.ftruncate(self.descriptor, 0)
 
 
@@ -143,7 +146,8 @@ class EnvironmentFailures:
         """
         line = json.dumps(record, ensure_ascii=False)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with os.fdopen(opened(self._path, flags), "a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
             place = f"; see {self._path}"
         except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from holdfast.agents.base.agent import Act, Agent
@@ -26,8 +26,11 @@ from holdfast.agents.modules import plasticity
 from holdfast.agents.modules.options import CReLU
 from holdfast.agents.modules.units import activations, unit_magnitudes
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.results.checkpoint import tensors
 from holdfast.continual.results.plasticity_record import GROUPS, Point, read_points, write_points
+from holdfast.continual.results.readers import read_file
 from holdfast.continual.results.record import write_whole
+from holdfast.scenarios.source.regular_file import is_there
 
 REFERENCE = "plasticity.safetensors"
 OBSERVATIONS = 512
@@ -59,7 +62,7 @@ class Diagnostics:
     def resume(self, step: int) -> None:
         """Take up the record of a run as it was at this step of the stream."""
         path = self.folder / REFERENCE
-        self._reference = load(path.read_bytes()) if path.exists() else {}
+        self._reference = tensors(read_file(path), path) if is_there(path) else {}
         self._points = [point for point in read_points(self.folder) if point["step"] <= step]
 
     @property

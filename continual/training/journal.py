@@ -27,6 +27,7 @@ from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.scenarios.source.regular_file import made_folder
 from holdfast.scenarios.source.yaml_file import dump
 
 
@@ -62,16 +63,18 @@ class CellJournal:
         self.measured, self.tell = measured, tell
         self.scenario, self.seed = folder.scenario, folder.seed
         self.kind = kind_of(self.scenario)
-        self.checkpoints = folder.path / "checkpoints"
+        self.checkpoints = folder.path / checkpoint.FOLDER
         self.place, self.environment_failures = (0, 0), 0
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
         saved, damage = checkpoint.latest(self.checkpoints)
+        damage += self._lost(-1 if saved is None else int(saved.state["stage"]), damage)
         state = {} if saved is None else saved.state
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
             agent.load_files(saved.files)
-            load_methods(agent, methods, saved)
+            place = checkpoint.task_folder(self.checkpoints, int(state["stage"]))
+            load_methods(agent, methods, saved, place)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
@@ -83,8 +86,27 @@ class CellJournal:
         self.spent = Spent(None if saved is None else state.get("spent", {}))
         self.board = self._open_board(step)
         self.began = time.monotonic()
-        note = f"{' '.join(damage)}; fell back to the one before" if damage else ""
+        note = self._fell_back(damage) if damage else ""
         self._tell(self.resumed_at, step, note)
+
+    def _lost(self, newest: int, damage: Sequence[str]) -> list[str]:
+        """Return which checkpoint is gone, if a later stage than the newest is known to have ended.
+
+        It may also be one of those that are damaged, which are told already.
+        """
+        ended = int(self.folder.info().get("stages", 0))
+        if damage or ended - 1 <= newest:
+            return []
+        gone = checkpoint.task_folder(self.checkpoints, ended - 1)
+        return [f"{gone} is missing, and stage {ended - 1} had ended"]
+
+    def _fell_back(self, damage: Sequence[str]) -> str:
+        """Write into ``run.json`` that the run goes on from an older checkpoint, and tell why."""
+        before = self.folder.info().get("fallbacks", [])
+        one = {"to_stage": self.resumed_at - 1, "damage": list(damage)}
+        self.folder.update(fallbacks=[*before, one], stages=self.resumed_at)
+        where = f"stage {self.resumed_at - 1}" if self.resumed_at else "the start"
+        return f"{' '.join(damage)}; goes on from {where}"
 
     def _open_board(self, step: int) -> TensorBoard:
         """Return the event folder, from which what comes after a step is dropped."""
@@ -183,6 +205,7 @@ class CellJournal:
             "training_steps": self.training.steps,
         }
         checkpoint.save(self.checkpoints, experience.stage, files, state)
+        self.folder.update(stages=stages)
         self._tell(stages, step)
 
     def environment_failed(self, note: str) -> None:
@@ -229,7 +252,7 @@ class CellJournal:
         at = sorted(dict(drifted).items())  # environments side by side are set alike
         rows = [[step, *(repr(values[name]) for name in names)] for step, values in at]
         folder = self.folder.path / "drift"
-        folder.mkdir(exist_ok=True)
+        made_folder(folder, folders=2)
         text = csv_table(["step", *names], rows)
         write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
 

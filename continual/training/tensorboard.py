@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from holdfast.continual.training.dashboard import COLUMNS, METRICS, Column, Layout, Value
+from holdfast.scenarios.source.regular_file import made_folder
 
 _PREFIX = "events.out.tfevents."
 
@@ -37,10 +38,13 @@ class TensorBoard:
     Args:
         folder: The event folder of one cell; created where missing.
         purge_step: First step that will be logged again; None for a new run.
+
+    Raises:
+        CheckpointUnusable: If the folder, or the one above it, is a link or no folder.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder, folders=2)
         self._file = (folder / _next_name(folder)).open("xb")
         self._writer = RecordWriter(self._file)
         self._write(Event(file_version="brain.Event:2"))
@@ -151,5 +155,6 @@ def _next_name(folder: Path) -> str:
     within one second, or a clock set back, would purge the new points instead of the old.
     """
     numbers = [path.name.removeprefix(_PREFIX).split(".")[0] for path in folder.glob(f"{_PREFIX}*")]
-    after = max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+    known = [int(n) for n in numbers if n.isdecimal() and len(n) < 12]  # others are not ours
+    after = max(known, default=-1) + 1
     return f"{_PREFIX}{max(int(time.time()), after):010d}.holdfast.{os.getpid()}"

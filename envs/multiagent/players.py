@@ -94,7 +94,7 @@ opponent which that run left. It restores the run, and comes from above: ``conti
 def make_player(
     entry: str | OpponentSpec,
     game: str,
-    folder: Path | None,
+    place: Path | None,
     frozen: FrozenPlayers | None = None,
 ) -> Player:
     """Return the opponent that an entry of ``opponents:`` names, ``past`` apart.
@@ -102,7 +102,7 @@ def make_player(
     Args:
         entry: ``random``, a search, or an earlier run.
         game: Name in the metadata of PettingZoo's environment.
-        folder: Of the scenario; runs are looked for from it.
+        place: Of the scenario; the paths of runs count from it.
         frozen: Finds the opponents of earlier runs.
 
     Raises:
@@ -113,7 +113,7 @@ def make_player(
         return RandomPlayer()
     if entry.minimax is None:
         assert frozen is not None  # whoever plays against earlier runs hands in who finds them
-        return frozen(entry, folder)
+        return frozen(entry, place)
     if game not in ROW_GAMES:
         known = ", ".join(ROW_GAMES)
         raise UsageError(f"opponents: minimax knows {known}, not {game}")

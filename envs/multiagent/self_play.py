@@ -129,7 +129,7 @@ class SelfPlay(gym.Env[Any, Any]):
         self.view = View()
         self.frozen: FrozenPlayers | None = None
         self.render_mode = render_mode
-        self._task, self._folder = task.name, scenario.folder
+        self._task, self._place = task.name, scenario.place
         assert task.env is not None
         shown = {} if render_mode is None else {"render_mode": render_mode}
         made = pettingzoo_env(task.env, {**task.kwargs, **shown}, scenario.folder)
@@ -225,7 +225,7 @@ class SelfPlay(gym.Env[Any, Any]):
             return PolicyPlayer(drawn[0], self.view.through(drawn[1])) if drawn else RandomPlayer()
         key = repr(entry)
         if key not in self._players:
-            self._players[key] = players.make_player(entry, self.kind, self._folder, self.frozen)
+            self._players[key] = players.make_player(entry, self.kind, self._place, self.frozen)
         return self._players[key]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -93,6 +93,8 @@ class Scenario(BaseModel):
     _document: Source | None = PrivateAttr(None)  # what it was read from
     _source: Path | None = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
+    _place: Path | None = PrivateAttr(None)
+    _trusts_code: bool = PrivateAttr(False)
 
     def __eq__(self, other: object) -> bool:
         """Compare what ran: neither the file nor the labels count."""
@@ -107,8 +109,27 @@ class Scenario(BaseModel):
 
     @property
     def folder(self) -> Path | None:
-        """The folder of that file, where ``module:Name`` and ``agent.init`` are found, or None."""
+        """The folder where ``module:Name`` are found, or None: nothing is imported from anywhere.
+
+        It is that of the file which the user gave; a run folder gives none by itself.
+        """
         return self._folder
+
+    @property
+    def place(self) -> Path:
+        """The folder that the paths of other runs count from; they are read as data."""
+        return self._folder or self._place or Path()
+
+    @property
+    def trusts_code(self) -> bool:
+        """True where the user trusts the code that the runs named in here name in turn."""
+        return self._trusts_code
+
+    def trusting_code(self) -> Scenario:
+        """Return the same scenario with ``trusts_code``."""
+        trusting = self.model_copy()
+        trusting._trusts_code = True
+        return trusting
 
     def problem(self, path: str, message: str) -> Problem:
         """Return what is wrong with a key, ``tasks[1].env``; with its line, where that is known."""
@@ -191,7 +212,8 @@ class Scenario(BaseModel):
             put(plain, resolved(plain, undotted(key)), deepcopy(value))
         changed = Scenario.model_validate(plain)
         changed._document, changed._source = self._document, self._source
-        changed._folder = self._folder
+        changed._folder, changed._place = self._folder, self._place
+        changed._trusts_code = self._trusts_code
         return changed
 
     def to_yaml(self) -> str:

@@ -22,6 +22,7 @@ from holdfast.printing import (
     errors_told,
     failure_of,
     print_markdown,
+    print_note,
     stop_told,
     tell_failure,
     write_file,
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage or configuration, 3 environment failed, 4 training "
-    "diverged, 5 checkpoint unusable, 75 stopped and resumable.",
+    "diverged, 5 checkpoint or run folder unusable, 75 stopped and resumable.",
 )
 
 ScenarioFile = Annotated[
@@ -65,6 +66,16 @@ Overrides = Annotated[
         help="Values that replace the file's: agent.learning_rate=1e-4 'seeds=[0, 1]'; "
         "@FILE takes those of a file.",
         show_default=False,
+    ),
+]
+
+
+TrustOthers = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Import what earlier runs name that the scenario plays against or with; its own code "
+        "needs no such word.",
     ),
 ]
 
@@ -121,6 +132,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take; run nothing.")
     ] = False,
+    trust_code: TrustOthers = False,
 ) -> None:
     """Run every cell of a scenario: each method with each seed.
 
@@ -130,6 +142,7 @@ def run(
     from holdfast.scenarios.load import load
 
     loaded = load(scenario, overrides or ())
+    loaded = loaded.trusting_code() if trust_code else loaded
     # Said before the imports below, which take seconds.
     print(f"{loaded.name}: {_counts(loaded)}", flush=True)
     if dry_run:
@@ -159,6 +172,7 @@ def tune(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the study that is there; start over.")
     ] = False,
+    trust_code: TrustOthers = False,
 ) -> None:
     """Look for the best values of keys, on the first percent of the stream or on held-out seeds.
 
@@ -168,10 +182,12 @@ def tune(
     from holdfast.continual.jobs.tune import tune as run_trials
     from holdfast.continual.jobs.tuning_plan import plan
     from holdfast.continual.results.formatting import plural
+    from holdfast.continual.results.readers import read_file
     from holdfast.progress import Display
     from holdfast.scenarios.load import load
 
     loaded = load(scenario, overrides or ())
+    loaded = loaded.trusting_code() if trust_code else loaded
     made = plan(loaded, runs)
     count = trials or made.tune.trials
     print(
@@ -184,7 +200,7 @@ def tune(
             loaded, runs=runs, trials=trials, jobs=jobs, overwrite=overwrite, watcher=shown
         )
     print()
-    print_markdown((folder / PAGE).read_text("utf-8"))
+    print_markdown(read_file(folder / PAGE).decode("utf-8"))
     print(f"\nBest values: {folder / BEST}")
     print(f"Run them:    {command(made, loaded.source)}")
 
@@ -201,13 +217,14 @@ def validate(
     build: Annotated[
         bool, typer.Option("--build", help="Also build the environments and the agents.")
     ] = False,
+    trust_code: TrustOthers = False,
 ) -> None:
     """Check scenario files and report every mistake at once, with its place."""
     overrides = [text for text in scenarios if _is_override(text)]
     failed: list[HoldfastError] = []
     for path in [text for text in scenarios if not _is_override(text)]:
         try:
-            _validate(path, overrides, build=build)
+            _validate(path, overrides, build=build, trust_code=trust_code)
         except HoldfastError as error:
             tell_failure(failure_of(error))
             failed.append(error)
@@ -263,6 +280,7 @@ def check_env(
     python: Annotated[
         str | None, typer.Option(help="Another interpreter, to run it with its packages.")
     ] = None,
+    trust_code: TrustOthers = False,
 ) -> None:
     """Say whether an environment will work here, before an hour is spent. Exit code 3 if not."""
     from holdfast.checking import check_named, check_scenario, is_scenario
@@ -273,6 +291,7 @@ def check_env(
         if python is not None:
             raise UsageError("--python: a scenario's tasks name it: 'tasks[0].python=...'")
         loaded = load(target, kwargs or ())
+        loaded = loaded.trusting_code() if trust_code else loaded
         code = check_scenario(_settled(loaded, Path("runs"), overwrite=True))
     else:
         code = check_named(target, _values(kwargs or ()), Path.cwd(), python)
@@ -319,7 +338,7 @@ def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[
     scenario = _settled(scenario, runs, overwrite=overwrite)
     with made_executor(how.executor, scenario, jobs=how.jobs, address=how.address) as execute:
         execute.build(scenario)
-        folders = prepare(runs, scenario, overwrite=overwrite)
+        folders = prepare(runs, scenario, overwrite=overwrite, tell=print_note)
         with Display(console(), len(folders), scenario.total_steps) as shown:
             return run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
 
@@ -359,10 +378,11 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
 # -- validate, check-env ---------------------------------------------------------------------------
 
 
-def _validate(path: str, overrides: Sequence[str], *, build: bool) -> None:
+def _validate(path: str, overrides: Sequence[str], *, build: bool, trust_code: bool) -> None:
     from holdfast.scenarios.load import load
 
     scenario = load(path, overrides)
+    scenario = scenario.trusting_code() if trust_code else scenario
     if scenario.tune is not None:
         from holdfast.continual.jobs.tuning_plan import plan
 

@@ -17,6 +17,14 @@ app = typer.Typer()
 
 Stages = Literal["last", "all"]
 Form = Literal["onnx", "torch-export"]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Import and start what the scenarios in the run folders name; without it, only for "
+        "runs of your own.",
+    ),
+]
 
 
 @app.command()
@@ -56,6 +64,7 @@ def cross_play(
         bool, typer.Option("--deterministic", help="Most likely actions rather than samples.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    trust_code: TrustCode = False,
 ) -> None:
     """Play policies of runs with each other: win rates, Elo, returns of mixed teams.
 
@@ -68,7 +77,7 @@ def cross_play(
 
     with counted(console(), "cross-play") as tell:
         plan = Plan(games, deterministic, seed, tell)
-        made = meeting.cross_play(path, plan, stages=stages, task=task)
+        made = meeting.cross_play(path, plan, stages=stages, task=task, trust_code=trust_code)
     print_markdown(made.markdown)
     print(f"\nWritten: {made.folder / 'cross-play.md'} (with cross-play.csv)")
 
@@ -81,6 +90,7 @@ def video(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each.")] = 1,
     longest: Annotated[int, typer.Option(min=1, help="Most steps of an episode.")] = 1000,
+    trust_code: TrustCode = False,
 ) -> None:
     """Film each task: with the final policy, and with the one that was best at it.
 
@@ -89,7 +99,8 @@ def video(
     """
     from holdfast.continual.tools.video import film
 
-    for path in film(run, tasks=task or (), episodes=episodes, longest=longest):
+    how: dict[str, Any] = {"episodes": episodes, "longest": longest, "trust_code": trust_code}
+    for path in film(run, tasks=task or (), **how):
         print(f"Written: {path}", flush=True)
 
 
@@ -115,6 +126,7 @@ def evaluate(
         str | None, typer.Option(help="Its arguments, as YAML: '{gravity: 20}'.")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every episode into this file.")] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Measure a trained policy in a task: mean return, success rate, their intervals.
 
@@ -124,7 +136,7 @@ def evaluate(
 
     given = None if kwargs is None else _mapping(kwargs)
     plan = Plan(task, episodes, seed, deterministic, stage, env, given)
-    made = measure(run, plan)
+    made = measure(run, plan, trust_code=trust_code)
     print(made.text)
     if csv is not None:
         write_file(csv, made.csv)
@@ -156,6 +168,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="The file; of a team the folder. The run's exports/.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write a policy as a file for other programs: observations in, most likely actions out.
 
@@ -163,9 +176,10 @@ def export(
     """
     from holdfast.continual.tools.export import export as exported
 
-    for one in exported(run, form, task=task, stage=stage, output=output):
+    what: dict[str, Any] = {"task": task, "stage": stage, "output": output}
+    for one in exported(run, form, **what, trust_code=trust_code):
         inputs = ", ".join(f"{name} {shape}" for name, shape in one.inputs.items())
-        print(f"Written: {one.path}")
+        print(f"Written: {one.path} (the policy after stage {one.stage})")
         print(f"  inputs: {inputs}")
         print(f"  {one.compared} observations: actions differ by at most {one.difference:.3g}")
         print(

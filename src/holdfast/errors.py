@@ -7,7 +7,8 @@ HoldfastError
 |   +-- InUse           2   another process runs the cell
 +-- EnvironmentFailed   3   an environment raised, hung or returned NaN
 +-- Diverged            4   the loss or a gradient is not finite any more
-+-- CheckpointUnusable  5   no checkpoint of the run can be read
++-- CheckpointUnusable  5   a checkpoint or another file of a run folder cannot be used
+|   +-- CodeNotTrusted  5   a run folder names code that nobody said may run
 +-- Stopped            75   stopped from outside; running again continues
 """
 
@@ -101,9 +102,13 @@ class Diverged(HoldfastError):
 
 
 class CheckpointUnusable(HoldfastError):
-    """No checkpoint of the run passes its hash check."""
+    """A file of a run folder is damaged, is not what belongs there, or lies behind a link."""
 
     exit_code = 5
+
+
+class CodeNotTrusted(CheckpointUnusable):
+    """A run folder names code to import or programs to start; the text lists all of it."""
 
 
 class Stopped(HoldfastError):

@@ -60,6 +60,11 @@ def print_labelled(to: Any, label: str, style: str, text: str) -> None:
     to.print(line, soft_wrap=True, highlight=False)
 
 
+def print_note(text: str) -> None:
+    """Print a line to stderr that ends nothing."""
+    print_labelled(console(stderr=True), "note:", "yellow", text)
+
+
 def print_markdown(text: str) -> None:
     """Print markdown: drawn on a terminal, as it is elsewhere."""
     to = console()

@@ -89,9 +89,9 @@ def test_resolved_yaml_loads_back_equal(write) -> None:
 
 def test_load_resolved_needs_nothing_installed(write, tmp_path: Path) -> None:
     text = load(write()).to_yaml().replace("CartPole-v1", "gone:Away-v0")
-    scenario = load_resolved(write(text), folder=tmp_path / "elsewhere")
+    scenario = load_resolved(write(text), place=tmp_path / "elsewhere")
     assert scenario.tasks[0].env == "gone:Away-v0"
-    assert scenario.folder == tmp_path / "elsewhere"
+    assert (scenario.folder, scenario.place) == (None, tmp_path / "elsewhere")
     with pytest.raises(ScenarioError, match="missing"):
         load_resolved(write("name: half\n"))
 

@@ -110,6 +110,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "task-0" / "MANIFEST.json").read_bytes())
     import hashlib
 
+    manifest["state.json"]["bytes"] = len(state)
     manifest["state.json"]["sha256"] = hashlib.sha256(state).hexdigest()
     (tmp_path / "task-0" / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointUnusable, match="format 99"):

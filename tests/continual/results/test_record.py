@@ -35,11 +35,15 @@ def test_a_new_folder_describes_itself(folder: RunFolder, make_scenario) -> None
     assert folder.scores() == []
 
 
-def test_the_scenario_remembers_its_folder(tmp_path: Path, make_scenario) -> None:
+def test_a_folder_says_where_paths_count_from_and_not_where_code_is(
+    tmp_path: Path, make_scenario
+) -> None:
     scenario = make_scenario()
     scenario._folder = tmp_path / "own"
     folder = RunFolder.create(tmp_path / "seed-0", scenario)
-    assert RunFolder(folder.path).scenario.folder == tmp_path / "own"
+    assert folder.scenario.folder == tmp_path / "own"  # given by the user
+    read = RunFolder(folder.path).scenario
+    assert (read.folder, read.place) == (None, tmp_path / "own")
 
 
 def test_update_keeps_what_it_does_not_change(folder: RunFolder) -> None:
