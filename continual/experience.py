@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from holdfast.agents.base.agent import Start
 
@@ -30,3 +33,12 @@ class Experience(Start, Protocol):
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return this task's generator for a method, by name; the same after a restart."""
+
+    def noise(self, device: torch.device, *names: str) -> torch.Generator:
+        """Return such a generator of torch's, on a device."""
+
+    def generators(self) -> dict[str, Tensor]:
+        """Return the states of the generators that methods were given in this task."""
+
+    def set_generators(self, states: Mapping[str, Tensor]) -> None:
+        """Put back what ``generators`` gave, once methods have asked for theirs again."""

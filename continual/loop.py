@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Agent, Watch
+    from holdfast.agents.base.pauses import Pauses
     from holdfast.continual.experience import Experience
     from holdfast.continual.method import Method
 
@@ -22,6 +23,14 @@ class Journal(Protocol):
 
     def watch(self, experience: Experience) -> Watch:
         """Return what is called after every environment step: dense evaluation, progress."""
+
+    def pauses(self, experience: Experience, told: Experience) -> Pauses | None:
+        """Return where checkpoints are taken inside the task, and the one that it goes on from.
+
+        Args:
+            experience: The task.
+            told: The same, as methods were told of it.
+        """
 
     def learned(self) -> None:
         """Be told that the agent has learned the task; what comes now is the methods' own work."""
@@ -50,9 +59,10 @@ def run_stream(
         for method in methods:
             method.pre_adapt(agent.doors(method), told)
         agent.start(experience)
-        if experience.stage == 0:
+        pauses = journal.pauses(experience, told)
+        if experience.stage == 0 and (pauses is None or pauses.resumed is None):
             journal.before_learning()
-        agent.learn(experience, journal.watch(experience), journal.log)
+        agent.learn(experience, journal.watch(experience), journal.log, pauses)
         journal.learned()
         for method in methods:
             method.post_adapt(agent.doors(method), told)

@@ -33,6 +33,7 @@ def make_env(
     render_mode: str | None = None,
     n_envs: int = 1,
     applied: Applied | None = None,
+    taken: int = 0,
 ) -> gym.Env[Any, Any]:
     """Return a new environment for the task: what drifts, ``changes``, ``wrappers``, the guard.
 
@@ -45,13 +46,14 @@ def make_env(
         render_mode: For example ``rgb_array``; None renders nothing.
         n_envs: How many will be stepped side by side; what drifts does so by their common steps.
         applied: Called with what a drift sets.
+        taken: Steps of the task that an environment in its place has taken before.
 
     Raises:
         UsageError: A name, argument or change is wrong; see the classes in this module.
         EnvironmentFailed: The constructor raised something else.
     """
     env = bare(scenario, task, render_mode)
-    env = changed(env, scenario, task, n_envs=n_envs, applied=applied)
+    env = changed(env, scenario, task, n_envs=n_envs, applied=applied, taken=taken)
     return Guard(env, task.name, scenario.on_nan)
 
 
@@ -89,6 +91,7 @@ def changed(
     *,
     n_envs: int = 1,
     applied: Applied | None = None,
+    taken: int = 0,
 ) -> gym.Env[Any, Any]:
     """Return the environment with all that the task does to it, the guard left out.
 
@@ -101,7 +104,7 @@ def changed(
             if task.randomize:
                 env = Randomized(env, task.randomize)
             if task.drift:
-                env = Drifting(env, task.drift, task.steps, n_envs, applied)
+                env = Drifting(env, task.drift, task.steps, n_envs, applied, taken=taken)
             env = apply_changes(env, task.changes)
             for wrapper in task.wrappers:
                 env = _wrapped(env, wrapper, scenario.folder)

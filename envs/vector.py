@@ -31,6 +31,7 @@ def task_env(
     render_mode: str | None = None,
     applied: Applied | None = None,
     frozen: FrozenPlayers | None = None,
+    taken: int = 0,
 ) -> gym.Env[Any, Any]:
     """Return a new environment as the agent sees it in this task: made, fitted to the stream.
 
@@ -43,10 +44,17 @@ def task_env(
         render_mode: For example ``rgb_array``; None renders nothing.
         applied: Called with what a drift sets.
         frozen: Finds opponents that earlier runs left.
+        taken: Steps of the task that an environment in its place has taken before.
     """
     task = scenario.tasks[task_index]
     make = partial(
-        make_env, scenario, task, render_mode=render_mode, n_envs=scenario.n_envs, applied=applied
+        make_env,
+        scenario,
+        task,
+        render_mode=render_mode,
+        n_envs=scenario.n_envs,
+        applied=applied,
+        taken=taken,
     )
     env = ExclusiveEnv(make, slot or Slot()) if task.exclusive else make()
     env = fit(env, spaces, scenario, task_index)
@@ -112,6 +120,7 @@ class Interleaved(gym.Env[Any, Any]):
         makers: Build the environment of each task; their spaces are equal.
         budgets: Steps that each task is to get, in proportion.
         first: Task of the first episode, so that several such environments start differently.
+        taken: Steps that each task has had before, as ``turns`` told them; None where none has.
     """
 
     def __init__(
@@ -119,13 +128,16 @@ class Interleaved(gym.Env[Any, Any]):
         makers: Sequence[Callable[[], gym.Env[Any, Any]]],
         budgets: Sequence[int],
         first: int = 0,
+        *,
+        taken: Sequence[int] | None = None,
     ) -> None:
         self._makers, self._budgets = makers, budgets
         self._envs: dict[int, gym.Env[Any, Any]] = {}
-        self._steps = [0] * len(makers)
-        self._turn, self._next = first, first
+        self._steps = [0] * len(makers) if taken is None else list(taken)
+        self._next = first if taken is None else self._least()
+        self._turn = self._next
         self._seed: int | None = None
-        self._env = self._open(first)
+        self._env = self._open(self._turn)
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
         self.metadata = self._env.metadata
@@ -146,9 +158,17 @@ class Interleaved(gym.Env[Any, Any]):
         result = self._env.step(action)
         self._steps[self._turn] += 1
         if result[2] or result[3]:
-            parts = [s / b for s, b in zip(self._steps, self._budgets, strict=True)]
-            self._next = parts.index(min(parts))
+            self._next = self._least()
         return result
+
+    def turns(self) -> list[int]:
+        """Return the steps that each task has had so far."""
+        return list(self._steps)
+
+    def _least(self) -> int:
+        """Return the task that has had the smallest part of its budget."""
+        parts = [s / b for s, b in zip(self._steps, self._budgets, strict=True)]
+        return parts.index(min(parts))
 
     def close(self) -> None:
         """Close every environment that was built."""

@@ -14,6 +14,7 @@ from holdfast.registry import closest, suggestion
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
+from holdfast.scenarios.checks.checkpoint import check_checkpoint, default_of
 from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
 from holdfast.scenarios.checks.methods import check_methods, setting_of
 from holdfast.scenarios.checks.multiagent import check_team, is_team
@@ -58,7 +59,9 @@ def load(
     if problems or scenario is None:
         raise ScenarioError(sorted(problems, key=_order))
     scenario._document, scenario._source, scenario._folder = source, path, place
-    return scenario
+    if scenario.states("checkpoint", "every"):
+        return scenario
+    return scenario.model_copy(update={"checkpoint": default_of(scenario)})
 
 
 def load_resolved(
@@ -180,6 +183,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     if isinstance(data.get("tasks"), list):
         data["tasks"] = tasks
         found += [*check_tasks(data, folder), *check_stream(data), *check_backend(data)]
+        found += check_checkpoint(data)
         if is_team(data):
             found += check_team(data, folder)
     return Checked(found, data)

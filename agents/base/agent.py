@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from holdfast.agents.base.pauses import Again, Pauses
 
 Observations = NDArray[Any] | dict[str, NDArray[Any]]
 """A batch of observations: shape (batch, ...) or one such array per key."""
@@ -45,12 +48,16 @@ class Start(Protocol):
 class TaskStart(Start, Protocol):
     """Start of a single agent's task."""
 
-    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
         """Return the training environments, newly built.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
+            again: Where inside the task they go on; None at its start.
         """
+
+    def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
+        """Return what environments that are built again go on with, as plain data."""
 
 
 class Act(Protocol):
@@ -74,7 +81,7 @@ class Agent(Protocol):
     The loop calls, for each task of the stream::
 
         agent.start(experience)              # a fresh model; what is carried is loaded into it
-        agent.learn(experience, watch, log)  # exactly experience.steps environment steps
+        agent.learn(experience, watch, log, pauses)  # exactly experience.steps env steps
         with agent.view(task_index) as act:  # as often as wanted; never changes training
             actions, state = act(observations, state, episode_starts, deterministic=True)
         agent.files()                        # what a checkpoint holds; load_files() takes it back
@@ -103,8 +110,17 @@ class Agent(Protocol):
     def start(self, experience: Any) -> None:
         """Build a fresh model for this task and load what is carried into it."""
 
-    def learn(self, experience: Any, watch: Watch, log: Log) -> None:
-        """Take and learn from exactly ``experience.steps`` environment steps."""
+    def learn(
+        self, experience: Any, watch: Watch, log: Log, pauses: Pauses | None = None
+    ) -> None:
+        """Take and learn from exactly ``experience.steps`` environment steps.
+
+        Args:
+            experience: The task.
+            watch: Called after every environment step.
+            log: Takes scalars.
+            pauses: Where checkpoints are taken inside the task; None where there are none.
+        """
 
     def output(self) -> Any:
         """Return the policy's output as a function of observations, or raise if it has none."""

@@ -213,10 +213,16 @@ def buffer_arrays(buffer: Any) -> Arrays:
     """Return everything a replay buffer holds, for a checkpoint; views, not copies."""
     size = buffer.size()
     arrays: Arrays = {"position": np.array([buffer.pos, int(buffer.full)])}
+    return arrays | {name: stored[:size] for name, stored in ring_arrays(buffer).items()}
+
+
+def ring_arrays(buffer: Any) -> Arrays:
+    """Return the arrays of a replay buffer, whole, each of shape (size, n_envs, ...)."""
+    arrays: Arrays = {}
     for name in ("observations", "next_observations"):
         for key, stored in observation_arrays(buffer, name).items():
-            arrays[f"{name}.{key}"] = stored[:size]
-    return arrays | {name: getattr(buffer, name)[:size] for name in _ROWS}
+            arrays[f"{name}.{key}"] = stored
+    return arrays | {name: getattr(buffer, name) for name in _ROWS}
 
 
 def load_buffer_arrays(buffer: Any, arrays: Arrays) -> None:

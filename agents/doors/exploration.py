@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -71,7 +71,7 @@ class Exploration:
 
 
 @contextmanager
-def exploring(model: Any, exploration: Exploration | None) -> Iterator[None]:
+def exploring(model: Any, exploration: Exploration | None) -> Iterator[Explorer | None]:
     """Make an off-policy model choose its first actions of a task as ``exploration`` says.
 
     They take the place of the uniformly random actions before ``learning_starts``; updates begin as
@@ -79,17 +79,17 @@ def exploring(model: Any, exploration: Exploration | None) -> Iterator[None]:
     chooses actions and the one that stores transitions, which sees rewards and ends of episodes.
     """
     if exploration is None:
-        yield
+        yield None
         return
-    explorer = _Explorer(model, exploration)
+    explorer = Explorer(model, exploration)
     model._sample_action, model._store_transition = explorer.sample, explorer.store
     try:
-        yield
+        yield explorer
     finally:
         explorer.stop()
 
 
-class _Explorer:
+class Explorer:
     """The tasks that the environments are explored as, and the returns of their episodes."""
 
     def __init__(self, model: Any, exploration: Exploration) -> None:
@@ -98,7 +98,28 @@ class _Explorer:
         self.tasks = np.array([exploration.heads.choose() for _ in range(model.n_envs)])
         self.totals = np.zeros(model.n_envs)
 
+    def cut(self) -> None:
+        """Forget the rewards of episodes that are cut short; they were not played to their end."""
+        self.totals[:] = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """Return how far the exploration has come, as plain data."""
+        heads = self.exploration.heads
+        return {
+            "tasks": self.tasks.tolist(),
+            "tried": [[task, count] for task, count in heads.tried.items()],
+            "returns": [[task, list(totals)] for task, totals in heads.returns.items()],
+        }
+
+    def put_back(self, told: Mapping[str, Any]) -> None:
+        """Put back what ``told`` gave."""
+        heads = self.exploration.heads
+        self.tasks[:] = told["tasks"]
+        heads.tried.update({int(task): int(count) for task, count in told["tried"]})
+        heads.returns.update({int(t): [float(r) for r in totals] for t, totals in told["returns"]})
+
     def stop(self) -> None:
+        """Let the model act and store as it was published."""
         for name in ("_sample_action", "_store_transition"):
             vars(self.model).pop(name, None)  # the instance's; the class's shows again
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, named_parameters, target_parameters
+from holdfast.errors import CheckpointUnusable
 
 Tensors = Mapping[str, Any]
 """Named tensors, or further such mappings of them: the state of a function, or its batch."""
@@ -117,6 +118,25 @@ class Work:
         """Do nothing more in this task."""
         self.is_stopped = True
 
+    def told(self) -> dict[str, Any]:
+        """Return how far the function has come in its task, as nested data and tensors."""
+        parts = []
+        for part in self.parts:
+            is_given = part.state is self.state
+            state = None if is_given else part.state
+            names = list(part.parameters)
+            parts.append({"updates": part.updates, "given": is_given, "state": state, "of": names})
+        return {"stopped": self.is_stopped, "parts": parts}
+
+    def put_back(self, told: Mapping[str, Any]) -> None:
+        """Put back what ``told`` gave, into parts of the same optimizers."""
+        self.is_stopped = bool(told["stopped"])
+        for part, known in zip(self.parts, told["parts"], strict=True):
+            part.updates = int(known["updates"])
+            part.parameters = {name: part.parameters[name] for name in known["of"]}
+            given: Any = self.state
+            part.state = given if known["given"] else known["state"]
+
     def begin(self, part: Part) -> Tensors:
         """Return the state of a part, which begins at its first update."""
         if part.state is None:
@@ -151,6 +171,29 @@ class Works:
     looks: list[Work] = field(default_factory=list)
     rewrites: list[Work] = field(default_factory=list)
     hosted: list[tuple[Callable[[], None], tuple[str, ...]]] = field(default_factory=list)
+
+    def told(self) -> list[Any]:
+        """Return how far each function has come in its task; see ``Work``."""
+        return [[work.told() for work in works] for works in self._functions()]
+
+    def put_back(self, told: list[Any]) -> None:
+        """Put back what ``told`` gave, once the same functions were added and attached again.
+
+        Raises:
+            CheckpointUnusable: If others were added.
+        """
+        counts = [len(works) for works in self._functions()]
+        if counts != [len(known) for known in told]:
+            raise CheckpointUnusable(
+                "the checkpoint is of methods that added other functions to the gradient door; "
+                "was it written by another version?"
+            )
+        for works, known in zip(self._functions(), told, strict=True):
+            for work, one in zip(works, known, strict=True):
+                work.put_back(one)
+
+    def _functions(self) -> list[list[Work]]:
+        return [self.terms, self.scales, self.projections, self.looks, self.rewrites]
 
 
 class _Learner(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -30,11 +31,13 @@ class Due(NamedTuple):
         steps: Step of the task at which it is due.
         name: What it is called.
         act: Does it.
+        owner: The method that asked.
     """
 
     steps: int
     name: str
     act: Callable[[], None]
+    owner: str = ""
 
 
 class Plan:
@@ -48,6 +51,7 @@ class Plan:
         exploration: How the coming task is explored at its start; None where as published.
         pending: Work that is due in this task, by name and step.
         trained: Tasks that were learned from once the current one has been, in order.
+        owners: What does the work of each method.
     """
 
     def __init__(self) -> None:
@@ -64,6 +68,7 @@ class Plan:
         self.blends: list[Blend] = []
         self.contexts: list[tuple[Opened, Opened]] = []
         self.views: dict[int, Opened] = {}
+        self.owners: dict[str, Callable[[str], None]] = {}
 
     # -- a task start ------------------------------------------------------------------------------
 
@@ -101,6 +106,15 @@ class Plan:
             due = min(self.pending, key=lambda entry: entry.steps)
             self.pending.remove(due)
             due.act()
+
+    def ask(self, steps: int, name: str, owner: str) -> None:
+        """Make work due at a step of the task."""
+        act = partial(self.owners[owner], name)
+        self.pending.append(Due(steps, name, act, owner))
+
+    def asked(self) -> list[list[Any]]:
+        """Return the work that is due, as plain data; ``ask`` takes each entry back."""
+        return [[due.steps, due.name, due.owner] for due in self.pending]
 
     @contextmanager
     def learning(self) -> Iterator[None]:
@@ -156,10 +170,12 @@ class Lifecycle:
     Args:
         learner: The agent.
         due: Does a method's work of this name.
+        owner: What names the method.
     """
 
-    def __init__(self, learner: _Learner, due: Callable[[str], None]) -> None:
-        self._learner, self._due = learner, due
+    def __init__(self, learner: _Learner, due: Callable[[str], None], owner: str = "") -> None:
+        self._learner, self._due, self._owner = learner, due, owner
+        learner.plan.owners[owner] = due
 
     @property
     def _plan(self) -> Plan:
@@ -204,7 +220,7 @@ class Lifecycle:
         On-policy that is between two rollouts, so that no rollout is collected by two policies.
         Work is known by its name and step, so that what is due can be saved.
         """
-        self._plan.pending.append(Due(steps, name, lambda: self._due(name)))
+        self._plan.ask(steps, name, self._owner)
 
     def learn_in(self, learning: Opened, measuring: Opened) -> None:
         """Learn the coming task inside one context, and measure meanwhile inside another.

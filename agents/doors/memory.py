@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from holdfast.agents.base import buffers
 from holdfast.agents.base.buffers import Arrays
 from holdfast.agents.base.observations import TaskNormalize
+from holdfast.agents.base.pauses import Parts
 
 Mixer = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """A sampled batch by name (``observations``, ``actions``, ...) to a batch of the same size.
@@ -97,16 +100,40 @@ class Recent:
         mixers: Of the coming task.
         wanted: Steps that an on-policy agent is asked to keep; 0 where no method asked.
         rollouts: Those kept, newest last.
+        recorded: Rollouts of this task so far, those that were dropped among them.
     """
 
     def __init__(self) -> None:
         self.mixers: list[Mixer] = []
         self.wanted, self._kept = 0, 0
         self.rollouts: deque[Arrays] = deque()
+        self.recorded = 0
+
+    def clear(self) -> None:
+        """Drop all rollouts: a new task starts."""
+        self.rollouts.clear()
+        self.recorded = 0
+
+    def parts(self) -> Parts:
+        """Return the rollouts by name, as a checkpoint keeps them; none of them ever changes."""
+        first = self.recorded - len(self.rollouts)
+        return {
+            f"{_ROLLOUT}{number}": partial(_as_tensors, rollout)
+            for number, rollout in enumerate(self.rollouts, start=first)
+        }
+
+    def put_back(self, parts: Parts, recorded: int) -> None:
+        """Put back the rollouts that ``parts`` gave."""
+        self.clear()
+        self.recorded, self._kept = recorded, self.wanted
+        for name, made in parts.items():
+            if name.startswith(_ROLLOUT):
+                self.rollouts.append({key: t.numpy() for key, t in made().items()})
 
     def record(self, rollout: Arrays) -> None:
         """Keep one rollout, each array of shape (steps, n_envs, ...); drop what is too old."""
         self._kept = self.wanted
+        self.recorded += 1
         self.rollouts.append(rollout)
         while (
             len(self.rollouts) > 1 and sum(map(_rows, islice(self.rollouts, 1, None))) >= self._kept
@@ -140,6 +167,13 @@ class Recent:
     def detach(self) -> None:
         """Forget what the methods asked for; what was kept stays until the next task starts."""
         self.mixers, self.wanted = [], 0
+
+
+_ROLLOUT = "rollout-"
+
+
+def _as_tensors(rollout: Arrays) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(values) for name, values in rollout.items()}
 
 
 def _rows(rollout: Arrays) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
@@ -18,10 +19,23 @@ from holdfast.agents.base.agent import Log, Watch
 Updated = Callable[[int], None]
 """Called between rounds of collecting and updating with the steps taken so far."""
 
+Resume = Callable[[], None] | None
+"""Puts back what a checkpoint inside the task holds."""
 
-def learn_on_policy(model: Any, steps: int, callback: BaseCallback, updated: Updated) -> None:
-    """Train a rollout-based algorithm for exactly ``steps``, a multiple of its ``n_envs``."""
-    _, started = model._setup_learn(steps, callback, True, "task", False)
+
+def learn_on_policy(
+    model: Any, steps: int, callback: BaseCallback, updated: Updated, resume: Resume = None
+) -> None:
+    """Train a rollout-based algorithm for exactly ``steps``, a multiple of its ``n_envs``.
+
+    Args:
+        model: The algorithm.
+        steps: Of the task.
+        callback: Told of every step.
+        updated: Called after each round.
+        resume: Puts the model back to where it was inside the task; None begins it.
+    """
+    started = _begin(model, steps, callback, resume)
     started.on_training_start(locals(), globals())
     iteration = 0
     while model.num_timesteps < steps:
@@ -37,9 +51,14 @@ def learn_on_policy(model: Any, steps: int, callback: BaseCallback, updated: Upd
     started.on_training_end()
 
 
-def learn_off_policy(model: Any, steps: int, callback: BaseCallback, updated: Updated) -> None:
-    """Train a replay-based algorithm for exactly ``steps``, a multiple of its ``n_envs``."""
-    _, started = model._setup_learn(steps, callback, True, "task", False)
+def learn_off_policy(
+    model: Any, steps: int, callback: BaseCallback, updated: Updated, resume: Resume = None
+) -> None:
+    """Train a replay-based algorithm for exactly ``steps``, a multiple of its ``n_envs``.
+
+    Arguments are those of ``learn_on_policy``.
+    """
+    started = _begin(model, steps, callback, resume)
     started.on_training_start(locals(), globals())
     while model.num_timesteps < steps:
         left = (steps - model.num_timesteps) // model.n_envs
@@ -59,6 +78,16 @@ def learn_off_policy(model: Any, steps: int, callback: BaseCallback, updated: Up
                 model.train(batch_size=model.batch_size, gradient_steps=updates)
         updated(model.num_timesteps)
     started.on_training_end()
+
+
+def _begin(model: Any, steps: int, callback: BaseCallback, resume: Resume) -> Any:
+    """Set the learning up, and return the callback as the loops call it."""
+    if resume is None:
+        return model._setup_learn(steps, callback, True, "task", False)[1]
+    model._setup_learn(steps, callback, True, "task", False)
+    resume()
+    # What is left, without a reset of the counters: the environments have been begun already.
+    return model._setup_learn(steps - model.num_timesteps, callback, False, "task", False)[1]
 
 
 def _set_length(buffer: Any, length: int) -> None:
@@ -81,6 +110,11 @@ class Watching(BaseCallback):
     def _on_step(self) -> bool:
         self._watch(self.num_timesteps)
         return True  # never False: that would drop the last step's data
+
+    def at_start(self, env: Any) -> bool:
+        """Return whether every environment is at the start of an episode."""
+        told = getattr(env, "at_start", None)  # of a team, whose agents may end before it
+        return bool(np.all(self.locals["dones"])) if told is None else bool(told())
 
     def _on_rollout_end(self) -> None:
         if self._rollout_ended is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium as gym
@@ -35,8 +35,9 @@ from holdfast.agents.base.parameters import (
     overlaid,
     target_parameters,
 )
+from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
-from holdfast.agents.doors.exploration import exploring
+from holdfast.agents.doors.exploration import Explorer, exploring
 from holdfast.agents.doors.gradients import Gradients, Tensors, Works
 from holdfast.agents.doors.lifecycle import Lifecycle, Plan
 from holdfast.agents.doors.memory import Memory, Recent
@@ -49,7 +50,10 @@ from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layer
 from holdfast.agents.sb3 import losses
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
+from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
+from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
+from holdfast.agents.sb3.replay_rows import ReplayRows
 from holdfast.agents.sb3.updates import Updates
 from holdfast.agents.sb3.weights_io import (
     check_policy,
@@ -99,6 +103,11 @@ class StableBaselinesAgent:
         self.past = PastSelves()
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
+        self._begun: TaskStart | None = None
+        self._is_interleaved = False
+        self._rows = ReplayRows()
+        self._explorer: Explorer | None = None
+        self._methods: dict[str, list[Any]] = {}
         self.takes_masks = False
         self.current_task = 0
 
@@ -118,13 +127,14 @@ class StableBaselinesAgent:
 
     def doors(self, method: Any) -> Doors:
         """Return what a method is handed: the doors that its class declares."""
+        owner = self._owner(method)
         doors = Doors(
             method,
             {
                 "gradients": lambda: self.gradients,
                 "memory": lambda: self.memory,
                 "networks": lambda: self.networks,
-                "lifecycle": lambda: Lifecycle(self, lambda name: method.due(doors, name)),
+                "lifecycle": lambda: Lifecycle(self, lambda name: method.due(doors, name), owner),
                 "output": lambda: Outputs(self),
             },
             facts=self._facts,
@@ -133,6 +143,14 @@ class StableBaselinesAgent:
             warn=lambda text: self.notices.append(text),
         )
         return doors
+
+    def _owner(self, method: Any) -> str:
+        """Return what names a method in this agent, in every process that runs the cell."""
+        alike = self._methods.setdefault(type(method).__name__, [])
+        if not any(method is known for known in alike):
+            alike.append(method)
+        place = next(number for number, known in enumerate(alike) if known is method)
+        return f"{type(method).__name__}-{place}"
 
     def _facts(self) -> Facts:
         model, n_envs, length = self.model, self.scenario.n_envs, 1
@@ -166,7 +184,9 @@ class StableBaselinesAgent:
         carried = {} if is_first or self.plan.everything_fresh else self.files()
         is_resumed, self._loaded = self._loaded is not None, None
         may_grow = bool(self.networks.maps)
-        self.recent.rollouts.clear()
+        self.recent.clear()
+        self._begun, self._rows = experience, ReplayRows()
+        self._is_interleaved = self.plan.is_interleaved
         self.model = self._build(experience)
         self.current_task = experience.task_index
         told = of_checkpoint if is_resumed else lambda _: nullcontext()
@@ -182,16 +202,9 @@ class StableBaselinesAgent:
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
-        env = self._env = experience.make_env(interleaved=self.plan.is_interleaved)
+        env = self._env = experience.make_env(interleaved=self._is_interleaved)
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
-        if options.normalize is not None:
-            env = self.normalizer = TaskNormalize(
-                env,
-                options.normalize,
-                gamma=float(arguments.get("gamma", 0.99)),
-                id_width=self.scenario.id_width,
-                stage=experience.stage,
-            )
+        env = self._normalized(env, experience.stage)
         model_class = registry.load(self.algorithm.target, self.scenario.folder)
         model = model_class(
             policy_name(options.policy, options.algorithm, env.observation_space),
@@ -209,6 +222,20 @@ class StableBaselinesAgent:
         set_weight_decay(model.policy, wanted.get("weight_decay"))
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
+
+    def _normalized(self, env: VecEnv, stage: int) -> VecEnv:
+        """Return environments whose signals are normalised, where the scenario asks for that."""
+        options = self.scenario.agent
+        if options.normalize is None:
+            return env
+        self.normalizer = TaskNormalize(
+            env,
+            options.normalize,
+            gamma=float(options.arguments.get("gamma", 0.99)),
+            id_width=self.scenario.id_width,
+            stage=stage,
+        )
+        return self.normalizer
 
     def _load(self, carried: Files, told: Callable[[str], AbstractContextManager[None]]) -> None:
         """Load what is carried; ``told`` names a file of a checkpoint that does not fit."""
@@ -235,7 +262,9 @@ class StableBaselinesAgent:
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learn(self, experience: TaskStart, watch: Watch, log: Log) -> None:
+    def learn(
+        self, experience: TaskStart, watch: Watch, log: Log, pauses: Pauses | None = None
+    ) -> None:
         """Take and learn from exactly ``experience.steps`` environment steps.
 
         Where the lifecycle is frozen, no step is taken and ``watch`` is called as if they were.
@@ -243,6 +272,20 @@ class StableBaselinesAgent:
         Raises:
             Diverged: If a gradient is not finite; the step is not taken.
         """
+        turn = None
+        if pauses is not None:
+            turn = self.turn(pauses, Alone(self, pauses, experience.steps), experience.steps)
+        self.learn_by_turns(experience, watch, log, turn)
+
+    def turn(self, pauses: Pauses, stop: Stop, steps: int, scale: int = 1) -> Turn:
+        """Return what says when this learner pauses; arguments as those of ``Turn``."""
+        waits = self.scenario.n_envs == 1 and not self.algorithm.on_policy
+        return Turn(pauses, stop, steps, scale, waits)
+
+    def learn_by_turns(
+        self, experience: TaskStart, watch: Watch, log: Log, turn: Turn | None
+    ) -> None:
+        """Learn as ``learn`` does, and pause when it is this learner's turn."""
         n_envs = self.scenario.n_envs
         if self.plan.learned(experience.stage) <= experience.stage:
             for step in range(n_envs, experience.steps + 1, n_envs):
@@ -258,13 +301,36 @@ class StableBaselinesAgent:
             self.past.look(self.model, step, experience.first_step)
 
         callback = Watching(look, self._record_rollout if keeps else None)
+        told, resume = self._updated(turn, callback), None
+        if turn is not None and turn.pauses.resumed is not None:
+            resume = partial(self._resume, turn)
         with self._open_doors():
             if on_policy:
-                learn_on_policy(self.model, experience.steps, callback, self.plan.updated)
+                learn_on_policy(self.model, experience.steps, callback, told, resume)
             else:
-                with exploring(self.model, self.plan.exploration):
-                    learn_off_policy(self.model, experience.steps, callback, self.plan.updated)
+                with exploring(self.model, self.plan.exploration) as self._explorer:
+                    learn_off_policy(self.model, experience.steps, callback, told, resume)
         self.close()
+
+    def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:
+        """Return what is called after each round of collecting and updating."""
+        if turn is None:
+            return self.plan.updated
+        turn.begin(0)
+
+        def updated(step: int) -> None:
+            self.plan.updated(step)
+            turn.look(step, at_start=callback.at_start(self._env), is_endless=self._is_endless())
+
+        return updated
+
+    def _resume(self, turn: Turn) -> None:
+        turn.stop.resume()
+        turn.begin(self.model.num_timesteps)
+
+    def _is_endless(self) -> bool:
+        """Return whether no episode of this task has ended and nothing says that one will."""
+        return not self.model.ep_info_buffer and not has_limit(self._env)
 
     def train_more(self, updates: int) -> None:
         """Do gradient updates on the replay buffer after the task, without environment steps.
@@ -406,6 +472,42 @@ class StableBaselinesAgent:
             observations, state, episode_starts, deterministic, **masks
         )
         return actions, state
+
+    # -- pauses ------------------------------------------------------------------------------------
+
+    def inside(self, number: int) -> Inside:
+        """Return all that this learner is inside its task.
+
+        Args:
+            number: Of the pause in this task, from 1.
+        """
+        return taken(self, number, self._rows, self._explorer)
+
+    def put_back(self, inside: Inside) -> None:
+        """Put back what ``inside`` gave, into a task that has just begun."""
+        put_back(self, inside, self._rows, self._explorer)
+
+    def worlds(self) -> list[Any]:
+        """Return what the environments go on with when they are built again."""
+        assert self._begun is not None and self._env is not None
+        return self._begun.worlds(self._env, interleaved=self._is_interleaved)
+
+    def build_again(self, again: Again) -> None:
+        """Close the environments and go on in new ones."""
+        assert self._begun is not None
+        self.close()
+        self.go_on_in(self._begun.make_env(interleaved=self._is_interleaved, again=again))
+
+    def go_on_in(self, env: VecEnv) -> None:
+        """Go on in these environments, newly built."""
+        assert self._begun is not None
+        self._env, statistics = env, {} if self.normalizer is None else self.normalizer.tensors()
+        seen = self._normalized(env, self._begun.stage)
+        if self.normalizer is not None:
+            self.normalizer.load_tensors(statistics)
+        if self.past.rule is not None:
+            seen.env_method("meet", self.past)
+        begin_again(self.model, seen)
 
     # -- checkpoints -------------------------------------------------------------------------------
 

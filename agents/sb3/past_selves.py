@@ -68,6 +68,7 @@ class PastSelves:
         selves: The oldest first.
         rule: How the pool is kept and drawn from, as the current task says it; None where it has
             no past selves.
+        next_step: Step of the task at which the next self joins.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class PastSelves:
         self.rule: Past | None = None
         self._template: Any = None
         self._ready: dict[int, Choices] = {}
-        self._next = 0
+        self.next_step = 0
 
     def start(self, task: Task, model: Any, first_step: int) -> None:
         """Begin a task: the current self joins, and the environments draw from this pool.
@@ -97,15 +98,15 @@ class PastSelves:
                     f"{past.name} does not fit the networks of task '{task.name}': past selves "
                     "need a method that leaves the networks' shape as it is"
                 )
-        self._next = self.rule.every or 0
+        self.next_step = self.rule.every or 0
         self._join(model, first_step)
         model.env.env_method("meet", self)
 
     def look(self, model: Any, step: int, first_step: int) -> None:
         """Add the current self to the pool if it is time, at a step of the task."""
-        if self.rule is None or not self.rule.every or step < self._next:
+        if self.rule is None or not self.rule.every or step < self.next_step:
             return
-        self._next = self.rule.every * (step // self.rule.every + 1)
+        self.next_step = self.rule.every * (step // self.rule.every + 1)
         self._join(model, first_step + step)
 
     def _join(self, model: Any, step: int) -> None:

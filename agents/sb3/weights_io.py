@@ -99,7 +99,7 @@ def optimizer_tensors(model: Any) -> dict[str, Tensor]:
     """Return optimizer state as ``<optimizer>/<parameter>/<quantity>``; not its learning rate."""
     return {
         f"{index}/{parameter}/{quantity}": _copy(value)
-        for index, optimizer in enumerate(_optimizers(model))
+        for index, optimizer in enumerate(optimizers(model))
         for parameter, state in optimizer.state_dict()["state"].items()
         for quantity, value in state.items()
         if isinstance(value, Tensor)
@@ -108,7 +108,7 @@ def optimizer_tensors(model: Any) -> dict[str, Tensor]:
 
 def load_optimizers(model: Any, tensors: dict[str, Tensor]) -> None:
     """Take back what ``optimizer_tensors`` gave."""
-    for index, optimizer in enumerate(_optimizers(model)):
+    for index, optimizer in enumerate(optimizers(model)):
         # load_state_dict keeps the tensors it is given: without a copy two models share them.
         own = {path: tensor.clone() for path, tensor in below(tensors, str(index)).items()}
         state = {int(parameter): kept for parameter, kept in grouped(own).items()}
@@ -136,7 +136,8 @@ def read_zip(path: Path) -> Files:
     return {"policy": tensors}
 
 
-def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
+def optimizers(model: Any) -> list[torch.optim.Optimizer]:
+    """Return the optimizers of a model: of its policy's parts, and of the entropy coefficient."""
     entropy = getattr(model, "ent_coef_optimizer", None)
     return [*optimizers_of(model.policy), *([] if entropy is None else [entropy])]
 

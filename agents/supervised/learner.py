@@ -20,6 +20,7 @@ from torch import Tensor
 from holdfast import seeding
 from holdfast.agents.base.agent import Files, Log, Start, Watch
 from holdfast.agents.base.parameters import Named, overlaid
+from holdfast.agents.base.pauses import Pauses
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.lifecycle import Lifecycle, Plan
 from holdfast.agents.doors.plugins import Plugins
@@ -223,7 +224,13 @@ class SupervisedAgent:
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learn(self, experience: DataStart, watch: Watch, log: Log) -> None:
+    def learn(
+        self,
+        experience: DataStart,
+        watch: Watch,
+        log: Log,
+        pauses: Pauses | None = None,  # noqa: ARG002  # `validate` refuses them here
+    ) -> None:
         """Do exactly ``experience.steps`` updates.
 
         Where the lifecycle is frozen, none is done and ``watch`` is called as if they were.

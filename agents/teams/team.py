@@ -10,11 +10,14 @@ from typing import Any, Protocol
 
 import torch
 from greenlet import getcurrent, greenlet
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Act, Files, Log, Start, Watch
+from holdfast.agents.base.pauses import Again, Inside, Pauses
 from holdfast.agents.doors.doors import Doors
+from holdfast.agents.sb3.inside_task import Alone
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.agents.teams.inactive_agents import learn_from_present
 from holdfast.scenarios.schema.scenario import Scenario
@@ -32,8 +35,12 @@ class TeamStart(Start, Protocol):
 
     groups: Sequence[str]
 
-    def make_seats(self) -> Mapping[str, Any]:
-        """Return the vector environment of each group, newly built, over the same copies."""
+    def make_seats(self, again: Again | None = None) -> Mapping[str, Any]:
+        """Return the vector environment of each group, newly built, over the same copies.
+
+        Args:
+            again: Where inside the task they go on; None at its start.
+        """
 
     def is_absent(self, info: Any) -> bool:
         """Return whether an info says that its seat did not act."""
@@ -54,10 +61,14 @@ class GroupStart:
     seed: int
     seats: VecEnv
 
-    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
         """Return the group's seats."""
-        assert not interleaved  # `joint` is refused by validate
+        assert not interleaved and again is None  # see ``Together``, which builds for all groups
         return self.seats
+
+    def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:  # noqa: ARG002
+        """Return nothing: a team's copies go on with nothing but their seeds."""
+        return []
 
 
 class TeamAgent:
@@ -83,6 +94,7 @@ class TeamAgent:
         self.current_task = 0
         self.initial: Files = {}
         self._active: dict[str, GroupStart] = {}
+        self._begun: TeamStart | None = None
 
     def member(self, group: str) -> StableBaselinesAgent:
         """Return a group's learner."""
@@ -123,7 +135,7 @@ class TeamAgent:
     def start(self, experience: TeamStart) -> None:
         """Build a fresh model for each group of this task and load what is carried into it."""
         self.current_task = experience.task_index
-        self._active = {}
+        self._active, self._begun = {}, experience
         for number, (group, seats) in enumerate(experience.make_seats().items()):
             per_copy = seats.num_envs // self.scenario.n_envs
             begun = self._active[group] = GroupStart(
@@ -140,35 +152,82 @@ class TeamAgent:
             absent = partial(getattr, seats, "absent")
             learn_from_present(member.model, absent, experience.is_absent)
 
-    def learn(self, experience: TeamStart, watch: Watch, log: Log) -> None:
+    def learn(
+        self, experience: TeamStart, watch: Watch, log: Log, pauses: Pauses | None = None
+    ) -> None:
         """Make every group take and learn from exactly ``experience.steps`` environment steps."""
         learners = []
+        together = None if pauses is None else Together(self, pauses, experience.steps)
         for number, (group, start) in enumerate(self._active.items()):
             scale = start.steps // experience.steps
             last = number == len(self._active) - 1
             tell = partial(_scaled, watch, scale) if last else _ignore
             prefix = f"agent/{group}/" if len(self._active) > 1 else ""
             note = partial(_placed, log, prefix, experience.first_step, scale)
-            learners.append(partial(self.member(group).learn, start, tell, note))
+            member, turn = self.member(group), None
+            if together is not None:
+                turn = member.turn(together.pauses, together, start.steps, scale)
+            learners.append(partial(member.learn_by_turns, start, tell, note, turn))
         if len(learners) == 1:
             learners[0]()
         else:
-            self._take_turns(learners)
+            self._take_turns(learners, together)
 
-    def _take_turns(self, learners: Sequence[Callable[[], None]]) -> None:
+    def _take_turns(
+        self, learners: Sequence[Callable[[], None]], together: Together | None
+    ) -> None:
         hub = getcurrent()
-        for start in self._active.values():
-            start.seats.wait = hub.switch  # type: ignore[attr-defined]  # Seats
+        self._let_wait(hub.switch)
+        if together is not None:
+            together.hub = hub
         running = [greenlet(learner) for learner in learners]
         try:
             while running:
                 for one in running:
                     one.switch()
                 running = [one for one in running if not one.dead]
+                if together is not None and together.act(len(self._active)):
+                    self._let_wait(hub.switch)  # in new seats
         finally:
             for one in running:
                 if not one.dead:
                     one.throw()  # lets go of what it holds open
+
+    def _let_wait(self, wait: Callable[[], None]) -> None:
+        for start in self._active.values():
+            start.seats.wait = wait  # type: ignore[attr-defined]  # Seats
+
+    # -- pauses ------------------------------------------------------------------------------------
+
+    def inside(self, number: int) -> Inside:
+        """Return all that the groups of this task are inside it, by group."""
+        whole = Inside(values={"members": {}})
+        for group in self._active:
+            inside = self.member(group).inside(number)
+            whole.files |= {f"{group}.{name}": tensors for name, tensors in inside.files.items()}
+            whole.parts |= {f"{group}.{name}": made for name, made in inside.parts.items()}
+            whole.values["members"][group] = inside.values
+        return whole
+
+    def put_back(self, inside: Inside) -> None:
+        """Put back what ``inside`` gave, into a task that has just begun."""
+        for group in self._active:
+            self.member(group).put_back(of_member(group, inside))
+
+    def worlds(self) -> list[Any]:
+        """Return nothing: a team's copies begin again from their seeds alone."""
+        return []
+
+    def build_again(self, again: Again) -> None:
+        """Close the environments and go on in new ones, all groups in the same."""
+        assert self._begun is not None
+        self.close()
+        for group, seats in self._begun.make_seats(again).items():
+            member, start = self.member(group), self._active[group]
+            start.seats = seats
+            if isinstance(member.model, OnPolicyAlgorithm):
+                member.model.rollout_buffer.absent = partial(getattr, seats, "absent")
+            member.go_on_in(seats)
 
     def close(self) -> None:
         """Close the training environments of the current task, where they are open."""
@@ -218,6 +277,52 @@ class TeamAgent:
                 self.member(group).load_trained(own)
 
 
+class Together:
+    """Makes the groups of a team pause at once: when the last has come to the pause.
+
+    All come to it after the same step of their copies, and after the updates that follow it.
+
+    Args:
+        team: The team.
+        pauses: What keeps the pauses.
+        steps: Of the task.
+
+    Attributes:
+        hub: Where a group that waits for others goes; None where there is one group alone.
+    """
+
+    def __init__(self, team: TeamAgent, pauses: Pauses, steps: int) -> None:
+        self.pauses = pauses
+        self.hub: Any = None
+        self._alone = Alone(team, pauses, steps)
+        self._asked: list[Callable[[], None]] = []
+
+    def pause(self, step: int, *, is_last: bool) -> None:
+        """Wait until all groups pause at this step."""
+        self._wait(partial(self._alone.pause, step, is_last=is_last))
+
+    def resume(self) -> None:
+        """Wait until all groups have begun their task, and go on with it."""
+        self._wait(self._alone.resume)
+
+    def _wait(self, act: Callable[[], None]) -> None:
+        if self.hub is None:
+            act()
+            return
+        self._asked.append(act)
+        self.hub.switch()
+
+    def act(self, groups: int) -> bool:
+        """Do what the groups have asked for, once all of them have; return whether they had."""
+        if not self._asked:
+            return False
+        assert len(self._asked) == groups
+        act = self._asked[0]
+        self._asked.clear()
+        act()
+        return True
+
+
 @dataclass
 class TeamDoors:
     """The doors of every group's learner.
@@ -240,6 +345,16 @@ def _by_group(files: Files) -> dict[str, Files]:
         if found:
             groups.setdefault(group, {})[name] = tensors
     return groups
+
+
+def of_member(group: str, inside: Inside) -> Inside:
+    """Return one group's part of what a team is inside a task."""
+    prefix = f"{group}."
+    files, parts = (
+        {n.removeprefix(prefix): found for n, found in named.items() if n.startswith(prefix)}
+        for named in (inside.files, inside.parts)
+    )
+    return Inside(files, parts, inside.values["members"][group])
 
 
 def _ignore(step: int) -> None:

@@ -57,8 +57,6 @@ CELLS: dict[str, dict[str, Any]] = {
         "checkpoint": {"every": 256},
     },
 }
-for _c in CELLS.values():
-    _c.pop("checkpoint")  # TEMPORARY
 EVALUATION = {"every": 96, "episodes": 2}
 SCORE = {"random": 0.0, "reference": 12.0}
 

@@ -436,7 +436,7 @@ def _loader() -> Callable[[bytes, list[str]], tuple[str, str]]:
         try:
             scenario = holdfast.load(file, given)
             resolved.write_text(scenario.to_yaml())
-            if load_resolved(resolved, folder=scenario.folder) != scenario:
+            if load_resolved(resolved) != scenario:
                 return "changed", "its own YAML loads as another scenario"
             first = next(itertools.chain(scenario.cells()), None)
             if first is None:

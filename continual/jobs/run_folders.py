@@ -85,6 +85,9 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         new = scenario.only(cell).model_copy(update=NO_MATTER)
     except (CheckpointUnusable, NoSuchPlace) as error:
         return str(error)
+    if not scenario.states("checkpoint", "every"):  # what began goes on as it began
+        kept = new.checkpoint.model_copy(update={"every": old.checkpoint.every})
+        new = new.model_copy(update={"checkpoint": kept})
     if old == new:
         return ""
     name = scenario.source or "the scenario given now"

@@ -67,13 +67,20 @@ def save(
         files: Named tensors by file stem; empty ones are left out.
         state: Values for ``state.json``.
     """
+    return put(task_folder(folder, stage), stage, files, state)
+
+
+def put(
+    target: Path, stage: int, files: dict[str, dict[str, Tensor]], state: dict[str, Any]
+) -> int:
+    """Write a checkpoint to its place, whole or not at all, and return its size in bytes."""
+    folder = target.parent
     contents = {f"{stem}.safetensors": save_tensors(_on_cpu(t)) for stem, t in files.items() if t}
     contents[STATE] = _json({"schema": SCHEMA, "stage": stage, **state})
     manifest = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         for name, data in contents.items()
     }
-    target = task_folder(folder, stage)
     beside = folder / f"{target.name}.tmp-{os.getpid()}"
     check_folder(folder, folders=_FOLDERS - 1)
     remove(beside)
@@ -155,6 +162,12 @@ def _memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a Unix
         return 1 << 40
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the small values of a checkpoint that this process has written or loaded."""
+    state: dict[str, Any] = json.loads((path / STATE).read_bytes())
+    return state
 
 
 def stages(folder: Path) -> list[int]:

@@ -28,8 +28,11 @@ _VISIT = re.compile(r"-\d+$")
 
 
 def setting(scenario: Scenario) -> dict[str, Any]:
-    """Return all of a scenario but what its cells may differ in."""
-    return scenario.model_dump(exclude={"methods", "seeds", *NO_MATTER})
+    """Return all of a scenario but what its cells may differ in.
+
+    Checkpoints inside tasks decide which random numbers are drawn, as a seed does.
+    """
+    return scenario.model_dump(exclude={"methods", "seeds", "checkpoint", *NO_MATTER})
 
 
 def difference(one: RunFolder, other: RunFolder) -> str:

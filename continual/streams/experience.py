@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience
+from torch import Tensor
 
 from holdfast import seeding
+from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.schema.scenario import Scenario, Task
 
 
@@ -42,13 +45,45 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         self.first_step = sum(scenario.stage_steps[:stage])
         self.seed = seeding.task_seed(seed, stage)
         self._cell_seed = seed
+        self._given: list[np.random.Generator | torch.Generator] = []  # shared with train()'s copy
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("earlier_tasks", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
 
     def generator(self, *names: str) -> np.random.Generator:
-        """Return this task's generator for a method, by name; the same after a restart."""
-        return seeding.generator(self._cell_seed, "method", *names, self.stage)
+        """Return this task's generator for a method, by name; the same after a restart.
+
+        Where a task goes on from a checkpoint inside it, those that ``pre_adapt`` asked for are as
+        they were there.
+        """
+        rng = seeding.generator(self._cell_seed, "method", *names, self.stage)
+        self._given.append(rng)
+        return rng
+
+    def noise(self, device: torch.device, *names: str) -> torch.Generator:
+        """Return a generator of torch's on a device, as ``generator`` does."""
+        seed = seeding.generator(self._cell_seed, "method", *names, self.stage).integers(2**63)
+        made = torch.Generator(device=device).manual_seed(int(seed))
+        self._given.append(made)
+        return made
+
+    def generators(self) -> dict[str, Tensor]:
+        """Return the states of the generators that methods were given, by number."""
+        return {str(number): seeding.state_of(rng) for number, rng in enumerate(self._given)}
+
+    def set_generators(self, states: Mapping[str, Tensor]) -> None:
+        """Put back what ``generators`` gave, once ``pre_adapt`` has asked for its own again.
+
+        Raises:
+            CheckpointUnusable: If it has asked for others.
+        """
+        if len(states) < len(self._given):
+            raise CheckpointUnusable(
+                f"the checkpoint holds {len(states)} generators of methods, and they have asked "
+                f"for {len(self._given)}; was it written by another version?"
+            )
+        for number, rng in enumerate(self._given):
+            seeding.set_state_of(rng, states[str(number)])
 
 
 class Played(NamedTuple):

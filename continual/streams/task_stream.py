@@ -27,9 +27,11 @@ from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Pool, Scenario
+from holdfast.seeding import derive
 
 if TYPE_CHECKING:
     from holdfast.agents.base.agent import Act, Observations
+    from holdfast.agents.base.pauses import Again
     from holdfast.envs.multiagent.players import FrozenPlayers
 
 GAME = "game"
@@ -78,7 +80,7 @@ class TaskExperience(StageExperience):
         self._make_one = partial(make[order[stage]], applied=applied)
         self._pooled = None
         if scenario.backend == "envpool":
-            self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs, self.seed)
+            self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs)
         budgets = dict.fromkeys(order, 0)
         for index, steps in zip(order, scenario.stage_steps, strict=True):
             budgets[index] += steps
@@ -87,23 +89,43 @@ class TaskExperience(StageExperience):
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
 
-    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
         """Return the training environments, newly built and seeded.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
+            again: Where inside the task they go on; None at its start.
         """
+        seed = self.seed if again is None else derive(self.seed, "checkpoint", again.number)
         if self._pooled is not None:
             assert not interleaved  # `joint` is refused by validate
-            return self._pooled()
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [self._make_one] * self._n_envs
-        if interleaved:
-            firsts = [index % len(self._make_each) for index in range(self._n_envs)]
-            makers = [partial(Interleaved, self._make_each, self._budgets, one) for one in firsts]
+            return self._pooled(seed)
+        makers = self._makers(interleaved, again)
         if self._pool.workers:
-            return ProcessPool(makers, self._pool, seed=self.seed, on_failure=self._on_failure)
+            return ProcessPool(makers, self._pool, seed=seed, on_failure=self._on_failure)
         take = iter(makers)
-        return vectorize(lambda: next(take)(), self._n_envs, self.seed)
+        return vectorize(lambda: next(take)(), self._n_envs, seed)
+
+    def _makers(
+        self, interleaved: bool, again: Again | None
+    ) -> list[Callable[[], gym.Env[Any, Any]]]:
+        """Return what builds each environment."""
+        if not interleaved:
+            taken = 0 if again is None else again.step // self._n_envs
+            return [partial(self._make_one, taken=taken)] * self._n_envs
+        each = self._make_each
+        firsts = [index % len(each) for index in range(self._n_envs)]
+        if again is None:
+            return [partial(Interleaved, each, self._budgets, first) for first in firsts]
+        made = []
+        for first, turns in zip(firsts, again.worlds, strict=True):
+            on = [partial(make, taken=taken) for make, taken in zip(each, turns, strict=True)]
+            made.append(partial(Interleaved, on, self._budgets, first, taken=turns))
+        return made
+
+    def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
+        """Return what environments that are built again go on with: whose turn it is."""
+        return list(env.env_method("turns")) if interleaved else []
 
 
 def _timed(scenario: Scenario) -> Pool:

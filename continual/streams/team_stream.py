@@ -13,6 +13,7 @@ from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLS
 from numpy.typing import NDArray
 
 from holdfast.agents.base.agent import Act
+from holdfast.agents.base.pauses import Again
 from holdfast.agents.teams.team import Acts
 from holdfast.continual.streams.evaluation import LONGEST_EPISODE, never_ends
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
@@ -22,6 +23,7 @@ from holdfast.envs.multiagent.seats import ABSENT, FrozenGroup
 from holdfast.envs.multiagent.teams import Teams
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.seeding import derive
 
 MOST_COPIES = 16
 """Evaluation environments of one task that are open at once; more episodes take turns."""
@@ -69,9 +71,14 @@ class TeamExperience(StageExperience):
         own.steps = self.steps * self.seats[group]
         return own
 
-    def make_seats(self) -> Mapping[str, Any]:
-        """Return the vector environment of each group, newly built and seeded."""
-        seeds = [self.seed + copy for copy in range(self._scenario.n_envs)]
+    def make_seats(self, again: Again | None = None) -> Mapping[str, Any]:
+        """Return the vector environment of each group, newly built and seeded.
+
+        Args:
+            again: Where inside the task they go on; None at its start.
+        """
+        seed = self.seed if again is None else derive(self.seed, "checkpoint", again.number)
+        seeds = [seed + copy for copy in range(self._scenario.n_envs)]
         envs = [make_parallel(self._scenario, self.task) for _ in seeds]
         place = self._scenario, self._scenario.stream_tasks[self.stage], self._spaces, seeds
         teams = Teams(envs, *place, partners=self._partners())

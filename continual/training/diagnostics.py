@@ -59,11 +59,26 @@ class Diagnostics:
         self._points: list[Point] = []
         self._norms = GradientNorms()
 
-    def resume(self, step: int) -> None:
-        """Take up the record of a run as it was at this step of the stream."""
+    def resume(self, step: int, points: int | None = None) -> None:
+        """Take up the record of a run as it was at this step of the stream.
+
+        Args:
+            step: Later points are dropped.
+            points: How many there were; None at a task's end, where the step says it.
+        """
         path = self.folder / REFERENCE
         self._reference = tensors(read_file(path), path) if is_there(path) else {}
-        self._points = [point for point in read_points(self.folder) if point["step"] <= step]
+        known = [point for point in read_points(self.folder) if point["step"] <= step]
+        self._points = known[:points]
+
+    def inside(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what a checkpoint inside a task keeps: plain data and tensors."""
+        told, tensors = self._norms.told()
+        return {"points": len(self._points), "updates": told}, tensors
+
+    def put_back(self, told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Put back the norms that ``inside`` gave, after ``attach``."""
+        self._norms.put_back(told["updates"], tensors)
 
     @property
     def watched(self) -> Any:
@@ -154,16 +169,18 @@ class GradientNorms:
     def __init__(self) -> None:
         self._handles: list[Any] = []
         self._found: dict[str, list[Tensor]] = {}
+        self._updates: list[list[int]] = []  # of each optimizer
 
     def attach(self, policy: Any) -> None:
         """Hook the optimizers of a policy; norms of an earlier one are forgotten."""
         self.detach()
-        self._found = {}
+        self._found, self._updates = {}, []
         groups = {group: named_parameters(policy, group) for group in GROUPS}
         for optimizer in optimizers_of(policy):
             moved = {id(p) for entry in optimizer.param_groups for p in entry["params"]}
             own = {g: [p for p in found.values() if id(p) in moved] for g, found in groups.items()}
-            sample = partial(self._sample, own, [0])
+            self._updates.append([0])
+            sample = partial(self._sample, own, self._updates[-1])
             self._handles.append(optimizer.register_step_pre_hook(sample))
 
     def _sample(self, own: dict[str, list[Any]], updates: list[int], *_: object) -> None:
@@ -175,6 +192,17 @@ class GradientNorms:
             if gradients:
                 norm = torch.stack(torch._foreach_norm(gradients)).norm()
                 self._found.setdefault(group, []).append(norm)
+
+    def told(self) -> tuple[list[int], dict[str, Tensor]]:
+        """Return the updates of each optimizer, and the norms since the last ``take``."""
+        norms = {group: torch.stack(found) for group, found in self._found.items()}
+        return [updates[0] for updates in self._updates], norms
+
+    def put_back(self, updates: list[int], norms: dict[str, Tensor]) -> None:
+        """Put back what ``told`` gave, into the optimizers of a policy that was attached."""
+        for own, count in zip(self._updates, updates, strict=True):
+            own[0] = int(count)
+        self._found = {group: list(found.unbind()) for group, found in norms.items()}
 
     def take(self) -> dict[str, float]:
         """Return the means since the last call, and forget them."""

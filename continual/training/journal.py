@@ -16,7 +16,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
-from holdfast.continual.results import checkpoint, metrics
+from holdfast.continual.results import checkpoint, inside_task, metrics
 from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
 from holdfast.continual.results.heat_map import heat_map
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
@@ -26,6 +26,7 @@ from holdfast.continual.training.dashboard import hyperparameters, layout
 from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.resource_usage import Spent
+from holdfast.continual.training.task_pauses import TaskPauses
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.scenarios.source.regular_file import made_folder
 from holdfast.scenarios.source.yaml_file import dump
@@ -69,7 +70,14 @@ class CellJournal:
         checkpoint.remove_leftovers(self.checkpoints)
         saved, damage = checkpoint.latest(self.checkpoints)
         damage += self._lost(-1 if saved is None else int(saved.state["stage"]), damage)
+        self.resumed_at = 0 if saved is None else int(saved.state["stage"]) + 1
+        inside_task.drop(self.checkpoints, keep=[self.resumed_at])
+        self.store = inside_task.InsideTask(self.checkpoints, self.resumed_at)
+        self.inside, more = self.store.newest()
+        damage += more
         state = {} if saved is None else saved.state
+        if self.inside is not None:
+            state = self.inside.state
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
             agent.load_files(saved.files)
@@ -79,11 +87,14 @@ class CellJournal:
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.curves = curves(folder.scores(), self.scenario)
-        self.resumed_at = 0 if saved is None else int(state["stage"]) + 1
         step = sum(self.scenario.stage_steps[: self.resumed_at])
-        if self.resumed_at:
-            self.diagnostics.resume(step)
-        self.spent = Spent(None if saved is None else state.get("spent", {}))
+        points = None
+        if self.inside is not None:
+            step, points = step + self.inside.step, int(state["diagnostics"]["points"])
+            self.environment_failures = int(state.get("environment_failures", 0))
+        if step:
+            self.diagnostics.resume(step, points)
+        self.spent = Spent(state.get("spent", {}) if state else None)
         self.board = self._open_board(step)
         self.began = time.monotonic()
         note = self._fell_back(damage) if damage else ""
@@ -111,14 +122,19 @@ class CellJournal:
     def _open_board(self, step: int) -> TensorBoard:
         """Return the event folder, from which what comes after a step is dropped."""
         path = self.folder.path / "tb"
-        if self.resumed_at:
-            return TensorBoard(path, purge_step=step + 1)
+        if step:
+            # At a task's end, an attempt that died there may have logged its last evaluation.
+            is_end = self.inside is not None and self.inside.step == self._steps_of_stage()
+            return TensorBoard(path, purge_step=step + (not is_end))
         board = TensorBoard(path, purge_step=0)
         stated = dump(self.scenario.model_dump(exclude_defaults=True))
         board.text("scenario", f"Without defaults:\n\n```yaml\n{stated}\n```")
         cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
         board.session(cell, hyperparameters(self.scenario, self.folder.label))
         return board
+
+    def _steps_of_stage(self) -> int:
+        return self.scenario.stage_steps[self.resumed_at]
 
     def close(self) -> None:
         """Close the event file and stop counting."""
@@ -148,10 +164,11 @@ class CellJournal:
         for notice in notices:
             self._tell(experience.stage, experience.first_step, notice)
         every = self.scenario.evaluation.every or experience.steps
-        next_point, next_look = every, time.monotonic()
+        begun = self._begun(experience)
+        next_point, next_look = every * (begun // every + 1), time.monotonic()
         first, stage = experience.first_step, experience.stage
         self.diagnostics.attach()
-        self.training.start(0)
+        self.training.start(begun)
         self.spent.learning = True
 
         def look(step: int) -> None:
@@ -170,6 +187,20 @@ class CellJournal:
                 self._tell(stage, first + step)
 
         return look
+
+    def _begun(self, experience: Experience) -> int:
+        """Return the steps of a task that were taken before this process went on with it."""
+        is_inside = self.inside is not None and experience.stage == self.resumed_at
+        return self.inside.step if self.inside is not None and is_inside else 0
+
+    def pauses(self, experience: Experience, told: Experience) -> TaskPauses | None:
+        """Return what takes checkpoints inside a task, and the one that it goes on from."""
+        if self.scenario.checkpoint.every == "off":
+            return None
+        if experience.stage == self.resumed_at:
+            return TaskPauses(self, experience, told, self.store, self.inside)
+        store = inside_task.InsideTask(self.checkpoints, experience.stage)
+        return TaskPauses(self, experience, told, store, None)
 
     def learned(self) -> None:
         """Count updates as extra ones from here on."""
@@ -196,7 +227,13 @@ class CellJournal:
         states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
         files = self.agent.files() | states
         self.kept.append(kept_bytes(files.values()))
-        state = {
+        checkpoint.save(self.checkpoints, experience.stage, files, self._state())
+        self.folder.update(stages=stages)
+        inside_task.drop(self.checkpoints)
+        self._tell(stages, step)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "scores_bytes": self.folder.size(),
             "kept_bytes": self.kept,
             "spent": self.spent.so_far(),
@@ -204,9 +241,16 @@ class CellJournal:
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
         }
-        checkpoint.save(self.checkpoints, experience.stage, files, state)
-        self.folder.update(stages=stages)
-        self._tell(stages, step)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint inside a task keeps of the run."""
+        wall_s = self.wall_s + time.monotonic() - self.began
+        failures = self.environment_failures
+        return self._state() | {"wall_s": wall_s, "environment_failures": failures}
+
+    def note(self, text: str) -> None:
+        """Tell of something, beside how far the run is."""
+        self._tell(*self.place, text)
 
     def environment_failed(self, note: str) -> None:
         """Tell that an environment's process failed; training goes on if it restarts."""

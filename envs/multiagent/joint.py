@@ -112,6 +112,10 @@ class JointSeats(VecEnv):
         """Return which agents act in the next step, shape (copies, width)."""
         return self._placed(self._by_copy(self._seats.present()))
 
+    def at_start(self) -> bool:
+        """Return whether every copy is at the start of an episode."""
+        return self._seats.at_start()
+
     # -- the interface of Stable-Baselines3 --------------------------------------------------------
 
     def reset(self) -> VecEnvObs:

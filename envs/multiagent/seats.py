@@ -263,6 +263,10 @@ class Seats(VecEnv):
         goes_on: NDArray[np.bool_] = here & (np.asarray(self._teams.lengths) > 0)
         return goes_on
 
+    def at_start(self) -> bool:
+        """Return whether every copy is at the start of an episode."""
+        return not any(self._teams.lengths)
+
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the actions that each seat may take, shape (seats, actions)."""
         masks = np.stack([agent.allowed() for agent in self.members], axis=1)

@@ -27,6 +27,7 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         steps: The task's budget.
         n_envs: Environments side by side.
         applied: Called with what was set, whenever it changes.
+        taken: Steps of this environment before it was built, in the same task.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         steps: int,
         n_envs: int = 1,
         applied: Applied | None = None,
+        *,
+        taken: int = 0,
     ) -> None:
         super().__init__(env)
         self._drift, self._steps, self._n_envs, self._applied = drift, steps, n_envs, applied
         self._fixed: int | None = None
-        self._taken = 0
+        self._taken = taken
         self._set: dict[str, float] = {}
         self._attributes = SetAttributes(env, self._values(drift, 0))
         self._moving = {name: entry for name, entry in drift.items() if entry.per == "step"}

@@ -35,6 +35,7 @@ _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("carry", "replay_buffer"), False, "write the method avalanche-replay instead"),
     (("evaluation", "episodes"), 1, "an evaluation is the whole test set, once; remove it"),
     (("evaluation", "deterministic"), True, "the likeliest class is the answer; remove it"),
+    (("checkpoint", "every"), "off", "a task of a data set is saved at its end alone; remove it"),
 )
 _OF_ENVIRONMENT_TASKS = dict.fromkeys(
     ("changes", "wrappers", "python", "exclusive"), "only an environment has this; remove it"

@@ -80,3 +80,16 @@ class Resources(BaseModel):
     """GPUs; below 1, cells share one."""
     memory_gb: AboveZero | None = None
     """Gigabytes of memory that are set aside. Default: none are."""
+
+
+class Checkpoint(BaseModel):
+    """Checkpoints inside tasks; after each task there is one anyway."""
+
+    model_config = SECTION
+
+    every: Positive | Literal["off"] = "off"
+    """Steps between checkpoints inside a task, or off. Default: off where no task is long, else
+    10,000 (off-policy) or 25,000, and 2,500 or 6,250 for each of many environments.
+    """
+    resets: Flag = False
+    """Begin anew also in environments whose episodes never end."""

@@ -6,8 +6,9 @@ Names rather than positions: adding a consumer never shifts the random numbers o
 from __future__ import annotations
 
 import hashlib
+import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,3 +85,61 @@ def isolated(seed: int, *spaces: Any) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
         for space, state in zip(spaces, space_states, strict=True):
             space.np_random.bit_generator.state = state
+
+
+def random_states() -> dict[str, Any]:
+    """Return the state of the global generators of Python, NumPy and torch, as named tensors."""
+    import torch  # here, because `validate` and `report` import this module without torch
+
+    legacy: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]  # a dict
+    inner = {**legacy["state"], "key": legacy["state"]["key"].tolist()}
+    states = {
+        "python": _packed(random.getstate()),
+        "numpy": _packed({**legacy, "state": inner}),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        for device, state in enumerate(torch.cuda.get_rng_state_all()):
+            states[f"cuda-{device}"] = state
+    return states
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put back what ``random_states`` gave; devices that are not there are left out."""
+    import torch  # here, as above
+
+    version, words, gauss = _unpacked(states["python"])
+    random.setstate((version, tuple(words), gauss))
+    legacy = _unpacked(states["numpy"])
+    key = np.array(legacy["state"]["key"], np.uint32)
+    np.random.set_state({**legacy, "state": {**legacy["state"], "key": key}})
+    torch.set_rng_state(states["torch"])
+    for device in range(torch.cuda.device_count()):
+        if f"cuda-{device}" in states:
+            torch.cuda.set_rng_state(states[f"cuda-{device}"], device)
+
+
+def state_of(rng: Any) -> Any:
+    """Return the state of a NumPy or torch generator, as a tensor."""
+    if isinstance(rng, np.random.Generator):
+        return _packed(rng.bit_generator.state)
+    return rng.get_state()
+
+
+def set_state_of(rng: Any, state: Any) -> None:
+    """Put back what ``state_of`` gave."""
+    if isinstance(rng, np.random.Generator):
+        rng.bit_generator.state = _unpacked(state)
+    else:
+        rng.set_state(state)
+
+
+def _packed(value: Any) -> Any:
+    """Return plain data as a tensor of bytes."""
+    import torch  # here, as above
+
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _unpacked(tensor: Any) -> Any:
+    return json.loads(tensor.numpy().tobytes())

@@ -1,0 +1,158 @@
+"""What a learner is inside its task: taken at a pause, and put back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from holdfast import seeding
+from holdfast.agents.base.agent import Files
+from holdfast.agents.base.pauses import Again, Inside, Pauses, put_together, taken_apart
+from holdfast.agents.doors.exploration import Explorer
+from holdfast.agents.sb3 import model_state
+from holdfast.agents.sb3.replay_rows import ReplayRows
+from holdfast.agents.sb3.weights_io import (
+    load_optimizers,
+    load_policy,
+    optimizer_tensors,
+    policy_tensors,
+)
+
+if TYPE_CHECKING:
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+
+_LIMIT = "_max_episode_steps"
+"""Attribute of Gymnasium's wrapper ``TimeLimit``."""
+
+RANDOM = "random"
+"""File of the global generators' states."""
+
+
+class Pausing(Protocol):
+    """An agent that can pause: a learner, or the groups of a team together."""
+
+    def inside(self, number: int) -> Inside:
+        """Return all that it is inside its task."""
+
+    def put_back(self, inside: Inside) -> None:
+        """Put back what ``inside`` gave, into a task that has just begun."""
+
+    def worlds(self) -> list[Any]:
+        """Return what the environments go on with when they are built again."""
+
+    def build_again(self, again: Again) -> None:
+        """Close the environments and go on in new ones."""
+
+
+class Alone:
+    """Makes one agent pause.
+
+    Args:
+        agent: The agent.
+        pauses: What keeps the pauses.
+        steps: Environment steps of the task.
+    """
+
+    def __init__(self, agent: Pausing, pauses: Pauses, steps: int) -> None:
+        self._agent, self._pauses, self._steps = agent, pauses, steps
+        self._number = 0
+
+    def pause(self, step: int, *, is_last: bool) -> None:
+        """Keep all, then build the environments again, unless this is the task's last step."""
+        self._number += 1
+        inside = self._agent.inside(self._number)
+        worlds = [] if is_last else self._agent.worlds()
+        inside.files[RANDOM] = seeding.random_states()
+        inside.values["again"] = {"number": self._number, "step": step, "worlds": worlds}
+        self._pauses.save(step, inside)
+        if not is_last:
+            self._agent.build_again(Again(self._number, step, worlds))
+
+    def resume(self) -> None:
+        """Put back what was kept, and build the environments again."""
+        inside = self._pauses.resumed
+        assert inside is not None
+        told = inside.values["again"]
+        again = Again(int(told["number"]), int(told["step"]), list(told["worlds"]))
+        self._number = again.number
+        self._pauses.put_back()
+        self._agent.put_back(inside)
+        seeding.set_random_states(inside.files[RANDOM])
+        if again.step < self._steps:
+            self._agent.build_again(again)
+
+
+def taken(
+    learner: StableBaselinesAgent, number: int, rows: ReplayRows, explorer: Explorer | None
+) -> Inside:
+    """Return all that a learner is inside its task, episodes that are under way cut short."""
+    model = learner.model
+    model_state.cut_episodes(model)
+    if explorer is not None:
+        explorer.cut()
+    works: dict[str, Any] = {}
+    files: Files = {
+        "policy": policy_tensors(model),
+        "optimizer": optimizer_tensors(model),
+        "learning_rates": model_state.learning_rates(model),
+        "counters": model_state.counters(model),
+        "episodes": model_state.episodes(model),
+        "space": {"actions": seeding.state_of(model.action_space.np_random)},
+    }
+    values: dict[str, Any] = {
+        "works": taken_apart(learner.gradients.works.told(), works),
+        "due": learner.plan.asked(),
+        "recorded": learner.recent.recorded,
+        "logged": model_state.logged(model),
+        "next_self": learner.past.next_step,
+        "exploration": None if explorer is None else explorer.told(),
+    }
+    files["works"], parts = works, learner.recent.parts()
+    if learner.normalizer is not None:
+        files["normalization"] = learner.normalizer.tensors()
+    files["past_selves"] = learner.past.tensors()
+    if not isinstance(model, OnPolicyAlgorithm):
+        steps = model.num_timesteps // model.n_envs
+        stored, values["rows"] = rows.take(model.replay_buffer, number, steps)
+        parts |= stored
+        files["waiting"] = model_state.stacked(getattr(model.replay_buffer, "pending", []))
+    return Inside(files, parts, values)
+
+
+def put_back(
+    learner: StableBaselinesAgent, inside: Inside, rows: ReplayRows, explorer: Explorer | None
+) -> None:
+    """Put back what ``taken`` gave, into a task that has just begun."""
+    model, files, values = learner.model, inside.files, inside.values
+    load_policy(model, files["policy"], is_fresh=lambda _: False)
+    load_optimizers(model, files.get("optimizer", {}))
+    model_state.set_learning_rates(model, files["learning_rates"])
+    model_state.set_counters(model, files["counters"])
+    model_state.set_episodes(model, files["episodes"])
+    seeding.set_state_of(model.action_space.np_random, files["space"]["actions"])
+    if learner.normalizer is not None:
+        learner.normalizer.load_tensors(files["normalization"])
+    learner.past.load_tensors(files.get("past_selves", {}))
+    learner.past.next_step = int(values["next_self"])
+    learner.gradients.works.put_back(
+        put_together(values["works"], files.get("works", {}), learner.device)
+    )
+    learner.plan.pending.clear()
+    for steps, name, owner in values["due"]:
+        learner.plan.ask(int(steps), str(name), str(owner))
+    learner.recent.put_back(inside.parts, int(values["recorded"]))
+    model_state.set_logged(model, values["logged"])
+    if explorer is not None and values["exploration"] is not None:
+        explorer.put_back(values["exploration"])
+    if not isinstance(model, OnPolicyAlgorithm):
+        steps = model.num_timesteps // model.n_envs
+        rows.put_back(model.replay_buffer, values["rows"], inside.parts, steps)
+        if waiting := model_state.unstacked(files.get("waiting", {})):
+            model.replay_buffer.pending = waiting
+
+
+def has_limit(env: Any) -> bool:
+    """Return whether something says that episodes end: a limit of steps."""
+    inside = getattr(env, "envs", ())  # empty in processes and in a team
+    return bool(inside) and all(one.has_wrapper_attr(_LIMIT) for one in inside)

@@ -1,0 +1,186 @@
+"""Checkpoints inside a task, until the one at its end is whole.
+
+``checkpoints/task-<k>.at-<step>/`` is a checkpoint as those of task boundaries are; two are kept.
+What never changes once it is there, such as old rows of a replay buffer, is written once, into
+``checkpoints/task-<k>.parts/``: the checkpoints name the parts that they need, with their hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from holdfast.continual.results import checkpoint
+from holdfast.continual.results.record import write_whole
+from holdfast.errors import CheckpointUnusable
+
+Parts = Mapping[str, Callable[[], dict[str, Tensor]]]
+"""By name; each is made when it is written or read."""
+
+_KEPT = 2
+_STEP = re.compile(r"task-(\d+)\.at-(\d+)")
+_OF_A_TASK = re.compile(r"task-(\d+)\.(at-\d+|parts)")
+
+
+@dataclass
+class Found:
+    """A checkpoint inside a task.
+
+    Attributes:
+        step: Environment steps of the task that it was taken after.
+        state: What the run was.
+        values: What the agent was, plain data.
+        files: Named tensors by file.
+        parts: Named tensors that are read one part at a time.
+    """
+
+    step: int
+    state: dict[str, Any]
+    values: dict[str, Any]
+    files: dict[str, dict[str, Tensor]]
+    parts: Parts
+
+
+@dataclass
+class InsideTask:
+    """The checkpoints inside one task of a run.
+
+    Attributes:
+        folder: The run folder's ``checkpoints``.
+        stage: Position of the task in the stream, from 0.
+    """
+
+    folder: Path
+    stage: int
+    _written: dict[str, list[Any]] = field(default_factory=dict)  # part: SHA-256, bytes
+
+    def save(
+        self,
+        step: int,
+        files: dict[str, dict[str, Tensor]],
+        parts: Parts,
+        values: dict[str, Any],
+        state: dict[str, Any],
+    ) -> None:
+        """Write a checkpoint; drop those before the last one, and the parts that none needs.
+
+        Args:
+            step: Environment steps of the task so far.
+            files: Named tensors that are written each time.
+            parts: Named tensors that are written if they were not before.
+            values: What the agent is, plain data.
+            state: What the run is.
+        """
+        for name, made in parts.items():
+            if name not in self._written:
+                self._written[name] = self._write(name, made)
+        needed = [[name, *self._written[name]] for name in parts]
+        inside = {"step": step, "parts": needed, "agent": values, "run": state}
+        checkpoint.put(self._place(step), self.stage, files, {"inside": inside})
+        for earlier in self._steps()[:-_KEPT]:
+            shutil.rmtree(self._place(earlier))
+        self._drop_parts()
+
+    def newest(self) -> tuple[Found | None, list[str]]:
+        """Return the newest checkpoint that can be read, and what is wrong with newer ones.
+
+        Those, and what a process left that died while it wrote, are removed: this is for the one
+        that holds the run's lock and goes on.
+        """
+        damage: list[str] = []
+        for step in reversed(self._steps()):
+            try:
+                found = self._load(step)
+            except CheckpointUnusable as error:
+                damage.append(str(error))
+                shutil.rmtree(self._place(step))
+                continue
+            self._drop_parts()
+            return found, damage
+        return None, damage
+
+    def _load(self, step: int) -> Found:
+        path = self._place(step)
+        saved = checkpoint.load(path)
+        try:
+            inside = saved.state["inside"]
+            parts = {str(name): [str(digest), int(size)] for name, digest, size in inside["parts"]}
+            found = Found(step, inside["run"], inside["agent"], saved.files, {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointUnusable(f"{path}: not a checkpoint inside a task: {error!r}") from error
+        for name, (digest, size) in parts.items():
+            self._check(name, digest, size)
+        self._written = parts
+        found.parts = {name: partial(self._read, name) for name in parts}
+        return found
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    @property
+    def _parts_folder(self) -> Path:
+        return self.folder / f"task-{self.stage}.parts"
+
+    def _part(self, name: str) -> Path:
+        path = self._parts_folder / f"{name}.safetensors"
+        if path.parent != self._parts_folder or path.is_symlink():
+            raise CheckpointUnusable(f"{path}: no part of a checkpoint has such a place")
+        return path
+
+    def _write(self, name: str, made: Callable[[], dict[str, Tensor]]) -> list[Any]:
+        self._parts_folder.mkdir(parents=True, exist_ok=True)
+        content = save_tensors({n: tensor.contiguous() for n, tensor in made().items()})
+        write_whole(self._part(name), content)
+        return [hashlib.sha256(content).hexdigest(), len(content)]
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        return load_tensors(self._part(name).read_bytes())
+
+    def _check(self, name: str, digest: str, size: int) -> None:
+        path = self._part(name)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                length = file.tell()
+        except OSError as error:
+            raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
+        if found != digest or length != size:
+            raise CheckpointUnusable(f"{path}: its hash differs from the checkpoint's")
+
+    def _drop_parts(self) -> None:
+        """Remove the parts that no checkpoint names, half-written ones among them."""
+        needed = set()
+        for step in self._steps():
+            state = checkpoint.read_state(self._place(step))
+            needed |= {f"{name}.safetensors" for name, *_ in state["inside"]["parts"]}
+        for path in self._parts_folder.glob("*"):
+            if path.name not in needed:
+                path.unlink()
+        self._written = {n: v for n, v in self._written.items() if f"{n}.safetensors" in needed}
+
+    # -- places ------------------------------------------------------------------------------------
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"task-{self.stage}.at-{step}"
+
+    def _steps(self) -> list[int]:
+        found = [_STEP.fullmatch(path.name) for path in self.folder.glob("task-*.at-*")]
+        return sorted(int(m[2]) for m in found if m is not None and int(m[1]) == self.stage)
+
+
+def drop(folder: Path, keep: Iterable[int] = ()) -> None:
+    """Remove what is there of the inside of tasks, but of those at some stages."""
+    kept = set(keep)
+    for path in folder.glob("task-*.*"):
+        match = _OF_A_TASK.fullmatch(path.name)
+        if match is not None and int(match[1]) not in kept:
+            shutil.rmtree(path)

@@ -1,0 +1,97 @@
+"""The pauses of one task of a running cell: what is kept there, and how it is taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from holdfast.agents.base.agent import Agent
+from holdfast.agents.base.pauses import Inside
+from holdfast.continual.experience import Experience
+from holdfast.continual.method import Method
+from holdfast.continual.results.inside_task import Found, InsideTask
+
+if TYPE_CHECKING:
+    from holdfast.continual.training.journal import CellJournal
+
+_GENERATORS, _NORMS = "generators", "gradient_norms"
+
+
+class TaskPauses:
+    """Writes checkpoints inside one task, and gives back what the last one holds.
+
+    Args:
+        journal: Of the cell.
+        experience: The task.
+        told: The same, as methods were told of it.
+        store: Where the checkpoints of this task are.
+        found: The checkpoint that it goes on from; None where it begins.
+
+    Attributes:
+        every: Environment steps between two.
+        resets: Whether environments whose episodes never end may begin again.
+        resumed: What the agent was; None where the task begins.
+    """
+
+    def __init__(
+        self,
+        journal: CellJournal,
+        experience: Experience,
+        told: Experience,
+        store: InsideTask,
+        found: Found | None,
+    ) -> None:
+        asked = journal.scenario.checkpoint
+        assert asked.every != "off"
+        self.every, self.resets = asked.every, asked.resets
+        self.resumed = None if found is None else Inside(found.files, dict(found.parts), found.values)
+        self._journal, self._experience, self._told = journal, experience, told
+        self._store, self._found = store, found
+        self._is_warned = False
+
+    @property
+    def _methods(self) -> Sequence[Method]:
+        return self._journal.methods
+
+    @property
+    def _agent(self) -> Agent:
+        return self._journal.agent
+
+    def save(self, step: int, inside: Inside) -> None:
+        """Write a checkpoint at this step of the task."""
+        journal, files = self._journal, dict(inside.files)
+        with journal.training.paused(step):
+            files |= {f"method-{n}": method.state() for n, method in enumerate(self._methods)}
+            files[_GENERATORS] = self._told.generators()
+            norms, files[_NORMS] = journal.diagnostics.inside()
+            journal.board.flush()  # a resume trusts what was logged up to here
+            state = journal.state() | {"diagnostics": norms, "drifted": self._drifted()}
+            self._store.save(step, files, inside.parts, inside.values, state)
+
+    def put_back(self) -> None:
+        """Give the methods, their generators and the journal what they had."""
+        assert self._found is not None
+        files = self._found.files
+        for number, method in enumerate(self._methods):
+            method.load_state(self._agent.doors(method), files.get(f"method-{number}", {}))
+        self._told.set_generators(files.get(_GENERATORS, {}))
+        self._journal.diagnostics.put_back(
+            self._found.state["diagnostics"], files.get(_NORMS, {})
+        )
+        if hasattr(self._experience, "drifted"):
+            known = [(int(at), dict(values)) for at, values in self._found.state["drifted"]]
+            self._experience.drifted[:] = known
+        self.resumed, self._found.files, self._found.parts = None, {}, {}  # may be large
+
+    def skipped(self, step: int) -> None:
+        """Say once that nothing can be kept, as no episode has ended."""
+        if not self._is_warned:
+            self._journal.note(
+                f"no episode has ended in {step:,} steps, and nothing limits them: no checkpoint "
+                "is taken inside this task until one has. Give the task a time limit (changes: "
+                "{time_limit: steps}), or write checkpoint: {resets: true}"
+            )
+        self._is_warned = True
+
+    def _drifted(self) -> list[Any]:
+        return [[step, values] for step, values in getattr(self._experience, "drifted", ())]

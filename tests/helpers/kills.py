@@ -1,0 +1,99 @@
+"""Cells that are stopped at chosen steps and run again, compared with one that never was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cells import Interrupted
+
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.record import RunFolder
+from holdfast.continual.training.cell import run_cell
+from holdfast.continual.training.journal import CellJournal
+from holdfast.scenarios.schema.scenario import Scenario
+
+
+def silent(progress: Any) -> None:
+    """Take progress."""
+
+
+class Kills:
+    """Raises once at each of these steps of the stream, wherever a cell watches them.
+
+    Attributes:
+        begun: The first step of the stream that each attempt took in the task it went on with.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, steps: Sequence[int]) -> None:
+        self.left = sorted(steps)
+        self.begun: list[int] = []
+        self._is_new = True
+        published = CellJournal.watch
+
+        def watch(journal: CellJournal, experience: Any) -> Callable[[int], None]:
+            look = published(journal, experience)
+
+            def looked(step: int) -> None:
+                at = experience.first_step + step
+                if self._is_new:
+                    self.begun.append(at)
+                    self._is_new = False
+                look(step)
+                if self.left and at >= self.left[0]:
+                    self.left.pop(0)
+                    raise Interrupted
+
+            return looked
+
+        patch.setattr(CellJournal, "watch", watch)
+
+    def run(self, folder: RunFolder) -> RunFolder:
+        """Run a cell again and again until it is finished."""
+        while folder.info()["status"] != "finished":
+            self._is_new = True
+            try:
+                run_cell(folder, silent)
+            except Interrupted:
+                assert folder.info()["status"] == "failed"
+        assert not self.left
+        return folder
+
+
+def cell(runs: Path, data: dict[str, Any]) -> RunFolder:
+    """Return the folder of a scenario's only cell, new."""
+    (folder,) = prepare(runs, Scenario.model_validate(data))
+    return folder
+
+
+def content(folder: RunFolder) -> dict[str, bytes]:
+    """Return the scores and every tensor of every task boundary, as bytes by file."""
+    files = [*folder.path.glob("checkpoints/task-*/*.safetensors"), folder.path / "scores.jsonl"]
+    return {str(path.relative_to(folder.path)): path.read_bytes() for path in files}
+
+
+def assert_same(killed: RunFolder, straight: RunFolder) -> None:
+    """Compare scores and tensors bit for bit; nothing of the inside of tasks is left."""
+    one, other = content(killed), content(straight)
+    assert one.keys() == other.keys()
+    assert [name for name, data in one.items() if data != other[name]] == []
+    assert not [*killed.path.glob("checkpoints/task-*.*")]
+    assert killed.info()["updates"] == straight.info()["updates"]
+
+
+def assert_unharmed(
+    patch: pytest.MonkeyPatch, place: Path, data: dict[str, Any], steps: Sequence[int]
+) -> Kills:
+    """Run a scenario with and without kills at these steps, and compare.
+
+    Returns:
+        What killed it, which knows where each attempt began.
+    """
+    straight = cell(place / "straight", data)
+    run_cell(straight, silent)
+    with patch.context() as inner:
+        kills = Kills(inner, steps)
+        assert_same(kills.run(cell(place / "killed", data)), straight)
+    return kills
