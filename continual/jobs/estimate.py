@@ -19,6 +19,7 @@ from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.streams.evaluation import evaluate
+from holdfast.continual.streams.turns import Turns
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.training.memory_budget import Buffer, kept_bytes
 from holdfast.continual.training.resource_usage import peak_memory
@@ -145,7 +146,7 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
     known = kind_of(scenario).time_limit()
     limit = known or 0
     least = limit or length if length >= _EPISODE else length
-    count, fixed_s = _evaluations(scenario), train_s + after_s + sample.start_s * len(stages)
+    count, fixed_s = Turns(scenario, scenario.seeds[0]).total(), train_s + after_s + sample.start_s * len(stages)
     disk = _checkpoints(scenario, small, sample, buffer)
     kept = _stored(small, sample, stages) + _grown(sample, len(stages) - 1)
     filled = buffer.row * buffer.filled if buffer is not None else 0
@@ -180,17 +181,6 @@ def _whole(scenario: Scenario, steps: float) -> int:
     """Return a number of steps that n_envs divides, no more than the first stage has."""
     most = scenario.stage_steps[0]
     return max(1, int(min(steps, most)) // scenario.n_envs) * scenario.n_envs
-
-
-def _evaluations(scenario: Scenario) -> int:
-    """Return how many times a task is measured in one cell."""
-    order, plan, tasks = scenario.stream_tasks, scenario.evaluation, len(scenario.tasks)
-    count = 0
-    for stage, steps in enumerate(scenario.stage_steps):
-        inside = (steps - 1) // plan.every if plan.every else 0
-        points = inside + 1 + (stage == 0)  # the end, and before learning
-        count += points * (tasks if plan.tasks == "all" else len(set(order[: stage + 1])))
-    return count
 
 
 def _kept(methods: Sequence[Method], stages: Sequence[int]) -> int:

@@ -2,7 +2,8 @@
 
 ``task-<k>/`` is written beside its place, with the SHA-256 of every file in ``MANIFEST.json``, put
 on disk, and renamed. A folder whose manifest is missing or does not match does not exist for a
-resume. Nothing is pickled.
+resume. Nothing is pickled. Of old ones only what their policies need may be left; see
+``old_stages.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from torch import Tensor
 from holdfast.continual.results.record import sync, write_synced
 from holdfast.errors import CheckpointUnusable, UsageError
 
-MANIFEST, STATE = "MANIFEST.json", "state.json"
+MANIFEST, STATE, DROPPED = "MANIFEST.json", "state.json", "dropped.json"
+ACTING = ".acting"
+"""Ends the stem of a file of which only what a policy needs to act is left."""
+
 SCHEMA = 1
 
 
@@ -34,10 +38,12 @@ class Checkpoint:
     Attributes:
         state: Small values: stage, scores_bytes, costs.
         files: Named tensors by file stem; a method's are ``method-<i>``.
+        dropped: Stems of the files that are not there any more, or in part; see ``old_stages.py``.
     """
 
     state: dict[str, Any]
     files: dict[str, dict[str, Tensor]]
+    dropped: tuple[str, ...] = ()
 
 
 def task_folder(folder: Path, stage: int) -> Path:
@@ -94,9 +100,13 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointUnusable(
             f"{path}: written in format {state['schema']}, this version reads {SCHEMA}"
         )
-    return Checkpoint(
-        state, {name.removesuffix(".safetensors"): load_tensors(d) for name, d in contents.items()}
-    )
+    dropped = tuple(json.loads(contents.pop(DROPPED, b"{}")))
+    files = {_stem(name): load_tensors(data) for name, data in contents.items()}
+    return Checkpoint(state, files, dropped)
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".safetensors").removesuffix(ACTING)
 
 
 def stages(folder: Path) -> list[int]:
@@ -134,7 +144,14 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     damage: list[str] = []
     for stage in reversed(_stages(folder.glob("task-*"))):
         try:
-            return load(task_folder(folder, stage)), damage
+            found = load(task_folder(folder, stage))
+            if found.dropped:
+                raise CheckpointUnusable(
+                    f"{task_folder(folder, stage)}: an old stage, which holds what its policy "
+                    f"needs to act: {', '.join(found.dropped)} were dropped (checkpoint.keep: "
+                    "policies), so that no training goes on from it"
+                )
+            return found, damage
         except CheckpointUnusable as error:
             damage.append(str(error))
     if damage:

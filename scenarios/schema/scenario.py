@@ -19,7 +19,14 @@ from holdfast.scenarios.schema.agent import Agent, is_supervised
 from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
 from holdfast.scenarios.schema.fields import SECTION, Name, Positive, Seeds, Text
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
-from holdfast.scenarios.schema.sections import Carry, Evaluation, Pool, Resources, Spaces
+from holdfast.scenarios.schema.sections import (
+    Carry,
+    Checkpoint,
+    Evaluation,
+    Pool,
+    Resources,
+    Spaces,
+)
 from holdfast.scenarios.schema.streams import Stream, drawn, stages
 from holdfast.scenarios.schema.studies import Tune, Values
 from holdfast.scenarios.schema.task import Score, ScoreForm, Task
@@ -66,6 +73,8 @@ class Scenario(BaseModel):
     """One run of every method for each."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """Plan of measuring the agent."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """Checkpoints of each cell."""
     sweep: dict[Text, Values] = Field(default_factory=dict, exclude_if=operator.not_)
     """Values of any key, compared with each other: {agent.learning_rate: [1e-4, 3e-4],
     methods.ewc.strength: {log: [1, 100, 3]}}.

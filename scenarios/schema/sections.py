@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, Tag
 
-from holdfast.scenarios.schema.fields import SECTION, AboveZero, AtLeastZero, Flag, Index, Positive
+from holdfast.scenarios.schema.fields import (
+    SECTION,
+    AboveZero,
+    AtLeastZero,
+    Flag,
+    Index,
+    Positive,
+    told_by,
+)
 
 
 class Spaces(BaseModel):
@@ -33,6 +42,23 @@ class Carry(BaseModel):
     """Transitions stored so far (off-policy)."""
 
 
+class Sample(BaseModel):
+    """Tasks that take turns in being measured: a budget for streams of many tasks."""
+
+    model_config = SECTION
+
+    sample: Positive
+    """Tasks measured at each evaluation: the one being learned, and others by turns."""
+    boundaries: Literal["last", "all"] = "last"
+    """Boundaries at which all tasks are measured: the end of the stream, or each."""
+
+
+Measured = Annotated[
+    Annotated[Sample, Tag("sample")] | Annotated[Literal["all", "seen"], Tag("words")],
+    told_by(Mapping, Sample, tag="sample", other="words"),
+]
+
+
 class Evaluation(BaseModel):
     """Plan of measuring the frozen agent."""
 
@@ -44,8 +70,17 @@ class Evaluation(BaseModel):
     """Episodes of each task at each evaluation."""
     deterministic: Flag = True
     """Most likely action rather than a sample."""
-    tasks: Literal["all", "seen"] = "all"
-    """Tasks measured at each evaluation."""
+    tasks: Measured = "all"
+    """Tasks measured at each evaluation: all, those seen so far, or {sample: 10} by turns."""
+
+
+class Checkpoint(BaseModel):
+    """Checkpoints of a cell, from which it continues."""
+
+    model_config = SECTION
+
+    keep: Literal["policies", "all"] = "policies"
+    """Content of all but the two newest: what their policies need to act, or all of it."""
 
 
 class Pool(BaseModel):
