@@ -18,8 +18,9 @@ from holdfast import seeding
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
+from holdfast.continual.results.old_stages import WHOLE
 from holdfast.continual.streams.evaluation import evaluate
-from holdfast.continual.streams.turns import Turns
+from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.training.memory_budget import Buffer, kept_bytes
 from holdfast.continual.training.resource_usage import peak_memory
@@ -146,7 +147,7 @@ def _cost(scenario: Scenario, few: int, buffer: Buffer | None) -> Cost:
     known = kind_of(scenario).time_limit()
     limit = known or 0
     least = limit or length if length >= _EPISODE else length
-    count, fixed_s = Turns(scenario, scenario.seeds[0]).total(), train_s + after_s + sample.start_s * len(stages)
+    count, fixed_s = _evaluations(scenario), train_s + after_s + sample.start_s * len(stages)
     disk = _checkpoints(scenario, small, sample, buffer)
     kept = _stored(small, sample, stages) + _grown(sample, len(stages) - 1)
     filled = buffer.row * buffer.filled if buffer is not None else 0
@@ -183,6 +184,11 @@ def _whole(scenario: Scenario, steps: float) -> int:
     return max(1, int(min(steps, most)) // scenario.n_envs) * scenario.n_envs
 
 
+def _evaluations(scenario: Scenario) -> int:
+    """Return how many times a task is measured in one cell."""
+    return Rotation(scenario, scenario.seeds[0]).total()
+
+
 def _kept(methods: Sequence[Method], stages: Sequence[int]) -> int:
     """Return how many observations the methods work on after stages of so many steps."""
     most = [int(getattr(method, "samples", 0)) for method in methods]
@@ -213,12 +219,17 @@ def _grown(sample: _Sample, stage: int) -> float:
 def _checkpoints(
     scenario: Scenario, small: _Sample, sample: _Sample, buffer: Buffer | None
 ) -> float:
-    """Return the bytes of a cell's checkpoints, one after each stage."""
+    """Return the bytes of a cell's checkpoints, one after each stage; of old ones, what is kept."""
     stages = scenario.stage_steps
+    keeps_all = scenario.checkpoint.keep == "all"
+    # Of a method whose state old policies need, all of it counts.
+    keeps_methods = keeps_all or any(getattr(method, "acts_by", None) is None for method in sample.methods)
     total = 0.0
     for stage in range(len(stages)):
-        so_far = stages[: stage + 1]
-        total += sample.agent_bytes[0] + _grown(sample, stage) + _stored(small, sample, so_far)
-        if scenario.carry.replay_buffer and buffer is not None:
+        so_far, is_whole = stages[: stage + 1], keeps_all or stage >= len(stages) - WHOLE
+        total += sample.agent_bytes[0] + _grown(sample, stage)
+        if keeps_methods or is_whole:
+            total += _stored(small, sample, so_far)
+        if is_whole and scenario.carry.replay_buffer and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total

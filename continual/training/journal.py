@@ -17,7 +17,7 @@ from holdfast.continual.results import checkpoint, old_stages
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
-from holdfast.continual.streams.turns import Turns
+from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.training.dashboard import hyperparameters, layout
 from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
@@ -59,7 +59,7 @@ class CellJournal:
         self.measured, self.tell = measured, tell
         self.scenario, self.seed = folder.scenario, folder.seed
         self.kind = kind_of(self.scenario)
-        self.turns = Turns(self.scenario, self.seed)
+        self.rotation = Rotation(self.scenario, self.seed)
         self.order, self.total = self.scenario.stream_tasks, self.scenario.total_steps
         self.checkpoints = folder.path / "checkpoints"
         self.place, self.environment_failures = (0, 0), 0
@@ -112,7 +112,7 @@ class CellJournal:
 
     def before_learning(self) -> None:
         """Measure row 0 of the score matrix."""
-        watched = self.diagnostics.watched(len(self.turns.at(0, 0)))
+        watched = self.diagnostics.watched(len(self.rotation.at(0, 0)))
         scores = self._evaluate(0, 0, watched)
         has_success = any(score["success"] is not None for score in scores)
         self.board.layout(layout(self.scenario, has_success=has_success))
@@ -208,7 +208,7 @@ class CellJournal:
     # -- recording ---------------------------------------------------------------------------------
 
     def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> list[Episode]:
-        measured = [self.measured[task] for task in self.turns.at(stages, step)]
+        measured = [self.measured[task] for task in self.rotation.at(stages, step)]
         plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)

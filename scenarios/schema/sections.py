@@ -73,6 +73,14 @@ class Evaluation(BaseModel):
     tasks: Measured = "all"
     """Tasks measured at each evaluation: all, those seen so far, or {sample: 10} by turns."""
 
+    @property
+    def words(self) -> str:
+        """Which tasks are measured, in words: ``all tasks``."""
+        if not isinstance(self.tasks, Sample):
+            return f"{self.tasks} tasks"
+        which = "the end of the stream" if self.tasks.boundaries == "last" else "boundaries"
+        return f"{self.tasks.sample} tasks by turns, and of all at {which}"
+
 
 class Checkpoint(BaseModel):
     """Checkpoints of a cell, from which it continues."""

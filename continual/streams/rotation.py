@@ -1,4 +1,4 @@
-"""Turns: which tasks are measured at an evaluation point."""
+"""Rotation: which tasks are measured at an evaluation point."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.sections import Sample
 
 
-class Turns:
+class Rotation:
     """Tells which tasks are measured at each point, from the scenario and the seed alone.
 
     A run that is continued therefore measures what it would have measured. Of a sample, the task
