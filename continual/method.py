@@ -84,6 +84,8 @@ class Method(Protocol):
         packages: What it imports that may be missing; ``validate`` looks.
         limits: Smallest and largest value of numeric arguments; None where there is no largest. An
             argument may state its own: ``samples: Annotated[int, (1, None)] = 10_000``.
+        acts_by: First parts of those names in ``state`` that an old policy needs to be built and to
+            act, such as masks; None: all of them. The rest is dropped from old checkpoints.
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
@@ -101,6 +103,7 @@ class Method(Protocol):
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {}
+    acts_by: ClassVar[tuple[str, ...] | None] = None
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = ""
     convention: ClassVar[str] = ""
@@ -121,4 +124,8 @@ class Method(Protocol):
         return {}
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take back what ``state`` returned."""
+        """Take back what ``state`` returned; of an old stage, what ``acts_by`` says of it."""
+
+    def is_acted_by(self, name: str) -> bool:
+        """Return whether an old policy needs a tensor of ``state`` to act."""
+        return self.acts_by is None or name.partition("/")[0] in self.acts_by

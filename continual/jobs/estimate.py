@@ -18,8 +18,10 @@ from holdfast import seeding
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
+from holdfast.continual.results.old_stages import WHOLE
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
+from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.training.memory_budget import Buffer, kept_bytes
 from holdfast.continual.training.resource_usage import peak_memory
 from holdfast.registry import algorithm
@@ -184,13 +186,7 @@ def _whole(scenario: Scenario, steps: float) -> int:
 
 def _evaluations(scenario: Scenario) -> int:
     """Return how many times a task is measured in one cell."""
-    order, plan, tasks = scenario.stream_tasks, scenario.evaluation, len(scenario.tasks)
-    count = 0
-    for stage, steps in enumerate(scenario.stage_steps):
-        inside = (steps - 1) // plan.every if plan.every else 0
-        points = inside + 1 + (stage == 0)  # the end, and before learning
-        count += points * (tasks if plan.tasks == "all" else len(set(order[: stage + 1])))
-    return count
+    return Rotation(scenario, scenario.seeds[0]).total()
 
 
 def _kept(methods: Sequence[Method], stages: Sequence[int]) -> int:
@@ -223,12 +219,19 @@ def _grown(sample: _Sample, stage: int) -> float:
 def _checkpoints(
     scenario: Scenario, small: _Sample, sample: _Sample, buffer: Buffer | None
 ) -> float:
-    """Return the bytes of a cell's checkpoints, one after each stage."""
+    """Return the bytes of a cell's checkpoints, one after each stage; of old ones, what is kept."""
     stages = scenario.stage_steps
+    keeps_all = scenario.checkpoint.keep == "all"
+    # Of a method whose state old policies need, all of it counts.
+    keeps_methods = keeps_all or any(
+        getattr(method, "acts_by", None) is None for method in sample.methods
+    )
     total = 0.0
     for stage in range(len(stages)):
-        so_far = stages[: stage + 1]
-        total += sample.agent_bytes[0] + _grown(sample, stage) + _stored(small, sample, so_far)
-        if scenario.carry.replay_buffer and buffer is not None:
+        so_far, is_whole = stages[: stage + 1], keeps_all or stage >= len(stages) - WHOLE
+        total += sample.agent_bytes[0] + _grown(sample, stage)
+        if keeps_methods or is_whole:
+            total += _stored(small, sample, so_far)
+        if is_whole and scenario.carry.replay_buffer and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total

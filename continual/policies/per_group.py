@@ -24,9 +24,9 @@ class PerGroup(Method):
     """
 
     def __init__(self, make: Callable[[], Method]) -> None:
-        self._make = make
+        self._make, self._any = make, make()
         self.members: dict[str, Method] = {}
-        self.doors = make().doors  # type: ignore[misc]  # of the instance, read like a class's
+        self.doors = self._any.doors  # type: ignore[misc]  # of the instance, read like a class's
 
     def member(self, group: str) -> Method:
         """Return a group's own."""
@@ -62,3 +62,7 @@ class PerGroup(Method):
         for group, own in groups.items():
             member = self.member(group)
             member.load_state(doors.of(group, member), own)
+
+    def is_acted_by(self, name: str) -> bool:
+        """Return whether an old policy of a group needs a tensor of its method."""
+        return self._any.is_acted_by(name.partition("/")[2])

@@ -116,7 +116,7 @@ def _setting(scenario: Scenario) -> doc.Text:
         doc.Run(scenario.agent.algorithm, "code"),
         f". The learner's task id is {stream.task_id}, boundaries are {stream.boundaries}, the "
         f"number of tasks is {stream.task_count}. Evaluated {every}at task boundaries: "
-        f"{plural(plan.episodes, 'episode')} of {plan.tasks} tasks, {choice} actions.",
+        f"{plural(plan.episodes, 'episode')} of {plan.words}, {choice} actions.",
     )
 
 

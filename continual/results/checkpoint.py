@@ -2,7 +2,8 @@
 
 ``task-<k>/`` is written beside its place, with the SHA-256 of every file in ``MANIFEST.json``, put
 on disk, and renamed. A folder whose manifest is missing or does not match does not exist for a
-resume, and is refused by whoever only reads. Nothing is pickled.
+resume, and is refused by whoever only reads. Of old ones only what their policies need may be left;
+see ``old_stages.py``. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from holdfast.continual.results.readers import (
+    Dropped,
     Manifest,
     Member,
     State,
@@ -32,7 +34,11 @@ from holdfast.continual.results.record import RunFolder, sync, write_synced
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.source.regular_file import check_folder, is_there, read, remove
 
-FOLDER, MANIFEST, STATE = "checkpoints", "MANIFEST.json", "state.json"
+FOLDER = "checkpoints"
+MANIFEST, STATE, DROPPED = "MANIFEST.json", "state.json", "dropped.json"
+ACTING = ".acting"
+"""Ends the stem of a file of which only what a policy needs to act is left."""
+
 SCHEMA = 1
 _FOLDERS = 3
 """Folders above a file that are no links: of the stage, of all checkpoints, of the run."""
@@ -45,10 +51,12 @@ class Checkpoint:
     Attributes:
         state: Small values: stage, scores_bytes, costs.
         files: Named tensors by file stem; a method's are ``method-<i>``.
+        dropped: Stems of the files that are not there any more, or in part; see ``old_stages.py``.
     """
 
     state: dict[str, Any]
     files: dict[str, dict[str, Tensor]]
+    dropped: tuple[str, ...] = ()
 
 
 def task_folder(folder: Path, stage: int) -> Path:
@@ -109,11 +117,13 @@ def load(path: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
     state = _state(contents.pop(STATE), path)
-    files = {
-        name.removesuffix(".safetensors"): tensors(data, path / name)
-        for name, data in contents.items()
-    }
-    return Checkpoint(state, files)
+    dropped = modelled(Dropped, plain(contents.pop(DROPPED, b"{}"), path / DROPPED), path / DROPPED)
+    files = {_stem(name): tensors(data, path / name) for name, data in contents.items()}
+    return Checkpoint(state, files, tuple(dropped))
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".safetensors").removesuffix(ACTING)
 
 
 def tensors(content: bytes, where: Path) -> dict[str, Tensor]:
@@ -270,7 +280,14 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     damage: list[str] = []
     for stage in reversed(named_stages(folder)):
         try:
-            return load(task_folder(folder, stage)), damage
+            found = load(task_folder(folder, stage))
+            if found.dropped:
+                raise CheckpointUnusable(
+                    f"{task_folder(folder, stage)}: an old stage, which holds what its policy "
+                    f"needs to act: {', '.join(found.dropped)} were dropped (checkpoint.keep: "
+                    "policies), so that no training goes on from it"
+                )
+            return found, damage
         except CheckpointUnusable as error:
             damage.append(str(error))
     if damage:

@@ -91,9 +91,18 @@ def curves(scores: Iterable[Episode], scenario: Scenario, quantity: Quantity = "
 
 
 def curves_of(
-    scores: Iterable[Episode], scenario: Scenario, quantities: Sequence[Quantity]
+    scores: Iterable[Episode],
+    scenario: Scenario,
+    quantities: Sequence[Quantity],
+    known_spans: tuple[Span, ...] | None = None,
 ) -> list[Curves]:
     """Return the curves of each quantity, as ``curves`` does, from one look at the record.
+
+    Args:
+        scores: As for ``curves``.
+        scenario: As for ``curves``.
+        quantities: What is wanted.
+        known_spans: What ``spans`` returned, where that is known already.
 
     Raises:
         ValueError: If a task is none of the scenario's.
@@ -115,23 +124,18 @@ def curves_of(
     returns = np.array([episode["return"] for episode in episodes], dtype=np.float64)
     # A None becomes NaN: no success was reported.
     successes = np.array([episode["success"] for episode in episodes], dtype=np.float64)
+    stretches = spans(scenario) if known_spans is None else known_spans
     found = []
     for quantity in quantities:
         own = forms if quantity == "score" else [quantity] * len(names)
         values = np.empty(len(episodes))
-        for task, form in enumerate(own):
+        for task in np.unique(columns).tolist():
             at = columns == task
-            values[at] = _values(form, returns[at], successes[at])
+            values[at] = _values(own[task], returns[at], successes[at])
         total = np.bincount(place, values, minlength=counts.size).reshape(shape)
         means = np.divide(total, counts, out=np.full(shape, np.nan), where=counts > 0)
-        found.append(Curves(steps, means, spans(scenario), _unit(forms, quantity)))
+        found.append(Curves(steps, means, stretches, _unit(forms, quantity)))
     return found
-
-
-def joined(one: Curves, other: Curves) -> Curves:
-    """Return the curves of a cell with those of later evaluation points after them."""
-    steps, values = np.append(one.steps, other.steps), np.vstack([one.values, other.values])
-    return Curves(steps, values, one.spans, one.unit)
 
 
 def unseen(scores: Iterable[Episode], scenario: Scenario) -> NDArray[np.bool_]:
@@ -162,11 +166,13 @@ def trained(curves: Curves) -> tuple[int, ...]:
 
 def window(curves: Curves, span: Span) -> int:
     """Return how many points count as "at the end of" a span: min(5, those inside it)."""
-    return min(WINDOW, int(inside(curves, span).sum()))
+    return len(_last(curves, span))
 
 
 def at_end(curves: Curves, span: Span) -> Array:
     """Return P_i(span.end) of every task: its mean over the last ``window`` points of the span.
+
+    Of those points, the ones at which the task was measured; NaN where it was at none.
 
     >>> run = Curves(
     ...     np.array([0, 10, 20]), np.array([[0.0], [0.2], [0.6]]), (Span(0, 20, 0),)
@@ -174,10 +180,29 @@ def at_end(curves: Curves, span: Span) -> Array:
     >>> at_end(run, run.spans[0])
     array([0.4])
     """
-    points = curves.values[inside(curves, span)][-WINDOW:]  # (window, tasks)
-    if not len(points):
-        return np.full(curves.values.shape[1], np.nan)
-    return np.asarray(points.mean(axis=0))
+    points = _last(curves, span)  # (window, tasks)
+    known = ~np.isnan(points)
+    counts, total = known.sum(axis=0), np.where(known, points, 0.0).sum(axis=0)
+    return np.divide(total, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+
+
+def own_end(curves: Curves, span: Span) -> float:
+    """Return P_i(span.end) of the span's own task i alone; see ``at_end``."""
+    own = _last(curves, span)[:, span.task]
+    own = own[~np.isnan(own)]
+    return float(own.sum() / own.size) if own.size else float("nan")
+
+
+def measured_at_end(curves: Curves, span: Span) -> NDArray[np.int64]:
+    """Return how many points stand behind ``at_end`` of every task, shape (tasks,).
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]), np.array([[0.0], [np.nan], [0.6]]), (Span(0, 20, 0),)
+    ... )
+    >>> at_end(run, run.spans[0]), measured_at_end(run, run.spans[0])
+    (array([0.6]), array([1]))
+    """
+    return np.asarray((~np.isnan(_last(curves, span))).sum(axis=0), dtype=np.int64)
 
 
 def matrix(curves: Curves) -> Array:
@@ -193,16 +218,25 @@ def matrix(curves: Curves) -> Array:
            [1.]])
     """
     rows = np.full((len(curves.spans) + 1, curves.values.shape[1]), np.nan)
-    for stage, step in enumerate([0, *(span.end for span in curves.spans)]):
-        at = np.flatnonzero(curves.steps == step)
-        if at.size:
-            rows[stage] = curves.values[at[-1]]  # the last of them: after the method's own work
+    boundaries = np.array([0, *(span.end for span in curves.spans)])
+    # The last point of that step: after the method's own work.
+    last = np.searchsorted(curves.steps, boundaries, side="right") - 1
+    found = np.flatnonzero(last >= 0)
+    found = found[curves.steps[last[found]] == boundaries[found]]
+    rows[found] = curves.values[last[found]]
     return rows
 
 
-def inside(curves: Curves, span: Span) -> NDArray[np.bool_]:
-    """Return which evaluation points lie inside a span, its end included; shape (points,)."""
-    return (curves.steps > span.start) & (curves.steps <= span.end)
+def inside(curves: Curves, span: Span) -> slice:
+    """Return which evaluation points lie inside a span, its end included."""
+    # Steps never fall: to compare all of them for every span would be slow for many spans.
+    start, end = np.searchsorted(curves.steps, (span.start, span.end), side="right").tolist()
+    return slice(start, end)
+
+
+def _last(curves: Curves, span: Span) -> Array:
+    """Return the points that count as the end of a span, shape (window, tasks)."""
+    return curves.values[inside(curves, span)][-WINDOW:]
 
 
 def _values(form: Form | Quantity, returns: Array, successes: Array) -> Array:

@@ -117,7 +117,9 @@ class InsideTask:
             parts = {str(name): [str(digest), int(size)] for name, digest, size in inside["parts"]}
             found = Found(step, inside["run"], inside["agent"], saved.files, {})
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointUnusable(f"{path}: not a checkpoint inside a task: {error!r}") from error
+            raise CheckpointUnusable(
+                f"{path}: not a checkpoint inside a task: {error!r}"
+            ) from error
         for name, (digest, size) in parts.items():
             self._check(name, digest, size)
         self._written = parts

@@ -11,7 +11,9 @@ arXiv:2205.13452); ``FORMULAS`` holds the text that a report prints beside the n
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,7 +26,7 @@ from holdfast.continual.results.curves import (
     at_end,
     inside,
     matrix,
-    trained,
+    own_end,
 )
 
 
@@ -51,7 +53,8 @@ NOTATION = (
     "excluded and end included; for a task that is trained several times this is the last span, "
     "except in area under the curve and forward transfer, which use the first. T is the end of the "
     f"stream. P_i(t) is the mean of the last min({WINDOW}, evaluation points inside the span that "
-    "ends at t) values of p_i up to t. N is the number of tasks that the stream trains; tasks that "
+    "ends at t) values of p_i up to t; where tasks take turns in being measured "
+    "(`evaluation.tasks: {sample: n}`), of those among them at which i was. N is the number of tasks that the stream trains; tasks that "
     "are only evaluated do not enter the averages. A metric for which one task is missing is n/a."
 )
 
@@ -108,11 +111,11 @@ FORMULAS: dict[str, Formula] = {
 
 def averaged(name: str, curves: Curves) -> tuple[int, ...]:
     """Return the indices of the tasks that a metric of ``FORMULAS`` averages over."""
-    order = [span.task for span in curves.spans]
+    visits = Counter(span.task for span in curves.spans)  # in the order of the first ones
     kind = FORMULAS[name].tasks
     if kind == "revisited":
-        return tuple(task for task in trained(curves) if order.count(task) > 1)
-    return tuple(task for task in trained(curves) if kind == "trained" or task != order[-1])
+        return tuple(task for task, count in visits.items() if count > 1)
+    return tuple(t for t in visits if kind == "trained" or t != curves.spans[-1].task)
 
 
 def performance(curves: Curves) -> Array:
@@ -161,7 +164,7 @@ def auc(curves: Curves) -> Array:
     areas = np.full(curves.values.shape[1], np.nan)
     for span in reversed(curves.spans):  # the first span of a task is written last
         at = inside(curves, span)
-        areas[span.task] = curves.values[at, span.task].mean() if at.any() else np.nan
+        areas[span.task] = curves.values[at, span.task].mean() if at.stop > at.start else np.nan
     return areas
 
 
@@ -220,14 +223,14 @@ def plasticity(curves: Curves) -> Array:
     """
     learned = np.full(curves.values.shape[1], np.nan)
     for span in curves.spans:  # a later span of the same task replaces the earlier one
-        learned[span.task] = at_end(curves, span)[span.task]
+        learned[span.task] = own_end(curves, span)
     return learned
 
 
 def min_acc(curves: Curves) -> Array:
     """Return the lowest score of each task after its last training. Variant ``dense``.
 
-    NaN for the task trained last, and where a span after the training has no evaluation point
+    Of the points at which the task was measured. NaN for the task trained last, and where a span after the training has no evaluation point
     before its end: the fall right after a switch is not seen at the boundaries.
 
     Source: min-ACC of De Lange et al. 2023 (arXiv:2205.13452), definition 3.
@@ -241,12 +244,24 @@ def min_acc(curves: Curves) -> Array:
     array([0.2, nan])
     """
     lowest = np.full(curves.values.shape[1], np.nan)
-    dense = [bool((inside(curves, s) & (curves.steps < s.end)).any()) for s in curves.spans]
+    # The last stage before which there is one without a point before its end.
+    sparse = [stage for stage, span in enumerate(curves.spans) if not _is_dense(curves, span)]
     for stage, span in enumerate(curves.spans, start=1):
-        after = curves.values[curves.steps > span.end, span.task]
-        known = stage < len(curves.spans) and all(dense[stage:]) and after.size
-        lowest[span.task] = after.min() if known else np.nan
+        known = stage < len(curves.spans) and stage > max(sparse, default=-1)
+        lowest[span.task] = _lowest_after(curves, span) if known else np.nan
     return lowest
+
+
+def _is_dense(curves: Curves, span: Span) -> bool:
+    """Return whether there is an evaluation point inside a span before its end."""
+    at = inside(curves, span)
+    return at.stop > at.start and bool(curves.steps[at.start] < span.end)
+
+
+def _lowest_after(curves: Curves, span: Span) -> float:
+    after = curves.values[inside(curves, span).stop :, span.task]
+    after = after[~np.isnan(after)]
+    return float(after.min()) if after.size else float("nan")
 
 
 def stability_gap(curves: Curves) -> Array:
@@ -285,7 +300,7 @@ def recovery_time(curves: Curves) -> Array:
     found = np.full(curves.values.shape[1], np.nan)
     for task in averaged("recovery_time/steps", curves):
         visits = [span for span in curves.spans if span.task == task]
-        before = [float(at_end(curves, visit)[task]) for visit in visits]
+        before = [own_end(curves, visit) for visit in visits]
         times = [_recovery(curves, *pair) for pair in zip(visits[1:], before, strict=False)]
         found[task] = np.mean(times)
     return found
@@ -312,7 +327,9 @@ def per_task(curves: Curves, reference: Curves | None = None) -> dict[str, Array
     }
 
 
-def summary(curves: Curves, reference: Curves | None = None) -> dict[str, float]:
+def summary(
+    curves: Curves, reference: Curves | None = None, *, sampled: bool = False
+) -> dict[str, float]:
     """Return every metric of ``FORMULAS``, averaged over its tasks; NaN where it is n/a.
 
     It is n/a where one of its tasks is, and where some tasks are normalised and others are not.
@@ -320,13 +337,38 @@ def summary(curves: Curves, reference: Curves | None = None) -> dict[str, float]
     Args:
         curves: One cell.
         reference: As in ``per_task``.
+        sampled: Estimate what is missing, in the middle of a stream whose tasks take turns in
+            being measured: see ``estimated``.
     """
     found = {}
     for name, values in per_task(curves, reference).items():
         tasks = list(averaged(name, curves))
         known = tasks and curves.unit != "mixed"
-        found[name] = float(values[tasks].mean()) if known else float("nan")
+        newest = [place for place, task in enumerate(tasks) if task == curves.spans[-1].task]
+        average = partial(estimated, last=newest[0] if newest else None) if sampled else np.mean
+        found[name] = float(average(values[tasks])) if known else float("nan")
     return found
+
+
+def estimated(values: Array, last: int | None) -> float:
+    """Return the mean over tasks of which some were not measured; NaN where too few were.
+
+    Those measured of the other tasks stand for all others. The one that was trained last is always
+    measured and counts once: among them it would be too heavy.
+
+    Args:
+        values: Of each task.
+        last: Place of the task trained last; None where it is not among them.
+
+    >>> estimated(np.array([0.2, np.nan, np.nan, 0.4, 0.8]), last=4)  # (4 * 0.3 + 0.8) / 5
+    0.4
+    """
+    others = values if last is None else np.delete(values, last)
+    known = others[~np.isnan(others)]
+    if others.size and not known.size:
+        return float("nan")
+    total = others.size * known.mean() if others.size else 0.0
+    return float(total if last is None else total + values[last]) / values.size
 
 
 def _learned(curves: Curves) -> Array:
@@ -340,7 +382,7 @@ def _learned(curves: Curves) -> Array:
 
 def _recovery(curves: Curves, span: Span, wanted: float) -> float:
     """Return the steps of one visit until the score is as wanted; NaN where they are not known."""
-    at = np.flatnonzero((curves.steps >= span.start) & (curves.steps <= span.end))
+    at = slice(int(np.searchsorted(curves.steps, span.start)), inside(curves, span).stop)
     scores, steps = curves.values[at, span.task], curves.steps[at] - span.start
     if np.isnan([wanted, *scores]).any() or not (steps[:-1] > 0).any():
         return float("nan")

@@ -66,7 +66,12 @@ def read_points(folder: Path) -> list[Point]:
     return points
 
 
-def write_points(folder: Path, points: Sequence[Point]) -> None:
-    """Replace the record of a run folder, a point a line."""
-    lines = ",\n".join(json.dumps(point, allow_nan=False) for point in points)
-    write_whole(folder / PLASTICITY, f"[\n{lines}\n]\n".encode())
+def line_of(point: Point) -> str:
+    """Return a point as a line of the record."""
+    return json.dumps(point, allow_nan=False)
+
+
+def write_points(folder: Path, lines: Sequence[str]) -> None:
+    """Replace the record of a run folder by these lines, one for each point."""
+    text = ",\n".join(lines)
+    write_whole(folder / PLASTICITY, f"[\n{text}\n]\n".encode())

@@ -36,8 +36,8 @@ MOST_BYTES = {
 MOST_DEPTH, MOST_TEXT, LARGEST = 32, MEGABYTE, 2**63
 """Of JSON: levels, letters of a text, and what a whole number stays below."""
 
-MEMBER = r"^(state\.json|\w[\w.,+=@ ()#:-]{0,199}\.safetensors)$"
-"""Names that a checkpoint's manifest may hold: single files, of tensors but for ``state.json``."""
+MEMBER = r"^(state\.json|dropped\.json|\w[\w.,+=@ ()#:-]{0,199}\.safetensors)$"
+"""Names that a checkpoint's manifest may hold: single files, of tensors but for two."""
 
 _STRICT = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -106,6 +106,17 @@ Manifest = TypeAdapter(
         dict[Annotated[str, Field(pattern=MEMBER)], Member], Field(min_length=1, max_length=100_000)
     ]
 )
+
+
+class _Gone(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    bytes: Count
+    tensors: Count
+
+
+Dropped = TypeAdapter(dict[Short, _Gone])
+"""What was dropped of an old checkpoint, by the stem of its file."""
 
 
 class _Spent(BaseModel):

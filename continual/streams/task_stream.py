@@ -47,6 +47,27 @@ MOST_IN_POOL = 64
 """As ``MOST_COPIES``, in one EnvPool."""
 
 
+MOST_OPEN = 32
+"""Tasks whose evaluation environments stay open; of more, those measured last."""
+
+
+class OpenTasks:
+    """Tasks whose evaluation environments are open, the one measured last at the end.
+
+    They are bounded, because environments of hundreds of tasks would fill the memory.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, EvalExperience] = {}
+
+    def opened(self, experience: EvalExperience) -> None:
+        """Be told that a task is measured; close the one that was not for the longest time."""
+        self._tasks.pop(experience.task_index, None)
+        self._tasks[experience.task_index] = experience
+        if len(self._tasks) > MOST_OPEN:
+            self._tasks.pop(next(iter(self._tasks))).close()
+
+
 class TaskExperience(StageExperience):
     """One task at one place of the stream, with the environments to train in.
 
@@ -70,21 +91,16 @@ class TaskExperience(StageExperience):
         self.drifted: list[tuple[int, dict[str, float]]] = []
         self._n_envs, self._pool = scenario.n_envs, _timed(scenario)
         self._on_failure = on_failure
-        make = {
-            index: partial(task_env, scenario, index, spaces, slot=slot, frozen=frozen)
-            for index in dict.fromkeys(order)
-        }
-        self._make_each = list(make.values())
+        # One for each task of the stream is made where it is asked for: streams may be long.
+        self._make = partial(task_env, scenario, spaces=spaces, slot=slot, frozen=frozen)
+        self._order = order
         # Only this process can be told; `validate` keeps what drifts out of others.
         applied = None if self._pool.workers else self._note_drift
-        self._make_one = partial(make[order[stage]], applied=applied)
+        self._make_one = partial(self._make, order[stage], applied=applied)
         self._pooled = None
         if scenario.backend == "envpool":
             self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs)
-        budgets = dict.fromkeys(order, 0)
-        for index, steps in zip(order, scenario.stage_steps, strict=True):
-            budgets[index] += steps
-        self._budgets = list(budgets.values())
+        self._stage_steps = scenario.stage_steps
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
@@ -113,14 +129,17 @@ class TaskExperience(StageExperience):
         if not interleaved:
             taken = 0 if again is None else again.step // self._n_envs
             return [partial(self._make_one, taken=taken)] * self._n_envs
-        each = self._make_each
+        budgets = dict.fromkeys(self._order, 0)
+        for index, steps in zip(self._order, self._stage_steps, strict=True):
+            budgets[index] += steps
+        each, shares = [partial(self._make, index) for index in budgets], [*budgets.values()]
         firsts = [index % len(each) for index in range(self._n_envs)]
         if again is None:
-            return [partial(Interleaved, each, self._budgets, first) for first in firsts]
+            return [partial(Interleaved, each, shares, first) for first in firsts]
         made = []
         for first, turns in zip(firsts, again.worlds, strict=True):
             on = [partial(make, taken=taken) for make, taken in zip(each, turns, strict=True)]
-            made.append(partial(Interleaved, on, self._budgets, first, taken=turns))
+            made.append(partial(Interleaved, on, shares, first, taken=turns))
         return made
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
@@ -146,10 +165,12 @@ class EvalExperience(MeasuredExperience):
         task_index: int,
         spaces: StreamSpaces,
         slot: Slot,
+        open_tasks: OpenTasks | None = None,
         *,
         frozen: FrozenPlayers | None = None,
     ) -> None:
         super().__init__(scenario, task_index)
+        self._open_tasks = open_tasks or OpenTasks()
         most = MOST_COPIES if self.task.python is None else MOST_PROCESSES
         copies = 1 if self.task.exclusive else min(scenario.evaluation.episodes, most)
         self._make = partial(task_env, scenario, task_index, spaces, slot=slot, frozen=frozen)
@@ -161,6 +182,7 @@ class EvalExperience(MeasuredExperience):
     @cached_property
     def environments(self) -> list[gym.Env[Any, Any]]:
         """Environments to be stepped side by side, one episode in each."""
+        self._open_tasks.opened(self)
         return [self._make() for _ in range(self._copies)]
 
     def open(self) -> int:
@@ -189,6 +211,7 @@ class EvalExperience(MeasuredExperience):
     def play(self, act: Act, seeds: Sequence[int], deterministic: bool) -> list[Played]:
         """Return one episode per seed, in the environments side by side."""
         envs = self.environments
+        self._open_tasks.opened(self)
         # Seats and opponents come by turns, so that each has its share.
         is_game = self.task.opponents is not None
         turns = [{"measured": turn} if is_game else None for turn in range(len(seeds))]
@@ -332,7 +355,7 @@ def make_stream(
     Raises:
         ScenarioError: If the tasks' spaces differ and the scenario does not say how to align them.
     """
-    spaces, slot = spaces or stream_spaces(scenario), Slot()
+    spaces, slot, open_tasks = spaces or stream_spaces(scenario), Slot(), OpenTasks()
     train = [
         TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure, frozen=frozen)
         for stage in range(len(scenario.stream_tasks))
@@ -341,7 +364,7 @@ def make_stream(
     measured: list[MeasuredExperience] = [
         PooledEvalExperience(scenario, index, spaces)
         if scenario.backend == "envpool"
-        else EvalExperience(scenario, index, spaces, slot, frozen=frozen)
+        else EvalExperience(scenario, index, spaces, slot, open_tasks, frozen=frozen)
         for index in range(len(scenario.tasks))
     ]
     return CLScenario([EagerCLStream("train", train), EagerCLStream("eval", measured)])

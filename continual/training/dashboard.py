@@ -23,6 +23,10 @@ Layout = dict[str, dict[str, tuple[str, ...]]]
 """Sections of charts; a chart shows every tag that one of its regular expressions matches."""
 
 
+MOST_LINES = 30
+"""Most tasks whose curves share a chart; of more, so many evenly over the scenario."""
+
+
 class Column(NamedTuple):
     """A hyperparameter in the table.
 
@@ -115,11 +119,17 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
         has_success: Whether an environment reports success.
     """
     kind, tasks = kind_of(scenario), dict[str, tuple[str, ...]]()
-    if any(map(kind.has_own_score, range(len(scenario.tasks)))):
-        tasks["score of every task"] = (r"task/[^/]+/score$",)
+    count = len(scenario.tasks)
+    which, of = r"[^/]+", "every task"
+    if count > MOST_LINES:  # the browser draws each of them, and nobody tells them apart
+        shown = sorted({place * (count - 1) // (MOST_LINES - 1) for place in range(MOST_LINES)})
+        which, of = f"({'|'.join(map(str, shown))})_[^/]+", f"{MOST_LINES} of {count} tasks"
+    if any(map(kind.has_own_score, range(count))):
+        tasks[f"score of {of}"] = (rf"task/{which}/score$",)
     if has_success:
-        tasks["success rate of every task"] = (r"task/[^/]+/success_rate$",)
-    tasks[kind.words.chart] = (rf"task/[^/]+/{kind.words.total}$",)
+        tasks[f"success rate of {of}"] = (rf"task/{which}/success_rate$",)
+    title = kind.words.chart.replace("every task", of)
+    tasks[title] = (rf"task/{which}/{kind.words.total}$",)
     metrics = {tag: title for tag, title in METRICS.items() if tag.startswith("continual/")}
     found: Layout = {
         "Tasks": tasks,

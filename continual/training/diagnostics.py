@@ -27,7 +27,12 @@ from holdfast.agents.modules.options import CReLU
 from holdfast.agents.modules.units import activations, unit_magnitudes
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.results.checkpoint import tensors
-from holdfast.continual.results.plasticity_record import GROUPS, Point, read_points, write_points
+from holdfast.continual.results.plasticity_record import (
+    GROUPS,
+    line_of,
+    read_points,
+    write_points,
+)
 from holdfast.continual.results.readers import read_file
 from holdfast.continual.results.record import write_whole
 from holdfast.scenarios.source.regular_file import is_there
@@ -54,9 +59,9 @@ class Diagnostics:
     def __init__(self, folder: Path, agent: Agent) -> None:
         self.folder = folder
         self.agent = agent if isinstance(agent, StableBaselinesAgent) else None
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, dict[str, NDArray[Any]]] = {}
         self._reference: dict[str, Tensor] = {}
-        self._points: list[Point] = []
+        self._points: list[str] = []  # as they are written: to write each again takes long
         self._norms = GradientNorms()
 
     def resume(self, step: int, points: int | None = None) -> None:
@@ -69,7 +74,7 @@ class Diagnostics:
         path = self.folder / REFERENCE
         self._reference = tensors(read_file(path), path) if is_there(path) else {}
         known = [point for point in read_points(self.folder) if point["step"] <= step]
-        self._points = known[:points]
+        self._points = [line_of(point) for point in known[:points]]
 
     def inside(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what a checkpoint inside a task keeps: plain data and tensors."""
@@ -80,17 +85,20 @@ class Diagnostics:
         """Put back the norms that ``inside`` gave, after ``attach``."""
         self._norms.put_back(told["updates"], tensors)
 
-    @property
-    def watched(self) -> Any:
-        """The agent, for an evaluation whose observations become the fixed set."""
-        return self.agent and _Watched(self.agent, self._seen)
+    def watched(self, tasks: int) -> Any:
+        """Return the agent, for an evaluation whose observations become the fixed set.
+
+        Args:
+            tasks: How many tasks are measured in it.
+        """
+        share = -(-OBSERVATIONS // max(1, tasks))
+        return self.agent and _Watched(self.agent, self._seen, share)
 
     def begin(self) -> None:
         """Keep the observations that were watched, and the weights as they are now."""
         if self.agent is None:
             return
-        share = -(-OBSERVATIONS // max(1, len(self._seen)))
-        rows = [self._seen[task].spread(share) for task in sorted(self._seen)]
+        rows = [self._seen[task] for task in sorted(self._seen)]
         parameters = named_parameters(self.agent.policy)
         self._reference = {f"weights/{n}": p.detach().cpu().clone() for n, p in parameters.items()}
         for key in rows[0] if rows else ():
@@ -118,7 +126,7 @@ class Diagnostics:
             arrays = {name.removeprefix("observations/"): rows for name, rows in stored.items()}
             found |= measure_units(self.agent.policy, self.agent.policy_input(arrays))
         known = {name: value for name, value in found.items() if np.isfinite(value)}
-        self._points.append({"stage": stage, "step": step, **known})
+        self._points.append(line_of({"stage": stage, "step": step, **known}))
         write_points(self.folder, self._points)
         return {f"plasticity/{name}": value for name, value in known.items()}
 
@@ -218,15 +226,15 @@ class GradientNorms:
 
 
 class _Watched:
-    """An agent whose observations are kept, by task, while it is evaluated."""
+    """An agent whose observations are kept, ``share`` by task, while it is evaluated."""
 
-    def __init__(self, agent: Agent, seen: dict[int, _Seen]) -> None:
-        self._agent, self._seen = agent, seen
+    def __init__(self, agent: Agent, kept: dict[int, dict[str, NDArray[Any]]], share: int) -> None:
+        self._agent, self._kept, self._share = agent, kept, share
         self.shown_task, self.random_spaces = agent.shown_task, agent.random_spaces
 
     @contextmanager
     def view(self, task_index: int) -> Iterator[Act]:
-        seen = self._seen.setdefault(task_index, _Seen())
+        seen = _Seen()
         with self._agent.view(task_index) as act:
 
             def watched_act(observations: Any, *args: Any, **options: Any) -> Any:
@@ -234,6 +242,8 @@ class _Watched:
                 return act(observations, *args, **options)
 
             yield watched_act
+        # At once: all that was seen of hundreds of tasks would fill the memory.
+        self._kept[task_index] = seen.spread(self._share)
 
 
 class _Seen:

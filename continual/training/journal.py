@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 from holdfast.agents.base.agent import Agent
 from holdfast.continual.experience import Experience
@@ -16,16 +13,16 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
-from holdfast.continual.results import checkpoint, inside_task, metrics
-from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
-from holdfast.continual.results.heat_map import heat_map
+from holdfast.continual.results import checkpoint, inside_task, old_stages
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
+from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.training.dashboard import hyperparameters, layout
 from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.resource_usage import Spent
+from holdfast.continual.training.scoreboard import Scoreboard
 from holdfast.continual.training.task_pauses import TaskPauses
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.scenarios.source.regular_file import made_folder
@@ -64,10 +61,14 @@ class CellJournal:
         self.measured, self.tell = measured, tell
         self.scenario, self.seed = folder.scenario, folder.seed
         self.kind = kind_of(self.scenario)
+        self.rotation = Rotation(self.scenario, self.seed)
+        self.order, self.total = self.scenario.stream_tasks, self.scenario.total_steps
         self.checkpoints = folder.path / checkpoint.FOLDER
         self.place, self.environment_failures = (0, 0), 0
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
+        if self.scenario.checkpoint.keep == "policies":
+            old_stages.thin_out(self.checkpoints, self._keeps)
         saved, damage = checkpoint.latest(self.checkpoints)
         damage += self._lost(-1 if saved is None else int(saved.state["stage"]), damage)
         self.resumed_at = 0 if saved is None else int(saved.state["stage"]) + 1
@@ -86,7 +87,7 @@ class CellJournal:
         self.wall_s: float = state.get("wall_s", 0.0)
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
-        self.curves = curves(folder.scores(), self.scenario)
+        self.scores = Scoreboard(self.scenario, folder.scores())
         step = sum(self.scenario.stage_steps[: self.resumed_at])
         points = None
         if self.inside is not None:
@@ -149,17 +150,18 @@ class CellJournal:
 
     def before_learning(self) -> None:
         """Measure row 0 of the score matrix."""
-        scores = self._evaluate(0, 0, self.diagnostics.watched)
+        watched = self.diagnostics.watched(len(self.rotation.at(0, 0)))
+        scores = self._evaluate(0, 0, watched)
         has_success = any(score["success"] is not None for score in scores)
         self.board.layout(layout(self.scenario, has_success=has_success))
         self.diagnostics.begin()
         self.board.scalars(self.diagnostics.measure(0, 0), 0)
-        self._log_metrics(0, 0)
+        self.scores.log_metrics(0, 0, self.board)
 
     def watch(self, experience: Experience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
         notices, self.agent.notices = self.agent.notices, []
-        if self.kept and (warning := check_growth(self.kept, len(self.scenario.stream_tasks))):
+        if self.kept and (warning := check_growth(self.kept, len(self.order))):
             notices.append(warning)
         for notice in notices:
             self._tell(experience.stage, experience.first_step, notice)
@@ -215,12 +217,12 @@ class CellJournal:
         self._log_drift(experience)
         self._record_drift(experience)
         self.board.scalars(self.diagnostics.measure(stages, step), step)
-        self._log_metrics(stages, step)
+        self.scores.log_metrics(stages, step, self.board)
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
         costs = self._costs()
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
-        if stages == len(self.scenario.stream_tasks):
+        if stages == len(self.order):
             self.board.session_finished(step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
@@ -230,6 +232,9 @@ class CellJournal:
         checkpoint.save(self.checkpoints, experience.stage, files, self._state())
         self.folder.update(stages=stages)
         inside_task.drop(self.checkpoints)
+        if self.scenario.checkpoint.keep == "policies" and experience.stage >= old_stages.WHOLE:
+            old = checkpoint.task_folder(self.checkpoints, experience.stage - old_stages.WHOLE)
+            old_stages.thin(old, self._keeps)
         self._tell(stages, step)
 
     def _state(self) -> dict[str, Any]:
@@ -252,6 +257,14 @@ class CellJournal:
         """Tell of something, beside how far the run is."""
         self._tell(*self.place, text)
 
+    def _keeps(self, stem: str, name: str) -> bool:
+        """Return whether the policy of an old stage needs a tensor to act."""
+        of_method = stem.removeprefix("method-")
+        if of_method != stem and of_method.isdecimal():
+            method = self.methods[int(of_method)]
+            return bool(getattr(method, "is_acted_by", lambda _: True)(name))
+        return stem.rpartition(".")[2] in ("policy", "normalization")  # of a team, by group
+
     def environment_failed(self, note: str) -> None:
         """Tell that an environment's process failed; training goes on if it restarts."""
         self.environment_failures += 1
@@ -262,22 +275,11 @@ class CellJournal:
     # -- recording ---------------------------------------------------------------------------------
 
     def _evaluate(self, stages: int, step: int, agent: Agent | None = None) -> list[Episode]:
-        plan, measured = self.scenario.evaluation, self.measured
-        if plan.tasks == "seen":
-            seen = {*self.scenario.stream_tasks[:stages], self.agent.current_task}
-            measured = [experience for experience in measured if experience.task_index in seen]
+        measured = [self.measured[task] for task in self.rotation.at(stages, step)]
+        plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
-        returns, successes, own = curves_of(scores, self.scenario, ("return", "success", "score"))
-        self.curves = joined(self.curves, own)
-        tasks, total = self.scenario.tasks, self.kind.words.total
-        for found, tag in ((returns, total), (successes, "success_rate"), (own, "score")):
-            tags = {
-                f"task/{i}_{task.name}/{tag}": value
-                for i, (task, value) in enumerate(zip(tasks, found.values[0].tolist(), strict=True))
-                if found is not own or self.kind.has_own_score(i)
-            }
-            self.board.scalars(tags, step)
+        self.scores.add(scores, step, self.board)
         return scores
 
     def _log_drift(self, experience: Experience) -> None:
@@ -300,30 +302,10 @@ class CellJournal:
         text = csv_table(["step", *names], rows)
         write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
 
-    def _log_metrics(self, stages: int, step: int) -> None:
-        """Log the metrics over the tasks so far, and the score matrix as a picture."""
-        so_far = until(self.curves, stages)
-        if stages:
-            named = metrics.summary(so_far).items()
-            self.board.scalars({f"continual/{n.split('/')[0]}": v for n, v in named}, step)
-        names = [task.name for task in self.scenario.tasks]
-        trained = [names[index] for index in self.scenario.stream_tasks[:stages]]
-        rows = ["before learning", *(f"after {name}" for name in trained)]
-        image = heat_map(matrix(so_far), rows=rows, columns=names)
-        self.board.image("continual/scores", *image, step)
-
-    def _latest(self) -> dict[str, float]:
-        """Return the latest score of every task, by name; NaN where it was not measured."""
-        columns = zip(self.scenario.tasks, self.curves.values.T, strict=True)
-        known = {task.name: values[~np.isnan(values)] for task, values in columns}
-        return {n: float(values[-1]) if values.size else math.nan for n, values in known.items()}
-
     def _tell(self, stages: int, step: int, note: str = "") -> None:
-        order = self.scenario.stream_tasks
-        task = self.scenario.tasks[order[min(stages, len(order) - 1)]].name
-        cell = f"{self.folder.label}/seed-{self.seed}"
-        total, speed = self.scenario.total_steps, self.training.steps_per_s
-        self.tell(Progress(cell, task, step, total, speed, self._latest(), note))
+        task = self.scenario.tasks[self.order[min(stages, len(self.order) - 1)]].name
+        cell, speed = f"{self.folder.label}/seed-{self.seed}", self.training.steps_per_s
+        self.tell(Progress(cell, task, step, self.total, speed, dict(self.scores.latest), note))
 
     def summary(self) -> dict[str, Any]:
         """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""

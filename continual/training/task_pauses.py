@@ -44,7 +44,9 @@ class TaskPauses:
         asked = journal.scenario.checkpoint
         assert asked.every != "off"
         self.every, self.resets = asked.every, asked.resets
-        self.resumed = None if found is None else Inside(found.files, dict(found.parts), found.values)
+        self.resumed = (
+            None if found is None else Inside(found.files, dict(found.parts), found.values)
+        )
         self._journal, self._experience, self._told = journal, experience, told
         self._store, self._found = store, found
         self._is_warned = False
@@ -75,9 +77,7 @@ class TaskPauses:
         for number, method in enumerate(self._methods):
             method.load_state(self._agent.doors(method), files.get(f"method-{number}", {}))
         self._told.set_generators(files.get(_GENERATORS, {}))
-        self._journal.diagnostics.put_back(
-            self._found.state["diagnostics"], files.get(_NORMS, {})
-        )
+        self._journal.diagnostics.put_back(self._found.state["diagnostics"], files.get(_NORMS, {}))
         if hasattr(self._experience, "drifted"):
             known = [(int(at), dict(values)) for at, values in self._found.state["drifted"]]
             self._experience.drifted[:] = known

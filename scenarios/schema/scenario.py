@@ -74,7 +74,7 @@ class Scenario(BaseModel):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """Plan of measuring the agent."""
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
-    """Checkpoints inside tasks."""
+    """Checkpoints of each cell."""
     sweep: dict[Text, Values] = Field(default_factory=dict, exclude_if=operator.not_)
     """Values of any key, compared with each other: {agent.learning_rate: [1e-4, 3e-4],
     methods.ewc.strength: {log: [1, 100, 3]}}.

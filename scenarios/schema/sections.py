@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, Tag
 
-from holdfast.scenarios.schema.fields import SECTION, AboveZero, AtLeastZero, Flag, Index, Positive
+from holdfast.scenarios.schema.fields import (
+    SECTION,
+    AboveZero,
+    AtLeastZero,
+    Flag,
+    Index,
+    Positive,
+    told_by,
+)
 
 
 class Spaces(BaseModel):
@@ -33,6 +42,23 @@ class Carry(BaseModel):
     """Transitions stored so far (off-policy)."""
 
 
+class Sample(BaseModel):
+    """Tasks that take turns in being measured: a budget for streams of many tasks."""
+
+    model_config = SECTION
+
+    sample: Positive
+    """Tasks measured at each evaluation: the one being learned, and others by turns."""
+    boundaries: Literal["last", "all"] = "last"
+    """Boundaries at which all tasks are measured: the end of the stream, or each."""
+
+
+Measured = Annotated[
+    Annotated[Sample, Tag("sample")] | Annotated[Literal["all", "seen"], Tag("words")],
+    told_by(Mapping, Sample, tag="sample", other="words"),
+]
+
+
 class Evaluation(BaseModel):
     """Plan of measuring the frozen agent."""
 
@@ -44,8 +70,16 @@ class Evaluation(BaseModel):
     """Episodes of each task at each evaluation."""
     deterministic: Flag = True
     """Most likely action rather than a sample."""
-    tasks: Literal["all", "seen"] = "all"
-    """Tasks measured at each evaluation."""
+    tasks: Measured = "all"
+    """Tasks measured at each evaluation: all, those seen so far, or {sample: 10} by turns."""
+
+    @property
+    def words(self) -> str:
+        """Which tasks are measured, in words: ``all tasks``."""
+        if not isinstance(self.tasks, Sample):
+            return f"{self.tasks} tasks"
+        which = "the end of the stream" if self.tasks.boundaries == "last" else "boundaries"
+        return f"{self.tasks.sample} tasks by turns, and of all at {which}"
 
 
 class Pool(BaseModel):
@@ -83,7 +117,7 @@ class Resources(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """Checkpoints inside tasks; after each task there is one anyway."""
+    """Checkpoints of a cell, from which it continues; after each task there is one anyway."""
 
     model_config = SECTION
 
@@ -93,3 +127,5 @@ class Checkpoint(BaseModel):
     """
     resets: Flag = False
     """Begin anew also in environments whose episodes never end."""
+    keep: Literal["policies", "all"] = "policies"
+    """Content of all but the two newest: what their policies need to act, or all of it."""

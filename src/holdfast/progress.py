@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LINE_S = 10.0
 """Seconds between two plain lines of one cell, unless its task changes."""
+_LISTED = 12
+"""Most tasks whose scores are listed one by one."""
 _REFRESH_S = 0.4
 _BAR = 16
 _HEAD = len("finished  ")  # of a line: what happened, then to which cell
@@ -228,12 +230,24 @@ class Display:
 
 
 def scores_text(scores: dict[str, float]) -> str:
-    """Return the latest score of every task in one line.
+    """Return the latest score of every task in one line; of many tasks, a summary.
 
     >>> scores_text({"left": 0.934, "right": float("nan")})
     'left 0.93, right n/a'
+    >>> scores_text({f"t{i}": i / 10 for i in range(40)} | {"last": float("nan")})
+    'mean 1.95 of 40 tasks measured of 41, lowest 0.00 (t0), highest 3.90 (t39)'
     """
-    return ", ".join(f"{name} {number(value)}" for name, value in scores.items())
+    if len(scores) <= _LISTED:
+        return ", ".join(f"{name} {number(value)}" for name, value in scores.items())
+    known = {name: value for name, value in scores.items() if value == value}  # not NaN
+    if not known:
+        return f"none of {len(scores)} tasks measured"
+    low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    return (
+        f"mean {number(sum(known.values()) / len(known))} of {plural(len(known), 'task')} measured "
+        f"of {len(scores)}, lowest {number(known[low])} ({low}), highest {number(known[high])} "
+        f"({high})"
+    )
 
 
 def _opening(progress: Progress, *, is_first: bool) -> Sequence[str]:

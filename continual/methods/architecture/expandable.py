@@ -58,6 +58,7 @@ class Expandable(Method):
 
     needs = ("boundaries", "task_id", "evaluation_task_id", "score")
     doors = ("gradients", "networks", "lifecycle", "output", "memory")
+    acts_by = ("newest", "module", "kept")
     claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"score": "score while training", "modules": "modules"}
     memory = (

@@ -61,6 +61,7 @@ class ProgressCompress(Method):
 
     needs = ("boundaries",)
     doors = ("networks", "lifecycle", "output", "memory")
+    acts_by = ("tasks", "log_std")
     claims = ("views",)
     memory = "a second actor and 2 numbers per weight of it, however many tasks"
     extra = "1,000 updates of the knowledge base after each task (`updates`)"

@@ -44,6 +44,7 @@ class ContinualBackprop(Method):
     """
 
     doors = ("gradients", "output", "memory")
+    acts_by = ()
     # Not CrossQ: its batch normalisation stands between a unit and what reads it.
     algorithms = (
         "ppo",

@@ -32,6 +32,7 @@ class L2Init(Method):
     """
 
     doors = ("gradients",)
+    acts_by = ()
     memory = "1 number per weight"
     convention = (
         "strength x sum of (theta - theta_0)^2, no factor 1/2, not divided by the number of "

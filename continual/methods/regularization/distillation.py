@@ -44,6 +44,7 @@ class Distillation(Method):
 
     needs = ("boundaries",)
     doors = ("gradients", "output", "memory")
+    acts_by = ()
     memory = "one copy of the actor, however many tasks"
     convention = (
         "strength x mean KL(old || current) over a batch of the new task's observations, under the "

@@ -110,6 +110,7 @@ class Penalized(Method):
     name: ClassVar[str]
     needs = ("boundaries",)
     doors: ClassVar[tuple[str, ...]] = ("gradients",)
+    acts_by: ClassVar[tuple[str, ...]] = ()
     memory = "2 numbers per weight, however many tasks"
 
     regularize: Literal["actor", "critic", "both"] = "actor"

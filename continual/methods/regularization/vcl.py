@@ -54,6 +54,7 @@ class VCL(Method):
 
     needs = ("boundaries",)
     doors = ("gradients", "networks", "lifecycle")
+    acts_by = ()
     memory = "3 numbers more per weight of the actor, however many tasks"
     extra = "noise for every weight of the actor, per rollout or update"
     convention = (

@@ -47,6 +47,7 @@ class Cloning(Method):
 
     needs = ("boundaries",)
     doors = ("gradients", "lifecycle", "output", "memory")
+    acts_by = ()
     claims = ("exploration",)
     memory = "10,000 observations and policy outputs per task (`samples`)"
     convention = (

@@ -181,6 +181,7 @@ class Projecting(Method):
     name: ClassVar[str]
     needs = ("boundaries",)
     doors = ("gradients", "memory")
+    acts_by = ()
     # Those whose loss is a function of stored rows, in ``agents/sb3/losses.py``.
     algorithms = (
         "ppo",

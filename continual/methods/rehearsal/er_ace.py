@@ -46,6 +46,7 @@ class ERACE(Method):
 
     needs = ("boundaries",)
     doors = ("gradients", "output", "memory")
+    acts_by = ()
     # Those whose output is a distribution, but for CrossQ: stored rows would move its statistics.
     algorithms = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
     memory = "10,000 observations and actions per task (`samples`)"

@@ -57,6 +57,7 @@ class GenerativeReplay(Method):
 
     needs = ("boundaries",)
     doors = ("gradients", "lifecycle", "output", "memory")
+    acts_by = ()
     # Not VDN and QMIX: which agents act and what they may do are no vectors to be drawn.
     algorithms = (
         "ppo",

@@ -29,6 +29,7 @@ class PerfectMemory(Method):
 
     needs = ("boundaries",)
     doors = ("memory",)
+    acts_by = ()
     on_policy = False
     not_in_teams = "it keeps every step of the environments, not every one of their agents"
     memory = "every transition"

@@ -58,6 +58,7 @@ class Replay(Method):
 
     needs = ("boundaries",)
     doors = ("memory",)
+    acts_by = ()
     on_policy = False
     memory = "10,000 transitions per task, or in all (`samples`, `strategy`)"
     convention = "fraction of the rows of each batch that come from finished tasks"

@@ -55,10 +55,13 @@ def test_disk_is_estimated_to_a_few_percent(
         assert not cost.is_open
 
 
+SAMPLE = {"every": 10, "tasks": {"sample": 1, "boundaries": "all"}}
+
+
 def test_evaluations_are_counted_as_the_loop_makes_them(
     make_scenario: Callable[..., Scenario], tmp_path: Path
 ) -> None:
-    for plan in ({"tasks": "all"}, {"tasks": "seen"}, {"every": 10, "tasks": "seen"}):
+    for plan in ({"tasks": "all"}, {"tasks": "seen"}, {"every": 10, "tasks": "seen"}, SAMPLE):
         scenario = make_scenario(
             name=f"plan{len(str(plan))}",
             tasks=[{"name": n, "env": "CartPole-v1", "steps": 32} for n in ("left", "right")],

@@ -15,7 +15,12 @@ from torch import nn
 from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.results.markdown_page import markdown
-from holdfast.continual.results.plasticity_record import QUANTITIES, read_points, write_points
+from holdfast.continual.results.plasticity_record import (
+    QUANTITIES,
+    line_of,
+    read_points,
+    write_points,
+)
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.study import gather
 from holdfast.continual.training import diagnostics
@@ -35,7 +40,7 @@ def test_measuring_changes_nothing(
     for name in ("begin", "attach", "detach"):
         monkeypatch.setattr(Diagnostics, name, lambda self: None)
     monkeypatch.setattr(Diagnostics, "measure", lambda self, stage, step: {})
-    monkeypatch.setattr(Diagnostics, "watched", property(lambda self: None))
+    monkeypatch.setattr(Diagnostics, "watched", lambda self, tasks: None)
     bare = run(algorithm, runs="bare", **keys)
     assert read_points(bare.path) == []
     assert measured.scores() == bare.scores()
@@ -161,7 +166,7 @@ def test_seen_observations_are_thinned_evenly_and_do_not_repeat() -> None:
 
 
 def test_a_damaged_record_is_named(tmp_path: Any) -> None:
-    write_points(tmp_path, [{"stage": 0, "step": 0, "srank/actor": 2.0}])
+    write_points(tmp_path, [line_of({"stage": 0, "step": 0, "srank/actor": 2.0})])
     assert read_points(tmp_path) == [{"stage": 0.0, "step": 0.0, "srank/actor": 2.0}]
     (tmp_path / "plasticity.json").write_text("[1]")
     with pytest.raises(CheckpointUnusable, match=r"plasticity\.json"):

@@ -21,8 +21,8 @@ def test_the_record_is_read_at_the_start_alone(run: Any, monkeypatch: pytest.Mon
     def checked(self: CellJournal, experience: Any) -> None:
         finished(self, experience)
         whole = curves(real(self.folder), self.scenario)
-        np.testing.assert_array_equal(self.curves.values, whole.values)
-        np.testing.assert_array_equal(self.curves.steps, whole.steps)
+        np.testing.assert_array_equal(self.scores.curves.values, whole.values)
+        np.testing.assert_array_equal(self.scores.curves.steps, whole.steps)
         assert len(read) == 1
 
     monkeypatch.setattr(RunFolder, "scores", counted)
