@@ -84,6 +84,12 @@ class Method(Protocol):
         packages: What it imports that may be missing; ``validate`` looks.
         limits: Smallest and largest value of numeric arguments; None where there is no largest. An
             argument may state its own: ``samples: Annotated[int, (1, None)] = 10_000``.
+        needs_without: Pairs of an argument, and what it must be told where that is not given.
+        refuses: Keys of ``carry:``, each with the value that it cannot work with, and why.
+        off_policy_arguments: Arguments that only off-policy algorithms can take.
+        grows: What it keeps of every task, which ``validate`` projects for the stream: ``samples``
+            (as many rows as that argument says), ``transitions`` (all), ``networks`` (one more), or
+            ``columns`` (one more, fed by all before it); empty where it grows with none.
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
@@ -100,6 +106,10 @@ class Method(Protocol):
     claims: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
+    needs_without: ClassVar[tuple[tuple[str, str], ...]] = ()
+    refuses: ClassVar[tuple[tuple[str, bool, str], ...]] = ()
+    off_policy_arguments: ClassVar[tuple[str, ...]] = ()
+    grows: ClassVar[str] = ""
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {}
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = ""

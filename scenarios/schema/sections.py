@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, Field
 
-from holdfast.scenarios.schema.fields import SECTION, AboveZero, AtLeastZero, Flag, Index, Positive
+from holdfast.scenarios.schema.fields import (
+    SECTION,
+    AboveZero,
+    AtLeastZero,
+    Flag,
+    Index,
+    Positive,
+    Steps,
+)
+from holdfast.scenarios.source import bounds
 
 
 class Spaces(BaseModel):
@@ -38,14 +48,18 @@ class Evaluation(BaseModel):
 
     model_config = SECTION
 
-    every: Positive | None = None
+    every: Steps | None = None
     """Steps between evaluations inside a task. Default: at boundaries only."""
-    episodes: Positive = 10
+    episodes: Annotated[Positive, Field(le=bounds.EPISODES)] = 10
     """Episodes of each task at each evaluation."""
     deterministic: Flag = True
     """Most likely action rather than a sample."""
     tasks: Literal["all", "seen"] = "all"
     """Tasks measured at each evaluation."""
+    most_steps: Annotated[Steps | None, Field(exclude_if=operator.not_)] = None
+    """Steps after which an episode is cut, and recorded as cut. Default: the task's time limit,
+    that of the environment's spec, or 10,000.
+    """
 
 
 class Pool(BaseModel):

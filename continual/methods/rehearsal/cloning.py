@@ -48,6 +48,8 @@ class Cloning(Method):
     needs = ("boundaries",)
     doors = ("gradients", "lifecycle", "output", "memory")
     claims = ("exploration",)
+    off_policy_arguments = ("exploration_steps",)
+    grows = "samples"
     memory = "10,000 observations and policy outputs per task (`samples`)"
     convention = (
         "strength x mean KL(stored || current) over a batch of stored observations; actor only"
