@@ -86,6 +86,12 @@ class Method(Protocol):
             argument may state its own: ``samples: Annotated[int, (1, None)] = 10_000``.
         acts_by: First parts of those names in ``state`` that an old policy needs to be built and to
             act, such as masks; None: all of them. The rest is dropped from old checkpoints.
+        needs_without: Pairs of an argument, and what it must be told where that is not given.
+        refuses: Keys of ``carry:``, each with the value that it cannot work with, and why.
+        off_policy_arguments: Arguments that only off-policy algorithms can take.
+        grows: What it keeps of every task, which ``validate`` projects for the stream: ``samples``
+            (as many rows as that argument says), ``transitions`` (all), ``networks`` (one more), or
+            ``columns`` (one more, fed by all before it); empty where it grows with none.
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
@@ -102,6 +108,10 @@ class Method(Protocol):
     claims: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
+    needs_without: ClassVar[tuple[tuple[str, str], ...]] = ()
+    refuses: ClassVar[tuple[tuple[str, bool, str], ...]] = ()
+    off_policy_arguments: ClassVar[tuple[str, ...]] = ()
+    grows: ClassVar[str] = ""
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {}
     acts_by: ClassVar[tuple[str, ...] | None] = None
     memory: ClassVar[str] = "nothing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ from holdfast.registry import closest, suggestion
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
+from holdfast.scenarios.checks.bounds import check_bounds, few
 from holdfast.scenarios.checks.checkpoint import check_checkpoint, default_of
+from holdfast.scenarios.checks.memory import check_memory
 from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
 from holdfast.scenarios.checks.methods import check_methods, setting_of
 from holdfast.scenarios.checks.multiagent import check_team, is_team
@@ -23,9 +25,10 @@ from holdfast.scenarios.checks.sweep import check_sweep, check_tune
 from holdfast.scenarios.checks.tasks import check_stream, check_tasks
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import located, shipped
+from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.override import override
 from holdfast.scenarios.source.task_defaults import with_task_defaults
-from holdfast.scenarios.source.yaml_file import MAX_BYTES, Place, Source, read
+from holdfast.scenarios.source.yaml_file import Place, Source, read
 from holdfast.signature import remembering
 
 
@@ -44,20 +47,19 @@ def load(
         ScenarioError: If anything is wrong; ``problems`` holds all of it.
     """
     path = located(path)
-    source = read(_content(path), str(path))
-    for text in overrides:
-        override(source, text)
+    source = read(_content(path, bounds.FILE_BYTES), str(path))
+    _override(source, list(overrides))
     source = with_task_defaults(source)
     place = Path(folder) if folder else path.parent
     with remembering():
         found, _, scenario = _check_all(source, place, _name(path))
-    problems = [*source.problems]
+    problems = dict.fromkeys(source.problems)  # a set in order
     for finding in found:
         problem = source.problem(finding.path, finding.message, at_key=finding.at_key)
-        if problem.path not in source.unread and problem not in problems:
-            problems.append(problem)
+        if problem.path not in source.unread:
+            problems[problem] = None
     if problems or scenario is None:
-        raise ScenarioError(sorted(problems, key=_order))
+        raise ScenarioError(_few(sorted(problems, key=_order), path))
     scenario._document, scenario._source, scenario._folder = source, path, place
     if scenario.states("checkpoint", "every"):
         return scenario
@@ -81,8 +83,12 @@ def load_resolved(
         ScenarioError: If the file is damaged.
     """
     path = Path(path)
-    source = read(_content(path) if content is None else content, str(path))
-    found, scenario = _modelled(source.data)
+    if content is None:
+        content = _content(path, bounds.RESOLVED_BYTES)
+    source = read(content, str(path), resolved=True)
+    found, scenario = list(check_bounds(source.data)), None
+    if not found:
+        found, scenario = _modelled(source.data)
     if scenario is None or source.problems:
         problems = [source.problem(f.path, f.message, at_key=f.at_key) for f in found]
         raise ScenarioError([*source.problems, *problems])
@@ -91,10 +97,22 @@ def load_resolved(
     return scenario
 
 
-def _content(path: Path) -> bytes:
+def _override(source: Source, texts: Sequence[str]) -> None:
+    """Set values of a source; see ``override``."""
+    if len(texts) > bounds.OVERRIDES:
+        message = (
+            f"{len(texts):,} are too many, at most {bounds.OVERRIDES:,} are taken; "
+            "write them into the scenario"
+        )
+        raise ScenarioError([Place("overrides").problem(message)])
+    for text in texts:
+        override(source, text)
+
+
+def _content(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(most + 1)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         if path.is_dir():
@@ -117,6 +135,15 @@ def _no_file(path: Path) -> str:
 
 def _name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "scenario"
+
+
+def _few(problems: list[Problem], path: Path) -> list[Problem]:
+    """Return the first mistakes, and how many more there are."""
+    more = len(problems) - bounds.PROBLEMS
+    if more <= 0:
+        return problems
+    rest = Place(str(path)).problem(f"there are more mistakes; mend the first {bounds.PROBLEMS}")
+    return [*problems[: bounds.PROBLEMS], rest]
 
 
 def _order(problem: Problem) -> tuple[bool, int, int]:
@@ -150,6 +177,8 @@ def _check(data: Any, folder: Path, name: str) -> _Result:
     if not isinstance(data, dict):
         message = "a scenario is a mapping with at least tasks: and agent:"
         return _Result([Finding((), message)], data, None)
+    if of_bounds := list(check_bounds(data)):
+        return _Result(of_bounds, data, None)
     of_papers, data = papers.expand({"name": name, **data})
     of_all, data = _check_beyond_forms(data, folder)
     of_forms, scenario = _modelled(data, argument_names(data.get("agent"), folder))
@@ -163,7 +192,7 @@ def _modelled(
     try:
         return [], Scenario.model_validate(data)
     except ValidationError as error:
-        return list(findings(error.errors(), data, tuple(agent_arguments))), None
+        return few(findings(error.errors(), data, tuple(agent_arguments))), None
 
 
 def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
@@ -178,12 +207,14 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     found += wrong
     if isinstance(data.get("methods"), list):
         data["methods"] = methods
+    found += few(check_memory(data, folder))
     wrong, tasks = check_supervised(data, setting.algorithm, folder)
     found += wrong
     if isinstance(data.get("tasks"), list):
         data["tasks"] = tasks
-        found += [*check_tasks(data, folder), *check_stream(data), *check_backend(data)]
+        of_tasks = (check_tasks(data, folder), check_stream(data), check_backend(data))
+        found += [finding for each in of_tasks for finding in few(each)]
         found += check_checkpoint(data)
         if is_team(data):
-            found += check_team(data, folder)
+            found += few(check_team(data, folder))
     return Checked(found, data)

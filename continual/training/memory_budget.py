@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -15,6 +13,7 @@ from torch import Tensor
 from holdfast.continual.results.formatting import plural, size
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.registry import algorithm
+from holdfast.scenarios.checks.memory import memory_bytes
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.signature import signature
 
@@ -72,16 +71,6 @@ def check_room(scenario: Scenario, buffer: Buffer | None, jobs: int = 1) -> None
         f"this machine has {size(memory)} of memory; {most:,} would take half of it"
     )
     raise ScenarioError([scenario.problem("agent.buffer_size", text)])
-
-
-def memory_bytes() -> int:
-    """Return the memory that this process may have: the machine's, or its container's if less."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
-    except OSError:
-        return machine
-    return min(machine, int(limit)) if limit.isdecimal() else machine
 
 
 def kept_bytes(files: Iterable[Mapping[str, Tensor]]) -> int:

@@ -22,6 +22,7 @@ from holdfast.scenarios.checks.messages import (
 from holdfast.scenarios.checks.references import NotUsable, is_own, read_own, run_inside, why_not
 from holdfast.scenarios.schema.agent import Agent
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
+from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.yaml_file import KeyPath
 from holdfast.signature import Signature, signature
 
@@ -108,6 +109,8 @@ def check_agent(agent: Mapping[str, Any], folder: Path | None) -> Checked:
     arguments = {a.name: a for a in known.arguments if a.name not in closed}
     fitted = dict(agent)
     for key in [key for key in agent if key not in Agent.model_fields]:
+        if len(found) > bounds.PROBLEMS:
+            break
         path = ("agent", key)
         if key in RESERVED:
             found.append(Finding(path, f"not for scenarios: {RESERVED[key]}", at_key=True))

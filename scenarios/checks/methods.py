@@ -163,7 +163,8 @@ def _check_method(
         if given:
             fitted[position] = {name: arguments}
         found += wrong_arguments
-        found += _check_needs(name, known, place, setting)
+        found += _check_needs(name, known, given, place, setting)
+        found += _check_refusals(name, known, given, place, setting)
         found += _check_doors(name, known, place, setting)
     found += _check_claims(signatures, path)
     found += _check_networks(signatures, path, setting)
@@ -195,8 +196,22 @@ def words(known: Signature, attribute: str) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (str(value),)
 
 
+def _check_refusals(
+    name: str, known: Signature, given: Mapping[str, Any], place: KeyPath, setting: Setting
+) -> Iterator[Finding]:
+    """Yield what a method cannot work with of ``carry:``, and arguments of another algorithm's."""
+    for key, value, why in known.attributes.get("refuses", ()):
+        if setting.carry.get(key) is value:
+            message = f"'{name}' cannot work with carry.{key}: {str(value).lower()}: {why}; "
+            yield Finding(("carry", key), f"{message}remove it")
+    for key in words(known, "off_policy_arguments"):
+        if given.get(key) and setting.table is not None and setting.table.on_policy:
+            message = f"needs a replay buffer, which on-policy '{setting.algorithm}' does not have"
+            yield Finding((*place, name, key), f"{message}; remove it", at_key=True)
+
+
 def _check_needs(
-    name: str, known: Signature, place: KeyPath, setting: Setting
+    name: str, known: Signature, given: Mapping[str, Any], place: KeyPath, setting: Setting
 ) -> Iterator[Finding]:
     if "score" in words(known, "needs") and not setting.has_scores:
         message = (
@@ -217,12 +232,17 @@ def _check_needs(
             "task_count: known",
         ),
     }  # fmt: skip
-    missing = [hidden[need] for need in words(known, "needs") if hidden.get(need, (False,))[0]]
+    pairs = known.attributes.get("needs_without", ())
+    asked = {need: key for key, need in pairs if given.get(key) is None}
+    needs = [*words(known, "needs"), *asked]
+    lacking = dict.fromkeys(need for need in needs if hidden.get(need, (False,))[0])
+    missing = [hidden[need] for need in lacking]
     if missing:
         told = " and ".join(what for _, what, _ in missing)
         remedies = ", ".join(dict.fromkeys(remedy for _, _, remedy in missing))
         message = f"'{name}' must be told {told}, which stream: hides; "
-        yield Finding(place, f"{message}write stream: {{{remedies}}}")
+        instead = "".join(f", or give it {asked[need]}:" for need in lacking if need in asked)
+        yield Finding(place, f"{message}write stream: {{{remedies}}}{instead}")
 
 
 def _check_doors(

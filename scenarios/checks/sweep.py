@@ -11,13 +11,13 @@ from typing import Any
 from holdfast.scenarios.checks.messages import Checked, Finding, entries, mapping
 from holdfast.scenarios.schema.cells import Axis
 from holdfast.scenarios.schema.studies import dimension, probes, values
+from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.override import NoSuchPlace, look, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import KeyPath, Source
 
 Check = Callable[[dict[str, Any]], Checked]
 """Returns what is wrong with a scenario's data, and the data as they are meant."""
 
-MOST_POINTS = 1000
 OF_STUDIES = ("sweep", "tune", "tuned")
 
 _REFUSED = {
@@ -58,10 +58,12 @@ def check_sweep(source: Source, base: Collection[Finding], check: Check) -> Chec
         message = "auto is settled once for all cells; sweep gymnasium and envpool"
         return Checked([*wrong, Finding(("sweep", auto[0]), message)], given)
     count = _count(axes)
-    if count > MOST_POINTS:
-        message = f"{count:,} points are too many (at most {MOST_POINTS:,}); `holdfast tune` looks"
-        message += " for the best of many without trying all"
+    if count > bounds.POINTS:
+        message = f"{count:,} points are too many (at most {bounds.POINTS:,}); `holdfast tune`"
+        message += " looks for the best of many without trying all"
         return Checked([*wrong, Finding(("sweep",), message)], given)
+    if many := _too_many_cells(count, plain):
+        return Checked([*wrong, many], given)
     lists = {axis.key: isinstance(given[axis.key], list) for axis in axes}
     fitted = given | {axis.key: list(axis.values) for axis in axes}
     found: dict[Finding, None] = {}  # a set in order
@@ -76,6 +78,18 @@ def check_sweep(source: Source, base: Collection[Finding], check: Check) -> Chec
         for axis, index in point:
             fitted[axis.key][index] = look(checked.data, axis.path)
     return Checked([*wrong, *found], fitted)
+
+
+def _too_many_cells(points: int, plain: Mapping[str, Any]) -> Finding | None:
+    """Return that a sweep with all methods and seeds has too many cells, None where it has not."""
+    methods, seeds = (len(entries(plain.get(key))) or 1 for key in ("methods", "seeds"))
+    if (count := points * methods * seeds) <= bounds.CELLS:
+        return None
+    message = (
+        f"{count:,} cells are too many, {points:,} points x {methods:,} methods x {seeds:,} seeds; "
+        f"at most {bounds.CELLS:,} are taken: list fewer values, methods or seeds"
+    )
+    return Finding(("sweep",), message)
 
 
 def _axes(

@@ -22,6 +22,7 @@ from holdfast.scenarios.checks.references import (
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.schema.method_spec import WRAPPERS, wrapper_of
+from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.yaml_file import KeyPath
 
 _WRAPPER_ARGUMENTS = {
@@ -164,6 +165,9 @@ def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterat
         size = whole(arguments.get("n", 1))
         if name == "frame_stack" and _count(size) is None:
             message = f"frame_stack takes how many frames, a whole number, got {size!r}"
+            yield Finding((*place, name), message)
+        elif name == "frame_stack" and size > bounds.FRAMES:
+            message = f"stacks {size:,} frames; at most {bounds.FRAMES:,} are taken"
             yield Finding((*place, name), message)
 
 

@@ -19,6 +19,8 @@ from pydantic import (
     model_serializer,
 )
 
+from holdfast.scenarios.source import bounds
+
 
 @cache
 def descriptions(section: type[BaseModel]) -> dict[str, str]:
@@ -53,10 +55,12 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    seen: set[int] = set()
+    for value in values:
+        if value in seen:
             raise ValueError(f"{value!r} is listed twice")
+        seen.add(value)
     return values
 
 
@@ -68,6 +72,7 @@ def _permutation(values: tuple[int, ...]) -> tuple[int, ...]:
 
 Whole = Annotated[int, Field(strict=True), BeforeValidator(whole)]
 Positive = Annotated[int, Field(strict=True, gt=0), BeforeValidator(whole)]
+Steps = Annotated[int, Field(strict=True, gt=0, le=bounds.STEPS), BeforeValidator(whole)]
 Index = Annotated[int, Field(strict=True, ge=0), BeforeValidator(whole)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1), BeforeValidator(whole)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]

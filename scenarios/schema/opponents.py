@@ -17,6 +17,7 @@ from holdfast.scenarios.schema.fields import (
     Text,
     told_by,
 )
+from holdfast.scenarios.source import bounds
 
 PAST, RANDOM = "past", "random"
 
@@ -24,7 +25,7 @@ PAST, RANDOM = "past", "random"
 class OpponentSpec(Sparse):
     """A search, or the policy of an earlier run, that plays against the learner."""
 
-    minimax: Positive | None = None
+    minimax: Annotated[Positive, Field(le=bounds.MINIMAX)] | None = None
     """A search of so many moves, its own first among them; connect_four_v3 and tictactoe_v3."""
     run: Text | None = None
     """Folder of a run, runs/x/naive/seed-0; paths count from the scenario's folder."""
@@ -57,7 +58,7 @@ class Past(BaseModel):
     """The newest; each alike; or prioritized, by how often they are lost against."""
     every: Positive | None = None
     """Steps of a task after which a self joins; one always joins as a task begins."""
-    most: Positive = 20
+    most: Annotated[Positive, Field(le=bounds.PAST_SELVES)] = 20
     """Size of the pool; the oldest leaves for the newest."""
 
 

@@ -30,6 +30,7 @@ from holdfast.scenarios.schema.sections import (
 from holdfast.scenarios.schema.streams import Stream, drawn, stages
 from holdfast.scenarios.schema.studies import Tune, Values
 from holdfast.scenarios.schema.task import Score, ScoreForm, Task
+from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.override import plain_data, put, resolved, undotted
 from holdfast.scenarios.source.yaml_file import Source, dump
 
@@ -53,7 +54,7 @@ class Scenario(BaseModel):
     """Order, and what is known of it."""
     spaces: Spaces = Field(default_factory=Spaces)
     """Treatment of unequal spaces."""
-    n_envs: Positive = 1
+    n_envs: Annotated[Positive, Field(le=bounds.N_ENVS)] = 1
     """Environments stepped side by side."""
     pool: Pool = Field(default_factory=Pool)
     """Processes for the training environments."""

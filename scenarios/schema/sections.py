@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Tag
+from pydantic import AfterValidator, BaseModel, Field, Tag
 
 from holdfast.scenarios.schema.fields import (
     SECTION,
@@ -14,8 +15,10 @@ from holdfast.scenarios.schema.fields import (
     Flag,
     Index,
     Positive,
+    Steps,
     told_by,
 )
+from holdfast.scenarios.source import bounds
 
 
 class Spaces(BaseModel):
@@ -64,14 +67,18 @@ class Evaluation(BaseModel):
 
     model_config = SECTION
 
-    every: Positive | None = None
+    every: Steps | None = None
     """Steps between evaluations inside a task. Default: at boundaries only."""
-    episodes: Positive = 10
+    episodes: Annotated[Positive, Field(le=bounds.EPISODES)] = 10
     """Episodes of each task at each evaluation."""
     deterministic: Flag = True
     """Most likely action rather than a sample."""
     tasks: Measured = "all"
     """Tasks measured at each evaluation: all, those seen so far, or {sample: 10} by turns."""
+    most_steps: Annotated[Steps | None, Field(exclude_if=operator.not_)] = None
+    """Steps after which an episode is cut, and recorded as cut. Default: the task's time limit,
+    that of the environment's spec, or 10,000.
+    """
 
     @property
     def words(self) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from holdfast.scenarios.schema.fields import SECTION, Positive, Text
+from holdfast.scenarios.schema.fields import SECTION, Positive, Steps, Text
 from holdfast.scenarios.schema.task import Task, read_distribution
+from holdfast.scenarios.source import bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +38,9 @@ class Stream(BaseModel):
     """Names of tasks in training order, which may repeat; or shuffled: each seed has an
     order of its own, new at every repetition. Default: as listed.
     """
-    repeat: Positive = 1
+    repeat: Annotated[Positive, Field(le=bounds.STAGES)] = 1
     """Number of times that the order is repeated."""
-    steps: Positive | None = None
+    steps: Steps | None = None
     """Instead of repeat: the order is gone through until so many steps are taken."""
     task_id: Literal["hidden", "observed", "heads"] = "observed"
     """Nothing, a one-hot beside the observation, or a head per task."""
@@ -47,7 +48,7 @@ class Stream(BaseModel):
     """known tells methods where a task ends."""
     task_count: Literal["known", "unknown"] = "unknown"
     """known tells methods how many tasks there are."""
-    max_tasks: Positive | None = None
+    max_tasks: Annotated[Positive, Field(le=bounds.STAGES)] | None = None
     """Width of the one-hot. Default: the number of tasks."""
 
 
@@ -102,17 +103,14 @@ def _visits(tasks: Tasks, stream: Stream, seed: int) -> list[int]:
 
     rng = seeding.generator(seed, "order")
     visits: list[int] = []
-    budget = stream.steps
-    while len(visits) < len(listed) if budget is None else _steps(tasks, visits) < budget:
+    budget, lap, taken = stream.steps, sum(task.steps for task in tasks), 0
+    while len(visits) < len(listed) if budget is None else taken < budget:
         visits += rng.permutation(len(tasks)).tolist()
+        taken += lap
     if budget is not None:  # the last repetition may be cut
-        while _steps(tasks, visits[:-1]) >= budget:
-            visits.pop()
+        while taken - tasks[visits[-1]].steps >= budget:
+            taken -= tasks[visits.pop()].steps
     return visits
-
-
-def _steps(tasks: Tasks, visits: list[int]) -> int:
-    return sum(tasks[index].steps for index in visits)
 
 
 def visited(task: Task, number: int, seed: int) -> Task:

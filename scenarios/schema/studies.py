@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from holdfast.scenarios.schema.fields import SECTION, Index, Positive, Seeds, Text
+from holdfast.scenarios.source import bounds
 
-MOST_VALUES = 1000
 SWEEP_FORMS = (
     "write a list, {range: [low, high, step]}, {linear: [low, high, count]} or "
     "{log: [low, high, count]}"
@@ -32,6 +32,7 @@ def values(given: Any) -> tuple[Any, ...]:
         raise ValueError(f"a single value is no sweep; {SWEEP_FORMS}")
     if not given:
         raise ValueError(f"must not be empty; {SWEEP_FORMS}")
+    _few(len(given))
     seen = [same(value) for value in given]
     for index, value in enumerate(seen):
         if value in seen[:index]:
@@ -79,6 +80,8 @@ def numbers(given: Any, kind: str, names: tuple[str, ...]) -> list[float]:
         raise ValueError(f"{form} goes upwards, but {low:g} is not below {high:g}")
     if kind == "log" and low <= 0:
         raise ValueError(f"{form} begins above zero, got {low:g}")
+    if not math.isfinite(high - low) or (kind == "log" and not math.isfinite(high / low)):
+        raise ValueError(f"{form}: {low:g} and {high:g} lie too far apart")
     return list(given)
 
 
@@ -90,7 +93,10 @@ def same(value: Any) -> Any:
 def _in_steps(low: float, high: float, step: float) -> list[float]:
     if step <= 0:
         raise ValueError(f"range goes in steps above zero, got {step:g}")
-    count = _few(math.floor((high - low) / step * (1 + 1e-9)) + 1)
+    parts = (high - low) / step * (1 + 1e-9)
+    if not math.isfinite(parts):
+        raise ValueError(f"step {step:g} is too small between {low:g} and {high:g}")
+    count = _few(math.floor(parts) + 1)
     return [_rounded(low + index * step) for index in range(count)]
 
 
@@ -106,8 +112,8 @@ def _count(count: float) -> int:
 
 
 def _few(count: int) -> int:
-    if count > MOST_VALUES:
-        raise ValueError(f"means {count:,} values; at most {MOST_VALUES:,} are taken")
+    if count > bounds.SWEPT_VALUES:
+        raise ValueError(f"means {count:,} values; at most {bounds.SWEPT_VALUES:,} are taken")
     return count
 
 
@@ -216,7 +222,7 @@ class Tune(BaseModel):
     """Metric by which points are compared, averaged over the seeds."""
     method: Text | None = None
     """The label of the method; needed where several are listed."""
-    trials: Positive = 20
+    trials: Annotated[Positive, Field(le=bounds.TRIALS)] = 20
     """Number of points to try."""
     seed: Index = 0
     """Seed of the sampler."""

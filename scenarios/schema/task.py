@@ -20,6 +20,7 @@ from holdfast.scenarios.schema.fields import (
     Number,
     Positive,
     Sparse,
+    Steps,
     Text,
     told_by,
 )
@@ -185,7 +186,7 @@ class Task(BaseModel):
     """Instead of env, for the supervised agent: split-digits, or module:function."""
     experience: Index | None = None
     """Experience of the benchmark, counted from 0."""
-    steps: Positive
+    steps: Steps
     """Environment steps to train, a multiple of n_envs; supervised: updates."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the environment's constructor, or of the benchmark."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import closest
-from holdfast.scenarios.source.yaml_file import MAX_BYTES, KeyPath, Place, Source, dotted, read
+from holdfast.scenarios.source import bounds
+from holdfast.scenarios.source.yaml_file import KeyPath, Place, Source, dotted, read
 
 
 class NoSuchPlace(ValueError):
@@ -22,6 +23,9 @@ def override(source: Source, text: str) -> None:
 
     The key is a path: ``tasks[0].steps``, ``tasks.0.steps``, or by name ``tasks.left.steps``. A
     mistake goes to ``source.problems``, placed as ``override tasks.0.steps=100``, or in the file.
+
+    Raises:
+        ScenarioError: If the scenario holds too much with it.
     """
     if text.startswith("@"):
         _override_by_file(source, Path(text[1:]))
@@ -29,7 +33,7 @@ def override(source: Source, text: str) -> None:
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     place = Place(f"override {shown}")
     key, equals, value_text = text.partition("=")
-    path = undotted(key)
+    path = undotted(key) if len(key) <= bounds.PATH_CHARACTERS else ()
     if not equals or not path:
         message = "an override is written key=value: agent.learning_rate=1e-4"
         source.problems.append(place.problem(message))
@@ -40,6 +44,7 @@ def override(source: Source, text: str) -> None:
         source.problems += [_in_override(place, path, problem) for problem in error.problems]
         return
     source.problems += [_in_override(place, path, problem) for problem in value.problems]
+    _count(source, value, place)
     source.unread |= {_joined(path, below) for below in value.unread}
     value.keys = dict.fromkeys(value.keys, place)
     value.values = dict.fromkeys(value.values, place)
@@ -50,7 +55,7 @@ def _override_by_file(source: Source, path: Path) -> None:
     """Set every key of a YAML file that maps paths to values."""
     try:
         with path.open("rb") as file:
-            given = read(file.read(MAX_BYTES + 1), str(path))
+            given = read(file.read(bounds.FILE_BYTES + 1), str(path))
     except OSError as error:
         message = f"cannot be read: {error.strerror}; '@' names a file of keys and their values"
         source.problems.append(Place(str(path)).problem(message))
@@ -59,12 +64,31 @@ def _override_by_file(source: Source, path: Path) -> None:
         source.problems += error.problems
         return
     source.problems += given.problems
+    _count(source, given, Place(str(path), 1, 1))
     if not isinstance(given.data, dict):
         message = "expected keys and their values: 'agent.learning_rate: 1e-4'"
         source.problems.append(Place(str(path), 1, 1).problem(message))
         return
+    if len(given.data) > bounds.OVERRIDES:
+        message = (
+            f"sets {len(given.data):,} keys; a file sets at most {bounds.OVERRIDES:,}: "
+            "write them into the scenario"
+        )
+        source.problems.append(Place(str(path), 1, 1).problem(message))
+        return
     for key in given.data:
         _set(source, undotted(str(key)), given, (key,), given.keys[(key,)])
+
+
+def _count(source: Source, given: Source, place: Place) -> None:
+    """Count what an override adds.
+
+    Raises:
+        ScenarioError: If the scenario holds too much with it.
+    """
+    if wrong := source.size.add(given.size.values, given.size.characters):
+        problem = place.problem(f"the scenario with its overrides: {wrong}")
+        raise ScenarioError([*source.problems, problem])
 
 
 def _set(source: Source, path: KeyPath, given: Source, at: KeyPath, place: Place) -> None:
@@ -73,6 +97,8 @@ def _set(source: Source, path: KeyPath, given: Source, at: KeyPath, place: Place
     for part in at:
         value = value[part]
     try:
+        if len(path) > bounds.DEPTH:
+            raise NoSuchPlace(f"leads more than {bounds.DEPTH} levels deep")
         path = resolved(source.data, path)
         put(source.data, path, value)
     except NoSuchPlace as error:
@@ -101,7 +127,8 @@ def undotted(key: str) -> KeyPath:
     if section in ("sweep", "tuned") and rest:
         return section, rest
     parts = re.findall(r"[^.\[\]]+", key.strip())
-    return tuple(int(part) if part.isdecimal() else part for part in parts)
+    # An index of more digits is one of no list; Python refuses to read thousands of them.
+    return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in parts)
 
 
 def resolved(data: Any, path: KeyPath) -> KeyPath:

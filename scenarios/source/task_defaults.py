@@ -7,6 +7,8 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+from holdfast.errors import ScenarioError
+from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.yaml_file import KeyPath, Source
 
 KEY = "task_defaults"
@@ -19,6 +21,9 @@ def with_task_defaults(source: Source) -> Source:
 
     What a task says itself wins. Of ``kwargs`` and ``changes``, this holds for each of their keys;
     any other key is replaced whole. A mistake in a default is reported where the default stands.
+
+    Raises:
+        ScenarioError: If the tasks would hold too much with them.
     """
     data = source.data
     if not isinstance(data, dict) or KEY not in data:
@@ -33,6 +38,13 @@ def with_task_defaults(source: Source) -> Source:
         message = "names tell tasks apart; give every task a name of its own"
         problems.append(source.problem((KEY, "name"), message, at_key=True))
         defaults = {key: value for key, value in defaults.items() if key != "name"}
+    count = len(tasks) if isinstance(tasks, list) else 0
+    if (total := count * values_in(defaults)) > bounds.RESOLVED_VALUES:
+        message = (
+            f"{values_in(defaults):,} values for each of {count:,} tasks are {total:,}; at most "
+            f"{bounds.RESOLVED_VALUES:,} are taken: list fewer tasks, or give them fewer values"
+        )
+        raise ScenarioError([*problems, source.problem((KEY,), message, at_key=True)])
     data = {key: value for key, value in data.items() if key != KEY}
     origins: dict[KeyPath, KeyPath] = {}
     if isinstance(tasks, list):
@@ -43,6 +55,12 @@ def with_task_defaults(source: Source) -> Source:
                 taken = _taken(defaults, task)
                 origins |= {("tasks", index, *path): (KEY, *path) for path in taken}
     return replace(source, data=data, problems=problems, origins=origins)
+
+
+def values_in(data: Any) -> int:
+    """Return how many values plain data hold."""
+    inside = data.values() if isinstance(data, Mapping) else data
+    return 1 + sum(map(values_in, inside)) if isinstance(data, Mapping | list) else 1
 
 
 def _merged(defaults: Mapping[Any, Any], task: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -13,14 +13,12 @@ from typing import Any
 import yaml
 
 from holdfast.errors import Problem, ScenarioError
+from holdfast.scenarios.source import bounds
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indices that lead to a value: ``("tasks", 0, "env")``."""
 
-MAX_BYTES = 256 * 1024
-MAX_DEPTH = 32
-MAX_VALUES = 20_000
-
+_CHARACTERS_PER_VALUE = bounds.CHARACTERS // bounds.VALUES
 _CORE = "tag:yaml.org,2002:"
 _RESOLVERS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -53,6 +51,32 @@ class Place:
 
 
 @dataclass
+class Size:
+    """What a document holds, with aliases and merges expanded, counted while it is read.
+
+    Attributes:
+        values: Values and merged mappings.
+        characters: Characters of its texts.
+        most: Most values that it may hold.
+    """
+
+    values: int = 0
+    characters: int = 0
+    most: int = bounds.VALUES
+
+    def add(self, values: int, characters: int = 0) -> str:
+        """Count more, and return what is too much then; empty where nothing is."""
+        self.values += values
+        self.characters += characters
+        if self.values > self.most:
+            return f"with its aliases and merges expanded, it holds more than {self.most:,} values"
+        if self.characters > self.most * _CHARACTERS_PER_VALUE:
+            most = self.most * _CHARACTERS_PER_VALUE
+            return f"with its aliases expanded, it holds more than {most:,} characters of text"
+        return ""
+
+
+@dataclass
 class Source:
     """A YAML document: its plain data, and where each key and value stands.
 
@@ -64,6 +88,7 @@ class Source:
         problems: What was refused.
         unread: Paths of values that were refused, which are None now.
         origins: Paths that were written elsewhere, and where.
+        size: What it holds, that of its overrides included.
     """
 
     file: str
@@ -73,6 +98,7 @@ class Source:
     problems: list[Problem]
     unread: set[str] = field(default_factory=set)
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
+    size: Size = field(default_factory=Size)
 
     def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> Problem:
         """Return a problem at a value (or its key), or else at what is nearest around it."""
@@ -106,14 +132,23 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def read(content: bytes, file: str) -> Source:
+def read(content: bytes, file: str, *, resolved: bool = False) -> Source:
     """Return the document in ``content``; duplicate keys and refused tags are in its ``problems``.
+
+    Args:
+        content: Of the file.
+        file: Its name.
+        resolved: Whether it is the scenario of a run folder, which may be larger.
 
     Raises:
         ScenarioError: If it is not one YAML document of a reasonable size in UTF-8.
     """
-    if len(content) > MAX_BYTES:
-        message = f"the file is larger than the {MAX_BYTES // 1024} KiB that a scenario may have"
+    most = bounds.RESOLVED_BYTES if resolved else bounds.FILE_BYTES
+    if len(content) > most:
+        message = (
+            f"the file is larger than the {most // 1024:,} KiB that a scenario may have; "
+            "write what tasks share once, in task_defaults:"
+        )
         raise ScenarioError([Place(file).problem(message)])
     try:
         text = content.decode("utf-8-sig")
@@ -122,7 +157,10 @@ def read(content: bytes, file: str) -> Source:
         column = error.start - content.rfind(b"\n", 0, error.start)
         message = f"not UTF-8 text (byte 0x{content[error.start]:02x}); save the file as UTF-8"
         raise ScenarioError([Place(file, line, column).problem(message)]) from error
-    return _Reader(text, file).read()
+    return _Reader(text, file, bounds.RESOLVED_VALUES if resolved else bounds.VALUES).read()
+
+
+_TOO_DEEP = f"nested more than {bounds.DEPTH} levels deep"
 
 
 class _Loader(yaml.SafeLoader):
@@ -133,11 +171,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > bounds.DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # stubs leave it out
-            raise yaml.MarkedYAMLError(
-                problem=f"nested more than {MAX_DEPTH} levels deep", problem_mark=mark
-            )
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -166,11 +202,10 @@ def dump(data: Any) -> str:
 class _Reader:
     """Builds plain data from YAML nodes and notes where everything stands."""
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, most: int) -> None:
         self.text, self.file = text, file
         self.lines = text.splitlines()
-        self.count = 0
-        self.source = Source(file, None, {}, {}, [])
+        self.source = Source(file, None, {}, {}, [], size=Size(most=most))
 
     def read(self) -> Source:
         try:
@@ -219,10 +254,7 @@ class _Reader:
 
     def _build(self, node: yaml.Node, path: KeyPath, inside: tuple[int, ...]) -> Any:
         """Return the plain value of a node; ``inside`` holds the nodes around it."""
-        self.count += 1
-        if self.count > MAX_VALUES:
-            message = f"its aliases expand to more than {MAX_VALUES} values"
-            raise ScenarioError([self._place(node.start_mark).problem(message, path)])
+        self._count(node, path, inside)
         if id(node) in inside:
             message = "this value contains itself, through an alias"
             raise ScenarioError([self._place(node.start_mark).problem(message, path)])
@@ -243,11 +275,22 @@ class _Reader:
         )
         return None
 
+    def _count(self, node: yaml.Node, path: KeyPath, inside: tuple[int, ...]) -> None:
+        """Count a value or a merged mapping before anything below it is read."""
+        characters = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        message = self.source.size.add(1, characters)
+        if not message and len(inside) >= bounds.DEPTH:
+            message = f"with its aliases and merges expanded, it is {_TOO_DEEP}"
+        if message:
+            raise ScenarioError([self._place(node.start_mark).problem(message, path)])
+
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text, kind = node.value, node.tag.removeprefix(_CORE)
         try:
             if kind == "int":
                 digits = text.replace("_", "")
+                if len(digits) > bounds.DIGITS:
+                    raise ValueError(text)
                 base = {"0x": 16, "0o": 8}.get(digits[:2], 10)
                 return int(digits, base)
             if kind == "float":
@@ -301,7 +344,9 @@ class _Reader:
             elif id(base) in inside:
                 self._refuse(base, path, "this mapping is merged into itself")
             else:
+                self._count(base, path, inside)
                 for key, value, _ in self._pairs(base, path, (*inside, id(base))):
+                    self._count(key, path, inside)
                     yield key, value, True
 
 

@@ -52,6 +52,8 @@ class CompoNet(Growing):
 
     doors = ("networks", "lifecycle", "output")
     algorithms = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
+    refuses = (("weights", False, "it would drop earlier modules"),)
+    grows = "networks"
     memory = "one actor and two attention heads per task"
 
     d_model: Annotated[int | None, (1, None)] = None

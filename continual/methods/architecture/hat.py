@@ -74,6 +74,7 @@ class HAT(Method):
     doors = ("gradients", "networks", "lifecycle")
     claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
+    refuses = (("weights", False, "it would drop what tasks use"),)
     memory = "2 numbers per hidden unit of the actor and task"
     convention = "strength x the mean gate of the units that no earlier task uses; actor only"
 

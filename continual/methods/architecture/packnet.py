@@ -56,6 +56,8 @@ class PackNet(Method):
     doors = ("gradients", "lifecycle")
     claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
+    refuses = (("weights", False, "it would drop what tasks own"),)
+    off_policy_arguments = ("retrain_updates",)
     memory = "the owner of each weight, however many tasks"
     extra = "retrain_updates after each task but the last, where given"
     convention = "each stage owns an equal share of every layer's weights; actor only"

@@ -63,6 +63,7 @@ class ProgressCompress(Method):
     doors = ("networks", "lifecycle", "output", "memory")
     acts_by = ("tasks", "log_std")
     claims = ("views",)
+    refuses = (("weights", False, "it carries its knowledge base among them"),)
     memory = "a second actor and 2 numbers per weight of it, however many tasks"
     extra = "1,000 updates of the knowledge base after each task (`updates`)"
     convention = (

@@ -78,6 +78,7 @@ class Progressive(Growing):
     """
 
     doors = ("networks", "lifecycle")
+    grows = "columns"
     memory = "one column of actor and critic per task, fed by all before it"
 
     adapter: Adapter = "linear"

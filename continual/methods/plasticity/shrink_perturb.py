@@ -37,6 +37,7 @@ class ShrinkPerturb(Method):
 
     doors = ("gradients", "lifecycle")
     claims = ("weights",)
+    needs_without = (("period", "boundaries"),)
     convention = (
         "theta <- shrink x theta + perturb x fresh theta, at task starts or every period updates; "
         "weights and biases of all layers, actor and critic"

@@ -22,6 +22,7 @@ class Isolated(Method):
     needs = ("boundaries",)
     doors = ("lifecycle",)
     alone = True
+    grows = "networks"
     memory = "one agent per task"
 
     def __init__(self) -> None:

@@ -49,6 +49,8 @@ class Cloning(Method):
     doors = ("gradients", "lifecycle", "output", "memory")
     acts_by = ()
     claims = ("exploration",)
+    off_policy_arguments = ("exploration_steps",)
+    grows = "samples"
     memory = "10,000 observations and policy outputs per task (`samples`)"
     convention = (
         "strength x mean KL(stored || current) over a batch of stored observations; actor only"

@@ -199,6 +199,7 @@ class Projecting(Method):
     )
     claims = ("projection",)
     logs: ClassVar[dict[str, str]] = {"projected": "share of the gradients that was projected"}
+    grows = "samples"
     memory = "10,000 transitions or rollout rows per task (`samples`)"
     extra = "one more gradient per update and finished task"
 

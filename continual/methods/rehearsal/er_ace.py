@@ -49,6 +49,7 @@ class ERACE(Method):
     acts_by = ()
     # Those whose output is a distribution, but for CrossQ: stored rows would move its statistics.
     algorithms = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
+    grows = "samples"
     memory = "10,000 observations and actions per task (`samples`)"
     convention = (
         "strength x mean of -log pi(a | s) over a batch of stored rows of all finished tasks; "

@@ -32,6 +32,10 @@ class PerfectMemory(Method):
     acts_by = ()
     on_policy = False
     not_in_teams = "it keeps every step of the environments, not every one of their agents"
+    refuses = (
+        ("replay_buffer", True, "it keeps earlier transitions itself, which would count twice"),
+    )
+    grows = "transitions"
     memory = "every transition"
     samples = sys.maxsize
 

@@ -60,6 +60,7 @@ class Replay(Method):
     doors = ("memory",)
     acts_by = ()
     on_policy = False
+    grows = "samples"
     memory = "10,000 transitions per task, or in all (`samples`, `strategy`)"
     convention = "fraction of the rows of each batch that come from finished tasks"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ScenarioError
-from holdfast.scenarios.checks.sweep import MOST_POINTS
 from holdfast.scenarios.load import load, load_resolved
 from holdfast.scenarios.schema.cells import names, pointed
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.studies import values
+from holdfast.scenarios.source import bounds
 
 TASKS = """\
 tasks:
@@ -228,7 +228,7 @@ def test_too_many_points_are_refused_at_once(write) -> None:
     began = time.monotonic()
     keys = "agent.gamma: {linear: [0.1, 0.9, 40]}, agent.ent_coef: {linear: [0, 1, 40]}"
     with pytest.raises(
-        ScenarioError, match=f"1,600 points are too many \\(at most {MOST_POINTS:,}"
+        ScenarioError, match=f"1,600 points are too many \\(at most {bounds.POINTS:,}"
     ):
         swept(write, f"{{{keys}}}")
     assert time.monotonic() - began < 20
