@@ -82,7 +82,8 @@ def load_resolved(path: str | Path, *, folder: str | Path | None = None) -> Scen
 
 
 def _placed(scenario: Scenario, source: Source, path: Path, folder: Path) -> Scenario:
-    scenario._document, scenario._source, scenario._folder = source, path, folder
+    # Absolute: an environment may change the working folder.
+    scenario._document, scenario._source, scenario._folder = source, path, folder.absolute()
     return scenario
 
 

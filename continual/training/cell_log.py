@@ -16,6 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from holdfast.envs.processes.escapes import visible, without_controls
+from holdfast.envs.wrappers.at_work import AT_WORK
+
 LOG, EARLIER = "log.txt", "log-earlier.txt"
 FAILURES = "environment_failures.jsonl"
 MOST_BYTES = 4 << 20
@@ -32,32 +35,52 @@ class CellLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._shown = folder, 0
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self.descriptor = os.open(folder / LOG, flags, 0o644)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self.descriptor)
+        self.limit()
+        with suppress(OSError):  # an environment has closed it
+            os.close(self.descriptor)
 
     def write(self, text: str) -> None:
         """Add a text and a newline."""
         with suppress(OSError):
-            os.write(self.descriptor, f"{text.rstrip()}\n".encode(errors="replace"))
+            line = f"{visible(text.rstrip())}\n"
+            os.write(self.descriptor, line.encode(errors="replace"))
 
     def limit(self) -> None:
-        """Start over if the file is large.
+        """Take the power from escape sequences in it, and start over if the file is large.
 
         It is copied and emptied, not renamed: processes of environments write to it as well, by
         the descriptor that they inherited.
         """
-        size = os.fstat(self.descriptor).st_size
-        if size <= MOST_BYTES:
-            return
-        with suppress(OSError):
-            earlier = os.pread(self.descriptor, MOST_BYTES, size - MOST_BYTES)
-            (self._folder / EARLIER).write_bytes(earlier)
-        os.ftruncate(self.descriptor, 0)
+        with suppress(OSError):  # a full disk, or an environment has closed the file
+            size = os.fstat(self.descriptor).st_size
+            self._show(size)
+            if size <= MOST_BYTES:
+                return
+            with suppress(OSError):
+                earlier = os.pread(self.descriptor, MOST_BYTES, size - MOST_BYTES)
+                (self._folder / EARLIER).write_bytes(earlier)
+            os.ftruncate(self.descriptor, 0)
+            self._shown = 0
+
+    def _show(self, size: int) -> None:
+        """Write over control characters since the last time, which a terminal would obey.
+
+        In place and of the same length, as others write to the end of the file meanwhile.
+        """
+        content = os.pread(self.descriptor, size - self._shown, self._shown)
+        shown = without_controls(content)
+        if shown != content:
+            # Not by the descriptor that appends: Linux would write to the end.
+            with (self._folder / LOG).open("r+b", buffering=0) as file:
+                file.seek(self._shown)
+                file.write(shown)
+        self._shown = size
 
 
 @contextmanager
@@ -74,6 +97,7 @@ def logged(folder: Path, *, capture: bool) -> Iterator[CellLog]:
     with ExitStack() as stack:
         log = CellLog(folder)
         stack.callback(log.close)
+        stack.enter_context(AT_WORK.keeping(log.descriptor))
         log.limit()
         stack.enter_context(_captured(log.descriptor) if capture else _warnings_to(log))
         yield log
@@ -95,8 +119,9 @@ def _captured(descriptor: int) -> Iterator[None]:
             faulthandler.enable()
         _flush()
         for number, copy in kept:
-            os.dup2(copy, number)
-            os.close(copy)
+            with suppress(OSError):  # an environment has closed it
+                os.dup2(copy, number)
+                os.close(copy)
 
 
 def _flush() -> None:
@@ -149,5 +174,5 @@ class EnvironmentFailures:
         except OSError as error:
             place = f"; {self._path} cannot be written: {error}"
         if self.tell is not None:
-            first = str(record["text"]).partition("\n")[0]
+            first = visible(str(record["text"]).partition("\n")[0])
             self.tell(f"environment {record['env']}: {first}{place}")
