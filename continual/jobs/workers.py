@@ -26,7 +26,7 @@ from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder
-from holdfast.envs.processes.offspring import MARK, end, marked, new_mark
+from holdfast.envs.processes.offspring import MARK, end, marked, new_mark, with_mark
 from holdfast.envs.wrappers.at_work import AT_WORK, BYTES, read
 from holdfast.errors import EnvironmentFailed, Stopped, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -227,7 +227,7 @@ def _inherited(mark: str) -> Iterator[None]:
     """
     resource_tracker.ensure_running()  # starting it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    own = {"OMP_NUM_THREADS": "1", MARK: mark}
+    own = {"OMP_NUM_THREADS": "1", MARK: with_mark(mark)}
     theirs = {name: os.environ.get(name) for name in own}
     os.environ |= own
     try:

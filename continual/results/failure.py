@@ -73,7 +73,7 @@ class Failure(NamedTuple):
         """
         if code == errors.Stopped.exit_code:
             return cls("stopped from outside (SIGTERM); the same command continues", code)
-        where = f", last at work: {at_work}" if at_work else ""
+        where = f"; last at work: {at_work}" if at_work else ""
         again = "The same command runs the cell again"
         if code >= 0:
             how = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"

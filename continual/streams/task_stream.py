@@ -101,7 +101,13 @@ class TaskExperience(StageExperience):
             firsts = [index % len(self._make_each) for index in range(self._n_envs)]
             makers = [partial(Interleaved, self._make_each, self._budgets, one) for one in firsts]
         if self._pool.workers:
-            return ProcessPool(makers, self._pool, seed=self.seed, on_failure=self._on_failure)
+            return ProcessPool(
+                makers,
+                self._pool,
+                seed=self.seed,
+                on_failure=self._on_failure,
+                name=f"task '{self.task.name}'",
+            )
         take = iter(makers)
         return vectorize(lambda: next(take)(), self._n_envs, self.seed)
 

@@ -22,6 +22,7 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training.card import write_card
 from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
 from holdfast.continual.training.journal import CellJournal
+from holdfast.envs.processes.escapes import visible
 from holdfast.errors import FolderUnwritable, HoldfastError
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
@@ -79,6 +80,7 @@ def _attempt(folder: RunFolder, tell: Tell, log: CellLog) -> None:
         reason = "stopped from outside" if stopped else reason
         if isinstance(error, OSError) and (told := FolderUnwritable.of(error)):
             reason = str(told)
+        reason = visible(reason)
         log.write("".join(traceback.format_exception(error)))
         with suppress(OSError):  # a full disk; the lock file has the reason then
             folder.note("stopped" if stopped else "failed", reason, ended=_now())

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 MARK = "HOLDFAST_STARTED_BY"
-"""Variable of the environment that a worker process hands on to all that it starts."""
+"""Variable of the environment that a worker process hands on to all that it starts: its own mark,
+after those of the workers above it."""
 PATIENCE_S = 1.0
 """Seconds between the signal that asks a process to end and the one that ends it."""
 
@@ -19,8 +20,13 @@ _PROC = Path("/proc")
 
 
 def new_mark() -> str:
-    """Return a value of ``MARK`` that no other process has."""
+    """Return a mark that no other process has."""
     return secrets.token_hex(16)
+
+
+def with_mark(mark: str) -> str:
+    """Return the value of ``MARK`` for a process that is to be started with this mark."""
+    return f"{os.environ.get(MARK, '')}:{mark}"
 
 
 def descendants(pid: int) -> list[int]:
@@ -35,8 +41,13 @@ def descendants(pid: int) -> list[int]:
 
 def marked(mark: str) -> list[int]:
     """Return the processes that a worker with this mark started, wherever they hang by now."""
-    wanted = f"{MARK}={mark}".encode()
-    return [pid for pid in _numbers() if wanted in _content(pid, "environ").split(b"\0")]
+    begin, wanted = f"{MARK}=".encode(), mark.encode()
+    return [
+        pid
+        for pid in _numbers()
+        for entry in _content(pid, "environ").split(b"\0")
+        if entry.startswith(begin) and wanted in entry
+    ]
 
 
 def end(find: Callable[[], list[int]], patience_s: float = PATIENCE_S) -> None:

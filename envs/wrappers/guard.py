@@ -114,10 +114,12 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _check_descriptors(self) -> None:
         """Raise where the environment has closed a file that is not its own."""
         if closed := AT_WORK.closed():
-            numbers = ", ".join(map(str, closed))
+            found = [str(number) for number in closed if number <= 2]
+            if len(found) < len(closed):
+                found.append("and Holdfast's own")
             raise EnvironmentFailed(
                 f"task '{self._task_name}', by step {self._step} of an episode: the environment "
-                f"has closed file descriptors of this process ({numbers})"
+                f"has closed file descriptors that are not its own: {' '.join(found)}"
             )
 
     def _fail(self, place: str, error: BaseException) -> NoReturn:
