@@ -60,7 +60,8 @@ def load(
             problems[problem] = None
     if problems or scenario is None:
         raise ScenarioError(_few(sorted(problems, key=_order), path))
-    scenario._document, scenario._source, scenario._folder = source, path, place
+    # Absolute: an environment may change the working folder.
+    scenario._document, scenario._source, scenario._folder = source, path, place.absolute()
     if scenario.states("checkpoint", "every"):
         return scenario
     return scenario.model_copy(update={"checkpoint": default_of(scenario)})

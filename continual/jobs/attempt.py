@@ -13,8 +13,12 @@ from holdfast.continual.jobs.queue import Outcome, Turn, cell_name
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder
-from holdfast.errors import InUse
+from holdfast.envs.wrappers.at_work import AT_WORK
+from holdfast.errors import FolderUnwritable, InUse
 
+ONE_WISH_S = 0.3
+"""Seconds within which signals are one wish: who signals a group is relayed by those in it."""
+_stopped_at = [float("-inf")]  # of this process, whatever blocks it is in
 PATIENCE_S = 120.0
 """Seconds that an attempt after the first waits for the lock, which a process of the attempt before
 may still hold: one that is dying, or one on a machine that a file server has not given up yet."""
@@ -33,7 +37,7 @@ def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
     name, began = cell_name(turn.folder), time.monotonic()
     patience_s = PATIENCE_S if turn.attempt > 1 else 0.0
     try:
-        with stoppable() as check:
+        with stoppable() as check, undisturbed(), AT_WORK.cell(str(turn.folder.path)):
 
             def tell_and_check(progress: Progress) -> None:
                 check()
@@ -47,11 +51,24 @@ def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
     return Outcome(name, "finished" if ran else "skipped", time.monotonic() - began)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Undo after the block what environments do to this process.
+
+    They may go to another folder, and close the input and the outputs.
+    """
+    before = AT_WORK.place()
+    try:
+        yield
+    finally:
+        AT_WORK.restore(before)
+
+
 def note_end(folder: RunFolder, status: Literal["failed", "stopped"], reason: str) -> None:
     """Write how a cell ended whose process is gone, unless another has taken it up since."""
-    with suppress(InUse), folder.lock():
+    with suppress(InUse, FolderUnwritable, OSError), folder.lock() as left:
         if folder.info().get("status") == "running":
-            folder.update(status=status, reason=reason)
+            folder.note(status, left or reason)
 
 
 @contextmanager
@@ -65,6 +82,10 @@ def stoppable() -> Iterator[Callable[[], None]]:
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the handler's signature
         nonlocal stopping
+        since = time.monotonic() - _stopped_at.pop()
+        _stopped_at.append(time.monotonic())
+        if since < ONE_WISH_S:
+            return
         stopping = True
         raise KeyboardInterrupt
 

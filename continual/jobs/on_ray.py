@@ -20,7 +20,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.jobs.attempt import note_end, run_one
+from holdfast.continual.jobs.attempt import note_end, run_one, undisturbed
 from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
@@ -174,7 +174,8 @@ class _OnRay:
     def build(self, scenario: Scenario) -> None:
         from holdfast.continual.training import preflight  # here: it imports torch and avalanche
 
-        preflight.build(scenario, jobs=self._jobs or 1)
+        with undisturbed():
+            preflight.build(scenario, jobs=self._jobs or 1)
 
     def __call__(self, turns: Turns) -> None:
         import ray

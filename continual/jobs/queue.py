@@ -62,17 +62,26 @@ class Unwatched:
 
 
 class Turn(NamedTuple):
-    """One attempt at a cell; attempts count from 1."""
+    """One attempt at a cell.
+
+    Attributes:
+        folder: Of the cell.
+        attempt: Which attempt of this session it is, from 1.
+        failed: Why the attempt before it failed, and the size of the record then.
+    """
 
     folder: RunFolder
     attempt: int = 1
+    failed: tuple[Failure, int] | None = None
 
 
 class Turns:
     """The cells that wait. One that fails goes to the end of the line, as often as it may.
 
-    :class:`~holdfast.continual.results.failure.Failure` says what is tried again. A cell with an
-    ``exclusive`` environment is not: a robot must not start to move again by itself.
+    :class:`~holdfast.continual.results.failure.Failure` says what is tried again. Two attempts that
+    raise the same at the same place are enough: from the same seed, a third would raise it as well.
+    A cell with an ``exclusive`` environment is not tried again: a robot must not start to move by
+    itself.
 
     Args:
         folders: Of the cells, in order.
@@ -100,17 +109,22 @@ class Turns:
     def ended(self, turn: Turn, outcome: Outcome) -> None:
         """Take how an attempt ended: the cell comes back to the line, or that was it."""
         outcome = outcome._replace(attempt=turn.attempt)
-        if outcome.status == "failed" and self._is_tried_again(turn, outcome.failure):
-            self._line.append(Turn(turn.folder, turn.attempt + 1))
+        failure = outcome.failure
+        if failure is not None and self._is_tried_again(turn, failure):
+            failed = failure, turn.folder.size()
+            self._line.append(Turn(turn.folder, turn.attempt + 1, failed))
             self.watcher.retrying(outcome)
             return
         self.outcomes[outcome.cell] = outcome
         if outcome.status != "in use":  # it may be free later on
             self.watcher.ended(outcome)
 
-    def _is_tried_again(self, turn: Turn, failure: Failure | None) -> bool:
-        if failure is None or not failure.may_pass or turn.attempt > self._retries:
+    def _is_tried_again(self, turn: Turn, failure: Failure) -> bool:
+        if not failure.may_pass or turn.attempt > self._retries:
             return False
+        if turn.failed is not None and failure.is_like(turn.failed[0]):
+            if turn.folder.size() == turn.failed[1]:
+                return False
         return not any(task.exclusive for task in turn.folder.scenario.tasks)
 
 

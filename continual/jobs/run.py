@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.continual.jobs import queue
-from holdfast.continual.jobs.attempt import run_one
+from holdfast.continual.jobs.attempt import run_one, undisturbed
 from holdfast.continual.jobs.backend import settle
+from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.jobs.run_handle import OpenedRun
@@ -35,8 +36,9 @@ def run(
     """Run every cell of a scenario and return them opened, in the order of ``scenario.cells()``.
 
     Finished cells are skipped and interrupted ones continue. One that another process runs is left
-    to it, and comes back as it is. With ``jobs`` above 1, call it below
-    ``if __name__ == "__main__":`` in a script, as for all of Python's multiprocessing.
+    to it, and comes back as it is: its ``status`` tells. With ``jobs`` above 1, call it below
+    ``if __name__ == "__main__":`` in a script, as for all of Python's multiprocessing; at a prompt,
+    in a notebook, with ``python -c`` or from standard input it needs none.
 
     Args:
         scenario: What ``holdfast.load`` returned.
@@ -56,11 +58,13 @@ def run(
             does not answer. Nothing was written then.
         HoldfastError: The first failure of a cell, after all others have run.
     """
+    check_guard(1 if executor == "ray" else jobs or 1)
     scenario = scenario.trusting_code() if trust_code else scenario
-    scenario = settle(scenario, Path(runs), overwrite=overwrite).scenario
+    runs = Path(runs).absolute()  # before anything runs: environments may go to another folder
+    scenario = settle(scenario, runs, overwrite=overwrite).scenario
     with made_executor(executor, scenario, jobs=jobs, address=address) as execute:
         execute.build(scenario)
-        folders = prepare(Path(runs), scenario, overwrite=overwrite)
+        folders = prepare(runs, scenario, overwrite=overwrite)
         for outcome in run_cells(folders, retries=retries, execute=execute):
             if outcome.failure is not None:
                 raise outcome.failure.as_error()
@@ -92,7 +96,8 @@ class _InThisProcess:
     def build(self, scenario: Scenario) -> None:
         from holdfast.continual.training import preflight  # here: it imports torch and avalanche
 
-        preflight.build(scenario)
+        with undisturbed():
+            preflight.build(scenario)
 
     def __call__(self, turns: queue.Turns) -> None:
         while turns:

@@ -25,7 +25,7 @@ from holdfast.continual.results.lock import locked
 from holdfast.continual.results.readers import plain, read_file
 from holdfast.continual.results.record import LOCK, SCENARIO, RunFolder, write_whole
 from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
-from holdfast.errors import CheckpointUnusable, MissingExtra, Stopped, UsageError
+from holdfast.errors import CheckpointUnusable, InUse, MissingExtra, Stopped, UsageError
 from holdfast.scenarios.schema.cells import Axis
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.regular_file import (
@@ -293,9 +293,11 @@ def _tell(
     reason: str | None,
 ) -> None:
     """Tell the study a trial's value, or why it has none."""
-    for outcome in outcomes.values():
+    for folder, outcome in outcomes.items():
         if outcome.failure is not None and outcome.failure.exit_code == Stopped.exit_code:
             raise Stopped(outcome.failure.text)
+        if outcome.status == "in use":
+            raise InUse(folder.path, outcome.user)
         if outcome.failure is not None and reason is None:
             reason = f"{outcome.cell}: {outcome.failure.text}"
     if reason is None:

@@ -6,6 +6,7 @@ rather than a share in a queue, because a worker that is killed would take the q
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,17 +15,23 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
-from holdfast.continual.jobs.attempt import note_end, run_one, stoppable
+from holdfast.continual.jobs.attempt import note_end, run_one, stoppable, undisturbed
+from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import RunFolder
-from holdfast.errors import Stopped
+from holdfast.envs.processes.offspring import MARK, end, marked, new_mark, with_mark
+from holdfast.envs.wrappers.at_work import AT_WORK, BYTES, read
+from holdfast.errors import EnvironmentFailed, Stopped, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
+NAME = "holdfast-worker"
 GRACE_S = 10.0
 """Seconds in which a worker that is told to stop may close its environments."""
 
@@ -37,9 +44,13 @@ class Workers:
 
     Args:
         jobs: How many, at most.
+
+    Raises:
+        UsageError: They would run the script again that asks for them.
     """
 
     def __init__(self, jobs: int) -> None:
+        check_guard(jobs)
         self._jobs = jobs
         self._workers: list[_Worker] = []
 
@@ -63,8 +74,8 @@ class Workers:
         while turns or any(worker.turn for worker in self._workers):
             while turns and len(self._workers) < self._jobs:
                 self._start().give(turns.take())
-            for connection in wait([worker.connection for worker in self._workers]):
-                worker = next(w for w in self._workers if w.connection is connection)
+            heard = wait([source for worker in self._workers for source in worker.sources])
+            for worker in [w for w in self._workers if any(s in heard for s in w.sources)]:
                 _listen(worker, turns)
                 if not worker.is_alive:
                     self._workers.remove(worker)
@@ -98,26 +109,45 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, self._theirs = context.Pipe()
         # Not a daemon: environments may start processes of their own.
-        self.process = context.Process(target=_work, args=(self._theirs,), name="holdfast-worker")
+        self._note, self._mark = context.RawArray("c", BYTES), new_mark()
+        arguments = self._theirs, self._note
+        self.process = context.Process(target=_work, args=arguments, name=NAME)
         self.turn: Turn | None = None
         self.is_alive = False
 
     def start(self) -> None:
         """Start the process, which begins by importing what cells need."""
-        with _inherited():
+        with _inherited(self._mark):
             self.process.start()
         self._theirs.close()  # so that the end of the process is the end of the pipe
         self.is_alive = True
+        # What environments started may hold pipes of a process that is gone.
+        if hasattr(os, "pidfd_open") and self.process.pid is not None:
+            self._ended = os.pidfd_open(self.process.pid)
+        else:
+            self._ended = self.process.sentinel
 
     def build(self, scenario: Scenario, jobs: int) -> Failure | None:
         """Build a scenario in the process, and return why that failed."""
         try:
             self.connection.send((scenario, jobs))
-            failure: Failure | None = self.connection.recv()
+            failure: Failure | None = self._message()
         except (EOFError, OSError):
-            self.process.join()
-            return _why_dead(self.process.exitcode)
+            self.end()
+            return self._why_dead(is_new=True)
         return failure
+
+    @property
+    def sources(self) -> tuple[Connection, int]:
+        """What there is to wait for: a message, the end of the process."""
+        return self.connection, self._ended
+
+    def _message(self) -> Any:
+        """Return the next message; EOFError where the process is gone."""
+        wait(self.sources)
+        if not self.connection.poll():
+            raise EOFError
+        return self.connection.recv()
 
     def give(self, turn: Turn | None) -> None:
         """Give the process a cell to run; without one, it ends."""
@@ -128,36 +158,44 @@ class _Worker:
     def receive(self) -> Progress | Outcome | None:
         """Return what the process sent, or how its cell ended if the process is gone."""
         try:
-            found: Progress | Outcome = self.connection.recv()
+            found: Progress | Outcome = self._message()
         except (EOFError, OSError):  # OSError: the message ends half-way
             self.is_alive = False
-            self.process.join()
+            self.end()
             self.connection.close()
             return None if self.turn is None else self._death(self.turn.folder)
         return found
 
+    def end(self) -> None:
+        """Wait for the end of the process, and end what it has left behind."""
+        self.process.join(GRACE_S)  # where an environment has closed its pipe, it may go on
+        self.process.kill()
+        self.process.join()
+        end(partial(marked, self._mark))
+        if self._ended != self.process.sentinel:
+            os.close(self._ended)
+            self._ended = self.process.sentinel
+
+    def _why_dead(self, *, is_new: bool = False) -> Failure:
+        code, note = self.process.exitcode or 0, read(memoryview(self._note).cast("B"))
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        if is_new and code == 1 and script is not None:
+            return Failure(
+                f"a worker process could not start: it imports {script} again, which failed there "
+                "as shown above; what only the script itself is to do belongs below a guard, `if "
+                '__name__ == "__main__":`',
+                UsageError.exit_code,
+            )
+        return Failure.of_death("the worker process", code, note)
+
     def _death(self, folder: RunFolder) -> Outcome:
         """Return how the cell of a dead process ended, and write it into the run folder."""
-        failure = _why_dead(self.process.exitcode)
-        note_end(folder, "failed", failure.text)  # unless the process itself has
+        failure = self._why_dead()
+        info = folder.info()
+        if info.get("status") == "failed":  # it could write that down, and tell nobody
+            failure = failure._replace(text=str(info.get("reason")))
+        note_end(folder, "failed", failure.text)
         return Outcome(cell_name(folder), "failed", time.monotonic() - self._since, failure)
-
-
-def _why_dead(code: int | None) -> Failure:
-    """Return the likely cause of a process's exit code."""
-    if code == Stopped.exit_code:
-        return Failure("stopped from outside (SIGTERM); the same command continues", code)
-    how = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
-    if code == -signal.SIGKILL:
-        how = (
-            "was killed (SIGKILL, exit code -9), most likely because memory ran out; fewer --jobs "
-            "or a smaller agent.buffer_size need less"
-        )
-    elif code is not None and code < 0:
-        signaled = f"died of {signal.Signals(-code).name} (exit code {code})"
-        how = f"{signaled}, most likely in compiled code of an environment or library"
-    text = f"the worker process {how}. The same command runs the cell again"
-    return Failure(text, 1, may_pass=True)
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
@@ -172,55 +210,67 @@ def _stop(workers: Sequence[_Worker]) -> None:
     finally:  # also where a second Ctrl-C cuts the wait short
         for worker in workers:
             worker.process.kill()
-            worker.process.join()
+            worker.end()
             worker.connection.close()
             if worker.turn is not None:
                 note_end(worker.turn.folder, "stopped", "stopped from outside")
 
 
 @contextmanager
-def _inherited() -> Iterator[None]:
+def _inherited(mark: str) -> Iterator[None]:
     """Give processes started in the block one thread, as cells run side by side, and no Ctrl-C.
+
+    They and all that they start carry the mark.
 
     A terminal sends it to all of them. They inherit the blocked signal, so that not even their
     start-up can be interrupted by it; this process gets a Ctrl-C of that moment afterwards.
     """
     resource_tracker.ensure_running()  # starting it would unblock the signal
-    threads = os.environ.get("OMP_NUM_THREADS")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    os.environ["OMP_NUM_THREADS"] = "1"
+    own = {"OMP_NUM_THREADS": "1", MARK: with_mark(mark)}
+    theirs = {name: os.environ.get(name) for name in own}
+    os.environ |= own
     try:
         yield
     finally:
-        del os.environ["OMP_NUM_THREADS"]
-        if threads is not None:
-            os.environ["OMP_NUM_THREADS"] = threads
+        for name, value in theirs.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection) -> None:
+def _work(connection: Connection, note: Any) -> None:
     """Run the cells that come through the pipe, until None comes. The body of a worker."""
+    os.set_inheritable(connection.fileno(), False)
+    AT_WORK.share(memoryview(note).cast("B"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     for stream in (sys.stdout, sys.stderr):  # so that a crash leaves whole lines in the log
         getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
     import holdfast.continual.training.preflight  # noqa: F401  # before it is asked for: it takes seconds
 
-    with suppress(EOFError):  # the parent is gone, or has stopped starting this process
+    with suppress(EOFError), AT_WORK.keeping(connection.fileno()):  # the parent may be gone
         while (given := connection.recv()) is not None:
             try:
                 is_turn = isinstance(given, Turn)
                 found = run_one(given, connection.send, capture=True) if is_turn else _build(*given)
             except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
-            connection.send(found)
+            try:
+                connection.send(found)
+            except OSError:  # an environment has closed the pipe; the run folder says so
+                os._exit(EnvironmentFailed.exit_code)
+    # Threads that environments started would hold the process; everything that matters is on disk.
+    os._exit(0)
 
 
 def _build(scenario: Scenario, jobs: int) -> Failure | None:
     from holdfast.continual.training.preflight import build  # here: it imports torch and avalanche
 
     try:
-        with stoppable():
+        with stoppable(), undisturbed():
             build(scenario, jobs=jobs)
     except (Exception, SystemExit) as error:
         return Failure.of(error)
@@ -231,6 +281,8 @@ def _die_with_parent() -> None:
     """End this process when its parent is gone, however that went."""
     parent = multiprocessing.parent_process()
     assert parent is not None
+    if sys.platform == "linux":  # also where compiled code leaves threads no time
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
     def watch() -> None:
         parent.join()

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import errno
+import re
+import signal
 import sysconfig
 import traceback
 from typing import NamedTuple
 
 from holdfast import errors
 from holdfast.errors import HoldfastError
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+_KINDS: dict[int, type[HoldfastError]] = {
+    kind.exit_code: kind
+    for kind in (
+        errors.UsageError,
+        errors.EnvironmentFailed,
+        errors.Diverged,
+        errors.CheckpointUnusable,
+        errors.Stopped,
+    )
+}
 
 
 class Failure(NamedTuple):
@@ -27,30 +40,67 @@ class Failure(NamedTuple):
         trace: The way to it, as in a traceback: whole for an exception that is not ours, the part
             in the user's own files for one of ours that they caused; else empty.
         may_pass: Whether it is worth another attempt.
+        is_own: Whether the cell brought it about, rather than a signal from elsewhere.
     """
 
     text: str
     exit_code: int
     trace: str = ""
     may_pass: bool = False
+    is_own: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """Return the failure that an exception means."""
         if isinstance(error, HoldfastError):
             may_pass = isinstance(error, errors.EnvironmentFailed)
-            return cls(str(error), error.exit_code, _own_trace(error), may_pass)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return cls(f"{error}; free some space, and the same command continues", 1)
+            return cls(str(error), error.exit_code, _own_trace(error), may_pass, is_own=True)
+        if isinstance(error, OSError) and (told := errors.FolderUnwritable.of(error)):
+            return cls(str(told), told.exit_code)
         text = "".join(traceback.format_exception_only(error))
         whole = "".join(traceback.format_exception(error))
-        return cls(text.strip(), 1, whole.removesuffix(text), may_pass=True)
+        return cls(text.strip(), 1, whole.removesuffix(text), may_pass=True, is_own=True)
+
+    @classmethod
+    def of_death(cls, who: str, code: int, at_work: str) -> Failure:
+        """Return the failure that the end of a process means.
+
+        Args:
+            who: What the process is called.
+            code: Its return code, as of ``subprocess``.
+            at_work: Which environment was at work last, if any.
+        """
+        if code == errors.Stopped.exit_code:
+            return cls("stopped from outside (SIGTERM); the same command continues", code)
+        where = f"; last at work: {at_work}" if at_work else ""
+        again = "The same command runs the cell again"
+        if code >= 0:
+            how = f"ended by itself (exit code {code}); perhaps an environment calls os._exit"
+            kind = errors.EnvironmentFailed if at_work else HoldfastError
+            return cls(f"{who} {how}{where}. {again}", kind.exit_code, may_pass=True, is_own=True)
+        if code == -signal.SIGKILL:
+            how = (
+                "was killed (SIGKILL, exit code -9), most likely because memory ran out; fewer "
+                "--jobs or a smaller agent.buffer_size need less"
+            )
+        else:
+            signaled = f"died of {signal.Signals(-code).name} (exit code {code})"
+            how = f"{signaled}, most likely in compiled code of an environment or library"
+        return cls(f"{who} {how}{where}. {again}", 1, may_pass=True)
 
     def as_error(self) -> HoldfastError:
         """Return an exception of the class with this exit code."""
-        kinds = {kind.exit_code: kind for kind in HoldfastError.__subclasses__()}
-        kind = HoldfastError if self.exit_code == 1 else kinds.get(self.exit_code, HoldfastError)
-        return kind(self.trace + self.text)
+        return _KINDS.get(self.exit_code, HoldfastError)(self.trace + self.text)
+
+    def is_like(self, other: Failure) -> bool:
+        """Return whether another attempt raised the same, apart from addresses in memory.
+
+        Deaths by signals are never alike: what sent them leaves no place to compare.
+        """
+        if not (self.is_own and other.is_own):
+            return False
+        one, two = (_ADDRESS.sub("0x", failure.text + failure.trace) for failure in (self, other))
+        return one == two
 
 
 def _own_trace(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from holdfast.continual.results.lock import locked
+from holdfast.continual.results.lock import leave_word, locked
 from holdfast.continual.results.readers import (
     LARGEST,
     MOST_TEXT,
@@ -31,7 +31,14 @@ from holdfast.continual.results.readers import (
     modelled,
     read_file,
 )
-from holdfast.errors import CheckpointUnusable, HoldfastError, InUse, ScenarioError, UsageError
+from holdfast.errors import (
+    CheckpointUnusable,
+    FolderUnwritable,
+    HoldfastError,
+    InUse,
+    ScenarioError,
+    UsageError,
+)
 from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
@@ -207,17 +214,35 @@ class RunFolder:
         write_whole(self.path / RUN, f"{text}\n".encode())
 
     @contextmanager
-    def lock(self, patience_s: float = 0.0) -> Iterator[None]:
+    def lock(self, patience_s: float = 0.0) -> Iterator[str]:
         """Hold the folder inside a ``with`` block; another process gets InUse meanwhile.
+
+        Yields:
+            Why the process before ended, where it could not write that into ``run.json``.
 
         Raises:
             CheckpointUnusable: If it holds links, or anything else that no run leaves.
         """
-        with locked(self.path / LOCK, patience_s):
+        with locked(self.path / LOCK, patience_s) as left:
             check_inside(self.path)
             for leftover in self.path.glob(".*.tmp-*"):  # of a process killed while it wrote
                 remove(leftover)
-            yield
+            yield left
+
+    def note(self, status: str, reason: str | None = None, **more: Any) -> None:
+        """Write how the cell is doing, whose lock this process holds.
+
+        Where ``run.json`` cannot be written, the lock file tells the next run.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        try:
+            self.update(status=status, reason=reason, **more)
+        except OSError as error:
+            why = FolderUnwritable.of(error) or error
+            leave_word(self.path / LOCK, reason or f"{RUN} could not be set to {status}: {why}")
+            raise
 
     def append(self, scores: Iterable[Episode]) -> None:
         """Add one evaluation point to ``scores.jsonl`` and return once it is on disk.
@@ -391,11 +416,19 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, and return once it is on disk."""
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file that is not there yet, and return once it is on disk.
+
+    Raises:
+        OSError: If it cannot be written; its ``filename`` is set.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def csv_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:

@@ -118,7 +118,13 @@ class TaskExperience(StageExperience):
             return self._pooled(seed)
         makers = self._makers(interleaved, again)
         if self._pool.workers:
-            return ProcessPool(makers, self._pool, seed=seed, on_failure=self._on_failure)
+            return ProcessPool(
+                makers,
+                self._pool,
+                seed=seed,
+                on_failure=self._on_failure,
+                name=f"task '{self.task.name}'",
+            )
         take = iter(makers)
         return vectorize(lambda: next(take)(), self._n_envs, seed)
 

@@ -22,7 +22,8 @@ from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training.card import write_card
 from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
 from holdfast.continual.training.journal import CellJournal
-from holdfast.errors import HoldfastError
+from holdfast.envs.processes.escapes import visible
+from holdfast.errors import FolderUnwritable, HoldfastError
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
 
@@ -49,12 +50,12 @@ def run_cell(
         return False
     # Small networks are bound by overhead, not arithmetic; cells run side by side instead.
     torch.set_num_threads(1)
-    with folder.lock(patience_s):
+    with folder.lock(patience_s) as left:
         info = folder.info()
         if info.get("status") == "finished":  # meanwhile, by the process that held the lock
             return False
-        failures = _failures(info)
-        folder.update(status="running", reason=None, failures=failures, **_origin())
+        failures = _failures(info, left)
+        folder.note("running", failures=failures, **_origin())
         with logged(folder.path, capture=capture) as log:
             where = f"process {os.getpid()} on {platform.node()}"
             log.write(f"== {_now()} attempt {len(failures) + 1}, {where}")
@@ -77,21 +78,31 @@ def _attempt(folder: RunFolder, tell: Tell, log: CellLog) -> None:
         stopped = isinstance(error, KeyboardInterrupt)
         reason = str(error) if isinstance(error, HoldfastError) else repr(error)
         reason = "stopped from outside" if stopped else reason
+        if isinstance(error, OSError) and (told := FolderUnwritable.of(error)):
+            reason = str(told)
+        reason = visible(reason)
         log.write("".join(traceback.format_exception(error)))
-        folder.update(status="stopped" if stopped else "failed", reason=reason, ended=_now())
+        with suppress(OSError):  # a full disk; the lock file has the reason then
+            folder.note("stopped" if stopped else "failed", reason, ended=_now())
         raise
-    folder.update(status="finished", ended=_now(), **costs)
+    folder.note("finished", ended=_now(), **costs)
     with suppress(OSError):  # a full disk; the run is finished, and its card a view of it
         write_card(folder)
 
 
-def _failures(info: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return when and why earlier attempts failed, from what the last one left in ``run.json``."""
+def _failures(info: dict[str, Any], left: str) -> list[dict[str, Any]]:
+    """Return when and why earlier attempts failed.
+
+    Args:
+        info: What the last one left in ``run.json``.
+        left: What it could leave in the lock file alone.
+    """
     failures: list[dict[str, Any]] = list(info.get("failures", ()))
     if info.get("status") == "failed":
         failures.append({"ended": info.get("ended"), "reason": info.get("reason")})
-    elif info.get("status") == "running":  # and yet the lock is free
-        failures.append({"ended": None, "reason": "its process was killed, or its machine stopped"})
+    elif left or info.get("status") == "running":  # and yet the lock is free
+        vanished = "its process was killed, or its machine or its disk stopped"
+        failures.append({"ended": None, "reason": left or vanished})
     return failures
 
 

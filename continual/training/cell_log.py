@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.continual.results.record import write_whole
+from holdfast.envs.processes.escapes import visible, without_controls
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.scenarios.source.regular_file import opened
 
 LOG, EARLIER = "log.txt", "log-earlier.txt"
@@ -35,32 +37,52 @@ class CellLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._shown = folder, 0
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self.descriptor = opened(folder / LOG, flags)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self.descriptor)
+        self.limit()
+        with suppress(OSError):  # an environment has closed it
+            os.close(self.descriptor)
 
     def write(self, text: str) -> None:
         """Add a text and a newline."""
         with suppress(OSError):
-            os.write(self.descriptor, f"{text.rstrip()}\n".encode(errors="replace"))
+            line = f"{visible(text.rstrip())}\n"
+            os.write(self.descriptor, line.encode(errors="replace"))
 
     def limit(self) -> None:
-        """Start over if the file is large.
+        """Take the power from escape sequences in it, and start over if the file is large.
 
         It is copied and emptied, not renamed: processes of environments write to it as well, by
         the descriptor that they inherited.
         """
-        size = os.fstat(self.descriptor).st_size
-        if size <= MOST_BYTES:
-            return
-        with suppress(OSError):
-            earlier = os.pread(self.descriptor, MOST_BYTES, size - MOST_BYTES)
-            write_whole(self._folder / EARLIER, earlier)
-        os.ftruncate(self.descriptor, 0)
+        with suppress(OSError):  # a full disk, or an environment has closed the file
+            size = os.fstat(self.descriptor).st_size
+            self._show(size)
+            if size <= MOST_BYTES:
+                return
+            with suppress(OSError):
+                earlier = os.pread(self.descriptor, MOST_BYTES, size - MOST_BYTES)
+                write_whole(self._folder / EARLIER, earlier)
+            os.ftruncate(self.descriptor, 0)
+            self._shown = 0
+
+    def _show(self, size: int) -> None:
+        """Write over control characters since the last time, which a terminal would obey.
+
+        In place and of the same length, as others write to the end of the file meanwhile.
+        """
+        content = os.pread(self.descriptor, size - self._shown, self._shown)
+        shown = without_controls(content)
+        if shown != content:
+            # Not by the descriptor that appends: Linux would write to the end.
+            with os.fdopen(opened(self._folder / LOG, os.O_RDWR), "r+b", buffering=0) as file:
+                file.seek(self._shown)
+                file.write(shown)
+        self._shown = size
 
 
 @contextmanager
@@ -77,6 +99,7 @@ def logged(folder: Path, *, capture: bool) -> Iterator[CellLog]:
     with ExitStack() as stack:
         log = CellLog(folder)
         stack.callback(log.close)
+        stack.enter_context(AT_WORK.keeping(log.descriptor))
         log.limit()
         stack.enter_context(_captured(log.descriptor) if capture else _warnings_to(log))
         yield log
@@ -98,8 +121,9 @@ def _captured(descriptor: int) -> Iterator[None]:
             faulthandler.enable()
         _flush()
         for number, copy in kept:
-            os.dup2(copy, number)
-            os.close(copy)
+            with suppress(OSError):  # an environment has closed it
+                os.dup2(copy, number)
+                os.close(copy)
 
 
 def _flush() -> None:
@@ -153,5 +177,5 @@ class EnvironmentFailures:
         except OSError as error:
             place = f"; {self._path} cannot be written: {error}"
         if self.tell is not None:
-            first = str(record["text"]).partition("\n")[0]
+            first = visible(str(record["text"]).partition("\n")[0])
             self.tell(f"environment {record['env']}: {first}{place}")

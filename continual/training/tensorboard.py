@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ class TensorBoard:
     view, and the run may log it again. A run that continues from a checkpoint at step s passes s +
     1, and has logged and flushed what belongs to s before it wrote that checkpoint.
 
+    Where the files cannot be written, a warning says so once, and the view ends there: the run goes
+    on without.
+
     Args:
         folder: The event folder of one cell; created where missing.
         purge_step: First step that will be logged again; None for a new run.
@@ -44,9 +49,11 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        made_folder(folder, folders=2)
-        self._file = (folder / _next_name(folder)).open("xb")
-        self._writer = RecordWriter(self._file)
+        self._folder = folder
+        self._writer: RecordWriter | None = None
+        with self._told():
+            made_folder(folder, folders=2)
+            self._writer = RecordWriter((folder / _next_name(folder)).open("xb"))
         self._write(Event(file_version="brain.Event:2"))
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
@@ -127,15 +134,34 @@ class TensorBoard:
 
     def flush(self) -> None:
         """Hand over everything logged so far, so that a killed process loses none of it."""
-        self._writer.flush()
+        if self._writer is not None:
+            with self._told():
+                self._writer.flush()
 
     def close(self) -> None:
         """Flush, and close the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            with self._told():
+                self._writer.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._writer.write(event.SerializeToString())
+        if self._writer is not None:
+            with self._told():
+                self._writer.write(event.SerializeToString())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Give the view up where it cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            writer, self._writer = self._writer, None
+            with suppress(OSError):  # what it holds cannot be written either
+                if writer is not None:
+                    writer.close()
+            text = f"TensorBoard's view of this run ends here, as {self._folder} cannot be written"
+            warnings.warn(f"{text}: {error}; the run goes on", RuntimeWarning, stacklevel=2)
 
 
 def _column(name: str, column: Column) -> api_pb2.HParamInfo:

@@ -48,6 +48,7 @@ class ProcessPool(VecEnv):
         limits: Number of workers, timeouts, restarts.
         seed: Seed of the first environment.
         on_failure: Takes a record of every failure, before the restart.
+        name: Of the task, for error texts.
 
     Attributes:
         restarts: Restarts of workers so far.
@@ -64,8 +65,10 @@ class ProcessPool(VecEnv):
         *,
         seed: int,
         on_failure: OnFailure | None = None,
+        name: str = "",
     ) -> None:
         self._limits, self._on_failure = limits, on_failure
+        self._name = f"{name}, " if name else ""
         self._plans = [
             {"pickled": base64.b64encode(cloudpickle.dumps(make)).decode(), "action_seed": seed + i}
             for i, make in enumerate(makers)
@@ -81,7 +84,8 @@ class ProcessPool(VecEnv):
         except BaseException as error:
             self.close()
             if isinstance(error, WorkerFailed):
-                raise error.as_error("building an environment in a worker process") from None
+                where = f"{self._name}building an environment in a worker process"
+                raise error.as_error(where) from None
             raise
         found = described[0]
         self._render_mode = found["render_mode"]
@@ -203,7 +207,8 @@ class ProcessPool(VecEnv):
             if self.restarts >= self._limits.restarts:
                 done = f"given up after {self.restarts} restarts (pool.restarts)"
                 hint = f"; {done}" if self.restarts else "; pool.restarts is 0"
-                raise failure.as_error(f"environment {span.start + failure.env}", hint) from None
+                where = f"{self._name}environment {span.start + failure.env}"
+                raise failure.as_error(where, hint) from None
             self.restarts += 1
             try:
                 process = WorkerProcess(self._plans[span], self._limits)
@@ -310,7 +315,7 @@ class ProcessPool(VecEnv):
             if failure.what == "raised":
                 if failure.told["type"] == "AttributeError":
                     raise AttributeError(failure.told["text"]) from None
-                raise failure.as_error(f"environment {index}") from None
+                raise failure.as_error(f"{self._name}environment {index}") from None
             self._cut(number, failure)  # the next step tells that the episodes have ended
         return self._processes[number].ask({**command, "index": local})
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from holdfast import errors
 from holdfast.envs.processes import worker
+from holdfast.envs.processes.offspring import MARK, end, marked, new_mark, with_mark
 from holdfast.envs.processes.wire import Leaf, decoded, leaves, space_of, viewed
 from holdfast.envs.wrappers.guard import EnvironmentCrashed
 from holdfast.errors import HoldfastError
@@ -104,7 +106,7 @@ class WorkerProcess:
         self._limits, self._exact, self._owner = limits, exact, os.getpid()
         self._count, self._number, self._buffer = len(plans), 0, b""
         self._actions_dtype: np.dtype[Any] | None = None
-        self._is_started = False
+        self._is_started, self._is_forced, self._mark = False, False, new_mark()
         folder = _SHARED if os.access(_SHARED, os.W_OK) else None
         # Without names: nothing is left behind, however both processes end.
         self._memory = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
@@ -118,7 +120,8 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=passed,
-            env={"OMP_NUM_THREADS": "1", **os.environ},  # they work side by side
+            # They work side by side.
+            env={"OMP_NUM_THREADS": "1", **os.environ, MARK: with_mark(self._mark)},
             start_new_session=True,  # a group of its own, with what environments start
             bufsize=0,
         )
@@ -304,7 +307,9 @@ class WorkerProcess:
     def _died(self) -> WorkerFailed:
         place, usage = self._place(), self._reap(CLOSING_S)
         code = self._process.returncode
-        if code == -signal.SIGKILL:
+        if self._is_forced:
+            how = "has closed its pipe; perhaps an environment closes file descriptors"
+        elif code == -signal.SIGKILL:
             most = f", with {usage / 2**20:.0f} MiB" if usage else ""
             how = f"was killed (SIGKILL, exit code -9{most}), most likely because memory ran out"
         elif code is not None and code < 0:
@@ -379,11 +384,13 @@ class WorkerProcess:
             pause = min(2 * pause, 0.02)
         if self._process.returncode is not None:
             return 0
+        self._is_forced = not self._has_ended()
         # Before it is reaped: until then nobody else can have its number, nor that of its group.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
+        end(partial(marked, self._mark), patience_s=0.0)  # what has left the group
         return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -9,7 +9,7 @@ every environment, any other command is JSON; an answer is the command's number,
 is something to say. Actions, observations, rewards and ends of episodes lie in shared memory. What
 an environment itself prints goes to stderr. The process ends when its stdin does.
 
-Of the rest of the package, which is not there, it takes the file ``wire.py`` along.
+Of the rest of the package, which is not there, it takes ``wire.py`` and ``escapes.py`` along.
 """
 
 from __future__ import annotations
@@ -39,14 +39,22 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+
+def _beside(name: str) -> Any:
+    """Return a file beside this one, under a name that no module of the user's has."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec: Any = spec_from_file_location(f"holdfast_{name}", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 wire: Any
+escapes: Any
 if __name__ == "__main__":
-    # By its place, under a name that no module of the user's has.
-    _spec: Any = spec_from_file_location("holdfast_wire", Path(__file__).with_name("wire.py"))
-    wire = module_from_spec(_spec)
-    _spec.loader.exec_module(wire)
+    wire, escapes = _beside("wire"), _beside("escapes")
 else:
-    from holdfast.envs.processes import wire
+    from holdfast.envs.processes import escapes, wire
 
 OTHER, STEP, RESET, BUILD = 0, 1, 2, 3
 """Kinds of work, as a worker notes them in shared memory."""
@@ -351,7 +359,7 @@ def _own_pipes() -> tuple[Any, int]:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    sys.stdout = sys.stderr = escapes.Escaped(sys.stderr)
     return os.fdopen(commands, "rb"), answers
 
 

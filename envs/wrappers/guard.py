@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.errors import EnvironmentFailed, HoldfastError
 
 NAN_KEY = "holdfast.nan"
@@ -56,6 +57,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; see the class for what is refused."""
         self._step = 0
+        self._enter()
         try:
             result: Any = self.env.reset(seed=seed, options=options)
         except (Exception, SystemExit) as error:
@@ -69,11 +71,14 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             raise EnvironmentFailed(f"{self.not_finite(result[0], 0.0)}, returned by reset()")
         if self.truncates:
             self._last = copied(result[0])
+        self._check_descriptors()
         return result[0], result[1]
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment; see the class for what is refused or truncated."""
         self._step += 1
+        if AT_WORK.owner is not self:
+            self._enter()
         try:
             result: Any = self.env.step(action)
         except (Exception, SystemExit) as error:
@@ -83,6 +88,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             if self._finite(observation) and math.isfinite(reward):
                 if self.truncates:
                     self._last = copied(observation)
+                if terminated or truncated:
+                    self._check_descriptors()
                 return observation, reward, terminated, truncated, info
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise self._malformed(result, action) from error
@@ -98,8 +105,26 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         except (Exception, SystemExit) as error:
             self._fail("close()", error)
 
+    def _enter(self) -> None:
+        """Note that this environment is at work, for whoever finds the process dead."""
+        spec = self.env.unwrapped.spec
+        name = spec.id if spec is not None else type(self.env.unwrapped).__name__
+        AT_WORK.enter(self, f"task '{self._task_name}' ({name})")
+
+    def _check_descriptors(self) -> None:
+        """Raise where the environment has closed a file that is not its own."""
+        if closed := AT_WORK.closed():
+            found = [str(number) for number in closed if number <= 2]
+            if len(found) < len(closed):
+                found.append("and Holdfast's own")
+            raise EnvironmentFailed(
+                f"task '{self._task_name}', by step {self._step} of an episode: the environment "
+                f"has closed file descriptors that are not its own: {' '.join(found)}"
+            )
+
     def _fail(self, place: str, error: BaseException) -> NoReturn:
         """Raise what the environment raised, with a name and a place."""
+        AT_WORK.end_copy()
         if isinstance(error, EnvironmentCrashed):  # in a process of its own
             raise EnvironmentCrashed(f"task '{self._task_name}', {place}: {error}") from None
         if isinstance(error, HoldfastError):

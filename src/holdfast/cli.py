@@ -6,6 +6,7 @@ Exit codes are those of :mod:`holdfast.errors`.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,17 +17,20 @@ import typer
 from typer.core import TyperGroup
 
 from holdfast.cli_results import app as of_results
-from holdfast.errors import HoldfastError, ScenarioError, UsageError
+from holdfast.envs.processes.escapes import Escaped
+from holdfast.errors import HoldfastError, InUse, ScenarioError, UsageError
 from holdfast.printing import (
     console,
     errors_told,
     failure_of,
+    print_labelled,
     print_markdown,
     print_note,
     stop_told,
     tell_failure,
     write_file,
 )
+from holdfast.watch import watched
 
 if TYPE_CHECKING:
     from holdfast.continual.jobs.queue import Outcome
@@ -52,7 +56,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 usage or configuration, 3 environment failed, 4 training "
-    "diverged, 5 checkpoint or run folder unusable, 75 stopped and resumable.",
+    "diverged, 5 checkpoint or run folder unusable, 6 a cell in use elsewhere or left out, "
+    "75 stopped and resumable.",
 )
 
 ScenarioFile = Annotated[
@@ -87,10 +92,14 @@ Executor = Literal["processes", "ray"]
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
         # A locale without some letter or sign must not end a run: print '?' instead.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
-    app()
+        setattr(sys, name, Escaped(stream))
+    watched(app)
 
 
 @app.callback()
@@ -137,7 +146,7 @@ def run(
     """Run every cell of a scenario: each method with each seed.
 
     Running the same command again continues what was interrupted and skips what is finished.
-    A cell that another process runs is left to it.
+    A cell that another process runs is left to it. The exit code is 0 if every cell is finished.
     """
     from holdfast.scenarios.load import load
 
@@ -153,11 +162,12 @@ def run(
         return
     with stop_told():
         how = _How(jobs, retries, executor, address)
-        outcomes = _run(loaded, runs, how, overwrite=overwrite)
+        # Absolute: an environment may change the working folder.
+        outcomes = _run(loaded, runs.absolute(), how, overwrite=overwrite)
     _tell_results(loaded, runs, outcomes)
-    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-    if failures:
-        raise typer.Exit(failures[0].exit_code)
+    code = _code(outcomes)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -197,11 +207,16 @@ def tune(
     steps = made.trial({}, made.seeds[0]).total_steps
     with stop_told(), Display(console(), count * len(made.seeds), steps) as shown:
         folder = run_trials(
-            loaded, runs=runs, trials=trials, jobs=jobs, overwrite=overwrite, watcher=shown
+            loaded,
+            runs=runs.absolute(),
+            trials=trials,
+            jobs=jobs,
+            overwrite=overwrite,
+            watcher=shown,
         )
     print()
     print_markdown(read_file(folder / PAGE).decode("utf-8"))
-    print(f"\nBest values: {folder / BEST}")
+    print(f"\nBest values: {made.folder / BEST}")
     print(f"Run them:    {command(made, loaded.source)}")
 
 
@@ -354,6 +369,15 @@ def _settled(scenario: Scenario, runs: Path, *, overwrite: bool) -> Scenario:
     return settled.scenario
 
 
+def _code(outcomes: Sequence[Outcome]) -> int:
+    """Return the exit code: of the first failure, of a cell that was left out, or 0."""
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            return outcome.failure.exit_code
+    is_whole = all(outcome.status in ("finished", "skipped") for outcome in outcomes)
+    return 0 if is_whole else InUse.exit_code
+
+
 def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -> None:
     """Print the comparison, where to find more, and every failure once."""
     from holdfast.continual.reports.report import report as make_report
@@ -373,6 +397,10 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
         told.add(failure)
         same = [other.cell for other in outcomes if other.failure == failure]
         tell_failure(failure, label=f"failed: {', '.join(same)}:")
+    left = [f"{outcome.cell} ({outcome.user})" for outcome in outcomes if outcome.user]
+    if left:
+        text = f"in use elsewhere: {', '.join(left)}; run the command again once that has ended"
+        print_labelled(console(stderr=True), "left out:", "yellow", text)
 
 
 # -- validate, check-env ---------------------------------------------------------------------------

@@ -4,16 +4,18 @@ HoldfastError
 +-- UsageError          2   the command, the scenario or a file is wrong
 |   +-- ScenarioError   2   one or more problems in a scenario file, all at once
 |   +-- MissingExtra    2   an optional package is not installed
-|   +-- InUse           2   another process runs the cell
 +-- EnvironmentFailed   3   an environment raised, hung or returned NaN
 +-- Diverged            4   the loss or a gradient is not finite any more
 +-- CheckpointUnusable  5   a checkpoint or another file of a run folder cannot be used
 |   +-- CodeNotTrusted  5   a run folder names code that nobody said may run
++-- FolderUnwritable    5   the disk of the run folder is full, or may only be read
++-- InUse               6   another process runs a cell that was asked for
 +-- Stopped            75   stopped from outside; running again continues
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,14 +83,6 @@ class MissingExtra(UsageError):
         )
 
 
-class InUse(UsageError):
-    """Another process holds the lock of a run folder; ``user`` names it and its host."""
-
-    def __init__(self, folder: Path, user: str) -> None:
-        self.user = user
-        super().__init__(f"{folder} is in use by {user}; wait until it ends, or stop it")
-
-
 class EnvironmentFailed(HoldfastError):
     """An environment raised an exception or returned values that cannot be learned from."""
 
@@ -109,6 +103,42 @@ class CheckpointUnusable(HoldfastError):
 
 class CodeNotTrusted(CheckpointUnusable):
     """A run folder names code to import or programs to start; the text lists all of it."""
+
+
+class FolderUnwritable(HoldfastError):
+    """A file cannot be written, for want of room or because the file system may only be read."""
+
+    exit_code = 5
+
+    @classmethod
+    def of(cls, error: OSError, path: Path | None = None) -> FolderUnwritable | None:
+        """Return the error that one of the operating system means, None if it is another.
+
+        Args:
+            error: As it was raised.
+            path: The file, where the error does not name it.
+        """
+        name = error.filename or path
+        place = f"{name}: " if name else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"{place}no space is left on the disk ({error.strerror}); free some space"
+        elif error.errno == errno.EFBIG:
+            text = f"{place}the file may not grow any more ({error.strerror}); raise `ulimit -f`"
+        elif error.errno == errno.EROFS:
+            text = f"{place}its file system is read-only ({error.strerror}); mount it writable"
+        else:
+            return None
+        return cls(f"{text}, and the same command continues")
+
+
+class InUse(HoldfastError):
+    """Another process holds the lock of a run folder; ``user`` names it and its host."""
+
+    exit_code = 6
+
+    def __init__(self, folder: Path, user: str) -> None:
+        self.user = user
+        super().__init__(f"{folder} is in use by {user}; wait until it ends, or stop it")
 
 
 class Stopped(HoldfastError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from holdfast.errors import HoldfastError, Stopped, UsageError
+from holdfast.envs.processes.escapes import inside, visible
+from holdfast.errors import FolderUnwritable, HoldfastError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from holdfast.continual.results.failure import Failure
@@ -23,6 +25,12 @@ def errors_told() -> Iterator[None]:
     except HoldfastError as error:
         tell_failure(failure_of(error))
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        told = FolderUnwritable.of(error)
+        if told is None:
+            raise
+        tell_failure(failure_of(told))
+        raise typer.Exit(told.exit_code) from error
 
 
 @contextmanager
@@ -56,7 +64,7 @@ def print_labelled(to: Any, label: str, style: str, text: str) -> None:
     """Print a coloured label and a text after it, or below it where it has several lines."""
     from rich.text import Text
 
-    line = Text.assemble((label, style), "\n" if "\n" in text else " ", text)
+    line = Text.assemble((label, style), "\n" if "\n" in text else " ", visible(text))
     to.print(line, soft_wrap=True, highlight=False)
 
 
@@ -67,7 +75,7 @@ def print_note(text: str) -> None:
 
 def print_markdown(text: str) -> None:
     """Print markdown: drawn on a terminal, as it is elsewhere."""
-    to = console()
+    text, to = visible(text), console()
     if not to.is_terminal:
         print(text)
         return
@@ -97,7 +105,8 @@ def console(*, stderr: bool = False) -> Any:
     """Return rich's console of the standard output, or of the standard error."""
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    # The stream itself: its own escape sequences are the only ones that may pass.
+    return Console(file=inside(sys.stderr if stderr else sys.stdout))
 
 
 def write_file(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.continual.results.formatting import NA, duration, number, plural
+from holdfast.envs.processes.escapes import Escaped, visible
 
 if TYPE_CHECKING:
     from holdfast.continual.jobs.queue import Outcome
@@ -156,10 +158,14 @@ class Display:
     def __enter__(self) -> Display:
         if self._live is not None:
             self._live.start()
+            # Around rich's own, which shows above the table what is printed meanwhile.
+            self._streams = sys.stdout, sys.stderr
+            sys.stdout, sys.stderr = Escaped(sys.stdout), Escaped(sys.stderr)
         return self
 
     def __exit__(self, *raised: object) -> None:
         if self._live is not None:
+            sys.stdout, sys.stderr = self._streams
             self._live.stop()
 
     def progress(self, progress: Progress) -> None:
@@ -197,6 +203,7 @@ class Display:
 
     def _print(self, line: str, style: str = "") -> None:
         """Print a line, above the table where there is one; only there in colour."""
+        line = visible(line)
         text = Text.assemble((line[:_HEAD], style), line[_HEAD:])
         self._console.print(text, soft_wrap=self._live is None, highlight=False)
         if self._live is not None:
