@@ -399,10 +399,26 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def csv_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Return a table as CSV."""
+    """Return a table as CSV; texts are what a spreadsheet takes for texts."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_cell(value) for value in row] for row in (head, *rows))
     return text.getvalue()
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a cell of CSV, with a quote before a text that would be a formula.
+
+    >>> csv_cell("=1+1"), csv_cell("-0.5000"), csv_cell(-0.5), csv_cell("ewc")
+    ("'=1+1", '-0.5000', -0.5, 'ewc')
+    """
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def sync(folder: Path) -> None:

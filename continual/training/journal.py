@@ -18,6 +18,7 @@ from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, metrics
 from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
+from holdfast.continual.results.formatting import fenced
 from holdfast.continual.results.heat_map import heat_map
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
@@ -115,7 +116,7 @@ class CellJournal:
             return TensorBoard(path, purge_step=step + 1)
         board = TensorBoard(path, purge_step=0)
         stated = dump(self.scenario.model_dump(exclude_defaults=True))
-        board.text("scenario", f"Without defaults:\n\n```yaml\n{stated}\n```")
+        board.text("scenario", f"Without defaults:\n\n{fenced(stated, 'yaml')}")
         cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
         board.session(cell, hyperparameters(self.scenario, self.folder.label))
         return board
