@@ -28,6 +28,7 @@ from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import made_folder
 from holdfast.scenarios.source.yaml_file import dump
 
@@ -69,6 +70,11 @@ class CellJournal:
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
         saved, damage = checkpoint.latest(self.checkpoints)
+        if saved is not None and saved.state["stage"] >= len(self.scenario.stream_tasks):
+            raise CheckpointUnusable(
+                f"{self.checkpoints}: holds a checkpoint of stage {saved.state['stage']}, which "
+                "the stream does not have; start the cell again with --overwrite"
+            )
         damage += self._lost(-1 if saved is None else int(saved.state["stage"]), damage)
         state = {} if saved is None else saved.state
         folder.truncate(state.get("scores_bytes", 0))
@@ -77,6 +83,7 @@ class CellJournal:
             place = checkpoint.task_folder(self.checkpoints, int(state["stage"]))
             load_methods(agent, methods, saved, place)
         self.wall_s: float = state.get("wall_s", 0.0)
+        self.costs: dict[str, Any] = state.get("costs", {})
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.curves = curves(folder.scores(), self.scenario)
@@ -188,7 +195,7 @@ class CellJournal:
         self._log_metrics(stages, step)
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
-        costs = self._costs()
+        costs = self.costs = self._costs()
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
         if stages == len(self.scenario.stream_tasks):
             self.board.session_finished(step)
@@ -202,6 +209,7 @@ class CellJournal:
             "kept_bytes": self.kept,
             "spent": self.spent.so_far(),
             "wall_s": self.wall_s,
+            "costs": self.costs,
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
         }
@@ -286,7 +294,8 @@ class CellJournal:
         """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""
         parts = zip(self.scenario.methods[0].parts, self.methods, strict=True)
         conventions = {part.name: getattr(method, "convention", "") for part, method in parts}
-        return self._costs() | {
+        # Of the last stage, which an earlier process may have finished: then there is no agent.
+        return self.costs | {
             "extra_steps": 0,  # every method so far works inside the budget
             **self.spent.so_far(),
             "conventions": {name: text for name, text in conventions.items() if text},
