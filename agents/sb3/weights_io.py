@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
 from holdfast.agents.base.agent import Files
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, below, grouped, optimizers_of
 from holdfast.errors import CheckpointUnusable, HoldfastError, UsageError
+from holdfast.scenarios.source.regular_file import read
 
 
 def policy_tensors(model: Any) -> dict[str, Tensor]:
@@ -116,24 +118,80 @@ def load_optimizers(model: Any, tensors: dict[str, Tensor]) -> None:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+MOST_BYTES = 4 << 30
+"""Of a zip, and of what is in it: more is not read."""
+_VARIABLES = ("pytorch_variables.pth", "tensors.pth")
+_POLICY = "policy.pth"
+
+
 def read_zip(path: Path) -> Files:
     """Return the weights of a Stable-Baselines3 zip, read as tensors only.
 
-    ``load`` would unpickle the file's ``data`` member, which runs whatever code it names.
+    ``load`` would unpickle the file's ``data`` member, which runs whatever code it names. Here the
+    members that hold weights are read and no others, and nothing is written anywhere.
 
     Raises:
-        UsageError: If the file is not such a zip.
+        UsageError: If the file is not such a zip, or a member is not what it should be; the text
+            names it.
+        CheckpointUnusable: If it is no regular file.
     """
     try:
-        _, parameters, variables = load_from_zip_file(path, load_data=False, device="cpu")
+        content = read(path.resolve(), MOST_BYTES, folders=0)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check_members(path, archive.infolist())
+            members = {
+                name: archive.read(name)
+                for name in (_POLICY, *_VARIABLES)
+                if name in archive.namelist()
+            }
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file") from error
+    except HoldfastError:
+        raise
     except Exception as error:  # a zip from anywhere: any failure to read it means the same
         raise UsageError(f"{path}: not a Stable-Baselines3 zip: {error}") from error
-    if "policy" not in parameters:
-        raise UsageError(f"{path}: has no member policy.pth, so no weights to start from")
-    tensors = dict(parameters["policy"])
-    if variables and ENTROPY_COEFFICIENT in variables:
-        tensors[ENTROPY_COEFFICIENT] = variables[ENTROPY_COEFFICIENT].detach()
+    if _POLICY not in members:
+        raise UsageError(f"{path}: has no member {_POLICY}, so no weights to start from")
+    tensors = _tensors(path, _POLICY, members.pop(_POLICY))
+    for name, member in members.items():
+        variables = _tensors(path, name, member)
+        if ENTROPY_COEFFICIENT in variables:
+            tensors[ENTROPY_COEFFICIENT] = variables[ENTROPY_COEFFICIENT].detach()
     return {"policy": tensors}
+
+
+def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise if a member has a path for a name, comes twice, or all are too large together."""
+    names = [member.filename for member in members]
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        if ".." in parts or not parts[0] or ":" in name or names.count(name) > 1:
+            raise UsageError(f"{path}: member {name[:200]!r} belongs into no such zip")
+    largest = max(members, key=lambda member: member.file_size, default=None)
+    if largest is not None and sum(member.file_size for member in members) > MOST_BYTES:
+        raise UsageError(
+            f"{path}: its members would be larger than {MOST_BYTES:,} bytes, "
+            f"{largest.filename[:200]!r} alone {largest.file_size:,}"
+        )
+
+
+def _tensors(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
+    """Return the named tensors in a file of torch's, whose pickle may name nothing else."""
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as inner:  # torch compresses nothing
+                if sum(one.file_size for one in inner.infolist()) > len(content):
+                    raise ValueError("it is compressed, which torch does not do")
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(found, Mapping):
+            raise ValueError(f"holds {type(found).__name__}, not named tensors")
+        tensors = dict(found)
+        if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+            raise ValueError("holds other things than named tensors")
+    except Exception as error:  # as above
+        first = str(error).strip().partition("\n")[0][:200]
+        raise UsageError(f"{path}: not a Stable-Baselines3 zip: member {name}: {first}") from error
+    return tensors
 
 
 def optimizers(model: Any) -> list[torch.optim.Optimizer]:

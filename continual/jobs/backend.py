@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from holdfast.continual.results.record import SCENARIO, RunFolder, cells_in
+from holdfast.continual.results.record import RunFolder, cells_in
 from holdfast.errors import CheckpointUnusable, HoldfastError
 from holdfast.scenarios.checks.backend import cannot_take, is_installed
 from holdfast.scenarios.schema.scenario import Scenario
@@ -53,7 +53,7 @@ def settle(scenario: Scenario, runs: Path, *, overwrite: bool = False) -> Settle
 
 
 def _of_existing(root: Path) -> tuple[Side | None, str]:
-    for place in cells_in(root, f"*/seed-*/{SCENARIO}", 2):
+    for place in cells_in(root, "*/seed-*", 2):
         with suppress(CheckpointUnusable):  # prepare tells about it
             backend = RunFolder(place).scenario.backend
             if backend != "auto":

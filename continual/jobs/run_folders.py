@@ -47,7 +47,7 @@ def prepare(
     root = runs / scenario.name
     wanted = {root / cell.label / f"seed-{cell.seed}": cell for cell in scenario.cells()}
     check_folder(root)
-    present = cells_in(root, f"*/seed-*/{SCENARIO}", 2)
+    present = cells_in(root, "*/seed-*", 2)
     differences = {path: _difference(path, scenario, wanted.get(path)) for path in present}
     for path in wanted:
         check_folder(path, folders=2)

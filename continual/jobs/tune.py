@@ -188,9 +188,14 @@ def _cut(path: Path) -> None:
     """
     content = read_file(path)
     size = content.rfind(b"\n") + 1
-    for number, line in enumerate(content[:size].splitlines(), start=1):
-        if not isinstance(plain(line, f"{path}:{number}"), dict):
-            raise CheckpointUnusable(f"{path}:{number}: is no entry of Optuna's journal")
+    try:
+        for number, line in enumerate(content[:size].splitlines(), start=1):
+            if not isinstance(plain(line, f"line {number}"), dict):
+                raise CheckpointUnusable(f"line {number}: is no entry of Optuna's journal")
+    except CheckpointUnusable as error:
+        raise CheckpointUnusable(
+            f"{path}: damaged ({error}); start the study again with --overwrite"
+        ) from error
     with os.fdopen(opened(path, os.O_RDWR), "r+b") as file:
         file.truncate(size)
 

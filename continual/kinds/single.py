@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.trained_agent import TaskAgent
     from holdfast.envs.base.spaces import StreamSpaces
     from holdfast.envs.checks.check_result import CheckResult
-    from holdfast.envs.multiagent.players import FrozenPlayers, PolicyPlayer
+    from holdfast.envs.multiagent.players import PolicyPlayer
     from holdfast.envs.processes.pool import OnFailure
 
 
@@ -39,7 +39,7 @@ class Single(Kind):
     unmoved = ""
 
     @property
-    def _frozen(self) -> FrozenPlayers:
+    def _frozen(self) -> Callable[[OpponentSpec, Path | None], PolicyPlayer]:
         """What finds opponents that earlier runs left."""
         return partial(frozen_player, trust_code=self.scenario.trusts_code)
 

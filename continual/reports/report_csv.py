@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from holdfast.continual.reports.summary import MethodSummary, Summary
+from holdfast.continual.results.record import csv_cell
 from holdfast.continual.results.study import Results
 
 NUMBERS = ("scenario", "method", "seed", "task", "metric", "statistic", "value", "low", "high")
@@ -80,13 +81,15 @@ def _points(gathered: Iterable[Results]) -> Iterator[Row]:
 def _text(head: Sequence[str], rows: Iterable[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow([_field(name) for name in head])
     writer.writerows([_field(value) for value in row] for row in rows)
     return file.getvalue()
 
 
 def _field(value: str | float) -> str | int | float:
     """Return a number in ten digits, and n/a as nothing."""
+    if isinstance(value, str):
+        return str(csv_cell(value))
     if not isinstance(value, float):
         return value
     return "" if math.isnan(value) else float(f"{value:.10g}")

@@ -277,6 +277,29 @@ def read_section(path: Path) -> Section:
     parts = modelled(_SAVED, found, where)
     if not parts:
         raise CheckpointUnusable(f"{where}: it is empty")
-    (title, blocks), *parts = parts
+    (title, blocks), *parts = [(name, tuple(map(_told, inner))) for name, inner in parts]
     own = tuple(Section(name, inner) for name, inner in parts)
     return Section(title, blocks, own)
+
+
+_MARKS = frozenset("\\|*[]<&`!#")
+
+
+def _told(block: Paragraph | Table) -> Paragraph | Table:
+    """Return a block whose texts mean nothing to any markup: the file may be from anywhere."""
+    if isinstance(block, Paragraph):
+        return Paragraph(tuple(map(_told_part, block.text)))
+    rows = tuple(tuple(map(_told_cell, row)) for row in block.rows)
+    foot = tuple(tuple(map(_told_cell, row)) for row in block.foot)
+    caption = "" if _MARKS & {*block.caption} else block.caption
+    return Table(tuple(map(_told_cell, block.head)), rows, block.name, caption, foot)
+
+
+def _told_part(part: str | Run) -> str | Run:
+    text = part if isinstance(part, str) else part.text
+    is_ours = not _MARKS & {*text} if isinstance(part, str) or part.style == "code" else True
+    return part if is_ours else Run(text)
+
+
+def _told_cell(cell: Cell) -> Cell:
+    return cell if cell.style == "given" or not _MARKS & {*cell.text} else given(cell.text)

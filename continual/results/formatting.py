@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 NA = "n/a"
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -53,8 +55,37 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def fenced(text: str, language: str = "") -> str:
+    """Return text as a block of code of markdown, which it cannot end by itself.
+
+    >>> print(fenced("a: 1", "yaml"))
+    ```yaml
+    a: 1
+    ```
+    """
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def coded(text: str) -> str:
+    """Return text as code within a line of markdown, and within a cell of its tables."""
+    whole = " ".join(printed(text).split()).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", whole)), default=0))
+    return f"{fence}{whole}{fence}" if "`" not in whole else f"{fence} {whole} {fence}"
+
+
+def printed(text: str) -> str:
+    r"""Return text without control characters, which a terminal would obey.
+
+    >>> printed("a\x1b[31mb")
+    'a�[31mb'
+    """
+    return _CONTROL.sub("\ufffd", text)
+
+
 def plain(text: str) -> str:
     """Return text that markdown takes for text: names and reasons come from files."""
+    text = printed(text)
     for special in "\\|*[]":
         text = text.replace(special, f"\\{special}")
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())

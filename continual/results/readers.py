@@ -140,6 +140,7 @@ class State(BaseModel):
     wall_s: Amount = 0.0
     training_s: Amount = 0.0
     training_steps: Count = 0
+    costs: dict[Short, Amount | None] = {}
 
 
 Points = TypeAdapter(

@@ -156,7 +156,8 @@ class RunFolder:
         try:
             found = load_resolved(path, content=read_file(path), place=self._place())
             found._trusts_code = self.trust_code
-            _ = found.stream_tasks, found.stage_steps
+            if fault := _beyond_a_run(found):
+                raise CheckpointUnusable(f"{path}: {fault}")
         except FileNotFoundError as error:
             raise CheckpointUnusable(f"{path}: there is no such file") from error
         except ScenarioError as error:
@@ -338,13 +339,36 @@ class RunFolder:
             CheckpointUnusable: If a file that tells cannot be read.
         """
         info = self.info()
+        total = len(self.scenario.stream_tasks)
+        if info.get("stages", 0) > total:
+            raise CheckpointUnusable(f"{self.path / RUN}: the stream has {total} stages only")
         if info.get("status") == "finished":
-            return len(self.scenario.stream_tasks)
+            return total
         if "stages" in info:
             return int(info["stages"])
         ends = list(accumulate(self.scenario.stage_steps))
         last = max((score["step"] for score in self.scores()), default=0)
         return sum(end < last for end in ends)
+
+
+def _beyond_a_run(scenario: Scenario) -> str:
+    """Return what no run could have done of a scenario; empty where all is possible.
+
+    It is asked before anything is counted out.
+    """
+    tasks, stream = scenario.tasks, scenario.stream
+    steps = {task.name: task.steps for task in tasks}
+    order = (
+        [steps[name] for name in stream.order]
+        if isinstance(stream.order, tuple)
+        else [*steps.values()]
+    )
+    rounds = stream.repeat if stream.steps is None else -(-stream.steps // sum(order))
+    if rounds * len(order) > MOST_STAGES:
+        return f"its stream has more than {MOST_STAGES:,} stages"
+    if (scenario.stream.steps or rounds * sum(order)) >= LARGEST or scenario.n_envs > MOST_ENVS:
+        return "it has more steps or environments than any run"
+    return ""
 
 
 def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
@@ -358,12 +382,12 @@ def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
         UsageError: If there are none.
         CheckpointUnusable: If a folder below the one that was named is a link.
     """
-    for folders, pattern in enumerate((SCENARIO, f"seed-*/{SCENARIO}", f"*/seed-*/{SCENARIO}")):
+    for folders, pattern in enumerate(("", "seed-*", "*/seed-*")):
         found = cells_in(path, pattern, folders)
         if found:
             cells = [RunFolder(place, trust_code=trust_code) for place in found]
             return sorted(cells, key=_place)
-    inside = sorted({file.parents[2].name for file in path.glob(f"*/*/seed-*/{SCENARIO}")})
+    inside = sorted({cell.parents[1].name for cell in cells_in(path, "*/*/seed-*", 3)})
     if inside:
         raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
     missing = "" if path.is_dir() else f": there is no folder '{path}'"
@@ -371,17 +395,18 @@ def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
 
 
 def cells_in(path: Path, pattern: str, folders: int) -> list[Path]:
-    """Return the folders of the files that a pattern finds, none of them behind a link.
+    """Return the folders of cells that a pattern finds, none of them behind a link.
 
     Args:
         path: Where to look; it may be a link of the user's own.
-        pattern: Of the files, relative to it.
-        folders: How many folders of the pattern are looked at: those above each file.
+        pattern: Of the folders, relative to it; empty for itself.
+        folders: How many folders the pattern has.
 
     Raises:
         CheckpointUnusable: If one of them is a link.
     """
-    found = [file.parent for file in sorted(path.glob(pattern))]
+    places = sorted(path.glob(pattern)) if pattern else [path]
+    found = [place for place in places if is_there(place / SCENARIO)]
     for place in found:
         check_folder(place, folders=folders)
     return found
@@ -432,10 +457,26 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def csv_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Return a table as CSV."""
+    """Return a table as CSV; texts are what a spreadsheet takes for texts."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_cell(value) for value in row] for row in (head, *rows))
     return text.getvalue()
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a cell of CSV, with a quote before a text that would be a formula.
+
+    >>> csv_cell("=1+1"), csv_cell("-0.5000"), csv_cell(-0.5), csv_cell("ewc")
+    ("'=1+1", '-0.5000', -0.5, 'ewc')
+    """
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def sync(folder: Path) -> None:
@@ -451,6 +492,8 @@ _INTEGERS = itemgetter("stage", "step", "episode", "length")
 _NUMBERS = (int, float)
 LARGEST_RETURN = 1e100
 """Of an episode: sums and squares of such numbers are numbers still."""
+MOST_STAGES, MOST_ENVS = 1_000_000, 100_000
+"""Of a scenario in a run folder."""
 
 
 def _fault(found: Any) -> str:

@@ -276,7 +276,7 @@ def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list
     references = [cell for cell in cells if cell.folder.label.startswith(REFERENCE)]
     read = {cell.folder.path for cell in cells}
     beside = {path.parent.parent for path in read} - roots
-    pattern = f"{REFERENCE}*/seed-*/{SCENARIO}"
+    pattern = f"{REFERENCE}*/seed-*"
     for path in sorted(place for root in beside for place in cells_in(root, pattern, 2)):
         if path not in read:
             references += _method("", [RunFolder(path)], RunFolder(path)).cells

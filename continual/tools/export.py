@@ -24,7 +24,7 @@ from holdfast.continual.policies.exportable import Exportable
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.record import task_index
 from holdfast.errors import MissingExtra, UsageError
-from holdfast.scenarios.schema.method_spec import numbered, safe
+from holdfast.scenarios.schema.method_spec import safe
 from holdfast.scenarios.source.regular_file import made_folder, remove
 
 Format = Literal["onnx", "torch-export"]
@@ -221,8 +221,13 @@ def _onnx_names(one: Exportable) -> list[str]:
 
     The metadata of the file holds the keys, in the same order.
     """
-    taken: set[str] = set()
-    return [numbered(re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII), taken) for name in one.names]
+    names: list[str] = []
+    for name in one.names:
+        plain = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII)
+        while plain in names:
+            plain += "_"
+        names.append(plain)
+    return names
 
 
 def _need_onnx() -> None:

@@ -15,7 +15,15 @@ import numpy as np
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
-from holdfast.continual.results.formatting import NA, duration, number, plain, table
+from holdfast.continual.results.formatting import (
+    NA,
+    coded,
+    duration,
+    fenced,
+    number,
+    plain,
+    table,
+)
 from holdfast.continual.results.metrics import FORMULAS
 from holdfast.continual.results.record import Episode, RunFolder, write_whole
 from holdfast.scenarios.schema.scenario import Scenario, Task
@@ -88,8 +96,8 @@ def _what(scenario: Scenario, label: str, info: dict[str, Any]) -> str:
     place, size = kind_of(scenario).words.place, info.get("parameters")
     parameters = f" ({size:,} parameters)" if size else ""
     text = (
-        f"An agent trained with `{plain(agent.algorithm)}`{place}{parameters} on a stream of "
-        f"{len(scenario.stream_tasks)} tasks, one after the other, with `{plain(label)}` against "
+        f"An agent trained with {coded(agent.algorithm)}{place}{parameters} on a stream of "
+        f"{len(scenario.stream_tasks)} tasks, one after the other, with {coded(label)} against "
         f"forgetting: {scenario.total_steps:,} steps in all. The task id is {stream.task_id}, "
         f"boundaries are {stream.boundaries}, the number of tasks is {stream.task_count}."
     )
@@ -104,7 +112,7 @@ def _stream(scenario: Scenario) -> str:
         given = task.model_dump(exclude_defaults=True, mode="json")
         keys = [key for key in ("kwargs", "changes", "randomize", "drift") if given.get(key)]
         changes = plain(str({key: given[key] for key in keys})) if keys else ""
-        rows.append([str(stage), plain(task.name), f"`{_world(task)}`", f"{steps:,}", changes])
+        rows.append([str(stage), plain(task.name), coded(_world(task)), f"{steps:,}", changes])
     return table(["stage", "task", "environment", "steps", "changes"], rows)
 
 
@@ -142,7 +150,7 @@ def _use(scenario: Scenario) -> str:
     opened = f'agent = holdfast.open_run("this/folder").agent("{name}")'
     code = "\n".join(["import holdfast", opened, kind_of(scenario).words.use])
     return (
-        f"```python\n{code}\n```\n\n`holdfast eval this/folder --task {name}` measures it, "
+        f"{fenced(code, 'python')}\n\n`holdfast eval this/folder --task {name}` measures it, "
         "`holdfast export this/folder --format onnx` writes it for other programs."
     )
 

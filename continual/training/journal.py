@@ -14,6 +14,7 @@ from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, inside_task, old_stages
+from holdfast.continual.results.formatting import fenced
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
@@ -25,6 +26,7 @@ from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.scoreboard import Scoreboard
 from holdfast.continual.training.task_pauses import TaskPauses
 from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import made_folder
 from holdfast.scenarios.source.yaml_file import dump
 
@@ -70,6 +72,11 @@ class CellJournal:
         if self.scenario.checkpoint.keep == "policies":
             old_stages.thin_out(self.checkpoints, self._keeps)
         saved, damage = checkpoint.latest(self.checkpoints)
+        if saved is not None and saved.state["stage"] >= len(self.scenario.stream_tasks):
+            raise CheckpointUnusable(
+                f"{self.checkpoints}: holds a checkpoint of stage {saved.state['stage']}, which "
+                "the stream does not have; start the cell again with --overwrite"
+            )
         damage += self._lost(-1 if saved is None else int(saved.state["stage"]), damage)
         self.resumed_at = 0 if saved is None else int(saved.state["stage"]) + 1
         inside_task.drop(self.checkpoints, keep=[self.resumed_at])
@@ -82,9 +89,10 @@ class CellJournal:
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
             agent.load_files(saved.files)
-            place = checkpoint.task_folder(self.checkpoints, int(state["stage"]))
+            place = checkpoint.task_folder(self.checkpoints, int(saved.state["stage"]))
             load_methods(agent, methods, saved, place)
         self.wall_s: float = state.get("wall_s", 0.0)
+        self.costs: dict[str, Any] = state.get("costs", {})
         self.kept: list[int] = list(state.get("kept_bytes", ()))
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.scores = Scoreboard(self.scenario, folder.scores())
@@ -129,7 +137,7 @@ class CellJournal:
             return TensorBoard(path, purge_step=step + (not is_end))
         board = TensorBoard(path, purge_step=0)
         stated = dump(self.scenario.model_dump(exclude_defaults=True))
-        board.text("scenario", f"Without defaults:\n\n```yaml\n{stated}\n```")
+        board.text("scenario", f"Without defaults:\n\n{fenced(stated, 'yaml')}")
         cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
         board.session(cell, hyperparameters(self.scenario, self.folder.label))
         return board
@@ -220,7 +228,7 @@ class CellJournal:
         self.scores.log_metrics(stages, step, self.board)
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
-        costs = self._costs()
+        costs = self.costs = self._costs()
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
         if stages == len(self.order):
             self.board.session_finished(step)
@@ -243,6 +251,7 @@ class CellJournal:
             "kept_bytes": self.kept,
             "spent": self.spent.so_far(),
             "wall_s": self.wall_s,
+            "costs": self.costs,
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
         }
@@ -311,7 +320,8 @@ class CellJournal:
         """Return what the cell cost, and what its methods' numbers mean, for ``run.json``."""
         parts = zip(self.scenario.methods[0].parts, self.methods, strict=True)
         conventions = {part.name: getattr(method, "convention", "") for part, method in parts}
-        return self._costs() | {
+        # Of the last stage, which an earlier process may have finished: then there is no agent.
+        return self.costs | {
             "extra_steps": 0,  # every method so far works inside the budget
             **self.spent.so_far(),
             "conventions": {name: text for name, text in conventions.items() if text},

@@ -16,7 +16,7 @@ from holdfast.scenarios.schema.scenario import Scenario, Task
 
 _OF_TEAMS = {"mpe2", "pettingzoo"}
 _PACKAGES = {"gymnasium", *REGISTERED_BY.values()}
-_OF_HOLDFAST = ("holdfast.envs.", "holdfast.scenarios.")
+_OF_HOLDFAST = (["holdfast", "envs"], ["holdfast", "scenarios"])
 # Gymnasium's bridges to the old gym import whatever their arguments name.
 _BRIDGES = ("GymV21Environment", "GymV26Environment")
 
@@ -82,8 +82,9 @@ def _is_known(env: str, *, of_team: bool) -> bool:
     if of_team:
         # An id has a slash; anything else is a module, whose parallel_env is called.
         package = env.partition(".")[0]
-        return not colon and ("/" in env or package in _OF_TEAMS or env.startswith(_OF_HOLDFAST))
+        own = env.split(".")[:2] in _OF_HOLDFAST
+        return not colon and ("/" in env or package in _OF_TEAMS or own)
     if not colon:
         return True
     package = module.partition(".")[0]
-    return package in _PACKAGES or f"{module}.".startswith(_OF_HOLDFAST)
+    return package in _PACKAGES or module.split(".")[:2] in _OF_HOLDFAST
