@@ -69,8 +69,9 @@ def cell(runs: Path, data: dict[str, Any]) -> RunFolder:
 
 
 def content(folder: RunFolder) -> dict[str, bytes]:
-    """Return the scores and every tensor of every task boundary, as bytes by file."""
-    files = [*folder.path.glob("checkpoints/task-*/*.safetensors"), folder.path / "scores.jsonl"]
+    """Return scores, every tensor of every task boundary, and records, as bytes by file."""
+    kinds = ("checkpoints/task-*/*.safetensors", "scores.jsonl", "plasticity.json", "drift/*.csv")
+    files = [path for kind in kinds for path in folder.path.glob(kind)]
     return {str(path.relative_to(folder.path)): path.read_bytes() for path in files}
 
 
