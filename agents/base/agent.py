@@ -110,9 +110,7 @@ class Agent(Protocol):
     def start(self, experience: Any) -> None:
         """Build a fresh model for this task and load what is carried into it."""
 
-    def learn(
-        self, experience: Any, watch: Watch, log: Log, pauses: Pauses | None = None
-    ) -> None:
+    def learn(self, experience: Any, watch: Watch, log: Log, pauses: Pauses | None = None) -> None:
         """Take and learn from exactly ``experience.steps`` environment steps.
 
         Args:

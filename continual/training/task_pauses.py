@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from holdfast.agents.base.agent import Agent
 from holdfast.agents.base.pauses import Inside
 from holdfast.continual.experience import Experience
 from holdfast.continual.method import Method
 from holdfast.continual.results.inside_task import Found, InsideTask
-
-if TYPE_CHECKING:
-    from holdfast.continual.training.journal import CellJournal
+from holdfast.continual.training.diagnostics import Diagnostics
+from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.scenarios.schema.scenario import Scenario
 
 _GENERATORS, _NORMS = "generators", "gradient_norms"
+
+
+class _Stopwatch(Protocol):
+    def paused(self, step: int) -> AbstractContextManager[None]: ...
+
+
+class Recording(Protocol):
+    """The journal of a cell, as its pauses need it."""
+
+    scenario: Scenario
+    agent: Agent
+    methods: Sequence[Method]
+    diagnostics: Diagnostics
+    board: TensorBoard
+
+    @property
+    def training(self) -> _Stopwatch: ...  # noqa: D102  # what steps are timed by
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint inside a task keeps of the run."""
+
+    def note(self, text: str) -> None:
+        """Tell of something, beside how far the run is."""
 
 
 class TaskPauses:
@@ -35,7 +59,7 @@ class TaskPauses:
 
     def __init__(
         self,
-        journal: CellJournal,
+        journal: Recording,
         experience: Experience,
         told: Experience,
         store: InsideTask,
@@ -44,7 +68,9 @@ class TaskPauses:
         asked = journal.scenario.checkpoint
         assert asked.every != "off"
         self.every, self.resets = asked.every, asked.resets
-        self.resumed = None if found is None else Inside(found.files, dict(found.parts), found.values)
+        self.resumed = (
+            None if found is None else Inside(found.files, dict(found.parts), found.values)
+        )
         self._journal, self._experience, self._told = journal, experience, told
         self._store, self._found = store, found
         self._is_warned = False
@@ -75,9 +101,7 @@ class TaskPauses:
         for number, method in enumerate(self._methods):
             method.load_state(self._agent.doors(method), files.get(f"method-{number}", {}))
         self._told.set_generators(files.get(_GENERATORS, {}))
-        self._journal.diagnostics.put_back(
-            self._found.state["diagnostics"], files.get(_NORMS, {})
-        )
+        self._journal.diagnostics.put_back(self._found.state["diagnostics"], files.get(_NORMS, {}))
         if hasattr(self._experience, "drifted"):
             known = [(int(at), dict(values)) for at, values in self._found.state["drifted"]]
             self._experience.drifted[:] = known

@@ -88,7 +88,12 @@ def test_self_play(sample: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def single(**more: Any) -> dict[str, Any]:
     task = {"env": "Pendulum-v1", "steps": 160, "changes": {"time_limit": 25}}
-    agent = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "policy_kwargs": {"net_arch": [8]}}
+    agent = {
+        "algorithm": "ppo",
+        "n_steps": 16,
+        "batch_size": 16,
+        "policy_kwargs": {"net_arch": [8]},
+    }
     return {
         "name": "demo",
         "tasks": [{"name": n, **task, **more.pop(f"task_{n}", {})} for n in "ab"],
