@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.agent import Files
 from holdfast.agents.base.parameters import Named
 
 Parts = dict[str, Callable[[], Named]]
@@ -32,7 +31,7 @@ class Inside:
         values: Plain data: numbers, texts, lists, dicts.
     """
 
-    files: Files = field(default_factory=dict)
+    files: dict[str, Named] = field(default_factory=dict)
     parts: Parts = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Files
+from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.base.pauses import Again, Inside, Pauses, put_together, taken_apart
 from holdfast.agents.doors.exploration import Explorer
+from holdfast.agents.doors.gradients import Gradients
+from holdfast.agents.doors.lifecycle import Plan
+from holdfast.agents.doors.memory import Recent
 from holdfast.agents.sb3 import model_state
+from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
 from holdfast.agents.sb3.weights_io import (
     load_optimizers,
@@ -18,9 +24,6 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
-
-if TYPE_CHECKING:
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
 
 _LIMIT = "_max_episode_steps"
 """Attribute of Gymnasium's wrapper ``TimeLimit``."""
@@ -43,6 +46,20 @@ class Pausing(Protocol):
 
     def build_again(self, again: Again) -> None:
         """Close the environments and go on in new ones."""
+
+
+class Learner(Protocol):
+    """The parts of a learner that are more than what it starts its task with."""
+
+    model: Any
+    plan: Plan
+    recent: Recent
+    gradients: Gradients
+    normalizer: TaskNormalize | None
+    past: PastSelves
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102  # of its tensors
 
 
 class Alone:
@@ -83,9 +100,7 @@ class Alone:
             self._agent.build_again(again)
 
 
-def taken(
-    learner: StableBaselinesAgent, number: int, rows: ReplayRows, explorer: Explorer | None
-) -> Inside:
+def taken(learner: Learner, number: int, rows: ReplayRows, explorer: Explorer | None) -> Inside:
     """Return all that a learner is inside its task, episodes that are under way cut short."""
     model = learner.model
     model_state.cut_episodes(model)
@@ -120,9 +135,7 @@ def taken(
     return Inside(files, parts, values)
 
 
-def put_back(
-    learner: StableBaselinesAgent, inside: Inside, rows: ReplayRows, explorer: Explorer | None
-) -> None:
+def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explorer | None) -> None:
     """Put back what ``taken`` gave, into a task that has just begun."""
     model, files, values = learner.model, inside.files, inside.values
     load_policy(model, files["policy"], is_fresh=lambda _: False)

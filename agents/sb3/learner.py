@@ -489,7 +489,8 @@ class StableBaselinesAgent:
 
     def worlds(self) -> list[Any]:
         """Return what the environments go on with when they are built again."""
-        assert self._begun is not None and self._env is not None
+        assert self._begun is not None
+        assert self._env is not None
         return self._begun.worlds(self._env, interleaved=self._is_interleaved)
 
     def build_again(self, again: Again) -> None:

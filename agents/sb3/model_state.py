@@ -152,4 +152,4 @@ def _entries(arrays: dict[str, Any], name: str, place: int) -> Any:
         for key, values in arrays.items()
         if key.startswith(f"{name}.")
     }
-    return found[""] if "" in found else found
+    return found.get("", found)

@@ -63,7 +63,8 @@ class GroupStart:
 
     def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
         """Return the group's seats."""
-        assert not interleaved and again is None  # see ``Together``, which builds for all groups
+        assert not interleaved  # `joint` is refused by validate
+        assert again is None  # the team builds them for all groups at once
         return self.seats
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:  # noqa: ARG002
@@ -226,7 +227,8 @@ class TeamAgent:
             member, start = self.member(group), self._active[group]
             start.seats = seats
             if isinstance(member.model, OnPolicyAlgorithm):
-                member.model.rollout_buffer.absent = partial(getattr, seats, "absent")
+                buffer: Any = member.model.rollout_buffer  # see ``PresentRollouts``
+                buffer.absent = partial(getattr, seats, "absent")
             member.go_on_in(seats)
 
     def close(self) -> None:
@@ -350,10 +352,8 @@ def _by_group(files: Files) -> dict[str, Files]:
 def of_member(group: str, inside: Inside) -> Inside:
     """Return one group's part of what a team is inside a task."""
     prefix = f"{group}."
-    files, parts = (
-        {n.removeprefix(prefix): found for n, found in named.items() if n.startswith(prefix)}
-        for named in (inside.files, inside.parts)
-    )
+    files = {n.removeprefix(prefix): f for n, f in inside.files.items() if n.startswith(prefix)}
+    parts = {n.removeprefix(prefix): p for n, p in inside.parts.items() if n.startswith(prefix)}
     return Inside(files, parts, inside.values["members"][group])
 
 

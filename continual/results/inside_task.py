@@ -62,7 +62,7 @@ class InsideTask:
 
     folder: Path
     stage: int
-    _written: dict[str, list[Any]] = field(default_factory=dict)  # part: SHA-256, bytes
+    _written: dict[str, tuple[str, int]] = field(default_factory=dict)  # part: SHA-256, bytes
 
     def save(
         self,
@@ -114,12 +114,10 @@ class InsideTask:
         saved = checkpoint.load(path)
         try:
             inside = saved.state["inside"]
-            parts = {str(name): [str(digest), int(size)] for name, digest, size in inside["parts"]}
+            parts = {str(name): (str(digest), int(size)) for name, digest, size in inside["parts"]}
             found = Found(step, inside["run"], inside["agent"], saved.files, {})
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointUnusable(
-                f"{path}: not a checkpoint inside a task: {error!r}"
-            ) from error
+            raise CheckpointUnusable(f"{path}: not of the inside of a task: {error!r}") from error
         for name, (digest, size) in parts.items():
             self._check(name, digest, size)
         self._written = parts
@@ -138,11 +136,11 @@ class InsideTask:
             raise CheckpointUnusable(f"{path}: no part of a checkpoint has such a place")
         return path
 
-    def _write(self, name: str, made: Callable[[], dict[str, Tensor]]) -> list[Any]:
+    def _write(self, name: str, made: Callable[[], dict[str, Tensor]]) -> tuple[str, int]:
         self._parts_folder.mkdir(parents=True, exist_ok=True)
         content = save_tensors({n: tensor.contiguous() for n, tensor in made().items()})
         write_whole(self._part(name), content)
-        return [hashlib.sha256(content).hexdigest(), len(content)]
+        return hashlib.sha256(content).hexdigest(), len(content)
 
     def _read(self, name: str) -> dict[str, Tensor]:
         return load_tensors(self._part(name).read_bytes())

@@ -142,7 +142,7 @@ class TaskExperience(StageExperience):
         firsts = [index % len(each) for index in range(self._n_envs)]
         if again is None:
             return [partial(Interleaved, each, shares, first) for first in firsts]
-        made = []
+        made: list[Callable[[], gym.Env[Any, Any]]] = []
         for first, turns in zip(firsts, again.worlds, strict=True):
             on = [partial(make, taken=taken) for make, taken in zip(each, turns, strict=True)]
             made.append(partial(Interleaved, on, shares, first, taken=turns))

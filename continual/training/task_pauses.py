@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from holdfast.agents.base.agent import Agent
 from holdfast.agents.base.pauses import Inside
 from holdfast.continual.experience import Experience
 from holdfast.continual.method import Method
 from holdfast.continual.results.inside_task import Found, InsideTask
-
-if TYPE_CHECKING:
-    from holdfast.continual.training.journal import CellJournal
+from holdfast.continual.training.diagnostics import Diagnostics
+from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.scenarios.schema.scenario import Scenario
 
 _GENERATORS, _NORMS = "generators", "gradient_norms"
+
+
+class _Stopwatch(Protocol):
+    def paused(self, step: int) -> AbstractContextManager[None]: ...
+
+
+class Recording(Protocol):
+    """The journal of a cell, as its pauses need it."""
+
+    scenario: Scenario
+    agent: Agent
+    methods: Sequence[Method]
+    diagnostics: Diagnostics
+    board: TensorBoard
+
+    @property
+    def training(self) -> _Stopwatch: ...  # noqa: D102  # what steps are timed by
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint inside a task keeps of the run."""
+
+    def note(self, text: str) -> None:
+        """Tell of something, beside how far the run is."""
 
 
 class TaskPauses:
@@ -35,7 +59,7 @@ class TaskPauses:
 
     def __init__(
         self,
-        journal: CellJournal,
+        journal: Recording,
         experience: Experience,
         told: Experience,
         store: InsideTask,

@@ -91,7 +91,7 @@ def random_states() -> dict[str, Any]:
     """Return the state of the global generators of Python, NumPy and torch, as named tensors."""
     import torch  # here, because `validate` and `report` import this module without torch
 
-    legacy: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]  # a dict
+    legacy: dict[str, Any] = np.random.get_state(legacy=False)
     inner = {**legacy["state"], "key": legacy["state"]["key"].tolist()}
     states = {
         "python": _packed(random.getstate()),

@@ -10,6 +10,7 @@ import pytest
 from cells import Interrupted
 
 from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.plasticity_record import read_points
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.journal import CellJournal
@@ -69,9 +70,14 @@ def cell(runs: Path, data: dict[str, Any]) -> RunFolder:
 
 
 def content(folder: RunFolder) -> dict[str, bytes]:
-    """Return the scores and every tensor of every task boundary, as bytes by file."""
-    files = [*folder.path.glob("checkpoints/task-*/*.safetensors"), folder.path / "scores.jsonl"]
-    return {str(path.relative_to(folder.path)): path.read_bytes() for path in files}
+    """Return scores, every tensor of every task boundary, and records, as bytes by file."""
+    kinds = ("checkpoints/task-*/*.safetensors", "scores.jsonl", "plasticity.json", "drift/*.csv")
+    files = [path for kind in kinds for path in folder.path.glob(kind)]
+    found = {str(path.relative_to(folder.path)): path.read_bytes() for path in files}
+    if "plasticity.json" in found:  # 0 and 0.0 are alike there, and the order of names
+        points = [sorted((n, float(v)) for n, v in p.items()) for p in read_points(folder.path)]
+        found["plasticity.json"] = repr(points).encode()
+    return found
 
 
 def assert_same(killed: RunFolder, straight: RunFolder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -151,6 +151,7 @@ class Expandable(Method):
         self._kept.keep(doors, self._newest, deviation_of(doors))
         self._modules[doors.facts.current_task] = self._newest
         self._keep_view(doors, doors.facts.current_task)
+        self._is_expanded, self._before, self._held = False, {}, None
 
     def _keep_view(self, doors: Doors, task: int) -> None:
         doors.lifecycle.keep_view(
@@ -162,10 +163,17 @@ class Expandable(Method):
     # -- state -------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """Return the module of each task, what views need, and the state of both parts."""
+        """Return the module of each task, what views need, and the state of both parts.
+
+        Inside a task also how the attempt with the newest module goes.
+        """
         parts = {index: part.state() for index, part in enumerate(self.parts)}
         own = {"newest": self._newest, "module": self._modules}
-        return flat({**own, "part": parts, "kept": self._kept.kept})
+        inside: dict[str, Any] = {}
+        if self._held is not None:
+            held = self._held.state()
+            inside = {"expanded": self._is_expanded, "before": self._before, "held": held}
+        return flat({**own, "part": parts, "kept": self._kept.kept, "inside": inside})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
@@ -180,6 +188,11 @@ class Expandable(Method):
             self._keep_view(doors, task)
         # Opened for acting: the last task may have added a module.
         self._grown.act_with(self._newest)
+        if inside := below(tensors, "inside", doors.facts.device):
+            assert self._held is not None  # pre_adapt came before
+            self._is_expanded = bool(inside["expanded"])
+            self._before = below(inside, "before")
+            self._held.load(below(inside, "held"), doors.facts.device)
 
 
 def _module(doors: Doors, number: int) -> Named:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, below
 from holdfast.agents.doors.gradients import Gradients, Rewritten, Tensors
 from holdfast.continual.method import Doors
 
@@ -37,6 +37,15 @@ class Freezing:
         self._values, self._masks = {}, {}
         for work in self._works:
             work.restart()
+
+    def state(self) -> dict[str, Named]:
+        """Return what is held and where, for a checkpoint inside the task."""
+        return {"value": dict(self._values), "mask": dict(self._masks)}
+
+    def load(self, tensors: Named, device: torch.device) -> None:
+        """Take back what ``state`` gave, flat; the door has the state of its functions."""
+        self._values = below(tensors, "value", device)
+        self._masks = below(tensors, "mask", device)
 
     def begun(self, parameters: Named) -> Tensors:
         """Return the state of both functions: masks of free entries, factors, values."""

@@ -179,12 +179,18 @@ class HAT(Method):
                 own[name] = tensor
         self._kept.keep(doors, task, own)
         doors.lifecycle.keep_view(task, partial(self._kept.of, task))
+        self._held = None
 
     def state(self) -> dict[str, Tensor]:
-        """Return used units by layer, embeddings by task and layer, and what views need."""
+        """Return used units by layer, embeddings by task and layer, and what views need.
+
+        Inside a task also what is held.
+        """
         learned = {task: dict(enumerate(layers)) for task, layers in self._embeddings.items()}
         used = dict(enumerate(self._used))
-        return flat({"used": used, "embedding": learned, "kept": self._kept.kept})
+        held = {} if self._held is None else self._held.state()
+        kept = {"used": used, "embedding": learned, "kept": self._kept.kept}
+        return flat({**kept, "held": held})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
@@ -196,6 +202,8 @@ class HAT(Method):
         for task, layers in grouped(learned).items():
             self._embeddings[int(task)] = [layers[str(layer)] for layer in range(len(used))]
             doors.lifecycle.keep_view(int(task), partial(self._kept.of, int(task)))
+        if self._held is not None:
+            self._held.load(below(tensors, "held"), doors.facts.device)
 
 
 def sparsity(parameters: Named, state: Tensors, batch: Tensors) -> Named:

@@ -173,6 +173,7 @@ class PackNet(Method):
         self._kept.keep(doors, task, own)
         self._stages[task] = self._stage
         self._keep_view(doors, task)
+        self._held = None
 
     def _keep_view(self, doors: Doors, task: int) -> None:
         def shown() -> Snapshot:
@@ -187,8 +188,16 @@ class PackNet(Method):
         doors.lifecycle.keep_view(task, shown)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the owner of each weight, each task's last stage, and what its view needs."""
-        return flat({"owner": self._owners, "stage": self._stages, "kept": self._kept.kept})
+        """Return the owner of each weight, each task's last stage, and what its view needs.
+
+        Inside a task also how far that is.
+        """
+        inside = {}
+        if self._held is not None:
+            now = {"begun": self._is_begun, "pruned": self._is_pruned}
+            inside = {"inside": {**now, "held": self._held.state()}}
+        kept = {"owner": self._owners, "stage": self._stages, "kept": self._kept.kept}
+        return flat(kept | inside)
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
@@ -198,6 +207,10 @@ class PackNet(Method):
         doors.lifecycle.keep_views()
         for task in self._stages:
             self._keep_view(doors, task)
+        if inside := below(tensors, "inside"):
+            assert self._held is not None  # pre_adapt came before
+            self._is_begun, self._is_pruned = bool(inside["begun"]), bool(inside["pruned"])
+            self._held.load(below(inside, "held"), doors.facts.device)
 
 
 def share(free: int, stages_left: int, prune: float | None) -> int:

@@ -23,6 +23,9 @@ from holdfast.errors import UsageError
 
 _KNOWLEDGE_BASE, _ACTIVE = 0, 1
 
+_LEARNING = "learning"
+"""Name of a tensor that is there inside a task only."""
+
 _MEASURED = 2560
 """Observations that the importances are measured on, as for ``ewc``."""
 
@@ -83,6 +86,7 @@ class ProgressCompress(Method):
     _tasks: list[int] = field(init=False, default_factory=list)
     _deviation: Tensor | None = field(init=False, default=None)
     _grown: Columns = field(init=False, default_factory=Columns)
+    _is_learning = False
 
     def __post_init__(self) -> None:
         self.penalty = Quadratic(self.strength, "online", self.decay)
@@ -98,6 +102,7 @@ class ProgressCompress(Method):
         doors.lifecycle.keep_views()
         if self.reset:
             doors.lifecycle.start_fresh_where(is_active)
+        self._is_learning = True
         self._grown = Columns()
         why = "is shared by both columns, so the knowledge base would change"
         doors.networks.map(self._columns, method="progress-compress", encoder=why)
@@ -114,6 +119,7 @@ class ProgressCompress(Method):
         with torch.no_grad():
             taught = output.of({}, seen)
         self._grown.act_with(_KNOWLEDGE_BASE)
+        self._is_learning = False
         kept = knowledge_base(doors)
         if self._deviation is not None:
             kept[DEVIATION] = self._deviation
@@ -169,7 +175,9 @@ class ProgressCompress(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return what the knowledge base needs besides its weights, which the policy has."""
-        return self.penalty.state() | self._own() | {"tasks": torch.tensor(self._tasks)}
+        inside = {_LEARNING: torch.tensor(True)} if self._is_learning else {}
+        tasks = {"tasks": torch.tensor(self._tasks)}
+        return self.penalty.state() | self._own() | tasks | inside
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take it back; an agent that has its model acts as the knowledge base."""
@@ -179,7 +187,8 @@ class ProgressCompress(Method):
             self._deviation = tensors[DEVIATION].to(doors.facts.device)
         doors.lifecycle.keep_views()
         self._keep_views(doors)
-        self._grown.act_with(_KNOWLEDGE_BASE)
+        if _LEARNING not in tensors:  # inside a task, the active column acts
+            self._grown.act_with(_KNOWLEDGE_BASE)
 
 
 def is_active(name: str) -> bool:

@@ -14,6 +14,8 @@ from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.agents.modules.units import HiddenLayer, renew_units, unit_means
 from holdfast.continual.method import Doors, Experience, Method
 
+_REPLACED = "replaced"
+
 
 @dataclass(kw_only=True, eq=False)
 class ContinualBackprop(Method):
@@ -74,6 +76,7 @@ class ContinualBackprop(Method):
     decay: Annotated[float, (0, 1)] = 0.99
     samples: Annotated[int, (1, None)] = 64
     _kept: dict[str, Named] = field(init=False, default_factory=dict)  # by layer, then by quantity
+    _replaced = 0  # in this task
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Test and replace units after every update of the coming task."""
@@ -81,10 +84,9 @@ class ContinualBackprop(Method):
             self._kept = {}
         rng = experience.generator("continual-backprop")
         known: list[HiddenLayer] = []
-        replaced = 0
+        self._replaced = 0
 
         def test(parameters: Named, _state: Tensors, _batch: Tensors) -> Rewritten | None:
-            nonlocal replaced
             if not known:  # the task's model does not exist before it starts
                 known.extend(doors.gradients.units())
             layers = [layer for layer in known if layer.names <= parameters.keys()]
@@ -94,8 +96,8 @@ class ContinualBackprop(Method):
             chosen = [(layer, mask) for layer, mask in tested if mask is not None]
             if not chosen:
                 return None
-            replaced += sum(int(mask.sum()) for _, mask in chosen)
-            doors.log("method/continual-backprop/replaced", replaced)
+            self._replaced += sum(int(mask.sum()) for _, mask in chosen)
+            doors.log("method/continual-backprop/replaced", self._replaced)
             fresh = doors.gradients.fresh({n for layer, _ in chosen for n in layer.incoming}, rng)
             return self.replace(parameters, chosen, fresh, doors.gradients.targets())
 
@@ -169,15 +171,20 @@ class ContinualBackprop(Method):
                 self._kept[layer.name][name][mask] = 0.0
         return Rewritten(values, renewed)
 
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
+        """Count the replaced units of the next task from zero."""
+        self._replaced = 0
+
     def state(self) -> dict[str, Tensor]:
-        """Return the averages of every layer, under ``<layer>/<quantity>``."""
-        return flat(self._kept)
+        """Return the averages of every layer, under ``<layer>/<quantity>``; the units replaced."""
+        counted = {_REPLACED: torch.tensor(self._replaced)} if self._replaced else {}
+        return flat(self._kept) | counted
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take the averages back."""
-        self._kept = {
-            layer: below(tensors, layer, doors.facts.device) for layer in grouped(tensors)
-        }
+        """Take them back."""
+        self._replaced = int(tensors.get(_REPLACED, 0))
+        layers = grouped({name: t for name, t in tensors.items() if name != _REPLACED})
+        self._kept = {layer: below(tensors, layer, doors.facts.device) for layer in layers}
 
 
 def _new_averages(means: Tensor) -> dict[str, Tensor]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.agents.modules.plasticity import dormant_scores
 from holdfast.agents.modules.units import renew_units, unit_magnitudes
 from holdfast.continual.method import Doors, Experience, Method
+from holdfast.continual.methods.plasticity.counted import Counted
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,16 +50,15 @@ class ReDo(Method):
     tau: Annotated[float, (0, 1)] = 0.025
     period: Annotated[int, (1, None)] = 1000
     samples: Annotated[int, (1, None)] = 256
+    _updates: Counted = field(init=False, default_factory=Counted)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Look for dormant units every ``period`` updates of the coming task."""
-        rng = experience.generator("redo")
-        updates: dict[str, int] = {}
+        rng, updates = experience.generator("redo"), Counted()
+        self._updates = updates
 
         def draw(parameters: Named) -> Tensors | None:
-            optimizer = next(iter(parameters))  # its first weight stands for it
-            updates[optimizer] = updates.get(optimizer, 0) + 1
-            return None if updates[optimizer] % self.period else {}
+            return None if updates.next_of(parameters) % self.period else {}
 
         def recycle(parameters: Named, _state: Tensors, _batch: Tensors) -> Rewritten:
             return self._recycled(doors, parameters, rng)
@@ -80,3 +81,15 @@ class ReDo(Method):
             if counts:
                 doors.log(f"method/redo/recycled_{part}", sum(counts))
         return renew_units(parameters, chosen, fresh)
+
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
+        """Count no more."""
+        self._updates = Counted()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the updates of each optimizer in the task."""
+        return self._updates.state()
+
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
+        """Take them back."""
+        self._updates.load(tensors)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
+from torch import Tensor
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Rewritten, Tensors
 from holdfast.continual.method import Doors, Experience, Method
+from holdfast.continual.methods.plasticity.counted import Counted
 from holdfast.errors import UsageError
 
 
@@ -46,6 +48,7 @@ class ShrinkPerturb(Method):
     shrink: Annotated[float, (0, 1)] = 0.8
     perturb: Annotated[float, (0, None)] = 0.01
     period: Annotated[int | None, (1, None)] = None
+    _updates: Counted = field(init=False, default_factory=Counted)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Shrink what is carried into the coming task, or now and then inside it."""
@@ -64,13 +67,11 @@ class ShrinkPerturb(Method):
         return self.shrunk({n: carried[n] for n in names}, {n: fresh[n] for n in names})
 
     def _shrink_every(self, period: int, doors: Doors, experience: Experience) -> None:
-        rng = experience.generator("shrink-perturb")
-        updates: dict[str, int] = {}
+        rng, updates = experience.generator("shrink-perturb"), Counted()
+        self._updates = updates
 
         def draw(parameters: Named) -> Tensors | None:
-            optimizer = next(iter(parameters))  # its first weight stands for it
-            updates[optimizer] = updates.get(optimizer, 0) + 1
-            if updates[optimizer] % period:
+            if updates.next_of(parameters) % period:
                 return None
             names = doors.gradients.layer_names() & parameters.keys()
             return {"fresh": doors.gradients.fresh(names, rng)}
@@ -89,3 +90,15 @@ class ShrinkPerturb(Method):
         noise = torch._foreach_mul([fresh[name] for name in names], self.perturb)
         torch._foreach_add_(small, noise)
         return dict(zip(names, small, strict=True))
+
+    def post_adapt(self, doors: Doors, experience: Experience) -> None:
+        """Count no more."""
+        self._updates = Counted()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the updates of each optimizer in the task."""
+        return self._updates.state()
+
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
+        """Take them back."""
+        self._updates.load(tensors)

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.base.parameters import Named, below, flat, snapshot
+from holdfast.agents.base.parameters import Named, below, flat, grouped, snapshot
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.networks import Slot
 from holdfast.continual.method import Doors, Experience, Method
@@ -74,8 +74,7 @@ class VCL(Method):
         """Make the coming model's actor Bayesian, with noise while it learns; add the penalty."""
         self._layers = []
         doors.networks.map(self._bayesian)
-        seed = int(experience.generator("vcl").integers(2**63))
-        self._noise = torch.Generator(device=doors.facts.device).manual_seed(seed)
+        self._noise = experience.noise(doors.facts.device, "vcl")
         doors.lifecycle.learn_in(self._learning, self._at_the_means)
         if doors.facts.on_policy:
             doors.lifecycle.after_steps(1, _NEW_NOISE)
@@ -158,10 +157,18 @@ class VCL(Method):
                 self.precisions[name] = torch.exp(-2 * parameters[name + SUFFIX])
 
     def state(self) -> dict[str, Tensor]:
-        """Return mean and precision (one over the variance) of every weight."""
-        return flat({"mean": self.means, "precision": self.precisions})
+        """Return mean and precision (one over the variance) of every weight; the noise if any."""
+        noise = {
+            number: dict(enumerate(layer.noise))
+            for number, layer in enumerate(self._layers)
+            if layer.noise is not None
+        }
+        return flat({"mean": self.means, "precision": self.precisions, "noise": noise})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take mean and precision back."""
-        self.means = below(tensors, "mean", doors.facts.device)
-        self.precisions = below(tensors, "precision", doors.facts.device)
+        """Take them back; inside a task, its layers get the noise that they had."""
+        device = doors.facts.device
+        self.means = below(tensors, "mean", device)
+        self.precisions = below(tensors, "precision", device)
+        for number, both in grouped(below(tensors, "noise", device)).items():
+            self._layers[int(number)].noise = both["0"], both["1"]

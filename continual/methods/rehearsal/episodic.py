@@ -36,8 +36,7 @@ class Draws(NamedTuple):
 
 def draws(doors: Doors, experience: Experience, method: str) -> Draws:
     """Return the generators of a method for a task."""
-    seed = int(experience.generator(method, "noise").integers(2**63))
-    noise = torch.Generator(device=doors.facts.device).manual_seed(seed)
+    noise = experience.noise(doors.facts.device, method, "noise")
     return Draws(experience.generator(method), noise)
 
 
@@ -206,6 +205,9 @@ class Projecting(Method):
     samples: Annotated[int, (1, None)] = 10_000
     batch_size: Annotated[int, (1, None)] = 128
 
+    _tried = 0  # parts of gradients in this task
+    _changed = 0  # those that were projected
+
     def __post_init__(self) -> None:
         self.stored = EpisodicMemory(self.samples, self.batch_size)
 
@@ -229,21 +231,21 @@ class Projecting(Method):
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Project the gradients of the coming task, once there is something to protect."""
         doors.memory.keep_rollouts(self.samples)
+        self._tried = self._changed = 0
         if not len(self.stored):
             return
         drawn = draws(doors, experience, self.name)
-        tried = changed = 0
 
         def look(state: Tensors) -> None:
-            nonlocal tried, changed
             if not state["finite"]:
                 raise Diverged(
                     f"method {self.name}: the gradient on stored rows of finished tasks is not "
                     "finite; the last task boundary is kept. On-policy, the policy is too far from "
                     "the one that collected them: lower agent.learning_rate"
                 )
-            tried, changed = tried + len(state["changed"]), changed + int(state["changed"].sum())
-            doors.log(f"method/{self.name}/projected", changed / tried)
+            self._tried += len(state["changed"])
+            self._changed += int(state["changed"].sum())
+            doors.log(f"method/{self.name}/projected", self._changed / self._tried)
 
         doors.gradients.project(
             partial(self.projected, doors),
@@ -267,11 +269,15 @@ class Projecting(Method):
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep rows of the finished task."""
         self.stored.store(doors, experience.generator(self.name, "store"))
+        self._tried = self._changed = 0
 
     def state(self) -> dict[str, Tensor]:
-        """Return the stored rows."""
-        return self.stored.state()
+        """Return the stored rows, and inside a task what was counted in it."""
+        counts = {"tried": self._tried, "changed": self._changed}
+        return self.stored.state() | flat({"counts": counts if self._tried else {}})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take the stored rows back."""
+        """Take them back."""
         self.stored.load(tensors)
+        counts = below(tensors, "counts")
+        self._tried, self._changed = (int(counts.get(name, 0)) for name in ("tried", "changed"))

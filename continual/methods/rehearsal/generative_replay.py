@@ -87,6 +87,7 @@ class GenerativeReplay(Method):
     temperature: Annotated[float | None, (1e-6, None)] = None
     old: OldPolicy = field(init=False, default_factory=OldPolicy)
     _generator: Generator | None = field(init=False, default=None)
+    _dreamt: tuple[Arrays, Output] | None = field(init=False, default=None)  # in this task
 
     def __post_init__(self) -> None:
         self._sizes = {"latent": self.latent, "hidden": self.hidden}
@@ -95,16 +96,15 @@ class GenerativeReplay(Method):
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the rehearsal gradient for the coming task, once there is something to rehearse."""
         doors.memory.keep_rollouts(self.samples)
+        self._dreamt = None
         doors.lifecycle.after_steps(0, "check")  # the spaces are known once the model is built
         if self._generator is None:
             return
         rng = experience.generator("generative-replay")
         tasks = _finished(doors, experience)
-        drawn: tuple[Arrays, Output] | None = None
 
         def draw(_: Named) -> Tensors:
-            nonlocal drawn
-            observations, said = drawn = drawn or self.dream(doors, tasks, rng)
+            observations, said = self._dreamt = self._dreamt or self.dream(doors, tasks, rng)
             rows = rng.integers(self.draws, size=self.batch_size)
             kept = {key: values[rows] for key, values in observations.items()}
             labels = {key: values[rows] for key, values in said.items()}
@@ -150,6 +150,7 @@ class GenerativeReplay(Method):
             rows, ids = torch.cat([rows, old]), torch.cat([ids, old_ids])
         self.teach(rows, ids, rng)
         self.old.keep(doors)
+        self._dreamt = None
 
     def teach(self, rows: Tensor, ids: Tensor, rng: np.random.Generator) -> None:
         """Train the generative model on observations and the one-hot ids of their tasks."""
@@ -167,9 +168,14 @@ class GenerativeReplay(Method):
             optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Return the generative model, the old policy and the statistics of its observations."""
+        """Return the generative model, the old policy and the statistics of its observations.
+
+        Inside a task also what was drawn for it.
+        """
         generator = {} if self._generator is None else self._generator.state_dict()
-        return flat({"generator": generator}) | self.old.state()
+        seen, said = self._dreamt or ({}, {})
+        dreamt = {"dreamt": {"seen": seen, "said": said}}
+        return flat({"generator": generator} | dreamt) | self.old.state()
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
@@ -178,6 +184,9 @@ class GenerativeReplay(Method):
             features, width = len(learned["mean"]), doors.facts.id_width
             self._generator = Generator(features, width, **self._sizes).to(doors.facts.device)
             self._generator.load_state_dict(learned)
+        if said := below(tensors, "dreamt/said", doors.facts.device):
+            seen = {key: rows.numpy() for key, rows in below(tensors, "dreamt/seen").items()}
+            self._dreamt = seen, said
 
 
 def check_space(space: gym.Space[Any]) -> None:
