@@ -18,6 +18,7 @@ from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, metrics
 from holdfast.continual.results.curves import curves, curves_of, joined, matrix, until
+from holdfast.continual.results.formatting import cut_note
 from holdfast.continual.results.heat_map import heat_map
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
@@ -64,6 +65,7 @@ class CellJournal:
         self.kind = kind_of(self.scenario)
         self.checkpoints = folder.path / "checkpoints"
         self.place, self.environment_failures = (0, 0), 0
+        self.told_cut = False
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
         saved, damage = checkpoint.latest(self.checkpoints)
@@ -201,6 +203,9 @@ class CellJournal:
             measured = [experience for experience in measured if experience.task_index in seen]
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
+        if not self.told_cut and (note := cut_note(scores)):
+            self.told_cut = True
+            self._tell(stages, step, note)
         returns, successes, own = curves_of(scores, self.scenario, ("return", "success", "score"))
         self.curves = joined(self.curves, own)
         tasks, total = self.scenario.tasks, self.kind.words.total
