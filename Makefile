@@ -69,7 +69,7 @@ test: setup
 	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2 --dist worksteal
 
 slow: setup
-	$(ONE_THREAD) $(BIN)/pytest -m slow -n 2
+	HOLDFAST_SHIPPED=required $(ONE_THREAD) $(BIN)/pytest -m slow -n 2
 
 # All of it takes hours; PARTS='kills --share 0.1' takes less.
 soak: setup

@@ -92,6 +92,8 @@ class Method(Protocol):
         grows: What it keeps of every task, which ``validate`` projects for the stream: ``samples``
             (as many rows as that argument says), ``transitions`` (all), ``networks`` (one more), or
             ``columns`` (one more, fed by all before it); empty where it grows with none.
+        work: The argument that says how many updates of its own it does after a task, which
+            ``run --dry-run`` measures a few of; empty where it has none.
         memory: What it keeps, in a few words.
         extra: Updates or steps that it takes beside the task's own, in a few words.
         convention: What its strength multiplies, in one line; printed in reports, because the same
@@ -112,6 +114,7 @@ class Method(Protocol):
     refuses: ClassVar[tuple[tuple[str, bool, str], ...]] = ()
     off_policy_arguments: ClassVar[tuple[str, ...]] = ()
     grows: ClassVar[str] = ""
+    work: ClassVar[str] = ""
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {}
     acts_by: ClassVar[tuple[str, ...] | None] = None
     memory: ClassVar[str] = "nothing"

@@ -22,6 +22,7 @@ from holdfast.envs.multiagent.self_play import SelfPlay
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.opponents import RANDOM, OpponentSpec
 from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.scenarios.source.bounds import EPISODE_STEPS
 
 Row = dict[str, Any]
 
@@ -91,7 +92,13 @@ def fixed_players(env: SelfPlay, scenario: Scenario) -> dict[str, Player]:
 
 
 def play_match(
-    env: SelfPlay, names: tuple[str, str], players: Sequence[Player], games: int, seed: int
+    env: SelfPlay,
+    names: tuple[str, str],
+    players: Sequence[Player],
+    games: int,
+    seed: int,
+    *,
+    most_moves: int = EPISODE_STEPS,
 ) -> Match:
     """Return games of the first of two players against the second, by turns from both seats.
 
@@ -101,6 +108,7 @@ def play_match(
         players: The two.
         games: How many.
         seed: Of everything that is drawn.
+        most_moves: Moves of the first after which a game is cut, and counts as drawn.
     """
     one, other = players
     scores, seats = [], []
@@ -109,11 +117,14 @@ def play_match(
         own = seeding.derive(seed, "cross-play", *names, number)
         rng = np.random.default_rng(own)
         observation, _ = env.reset(seed=own, options={"seat": seat, "opponent": other})
-        over, info = False, dict[str, Any]()
-        while not over:
+        info: dict[str, Any] = {"success": 0.5}
+        for _ in range(most_moves):
             action = one.act(observation, env.action_masks(), rng)
             observation, _, terminated, truncated, info = env.step(action)
-            over = terminated or truncated
+            if terminated or truncated:
+                break
+        else:
+            info = {"success": 0.5}
         scores.append(float(info["success"]))
         seats.append(seat)
     return Match(tuple(scores), tuple(seats))
@@ -140,18 +151,22 @@ def meet(
             player = frozen(OpponentSpec(run=run, stage=policy.stage, task=task.name), None)
             players[policy.name] = PolicyPlayer(policy.name, player.chances, deterministic=greedy)
         players |= fixed_players(env, scenario)
-        played = play_matches(env, players, plan)
+        most = scenario.evaluation.most_steps or EPISODE_STEPS
+        played = play_matches(env, players, plan, most_moves=most)
         tables = match_tables(played, list(players), deterministic=greedy)
         return tables, match_rows(played, env.seats)
 
 
-def play_matches(env: SelfPlay, players: Mapping[str, Player], plan: Plan) -> Matches:
+def play_matches(
+    env: SelfPlay, players: Mapping[str, Player], plan: Plan, *, most_moves: int = EPISODE_STEPS
+) -> Matches:
     """Return the matches of everybody against everybody else, two or more; see ``play_match``."""
     found: Matches = {}
     pairs = list(itertools.combinations(players.items(), 2))
     for done, ((one, first), (other, second)) in enumerate(pairs):
         plan.tell(done, len(pairs))
-        match = play_match(env, (one, other), (first, second), plan.games, plan.seed)
+        both = (one, other), (first, second)
+        match = play_match(env, *both, plan.games, plan.seed, most_moves=most_moves)
         found[one, other], found[other, one] = match, match.turned(env.seats)
     plan.tell(len(pairs), len(pairs))
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 NA = "n/a"
 
@@ -95,3 +96,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table, its first column aligned left and the others right."""
     aligned = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, aligned, *rows))
+
+
+def cut_note(scores: Iterable[Mapping[str, Any]]) -> str:
+    """Return that some of these episodes were cut, and what to do; empty where none was."""
+    scores = list(scores)
+    found = [score for score in scores if score.get("cut")]
+    if not found:
+        return ""
+    tasks = ", ".join(dict.fromkeys(score["task"] for score in found))
+    return (
+        f"{len(found):,} of {len(scores):,} evaluation episodes did not end within "
+        f"{found[0]['length']:,} steps and were cut there (task {tasks}): their returns are of so "
+        "many steps. Give the task a time limit (changes: {time_limit: steps}), or say how long "
+        "they last (evaluation: {most_steps: steps})"
+    )

@@ -65,6 +65,7 @@ Episode = TypedDict(
         "agents": NotRequired[dict[str, float]],
         "opponent": NotRequired[str],
         "seat": NotRequired[str],
+        "cut": NotRequired[bool],
     },
 )
 Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
@@ -73,7 +74,8 @@ Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
 over the stream; (0, 0) is before any learning. ``unseen`` marks a task without a head or column of
 its own yet. ``agents`` holds the return of each agent of a team, whose ``return`` is their mean.
 In a game, ``success`` is 1 for a win, 0.5 for a draw and 0 for a loss, and ``opponent`` and
-``seat`` say against whom and in which seat the learner played.
+``seat`` say against whom and in which seat the learner played. ``cut`` marks an episode that did
+not end by itself and was cut after ``evaluation.most_steps``; where it ended, the key is not there.
 """
 
 SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"

@@ -12,11 +12,7 @@ from holdfast import seeding
 from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.continual.results.record import Episode
 from holdfast.continual.streams.experience import MeasuredExperience, Played
-from holdfast.errors import EnvironmentFailed
 from holdfast.scenarios.schema.sections import Evaluation
-
-LONGEST_EPISODE = 100_000
-"""Steps after which an episode is taken to never end."""
 
 
 class Stepped(NamedTuple):
@@ -102,11 +98,15 @@ def evaluate(
                 row["agents"] = result.agents
             if result.game is not None:
                 row["opponent"], row["seat"] = result.game["opponent"], result.game["seat"]
+            if result.is_cut:
+                row["cut"] = True
             scores.append(row)
     return scores
 
 
-def play(copies: Copies, act: Act, count: int, *, deterministic: bool) -> list[Played]:
+def play(
+    copies: Copies, act: Act, count: int, *, deterministic: bool, most_steps: int
+) -> list[Played]:
     """Return one episode of each copy, played side by side.
 
     Args:
@@ -114,9 +114,7 @@ def play(copies: Copies, act: Act, count: int, *, deterministic: bool) -> list[P
         act: The policy.
         count: How many copies there are.
         deterministic: The most likely action rather than a sample.
-
-    Raises:
-        EnvironmentFailed: If an episode does not end.
+        most_steps: Steps after which an episode is cut.
     """
     totals, lengths = np.zeros(count), np.zeros(count, dtype=int)
     successes, running = np.full(count, np.nan), np.ones(count, dtype=bool)
@@ -137,17 +135,15 @@ def play(copies: Copies, act: Act, count: int, *, deterministic: bool) -> list[P
         for i, game in zip(ids, stepped.games, strict=True):
             games[i] = game
         running[ids] = ~stepped.is_over
-        if lengths.max() >= LONGEST_EPISODE:
-            raise never_ends()
+        if lengths[ids[0]] >= most_steps:  # what runs has run equally long
+            break
     return [
-        Played(float(total), int(length), None if np.isnan(success) else float(success), game=game)
-        for total, length, success, game in zip(totals, lengths, successes, games, strict=True)
+        Played(
+            float(totals[i]),
+            int(lengths[i]),
+            None if np.isnan(successes[i]) else float(successes[i]),
+            game=games[i],
+            is_cut=bool(running[i]),
+        )
+        for i in range(count)
     ]
-
-
-def never_ends() -> EnvironmentFailed:
-    """Return the error of an evaluation episode that is longer than ``LONGEST_EPISODE``."""
-    return EnvironmentFailed(
-        f"an evaluation episode did not end within {LONGEST_EPISODE:,} steps; give the "
-        "task a time limit (changes: {time_limit: steps})"
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from holdfast import seeding
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.schema.scenario import Scenario, Task
+from holdfast.scenarios.source.bounds import EPISODE_STEPS
 
 
 class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
@@ -87,13 +89,17 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
 
 
 class Played(NamedTuple):
-    """One finished episode; of a team, also the return of each agent; of a game, who played."""
+    """One episode; of a team, also the return of each agent; of a game, who played.
+
+    ``is_cut`` marks one that was ended from outside, as it did not end by itself.
+    """
 
     total: float
     length: int
     success: float | None
     agents: dict[str, float] | None = None
     game: dict[str, str] | None = None
+    is_cut: bool = False
 
 
 class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types
@@ -108,6 +114,16 @@ class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships
         super().__init__(task_index, None)
         self.task_index = task_index
         self.task: Task = scenario.tasks[task_index]
+        self._most_steps = scenario.evaluation.most_steps
+
+    @cached_property
+    def most_steps(self) -> int:
+        """Steps after which an episode is cut; the environments are built where they must say."""
+        return self._most_steps or self.time_limit() or EPISODE_STEPS
+
+    def time_limit(self) -> int:
+        """Return the steps after which an episode ends by itself; 0 where nothing says so."""
+        return self.task.changes.time_limit or 0
 
     def open(self) -> int:
         """Build the environments where they are not open; return how many run side by side."""
@@ -127,9 +143,6 @@ class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships
             act: What the agent's ``view`` gives.
             seeds: Of the episodes.
             deterministic: The most likely action rather than a sample.
-
-        Raises:
-            EnvironmentFailed: If an episode does not end.
         """
 
     def close(self) -> None:

@@ -191,6 +191,10 @@ class EvalExperience(MeasuredExperience):
         self._open_tasks.opened(self)
         return [self._make() for _ in range(self._copies)]
 
+    def time_limit(self) -> int:
+        """Return the time limit of the task, or of its environment's spec."""
+        return super().time_limit() or _spec_limit(self.environments[0])
+
     def open(self) -> int:
         """Build the environments where they are not open, and return how many there are."""
         return len(self.environments)
@@ -225,13 +229,19 @@ class EvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), len(envs)):
             now = slice(start, start + len(envs))
             copies = _EnvCopies(envs, seeds[now], turns[now])
-            played += play(copies, act, len(seeds[now]), deterministic=deterministic)
+            limits = {"deterministic": deterministic, "most_steps": self.most_steps}
+            played += play(copies, act, len(seeds[now]), **limits)
         return played
 
     def close(self) -> None:
         """Close the environments; they are built again if they are asked for again."""
         for env in self.__dict__.pop("environments", []):
             env.close()
+
+
+def _spec_limit(env: gym.Env[Any, Any]) -> int:
+    """Return the time limit that an environment's spec states, 0 for none."""
+    return (env.spec.max_episode_steps if env.spec is not None else None) or 0
 
 
 class _EnvCopies:
@@ -289,6 +299,10 @@ class PooledEvalExperience(MeasuredExperience):
         """The copies of the task."""
         return Batch(self._make(), self.task.name)
 
+    def time_limit(self) -> int:
+        """Return the time limit of the task, or of its simulator's configuration."""
+        return super().time_limit() or _spec_limit(self.batch.env)
+
     def open(self) -> int:
         """Return how many episodes are played side by side."""
         return self._copies
@@ -305,7 +319,8 @@ class PooledEvalExperience(MeasuredExperience):
             for start in range(0, len(seeds), self._copies):
                 now = seeds[start : start + self._copies]
                 copies = _PoolCopies(self.batch, now)
-                played += play(copies, act, len(now), deterministic=deterministic)
+                limits = {"deterministic": deterministic, "most_steps": self.most_steps}
+                played += play(copies, act, len(now), **limits)
         finally:
             self.batch.close()  # the next evaluation builds its own; threads and models go
         return played

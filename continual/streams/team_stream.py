@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from holdfast.agents.base.agent import Act
 from holdfast.agents.base.pauses import Again
 from holdfast.agents.teams.team import Acts
-from holdfast.continual.streams.evaluation import LONGEST_EPISODE, never_ends
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.multiagent.joint import learner_vectors
 from holdfast.envs.multiagent.parallel import TeamSpaces, make_parallel, team_spaces
@@ -125,12 +124,23 @@ class TeamEvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), self._copies):
             with closing(self._built(list(seeds[start : start + self._copies]))) as teams:
                 vectors = learner_vectors(self._scenario, self._spaces, teams.seats)
-                played += play_teams(teams, vectors, acts, deterministic)
+                limits = {"deterministic": deterministic, "most_steps": self.most_steps}
+                played += play_teams(teams, vectors, acts, **limits)
         return played
+
+    def time_limit(self) -> int:
+        """Return how long episodes last by the argument that PettingZoo's environments have."""
+        cycles = self.task.kwargs.get("max_cycles")
+        return super().time_limit() or (cycles if isinstance(cycles, int) else 0)
 
 
 def play_teams(
-    teams: Teams, vectors: Mapping[str, Any], acts: Acts, deterministic: bool
+    teams: Teams,
+    vectors: Mapping[str, Any],
+    acts: Acts,
+    *,
+    deterministic: bool,
+    most_steps: int,
 ) -> list[Played]:
     """Return one episode of each copy; groups that have no policy yet act at random.
 
@@ -141,14 +151,12 @@ def play_teams(
         vectors: What each group's policy is shown of them.
         acts: The policies.
         deterministic: Whether the likeliest action is taken.
-
-    Raises:
-        EnvironmentFailed: If an episode does not end.
+        most_steps: Steps after which an episode is cut.
     """
     observations: dict[str, Any] = {group: seats.reset() for group, seats in vectors.items()}
     states: dict[str, Any] = dict.fromkeys(vectors)
     starts = {group: np.ones(seats.num_envs, np.bool_) for group, seats in vectors.items()}
-    while not teams.halted.all():
+    for _ in range(most_steps):
         for group, seats in vectors.items():
             shown = observations[group], states[group], starts[group]
             actions, states[group] = choose_actions(
@@ -157,13 +165,14 @@ def play_teams(
             seats.step_async(actions)
         for group, seats in vectors.items():
             observations[group], _, starts[group], _ = seats.step_wait()
-        if max(teams.lengths) >= LONGEST_EPISODE:
-            raise never_ends()
+        if teams.halted.all():
+            break
     totals = np.mean(list(teams.returns.values()), axis=0)
     found = []
     for place, length in enumerate(teams.lengths):
         own = {name: returns[place] for name, returns in teams.returns.items()}
-        found.append(Played(float(totals[place]), length, None, own))
+        is_cut = not teams.halted[place]
+        found.append(Played(float(totals[place]), length, None, own, is_cut=is_cut))
     return found
 
 

@@ -14,8 +14,8 @@ from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves
-from holdfast.continual.results.formatting import number, plural
-from holdfast.continual.results.record import Episode, csv_table, task_index
+from holdfast.continual.results.formatting import cut_note, number, plural
+from holdfast.continual.results.record import Episode, RunFolder, csv_table, task_index
 from holdfast.continual.results.statistics import student, wilson
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -67,15 +67,18 @@ class Measured:
             lines.append(f"{'score':<13} {number(self.score)}")
         if any(episode["unseen"] for episode in self.episodes):
             lines.append("The task has no head or column of its own yet: the newest one acted.")
+        if note := cut_note(self.episodes):
+            lines.append(note)
         return "\n".join(lines)
 
     @property
     def csv(self) -> str:
         """One row per episode."""
-        rows = []
+        rows, some_cut = [], any("cut" in episode for episode in self.episodes)
         for episode in self.episodes:
             agents = {f"return/{name}": own for name, own in episode.get("agents", {}).items()}
-            rows.append({key: value for key, value in episode.items() if key != "agents"} | agents)
+            named = {key: value for key, value in episode.items() if key != "agents"} | agents
+            rows.append(named | ({"cut": "cut" in episode} if some_cut else {}))
         return csv_table(rows[0], [row.values() for row in rows])
 
 
@@ -93,7 +96,6 @@ def measure(run: Path, plan: Plan, *, trust_code: bool = False) -> Measured:
     Raises:
         UsageError: There is no such run, task or stage, or the environment does not fit.
         CheckpointUnusable: If the checkpoint cannot be read.
-        EnvironmentFailed: If an episode does not end.
     """
     folder = open_run(run, trust_code=trust_code).folder
     scenario = folder.scenario

@@ -14,7 +14,7 @@ from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, inside_task, old_stages
-from holdfast.continual.results.formatting import fenced
+from holdfast.continual.results.formatting import cut_note, fenced
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
@@ -67,6 +67,7 @@ class CellJournal:
         self.order, self.total = self.scenario.stream_tasks, self.scenario.total_steps
         self.checkpoints = folder.path / checkpoint.FOLDER
         self.place, self.environment_failures = (0, 0), 0
+        self.told_cut = False
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
@@ -288,6 +289,9 @@ class CellJournal:
         plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
         self.folder.append(scores)
+        if not self.told_cut and (note := cut_note(scores)):
+            self.told_cut = True
+            self._tell(stages, step, note)
         self.scores.add(scores, step, self.board)
         return scores
 

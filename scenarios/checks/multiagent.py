@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from holdfast.scenarios.schema.changes import OF_AN_AGENT, Changes
 from holdfast.scenarios.schema.fields import whole
 from holdfast.scenarios.schema.opponents import PAST, Past
 from holdfast.scenarios.source.yaml_file import KeyPath
+
+_SHIPPED = Path(__file__).resolve().parents[1]
 
 MASKED = "maskable_ppo"
 """The algorithm that chooses among allowed moves."""
@@ -86,7 +89,7 @@ def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) ->
     if not isinstance(opponents, Mapping):
         return  # reported with the other wrong forms
     place = (*path, "opponents")
-    yield from _check_entries(opponents, place, folder)
+    yield from _check_entries(data, place, folder)
     if PAST in entries(opponents.get("against")):
         yield from _check_past(data, agent, opponents, place)
     elif not _is_default(opponents.get("past", {})):
@@ -95,12 +98,13 @@ def check_opponents(data: Mapping[str, Any], index: int, folder: Path | None) ->
 
 
 def _check_entries(
-    opponents: Mapping[str, Any], place: KeyPath, folder: Path | None
+    data: Mapping[str, Any], place: KeyPath, folder: Path | None
 ) -> Iterator[Finding]:
+    opponents = data["tasks"][place[1]]["opponents"]
     for key in ("against", "measured"):
         for number, entry in enumerate(entries(opponents.get(key))):
             if isinstance(entry, Mapping) and "run" in entry:
-                yield from _check_run(entry, (*place, key, number), folder)
+                yield from _check_run(data, entry, (*place, key, number), folder)
             elif key == "measured" and entry == PAST:
                 message = (
                     "past selves change while it learns, so that scores could not be compared; "
@@ -160,17 +164,63 @@ def check_partners(data: Mapping[str, Any], index: int, folder: Path | None) -> 
         if isinstance(policies, Mapping) and group not in policies:
             message = f"no group '{group}'{did_you_mean(str(group), [*policies], 'agent.policies')}"
             yield Finding((*path, group), message, at_key=True)
-        yield from _check_run(mapping(entry), (*path, group), folder)
+        yield from _check_run(data, mapping(entry), (*path, group), folder)
     if isinstance(policies, Mapping) and policies and set(policies) <= set(partners):
         yield Finding(path, "every group is frozen, so that nobody would learn", at_key=True)
 
 
-def _check_run(entry: Mapping[str, Any], path: KeyPath, folder: Path | None) -> Iterator[Finding]:
+def _check_run(
+    data: Mapping[str, Any], entry: Mapping[str, Any], path: KeyPath, folder: Path | None
+) -> Iterator[Finding]:
     run = entry.get("run")
     if not isinstance(run, str) or not run:
         return
     place = (folder or Path()) / run
-    # A run that is not there yet may be run first; `validate --build` and `run` ask for it.
     if place.is_dir() and not (place / "checkpoints").is_dir():
         message = f"'{place}' is no run with a checkpoint{run_inside(place, run)}"
         yield Finding((*path, "run"), message)
+    elif not place.is_dir():
+        message = f"'{run}' is no run folder (paths count from {folder or Path()})"
+        yield Finding((*path, "run"), f"{message}{_run_it_first(data, place, folder)}")
+
+
+def _run_it_first(data: Mapping[str, Any], place: Path, folder: Path | None) -> str:
+    """Return the command that makes a run which is named and not there, as far as it is known."""
+    place = place.resolve()
+    if not re.fullmatch(r"seed-\d+", place.name) or len(place.parents) < 3:
+        return "; name one, like runs/x/naive/seed-0"
+    runs, scenario, label = place.parents[2], place.parents[1].name, place.parents[0].name
+    named = f"the scenario '{scenario}' with the method {label} and {place.name}"
+    seeds, without = [place.name.removeprefix("seed-")], ""
+    file = _file_of(scenario, folder)
+    if file is None:  # perhaps this one without partners, under that name
+        file, own = _file_of(str(data.get("name")), folder), _partners(data, place.parent, folder)
+        if file is None or not own:
+            return f"; run it first: {named}"
+        without = f" name={scenario}" + "".join(f" 'tasks[{index}].partners={{}}'" for index in own)
+        seeds = list(dict.fromkeys(seed for numbers in own.values() for seed in numbers))
+    elsewhere = "" if runs == Path("runs").resolve() else f" --runs {runs}"
+    return (
+        f"; run it first: holdfast run {file}{without} 'methods=[{label}]' "
+        f"'seeds=[{', '.join(seeds)}]'{elsewhere}"
+    )
+
+
+def _file_of(scenario: str, folder: Path | None) -> str | None:
+    """Return what ``holdfast run`` is told for a scenario of this name; None: there is none."""
+    if re.fullmatch(r"[\w.-]+", scenario) and any(_SHIPPED.glob(f"*/{scenario}.yaml")):
+        return scenario
+    file = (folder or Path()) / f"{scenario}.yaml"
+    return str(file) if file.is_file() else None
+
+
+def _partners(data: Mapping[str, Any], place: Path, folder: Path | None) -> dict[int, list[str]]:
+    """Return the tasks with partners, and which seeds of one method's folder each is to have."""
+    found: dict[int, list[str]] = {}
+    for index, task in tasks_of(data):
+        for entry in mapping(task.get("partners")).values():
+            run = ((folder or Path()) / str(mapping(entry).get("run"))).resolve()
+            seeds = found.setdefault(index, [])
+            if run.parent == place:
+                seeds.append(run.name.removeprefix("seed-"))
+    return found

@@ -60,6 +60,9 @@ EPISODES = 100_000
 METHODS = 200
 """Methods that are compared."""
 
+EPISODE_STEPS = 10_000
+"""Steps after which an evaluation episode is cut, where nothing says how long it may last."""
+
 SEEDS = 1_000
 """Seeds."""
 

@@ -57,6 +57,7 @@ class PackNet(Method):
     claims = ("views",)
     logs: ClassVar[dict[str, str]] = {"free": "share of the weights that is free"}
     refuses = (("weights", False, "it would drop what tasks own"),)
+    work = "retrain_updates"
     off_policy_arguments = ("retrain_updates",)
     memory = "the owner of each weight, however many tasks"
     extra = "retrain_updates after each task but the last, where given"

@@ -66,6 +66,7 @@ class ProgressCompress(Method):
     doors = ("networks", "lifecycle", "output", "memory")
     acts_by = ("tasks", "log_std")
     claims = ("views",)
+    work = "updates"
     refuses = (("weights", False, "it carries its knowledge base among them"),)
     memory = "a second actor and 2 numbers per weight of it, however many tasks"
     extra = "1,000 updates of the knowledge base after each task (`updates`)"

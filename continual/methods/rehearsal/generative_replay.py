@@ -72,6 +72,7 @@ class GenerativeReplay(Method):
         "maskable_ppo",
         "mappo",
     )
+    work = "updates"
     memory = "one generative model and one copy of the actor, however many tasks"
     extra = "2,000 updates of the generative model after each task (`updates`)"
     convention = "strength x mean KL(old || current) over a batch of drawn observations; actor only"

@@ -60,15 +60,15 @@ WRONG: dict[str, tuple[str, str]] = {
         + "stream: {steps: 500, task_id: hidden}",
         "500 visits to sampled tasks would be written out as",
     ),
-    "order": (GOOD + f"stream: {{order: [{listed(15_000, 'left')}]}}", "15,000 stages are too many"),
+    "order": (GOOD + f"stream: {{order: [{listed(15_000, 'left')}]}}", "15,000 stages are"),
     "tasks": (many_tasks(1001) + "agent: {algorithm: ppo}", "1,001 tasks are too many"),
     "columns": (
         many_tasks(1000) + "agent: {algorithm: ppo}\nmethods: [progressive]",
         "'progressive' would have 1,000 columns, each fed by all before it; at most 100",
     ),
     "task_defaults": (
-        f"task_defaults: {{kwargs: {{{listed(9000, 'k{0}: 1')}}}}}\ntasks: [{listed(5000, '{{}}')}]\n"
-        "agent: {algorithm: ppo}",
+        f"task_defaults: {{kwargs: {{{listed(9000, 'k{0}: 1')}}}}}\n"
+        f"tasks: [{listed(5000, '{{}}')}]\nagent: {{algorithm: ppo}}",
         "9,002 values for each of 5,000 tasks are 45,010,000; at most 100,000",
     ),
     "seeds": (GOOD + f"seeds: [{listed(15_000, '{0}')}]", "15,000 seeds are too many"),
@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "{linear: [0, 1, 900]}, agent.vf_coef: {linear: [0, 1, 900]}}",
         "729,000,000 points are too many",
     ),
-    "swept values": (GOOD + f"sweep: {{agent.gamma: [{listed(15_000, '0.{0}1')}]}}", "15,000 values"),
+    "swept values": (GOOD + f"sweep: {{agent.gamma: [{listed(15_000, '0.{0}1')}]}}", "15,000"),
     "endless range": (
         GOOD + "sweep: {agent.gamma: {range: [0, 1e300, 1e-300]}}", "step 1e-300 is too small"
     ),
@@ -196,7 +196,7 @@ def test_what_loads_can_be_read_back_from_its_run_folder(write) -> None:
 @pytest.mark.parametrize(
     ("methods", "agent_", "message"),
     [
-        ("{cloning: {samples: 1000000000}}", "ppo", "'cloning' keeps at least 2,400.0 GB after 300"),
+        ("{cloning: {samples: 1000000000}}", "ppo", "at least 2,400.0 GB after 300 tasks"),
         ("{cloning: {samples: 1000000000}}", "ppo", "task 3 would not fit"),
         ("isolated", "ppo, policy_kwargs: {net_arch: [8000, 8000]}", "task 63 would not fit"),
         ("perfect-memory", "dqn, buffer_size: 400000000", "buffer_size: 'perfect-memory' keeps"),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.errors import ScenarioError
 from holdfast.scenarios.load import load
+from holdfast.scenarios.shipped import shipped
 
 GAME = """\
 tasks:
@@ -90,9 +92,34 @@ def test_partners(problems, tmp_path: Path, policies, partners, message):
     assert any(message in text for text in found), found
 
 
-def test_a_run_may_come_later(write):
-    scenario = load(write(GAME.replace("OPPONENTS", "{against: [{run: runs/later/naive/seed-0}]}")))
-    assert scenario.tasks[0].opponents.against[0].run == "runs/later/naive/seed-0"
+def test_a_run_that_is_not_there_is_to_be_run_first(problems, write, monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    game = GAME.replace("OPPONENTS", "{against: [{run: runs/later/naive/seed-0}]}")
+    (missing,) = problems(game)
+    assert missing.path == "tasks[0].opponents.against[0].run"
+    assert "'runs/later/naive/seed-0' is no run folder" in missing.message
+    assert "run it first: the scenario 'later' with the method naive and seed-0" in missing.message
+    write(game, "later.yaml")
+    (missing,) = problems(game)
+    command = f"run it first: holdfast run {tmp_path}/later.yaml 'methods=[naive]' 'seeds=[0]'"
+    assert missing.message.endswith(command)
+
+
+def test_the_shipped_partners_say_how_they_are_made(monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    runs = shipped()["partners"].parents[2] / "runs"
+    if (runs / "partners-before").exists():
+        pytest.skip("they were made here")
+    with pytest.raises(ScenarioError) as caught:
+        load("partners")
+    assert [problem.line for problem in caught.value.problems] == [29, 32, 35]
+    assert caught.value.problems[0].message.endswith(
+        "run it first: holdfast run partners name=partners-before 'tasks[0].partners={}' "
+        "'tasks[1].partners={}' 'tasks[2].partners={}' 'methods=[naive]' 'seeds=[0, 1, 2]' "
+        f"--runs {runs}"
+    )
+    made = load("partners", [f"tasks[{index}].partners={{}}" for index in range(3)])
+    assert not made.tasks[0].partners
 
 
 def test_what_is_good_loads_back_equal(write, tmp_path: Path):
