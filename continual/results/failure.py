@@ -11,7 +11,6 @@ from typing import NamedTuple
 from holdfast import errors
 from holdfast.errors import HoldfastError
 
-
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _KINDS: dict[int, type[HoldfastError]] = {
     kind.exit_code: kind

@@ -40,7 +40,6 @@ import gymnasium as gym
 import numpy as np
 
 
-
 def _beside(name: str) -> Any:
     """Return a file beside this one, under a name that no module of the user's has."""
     path = Path(__file__).with_name(f"{name}.py")

@@ -191,7 +191,12 @@ def tune(
     steps = made.trial({}, made.seeds[0]).total_steps
     with stop_told(), Display(console(), count * len(made.seeds), steps) as shown:
         folder = run_trials(
-            loaded, runs=runs.absolute(), trials=trials, jobs=jobs, overwrite=overwrite, watcher=shown
+            loaded,
+            runs=runs.absolute(),
+            trials=trials,
+            jobs=jobs,
+            overwrite=overwrite,
+            watcher=shown,
         )
     print()
     print_markdown((folder / PAGE).read_text("utf-8"))
