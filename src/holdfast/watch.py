@@ -124,7 +124,7 @@ class _Watch:
         self.reason = ""
 
     def wait(self) -> int:
-        """Return how the child ended, as a return code of ``subprocess``, once all below it have."""
+        """Return how the child ended, as ``subprocess`` says it, once all below it have."""
         status = None
         while status is None:
             found = signal.sigtimedwait(_AWAITED, _LOOK_S)

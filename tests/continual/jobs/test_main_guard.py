@@ -53,12 +53,10 @@ def test_a_script_without_a_guard_is_shown_one(tmp_path: Path, python, body: str
     assert code == 1
     assert err.count("top\n") == 1  # no worker was started, that would say it again
     told = err.partition("UsageError: ")[2]
-    last = body.splitlines()[-1]
+    *_, last = body.splitlines()
+    shown = body.splitlines()[0] if body.startswith("for") else last
     assert told.startswith("jobs=2 starts worker processes")
-    assert (
-        f'    if __name__ == "__main__":\n        {body.splitlines()[0] if "for" in body else last}'
-        in told
-    )
+    assert f'    if __name__ == "__main__":\n        {shown}' in told
     assert not (tmp_path / "runs").exists()
 
 
