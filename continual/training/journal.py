@@ -74,6 +74,7 @@ class CellJournal:
             load_methods(agent, methods, saved)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.kept: list[int] = list(state.get("kept_bytes", ()))
+        self.parameters: int | None = state.get("parameters")
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.curves = curves(folder.scores(), self.scenario)
         self.resumed_at = 0 if saved is None else int(state["stage"]) + 1
@@ -181,6 +182,7 @@ class CellJournal:
             "wall_s": self.wall_s,
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
+            "parameters": costs["parameters"],
         }
         checkpoint.save(self.checkpoints, experience.stage, files, state)
         self._tell(stages, step)
@@ -269,10 +271,13 @@ class CellJournal:
         }
 
     def _costs(self) -> dict[str, Any]:
+        # A run that was stopped after its last checkpoint builds no policy any more.
+        if self.resumed_at < len(self.scenario.stream_tasks):
+            self.parameters = sum(p.numel() for p in self.agent.policy.parameters())
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
-            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
+            "parameters": self.parameters,
             "stored_bytes": kept_bytes(method.state() for method in self.methods),
         }
 
