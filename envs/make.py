@@ -11,6 +11,7 @@ from gymnasium.wrappers import AtariPreprocessing, FlattenObservation, FrameStac
 from holdfast.envs.base.loading import build, class_names, imported, naming
 from holdfast.envs.base.spaces import StreamSpaces, merged_spaces
 from holdfast.envs.envpool.single import EnvPoolSingle
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.envs.wrappers.drift import Applied, Drifting, Randomized
 from holdfast.envs.wrappers.guard import Guard
@@ -52,6 +53,7 @@ def make_env(
         UsageError: A name, argument or change is wrong; see the classes in this module.
         EnvironmentFailed: The constructor raised something else.
     """
+    AT_WORK.enter(None, f"task '{task.name}' ({task.env}), being built")
     env = bare(scenario, task, render_mode)
     env = changed(env, scenario, task, n_envs=n_envs, applied=applied, taken=taken)
     return Guard(env, task.name, scenario.on_nan)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from game_runs import games
 from told import Told
 
 import holdfast
-from holdfast.continual.jobs.queue import RETRIES
+from holdfast.continual.results.record import RunFolder
 from holdfast.scenarios.json_schema import json_schema
 
 ROOT = Path(__file__).parents[1]
@@ -270,8 +271,74 @@ def test_the_exit_code_is_that_of_the_first_failure(scenario: Path, tmp_path: Pa
     assert told.code == 3
     assert told.err.startswith("failed: naive/seed-0:\nTraceback (from your own code on):\n")
     assert told.err.count("cable unplugged") == 2  # the line of code, and the error
-    assert told.out.count("retrying  naive/seed-0: attempt ") == RETRIES
+    # Once: it fails alike, and a third attempt would as well.
+    assert told.out.count("retrying  naive/seed-0: attempt ") == 1
     assert "failed    naive/seed-0 in" in told.out
+
+
+def test_a_cell_in_use_elsewhere_has_a_code_of_its_own(scenario: Path, tmp_path: Path) -> None:
+    runs = ["--runs", tmp_path / "runs"]
+    assert Told("run", scenario, *runs, "seeds=[1]").code == 0
+    folder = RunFolder(tmp_path / "runs" / "demo" / "naive" / "seed-1")
+    folder.update(status="running")
+    with folder.lock():
+        told = Told("run", scenario, *runs, "seeds=[0, 1]")
+    assert told.code == 6
+    assert told.err.startswith(f"left out: in use elsewhere: naive/seed-1 (process {os.getpid()} ")
+    assert "run the command again" in told.err
+    assert "finished  naive/seed-0" in told.out
+    told = Told("run", scenario, *runs, "seeds=[0, 1]")
+    assert (told.code, told.err) == (0, "")  # where all but the status was written, too
+
+
+def test_escape_sequences_are_shown_and_not_obeyed(scenario: Path, tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Loud(CartPoleEnv):\n"
+        "    def step(self, action):\n"
+        "        raise OSError('\\x1b[2J\\x1b]0;mine\\x07\\x9b31m gone')\n",
+        "utf-8",
+    )
+    told = Told("run", scenario, "--runs", tmp_path / "runs", "tasks.0.env=loud:Loud")
+    assert told.code == 3
+    folder = tmp_path / "runs" / "demo" / "naive" / "seed-0"
+    files = [(folder / name).read_text("utf-8") for name in ("log.txt", "run.json")]
+    for text in (told.out, told.err, *files):
+        assert "gone" in text
+        assert not any(sign in text for sign in "\x1b\x07\x9b")
+    assert r"\x1b[2J\x1b]0;mine\x07\x9b31m gone" in told.err
+
+
+def test_what_an_environment_prints_reaches_a_terminal_without_power() -> None:
+    """On a terminal of its own, with the live table and without."""
+    code = (
+        "import sys, pty, os\n"
+        "from holdfast.cli import main\n"
+        "import holdfast.cli\n"
+        "from holdfast.progress import Display\n"
+        "from holdfast.printing import console\n"
+        "def work():\n"
+        "    with Display(console(), 1, 100):\n"
+        "        print('one \\x1b]0;mine\\x07')\n"
+        "    print('two \\x1b]0;mine\\x07')\n"
+        "    print('three \\x1b]0;mine\\x07', file=sys.stderr)\n"
+        "holdfast.cli.watched = lambda app: work()\n"
+        "main()\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert shown.count(rb"\x1b]0;mine\x07") == 3
+    assert b"\x1b]" not in shown
+    assert b"\x07" not in shown
 
 
 def test_a_ray_address_that_does_not_answer_writes_nothing(scenario: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
     name, began = cell_name(turn.folder), time.monotonic()
     patience_s = PATIENCE_S if turn.attempt > 1 else 0.0
     try:
-        with stoppable() as check, undisturbed(), AT_WORK.cell(str(turn.folder.path)):
+        with stoppable() as check, AT_WORK.guests(), AT_WORK.cell(str(turn.folder.path)):
 
             def tell_and_check(progress: Progress) -> None:
                 check()
@@ -49,19 +49,6 @@ def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
     except (Exception, SystemExit) as error:
         return Outcome(name, "failed", time.monotonic() - began, Failure.of(error))
     return Outcome(name, "finished" if ran else "skipped", time.monotonic() - began)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Undo after the block what environments do to this process.
-
-    They may go to another folder, and close the input and the outputs.
-    """
-    before = AT_WORK.place()
-    try:
-        yield
-    finally:
-        AT_WORK.restore(before)
 
 
 def note_end(folder: RunFolder, status: Literal["failed", "stopped"], reason: str) -> None:

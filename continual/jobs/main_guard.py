@@ -29,9 +29,9 @@ def check_guard(jobs: int) -> None:
         if frame.f_code.co_name == "<module>":
             if name == _IN_A_WORKER:  # the script was not at hand when it started this process
                 raise UsageError(_text(file, frame.f_lineno, "this", jobs))
-            if name == "__main__" and file == script and jobs > 1:
-                if not _is_guarded(file, frame.f_lineno):
-                    raise UsageError(_text(file, frame.f_lineno, f"jobs={jobs}", jobs))
+            is_script = name == "__main__" and file == script
+            if is_script and jobs > 1 and not _is_guarded(file, frame.f_lineno):
+                raise UsageError(_text(file, frame.f_lineno, f"jobs={jobs}", jobs))
         frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
 
 

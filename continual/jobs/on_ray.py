@@ -20,11 +20,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.jobs.attempt import note_end, run_one, undisturbed
+from holdfast.continual.jobs.attempt import note_end, run_one
 from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
 from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -174,7 +175,7 @@ class _OnRay:
     def build(self, scenario: Scenario) -> None:
         from holdfast.continual.training import preflight  # here: it imports torch and avalanche
 
-        with undisturbed():
+        with AT_WORK.guests():
             preflight.build(scenario, jobs=self._jobs or 1)
 
     def __call__(self, turns: Turns) -> None:

@@ -122,9 +122,9 @@ class Turns:
     def _is_tried_again(self, turn: Turn, failure: Failure) -> bool:
         if not failure.may_pass or turn.attempt > self._retries:
             return False
-        if turn.failed is not None and failure.is_like(turn.failed[0]):
-            if turn.folder.size() == turn.failed[1]:
-                return False
+        before, size = turn.failed or (None, 0)
+        if before is not None and failure.is_like(before) and turn.folder.size() == size:
+            return False
         return not any(task.exclusive for task in turn.folder.scenario.tasks)
 
 

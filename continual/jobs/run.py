@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.continual.jobs import queue
-from holdfast.continual.jobs.attempt import run_one, undisturbed
+from holdfast.continual.jobs.attempt import run_one
 from holdfast.continual.jobs.backend import settle
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.on_ray import connected
@@ -16,6 +16,7 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.jobs.run_handle import OpenedRun
 from holdfast.continual.jobs.workers import Workers
 from holdfast.continual.results.record import RunFolder
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -96,7 +97,7 @@ class _InThisProcess:
     def build(self, scenario: Scenario) -> None:
         from holdfast.continual.training import preflight  # here: it imports torch and avalanche
 
-        with undisturbed():
+        with AT_WORK.guests():
             preflight.build(scenario)
 
     def __call__(self, turns: queue.Turns) -> None:

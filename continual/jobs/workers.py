@@ -20,7 +20,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from holdfast.continual.jobs.attempt import note_end, run_one, stoppable, undisturbed
+from holdfast.continual.jobs.attempt import note_end, run_one, stoppable
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
@@ -270,7 +270,7 @@ def _build(scenario: Scenario, jobs: int) -> Failure | None:
     from holdfast.continual.training.preflight import build  # here: it imports torch and avalanche
 
     try:
-        with stoppable(), undisturbed():
+        with stoppable(), AT_WORK.guests():
             build(scenario, jobs=jobs)
     except (Exception, SystemExit) as error:
         return Failure.of(error)

@@ -1,1 +1,5 @@
 """Streams: the experiences that carry tasks, and how an agent is measured on them."""
+
+from holdfast.home import ready_for_avalanche
+
+ready_for_avalanche()  # before a module here imports it

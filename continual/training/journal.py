@@ -95,6 +95,7 @@ class CellJournal:
         self.wall_s: float = state.get("wall_s", 0.0)
         self.costs: dict[str, Any] = state.get("costs", {})
         self.kept: list[int] = list(state.get("kept_bytes", ()))
+        self.parameters: int | None = state.get("parameters")
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.scores = Scoreboard(self.scenario, folder.scores())
         step = sum(self.scenario.stage_steps[: self.resumed_at])
@@ -255,6 +256,7 @@ class CellJournal:
             "costs": self.costs,
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
+            "parameters": costs["parameters"],
         }
 
     def state(self) -> dict[str, Any]:
@@ -332,10 +334,13 @@ class CellJournal:
         }
 
     def _costs(self) -> dict[str, Any]:
+        # A run that was stopped after its last checkpoint builds no policy any more.
+        if self.resumed_at < len(self.scenario.stream_tasks):
+            self.parameters = sum(p.numel() for p in self.agent.policy.parameters())
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
-            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
+            "parameters": self.parameters,
             "stored_bytes": kept_bytes(method.state() for method in self.methods),
         }
 

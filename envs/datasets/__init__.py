@@ -1,1 +1,5 @@
 """Data sets of supervised scenarios."""
+
+from holdfast.home import ready_for_avalanche
+
+ready_for_avalanche()  # before a module here imports it

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from holdfast.envs.base.fitting import PadAction, PadObservation, TaskId
 from holdfast.envs.envpool.single import EnvPoolSingle, cast_to, rows, success_key
 from holdfast.envs.wrappers.action_changes import ActionGain, ActionMap, DeadActuators
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.envs.wrappers.changes import RewardScale
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.envs.wrappers.observation_changes import (
@@ -174,6 +175,8 @@ class Batch:
         self.env.close()
 
     def _called(self, place: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        if AT_WORK.owner is not self:
+            AT_WORK.enter(self, f"task '{self._task_name}', in EnvPool")
         try:
             return function(*arguments)
         except Exception as error:

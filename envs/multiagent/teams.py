@@ -18,6 +18,7 @@ from holdfast.envs.base.fitting import fit
 from holdfast.envs.multiagent.global_state import Parallel, States
 from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described, unmasked
 from holdfast.envs.multiagent.seats import FrozenGroup, Member, Seats
+from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.observation_keys import STATE
@@ -151,7 +152,9 @@ class Teams:
 
     def _reset(self, copy: int, seed: int | None) -> None:
         env = self.envs[copy]
-        result: Any = self._called(f"reset(seed={seed})", lambda: env.reset(seed=seed))
+        place = f"reset(seed={seed})"
+        result: Any = self._called(place, lambda: env.reset(seed=seed))
+        AT_WORK.check(f"task '{self._task}', {place}")
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], dict)):
             raise EnvironmentFailed(
                 f"task '{self._task}': reset() returned a {type(result).__name__}, not "
@@ -233,11 +236,14 @@ class Teams:
             self._began[copy] = time.time()
 
     def _called(self, place: str, function: Callable[[], Any]) -> Any:
+        if AT_WORK.owner is not self:
+            AT_WORK.enter(self, f"task '{self._task}'")
         try:
             return function()
         except HoldfastError:
             raise
         except (Exception, SystemExit) as error:
+            AT_WORK.end_copy()
             raise EnvironmentFailed(
                 f"task '{self._task}', {place}: {type(error).__name__}: {error}"
             ) from error

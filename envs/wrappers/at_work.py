@@ -11,18 +11,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+
+from holdfast.errors import EnvironmentFailed
 
 BYTES = 6 << 10
 """Size of a note: the environment's name, then the run folder, each with a zero byte at its end."""
 _FOLDER = 1 << 10
-
-
-class Place(NamedTuple):
-    """Working folder of a process, and which of its input and its outputs are open."""
-
-    folder: str | None
-    open: list[int]
 
 
 class AtWork:
@@ -36,7 +30,7 @@ class AtWork:
         self.owner: object = None
         self._note = memoryview(bytearray(BYTES))
         self._kept: dict[int, tuple[int, int]] = {}
-        self._is_copy = False
+        self._is_copy = self._has_guests = False
         self._is_watched = False
 
     def share(self, note: memoryview, *, is_watched: bool = False) -> None:
@@ -61,8 +55,7 @@ class AtWork:
         try:
             yield
         finally:
-            self._note[0] = self._note[_FOLDER] = 0
-            self.owner = None
+            self._note[_FOLDER] = 0
 
     def _write(self, first: int, end: int, text: bytes) -> None:
         text = text[: end - first - 1] + b"\0"
@@ -84,27 +77,48 @@ class AtWork:
         finally:
             self._kept = before
 
-    def closed(self) -> list[int]:
-        """Return those that were closed meanwhile; one of the first three may be replaced."""
-        self.end_copy()
-        return [number for number, known in self._kept.items() if not _is_same(number, known)]
+    def check(self, place: str) -> None:
+        """Check that they are open still; one of the first three may be replaced.
 
-    @staticmethod
-    def place() -> Place:
-        """Return where this process is, for :meth:`restore`."""
+        Args:
+            place: Where an environment has come to, for the text.
+
+        Raises:
+            EnvironmentFailed: It has closed one of them.
+        """
+        self.end_copy()
+        closed = [number for number, known in self._kept.items() if not _is_same(number, known)]
+        if closed:
+            found = [str(number) for number in closed if number <= 2]
+            if len(found) < len(closed):
+                found.append("and Holdfast's own")
+            raise EnvironmentFailed(
+                f"{place}: the environment has closed file descriptors that are not its own: "
+                f"{' '.join(found)}"
+            )
+
+    @contextmanager
+    def guests(self) -> Iterator[None]:
+        """Undo after the block what environments do to this process.
+
+        They may go to another folder, and close the input and the outputs. A child that they fork
+        in the block is theirs, and no second run.
+        """
         folder = None
         with suppress(OSError):  # it is gone
             folder = os.getcwd()  # noqa: PTH109  # a text that chdir takes back
-        return Place(folder, [number for number in (0, 1, 2) if _is_open(number)])
-
-    def restore(self, before: Place) -> None:
-        """Go back to a folder, and open again which of the input and the outputs was closed."""
-        if before.folder is not None:
-            with suppress(OSError):
-                os.chdir(before.folder)
-        for number in before.open:
-            if not _is_open(number):
-                self._reopen(number)
+        numbers = [number for number in (0, 1, 2) if _is_open(number)]
+        self._has_guests = True
+        try:
+            yield
+        finally:
+            self._has_guests, self.owner, self._note[0] = False, None, 0
+            if folder is not None:
+                with suppress(OSError):
+                    os.chdir(folder)
+            for number in numbers:
+                if not _is_open(number):
+                    self._reopen(number)
 
     def _reopen(self, number: int) -> None:
         flags = os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY
@@ -126,7 +140,7 @@ class AtWork:
         What it inherited of ours is closed: it would hold the lock of the run folder for as long as
         it lives. Signals end it, rather than the run that it believes to be.
         """
-        if self.owner is None:
+        if not self._has_guests:
             return
         self.owner, self._is_copy = None, True
         for signaled in (signal.SIGTERM, signal.SIGINT):

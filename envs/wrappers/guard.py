@@ -71,7 +71,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             raise EnvironmentFailed(f"{self.not_finite(result[0], 0.0)}, returned by reset()")
         if self.truncates:
             self._last = copied(result[0])
-        self._check_descriptors()
+        AT_WORK.check(f"task '{self._task_name}', reset(seed={seed})")
         return result[0], result[1]
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -89,7 +89,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 if self.truncates:
                     self._last = copied(observation)
                 if terminated or truncated:
-                    self._check_descriptors()
+                    AT_WORK.check(f"task '{self._task_name}', step {self._step}")
                 return observation, reward, terminated, truncated, info
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise self._malformed(result, action) from error
@@ -110,17 +110,6 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         spec = self.env.unwrapped.spec
         name = spec.id if spec is not None else type(self.env.unwrapped).__name__
         AT_WORK.enter(self, f"task '{self._task_name}' ({name})")
-
-    def _check_descriptors(self) -> None:
-        """Raise where the environment has closed a file that is not its own."""
-        if closed := AT_WORK.closed():
-            found = [str(number) for number in closed if number <= 2]
-            if len(found) < len(closed):
-                found.append("and Holdfast's own")
-            raise EnvironmentFailed(
-                f"task '{self._task_name}', by step {self._step} of an episode: the environment "
-                f"has closed file descriptors that are not its own: {' '.join(found)}"
-            )
 
     def _fail(self, place: str, error: BaseException) -> NoReturn:
         """Raise what the environment raised, with a name and a place."""

@@ -95,7 +95,7 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process
-            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # to the end
         # A locale without some letter or sign must not end a run: print '?' instead.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
         setattr(sys, name, Escaped(stream))
@@ -208,7 +208,7 @@ def tune(
     with stop_told(), Display(console(), count * len(made.seeds), steps) as shown:
         folder = run_trials(
             loaded,
-            runs=runs.absolute(),
+            runs=runs.absolute(),  # an environment may change the working folder
             trials=trials,
             jobs=jobs,
             overwrite=overwrite,

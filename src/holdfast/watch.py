@@ -124,14 +124,16 @@ class _Watch:
         self.reason = ""
 
     def wait(self) -> int:
-        """Return how the child ended, as a return code of ``subprocess``, once all below it have."""
+        """Return how the child ended, as ``subprocess`` says it, once all below it have."""
         status = None
         while status is None:
             found = signal.sigtimedwait(_AWAITED, _LOOK_S)
-            if os.getppid() != self._parent:
-                self._kill("the process that the shell started is gone")
+            if os.getppid() != self._parent:  # killed: nobody is there to be told anything
+                os.kill(self._child, signal.SIGKILL)
+                self._memory.code = 1
             elif time.monotonic() > self._deadline:
-                self._kill("it did not stop when it was told to")
+                self.reason = "it did not stop when it was told to"
+                os.kill(self._child, signal.SIGKILL)
             elif found is not None and found.si_signo != signal.SIGCHLD:
                 self._take(found)
             if self._memory.code is not None:
@@ -139,10 +141,6 @@ class _Watch:
             status = self._reaped()
         end(self._left)
         return os.waitstatus_to_exitcode(status)
-
-    def _kill(self, reason: str) -> None:
-        self.reason = reason
-        os.kill(self._child, signal.SIGKILL)
 
     def _take(self, found: Any) -> None:
         """Take a signal: one of the terminal's went to the child as well."""

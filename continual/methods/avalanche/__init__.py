@@ -1,1 +1,5 @@
 """Plugins of Avalanche as methods of the supervised agent."""
+
+from holdfast.home import ready_for_avalanche
+
+ready_for_avalanche()  # before a module here imports it

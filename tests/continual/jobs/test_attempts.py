@@ -140,6 +140,64 @@ def test_a_retry_continues_and_ends_as_if_nothing_had_failed(
     ]
 
 
+class Falls:
+    """Raises in the second task with these words, one after another; then no more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
+        from holdfast.continual.training.journal import CellJournal
+
+        watch, left = CellJournal.watch, list(texts)
+
+        def failing(journal: CellJournal, experience: Any) -> Any:
+            if experience.stage == 1 and left:
+                raise ZeroDivisionError(left.pop(0))
+            return watch(journal, experience)
+
+        monkeypatch.setattr(CellJournal, "watch", failing)
+
+
+def test_what_fails_twice_alike_is_not_tried_a_third_time(
+    tmp_path: Path, make_scenario: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Falls(monkeypatch, "at 0x7f00", "at 0x7f10", "at 0x7f20")
+    (outcome,) = run_cells(cells(tmp_path, make_scenario, 0), retries=5)
+    assert (outcome.status, outcome.attempt) == ("failed", 2)
+    assert outcome.failure is not None
+    assert outcome.failure.text == "ZeroDivisionError: at 0x7f10"
+
+
+def test_what_fails_in_another_way_is_tried_on(
+    tmp_path: Path, make_scenario: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Falls(monkeypatch, "one", "two", "one")
+    (outcome,) = run_cells(cells(tmp_path, make_scenario, 0), retries=5)
+    assert (outcome.status, outcome.attempt) == ("finished", 4)
+
+
+def test_the_same_words_at_another_place_are_another_failure(
+    tmp_path: Path, make_scenario: Make
+) -> None:
+    (folder,) = cells(tmp_path, make_scenario, 0)
+    turns, again = Turns([folder], 5, Unwatched()), Failure("boom", 3, may_pass=True, is_own=True)
+    for size in (3, 4):
+        (folder.path / "scores.jsonl").write_text(size * "{}\n")
+        turns.ended(turns.take(), Outcome("naive/seed-0", "failed", failure=again))
+        assert len(turns) == 1
+    turns.ended(turns.take(), Outcome("naive/seed-0", "failed", failure=again))
+    assert len(turns) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "is_own"), [(0, 3, True), (7, 3, True), (-9, 1, False), (-11, 1, False)]
+)
+def test_a_death_names_who_was_at_work(code: int, exit_code: int, is_own: bool) -> None:
+    failure = Failure.of_death("the worker process", code, "task 'a' (Odd)")
+    assert failure.exit_code == exit_code
+    assert failure.text.startswith("the worker process ")
+    assert "last at work: task 'a' (Odd)" in failure.text
+    assert failure.is_like(failure) is is_own  # who sends signals may not do so again
+
+
 @pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2)])
 def test_a_cell_that_keeps_failing_is_reported(
     tmp_path: Path,
