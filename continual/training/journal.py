@@ -21,6 +21,7 @@ from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.training.dashboard import hyperparameters, layout
 from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
+from holdfast.continual.training.odd_signals import odd_signals
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.scoreboard import Scoreboard
 from holdfast.continual.training.tensorboard import TensorBoard
@@ -119,6 +120,8 @@ class CellJournal:
         self.diagnostics.begin()
         self.board.scalars(self.diagnostics.measure(0, 0), 0)
         self.scores.log_metrics(0, 0, self.board)
+        if odd := odd_signals(self.scenario, scores, self.diagnostics.constant):
+            self._tell(0, 0, odd)
 
     def watch(self, experience: Experience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
