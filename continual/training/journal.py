@@ -11,7 +11,7 @@ from holdfast.agents.base.agent import Agent
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
-from holdfast.continual.policies.restore import load_methods
+from holdfast.continual.policies.restore import load_methods, needed_to_act
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, old_stages
 from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
@@ -67,7 +67,7 @@ class CellJournal:
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
-            old_stages.thin_out(self.checkpoints, self._keeps)
+            old_stages.thin_out(self.checkpoints, needed_to_act(methods))
         saved, damage = checkpoint.latest(self.checkpoints)
         state = {} if saved is None else saved.state
         folder.truncate(state.get("scores_bytes", 0))
@@ -190,16 +190,8 @@ class CellJournal:
         checkpoint.save(self.checkpoints, experience.stage, files, state)
         if self.scenario.checkpoint.keep == "policies" and experience.stage >= old_stages.WHOLE:
             old = checkpoint.task_folder(self.checkpoints, experience.stage - old_stages.WHOLE)
-            old_stages.thin(old, self._keeps)
+            old_stages.thin(old, needed_to_act(self.methods))
         self._tell(stages, step)
-
-    def _keeps(self, stem: str, name: str) -> bool:
-        """Return whether the policy of an old stage needs a tensor to act."""
-        of_method = stem.removeprefix("method-")
-        if of_method != stem and of_method.isdecimal():
-            method = self.methods[int(of_method)]
-            return bool(getattr(method, "is_acted_by", lambda _: True)(name))
-        return stem.rpartition(".")[2] in ("policy", "normalization")  # of a team, by group
 
     def environment_failed(self, note: str) -> None:
         """Tell that an environment's process failed; training goes on if it restarts."""
