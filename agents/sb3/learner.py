@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from holdfast.agents.base.buffers import (
     load_buffer_arrays,
     raw_rollout,
 )
+from holdfast.agents.base.device import device_of
 from holdfast.agents.base.observations import TaskNormalize, carried_statistics
 from holdfast.agents.base.parameters import (
     Named,
@@ -63,7 +63,6 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
-from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
 
@@ -118,8 +117,8 @@ class StableBaselinesAgent:
 
     @property
     def device(self) -> torch.device:
-        """Device of the policy's tensors."""
-        return get_device(_device(self.scenario.agent.device))
+        """Device of the policy's tensors; see ``device_of`` for what is refused."""
+        return device_of(self.scenario.agent.device)
 
     def output(self) -> PolicyOutput:
         """Return the current policy as a module whose forward gives its output."""
@@ -558,9 +557,3 @@ class StableBaselinesAgent:
         finally:
             if self.normalizer is not None:
                 self.normalizer.load_tensors(saved)
-
-
-def _device(name: str) -> str:
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("agent.device: cuda was asked for and torch sees none; write cpu or auto")
-    return name

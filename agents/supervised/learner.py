@@ -19,6 +19,7 @@ from torch import Tensor
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Files, Log, Start, Watch
+from holdfast.agents.base.device import device_of
 from holdfast.agents.base.parameters import Named, overlaid
 from holdfast.agents.base.pauses import Pauses
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
@@ -105,12 +106,7 @@ class SupervisedAgent:
         Raises:
             UsageError: If cuda is asked for and torch sees none.
         """
-        name = self.scenario.agent.device
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError("agent.device: torch sees no cuda; write cpu or auto")
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(name)
+        return device_of(self.scenario.agent.device)
 
     def output(self) -> Answer:
         """Return the network as a function of inputs, after trying it on one.

@@ -159,6 +159,23 @@ def load_methods(
             method.load_state(agent.doors(method), tensors)
 
 
+def needed_to_act(methods: Sequence[Method]) -> Callable[[str, str], bool]:
+    """Return what ``restore`` takes of an old stage, by the stem of a file and a tensor's name.
+
+    Args:
+        methods: Of the run.
+    """
+
+    def is_needed(stem: str, name: str) -> bool:
+        number = stem.removeprefix("method-")
+        if number == stem or not number.isdecimal():
+            return stem.rpartition(".")[2] in ("policy", "normalization")  # of a team, by group
+        method = methods[int(number)]
+        return bool(getattr(method, "is_acted_by", lambda _: True)(name))
+
+    return is_needed
+
+
 def initial_files(scenario: Scenario) -> Files:
     """Return the weights that ``agent.init`` names: a run folder's newest, or a zip's.
 

@@ -62,7 +62,8 @@ FORMULAS: dict[str, Formula] = {
     "average_performance/cw": Formula("average performance", "1/N Σ_i P_i(T)"),
     "forgetting/cw": Formula(
         "forgetting",
-        "1/N Σ_i [P_i(e_i) - P_i(T)], including the last task (zero by definition)",
+        "1/N Σ_i [P_i(e_i) - P_i(T)], including the last task (zero by definition); n/a for a stream "
+        "of one task",
         higher_is_better=False,
     ),
     "forward_transfer/cw": Formula(
@@ -113,6 +114,8 @@ def averaged(name: str, curves: Curves) -> tuple[int, ...]:
     """Return the indices of the tasks that a metric of ``FORMULAS`` averages over."""
     visits = Counter(span.task for span in curves.spans)  # in the order of the first ones
     kind = FORMULAS[name].tasks
+    if name.startswith("forgetting/") and len(visits) == 1:
+        return ()  # of one task nothing can be forgotten: n/a, and no zero
     if kind == "revisited":
         return tuple(task for task, count in visits.items() if count > 1)
     return tuple(t for t in visits if kind == "trained" or t != curves.spans[-1].task)

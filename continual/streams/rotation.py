@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, chain
+from itertools import accumulate
 
 from holdfast import seeding
 from holdfast.scenarios.schema.scenario import Scenario
@@ -46,10 +46,13 @@ class Rotation:
             return sorted({*self._order[:stages], current})
         inside = step - self._starts[stages]
         number = self._points[stages] + (inside // self._every if self._every else 0)
-        start = number * (self._plan.sample - 1) % self._tasks
-        around = chain(self._turns[start:], self._turns[:start])
-        others = [task for task in around if task != current]
-        return sorted([current, *others[: self._plan.sample - 1]])
+        turn = self._plan.sample - 1
+        start = number * turn % self._tasks
+        around = self._turns[start:] + self._turns[:start]
+        others = [task for task in around[:turn] if task != current]
+        if len(others) < turn:  # it would have been its turn: another one stands in, not always one
+            others.append(around[turn + stages % (self._tasks - turn)])
+        return sorted([current, *others])
 
     def _is_whole(self, stages: int, step: int) -> bool:
         """Return whether a sample is of all tasks at this point."""

@@ -15,7 +15,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import cut_note, number, plural
-from holdfast.continual.results.record import Episode, RunFolder, csv_table, task_index
+from holdfast.continual.results.record import Episode, csv_table, task_index
 from holdfast.continual.results.statistics import student, wilson
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario

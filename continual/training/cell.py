@@ -21,6 +21,7 @@ from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training.card import write_card
 from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
+from holdfast.continual.training.device_failure import device_told
 from holdfast.continual.training.journal import CellJournal
 from holdfast.envs.processes.escapes import visible
 from holdfast.errors import FolderUnwritable, HoldfastError
@@ -112,15 +113,17 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
     stream = kind.stream(folder.seed, on_failure=failures)
     agent, methods = kind.agent(), kind.methods()
     measured = list(stream.eval_stream)
-    journal = CellJournal(folder, agent, methods, measured, tell)
+    with device_told(scenario, agent):
+        journal = CellJournal(folder, agent, methods, measured, tell)
     failures.tell = journal.environment_failed
     finished = journal.resumed_at
     if scenario.agent.init is not None:
         agent.initial = initial_files(scenario)
-    if 0 < finished < len(scenario.stream_tasks):
-        kind.bring_back(folder, agent, finished)
     try:
-        run_stream(list(stream.train_stream)[finished:], agent, methods, journal)
+        with device_told(scenario, agent):
+            if 0 < finished < len(scenario.stream_tasks):
+                kind.bring_back(folder, agent, finished)
+            run_stream(list(stream.train_stream)[finished:], agent, methods, journal)
         return journal.summary()
     finally:
         agent.close()

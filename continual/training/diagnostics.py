@@ -54,10 +54,14 @@ class Diagnostics:
     Args:
         folder: The run folder.
         agent: The learner; one that is no Stable-Baselines3 agent is not measured.
+
+    Attributes:
+        constant: Tasks whose observations never changed in the evaluation that was watched.
     """
 
     def __init__(self, folder: Path, agent: Agent) -> None:
         self.folder = folder
+        self.constant: list[int] = []
         self.agent = agent if isinstance(agent, StableBaselinesAgent) else None
         self._seen: dict[int, dict[str, NDArray[Any]]] = {}
         self._reference: dict[str, Tensor] = {}
@@ -92,7 +96,7 @@ class Diagnostics:
             tasks: How many tasks are measured in it.
         """
         share = -(-OBSERVATIONS // max(1, tasks))
-        return self.agent and _Watched(self.agent, self._seen, share)
+        return self.agent and _Watched(self.agent, self._seen, share, self.constant)
 
     def begin(self) -> None:
         """Keep the observations that were watched, and the weights as they are now."""
@@ -228,8 +232,14 @@ class GradientNorms:
 class _Watched:
     """An agent whose observations are kept, ``share`` by task, while it is evaluated."""
 
-    def __init__(self, agent: Agent, kept: dict[int, dict[str, NDArray[Any]]], share: int) -> None:
-        self._agent, self._kept, self._share = agent, kept, share
+    def __init__(
+        self,
+        agent: Agent,
+        kept: dict[int, dict[str, NDArray[Any]]],
+        share: int,
+        constant: list[int],
+    ) -> None:
+        self._agent, self._kept, self._share, self._constant = agent, kept, share, constant
         self.shown_task, self.random_spaces = agent.shown_task, agent.random_spaces
 
     @contextmanager
@@ -244,6 +254,8 @@ class _Watched:
             yield watched_act
         # At once: all that was seen of hundreds of tasks would fill the memory.
         self._kept[task_index] = seen.spread(self._share)
+        if seen.is_constant:
+            self._constant.append(task_index)
 
 
 class _Seen:
@@ -253,6 +265,15 @@ class _Seen:
         self._kept: list[dict[str, NDArray[Any]]] = []
         self._every, self._count = 1, 0
         self._before: dict[str, NDArray[Any]] = {}
+        self._looks = 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all observations of several steps were one and the same."""
+        rows = self.spread(OBSERVATIONS).values()
+        return self._looks > 2 and all(
+            (one == one[:1]).all() for one in rows
+        )  # a step or two tell nothing
 
     def add(self, observations: Any) -> None:
         """Take a batch; rows of episodes that have ended, which repeat, are left out."""
@@ -266,6 +287,7 @@ class _Seen:
             else:
                 is_new |= (rows != before).reshape(size, -1).any(1)
         self._before = {key: rows.copy() for key, rows in batch.items()}
+        self._looks += 1
         if is_new.any():
             if self._count % self._every == 0:
                 self._kept.append({key: rows[is_new] for key, rows in batch.items()})

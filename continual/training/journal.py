@@ -11,7 +11,7 @@ from holdfast.agents.base.agent import Agent
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
-from holdfast.continual.policies.restore import load_methods
+from holdfast.continual.policies.restore import load_methods, needed_to_act
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results import checkpoint, inside_task, old_stages
 from holdfast.continual.results.formatting import cut_note, fenced
@@ -22,6 +22,7 @@ from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.training.dashboard import hyperparameters, layout
 from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.memory_budget import check_growth, kept_bytes
+from holdfast.continual.training.odd_signals import odd_signals
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.scoreboard import Scoreboard
 from holdfast.continual.training.task_pauses import TaskPauses
@@ -71,7 +72,7 @@ class CellJournal:
         self.diagnostics = Diagnostics(folder.path, agent)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
-            old_stages.thin_out(self.checkpoints, self._keeps)
+            old_stages.thin_out(self.checkpoints, needed_to_act(methods))
         saved, damage = checkpoint.latest(self.checkpoints)
         if saved is not None and saved.state["stage"] >= len(self.scenario.stream_tasks):
             raise CheckpointUnusable(
@@ -95,7 +96,6 @@ class CellJournal:
         self.wall_s: float = state.get("wall_s", 0.0)
         self.costs: dict[str, Any] = state.get("costs", {})
         self.kept: list[int] = list(state.get("kept_bytes", ()))
-        self.parameters: int | None = state.get("parameters")
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.scores = Scoreboard(self.scenario, folder.scores())
         step = sum(self.scenario.stage_steps[: self.resumed_at])
@@ -167,6 +167,8 @@ class CellJournal:
         self.diagnostics.begin()
         self.board.scalars(self.diagnostics.measure(0, 0), 0)
         self.scores.log_metrics(0, 0, self.board)
+        if odd := odd_signals(self.scenario, scores, self.diagnostics.constant):
+            self._tell(0, 0, odd)
 
     def watch(self, experience: Experience) -> Callable[[int], None]:
         """Return what evaluates every ``evaluation.every`` steps and tells progress."""
@@ -244,7 +246,7 @@ class CellJournal:
         inside_task.drop(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies" and experience.stage >= old_stages.WHOLE:
             old = checkpoint.task_folder(self.checkpoints, experience.stage - old_stages.WHOLE)
-            old_stages.thin(old, self._keeps)
+            old_stages.thin(old, needed_to_act(self.methods))
         self._tell(stages, step)
 
     def _state(self) -> dict[str, Any]:
@@ -256,7 +258,6 @@ class CellJournal:
             "costs": self.costs,
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
-            "parameters": costs["parameters"],
         }
 
     def state(self) -> dict[str, Any]:
@@ -268,14 +269,6 @@ class CellJournal:
     def note(self, text: str) -> None:
         """Tell of something, beside how far the run is."""
         self._tell(*self.place, text)
-
-    def _keeps(self, stem: str, name: str) -> bool:
-        """Return whether the policy of an old stage needs a tensor to act."""
-        of_method = stem.removeprefix("method-")
-        if of_method != stem and of_method.isdecimal():
-            method = self.methods[int(of_method)]
-            return bool(getattr(method, "is_acted_by", lambda _: True)(name))
-        return stem.rpartition(".")[2] in ("policy", "normalization")  # of a team, by group
 
     def environment_failed(self, note: str) -> None:
         """Tell that an environment's process failed; training goes on if it restarts."""
@@ -334,13 +327,10 @@ class CellJournal:
         }
 
     def _costs(self) -> dict[str, Any]:
-        # A run that was stopped after its last checkpoint builds no policy any more.
-        if self.resumed_at < len(self.scenario.stream_tasks):
-            self.parameters = sum(p.numel() for p in self.agent.policy.parameters())
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
-            "parameters": self.parameters,
+            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
             "stored_bytes": kept_bytes(method.state() for method in self.methods),
         }
 

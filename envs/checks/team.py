@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from holdfast.envs.multiagent.parallel import team_of
 
 _CYCLES = 200
 _SPEED_S = 0.5
+_DICTS = ("observations", "rewards", "terminations", "truncations")
 
 
 def check_team(target: str, make: Callable[[], Parallel]) -> CheckResult:
@@ -84,9 +85,12 @@ def _play(env: Parallel, result: CheckResult) -> None:
     while time.perf_counter() - began < _SPEED_S:
         missing -= set(env.agents)
         actions = {agent: _sampled(env, agent, observations) for agent in env.agents}
+        acting = list(env.agents)
         with crashes_at(f"step {steps + 1} with random actions"):
-            observations, rewards, *_ = env.step(actions)
+            observations, *told = env.step(actions)
         steps += 1
+        rewards = told[0]
+        _check_who(env, acting, (observations, *told[:3]), f"step {steps}")
         for agent, reward in rewards.items():
             if not np.isfinite(reward):
                 raise CrashedError(f"step {steps}: the reward of {agent} is {reward}")
@@ -115,6 +119,27 @@ def _play(env: Parallel, result: CheckResult) -> None:
         result.add("ok", f"state() has the shape {shape}")
     result.steps_per_s = speed
     result.add("ok", f"{speed:,.0f} steps/s, all agents at once")
+
+
+def _check_who(
+    env: Parallel, acting: Sequence[str], told: Sequence[Mapping[str, Any]], place: str
+) -> None:
+    """Raise where an agent appears from nowhere, or one that acts is left out of a dict.
+
+    Raises:
+        CrashedError: A run would be stopped by it.
+    """
+    if strangers := set(env.agents) - set(env.possible_agents):
+        who = ", ".join(sorted(strangers))
+        raise CrashedError(f"{place}: {who} act and are not among possible_agents")
+    for what, found in zip(_DICTS, told, strict=False):
+        if lacking := [agent for agent in acting if agent not in found]:
+            raise CrashedError(
+                f"{place}: the {what} lack {', '.join(lacking)}; whoever acts, its last step "
+                "included, must be in all dicts"
+            )
+    if lacking := [agent for agent in env.agents if agent not in told[0]]:
+        raise CrashedError(f"{place}: the observations lack {', '.join(lacking)}, who act next")
 
 
 def _sampled(env: Parallel, agent: str, observations: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from holdfast.envs.envpool.single import EnvPoolSingle, cast_to, rows, success_k
 from holdfast.envs.wrappers.action_changes import ActionGain, ActionMap, DeadActuators
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.envs.wrappers.changes import RewardScale
-from holdfast.envs.wrappers.guard import Guard
+from holdfast.envs.wrappers.guard import LARGEST, Guard
 from holdfast.envs.wrappers.observation_changes import (
     ObservationMask,
     ObservationNoise,
@@ -157,8 +157,8 @@ class Batch:
         if self._scale is not None:
             rewards = rewards * self._scale
         shown, bad = self._shown(observations, ids)
-        if not np.isfinite(rewards).all():
-            wrong = ~np.isfinite(rewards)
+        if not (np.abs(rewards) <= LARGEST).all():  # NaN is not
+            wrong = ~(np.abs(rewards) <= LARGEST)
             bad = wrong if bad is None else bad | wrong
         if bad is not None:
             self._repair(shown, rewards, bad, actions, ids)

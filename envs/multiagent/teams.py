@@ -5,7 +5,6 @@ The groups' learners each see a vector environment of Stable-Baselines3's, ``Sea
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,10 +18,14 @@ from holdfast.envs.multiagent.global_state import Parallel, States
 from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described, unmasked
 from holdfast.envs.multiagent.seats import FrozenGroup, Member, Seats
 from holdfast.envs.wrappers.at_work import AT_WORK
+from holdfast.envs.wrappers.guard import LARGEST, beyond
 from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Scenario
+
+_DICTS = ("observations", "rewards", "terminations", "truncations")
+"""Of what a step returns, those that must hold everybody who acted."""
 
 
 class Teams:
@@ -181,6 +184,8 @@ class Teams:
                 raise EnvironmentFailed(
                     f"task '{self._task}', {at}: agent '{name}' is not among possible_agents"
                 )
+            if name not in observations:
+                raise self._lacking(at, "observations", [name])
             agent.take(copy, observations[name])
             if not agent.present[copy]:
                 agent.present[copy] = True
@@ -205,15 +210,18 @@ class Teams:
                 f"task '{self._task}': step() returned no five dicts, as PettingZoo's parallel "
                 "environments do"
             ) from error
+        for what, found in zip(_DICTS, result, strict=False):
+            if lacking := [name for name in acting if name not in found]:
+                raise self._lacking("step()", what, lacking)
         self.lengths[copy] += 1
         # The last state of an episode is of those who saw it; else of those who go on.
         self._take_state(copy, env, observations, env.agents or acting)
         for name in acting:
             agent = self._agents[name]
             reward = float(rewards[name]) * agent.scale
-            if not math.isfinite(reward):
+            if not abs(reward) <= LARGEST:  # NaN is not
                 raise EnvironmentFailed(
-                    f"task '{self._task}', step(): reward of {name} is {reward}"
+                    f"task '{self._task}', step(): reward of {name} is {reward}{beyond(reward)}"
                 )
             agent.totals[copy] += reward
             self.returns[name][copy] += reward
@@ -234,6 +242,13 @@ class Teams:
         else:
             self._reset(copy, None)
             self._began[copy] = time.time()
+
+    def _lacking(self, place: str, what: str, names: Sequence[str]) -> EnvironmentFailed:
+        """Return the error of an agent that a dict of the environment leaves out."""
+        return EnvironmentFailed(
+            f"task '{self._task}', {place}: the {what} lack {', '.join(names)}; whoever acts, its "
+            "last step included, must be in all dicts (`holdfast check-env` tells more)"
+        )
 
     def _called(self, place: str, function: Callable[[], Any]) -> Any:
         if AT_WORK.owner is not self:

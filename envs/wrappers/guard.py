@@ -16,6 +16,9 @@ from holdfast.errors import EnvironmentFailed, HoldfastError
 
 NAN_KEY = "holdfast.nan"
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest reward that the buffers of agents, which are of float32, do not turn into infinity."""
+
 # The check below multiplies by zero; np.errstate at every step would cost three times the check.
 warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWarning, __name__)
 
@@ -85,7 +88,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             self._fail(f"step {self._step}, action {_short(action)}", error)
         try:
             observation, reward, terminated, truncated, info = result
-            if self._finite(observation) and math.isfinite(reward):
+            if self._finite(observation) and math.fabs(reward) <= LARGEST:
                 if self.truncates:
                     self._last = copied(observation)
                 if terminated or truncated:
@@ -152,8 +155,13 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         """Return which entry of an observation, or that the reward, is NaN or infinite."""
         found = [
             f"{key} is {values}" for key, values in bad_entries(observation, "observation")
-        ] or [f"reward is {reward}"]
+        ] or [f"reward is {reward}{beyond(reward)}"]
         return f"task '{self._task_name}' ({self.env.unwrapped}): {'; '.join(found)}"
+
+
+def beyond(reward: Any) -> str:
+    """Return why a finite reward is refused; empty for one that is not finite."""
+    return ", too large for float32" if math.isfinite(reward) else ""
 
 
 def bad_entries(observation: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,12 @@ import gymnasium as gym
 import pytest
 import torch
 from cells import Interrupted, finish, interrupting
+from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.results import metrics
+from holdfast.continual.results.curves import curves
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
@@ -216,3 +220,25 @@ def test_no_task_leaves_tensors_or_environments_behind(
     assert live[-1] <= live[1], f"bytes of live tensors at each boundary: {live}"
     assert len(opened) > 12
     assert set(opened) == set(closed)
+
+
+@pytest.mark.parametrize("method", ["naive", "redo", "continual-backprop"])
+def test_a_stream_without_a_boundary_has_no_forgetting_rather_than_none_of_it(
+    run: Run, method: str
+) -> None:
+    stream = {"task_id": "hidden", "boundaries": "hidden"}
+    folder = run("ppo", method, tasks=1, steps=128, stream=stream)
+    found = metrics.summary(curves(folder.scores(), folder.scenario))
+    assert not math.isnan(found["average_performance/cw"])
+    for name in ("forgetting/cw", "backward_transfer/gem", "min_acc/dense", "recovery_time/steps"):
+        assert math.isnan(found[name])
+    events = EventAccumulator(str(folder.path / "tb")).Reload()
+    assert "continual/average_performance" in events.Tags()["scalars"]
+    assert "continual/forgetting" not in events.Tags()["scalars"]
+
+
+def test_boundaries_that_a_detector_would_find_are_refused_until_there_is_one(
+    make_scenario: Callable[..., Scenario],
+) -> None:
+    with pytest.raises(ValidationError, match="'known' or 'hidden'"):
+        make_scenario(stream={"boundaries": "detected"})

@@ -51,7 +51,7 @@ class Clear(Method):
     """
 
     doors = ("gradients", "memory", "output")
-    acts_by = ()
+    acts_by = ("seen",)
     on_policy = True
     algorithms = ("ppo", "a2c")
     not_in_teams = "it corrects sequences of steps, and a team's agents come and go within them"

@@ -97,7 +97,7 @@ def test_na_is_nan() -> None:
     assert np.isnan(found["forward_transfer/cw"])  # no reference
     one = boundary_run([[0.0], [1.0]], [0])
     assert np.isnan(metrics.summary(one)["backward_transfer/gem"])
-    assert metrics.summary(one)["forgetting/cw"] == 0.0
+    assert np.isnan(metrics.summary(one)["forgetting/cw"])  # nothing could be forgotten
 
 
 def test_forward_transfer_is_undefined_without_room() -> None:
@@ -133,7 +133,7 @@ def test_tasks_that_are_only_evaluated_stay_out_of_the_averages() -> None:
     run = boundary_run([[0, 0.3], [0.8, 0.1]], [0])
     found = metrics.summary(run)
     assert found["average_performance/cw"] == 0.8
-    assert found["forgetting/cw"] == 0.0
+    assert np.isnan(found["forgetting/cw"])
     assert_allclose(metrics.performance(run), [0.8, 0.1])
     assert np.isnan(metrics.forgetting(run)[1])
 
@@ -285,3 +285,50 @@ def test_recovery_time_worked_by_hand() -> None:
     assert np.isnan(metrics.summary(run_of_two())["recovery_time/steps"])  # no task comes again
     at = [0, 1, 2, 4, 6, 8]
     assert np.isnan(metrics.recovery_time(Curves(steps[at], run.values[at], spans))).all()
+
+
+def partly_run() -> curves.Curves:
+    """Three tasks of which two are measured at a time, the one being trained among them; all last."""
+    nan = np.nan
+    values = [
+        [0.0, 0.1, nan],
+        [0.8, nan, 0.2],  # 0 is trained
+        [0.6, 0.9, nan],  # 1 is trained; inside
+        [nan, 0.7, 0.3],  # its end
+        [0.4, nan, 0.5],  # 2 is trained; inside
+        [0.2, 0.3, 0.9],
+    ]
+    spans = (curves.Span(0, 10, 0), curves.Span(10, 30, 1), curves.Span(30, 50, 2))
+    return curves.Curves(np.array([0, 10, 20, 30, 40, 50]), np.array(values), spans)
+
+
+def test_metrics_of_tasks_that_take_turns_use_what_was_measured() -> None:
+    run = partly_run()
+    # Task 0 at the end: the mean of .4 and .2; task 1: .3 alone; task 2: .5 and .9.
+    assert_allclose(metrics.performance(run), [0.3, 0.3, 0.7])
+    assert_allclose(curves.measured_at_end(run, run.spans[-1]), [2, 1, 2])
+    assert_allclose(metrics.plasticity(run), [0.8, 0.8, 0.7])
+    assert_allclose(metrics.forgetting(run), [0.5, 0.5, 0.0])
+    assert_allclose(metrics.summary(run)["forgetting/cw"], 1 / 3)
+    assert_allclose(metrics.backward_transfer(run), [-0.6, -0.4, 0.0])
+    # Task 0 was measured with .6, .4 and .2 after its training.
+    single = curves.Curves(run.steps, run.values, (run.spans[0], *run.spans[1:]))
+    assert_allclose(metrics.min_acc(single), [0.2, 0.3, np.nan])
+
+
+def test_in_mid_stream_what_is_missing_is_estimated_only_where_tasks_take_turns() -> None:
+    so_far = curves.until(partly_run(), 2)
+    measured = curves.Curves(so_far.steps[[0, 1, 3]], so_far.values[[0, 1, 3]], so_far.spans)
+    assert np.isnan(metrics.summary(measured)["average_performance/cw"])  # task 0 was not measured
+    assert np.isnan(metrics.summary(measured, sampled=True)["average_performance/cw"])  # nor others
+    found = metrics.summary(so_far, sampled=True)
+    assert_allclose(found["average_performance/cw"], (0.6 + 0.8) / 2)
+    assert_allclose(found["forgetting/cw"], (0.8 - 0.6) / 2)
+
+
+def test_the_task_trained_last_weighs_once_in_an_estimate() -> None:
+    values = np.array([0.2, np.nan, np.nan, 0.4, 0.8])
+    assert metrics.estimated(values, last=4) == pytest.approx((4 * 0.3 + 0.8) / 5)
+    assert metrics.estimated(values, last=None) == pytest.approx((0.2 + 0.4 + 0.8) / 3)
+    assert np.isnan(metrics.estimated(np.array([np.nan, 0.8]), last=1))
+    assert metrics.estimated(np.array([0.8]), last=0) == 0.8

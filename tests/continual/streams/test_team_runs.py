@@ -97,3 +97,15 @@ def test_a_group_that_rests_acts_as_before_whether_or_not_the_run_was_stopped(
     (task, *_) = kind_of(made).stream(0).eval_stream
     told = evaluate(agent, [task], made.evaluation, 0, stage=2, step=128)
     assert told == [r for r in whole.scores() if (r["step"], r["task"]) == (128, "t0")][-2:]
+
+
+def test_a_team_whose_agents_all_die_in_every_step_learns_and_is_measured(tmp_path: Path) -> None:
+    made = scenario("shared", {"kwargs": {"length": 1}})
+    (folder,) = run_all(made, tmp_path)
+    last = [one for one in folder.scores() if one["stage"] == 1]
+    assert [one["length"] for one in last] == [1, 1, 1]
+    assert all(set(one["agents"]) == {"first", "second", "third"} for one in last)
+    assert all(one["agents"]["third"] == 0.0 for one in last)  # it was never there
+    files = load(folder.path / "checkpoints" / "task-0").files
+    (policy,) = [tensors for stem, tensors in files.items() if stem.endswith("policy")]
+    assert all(bool(tensor.isfinite().all()) for tensor in policy.values())

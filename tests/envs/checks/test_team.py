@@ -52,6 +52,31 @@ class Raises(Relay):
         raise ValueError("the relay is stuck")
 
 
+class Unrewarded(Relay):
+    """Whoever dies is left out of the rewards of its last step."""
+
+    def step(self, actions):
+        seen, rewards, *rest = super().step(actions)
+        return seen, {a: r for a, r in rewards.items() if a in self.agents}, *rest
+
+
+class Unseen(Relay):
+    """An agent appears that was not told what it sees."""
+
+    def step(self, actions):
+        seen, *rest = super().step(actions)
+        return {agent: own for agent, own in seen.items() if agent in actions}, *rest
+
+
+class Stranger(Relay):
+    """An agent appears that was not announced."""
+
+    def step(self, actions):
+        result = super().step({agent: actions[agent] for agent in actions if agent != "fourth"})
+        self.agents += ["fourth"] * (self.time == 1)
+        return result
+
+
 class NoNumber(Relay):
     def step(self, actions):
         seen, rewards, *rest = super().step(actions)
@@ -65,6 +90,9 @@ class NoNumber(Relay):
         (Unseeded, "PettingZoo's seed test: "),
         (Raises, "step 1 with random actions raised ValueError: the relay is stuck"),
         (NoNumber, "step 1: the reward of first is nan"),
+        (Unrewarded, "step 2: the rewards lack second; whoever acts, its last step included"),
+        (Unseen, "step 2: the observations lack third, who act next"),
+        (Stranger, "step 1: fourth act and are not among possible_agents"),
     ],
 )
 def test_mistakes_are_found(world, text):

@@ -221,6 +221,24 @@ def test_unequal_spaces_without_a_rule_are_refused(make_team):
         team_spaces(make_team({"env": "mpe2.simple_tag_v3"}))
 
 
+def unrewarded(self, actions):
+    seen, rewards, *rest = Relay.step(self, actions)
+    rewards.pop("second")
+    return seen, rewards, *rest
+
+
+def unseen(self, actions):
+    result = Relay.step(self, actions)
+    self.agents = ["first", "third"]  # who was not told what it sees
+    return result
+
+
+def stranger(self, actions):
+    result = Relay.step(self, actions)
+    self.agents = ["first", "fourth"]
+    return result
+
+
 def broken(**changed):
     return type("Broken", (Relay,), changed)()
 
@@ -232,6 +250,10 @@ def broken(**changed):
         ({"reset": lambda self, seed=None, options=None: [0]}, "returned a list"),
         ({"step": lambda self, actions: 1 / 0}, r"step\(\): ZeroDivisionError"),
         ({"step": lambda self, actions: ({}, {})}, "five dicts"),
+        ({"step": lambda self, actions: ({}, {}, {}, {}, {})}, "observations lack first, second"),
+        ({"step": unrewarded}, r"step\(\): the rewards lack second"),
+        ({"step": unseen}, r"step\(\): the observations lack third"),
+        ({"step": stranger}, r"step\(\): agent 'fourth' is not among possible_agents"),
     ],
 )
 def test_what_goes_wrong_inside_is_one_clear_error(make_team, changed, text):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -133,7 +135,7 @@ def test_nan_is_an_error_that_names_the_place(step, text):
 
 
 def test_large_values_are_not_mistaken_for_infinite_ones():
-    step = good(3e38, -3e38, reward=1e300)
+    step = good(3e38, -3e38, reward=3e38)
     assert guarded(step).step(0) == step
 
 
@@ -203,3 +205,10 @@ def test_a_step_costs_little():
 
     # 3 us is the budget on an idle machine; the test leaves room for a busy one.
     assert cost_s(env) - cost_s(bare) < 9e-6
+
+
+@pytest.mark.parametrize("reward", [1e39, -1e300, float("inf"), float("nan")])
+def test_a_reward_that_buffers_would_turn_into_infinity_is_refused(reward):
+    step = good(0.0, 0.0, reward=reward)
+    with pytest.raises(EnvironmentFailed, match=f"reward is {re.escape(str(reward))}"):
+        guarded(step).step(0)
