@@ -55,7 +55,8 @@ class Line:
     def of(self, task: int) -> Line:
         """Return the curve of one task, over the points at which it was measured."""
         at = ~np.isnan(self.y[:, task])
-        return Line(self.name, self.index, np.asarray(self.x)[at], *(p[at, task] for p in self.ends))
+        x = np.asarray(self.x)[at]
+        return Line(self.name, self.index, x, *(part[at, task] for part in self.ends))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def numbers_csv(summaries: Iterable[Summary]) -> str:
     """Return every number of the summaries.
 
     Lines with a seed are of one cell: its metric at one task, or averaged (no task), or a cost.
-    Where tasks took turns in being measured, ``points`` says how many points a value is the mean of.
+    Where tasks took turns in being measured, ``points`` says how many points are behind a value.
     Those without are over all seeds of a method: ``statistic`` says which, ``low`` and ``high`` are
     its 95% interval. An unfinished cell has one line, ``missing``, without a value.
     """

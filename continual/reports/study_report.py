@@ -21,8 +21,8 @@ from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
 from holdfast.continual.results.curves import Array, Curves, Quantity, inside, matrix, window
-from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.formatting import number, plural
+from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
 from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.continual.results.statistics import FEW, FEW_SEEDS

@@ -23,7 +23,6 @@ from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.observation_keys import STATE
 from holdfast.scenarios.schema.scenario import Scenario
 
-
 _DICTS = ("observations", "rewards", "terminations", "truncations")
 """Of what a step returns, those that must hold everybody who acted."""
 

@@ -45,7 +45,10 @@ def cell_of(method: str) -> dict[str, Any]:
         "tasks": tasks,
         "stream": {"task_id": "observed", "task_count": "known"},
         "agent": agent,
-        "carry": {"optimizer": method not in GROWING, "replay_buffer": off_policy and method != "perfect-memory"},
+        "carry": {
+            "optimizer": method not in GROWING,
+            "replay_buffer": off_policy and method != "perfect-memory",
+        },
         "methods": [{method: ARGUMENTS[method]} if method in ARGUMENTS else method],
         "score": {"random": 0.0, "reference": 100.0},
         "evaluation": {"episodes": 1},

@@ -1,4 +1,4 @@
-"""A device that is not there, is full, or is lost: said with sizes and the mend; the run goes on."""
+"""A device that is absent, full or lost: said with sizes and the mend; the run goes on later."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def test_a_lost_gpu_ends_the_run_which_goes_on_later(
     assert cell.info()["status"] == "finished"
 
 
-def test_another_failure_stays_what_it_is(
-    cell: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_failure_stays_what_it_is(cell: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     failing_in_the_second_task(monkeypatch, lambda: RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         run_cell(cell, lambda progress: None)

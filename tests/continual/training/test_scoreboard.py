@@ -101,7 +101,10 @@ def test_only_what_was_measured_is_logged_and_how_many_tasks_stand_behind_a_metr
     plan = {"tasks": {"sample": 2}}
     scores, board, _ = filled(40, measured, evaluation=plan)
     third = board.values[30]
-    assert {tag for tag in third if tag.endswith("/score")} == {"task/2_t2/score", "task/21_t21/score"}
+    assert {tag for tag in third if tag.endswith("/score")} == {
+        "task/2_t2/score",
+        "task/21_t21/score",
+    }
     assert third["continual/tasks_measured"] == 1.0
     assert np.isnan(third["continual/average_performance"])  # of tasks 0 and 1 nothing is known
     assert board.values[400]["continual/tasks_measured"] == 40.0
