@@ -7,7 +7,7 @@ as wall time: *learning* (building models and environments, and the methods' own
 Start-up, until the first task begins, is none of them.
 
 ``share`` is the rest over all three, ``growth`` the rest of the second half of the stream over that
-of the first: 1 where it is linear. ``memory_growth`` is the memory at the end less that after a
+of the first: 1 where it is linear (the card that ends a run is in the second). ``memory_growth`` is the memory at the end less that after a
 third of the stream.
 """
 
@@ -23,11 +23,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Times = NDArray[np.float64]
+"""Seconds of the processor, and of the wall."""
 
 RESULTS = Path(__file__).parent / "results" / "long-streams.csv"
 METHODS = ("ewc", "cloning", "packnet")
@@ -66,134 +71,109 @@ def scenario_of(method: str, plan: str, tasks: int, steps: int) -> Any:
 
 
 class Parts:
-    """Seconds of each part of a cell, by processor and by wall; parts may lie inside others.
+    """Seconds of each part of a cell, by processor and by wall; a part may lie inside another.
 
     Attributes:
-        halves: What was counted by the middle of the stream.
+        seconds: By part; what is in no block counts as the rest.
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {n: [0.0, 0.0] for n in ("learning", "evaluation")}
-        self.halves: dict[str, Any] = {}
-        self._open: list[str] = []
+        self.seconds = {name: np.zeros(2) for name in ("learning", "evaluation", "rest")}
+        self._open = ["rest"]
         self._since = _now()
-        self.began = self._since
 
-    def _switch(self) -> None:
+    def start(self) -> None:
+        """Begin here: what was counted before is start-up."""
+        self.__init__()  # type: ignore[misc]  # all of it, again
+
+    def so_far(self, name: str) -> Times:
+        """Return the seconds of a part up to now."""
         now = _now()
-        if self._open:
-            part = self.seconds[self._open[-1]]
-            part[0] += now[0] - self._since[0]
-            part[1] += now[1] - self._since[1]
+        self.seconds[self._open[-1]] += now - self._since
         self._since = now
-
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Count what passes inside the block as a part, but for blocks inside it."""
-        self._switch()
-        self._open.append(name)
-        try:
-            yield
-        finally:
-            self._switch()
-            self._open.pop()
-
-    def rest(self) -> tuple[float, float]:
-        """Return the seconds that are none of the parts so far."""
-        now = _now()
-        whole = (now[0] - self.began[0], now[1] - self.began[1])
-        parts = [sum(part[clock] for part in self.seconds.values()) for clock in (0, 1)]
-        return whole[0] - parts[0], whole[1] - parts[1]
+        return self.seconds[name].copy()
 
     def wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function whose time counts as a part."""
 
         def counted(*arguments: Any, **named: Any) -> Any:
-            with self.of(name):
+            self.so_far(name)
+            self._open.append(name)
+            try:
                 return function(*arguments, **named)
+            finally:
+                self.so_far(name)
+                self._open.pop()
 
         return counted
 
 
-def _now() -> tuple[float, float]:
-    return time.process_time(), time.monotonic()
+def _now() -> Times:
+    return np.array([time.process_time(), time.monotonic()])
+
+
+def count(parts: Parts, method: str, tasks: int, folder: Path) -> dict[str, Any]:
+    """Make everything that runs from now on count; return what is noted on the way."""
+    from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.training import journal
+    from holdfast.registry import METHODS as KNOWN
+    from holdfast.registry import load
+
+    noted: dict[str, Any] = {}
+    made, book, began = load(KNOWN[method]), journal.CellJournal, time.monotonic()
+    learning = [(StableBaselinesAgent, name) for name in ("start", "learn")]
+    for owner, name in (*learning, (made, "pre_adapt"), (made, "post_adapt")):
+        setattr(owner, name, parts.wrapped("learning", getattr(owner, name)))
+    journal.evaluate = parts.wrapped("evaluation", journal.evaluate)
+    begin, watch, finished = book.__init__, book.watch, book.finished
+
+    def begun(self: Any, *arguments: Any) -> None:
+        begin(self, *arguments)
+        noted["start"] = time.monotonic() - began
+        parts.start()
+
+    def looked(self: Any, experience: Any) -> Any:
+        return parts.wrapped("rest", watch(self, experience))  # it is called while the agent learns
+
+    def ended(self: Any, experience: Any) -> None:
+        finished(self, experience)
+        if experience.stage + 1 == tasks // 3:
+            noted["memory"] = _resident()
+        if experience.stage + 1 == tasks // 2:
+            noted["half"], noted["disk"] = parts.so_far("rest"), _disk(folder)
+
+    book.__init__, book.watch, book.finished = begun, looked, ended
+    return noted
 
 
 def run(method: str, plan: str, tasks: int, steps: int, folder: Path) -> dict[str, Any]:
     """Run one cell in this process and return its row."""
-    began = time.monotonic()
-    from holdfast.agents.sb3.learner import StableBaselinesAgent
     from holdfast.continual.jobs.run_folders import prepare
-    from holdfast.continual.training import journal
     from holdfast.continual.training.cell import run_cell
     from holdfast.continual.training.resource_usage import peak_memory
-    from holdfast.registry import METHODS as KNOWN
-    from holdfast.registry import load
 
     (cell,) = prepare(folder, scenario_of(method, plan, tasks, steps))
-    parts, found = Parts(), dict[str, Any]()
-    made, book = load(KNOWN[method]), journal.CellJournal
-    for owner, names in ((StableBaselinesAgent, ("start", "learn")), (made, ("pre_adapt",))):
-        for name in names:
-            setattr(owner, name, parts.wrapped("learning", getattr(owner, name)))
-    made.post_adapt = parts.wrapped("learning", made.post_adapt)
-    journal.evaluate = parts.wrapped("evaluation", journal.evaluate)
-    watch, finished = book.watch, book.finished
-
-    def watched(self: Any, experience: Any) -> Any:
-        return parts.wrapped("rest", watch(self, experience))
-
-    def noted(self: Any, experience: Any) -> None:
-        finished(self, experience)
-        stages = experience.stage + 1
-        if stages == tasks // 3:
-            found["memory"] = _resident()
-        if stages == tasks // 2:
-            found["half"], found["disk"] = parts.rest(), _disk(cell.path)
-
-    parts.seconds["rest"] = [0.0, 0.0]
-    parts.rest = lambda: _rest_of(parts)  # type: ignore[method-assign]  # with what lies in learning
-    book.watch, book.finished = watched, noted
-    begin = book.__init__
-
-    def begun(self: Any, *arguments: Any) -> None:
-        begin(self, *arguments)
-        parts.began = _now()
-        found["start"] = time.monotonic() - began
-
-    book.__init__ = begun  # type: ignore[method-assign]  # where start-up ends
-    run_cell(cell, lambda progress: None)
-    rest, half = parts.rest(), found["half"]
-    own = [
-        sum(parts.seconds[name][clock] for name in ("learning", "evaluation")) for clock in (0, 1)
-    ]
+    parts = Parts()
+    noted = count(parts, method, tasks, cell.path)
+    run_cell(cell, lambda _: None)
+    rest = parts.so_far("rest")
+    shares, growths = rest / sum(parts.seconds.values()), (rest - noted["half"]) / noted["half"]
+    processor = {f"{name}_s": round(float(own[0]), 1) for name, own in parts.seconds.items()}
     return {
         "method": method,
         "evaluation": plan,
         "tasks": tasks,
         "steps": steps,
-        "start_s": round(found["start"], 1),
-        "learning_s": round(parts.seconds["learning"][0], 1),
-        "evaluation_s": round(parts.seconds["evaluation"][0], 1),
-        "rest_s": round(rest[0], 1),
-        "share": round(rest[0] / (rest[0] + own[0]), 3),
-        "growth": round((rest[0] - half[0]) / half[0], 2),
-        "wall_share": round(rest[1] / (rest[1] + own[1]), 3),
-        "wall_growth": round((rest[1] - half[1]) / half[1], 2),
+        "start_s": round(noted["start"], 1),
+        **processor,
+        **dict(zip(("share", "wall_share"), shares.round(3).tolist(), strict=True)),
+        **dict(zip(("growth", "wall_growth"), growths.round(2).tolist(), strict=True)),
         "disk_mb": round(_disk(cell.path) / 1e6, 1),
-        "disk_half_mb": round(found["disk"] / 1e6, 1),
+        "disk_half_mb": round(noted["disk"] / 1e6, 1),
         "tensorboard_mb": round(_disk(cell.path / "tb") / 1e6, 1),
         "peak_mb": round(peak_memory() / 1e6),
-        "memory_growth_mb": round((_resident() - found["memory"]) / 1e6, 1),
+        "memory_growth_mb": round((_resident() - noted["memory"]) / 1e6, 1),
     }
-
-
-def _rest_of(parts: Parts) -> tuple[float, float]:
-    now = _now()
-    own = [
-        sum(parts.seconds[name][clock] for name in ("learning", "evaluation")) for clock in (0, 1)
-    ]
-    return now[0] - parts.began[0] - own[0], now[1] - parts.began[1] - own[1]
 
 
 def _resident() -> int:
@@ -225,17 +205,16 @@ def main() -> None:
         for method in given.methods:
             sizes = ["--tasks", str(given.tasks), "--steps", str(given.steps)]
             command = [sys.executable, __file__, *sizes, "--runs", str(runs)]
-            done = subprocess.run(  # this file
-                [*command, "--cell", method, plan], check=True, stdout=subprocess.PIPE, text=True
-            )
+            cell = [*command, "--cell", method, plan]
+            done = subprocess.run(cell, check=True, stdout=subprocess.PIPE, text=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], flush=True)
     if not given.runs:
         shutil.rmtree(runs)
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    command = " ".join(["python benchmarks/long_streams.py", *sys.argv[1:]])
     with given.out.open("w", encoding="utf-8", newline="") as file:
-        versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-        file.write(f"# python benchmarks/long_streams.py {' '.join(sys.argv[1:])}\n".rstrip(" "))
-        file.write(f"# {versions}\n# {os.cpu_count()} cores, {platform.platform()}\n")
+        file.write(f"# {command}\n# {versions}\n# {os.cpu_count()} cores, {platform.platform()}\n")
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

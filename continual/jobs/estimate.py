@@ -338,14 +338,12 @@ def _checkpoints(
     stages = scenario.stage_steps
     keeps_all = scenario.checkpoint.keep == "all"
     # Of a method whose state old policies need, all of it counts.
-    keeps_methods = keeps_all or any(
-        getattr(method, "acts_by", None) is None for method in sample.methods
-    )
+    whole = any(getattr(method, "acts_by", None) is None for method in sample.methods)
     total = 0.0
     for stage in range(len(stages)):
         so_far, is_whole = stages[: stage + 1], keeps_all or stage >= len(stages) - WHOLE
         total += sample.agent_bytes[0] + _grown(sample, stage)
-        if keeps_methods or is_whole:
+        if whole or is_whole:
             total += _stored(small, sample, so_far)
         if is_whole and scenario.carry.replay_buffer and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))

@@ -53,8 +53,10 @@ class Line:
         return self.y, self.low, self.high
 
     def of(self, task: int) -> Line:
-        """Return the curve of one task."""
-        return Line(self.name, self.index, self.x, *(part[:, task] for part in self.ends))
+        """Return the curve of one task, over the points at which it was measured."""
+        at = ~np.isnan(self.y[:, task])
+        x = np.asarray(self.x)[at]
+        return Line(self.name, self.index, x, *(part[at, task] for part in self.ends))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from holdfast.continual.reports.summary import MethodSummary, Summary
+from holdfast.continual.reports.summary import COMPARED, MethodSummary, Summary
 from holdfast.continual.results.record import csv_cell
 from holdfast.continual.results.study import Results
 
@@ -23,6 +23,7 @@ def numbers_csv(summaries: Iterable[Summary]) -> str:
     """Return every number of the summaries.
 
     Lines with a seed are of one cell: its metric at one task, or averaged (no task), or a cost.
+    Where tasks took turns in being measured, ``points`` says how many points are behind a value.
     Those without are over all seeds of a method: ``statistic`` says which, ``low`` and ``high`` are
     its 95% interval. An unfinished cell has one line, ``missing``, without a value.
     """
@@ -46,6 +47,10 @@ def _of_cells(method: MethodSummary) -> Iterator[Row]:
             yield seed, "", name, "value", measure.per_seed[index], "", ""
             for task, value in zip(measure.tasks, measure.values[index], strict=False):
                 yield seed, task, name, "value", value, "", ""
+        if method.points is not None:
+            tasks = method.measures[COMPARED].tasks
+            for task, count in zip(tasks, method.points[index].tolist(), strict=False):
+                yield seed, task, COMPARED, "points", int(count), "", ""
         for name, values in method.costs.items():
             yield seed, "", name, "value", values[index], "", ""
     for name in method.missing:

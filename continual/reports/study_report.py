@@ -13,15 +13,16 @@ from holdfast.continual.reports import figures, tables
 from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
-from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary
+from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary, points_behind
 from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.reports.templates import environment
 from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
-from holdfast.continual.results.curves import Array, Curves, Quantity, matrix, window
+from holdfast.continual.results.curves import Array, Curves, Quantity, inside, matrix, window
 from holdfast.continual.results.formatting import number, plural
+from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
 from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.continual.results.statistics import FEW, FEW_SEEDS
@@ -160,7 +161,7 @@ def _scores(
 ) -> Iterator[doc.Section]:
     """Return the sections on single tasks."""
     scenario = results.scenario
-    if results.has_one_order:
+    if results.has_one_order and len(scenario.tasks) <= MOST_DRAWN:
         yield doc.Section("Scores of each task", (_heat_maps(results, summary),))
     shown: list[tuple[str, Quantity]] = [("Returns at the end of the stream", "return")]
     if np.isfinite(done[0].cells[0].successes.values).any():
@@ -196,7 +197,9 @@ def _matrix(
     heat = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
     first = method.cells[0]
     rows = []
-    for stage, task in enumerate((None, *(span.task for span in first.curves.spans))):
+    after = (None, *(span.task for span in first.curves.spans))
+    for stage in shown_rows(len(first.curves.spans)):
+        task = after[stage]
         row = [doc.given("at the start" if task is None else f"after {stage}: {tasks[task]}")]
         for column, value in enumerate(values[stage]):
             text = f"({number(value)})" if first.unseen[stage, column] else number(value)
@@ -239,6 +242,8 @@ def _definitions(results: Results) -> Iterator[doc.Block]:
     cells = [cell for method in results.methods for cell in method.cells]
     if cells:
         yield doc.Paragraph(_windows(cells[0].curves, results.scenario))
+        if (behind := points_behind(cells)) is not None:
+            yield doc.paragraph(_turns(behind))
     yield doc.Paragraph(_score_forms(results.scenario))
     yield doc.paragraph(STATISTICS)
     yield doc.paragraph("Costs:")
@@ -263,13 +268,29 @@ STATISTICS = (
 """Definitions of the numbers over seeds."""
 
 
+def _turns(behind: Array) -> str:
+    """Return how many points stand behind the performance at the end; see ``points_behind``."""
+    low, high = int(behind.min()), plural(int(behind.max()), "point")
+    return (
+        "Tasks took turns in being measured (`evaluation.tasks`). The performance of a task at the "
+        f"end of the stream, and so its forgetting, is the mean of {low} to {high}, "
+        f"{behind.mean():.1f} on average; report.csv has them by task (statistic `points`). Lowest "
+        "scores (min-ACC, stability gap) are of the points at which a task was measured: of more "
+        "points they would be no higher."
+    )
+
+
 def _windows(curves: Curves, scenario: Scenario) -> doc.Text:
     shown: list[str | doc.Run] = ["Windows (points averaged, of those in the span): "]
+    if len(curves.spans) > MOST_DRAWN:
+        counts = [window(curves, span) for span in curves.spans]
+        return (f"{shown[0]}{min(counts)} to {max(counts)} at {len(counts)} stages.",)
     for stage, span in enumerate(curves.spans, start=1):
-        inside = int(((curves.steps > span.start) & (curves.steps <= span.end)).sum())
+        at = inside(curves, span)
+        count = at.stop - at.start
         shown += [", "] if stage > 1 else []
         shown += [f"{stage}: ", doc.Run(scenario.tasks[span.task].name)]
-        shown.append(f" {window(curves, span)} of {inside}")
+        shown.append(f" {window(curves, span)} of {count}")
     return (*shown, ".")
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from holdfast.continual.results import metrics, statistics
 from holdfast.continual.results.costs import COSTS, cost
-from holdfast.continual.results.curves import Array
+from holdfast.continual.results.curves import Array, measured_at_end
 from holdfast.continual.results.scenario_diff import setting, undrawn
 from holdfast.continual.results.study import CellResults, MethodResults, Results
+from holdfast.scenarios.schema.sections import Sample
 
 BASELINE = "naive"
 """The method that others are compared with."""
@@ -63,6 +64,8 @@ class MethodSummary:
         optimality_gap: Of the scores at the end below 1; None where they are no scores.
         profile: Share of the scores at the end that is above ``Summary.thresholds``; None where
             they are n/a.
+        points: How many points stand behind the performance at the end, shape (seeds, tasks); None
+            where every task was measured at all of them.
     """
 
     label: str
@@ -73,6 +76,7 @@ class MethodSummary:
     comparison: statistics.Comparison | None = None
     optimality_gap: statistics.Estimate | None = None
     profile: statistics.Profile | None = None
+    points: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,24 @@ def _method(
         measures[name] = Measure(values, columns_of, statistics.estimate(values))
     costs = {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS}
     seeds = tuple(cell.folder.seed for cell in method.cells)
-    return MethodSummary(method.label, seeds, method.missing, measures, costs)
+    points = points_behind(method.cells)
+    return MethodSummary(method.label, seeds, method.missing, measures, costs, points=points)
+
+
+def points_behind(cells: Sequence[CellResults]) -> Array | None:
+    """Return how many points stand behind each trained task's performance at the end.
+
+    Returns:
+        Shape (seeds, tasks), tasks as ``metrics.averaged`` lists them; None where tasks do not take
+        turns, or the cells train different ones.
+    """
+    plans = [cell.folder.scenario.evaluation.tasks for cell in cells]
+    trained = {tuple(sorted(metrics.averaged(COMPARED, cell.curves))) for cell in cells}
+    if len(trained) != 1 or not all(isinstance(plan, Sample) for plan in plans):
+        return None
+    columns = list(trained.pop())
+    counts = [measured_at_end(cell.curves, cell.curves.spans[-1])[columns] for cell in cells]
+    return np.array(counts, dtype=np.float64)
 
 
 def _compared(

@@ -40,7 +40,7 @@ ACTING = ".acting"
 """Ends the stem of a file of which only what a policy needs to act is left."""
 
 SCHEMA = 1
-_FOLDERS = 3
+FOLDERS = 3
 """Folders above a file that are no links: of the stage, of all checkpoints, of the run."""
 
 
@@ -90,7 +90,7 @@ def put(
         for name, data in contents.items()
     }
     beside = folder / f"{target.name}.tmp-{os.getpid()}"
-    check_folder(folder, folders=_FOLDERS - 1)
+    check_folder(folder, folders=FOLDERS - 1)
     remove(beside)
     beside.mkdir(parents=True)
     for name, data in (contents | {MANIFEST: _json(manifest)}).items():
@@ -109,13 +109,7 @@ def load(path: Path) -> Checkpoint:
         CheckpointUnusable: If a file is missing, cut or changed, or not what belongs there; the
             text names it.
     """
-    try:
-        manifest = modelled(Manifest, read_json(path / MANIFEST, folders=_FOLDERS), path / MANIFEST)
-        if STATE not in manifest:
-            raise CheckpointUnusable(f"{path / MANIFEST}: lacks {STATE}")
-        contents = {name: _content(path / name, member) for name, member in manifest.items()}
-    except FileNotFoundError as error:
-        raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
+    contents = {name: content(path / name, m) for name, m in read_manifest(path).items()}
     state = _state(contents.pop(STATE), path)
     dropped = modelled(Dropped, plain(contents.pop(DROPPED, b"{}"), path / DROPPED), path / DROPPED)
     files = {_stem(name): tensors(data, path / name) for name, data in contents.items()}
@@ -124,6 +118,18 @@ def load(path: Path) -> Checkpoint:
 
 def _stem(name: str) -> str:
     return name.removesuffix(".safetensors").removesuffix(ACTING)
+
+
+def read_manifest(path: Path) -> dict[str, Member]:
+    """Return what a checkpoint's manifest says of its files; raises as ``load`` does."""
+    place = path / MANIFEST
+    try:
+        manifest: dict[str, Member] = modelled(Manifest, read_json(place, folders=FOLDERS), place)
+    except FileNotFoundError as error:
+        raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
+    if STATE not in manifest:
+        raise CheckpointUnusable(f"{place}: lacks {STATE}")
+    return manifest
 
 
 def tensors(content: bytes, where: Path) -> dict[str, Tensor]:
@@ -140,16 +146,23 @@ def tensors(content: bytes, where: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _content(path: Path, member: Member) -> bytes:
-    size = min(member.bytes, _memory())
-    content = read(path, size, folders=_FOLDERS)
-    if len(content) != member.bytes:
+def content(path: Path, member: Member) -> bytes:
+    """Return the content of a checkpoint's file, which is as its manifest says.
+
+    Raises:
+        CheckpointUnusable: If it is not, or is not there.
+    """
+    try:
+        found = read(path, min(member.bytes, _memory()), folders=FOLDERS)
+    except FileNotFoundError as error:
+        raise CheckpointUnusable(f"{path.parent}: cannot be read: {error}") from error
+    if len(found) != member.bytes:
         raise CheckpointUnusable(
-            f"{path}: has {len(content):,} bytes, and the manifest says {member.bytes:,}"
+            f"{path}: has {len(found):,} bytes, and the manifest says {member.bytes:,}"
         )
-    if hashlib.sha256(content).hexdigest() != member.sha256:
+    if hashlib.sha256(found).hexdigest() != member.sha256:
         raise CheckpointUnusable(f"{path}: its hash differs from the manifest's")
-    return content
+    return found
 
 
 def _state(content: bytes, path: Path) -> dict[str, Any]:
@@ -263,7 +276,7 @@ def remove_leftovers(folder: Path) -> None:
     Raises:
         CheckpointUnusable: If the folder is a link, or no folder.
     """
-    check_folder(folder, folders=_FOLDERS - 1)
+    check_folder(folder, folders=FOLDERS - 1)
     for leftover in folder.glob("*.tmp-*"):
         remove(leftover)
 
@@ -307,7 +320,7 @@ def named_stages(folder: Path) -> list[int]:
     Raises:
         CheckpointUnusable: If the folder is a link, or no folder.
     """
-    check_folder(folder, folders=_FOLDERS - 1)
+    check_folder(folder, folders=FOLDERS - 1)
     try:
         names = [entry.name for entry in folder.iterdir()]
     except FileNotFoundError:

@@ -23,6 +23,20 @@ _STYLE = """text { font-size: 12px; dominant-baseline: central; }
 rect { shape-rendering: crispEdges; }"""
 
 
+MOST_DRAWN = 30
+"""Most tasks of a score matrix that is shown as a picture, and most rows but that at the start."""
+
+
+def shown_rows(stages: int) -> list[int]:
+    """Return the rows of a score matrix that are shown: all, or so many evenly, and the last.
+
+    >>> shown_rows(3), shown_rows(65)[:4], shown_rows(65)[-2:]
+    ([0, 1, 2, 3], [0, 3, 6, 9], [63, 65])
+    """
+    every = -(-stages // MOST_DRAWN) or 1
+    return sorted({*range(0, stages + 1, every), stages})
+
+
 def heat_map(
     values: ArrayLike, *, rows: Sequence[str], columns: Sequence[str]
 ) -> tuple[bytes, int, int]:

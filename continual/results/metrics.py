@@ -54,16 +54,17 @@ NOTATION = (
     "except in area under the curve and forward transfer, which use the first. T is the end of the "
     f"stream. P_i(t) is the mean of the last min({WINDOW}, evaluation points inside the span that "
     "ends at t) values of p_i up to t; where tasks take turns in being measured "
-    "(`evaluation.tasks: {sample: n}`), of those among them at which i was. N is the number of tasks that the stream trains; tasks that "
-    "are only evaluated do not enter the averages. A metric for which one task is missing is n/a."
+    "(`evaluation.tasks: {sample: n}`), of those among them at which i was. N is the number of "
+    "tasks that the stream trains; tasks that are only evaluated do not enter the averages. A "
+    "metric for which one task is missing is n/a."
 )
 
 FORMULAS: dict[str, Formula] = {
     "average_performance/cw": Formula("average performance", "1/N Σ_i P_i(T)"),
     "forgetting/cw": Formula(
         "forgetting",
-        "1/N Σ_i [P_i(e_i) - P_i(T)], including the last task (zero by definition); n/a for a stream "
-        "of one task",
+        "1/N Σ_i [P_i(e_i) - P_i(T)], including the last task (zero by definition); n/a for a "
+        "stream of one task",
         higher_is_better=False,
     ),
     "forward_transfer/cw": Formula(
@@ -233,8 +234,9 @@ def plasticity(curves: Curves) -> Array:
 def min_acc(curves: Curves) -> Array:
     """Return the lowest score of each task after its last training. Variant ``dense``.
 
-    Of the points at which the task was measured. NaN for the task trained last, and where a span after the training has no evaluation point
-    before its end: the fall right after a switch is not seen at the boundaries.
+    Of the points at which the task was measured. NaN for the task trained last, and where a span
+    after the training has no evaluation point before its end: the fall right after a switch is not
+    seen at the boundaries.
 
     Source: min-ACC of De Lange et al. 2023 (arXiv:2205.13452), definition 3.
 

@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from holdfast.continual.results.checkpoint import (
     ACTING,
     DROPPED,
+    FOLDERS,
     MANIFEST,
     STATE,
+    content,
+    read_manifest,
     stages,
     task_folder,
+    tensors,
 )
+from holdfast.continual.results.readers import Member, plain
 from holdfast.continual.results.record import sync, write_synced, write_whole
+from holdfast.errors import CheckpointUnusable
+from holdfast.scenarios.source.regular_file import opened, remove
 
 WHOLE = 2
 """Newest checkpoints that stay whole."""
@@ -59,21 +66,21 @@ def thin(path: Path, keeps: Keeps) -> None:
         keeps: What stays.
     """
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
+        manifest = read_manifest(path)
         if DROPPED not in manifest:
             manifest = _thinned(path, manifest, keeps)
-    except (OSError, ValueError, TypeError, KeyError):
+    except CheckpointUnusable:
         return  # its reader says what is wrong with it
     for file in path.iterdir():
         if file.name not in (*manifest, MANIFEST):
-            file.unlink()
+            remove(file)
 
 
-def _thinned(path: Path, manifest: dict[str, Any], keeps: Keeps) -> dict[str, Any]:
+def _thinned(path: Path, manifest: dict[str, Member], keeps: Keeps) -> dict[str, Member]:
     """Write the manifest of what stays, and what it names besides; return it.
 
     Raises:
-        ValueError: If a file that stays in part is damaged.
+        CheckpointUnusable: If a file is damaged.
     """
     kept, dropped = {STATE: manifest[STATE]}, dict[str, Any]()
     for name in manifest.keys() - {STATE}:
@@ -83,34 +90,38 @@ def _thinned(path: Path, manifest: dict[str, Any], keeps: Keeps) -> dict[str, An
         if staying == names:
             kept[name] = manifest[name]
             continue
-        size = manifest[name]["bytes"]
+        size = manifest[name].bytes
         if staying:
             part, data = f"{stem}{ACTING}{_SUFFIX}", _part(path / name, manifest[name], staying)
-            kept[part], size = _entry(path / part, data), size - len(data)
+            kept[part], size = _member(path / part, data), size - len(data)
         dropped[stem] = {"bytes": size, "tensors": len(names) - len(staying)}
-    kept[DROPPED] = _entry(path / DROPPED, json.dumps(dropped, indent=2).encode())
+    kept[DROPPED] = _member(path / DROPPED, json.dumps(dropped, indent=2).encode())
     sync(path)
-    write_whole(path / MANIFEST, json.dumps(kept, indent=2).encode())
+    stated = {name: member.model_dump() for name, member in kept.items()}
+    write_whole(path / MANIFEST, json.dumps(stated, indent=2).encode())
     return kept
 
 
 def _names(path: Path) -> set[str]:
     """Return the names of the tensors of a file, without reading the tensors."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(min(length, path.stat().st_size)))
+    try:
+        with os.fdopen(opened(path, folders=FOLDERS), "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = plain(file.read(min(length, os.fstat(file.fileno()).st_size)), path)
+    except OSError as error:
+        raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
+    if not isinstance(header, dict):
+        raise CheckpointUnusable(f"{path}: holds no tensors")
     return header.keys() - {"__metadata__"}
 
 
-def _part(path: Path, entry: dict[str, Any], names: set[str]) -> bytes:
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{path}: its hash differs from the manifest's")
-    tensors = load_tensors(data)
-    return save_tensors({name: tensors[name] for name in sorted(names)})
+def _part(path: Path, member: Member, names: set[str]) -> bytes:
+    found = tensors(content(path, member), path)
+    return save_tensors({name: found[name] for name in sorted(names)})
 
 
-def _entry(path: Path, data: bytes) -> dict[str, Any]:
+def _member(path: Path, data: bytes) -> Member:
     """Write a file; return what the manifest says of it."""
+    remove(path)  # of a process that died here before
     write_synced(path, data)
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return Member(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))

@@ -46,7 +46,8 @@ def write_card(folder: RunFolder) -> Path:
 def card(folder: RunFolder) -> str:
     """Return the card of a run as markdown."""
     scenario, scores, info = folder.scenario, folder.scores(), folder.info()
-    last = [score for score in scores if score["stage"] == len(scenario.stream_tasks)]
+    stages = len(scenario.stream_tasks)
+    last = [score for score in scores if score["stage"] == stages]
     head = dump(_front_matter(folder, scenario, last))
     parts = [
         f"---\n{head.strip()}\n---",

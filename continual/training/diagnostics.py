@@ -271,9 +271,8 @@ class _Seen:
     def is_constant(self) -> bool:
         """Whether all observations of several steps were one and the same."""
         rows = self.spread(OBSERVATIONS).values()
-        return self._looks > 2 and all(
-            (one == one[:1]).all() for one in rows
-        )  # a step or two tell nothing
+        # A step or two tell nothing.
+        return self._looks > 2 and all((one == one[:1]).all() for one in rows)
 
     def add(self, observations: Any) -> None:
         """Take a batch; rows of episodes that have ended, which repeat, are left out."""

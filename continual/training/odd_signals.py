@@ -26,8 +26,8 @@ def odd_signals(scenario: Scenario, scores: Iterable[Episode], constant: Sequenc
     if large and (normalize is None or normalize.rewards is None):
         task = max(large, key=large.__getitem__)
         found.append(
-            f"rewards of {plural(len(large), 'task')} are large ({task}: {large[task]:.1e} a step): "
-            "scale them by agent.normalize: {rewards: running} or changes: {reward_scale: ...}"
+            f"rewards of {plural(len(large), 'task')} are large ({task}: {large[task]:.1e} a step)"
+            ": scale them by agent.normalize: {rewards: running} or changes: {reward_scale: ...}"
         )
     if constant:
         found.append(

@@ -10,14 +10,11 @@ import numpy as np
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import Curves, curves_of, matrix, trained, until
-from holdfast.continual.results.heat_map import heat_map
+from holdfast.continual.results.heat_map import MOST_DRAWN, heat_map, shown_rows
 from holdfast.continual.results.record import Episode
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.sections import Sample
-
-MOST_DRAWN = 30
-"""Most tasks of a score matrix that is drawn, and most rows of it but that before learning."""
 
 MOST_LOGGED = 100
 """Boundaries at which metrics are logged; of a longer stream, so many evenly over it.
@@ -81,7 +78,8 @@ class Scoreboard:
 
     def log_metrics(self, stages: int, step: int, board: TensorBoard) -> None:
         """Log the metrics over the tasks so far, and the score matrix as a picture."""
-        if not self._is_shown(stages, MOST_LOGGED):
+        every = -(-len(self._order) // MOST_LOGGED)
+        if stages % every and stages != len(self._order):
             return
         so_far = until(self.curves, stages)
         if stages:
@@ -96,16 +94,11 @@ class Scoreboard:
 
     def _draw(self, so_far: Curves, stages: int, step: int, board: TensorBoard) -> None:
         """Log the score matrix as a picture, where it is small enough to be read."""
-        if len(self._names) > MOST_DRAWN or not self._is_shown(stages, MOST_DRAWN):
+        drawn = [row for row in shown_rows(len(self._order)) if row <= stages]
+        if len(self._names) > MOST_DRAWN or drawn[-1] != stages:
             return
         learned = [self._names[index] for index in self._order[:stages]]
         rows = ["before learning", *(f"after {name}" for name in learned)]
-        drawn = [row for row in range(stages + 1) if self._is_shown(row, MOST_DRAWN)]
         values = matrix(so_far)[drawn]
         image = heat_map(values, rows=[rows[row] for row in drawn], columns=self._names)
         board.image("continual/scores", *image, step)
-
-    def _is_shown(self, stages: int, most: int) -> bool:
-        """Return whether a boundary is one of the ``most`` that stand for all, or the last."""
-        every = -(-len(self._order) // most)
-        return stages % every == 0 or stages == len(self._order)

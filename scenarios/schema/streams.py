@@ -54,9 +54,10 @@ class Stream(BaseModel):
 
 def stages(tasks: Tasks, stream: Stream) -> tuple[int, ...]:
     """Return the index of the task at each stage, in the listed order where it is shuffled."""
-    names = [task.name for task in tasks]
-    order = stream.order if isinstance(stream.order, tuple) else names
-    once = tuple(names.index(name) for name in order)
+    once = tuple(range(len(tasks)))
+    if isinstance(stream.order, tuple):
+        place = {task.name: index for index, task in enumerate(tasks)}
+        once = tuple(place[name] for name in stream.order)
     budget = stream.steps
     if budget is None:
         return once * stream.repeat

@@ -288,7 +288,7 @@ def test_recovery_time_worked_by_hand() -> None:
 
 
 def partly_run() -> curves.Curves:
-    """Three tasks of which two are measured at a time, the one being trained among them; all last."""
+    """Three tasks of which two are measured at a time, the current one among them; all at last."""
     nan = np.nan
     values = [
         [0.0, 0.1, nan],

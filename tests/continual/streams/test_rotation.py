@@ -85,7 +85,7 @@ def test_a_sample_larger_than_the_stream_is_all_of_it() -> None:
 @pytest.mark.parametrize("plan", ["all", "seen", {"sample": 2}, {"sample": 2, "boundaries": "all"}])
 def test_the_total_is_what_the_points_come_to(plan: Any, every: int | None) -> None:
     scenario = scenario_of(5, plan, every=every, repeat=2)
-    inside = [step for step in range(every or 40, 40, every or 40)]
+    inside = list(range(every or 40, 40, every or 40))
     at = [(0, 0)]
     for stage in range(10):
         at += [(stage, 40 * stage + step) for step in inside] + [(stage + 1, 40 * stage + 40)]

@@ -1,4 +1,4 @@
-"""A device that is not there, is full, or is lost: said with sizes and the mend; the run goes on."""
+"""A device that is absent, full or lost: said with sizes and the mend; the run goes on later."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.continual.results.curves import curves
+from holdfast.continual.results.heat_map import MOST_DRAWN
 from holdfast.continual.results.record import Episode
 from holdfast.continual.training import scoreboard
 from holdfast.continual.training.dashboard import layout
@@ -68,15 +69,15 @@ def test_it_holds_what_the_record_holds(filled: Callable[..., Filled]) -> None:
 def test_no_matrix_is_drawn_of_many_tasks_and_only_so_many_of_many_stages(
     filled: Callable[..., Filled],
 ) -> None:
-    _, board, _ = filled(scoreboard.MOST_DRAWN, lambda stage: [0, 29])
-    assert len(board.images) == scoreboard.MOST_DRAWN + 1
-    _, board, _ = filled(scoreboard.MOST_DRAWN + 1, lambda stage: [0, 30])
+    _, board, _ = filled(MOST_DRAWN, lambda stage: [0, 29])
+    assert len(board.images) == MOST_DRAWN + 1
+    _, board, _ = filled(MOST_DRAWN + 1, lambda stage: [0, 30])
     assert board.images == []
     _, board, _ = filled(2, lambda stage: [0, 1], stream={"repeat": 50})
     steps, _, heights = zip(*board.images, strict=True)
-    assert len(steps) <= scoreboard.MOST_DRAWN + 1
+    assert len(steps) <= MOST_DRAWN + 1
     assert steps[-1] == 1000
-    assert max(heights) < 34 * (scoreboard.MOST_DRAWN + 4)
+    assert max(heights) < 34 * (MOST_DRAWN + 4)
 
 
 def test_metrics_are_logged_at_so_many_boundaries_and_the_last(
