@@ -25,6 +25,7 @@ from holdfast.agents.base.pauses import Pauses
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.lifecycle import Lifecycle, Plan
 from holdfast.agents.doors.plugins import Plugins
+from holdfast.agents.sb3.weights_io import of_checkpoint
 from holdfast.agents.supervised.classifier import Classifier
 from holdfast.errors import Diverged, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -150,7 +151,7 @@ class SupervisedAgent:
     def start(self, experience: DataStart) -> None:
         """Build a fresh network and strategy for this task and load what is carried into them."""
         carried = {} if self.plan.everything_fresh else self._files_to_carry()
-        self._loaded = None
+        is_resumed, self._loaded = self._loaded is not None, None
         self._data = experience.joined() if self.plan.is_interleaved else experience
         source = carried if self.scenario.carry.weights and "policy" in carried else self.initial
         seeding.seed_everything(experience.seed)
@@ -160,11 +161,14 @@ class SupervisedAgent:
             for task in experience.whole if self.plan.is_interleaved else ():
                 avalanche_model_adaptation(network, task)
         avalanche_model_adaptation(network, self._data)  # a new head, where there are heads
-        self._load_network(network, source.get("policy", {}))
+        told = of_checkpoint if is_resumed and source is carried else lambda _: nullcontext()
+        with told("policy"):
+            self._load_network(network, source.get("policy", {}))
         self.strategy = self._strategy(network, experience)
         self.plugins = []
         if self.scenario.carry.optimizer and "optimizer" in carried:
-            self._load_optimizer(carried["optimizer"])
+            with told("optimizer"):
+                self._load_optimizer(carried["optimizer"])
         self.current_task = experience.task_index
         self.plan.started(experience.stage, self.scenario.stream_tasks)
 
@@ -302,7 +306,8 @@ class SupervisedAgent:
 
     def load_trained(self, files: Files) -> None:
         """Take the weights of the end of the task that was started."""
-        self.policy.load_state_dict(files["policy"])
+        with of_checkpoint("policy"):
+            self.policy.load_state_dict(files["policy"])
 
     def overlaid(self, tensors: Named, statistics: Named) -> AbstractContextManager[None]:  # noqa: ARG002  # a data set has none
         """Return a context that answers with other weights; names left out stay as they are."""

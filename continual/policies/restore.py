@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Agent, Files
@@ -156,6 +158,8 @@ def load_methods(
     for index, method in enumerate(methods):
         tensors = saved.files.get(f"method-{index}", {})
         with _loading(place / f"method-{index}.safetensors"):
+            if "plugins" not in method.doors:
+                _check_shapes(tensors, saved.files)
             method.load_state(agent.doors(method), tensors)
 
 
@@ -174,6 +178,29 @@ def needed_to_act(methods: Sequence[Method]) -> Callable[[str, str], bool]:
         return bool(getattr(method, "is_acted_by", lambda _: True)(name))
 
     return is_needed
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], files: Files) -> None:
+    """Raise unless a method's tensors that go by a weight's name have the shape of the weight.
+
+    Their paths end in that name; those of a team begin with the group. Avalanche's networks grow,
+    and what its plugins keep of earlier ones may be smaller.
+
+    Raises:
+        UsageError: One has another shape.
+    """
+    for path, tensor in tensors.items():
+        group, _, rest = path.partition("/")
+        weights = files.get(f"{group}.policy")
+        weights, place = (files.get("policy", {}), path) if weights is None else (weights, rest)
+        parts = place.split("/")
+        for start in range(len(parts)):
+            weight = weights.get("/".join(parts[start:]))
+            if weight is not None and weight.shape != tensor.shape:
+                raise UsageError(
+                    f"{path[:200]} has the shape {tuple(tensor.shape)}, and the policy's "
+                    f"{tuple(weight.shape)}"
+                )
 
 
 def initial_files(scenario: Scenario) -> Files:

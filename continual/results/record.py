@@ -322,10 +322,11 @@ class RunFolder:
         """
         path = self.path / SCORES
         with os.fdopen(opened(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
-            file.seek(max(0, size - 1))
-            if size > self.size() or (size and file.read(1) != b"\n"):
+            whole = self.size()
+            file.seek(max(0, min(size, whole) - 1))
+            if size > whole or (size and file.read(1) != b"\n"):
                 raise CheckpointUnusable(
-                    f"{path}: has {self.size()} bytes of whole lines, but had {size} when the "
+                    f"{path}: has {whole} bytes of whole lines, but had {size} when the "
                     "checkpoint was written; start the cell again with --overwrite"
                 )
             file.truncate(size)

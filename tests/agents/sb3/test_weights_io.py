@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import stable_baselines3 as sb3
 import torch
 from all_doors import every_door
 
+from holdfast.agents.sb3 import weights_io
 from holdfast.agents.sb3.weights_io import load_policy, read_zip
 from holdfast.errors import UsageError
 
@@ -104,9 +106,60 @@ def test_a_zip_with_code_inside_does_not_run_it(tmp_path: Path) -> None:
         for member in source.namelist():
             bad = member == "policy.pth"
             target.writestr(member, pickle.dumps(_Bomb(marker)) if bad else source.read(member))
-    with pytest.raises(UsageError, match=r"evil\.zip: not a Stable-Baselines3 zip"):
+    with pytest.raises(UsageError, match=r"evil\.zip: .* zip: member policy\.pth: "):
         read_zip(path)
     assert not marker.exists()
+
+
+def test_a_pickle_in_another_member_is_never_read(tmp_path: Path) -> None:
+    sb3.PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8).save(tmp_path / "plain.zip")
+    marker, path = tmp_path / "pickle-ran", tmp_path / "evil.zip"
+    with zipfile.ZipFile(tmp_path / "plain.zip") as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.namelist():
+            is_left = member == "policy.pth"
+            target.writestr(member, source.read(member) if is_left else pickle.dumps(_Bomb(marker)))
+        target.writestr("other.pth", pickle.dumps(_Bomb(marker)))
+    if "pytorch_variables.pth" in zipfile.ZipFile(path).namelist():
+        with pytest.raises(UsageError, match=r"member pytorch_variables\.pth"):
+            read_zip(path)
+    else:
+        assert "policy" in read_zip(path)
+    assert not marker.exists()
+
+
+def _with_member(path: Path, name: str, size: int = 1) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr(name, b"\0" * size)
+
+
+def _bomb_inside(path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("archive/data.pkl", b"\0" * 5_000_000)
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("policy.pth", inner.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (lambda path: _with_member(path, "../../evil.pth"), r"member '\.\./\.\./evil\.pth'"),
+        (lambda path: _with_member(path, "/etc/evil.pth"), "member '/etc/evil.pth'"),
+        (lambda path: _with_member(path, "C:/evil.pth"), "member 'C:/evil.pth'"),
+        (lambda path: _with_member(path, "huge.pth", 3_000_000), r"'huge\.pth' alone 3,000,000"),
+        (_bomb_inside, r"member policy\.pth: it is compressed"),
+        (lambda path: path.write_bytes(b"PK"), "not a Stable-Baselines3 zip"),
+        (lambda path: _with_member(path, "other.pth"), r"has no member policy\.pth"),
+    ],
+)
+def test_a_zip_that_is_no_model_is_refused_by_its_member(
+    write: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_io, "MOST_BYTES", 2_000_000)
+    write(tmp_path / "evil.zip")
+    with pytest.raises(UsageError, match=told):
+        read_zip(tmp_path / "evil.zip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.zip"]
 
 
 def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
