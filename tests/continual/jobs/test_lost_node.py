@@ -16,6 +16,7 @@ from holdfast.continual.jobs.queue import Outcome, Unwatched
 from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.record import RunFolder
+from holdfast.envs.processes.offspring import descendants
 from holdfast.scenarios.schema.scenario import Scenario
 
 STEPS = 2048  # long enough that a cell still runs when its progress is heard
@@ -46,7 +47,7 @@ def parent(pid: int) -> int:
 
 
 class Lose(Unwatched):
-    """Kills a node, by its raylet, once a cell that runs on it is in its second task."""
+    """Kills a node, its raylet first, once a cell that runs on it is in its second task."""
 
     def __init__(self, raylet: int, folders: list[RunFolder]) -> None:
         self._raylet, self._folders = raylet, {f"ewc/{f.path.name}": f for f in folders}
@@ -59,7 +60,8 @@ class Lose(Unwatched):
         _, pid, *_ = (self._folders[progress.cell].path / "lock").read_text().split()
         if parent(int(pid)) == self._raylet:
             self.lost = progress.cell
-            os.kill(self._raylet, signal.SIGKILL)
+            for number in (self._raylet, *descendants(self._raylet)):  # as a machine that stops
+                os.kill(number, signal.SIGKILL)
 
     def retrying(self, outcome: Outcome) -> None:
         self.retried.append(outcome)
