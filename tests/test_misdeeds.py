@@ -29,7 +29,7 @@ import time
 
 from gymnasium.envs.classic_control import CartPoleEnv
 
-IN_A_POOL = "holdfast_wire" in sys.modules
+IN_A_POOL = sys.argv[0].endswith("worker.py")
 
 
 class Odd(CartPoleEnv):

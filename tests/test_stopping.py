@@ -100,6 +100,87 @@ def test_a_stopped_run_continues_and_ends_as_if_it_had_not_been(
         assert (cell / name).read_bytes() == (other / name).read_bytes()
 
 
+DOOM = """\
+tasks: [{name: basic, env: Basic-v1, steps: 1_000_000, kwargs: {use_combined_action: true}}]
+backend: envpool
+n_envs: 2
+agent: {algorithm: ppo, n_steps: 32, batch_size: 32}
+evaluation: {episodes: 1}
+"""
+
+
+def simulators(folder: Path) -> list[int]:
+    """Return the processes of ViZDoom that a run in this folder has started."""
+    wanted, found = f"HOLDFAST_TEST={folder}".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            is_ours = wanted in (path / "environ").read_bytes().split(b"\0")
+            if is_ours and b"vizdoom" in (path / "cmdline").read_bytes().split(b"\0")[0]:
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are watched on Linux")
+@pytest.mark.parametrize(
+    ("number", "jobs"),
+    [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGKILL, 1), (signal.SIGTERM, 2)],
+)
+def test_simulators_of_a_stopped_run_end_with_it(
+    tmp_path: Path, number: signal.Signals, jobs: int
+) -> None:
+    pytest.importorskip("envpool")
+    (tmp_path / "doom.yaml").write_text(DOOM, "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "run", "doom.yaml", "--jobs", str(jobs)],
+        cwd=tmp_path,
+        env=os.environ | {"HOLDFAST_TEST": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    cell = tmp_path / "runs" / "doom" / "naive" / "seed-0"
+    wait_for(lambda: (cell / "scores.jsonl").exists() and simulators(tmp_path), process)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 75)
+    until = time.monotonic() + 10
+    while found := simulators(tmp_path):
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are watched on Linux")
+def test_simulators_of_a_killed_worker_end_while_the_run_goes_on(tmp_path: Path) -> None:
+    """As by the kernel, where memory runs out."""
+    pytest.importorskip("envpool")
+    (tmp_path / "doom.yaml").write_text(DOOM, "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "run", "doom.yaml", "--jobs", "2", "--retries", "1"],
+        cwd=tmp_path,
+        env=os.environ | {"HOLDFAST_TEST": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    cell = tmp_path / "runs" / "doom" / "naive" / "seed-0"
+    wait_for(lambda: (cell / "scores.jsonl").exists() and simulators(tmp_path), process)
+    before = simulators(tmp_path)
+    _, pid, *_ = (cell / "lock").read_text().split()
+    os.kill(int(pid), signal.SIGKILL)
+    wait_for(lambda: not {*before} & {*simulators(tmp_path)}, process)
+    wait_for(lambda: simulators(tmp_path), process)  # of the next attempt
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert simulators(tmp_path) == []
+
+
 def wait_gone(group: int) -> None:
     """Return after five seconds; raise ProcessLookupError once the process group is empty."""
     for _ in range(50):

@@ -170,15 +170,16 @@ class _Watch:
 
 def _leave(code: int, reason: str, memory: Memory, terminal: dict[int, Any]) -> NoReturn:
     """End a process that watched, as the command did; tell its end if nobody has."""
-    if memory.code is None:
+    exit_code = memory.code
+    if exit_code is None:
         _restore(terminal)
-        memory.code = _tell_death(code, reason, memory)
+        memory.code = exit_code = _tell_death(code, reason, memory)
     if code in _DEATHS_AS_ASKED:  # a shell wants to see that
         number = signal.Signals(-code)
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
-    os._exit(memory.code)
+    os._exit(exit_code)
 
 
 def _tell_death(code: int, reason: str, memory: Memory) -> int:

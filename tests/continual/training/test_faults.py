@@ -110,3 +110,25 @@ def test_diverging_in_the_second_task_leaves_the_first_ones_checkpoint(
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["task-0"]
     assert RunFolder(folder).info()["status"] == "failed"
     assert {s["stage"] for s in RunFolder(folder).scores()} == {0, 1}
+
+
+class Backwards:
+    """A clock that is set back an hour every time that somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 1.8e9
+
+    def __call__(self) -> float:
+        self.now -= 3600.0
+        return self.now
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(runs="plain", evaluation={"episodes": 1})
+    monkeypatch.setattr("time.time", Backwards())
+    folder = run(evaluation={"episodes": 1})
+    assert folder.scores() == plain.scores()
+    assert 0 < folder.info()["wall_s"] < 60
+    assert folder.info()["steps_per_s"] > 0
