@@ -82,6 +82,7 @@ class CellJournal:
             load_methods(agent, methods, saved)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.kept: list[int] = list(state.get("kept_bytes", ()))
+        self.parameters: int = state.get("parameters", 0)
         self.training = Stopwatch(state.get("training_s", 0.0), state.get("training_steps", 0))
         self.curves = curves(folder.scores(), self.scenario)
         step = sum(self.scenario.stage_steps[: self.resumed_at])
@@ -196,6 +197,7 @@ class CellJournal:
         self._log_metrics(stages, step)
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
+        self.parameters = sum(p.numel() for p in self.agent.policy.parameters())
         costs = self._costs()
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
         if stages == len(self.scenario.stream_tasks):
@@ -217,6 +219,7 @@ class CellJournal:
             "wall_s": self.wall_s,
             "training_s": self.training.seconds,
             "training_steps": self.training.steps,
+            "parameters": self.parameters,
         }
 
     def state(self) -> dict[str, Any]:
@@ -316,7 +319,7 @@ class CellJournal:
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
-            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
+            "parameters": self.parameters,
             "stored_bytes": kept_bytes(method.state() for method in self.methods),
         }
 
