@@ -23,6 +23,7 @@ from holdfast.continual.training.card import write_card
 from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
 from holdfast.continual.training.journal import CellJournal
 from holdfast.errors import HoldfastError
+from holdfast.scenarios.schema.scenario import Scenario
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
 
@@ -54,7 +55,10 @@ def run_cell(
         if info.get("status") == "finished":  # meanwhile, by the process that held the lock
             return False
         failures = _failures(info)
-        folder.update(status="running", reason=None, failures=failures, **_origin())
+        saved = _checkpoints(folder.scenario)
+        folder.update(
+            status="running", reason=None, failures=failures, checkpoints=saved, **_origin()
+        )
         with logged(folder.path, capture=capture) as log:
             where = f"process {os.getpid()} on {platform.node()}"
             log.write(f"== {_now()} attempt {len(failures) + 1}, {where}")
@@ -128,6 +132,16 @@ def _origin() -> dict[str, Any]:
         "host": platform.node(),
         "cores": os.cpu_count(),
     }
+
+
+def _checkpoints(scenario: Scenario) -> dict[str, Any]:
+    """Return how often there are checkpoints inside tasks, and what going on from one gives.
+
+    A robot, and whatever keeps pace with the clock, never repeats itself.
+    """
+    real = any(task.exclusive or task.rate is not None for task in scenario.tasks)
+    every = scenario.checkpoint.every
+    return {"inside_tasks": every, "mode": "approximate" if real else "exact"}
 
 
 def _commit() -> str | None:

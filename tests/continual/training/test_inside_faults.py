@@ -124,7 +124,9 @@ def test_killed_at_file_operations(
     assert_same(killed, whole)
 
 
-def killed_at(place: Path, patch: pytest.MonkeyPatch, given: dict[str, Any], step: int) -> RunFolder:
+def killed_at(
+    place: Path, patch: pytest.MonkeyPatch, given: dict[str, Any], step: int
+) -> RunFolder:
     folder = cell(place / "killed", given)
     with patch.context() as inner:
         Kills(inner, [step])
