@@ -29,8 +29,11 @@ class Method(Protocol):
 
     What is due inside a task is known by name and step (``lifecycle.after_steps``), contexts are
     opened by ``pre_adapt`` alone, and ``state`` may be asked for inside a task too: after a restart
-    there, ``pre_adapt`` is called for that task again, then ``load_state``, then what was still due
-    is put back by its names.
+    there, ``pre_adapt`` is called for that task again and the task is begun, then ``load_state``
+    gets that state, with the model as it was at the task's start, then what was still due
+    is put back by its names. Generators that ``pre_adapt`` took from the experience, and the state
+    of functions at the gradient door, are put back beside; all else that changes while a task is
+    learned belongs into ``state``.
 
     ``doors`` has the doors that the class declares; reading another raises.
 

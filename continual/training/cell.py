@@ -25,6 +25,7 @@ from holdfast.continual.training.device_failure import device_told
 from holdfast.continual.training.journal import CellJournal
 from holdfast.envs.processes.escapes import visible
 from holdfast.errors import FolderUnwritable, HoldfastError
+from holdfast.scenarios.schema.scenario import Scenario
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
 
@@ -55,8 +56,8 @@ def run_cell(
         info = folder.info()
         if info.get("status") == "finished":  # meanwhile, by the process that held the lock
             return False
-        failures = _failures(info, left)
-        folder.note("running", failures=failures, **_origin())
+        failures, saved = _failures(info, left), _checkpoints(folder.scenario)
+        folder.note("running", failures=failures, checkpoints=saved, **_origin())
         with logged(folder.path, capture=capture) as log:
             where = f"process {os.getpid()} on {platform.node()}"
             log.write(f"== {_now()} attempt {len(failures) + 1}, {where}")
@@ -142,6 +143,16 @@ def _origin() -> dict[str, Any]:
         "host": platform.node(),
         "cores": os.cpu_count(),
     }
+
+
+def _checkpoints(scenario: Scenario) -> dict[str, Any]:
+    """Return how often there are checkpoints inside tasks, and what going on from one gives.
+
+    A robot, and whatever keeps pace with the clock, never repeats itself.
+    """
+    real = any(task.exclusive or task.rate is not None for task in scenario.tasks)
+    every = scenario.checkpoint.every
+    return {"inside_tasks": every, "mode": "approximate" if real else "exact"}
 
 
 def _commit() -> str | None:

@@ -19,7 +19,7 @@ from holdfast.envs.base.compatibility import algorithms_for
 from holdfast.envs.base.loading import OldGym, build
 from holdfast.envs.base.spaces import StreamSpaces, not_learnable
 from holdfast.envs.checks.check_result import CheckResult, CrashedError, crashes_at, form, told
-from holdfast.envs.checks.probes import check_seeding, check_values, measure_speed
+from holdfast.envs.checks.probes import check_rebuilding, check_seeding, check_values, measure_speed
 from holdfast.envs.make import bare, changed
 from holdfast.errors import EnvironmentFailed, HoldfastError
 from holdfast.scenarios.schema.scenario import Scenario, Task
@@ -69,13 +69,13 @@ def check_env(
     folder: Path | None = None,
     python: str | None = None,
 ) -> CheckResult:
-    """Return what was found about an environment; builds one instance and closes it.
+    """Return what was found about an environment; builds and closes it, three times if it may.
 
     Looks at the version of the interface, the values of observations and rewards, whether arrays
     are reused between steps, repeatability under a seed, and speed; then runs Gymnasium's and
     Stable-Baselines3's own checkers, unless there are errors to mend first.
 
-    A robot is moved at random. Its method ``stop`` is called before it is closed.
+    A robot is moved at random, and built once. Its method ``stop`` is called before it is closed.
 
     Args:
         target: ``Id-v0``, ``module:Id-v0`` or ``module:Class``.
@@ -146,6 +146,8 @@ def _checked(result: CheckResult, make: Callable[[], Subject]) -> CheckResult:
             measure_speed(env, result)
         if result.ok:
             _run_published_checkers(subject, result)
+            if not subject.is_robot:
+                check_rebuilding(lambda: make().env, result)
         else:
             result.add("advice", "mend the errors first; Gymnasium's and SB3's checkers come after")
     except (CrashedError, EnvironmentFailed) as crash:  # the latter in a process of its own

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -158,6 +159,29 @@ def check_seeding(env: gym.Env[Any, Any], result: CheckResult, *, is_robot: bool
     result.add("ok", f"the same seed gives the same {steps} steps")
     if not _unequal(first[0], _rollout(env, 8)[0]):
         result.add("advice", "another seed gives the same first observation")
+
+
+def check_rebuilding(make: Callable[[], gym.Env[Any, Any]], result: CheckResult) -> None:
+    """Say whether an environment that is built again repeats itself under the same seed."""
+    runs = []
+    for _ in range(2):
+        with crashes_at("building it again"):
+            env = make()
+        try:
+            runs.append(_rollout(env, 7))
+        finally:
+            with contextlib.suppress(Exception, SystemExit):  # said of the first one
+                env.close()
+    for step, (one, two) in enumerate(zip(*runs, strict=False)):
+        if difference := _unequal(one, two):
+            result.add(
+                "advice",
+                f"built again, it does not repeat itself: at step {step} after reset(seed=7), the "
+                f"same actions gave {difference}. A run that goes on from a checkpoint inside a "
+                "task will not equal one that was never interrupted",
+            )
+            return
+    result.add("ok", "built again, it repeats itself: checkpoints inside tasks are exact")
 
 
 def _rollout(env: gym.Env[Any, Any], seed: int) -> list[tuple[Any, ...]]:

@@ -32,7 +32,7 @@ SAC = {
     "learning_starts": 16,
     "batch_size": 16,
     "buffer_size": 60,
-    "train_freq": 4,
+    "train_freq": 5,
     **SMALL,
 }
 
@@ -50,7 +50,8 @@ def data(agent: dict[str, Any] = PPO, env: str = "CartPole-v1", **more: Any) -> 
 
 
 def of_sac() -> dict[str, Any]:
-    return data(SAC, "Pendulum-v1", stream={"steps": 240})
+    task = {"changes": {"time_limit": 25}}
+    return data(SAC, "Pendulum-v1", stream={"steps": 240}, task=task)
 
 
 def straight(place: Path, given: dict[str, Any]) -> RunFolder:
@@ -144,7 +145,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = straight(tmp_path, of_sac())
-    folder = killed_at(tmp_path, monkeypatch, of_sac(), 150)
+    folder = killed_at(tmp_path, monkeypatch, of_sac(), 158)
     older, newest = saved(folder)
     parts = {
         name
@@ -231,7 +232,7 @@ def test_an_endless_world_is_reset_only_where_that_is_asked_for(
     given = data(checkpoint={"every": 48, "resets": resets}, stream={"steps": 160})
     given["tasks"] = [{"name": "a", "env": f"{__name__}:Endless", "steps": 160}]
     given["evaluation"] = {"episodes": 1}
-    monkeypatch.setattr(journals, "evaluate", lambda *_, **__: [])
+    monkeypatch.setattr(journals.CellJournal, "_evaluate", lambda *_: [])
     folder, notes = cell(tmp_path / "runs", given), []
     with monkeypatch.context() as patch:
         Kills(patch, [155])

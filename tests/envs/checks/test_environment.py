@@ -232,3 +232,29 @@ def test_names_that_are_wrong_are_the_users_mistake(tmp_path):
         check_env("CartPol-v1")
     with pytest.raises(MissingPackage):
         check_env("no_such_module_y:Arm", folder=tmp_path)
+
+
+def test_whether_it_repeats_itself_when_built_again_is_said(check):
+    text = "built again, it repeats itself: checkpoints inside tasks are exact"
+    assert text in [finding.text for finding in check().findings]
+
+
+def test_what_keeps_a_count_of_its_instances_does_not_repeat_itself(check):
+    more = """
+    made = []
+
+    class Arm(Arm):
+        def __init__(self):
+            super().__init__()
+            made.append(1)
+            self.number = len(made)
+
+        def reset(self, *, seed=None, options=None):
+            observation, info = super().reset(seed=seed, options=options)
+            return np.full_like(observation, 0.01 * self.number), info
+    """
+    found = check(more)
+    assert not errors(found)
+    (said,) = [f for f in found.findings if f.text.startswith("built again")]
+    assert said.level == "advice"
+    assert "does not repeat itself: at step 0" in said.text
