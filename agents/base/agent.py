@@ -48,12 +48,20 @@ class Start(Protocol):
 class TaskStart(Start, Protocol):
     """Start of a single agent's task."""
 
-    def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the training environments, newly built.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
-            again: Where inside the task they go on; None at its start.
+        """
+
+    def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:
+        """Close the training environments and return others in their places.
+
+        Args:
+            env: Those of this task.
+            again: Where inside the task they go on.
+            interleaved: As for ``make_env``.
         """
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:

@@ -495,8 +495,9 @@ class StableBaselinesAgent:
     def build_again(self, again: Again) -> None:
         """Close the environments and go on in new ones."""
         assert self._begun is not None
-        self.close()
-        self.go_on_in(self._begun.make_env(interleaved=self._is_interleaved, again=again))
+        assert self._env is not None
+        given = {"interleaved": self._is_interleaved}
+        self.go_on_in(self._begun.build_again(self._env, again, **given))
 
     def go_on_in(self, env: VecEnv) -> None:
         """Go on in these environments, newly built."""

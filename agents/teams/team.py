@@ -61,11 +61,14 @@ class GroupStart:
     seed: int
     seats: VecEnv
 
-    def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the group's seats."""
         assert not interleaved  # `joint` is refused by validate
-        assert again is None  # the team builds them for all groups at once
         return self.seats
+
+    def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:
+        """Refuse: a team builds for all groups at once."""
+        raise AssertionError(env, again, interleaved)
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:  # noqa: ARG002
         """Return nothing: a team's copies go on with nothing but their seeds."""

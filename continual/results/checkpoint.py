@@ -132,14 +132,14 @@ def read_manifest(path: Path) -> dict[str, Member]:
     return manifest
 
 
-def tensors(content: bytes, where: Path) -> dict[str, Tensor]:
+def tensors(data: bytes, where: Path) -> dict[str, Tensor]:
     """Return the tensors in the content of a safetensors file.
 
     Raises:
         CheckpointUnusable: If it is none; the text begins with ``where``.
     """
     try:
-        return load_tensors(content)
+        return load_tensors(data)
     except Exception as error:  # of the package: a SafetensorError, a KeyError of a type, ...
         raise CheckpointUnusable(
             f"{where}: holds no tensors: {type(error).__name__}: {str(error)[:200]}"
@@ -165,8 +165,8 @@ def content(path: Path, member: Member) -> bytes:
     return found
 
 
-def _state(content: bytes, path: Path) -> dict[str, Any]:
-    state = plain(content, path / STATE)
+def _state(data: bytes, path: Path) -> dict[str, Any]:
+    state = plain(data, path / STATE)
     if not isinstance(state, dict):
         raise CheckpointUnusable(f"{path / STATE}: holds {type(state).__name__}, not an object")
     if state.get("schema") != SCHEMA:
@@ -188,9 +188,8 @@ def _memory() -> int:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the small values of a checkpoint that this process has written or loaded."""
-    state: dict[str, Any] = json.loads((path / STATE).read_bytes())
-    return state
+    """Return the small values of a checkpoint, without its tensors; raises as ``load`` does."""
+    return _state(content(path / STATE, read_manifest(path)[STATE]), path)
 
 
 def stages(folder: Path) -> list[int]:

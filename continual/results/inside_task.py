@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from holdfast.continual.results import checkpoint
+from holdfast.continual.results.readers import Inside, Member, modelled
 from holdfast.continual.results.record import write_whole
 from holdfast.errors import CheckpointUnusable
+from holdfast.scenarios.source.regular_file import made_folder, remove
 
 Parts = Mapping[str, Callable[[], dict[str, Tensor]]]
 """By name; each is made when it is written or read."""
@@ -62,7 +63,7 @@ class InsideTask:
 
     folder: Path
     stage: int
-    _written: dict[str, tuple[str, int]] = field(default_factory=dict)  # part: SHA-256, bytes
+    _written: dict[str, Member] = field(default_factory=dict)  # by the name of the part
 
     def save(
         self,
@@ -84,11 +85,11 @@ class InsideTask:
         for name, made in parts.items():
             if name not in self._written:
                 self._written[name] = self._write(name, made)
-        needed = [[name, *self._written[name]] for name in parts]
+        needed = {name: self._written[name].model_dump() for name in parts}
         inside = {"step": step, "parts": needed, "agent": values, "run": state}
         checkpoint.put(self._place(step), self.stage, files, {"inside": inside})
         for earlier in self._steps()[:-_KEPT]:
-            shutil.rmtree(self._place(earlier))
+            remove(self._place(earlier))
         self._drop_parts()
 
     def newest(self) -> tuple[Found | None, list[str]]:
@@ -103,7 +104,7 @@ class InsideTask:
                 found = self._load(step)
             except CheckpointUnusable as error:
                 damage.append(str(error))
-                shutil.rmtree(self._place(step))
+                remove(self._place(step))
                 continue
             self._drop_parts()
             return found, damage
@@ -112,17 +113,13 @@ class InsideTask:
     def _load(self, step: int) -> Found:
         path = self._place(step)
         saved = checkpoint.load(path)
-        try:
-            inside = saved.state["inside"]
-            parts = {str(name): (str(digest), int(size)) for name, digest, size in inside["parts"]}
-            found = Found(step, inside["run"], inside["agent"], saved.files, {})
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointUnusable(f"{path}: not of the inside of a task: {error!r}") from error
-        for name, (digest, size) in parts.items():
-            self._check(name, digest, size)
-        self._written = parts
-        found.parts = {name: partial(self._read, name) for name in parts}
-        return found
+        inside = _inside(saved.state, path)
+        for name, member in inside.parts.items():
+            checkpoint.content(self._part(name), member)
+        self._written = inside.parts
+        told = saved.state["inside"]
+        parts = {name: partial(self._read, name, member) for name, member in inside.parts.items()}
+        return Found(step, told["run"], told["agent"], saved.files, parts)
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -131,41 +128,29 @@ class InsideTask:
         return self.folder / f"task-{self.stage}.parts"
 
     def _part(self, name: str) -> Path:
-        path = self._parts_folder / f"{name}.safetensors"
-        if path.parent != self._parts_folder or path.is_symlink():
-            raise CheckpointUnusable(f"{path}: no part of a checkpoint has such a place")
-        return path
+        return self._parts_folder / f"{name}.safetensors"
 
-    def _write(self, name: str, made: Callable[[], dict[str, Tensor]]) -> tuple[str, int]:
-        self._parts_folder.mkdir(parents=True, exist_ok=True)
+    def _write(self, name: str, made: Callable[[], dict[str, Tensor]]) -> Member:
+        made_folder(self._parts_folder, folders=checkpoint.FOLDERS)
         content = save_tensors({n: tensor.contiguous() for n, tensor in made().items()})
         write_whole(self._part(name), content)
-        return hashlib.sha256(content).hexdigest(), len(content)
+        return Member(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
-    def _read(self, name: str) -> dict[str, Tensor]:
-        return load_tensors(self._part(name).read_bytes())
-
-    def _check(self, name: str, digest: str, size: int) -> None:
+    def _read(self, name: str, member: Member) -> dict[str, Tensor]:
         path = self._part(name)
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-                length = file.tell()
-        except OSError as error:
-            raise CheckpointUnusable(f"{path}: cannot be read: {error}") from error
-        if found != digest or length != size:
-            raise CheckpointUnusable(f"{path}: its hash differs from the checkpoint's")
+        return checkpoint.tensors(checkpoint.content(path, member), path)
 
     def _drop_parts(self) -> None:
         """Remove the parts that no checkpoint names, half-written ones among them."""
-        needed = set()
+        needed = set[str]()
         for step in self._steps():
-            state = checkpoint.read_state(self._place(step))
-            needed |= {f"{name}.safetensors" for name, *_ in state["inside"]["parts"]}
+            place = self._place(step)
+            with suppress(CheckpointUnusable):  # of a damaged one, which `newest` tells
+                needed |= _inside(checkpoint.read_state(place), place).parts.keys()
         for path in self._parts_folder.glob("*"):
-            if path.name not in needed:
-                path.unlink()
-        self._written = {n: v for n, v in self._written.items() if f"{n}.safetensors" in needed}
+            if path.name.removesuffix(".safetensors") not in needed:
+                remove(path)
+        self._written = {name: known for name, known in self._written.items() if name in needed}
 
     # -- places ------------------------------------------------------------------------------------
 
@@ -183,4 +168,10 @@ def drop(folder: Path, keep: Iterable[int] = ()) -> None:
     for path in folder.glob("task-*.*"):
         match = _OF_A_TASK.fullmatch(path.name)
         if match is not None and int(match[1]) not in kept:
-            shutil.rmtree(path)
+            remove(path)
+
+
+def _inside(state: dict[str, Any], path: Path) -> Inside:
+    """Return the bounds-checked form of what a checkpoint says of the inside of a task."""
+    found: Inside = modelled(Inside, state.get("inside"), path / checkpoint.STATE)
+    return found

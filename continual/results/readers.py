@@ -143,6 +143,32 @@ class State(BaseModel):
     costs: dict[Short, Amount | None] = {}
 
 
+class _Run(BaseModel):
+    """What a run was inside a task."""
+
+    model_config = _STRICT
+
+    scores_bytes: Count
+    kept_bytes: list[Count]
+    spent: _Spent
+    wall_s: Amount
+    training_s: Amount
+    training_steps: Count
+    environment_failures: Count
+    diagnostics: dict[Short, Any]
+
+
+class Inside(BaseModel):
+    """What ``state.json`` says of the inside of a task."""
+
+    model_config = _STRICT
+
+    step: Count
+    parts: dict[Annotated[str, Field(pattern=r"^\w[\w.-]{0,199}$")], Member]
+    agent: dict[Short, Any]
+    run: _Run
+
+
 Points = TypeAdapter(
     list[dict[Short, Annotated[float, Field(allow_inf_nan=False)]]],
     config=ConfigDict(strict=True),

@@ -105,18 +105,36 @@ class TaskExperience(StageExperience):
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
 
-    def make_env(self, *, interleaved: bool = False, again: Again | None = None) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the training environments, newly built and seeded.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
-            again: Where inside the task they go on; None at its start.
         """
-        seed = self.seed if again is None else derive(self.seed, "checkpoint", again.number)
+        return self._made(self._makers(interleaved, None), self.seed, interleaved)
+
+    def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:
+        """Close the training environments and return others, of this place inside the task.
+
+        Args:
+            env: Those of this task.
+            again: Where inside the task they go on.
+            interleaved: As for ``make_env``.
+        """
+        seed = derive(self.seed, "checkpoint", again.number)
+        makers = self._makers(interleaved, again)
+        if isinstance(env, ProcessPool):
+            env.rebuild(makers, seed)
+            return env
+        env.close()
+        return self._made(makers, seed, interleaved)
+
+    def _made(
+        self, makers: list[Callable[[], gym.Env[Any, Any]]], seed: int, interleaved: bool
+    ) -> VecEnv:
         if self._pooled is not None:
             assert not interleaved  # `joint` is refused by validate
             return self._pooled(seed)
-        makers = self._makers(interleaved, again)
         if self._pool.workers:
             return ProcessPool(
                 makers,

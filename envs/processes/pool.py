@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast.envs.processes.process import WorkerFailed, WorkerProcess, close_all
 from holdfast.envs.processes.wire import assembled, encoded, leaves
-from holdfast.envs.processes.worker import RESET
+from holdfast.envs.processes.worker import BUILD, RESET
 from holdfast.envs.wrappers.monitor import episode
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.sections import Pool
@@ -69,10 +69,7 @@ class ProcessPool(VecEnv):
     ) -> None:
         self._limits, self._on_failure = limits, on_failure
         self._name = f"{name}, " if name else ""
-        self._plans = [
-            {"pickled": base64.b64encode(cloudpickle.dumps(make)).decode(), "action_seed": seed + i}
-            for i, make in enumerate(makers)
-        ]
+        self._plans = _plans(makers, seed)
         self.restarts = 0
         self._processes: list[WorkerProcess] = []
         shares = np.array_split(np.arange(len(makers)), min(limits.workers, len(makers)))
@@ -94,16 +91,45 @@ class ProcessPool(VecEnv):
         self.metadata = found["metadata"]
         self.seed(seed)
         count = len(makers)
+        self._begin(count)
         self._observations = {
             leaf.path: np.zeros((count, *leaf.shape), leaf.dtype)
             for leaf in leaves(self.observation_space)
         }
+
+    def _begin(self, count: int) -> None:
+        """Begin to count episodes, in as many environments that were just built."""
         self._episodes = [0] * count
         self._given: list[int | None] = [None] * count
-        self._rewards: list[list[float]] = [[] for _ in makers]
+        self._rewards: list[list[float]] = [[] for _ in range(count)]
         self._actions: NDArray[Any] = np.zeros(0)
         self._cuts: dict[int, list[dict[str, Any]]] = {}  # infos of restarted workers, to tell
         self._began = time.time()
+
+    def rebuild(self, makers: Sequence[Callable[[], gym.Env[Any, Any]]], seed: int) -> None:
+        """Close all environments, and build others of the same spaces in the same processes.
+
+        What a process costs to start is not paid again; restarts go on to be counted.
+
+        Args:
+            makers: As of the constructor, and as many.
+            seed: Seed of the first environment.
+
+        Raises:
+            EnvironmentFailed: A constructor raised, hung or took its process with it.
+        """
+        self._plans = _plans(makers, seed)
+        try:
+            for number, span in enumerate(self._spans):
+                command = {"do": "rebuild", "plans": self._plans[span]}
+                self._processes[number].send(command, BUILD)
+            for process in self._processes:
+                process.receive()
+        except WorkerFailed as failure:
+            raise failure.as_error("building an environment again in a worker process") from None
+        self.action_space.seed(seed)
+        self.seed(seed)
+        self._begin(len(makers))
 
     # -- stepping ----------------------------------------------------------------------------------
 
@@ -318,6 +344,14 @@ class ProcessPool(VecEnv):
                 raise failure.as_error(f"{self._name}environment {index}") from None
             self._cut(number, failure)  # the next step tells that the episodes have ended
         return self._processes[number].ask({**command, "index": local})
+
+
+def _plans(makers: Sequence[Callable[[], gym.Env[Any, Any]]], seed: int) -> list[dict[str, Any]]:
+    """Return what tells a worker how to build each environment."""
+    return [
+        {"pickled": base64.b64encode(cloudpickle.dumps(make)).decode(), "action_seed": seed + i}
+        for i, make in enumerate(makers)
+    ]
 
 
 def _indices(span: slice) -> list[int]:

@@ -127,6 +127,14 @@ class Host:
             "spec": [spec.id, spec.max_episode_steps] if spec is not None else None,
         }
 
+    def rebuild(self, plans: list[dict[str, Any]]) -> dict[str, Any]:
+        """Close the environments and make others of the same spaces in their places."""
+        for env in self._envs:
+            _close(env)
+        self._envs.clear()
+        self.build(None, plans)
+        return {}
+
     def share(self, size: int, blocks: list[dict[str, Any]], exact: bool) -> dict[str, Any]:
         """View the shared memory; its layout is the other side's.
 

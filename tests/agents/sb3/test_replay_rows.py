@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -52,7 +53,7 @@ def test_all_rows_come_back_from_parts_that_are_written_once(
         written = sum(len(parts[name]()["actions"]) for name in new)
         assert written <= (SIZE if number == 1 or count + 1 >= SIZE else count)
         disk |= {name: {n: t.clone() for n, t in parts[name]().items()} for name in new}
-        kept = {name: (lambda name=name: disk[name]) for name in parts}
+        kept = {name: partial(disk.__getitem__, name) for name in parts}
         again = ring(kind, 2)
         ReplayRows().put_back(again, told, kept, steps)
         assert (again.pos, again.full) == (buffer.pos, buffer.full)

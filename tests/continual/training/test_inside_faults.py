@@ -149,8 +149,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     older, newest = saved(folder)
     parts = {
         name
-        for name, *_ in checkpoint.load(newest).state["inside"]["parts"]
-        if name not in {n for n, *_ in checkpoint.load(older).state["inside"]["parts"]}
+        for name in checkpoint.load(newest).state["inside"]["parts"]
+        if name not in checkpoint.load(older).state["inside"]["parts"]
     }
     part = folder.path / "checkpoints" / "task-0.parts" / f"{min(parts)}.safetensors"
     file = {
@@ -199,7 +199,7 @@ def test_two_are_kept_and_only_new_rows_are_written(
     state = checkpoint.load(newest).state["inside"]
     spans = state["agent"]["rows"]["spans"]
     assert sum(stop - start for _, start, stop in spans) <= 60 + 16  # the ring, and what overlaps
-    needed = {name for path in (older, newest) for name, *_ in inside_of(path)["parts"]}
+    needed = {name for path in (older, newest) for name in inside_of(path)["parts"]}
     there = {path.stem for path in folder.path.glob("checkpoints/task-0.parts/*")}
     assert there == needed < set(written)
 
