@@ -125,10 +125,13 @@ class CellJournal:
     def _fell_back(self, damage: Sequence[str]) -> str:
         """Write into ``run.json`` that the run goes on from an older checkpoint, and tell why."""
         before = self.folder.info().get("fallbacks", [])
-        one = {"to_stage": self.resumed_at - 1, "damage": list(damage)}
+        step = 0 if self.inside is None else self.inside.step
+        one = {"to_stage": self.resumed_at - 1, "step": step, "damage": list(damage)}
         self.folder.update(fallbacks=[*before, one], stages=self.resumed_at)
-        where = f"stage {self.resumed_at - 1}" if self.resumed_at else "the start"
-        return f"{' '.join(damage)}; goes on from {where}"
+        where = f"the end of stage {self.resumed_at - 1}" if self.resumed_at else "the start"
+        if step:
+            where = f"step {step} of stage {self.resumed_at}"
+        return f"{' '.join(damage)}; fell back to {where}"
 
     def _open_board(self, step: int) -> TensorBoard:
         """Return the event folder, from which what comes after a step is dropped."""

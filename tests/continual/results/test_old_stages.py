@@ -14,6 +14,10 @@ import torch
 from holdfast.continual.results import checkpoint, old_stages
 from holdfast.errors import CheckpointUnusable
 
+_OPERATIONS = (
+    *((Path, name) for name in ("unlink", "replace", "open")),
+    *((os, name) for name in ("open", "fsync")),
+)
 FILES = {
     "policy": {"w": torch.arange(4.0)},
     "optimizer": {"m": torch.ones(1000)},
@@ -98,7 +102,7 @@ def test_whenever_the_process_dies_a_stage_is_whole_or_thinned(
 
                 return act
 
-            for owner, name in ((Path, "unlink"), (Path, "replace"), (Path, "open"), (os, "fsync")):
+            for owner, name in _OPERATIONS:
                 patched.setattr(owner, name, counted(getattr(owner, name)))
             try:
                 old_stages.thin_out(folder, keeps)
