@@ -130,7 +130,7 @@ def test_a_run_alone_goes_on_from_the_older_and_writes_it_down(
     run_cell(folder, lambda progress: notes.append(progress.note))
     (told,) = filter(None, notes)
     assert "task-1" in told
-    assert told.endswith("goes on from stage 0")
+    assert told.endswith("fell back to the end of stage 0")
     (one,) = folder.info()["fallbacks"]
     assert one["to_stage"] == 0
     assert "task-1" in one["damage"][0]
