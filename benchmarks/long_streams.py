@@ -7,8 +7,8 @@ as wall time: *learning* (building models and environments, and the methods' own
 Start-up, until the first task begins, is none of them.
 
 ``share`` is the rest over all three, ``growth`` the rest of the second half of the stream over that
-of the first: 1 where it is linear (the card that ends a run is in the second). ``memory_growth`` is the memory at the end less that after a
-third of the stream.
+of the first: 1 where it is linear (the card that ends a run is in the second). ``memory_growth`` is
+the memory at the end less that after a third of the stream.
 """
 
 from __future__ import annotations

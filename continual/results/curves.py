@@ -183,7 +183,7 @@ def at_end(curves: Curves, span: Span) -> Array:
     points = _last(curves, span)  # (window, tasks)
     known = ~np.isnan(points)
     counts, total = known.sum(axis=0), np.where(known, points, 0.0).sum(axis=0)
-    return np.divide(total, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    return np.asarray(np.divide(total, counts, out=np.full_like(total, np.nan), where=counts > 0))
 
 
 def own_end(curves: Curves, span: Span) -> float:

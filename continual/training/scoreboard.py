@@ -9,7 +9,7 @@ import numpy as np
 
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
-from holdfast.continual.results.curves import Curves, curves_of, matrix, trained, until
+from holdfast.continual.results.curves import Curves, Quantity, curves_of, matrix, trained, until
 from holdfast.continual.results.heat_map import MOST_DRAWN, heat_map, shown_rows
 from holdfast.continual.results.record import Episode
 from holdfast.continual.training.tensorboard import TensorBoard
@@ -59,7 +59,7 @@ class Scoreboard:
 
     def add(self, scores: Sequence[Episode], step: int, board: TensorBoard) -> None:
         """Take one evaluation point, and log the tasks that were measured."""
-        kinds = "return", "success", "score"
+        kinds: tuple[Quantity, ...] = ("return", "success", "score")
         found = curves_of(scores, self._scenario, kinds, self._spans)
         returns, successes, own = (one.values[0].tolist() for one in found)
         self._steps.append(step)
