@@ -3,9 +3,9 @@
 python benchmarks/shipped.py > benchmarks/results/shipped.csv
 python benchmarks/shipped.py cw10 reach  # these alone
 
-The run is that of tests/scenarios/test_shipped_runs.py: all methods, one seed, two tasks of 64 steps
-with evaluation episodes of 16, on the real simulator, and its report. Processor time stands beside
-wall time: on a machine that does other work it is the one to compare. Both hold the imports.
+The run is that of tests/scenarios/test_shipped_runs.py: all methods, one seed, two tasks of 64
+steps with evaluation episodes of 16, on the real simulator, and its report. Processor time stands
+beside wall time: on a machine that does other work it is the one to compare. Both hold the imports.
 """
 
 from __future__ import annotations

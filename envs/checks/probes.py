@@ -14,8 +14,10 @@ from gymnasium import spaces
 
 from holdfast.envs.checks.check_result import CheckResult, Level, crashes_at, form
 from holdfast.envs.wrappers.guard import bad_entries
+from holdfast.scenarios.source.bounds import EPISODE_STEPS
 
-_PROBE_STEPS = 300  # for values, aliasing and determinism
+_PROBE_STEPS = 300  # for determinism
+_VALUE_STEPS = 1000  # for values and aliasing: what is wrong late in training is looked for
 _LIMIT_STEPS = 2000  # an episode longer than this gets the advice to limit it
 _PROBE_S = 10.0  # a robot in real time is not moved for longer
 _SPEED_S = 1.0
@@ -50,17 +52,36 @@ def check_values(env: gym.Env[Any, Any], result: CheckResult) -> None:
             ended, length = True, 0
             with crashes_at("reset()"):
                 observation, _ = env.reset()
-        if (ended and step >= _PROBE_STEPS) or time.perf_counter() - start > _PROBE_S:
+        wall_s = time.perf_counter() - start
+        if wall_s > _PROBE_S or (ended and step >= _VALUE_STEPS):
             break
     result.add("ok", "observations lie in their space, are finite, and are new arrays at each step")
     if ended:
         result.add("ok", f"episodes end (longest with random actions: {longest} steps)")
     else:
-        result.add(
-            "advice",
-            f"no episode ended in {step} steps; give the task `changes: {{time_limit: ...}}`, "
-            "or its return may never be known",
-        )
+        result.add("advice", never_ended(step, _spec_limit(env)))
+
+
+def never_ended(steps: int, limit: int = 0, *, is_team: bool = False) -> str:
+    """Return that no episode ended while so many steps were taken, and what evaluation does then.
+
+    Args:
+        steps: How many.
+        limit: The time limit that the environment's spec states, 0 for none.
+        is_team: Whether it has many agents, whose tasks take no time limit.
+    """
+    if limit:
+        return f"no episode ended in {steps:,} steps; its time limit ends it after {limit:,}"
+    mend = "its own kwargs" if is_team else "`changes: {time_limit: ...}`"
+    return (
+        f"no episode ended in {steps:,} steps, and nothing says how long one lasts: evaluation "
+        f"cuts it after {EPISODE_STEPS:,}; limit it by {mend}, or write "
+        "`evaluation: {most_steps: ...}`"
+    )
+
+
+def _spec_limit(env: gym.Env[Any, Any]) -> int:
+    return (env.spec.max_episode_steps if env.spec is not None else None) or 0
 
 
 def _check_observation(
@@ -105,10 +126,27 @@ def _difference(observation: Any, space: gym.Space[Any]) -> str:
 
 
 def _check_reward(reward: Any, place: str, result: CheckResult) -> None:
-    if not isinstance(reward, int | float | np.integer | np.floating):
-        result.add("error", f"the reward of {place} is {reward!r}; it must be one number")
-    elif not np.isfinite(reward):
-        result.add("error", f"the reward of {place} is {reward}; it must be finite")
+    if wrong := reward_fault(reward):
+        result.add("error", f"the reward of {place} is {wrong}")
+    elif isinstance(reward, np.ndarray):
+        result.add("advice", "rewards are arrays without a dimension; return `float(reward)`")
+
+
+def reward_fault(reward: Any) -> str:
+    """Return what is wrong with a reward, empty for one that can be learned from.
+
+    >>> reward_fault(np.array([1.0, 2.0]))
+    'array([1., 2.]), an array of shape (2,); it must be one number: return `float(reward.sum())`'
+    >>> reward_fault(1), reward_fault(np.array(1.0))
+    ('', '')
+    """
+    if isinstance(reward, np.ndarray) and reward.ndim:
+        mend = "float(reward.item())" if reward.size == 1 else "float(reward.sum())"
+        shown = f"{reward!r}"[:200]
+        return f"{shown}, an array of shape {reward.shape}; it must be one number: return `{mend}`"
+    if not isinstance(reward, int | float | np.integer | np.floating | np.bool_ | np.ndarray):
+        return f"{reward!r}; it must be one number: return `float(...)`"
+    return "" if np.isfinite(reward) else f"{reward}; it must be finite"
 
 
 def _check_aliasing(before: Any, value: Any, after: Any, result: CheckResult) -> None:
@@ -216,7 +254,7 @@ def _unequal(one: tuple[Any, ...], two: tuple[Any, ...]) -> str:
     for name, left, right in zip(
         ("reward", "terminated", "truncated"), one[1:], two[1:], strict=True
     ):
-        if left != right and not (left != left and right != right):  # both NaN
+        if not np.array_equal(left, right) and not (left != left and right != right):  # both NaN
             return f"{name} {left} and {right}"
     return ""
 

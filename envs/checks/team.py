@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ from holdfast.envs.base.compatibility import algorithms_for
 from holdfast.envs.base.spaces import not_learnable
 from holdfast.envs.checks.check_result import CheckResult, CrashedError, crashes_at
 from holdfast.envs.checks.environment import run_checker
+from holdfast.envs.checks.probes import never_ended, reward_fault
 from holdfast.envs.multiagent.global_state import Parallel, own_state_space
 from holdfast.envs.multiagent.parallel import team_of
 
 _CYCLES = 200
 _SPEED_S = 0.5
 _DICTS = ("observations", "rewards", "terminations", "truncations")
+_PROBE_STEPS, _PROBE_S = 1000, 3.0  # what shows late is looked for so long
 
 
 def check_team(target: str, make: Callable[[], Parallel]) -> CheckResult:
@@ -40,8 +44,10 @@ def check_team(target: str, make: Callable[[], Parallel]) -> CheckResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PettingZoo's tests import its own deprecated modules
             from pettingzoo.test import parallel_api_test, parallel_seed_test
-        run_checker("PettingZoo's API test", lambda: parallel_api_test(env, _CYCLES), result)
-        run_checker("PettingZoo's seed test", lambda: parallel_seed_test(make, 50), result)
+        own = _own_spaces if _check_sharing(env, make, result) else _unchanged
+        run_checker("PettingZoo's API test", lambda: parallel_api_test(own(env), _CYCLES), result)
+        seeded = partial(parallel_seed_test, lambda: own(make()), 50)
+        run_checker("PettingZoo's seed test", seeded, result)
     except CrashedError as error:
         result.add("error", str(error))
     finally:
@@ -72,6 +78,55 @@ def _check_agents(env: Parallel, result: CheckResult) -> None:
         )
 
 
+def _check_sharing(env: Parallel, make: Callable[[], Parallel], result: CheckResult) -> bool:
+    """Say which space objects are shared, or new at each call: PettingZoo's tests fail at them.
+
+    A run reads spaces and never draws from them, so that it works all the same.
+    """
+    other, found = make(), dict[str, str]()
+    for agent in env.possible_agents:
+        for name in ("action_space", "observation_space"):
+            space = getattr(env, name)(agent)
+            if space is not getattr(env, name)(agent):
+                found[name] = "is a new object at each call: keep one for each"
+            elif space is getattr(other, name)(agent):
+                found[name] = (
+                    f"is one object in all environments (agent {agent}): make one for each"
+                )
+            else:
+                also = [a for a in env.possible_agents if getattr(env, name)(a) is space]
+                if len(also) > 1:
+                    found[name] = f"is one object for {', '.join(also)}: make one for each"
+    other.close()
+    for name, text in found.items():
+        result.add(
+            "advice",
+            f"{name}(agent) {text} agent in __init__. A run takes it; whoever seeds and draws from "
+            "it, as PettingZoo's tests do, draws something else, so that they were given copies",
+        )
+    return bool(found)
+
+
+def _unchanged(env: Parallel) -> Parallel:
+    return env
+
+
+def _own_spaces(env: Parallel) -> Parallel:
+    """Return an environment that has a space of its own for each of its agents."""
+    from pettingzoo.utils import BaseParallelWrapper  # here: only these checks need it
+
+    class OwnSpaces(BaseParallelWrapper[Any, Any, Any]):
+        @cache  # noqa: B019  # it lives as long as the check
+        def observation_space(self, agent: str) -> Any:
+            return deepcopy(self.env.observation_space(agent))
+
+        @cache  # noqa: B019
+        def action_space(self, agent: str) -> Any:
+            return deepcopy(self.env.action_space(agent))
+
+    return OwnSpaces(env)
+
+
 def _play(env: Parallel, result: CheckResult) -> None:
     """Play with random actions: who comes and goes, whether numbers are finite, how fast it is."""
     missing, early, late = set(env.possible_agents), set(), set()
@@ -82,7 +137,9 @@ def _play(env: Parallel, result: CheckResult) -> None:
     for index, agent in enumerate(env.possible_agents):
         env.action_space(agent).seed(index)
     began, steps, present = time.perf_counter(), 0, set(env.agents)
-    while time.perf_counter() - began < _SPEED_S:
+    ended, wall_s = False, 0.0
+    while wall_s < _SPEED_S or (steps < _PROBE_STEPS and wall_s < _PROBE_S):
+        wall_s = time.perf_counter() - began
         missing -= set(env.agents)
         actions = {agent: _sampled(env, agent, observations) for agent in env.agents}
         acting = list(env.agents)
@@ -92,16 +149,19 @@ def _play(env: Parallel, result: CheckResult) -> None:
         rewards = told[0]
         _check_who(env, acting, (observations, *told[:3]), f"step {steps}")
         for agent, reward in rewards.items():
-            if not np.isfinite(reward):
-                raise CrashedError(f"step {steps}: the reward of {agent} is {reward}")
+            if wrong := reward_fault(reward):
+                raise CrashedError(f"step {steps}: the reward of {agent} is {wrong}")
         if env.agents:
             early |= present - set(env.agents)
             late |= set(env.agents) - present
         else:
+            ended = True
             with crashes_at("reset()"):
                 observations, _ = env.reset()
         present = set(env.agents)
     speed = steps / (time.perf_counter() - began)
+    if not ended:
+        result.add("advice", never_ended(steps, is_team=True))
     for agents, what in ((early, "leave before the others"), (late, "come after the others")):
         if agents:
             result.add("ok", f"some {what}: {', '.join(sorted(agents))}; their rows are left out")

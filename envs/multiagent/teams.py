@@ -218,6 +218,11 @@ class Teams:
         self._take_state(copy, env, observations, env.agents or acting)
         for name in acting:
             agent = self._agents[name]
+            if np.ndim(rewards[name]):
+                raise EnvironmentFailed(
+                    f"task '{self._task}', step(): the reward of {name} is {rewards[name]!r}, an "
+                    f"array of shape {np.shape(rewards[name])}; it must be one number"
+                )
             reward = float(rewards[name]) * agent.scale
             if not abs(reward) <= LARGEST:  # NaN is not
                 raise EnvironmentFailed(

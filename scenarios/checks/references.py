@@ -145,6 +145,9 @@ def check_environment(env: str, folder: Path | None) -> None:
 def is_team(env: str, folder: Path | None) -> bool:
     """Return whether a name is a PettingZoo id, or a module that makes parallel environments."""
     if is_own(env):
+        with suppress(NotUsable):
+            bases = read_own(env, folder, "environment").bases
+            return any(base.rpartition(":")[2] == "ParallelEnv" for base in bases)
         return False
     if "/" in env:
         return not why_not(check_team_environment, env, folder)

@@ -281,7 +281,7 @@ def check_env(
         str,
         typer.Argument(
             help="Id-v0, module:Class, module:Id-v0; a module or file.py, for all in it; or a "
-            "scenario.yaml, for every task's.",
+            "scenario.yaml or a shipped one's name, for every task's.",
             show_default=False,
         ),
     ],

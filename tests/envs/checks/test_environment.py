@@ -184,12 +184,42 @@ def test_randomness_that_no_seed_reaches_is_an_error(check):
 def test_an_episode_without_end_gets_advice(check):
     result = check(step="return self.position.copy(), 1.0, False, False, {}")
     assert result.ok
-    assert "no episode ended in 2000 steps; give the task `changes: {time_limit: ...}`" in (
+    assert (
+        "no episode ended in 2,000 steps, and nothing says how long one lasts: evaluation cuts it "
+        "after 10,000; limit it by `changes: {time_limit: ...}`, or write `evaluation:"
+    ) in texts(result, "advice")
+
+
+@pytest.mark.parametrize(
+    ("reward", "cause"),
+    [
+        ("np.array([1.0])", "array([1.]), an array of shape (1,); it must be one number: return "
+         "`float(reward.item())`"),
+        ("np.ones(2)", "an array of shape (2,); it must be one number: return `float("),
+        ("[1.0]", "[1.0]; it must be one number"),
+        ("'1'", "'1'; it must be one number"),
+        ("float('nan') if self.steps > 500 else 1.0", "the reward of step 501, action"),
+    ],
+)  # fmt: skip
+def test_fault_52_the_cause_is_named_alone(check, reward, cause):
+    result = check(
+        step="self.steps = getattr(self, 'steps', 0) + 1; "
+        f"return self.position.copy(), {reward}, self.time > 9, False, {{}}"
+    )
+    (text,) = errors(result)
+    assert cause in text
+
+
+def test_fault_52_a_reward_that_a_run_takes_is_not_called_broken(check):
+    result = check(step="return self.position.copy(), np.array(1.0), self.time > 9, False, {}")
+    assert result.ok
+    assert "rewards are arrays without a dimension; return `float(reward)`" in (
         texts(result, "advice")
     )
 
 
-def test_a_slow_environment_gets_the_time_it_will_take(check):
+def test_a_slow_environment_gets_the_time_it_will_take(check, monkeypatch):
+    monkeypatch.setattr(probes, "_VALUE_STEPS", 50)
     result = check(
         step="import time; time.sleep(0.006); "
         "return self.position.copy(), 1.0, self.time > 9, False, {}"

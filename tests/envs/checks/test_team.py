@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
+from pettingzoo import ParallelEnv
 from relays import Relay
 
 from holdfast.envs.checks.team import check_team
@@ -33,6 +37,117 @@ def test_who_comes_and_goes_is_told():
     assert "some leave before the others: second; their rows are left out" in good
     assert "some come after the others: third" in good
     assert any("no state_space" in text for text in found(result, "advice"))
+
+
+class Pair(ParallelEnv):
+    """Two agents for twenty steps, each with spaces of its own."""
+
+    metadata = {"name": "pair"}  # noqa: RUF012  # as PettingZoo has it
+    render_mode = None
+
+    def __init__(self):
+        self.possible_agents = ["left", "right"]
+        self.agents = []
+        self.seen = {agent: Box(-1, 1, (2,)) for agent in self.possible_agents}
+        self.done = {agent: Discrete(3) for agent in self.possible_agents}
+
+    def observation_space(self, agent):
+        return self.seen[agent]
+
+    def action_space(self, agent):
+        return self.done[agent]
+
+    def reset(self, seed=None, options=None):
+        self.rng, self.time = np.random.default_rng(seed), 0
+        self.agents = list(self.possible_agents)
+        return self.look(), {agent: {} for agent in self.agents}
+
+    def look(self):
+        return {agent: self.rng.uniform(-1, 1, 2).astype(np.float32) for agent in self.agents}
+
+    def step(self, actions):
+        self.time += 1
+        acted, seen = self.agents, self.look()
+        over = dict.fromkeys(acted, self.time == 20)
+        if self.time == 20:
+            self.agents = []
+        rewards, cut = dict.fromkeys(acted, 1.0), dict.fromkeys(acted, False)
+        return seen, rewards, over, cut, {agent: {} for agent in acted}
+
+
+class Shared(Pair):
+    """All agents of all environments have one space of actions."""
+
+    only = Discrete(3)
+
+    def action_space(self, agent):
+        return self.only
+
+
+class Renewed(Pair):
+    def action_space(self, agent):
+        return Discrete(3)
+
+
+class OneForAll(Pair):
+    def __init__(self):
+        super().__init__()
+        self.only = Discrete(3)
+
+    def action_space(self, agent):
+        return self.only
+
+
+class Paid(Relay):
+    reward = np.array([1.0, 2.0])
+
+    def step(self, actions):
+        seen, rewards, *rest = super().step(actions)
+        return seen, dict.fromkeys(rewards, self.reward), *rest
+
+
+@pytest.mark.parametrize(
+    ("world", "cause"),
+    [
+        (Shared, "action_space(agent) is one object in all environments: make one for each agent"),
+        (Renewed, "action_space(agent) is a new object at each call: keep one for each agent"),
+        (OneForAll, "action_space(agent) is one object for left, right: make one for each"),
+    ],
+)
+def test_fault_52_shared_spaces_are_named_and_do_not_fail(world, cause):
+    assert not any("__init__" in text for text in found(check_team("pair", Pair), "advice"))
+    result = check_team("pair", world)
+    assert result.ok
+    assert any(cause in text for text in found(result, "advice"))
+    assert "PettingZoo's seed test found no error" in found(result, "ok")
+
+
+def test_fault_52_rewards_of_a_team_that_are_arrays_or_late_nan():
+    (text,) = found(check_team("relay", Paid), "error")
+    assert "array([1., 2.]), an array of shape (2,); it must be one number" in text
+    count = 0
+
+    class Late(Relay):
+        def step(self, actions):
+            nonlocal count
+            count += 1
+            seen, rewards, *rest = super().step(actions)
+            pay = float("nan") if count > 600 else 1.0
+            return seen, dict.fromkeys(rewards, pay), *rest
+
+    (text,) = found(check_team("relay", Late), "error")
+    assert text.startswith("step 601: the reward of ")
+
+
+def test_fault_52_a_team_is_trained_with_shared_spaces_and_refuses_arrays(tmp_path):
+    from team_runs import run, team_scenario
+
+    own = "tests.envs.checks.test_team"
+    sys.modules[own] = sys.modules[__name__]
+    folder = run(tmp_path / "shared", team_scenario("ppo", {"env": f"{own}:Shared"}))
+    assert folder.info()["status"] == "finished"
+    with pytest.raises(EnvironmentFailed, match=r"array of shape \(2,\); it must be one number"):
+        run(tmp_path / "paid", team_scenario("ppo", {"env": f"{own}:Paid"}))
 
 
 class Nobody(Relay):
@@ -131,7 +246,8 @@ def test_a_constructor_that_raises_is_told():
         ("ALE/Pong-v5", False),
         ("CartPole-v1", False),
         ("gymnasium", False),
-        ("relays:Relay", False),
+        ("relays:Relay", True),
+        ("gymnasium.envs.classic_control:CartPoleEnv", False),
     ],
 )
 def test_teams_are_told_from_other_names_without_making_them(target, is_one):
