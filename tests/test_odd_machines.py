@@ -46,7 +46,7 @@ def poor(folder: Path, lines: str, **variables: str) -> subprocess.CompletedProc
     return subprocess.run(
         [*ALONE, f'mount --bind "$PWD" /mnt; cd /mnt; {hidden}\n{lines}'],
         cwd=folder,
-        env=bare(HOME="/tmp/nobody", LC_ALL="C", **variables),
+        env=bare(HOME="/tmp/nobody", **{"LC_ALL": "C"} | variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

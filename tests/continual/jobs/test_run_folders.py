@@ -5,7 +5,7 @@ import pytest
 
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.record import RunFolder
-from holdfast.errors import UsageError
+from holdfast.errors import InUse, UsageError
 
 
 def names(folders: list[RunFolder], runs: Path) -> list[str]:
@@ -79,7 +79,7 @@ def test_overwrite_starts_anew_and_spares_the_rest(tmp_path: Path, make_scenario
 
 def test_overwrite_leaves_a_cell_that_is_in_use(tmp_path: Path, make_scenario) -> None:
     folders = prepare(tmp_path, make_scenario(seeds=[0, 1]))
-    with folders[1].lock(), pytest.raises(UsageError, match=r"seed-1 is in use by process"):
+    with folders[1].lock(), pytest.raises(InUse, match=r"seed-1 is in use by process"):
         prepare(tmp_path, make_scenario(seeds=[0, 1]), overwrite=True)
     assert all((folder.path / "scenario.yaml").exists() for folder in folders)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.continual.results.record import SCORES, RunFolder, find_cells, write_whole
-from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.errors import CheckpointUnusable, InUse, UsageError
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_one_process_at_a_time(folder: RunFolder) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match=f"in use by process {other.pid} on "), folder.lock():
+        with pytest.raises(InUse, match=f"in use by process {other.pid} on "), folder.lock():
             pass
         other.kill()  # as by SIGKILL: its lock file stays
         other.wait()
