@@ -24,6 +24,7 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
+from holdfast.errors import CheckpointUnusable
 
 _LIMIT = "_max_episode_steps"
 """Attribute of Gymnasium's wrapper ``TimeLimit``."""
@@ -90,12 +91,18 @@ class Alone:
         """Put back what was kept, and build the environments again."""
         inside = self._pauses.resumed
         assert inside is not None
-        told = inside.values["again"]
-        again = Again(int(told["number"]), int(told["step"]), list(told["worlds"]))
+        try:
+            told = inside.values["again"]
+            again = Again(int(told["number"]), int(told["step"]), list(told["worlds"]))
+            self._pauses.put_back()
+            self._agent.put_back(inside)
+            seeding.set_random_states(inside.files[RANDOM])
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointUnusable(
+                f"the checkpoint inside the task does not fit this version ({error!r}); remove the "
+                "folders checkpoints/task-*.at-* of the cell, and the task begins again"
+            ) from error
         self._number = again.number
-        self._pauses.put_back()
-        self._agent.put_back(inside)
-        seeding.set_random_states(inside.files[RANDOM])
         if again.step < self._steps:
             self._agent.build_again(again)
 

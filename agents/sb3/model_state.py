@@ -85,8 +85,10 @@ def logged(model: Any) -> dict[str, Any]:
 
 
 def set_logged(model: Any, told: dict[str, Any]) -> None:
-    """Put back what ``logged`` gave."""
+    """Put back what ``logged`` gave, in place of what the task's start has logged again."""
     logger = model.logger
+    for known in (logger.name_to_value, logger.name_to_count, logger.name_to_excluded):
+        known.clear()
     for name, (value, count, excluded) in told.items():
         logger.name_to_value[name] = value
         logger.name_to_count[name] = count

@@ -92,6 +92,11 @@ class InsideTask:
             remove(self._place(earlier))
         self._drop_parts()
 
+    def clear(self) -> None:
+        """Remove what a checkpoint that could not be written has left."""
+        checkpoint.remove_leftovers(self.folder)
+        self._drop_parts()
+
     def newest(self) -> tuple[Found | None, list[str]]:
         """Return the newest checkpoint that can be read, and what is wrong with newer ones.
 

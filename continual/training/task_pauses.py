@@ -92,7 +92,11 @@ class TaskPauses:
             norms, files[_NORMS] = journal.diagnostics.inside()
             journal.board.flush()  # a resume trusts what was logged up to here
             state = journal.state() | {"diagnostics": norms, "drifted": self._drifted()}
-            self._store.save(step, files, inside.parts, inside.values, state)
+            try:
+                self._store.save(step, files, inside.parts, inside.values, state)
+            except OSError as error:  # a full disk: the checkpoint before stays, training goes on
+                self._store.clear()
+                journal.note(f"no checkpoint was saved inside the task: {error}")
 
     def put_back(self) -> None:
         """Give the methods, their generators and the journal what they had."""

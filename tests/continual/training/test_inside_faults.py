@@ -24,6 +24,7 @@ from holdfast.continual.results import checkpoint, inside_task
 from holdfast.continual.results.record import RunFolder
 from holdfast.continual.training import journal as journals
 from holdfast.continual.training.cell import run_cell
+from holdfast.errors import CheckpointUnusable
 
 SMALL = {"policy_kwargs": {"net_arch": [16]}}
 PPO = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **SMALL}
@@ -207,6 +208,58 @@ def test_two_are_kept_and_only_new_rows_are_written(
 def inside_of(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = checkpoint.load(path).state["inside"]
     return found
+
+
+def test_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the second checkpoint nor a part of the third can be written."""
+    whole = straight(tmp_path, of_sac())
+    full = OSError(28, "No space left on device")
+    puts, parts = [0], [0]
+    published = checkpoint.put, inside_task.write_whole
+
+    def put(*given: Any) -> int:
+        puts[0] += ".at-" in given[0].name
+        if puts[0] == 2 and ".at-" in given[0].name:
+            (given[0].parent / f"{given[0].name}.tmp-1").mkdir()
+            raise full
+        return published[0](*given)
+
+    def write_whole(path: Path, content: bytes) -> None:
+        parts[0] += 1
+        if parts[0] == 3:
+            raise full
+        published[1](path, content)
+
+    monkeypatch.setattr(checkpoint, "put", put)
+    monkeypatch.setattr(inside_task, "write_whole", write_whole)
+    folder, notes = cell(tmp_path / "full", of_sac()), []
+    with monkeypatch.context() as patch:
+        Kills(patch, [158])
+        with pytest.raises(Interrupted):
+            run_cell(folder, lambda progress: notes.append(progress.note))
+    told = [note for note in notes if note.startswith("no checkpoint was saved inside the task")]
+    assert len(told) == 2
+    assert not [*folder.path.glob("checkpoints/*.tmp-*")]
+    run_cell(folder, silent)
+    assert_same(folder, whole)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = killed_at(tmp_path, monkeypatch, of_sac(), 158)
+    monkeypatch.setattr(inside_task.InsideTask, "newest", without(inside_task.InsideTask.newest))
+    with pytest.raises(CheckpointUnusable, match=r"KeyError\('works'\)"):
+        run_cell(folder, silent)
+
+
+def without(published: Any) -> Any:
+    def newest(store: Any) -> Any:
+        found, damage = published(store)
+        del found.values["works"]
+        return found, damage
+
+    return newest
 
 
 class Endless(gym.Env[Any, Any]):

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from kills import assert_unharmed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from holdfast.continual.results.record import RunFolder, find_cells
 
 NETS = {"policy_kwargs": {"net_arch": [16]}}
 PPO = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS}
@@ -40,6 +43,28 @@ def test_killed_anywhere_equals_never_killed(
     assert kills.begun[0] == 1
     assert kills.begun[1] > 1  # inside the first task
     assert kills.begun[-1] > 160 + 48
+
+
+def scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    """Return what TensorBoard shows, but of times."""
+    view = EventAccumulator(str(folder.path / "tb"), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in view.Tags()["scalars"] if not tag.startswith(("time/", "system/"))]
+    return {tag: [(event.step, event.value) for event in view.Scalars(tag)] for tag in tags}
+
+
+@pytest.mark.parametrize(
+    ("agent", "method"),
+    [(PPO, "hat"), pytest.param(SAC, "replay", marks=pytest.mark.slow)],
+    ids=["ppo", "sac"],
+)
+def test_tensorboard_shows_every_number_once(
+    agent: dict[str, Any], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scenario(agent, (ON_POLICY | OFF_POLICY)[method], **OF_METHODS)
+    assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
+    shown = [scalars(find_cells(tmp_path / side / "demo")[0]) for side in ("straight", "killed")]
+    assert len(shown[0]) > 10
+    assert shown[0] == shown[1]
 
 
 METHODS: dict[str, Any] = {
