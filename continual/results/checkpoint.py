@@ -144,7 +144,7 @@ def _state(content: bytes, path: Path) -> dict[str, Any]:
             f"{path}: written in format {state.get('schema')}, this version reads {SCHEMA}"
         )
     modelled(State, state, path / STATE)
-    if path.name.startswith("task-") and path.name != f"task-{state['stage']}":
+    if _TASK.fullmatch(path.name) and path.name != f"task-{state['stage']}":
         raise CheckpointUnusable(f"{path}: is the checkpoint of stage {state['stage']}, moved here")
     return state
 
