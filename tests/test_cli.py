@@ -36,6 +36,33 @@ def scenario(tmp_path: Path) -> Path:
     return path
 
 
+OWN = """\
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Mine(CartPoleEnv):
+    pass
+"""
+
+
+def test_trust_is_asked_for_in_words(tmp_path: Path) -> None:
+    """By the command itself: the code is listed, exit code 5, nothing is printed to stdout."""
+    (tmp_path / "own_cart.py").write_text(OWN, "utf-8")
+    text = SCENARIO.replace("CartPole-v1", "'own_cart:Mine'").replace("steps: 64", "steps: 32")
+    (tmp_path / "own.yaml").write_text(text, "utf-8")
+    (folder,) = run_all(holdfast.load(tmp_path / "own.yaml"), tmp_path / "runs")
+    command = [sys.executable, "-P", "-m", "holdfast", "eval", str(folder.path), "--episodes", "1"]
+    elsewhere = os.environ | {"XDG_STATE_HOME": str(tmp_path / "nobody")}
+    done = subprocess.run(command, capture_output=True, text=True, env=elsewhere, check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert f"tasks[0].env: 'own_cart:Mine' (from {tmp_path}, or installed)" in done.stderr
+    assert "--trust-code (trust_code=True in Python)" in done.stderr
+    assert "Traceback" not in done.stderr
+    command.append("--trust-code")
+    done = subprocess.run(command, capture_output=True, text=True, env=elsewhere, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "after stage 1, in right" in done.stdout
+
+
 # -- quick, and light ------------------------------------------------------------------------------
 
 

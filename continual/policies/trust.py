@@ -27,6 +27,9 @@ from holdfast.scenarios.source.regular_file import is_there, read
 MOST_FILES, MOST_BYTES = 5000, 64 << 20
 """Of Python files in a folder of code: a larger one is not remembered."""
 
+MOST_RECORDS = 20_000
+"""Runs that are remembered."""
+
 _LEFT_OUT = {"__pycache__", "node_modules", "site-packages", "runs"}
 _DEEPEST = 8
 
@@ -98,6 +101,7 @@ def remember(folders: Sequence[RunFolder]) -> str:
         code = _code_hash(code_folder)  # all are cells of one scenario
         for folder in own:
             _write(state, folder, code_folder, code)
+        _forget_oldest(state)
     except (OSError, CheckpointUnusable, ValueError, RuntimeError) as error:
         return (
             f"these runs cannot be remembered as yours ({error}); commands that read them will "
@@ -106,9 +110,18 @@ def remember(folders: Sequence[RunFolder]) -> str:
     return ""
 
 
+def _forget_oldest(state: Path) -> None:
+    """Forget the runs that were made longest ago, where there are very many."""
+    records = list(state.glob("*.json"))
+    if len(records) > MOST_RECORDS:
+        records.sort(key=lambda path: path.lstat().st_mtime)
+        for path in records[: -MOST_RECORDS // 2]:
+            path.unlink(missing_ok=True)
+
+
 def _write(state: Path, folder: RunFolder, code_folder: Path | None, code: str) -> None:
     record = _Record(
-        folder=str(folder.path.absolute()),
+        folder=str(folder.path.resolve()),
         scenario=hashlib.sha256(read_file(folder.path / SCENARIO)).hexdigest(),
         code_folder=None if code_folder is None else str(code_folder),
         code=code,
@@ -130,7 +143,7 @@ def _remembered(folder: RunFolder) -> _Record | None:
         record: _Record = modelled(_Record, plain(read(path, MEGABYTE), path), path)
         code_folder = None if record.code_folder is None else Path(record.code_folder)
         holds = (
-            record.folder == str(folder.path.absolute())
+            record.folder == str(folder.path.resolve())
             and record.scenario == hashlib.sha256(read_file(folder.path / SCENARIO)).hexdigest()
             and record.code == _code_hash(code_folder)
         )
@@ -140,7 +153,7 @@ def _remembered(folder: RunFolder) -> _Record | None:
 
 
 def _place(state: Path, folder: RunFolder) -> Path:
-    name = hashlib.sha256(os.fsencode(folder.path.absolute())).hexdigest()
+    name = hashlib.sha256(os.fsencode(folder.path.resolve())).hexdigest()
     return state / f"{name}.json"
 
 

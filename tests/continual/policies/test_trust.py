@@ -169,6 +169,22 @@ def test_a_state_directory_that_cannot_be_written_costs_one_line(
     assert folder.info()["status"] == "finished"
 
 
+def test_a_run_is_known_by_whatever_way_it_is_reached(
+    scenario: Scenario, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.continual.policies import trust
+
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+    prepare(tmp_path / "runs", scenario)
+    for place in ("runs", "disk"):
+        trust.vouch(RunFolder(tmp_path / place / "mine" / "naive" / "seed-0"))
+    monkeypatch.setattr(trust, "MOST_RECORDS", 4)
+    many = scenario.model_copy(update={"seeds": tuple(range(9))})
+    prepare(tmp_path / "more", many)
+    assert len(list(state.iterdir())) == 2
+
+
 def test_a_planted_folder_never_decides_what_ones_own_run_imports(
     scenario: Scenario, state: Path, tmp_path: Path
 ) -> None:

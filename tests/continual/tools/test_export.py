@@ -264,3 +264,15 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "onnx", __import__("json"))
     with pytest.raises(MissingExtra, match=r"needs the package 'onnxscript'.*holdfast\[onnx\]"):
         list(export(tmp_path, "onnx"))
+
+
+def test_names_from_an_environment_are_escaped() -> None:
+    """ONNX's are identifiers, and no group's name leads out of the folder."""
+    from types import SimpleNamespace
+
+    from holdfast.continual.tools import export as exporting
+
+    one: Any = SimpleNamespace(names=("a b", "a.b", "1x", "ok", "../x"))
+    assert exporting._onnx_names(one) == ["a_b", "a_b_", "_1x", "ok", "___x"]
+    place = exporting._place(Path("runs"), Path("out"), "t0", "../../evil", ".onnx", 2)
+    assert place == Path("out/t0-evil.onnx")

@@ -49,3 +49,11 @@ def test_a_full_disk_spares_the_run(
     folder = run("ppo", tasks=1, steps=64)
     assert folder.info()["status"] == "finished"
     assert not (folder.path / "README.md").exists()
+
+
+def test_names_cannot_end_the_code_they_stand_in() -> None:
+    from holdfast.continual.results.formatting import coded, fenced, plain
+
+    assert coded("a`b|c") == "`` a`b\\|c ``"
+    assert fenced("x\n```\n<script>", "yaml") == "````yaml\nx\n```\n<script>\n````"
+    assert plain("\x1b[31mred") == "\ufffd\\[31mred"
