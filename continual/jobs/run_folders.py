@@ -30,8 +30,9 @@ def prepare(runs: Path, scenario: Scenario, *, overwrite: bool = False) -> list[
             under its name, and start again.
 
     Raises:
-        UsageError: If a cell there is of a different scenario (the text shows the difference), is
-            in use, or its place is taken by something else. Nothing was changed then.
+        UsageError: If a cell there is of a different scenario (the text shows the difference), or
+            its place is taken by something else. Nothing was changed then.
+        InUse: If another process runs a cell that is to be deleted. Nothing was changed then.
     """
     root = runs / scenario.name
     wanted = {root / cell.label / f"seed-{cell.seed}": cell for cell in scenario.cells()}
