@@ -341,7 +341,7 @@ def test_what_an_environment_prints_reaches_a_terminal_without_power() -> None:
     code = (
         "import sys, pty, os\n"
         "from holdfast.cli import main\n"
-        "import holdfast.cli\n"
+        "import holdfast.watch\n"
         "from holdfast.progress import Display\n"
         "from holdfast.printing import console\n"
         "def work():\n"
@@ -349,7 +349,7 @@ def test_what_an_environment_prints_reaches_a_terminal_without_power() -> None:
         "        print('one \\x1b]0;mine\\x07')\n"
         "    print('two \\x1b]0;mine\\x07')\n"
         "    print('three \\x1b]0;mine\\x07', file=sys.stderr)\n"
-        "holdfast.cli.watched = lambda app: work()\n"
+        "holdfast.watch.watched = lambda app: work()\n"
         "main()\n"
     )
     pid, terminal = pty.fork()

@@ -63,7 +63,7 @@ def test_a_stopped_run_continues_and_ends_as_if_it_had_not_been(
     path = tmp_path / "slow.yaml"
     path.write_text(SLOW_SCENARIO, "utf-8")
     command = [sys.executable, "-m", "holdfast", "run", "slow.yaml", "--jobs", str(jobs)]
-    environment = os.environ | {"PAUSE_S": "0.15", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PAUSE_S": "0.3", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command,
         cwd=tmp_path,

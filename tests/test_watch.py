@@ -221,3 +221,38 @@ def test_ctrl_c_in_a_terminal_comes_once(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     assert b"came 1" in shown
     os.close(terminal)
+
+
+def test_a_signal_to_all_of_a_group_is_one_wish(tmp_path: Path) -> None:
+    body = """
+    from holdfast.continual.jobs.attempt import stoppable
+    count, until = 0, time.monotonic() + 20
+    with stoppable():
+        Path("work").touch()
+        while time.monotonic() < until:
+            try:
+                time.sleep(0.05)
+            except KeyboardInterrupt:
+                count, until = count + 1, time.monotonic() + 1.0
+    sys.exit(10 + count)
+    """
+    process = subprocess.Popen(command(body), cwd=tmp_path, start_new_session=True)
+    wait_for((tmp_path / "work").exists)
+    os.killpg(process.pid, signal.SIGTERM)  # the watchers pass theirs on as well
+    assert process.wait(20) == 11
+
+
+def test_a_second_signal_leaves_less_time(tmp_path: Path) -> None:
+    body = "signal.signal(15, signal.SIG_IGN); Path('work').touch(); time.sleep(600)"
+    text = COMMAND.format(body=body)
+    text = text.replace("watched(work)", "watch.STOPPING_S = 600.0, 0.2\nwatched(work)")
+    text = text.replace("from holdfast.watch", "from holdfast import watch\nfrom holdfast.watch")
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    wait_for((tmp_path / "work").exists)
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.0)
+    process.terminate()
+    assert process.wait(10) == 137

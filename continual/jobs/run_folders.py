@@ -39,8 +39,9 @@ def prepare(
         tell: Takes a line, where they cannot be remembered as runs of the user's own.
 
     Raises:
-        UsageError: If a cell there is of a different scenario (the text shows the difference), is
-            in use, or its place is taken by something else. Nothing was changed then.
+        UsageError: If a cell there is of a different scenario (the text shows the difference), or
+            its place is taken by something else. Nothing was changed then.
+        InUse: If another process runs a cell that is to be deleted. Nothing was changed then.
         CheckpointUnusable: If the folder of the scenario, of a method or of a cell is a link, or
             ``run.json`` is damaged. Nothing was changed then, either.
     """

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from holdfast.continual.jobs.attempt import note_end, run_one, stoppable
@@ -220,19 +221,26 @@ def _stop(workers: Sequence[_Worker]) -> None:
 def _inherited(mark: str) -> Iterator[None]:
     """Give processes started in the block one thread, as cells run side by side, and no Ctrl-C.
 
-    They and all that they start carry the mark.
-
     A terminal sends it to all of them. They inherit the blocked signal, so that not even their
-    start-up can be interrupted by it; this process gets a Ctrl-C of that moment afterwards.
+    start-up can be interrupted by it; this process gets a Ctrl-C of that moment afterwards. They
+    and all that they start carry the mark. A script that is no file, as one on standard input, is
+    not imported again there.
     """
+    main: Any = sys.modules.get("__main__")
+    script = getattr(main, "__file__", None)
+    is_file = script is None or Path(script).exists()
     resource_tracker.ensure_running()  # starting it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     own = {"OMP_NUM_THREADS": "1", MARK: with_mark(mark)}
     theirs = {name: os.environ.get(name) for name in own}
     os.environ |= own
+    if not is_file:
+        del main.__file__
     try:
         yield
     finally:
+        if not is_file:
+            main.__file__ = script
         for name, value in theirs.items():
             if value is None:
                 del os.environ[name]

@@ -184,4 +184,5 @@ def _is_same(number: int, known: tuple[int, int]) -> bool:
 AT_WORK = AtWork()
 """Of this process."""
 
-os.register_at_fork(after_in_child=AT_WORK.forked)
+if hasattr(os, "register_at_fork"):  # not on Windows, where run folders are read as well
+    os.register_at_fork(after_in_child=AT_WORK.forked)

@@ -30,7 +30,6 @@ from holdfast.printing import (
     tell_failure,
     write_file,
 )
-from holdfast.watch import watched
 
 if TYPE_CHECKING:
     from holdfast.continual.jobs.queue import Outcome
@@ -99,6 +98,11 @@ def main() -> None:
         # A locale without some letter or sign must not end a run: print '?' instead.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
         setattr(sys, name, Escaped(stream))
+    if sys.platform != "linux":  # elsewhere nobody takes in the orphans of a process
+        app()
+        return
+    from holdfast.watch import watched
+
     watched(app)
 
 

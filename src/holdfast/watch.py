@@ -66,9 +66,9 @@ class Memory:
 
 
 def watched(work: Callable[[], None]) -> None:
-    """Run a command to its end, in a child where the system allows it, and exit with its code."""
+    """Run a command to its end, in a child, and exit with its code; on Linux."""
     # A copy of a process with threads is not safe; a debugger stays with what it was started on.
-    if sys.platform != "linux" or threading.active_count() > 1 or sys.gettrace() is not None:
+    if threading.active_count() > 1 or sys.gettrace() is not None:
         work()
         return
     memory, terminal = Memory(), _terminal()
