@@ -21,7 +21,7 @@ from kills import Kills, assert_same, cell, silent
 
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.results import checkpoint, inside_task
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.results.record import RunFolder, find_cells
 from holdfast.continual.training import journal as journals
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import CheckpointUnusable
@@ -103,7 +103,7 @@ def test_killed_in_evaluations_measures_again_and_writes_once(
     assert_same(Kills(monkeypatch, []).run(cell(tmp_path / "killed", data())), whole)
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_killed_at_file_operations(
     after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +141,16 @@ def saved(folder: RunFolder) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-@pytest.mark.parametrize("damage", ["policy", "manifest", "part", "shape", "missing part"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param("policy", marks=pytest.mark.slow),
+        "manifest",
+        "part",
+        pytest.param("shape", marks=pytest.mark.slow),
+        pytest.param("missing part", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,4 +341,39 @@ def test_sigkill(agent: dict[str, Any], tmp_path: Path) -> None:
             time.sleep(0.002)
         assert process.wait() == -signal.SIGKILL
     assert _started(folder).wait() == 0
+    assert_same(folder, whole)
+
+
+STOPPED_WHILE_IT_WRITES = """
+import os, runpy, signal, sys
+from holdfast.continual.results import checkpoint
+
+published, calls, at = checkpoint.write_synced, [0], int(sys.argv.pop())
+
+def write_synced(path, content):
+    calls[0] += ".at-" in str(path)
+    if calls[0] == at:
+        os.kill(os.getpid(), signal.SIGTERM)
+    published(path, content)
+
+checkpoint.write_synced = write_synced
+runpy.run_module("holdfast", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """It stops with exit code 75, the checkpoint before is valid, and the same command goes on."""
+    given = data(checkpoint={"every": 48}, name="stopped")
+    whole = straight(tmp_path, given)
+    path = tmp_path / "stopped.yaml"
+    path.write_text(whole.scenario.to_yaml())
+    command = [sys.executable, "-c", STOPPED_WHILE_IT_WRITES, "run", str(path)]
+    runs = tmp_path / "runs"
+    command += ["--runs", str(runs)]
+    for at in (3, 14):  # in the middle of the first one, and of the second after that
+        done = subprocess.run([*command, str(at)], capture_output=True, text=True, check=False)
+        assert done.returncode == 75, done.stderr
+    assert subprocess.run([*command, "0"], capture_output=True, check=False).returncode == 0
+    (folder,) = find_cells(runs / "stopped")
     assert_same(folder, whole)
