@@ -235,13 +235,14 @@ class CellJournal:
         self.scores.log_metrics(stages, step, self.board)
         now = time.monotonic()
         self.wall_s, self.began = self.wall_s + now - self.began, now
-        costs = self.costs = self._costs()
+        # Once: what a method keeps may be thousands of tensors.
+        states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
+        costs = self.costs = self._costs(kept_bytes(states.values()))
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
         if stages == len(self.order):
             self.board.session_finished(step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
-        states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
         files = self.agent.files() | states
         self.kept.append(kept_bytes(files.values()))
         checkpoint.save(self.checkpoints, experience.stage, files, self._state())
@@ -329,12 +330,12 @@ class CellJournal:
             "conventions": {name: text for name, text in conventions.items() if text},
         }
 
-    def _costs(self) -> dict[str, Any]:
+    def _costs(self, stored_bytes: int) -> dict[str, Any]:
         return {
             "wall_s": round(self.wall_s, 2),
             "steps_per_s": round(self.training.steps_per_s, 1),
             "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
-            "stored_bytes": kept_bytes(method.state() for method in self.methods),
+            "stored_bytes": stored_bytes,
         }
 
 
