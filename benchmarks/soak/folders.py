@@ -78,9 +78,9 @@ def _resume(cell: Path) -> object:
     return None
 
 
-READERS: tuple[Reader, ...] = (_scores, _report, _agent, _resume)
+READERS: tuple[Reader, ...] = (_scores, _report, _agent)
 SHARES = (3, 3, 3, 1)
-"""How often each is chosen; the last trains, and takes longest."""
+"""How often each is chosen, and then the one that trains, which takes longest."""
 
 
 def real_run(folder: Path) -> Path:
@@ -110,7 +110,7 @@ def make(lane: int) -> Case:
         files = sorted(p for p in here.rglob("*") if p.is_file())
         for changed in rng.sample(files, rng.choice((1, 1, 1, 2))):
             changed.write_bytes(hostile.mutate(changed.read_bytes(), rng))
-        reader = rng.choices(READERS, SHARES)[0]
+        reader = rng.choices((*READERS, _resume), SHARES)[0]
         return _read(reader, here, copy, watch, f"{changed.relative_to(here)} by {reader.__name__}")
 
     return run
@@ -149,12 +149,36 @@ def _read(reader: Reader, cell: Path, copy: Path, watch: Watch, what: str) -> tu
 
 
 def make_hostile(_lane: int) -> Case:
-    """Return what plants every hostile thing, one after another, for all readers."""
+    """Return what lets every reader at a hostile folder; those are numbered as they are planted."""
     from soak import hostile
 
     folder, cell, watch = _prepared()
+    outside = hostile.Outside(folder.with_name(f"{folder.name}-outside"))
+    sys.path.append(str(outside.code))
+    planted = list(hostile.corpus(cell, folder / "planted", outside))
 
     def run(case: int) -> tuple[str, str]:
-        raise NotImplementedError(hostile, folder, cell, watch, case)
+        if case >= len(planted):
+            return "none", ""
+        one, words = planted[case], []
+        for reader in (*READERS, _resume_there):
+            word, text = _read(reader, one.folder, folder, watch, f"{one.name} {reader.__name__}")
+            if word not in ("fine", "refused"):
+                return word, text
+            words.append(word)
+        if changed := outside.changes():
+            return "touched", f"{one.name}: {changed}"
+        if one.expected == "refused" and "refused" not in words:
+            return "read", f"{one.name}: no reader refused it"
+        return "refused" if "refused" in words else "fine", one.name
 
     return run
+
+
+def _resume_there(cell: Path) -> object:
+    import holdfast
+
+    where = cell.parents[2]
+    (where / "pole.yaml").write_text(yaml.safe_dump(SCENARIO, sort_keys=False), "utf-8")
+    holdfast.run(holdfast.load(where / "pole.yaml"), runs=where, retries=0)
+    return None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import soak_faults
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

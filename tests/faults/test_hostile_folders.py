@@ -40,7 +40,7 @@ GIVEN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[Any]:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     from soak import hostile
 
     yield hostile
