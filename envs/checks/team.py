@@ -89,9 +89,7 @@ def _check_sharing(env: Parallel, make: Callable[[], Parallel], result: CheckRes
             if space is not getattr(env, name)(agent):
                 found[name] = "is a new object at each call: keep one for each"
             elif space is getattr(other, name)(agent):
-                found[name] = (
-                    f"is one object in all environments (agent {agent}): make one for each"
-                )
+                found[name] = "is one object in all environments: make one for each"
             else:
                 also = [a for a in env.possible_agents if getattr(env, name)(a) is space]
                 if len(also) > 1:
