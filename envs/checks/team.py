@@ -112,7 +112,7 @@ def _own_spaces(env: Parallel) -> Parallel:
     """Return an environment that has a space of its own for each of its agents."""
     from pettingzoo.utils import BaseParallelWrapper  # here: only these checks need it
 
-    class OwnSpaces(BaseParallelWrapper[Any, Any, Any]):
+    class OwnSpaces(BaseParallelWrapper[Any, Any, Any]):  # type: ignore[misc]  # ships no types
         @cache  # noqa: B019  # it lives as long as the check
         def observation_space(self, agent: str) -> Any:
             return deepcopy(self.env.observation_space(agent))
