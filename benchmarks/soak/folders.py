@@ -51,7 +51,7 @@ LIMIT_S = 15.0
 def _scores(cell: Path) -> object:
     import holdfast
 
-    return holdfast.open_run(cell).scores()
+    return holdfast.open_run(cell).scores
 
 
 def _report(cell: Path) -> object:

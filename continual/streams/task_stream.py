@@ -247,7 +247,7 @@ class EvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), len(envs)):
             now = slice(start, start + len(envs))
             copies = _EnvCopies(envs, seeds[now], turns[now])
-            limits = {"deterministic": deterministic, "most_steps": self.most_steps}
+            limits: dict[str, Any] = {"deterministic": deterministic, "most_steps": self.most_steps}
             played += play(copies, act, len(seeds[now]), **limits)
         return played
 
@@ -337,7 +337,10 @@ class PooledEvalExperience(MeasuredExperience):
             for start in range(0, len(seeds), self._copies):
                 now = seeds[start : start + self._copies]
                 copies = _PoolCopies(self.batch, now)
-                limits = {"deterministic": deterministic, "most_steps": self.most_steps}
+                limits: dict[str, Any] = {
+                    "deterministic": deterministic,
+                    "most_steps": self.most_steps,
+                }
                 played += play(copies, act, len(now), **limits)
         finally:
             self.batch.close()  # the next evaluation builds its own; threads and models go

@@ -124,7 +124,10 @@ class TeamEvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), self._copies):
             with closing(self._built(list(seeds[start : start + self._copies]))) as teams:
                 vectors = learner_vectors(self._scenario, self._spaces, teams.seats)
-                limits = {"deterministic": deterministic, "most_steps": self.most_steps}
+                limits: dict[str, Any] = {
+                    "deterministic": deterministic,
+                    "most_steps": self.most_steps,
+                }
                 played += play_teams(teams, vectors, acts, **limits)
         return played
 

@@ -90,9 +90,7 @@ def _check_sharing(env: Parallel, make: Callable[[], Parallel], result: CheckRes
             if space is not getattr(env, name)(agent):
                 found[name] = "is a new object at each call: keep one for each"
             elif space is getattr(other, name)(agent):
-                found[name] = (
-                    f"is one object in all environments (agent {agent}): make one for each"
-                )
+                found[name] = "is one object in all environments: make one for each"
             else:
                 also = [a for a in env.possible_agents if getattr(env, name)(a) is space]
                 if len(also) > 1:
@@ -115,7 +113,7 @@ def _own_spaces(env: Parallel) -> Parallel:
     """Return an environment that has a space of its own for each of its agents."""
     from pettingzoo.utils import BaseParallelWrapper  # here: only these checks need it
 
-    class OwnSpaces(BaseParallelWrapper[Any, Any, Any]):
+    class OwnSpaces(BaseParallelWrapper[Any, Any, Any]):  # type: ignore[misc]  # ships no types
         @cache  # noqa: B019  # it lives as long as the check
         def observation_space(self, agent: str) -> Any:
             return deepcopy(self.env.observation_space(agent))

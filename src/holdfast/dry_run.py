@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from holdfast.continual.jobs.estimate import Cost, estimate
 from holdfast.continual.results.formatting import NA, duration, plural, size
 from holdfast.continual.results.record import RunFolder
-from holdfast.continual.training.memory_budget import memory_bytes
 from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
 from holdfast.printing import aligned
+from holdfast.scenarios.checks.memory import memory_bytes
 
 if TYPE_CHECKING:
     from holdfast.scenarios.schema.scenario import Scenario

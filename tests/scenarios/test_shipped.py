@@ -32,7 +32,8 @@ def test_one_of_every_family_loads_by_name_from_anywhere(
     for package in ("envpool", "mujoco", "mpe2"):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    name = next(name for name, path in shipped().items() if path.parent == FOLDER / family)
+    names = (name for name, path in shipped().items() if path.parent == FOLDER / family)
+    name = next(name for name in names if name != "partners")  # needs runs that are made first
     scenario = holdfast.load(name, ["seeds=[7]"])
     assert (scenario.name, scenario.seeds) == (name, (7,))
     assert scenario.source == shipped()[name]

@@ -1,13 +1,19 @@
 """A dry run's numbers against those of the run itself."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import holdfast
+from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.jobs import estimate as measured
 from holdfast.continual.jobs.estimate import estimate
+from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.preflight import build
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -53,6 +59,70 @@ def test_disk_is_estimated_to_a_few_percent(
         assert cost.steps_per_s > 10
         assert cost.memory_bytes > 1e8
         assert not cost.is_open
+
+
+SAC = {"algorithm": "sac", "buffer_size": 600, "batch_size": 16, "learning_starts": 16}
+
+
+def two_tasks(make_scenario: Callable[..., Scenario], **given: Any) -> Scenario:
+    tasks = [
+        {"name": name, "env": "Pendulum-v1", "steps": 512, "changes": {"time_limit": 20}}
+        for name in ("left", "right")
+    ]
+    known = {"task_count": "known"}
+    return make_scenario(tasks=tasks, stream=known, evaluation={"episodes": 2}, **given)
+
+
+def test_fault_45_a_dry_run_never_does_a_methods_whole_work(
+    make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    real = StableBaselinesAgent.train_more
+
+    def counted(agent: StableBaselinesAgent, updates: int) -> None:
+        done.append(updates)
+        real(agent, updates)
+
+    monkeypatch.setattr(StableBaselinesAgent, "train_more", counted)
+    monkeypatch.setattr(measured, "STRETCH_S", 0.02)
+    methods = [{"packnet": {"retrain_updates": 100_000}}]
+    scenario = two_tasks(make_scenario, agent=SAC, methods=methods)
+    (cost,) = estimate(scenario, build(scenario)).values()
+    assert 0 < sum(done) <= 2 * measured._MOST_UPDATES
+    # All of them are in the estimate: at least a tenth of a millisecond each.
+    assert cost.least_s > 100_000 * 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "method"),
+    [
+        ({"algorithm": "ppo", "n_steps": 128, "batch_size": 64, "n_epochs": 5}, "naive"),
+        ({"algorithm": "ppo", "n_steps": 128, "batch_size": 64, "n_epochs": 5}, "ewc"),
+        (SAC, "cloning"),
+        (SAC, {"packnet": {"retrain_updates": 1000}}),
+    ],
+    ids=["ppo", "ewc", "cloning", "packnet"],
+)
+def test_time_is_estimated_within_a_factor_of_one_and_a_half(
+    make_scenario: Callable[..., Scenario],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    agent: dict[str, Any],
+    method: Any,
+) -> None:
+    """In processor time: what else the machine does takes no part."""
+    monkeypatch.setattr(measured, "time", SimpleNamespace(monotonic=time.process_time))
+    scenario = two_tasks(make_scenario, agent=agent, methods=[method])
+    scenario = scenario.model_copy(
+        update={"tasks": tuple(t.model_copy(update={"steps": 2048}) for t in scenario.tasks)}
+    )
+    (cost,) = estimate(scenario, build(scenario)).values()
+    (folder,) = prepare(tmp_path, scenario)
+    began = time.process_time()
+    run_cell(folder, lambda progress: None)
+    spent_s = time.process_time() - began
+    assert spent_s / 1.5 < cost.least_s < spent_s * 1.5
 
 
 SAMPLE = {"every": 10, "tasks": {"sample": 1, "boundaries": "all"}}

@@ -198,7 +198,7 @@ def test_an_episode_without_end_gets_advice(check):
         ("np.ones(2)", "an array of shape (2,); it must be one number: return `float("),
         ("[1.0]", "[1.0]; it must be one number"),
         ("'1'", "'1'; it must be one number"),
-        ("float('nan') if self.steps > 500 else 1.0", "the reward of step 501, action"),
+        ("float('nan') if self.steps > 500 else 1.0", "the reward of step 500, action"),
     ],
 )  # fmt: skip
 def test_fault_52_the_cause_is_named_alone(check, reward, cause):
