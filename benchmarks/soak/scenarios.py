@@ -449,7 +449,7 @@ def _loader() -> Callable[[bytes, list[str]], tuple[str, str]]:
             seen = watch.end()
         if seen:
             return "touched", "; ".join(seen)
-        if "Traceback" in text or (not text.isprintable() and "\x1b" in text):
+        if "Traceback" in text:
             return "unclear", text
         return word, text
 

@@ -56,8 +56,9 @@ def _override_by_file(source: Source, path: Path) -> None:
     try:
         with path.open("rb") as file:
             given = read(file.read(bounds.FILE_BYTES + 1), str(path))
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}; '@' names a file of keys and their values"
+    except (OSError, ValueError) as error:  # no path holds a zero byte
+        why = error.strerror if isinstance(error, OSError) else error
+        message = f"cannot be read: {why}; '@' names a file of keys and their values"
         source.problems.append(Place(str(path)).problem(message))
         return
     except ScenarioError as error:
