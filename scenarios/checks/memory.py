@@ -242,4 +242,4 @@ def _size(count: float) -> str:
     >>> _size(1.2e9), _size(3.4e15)
     ('1.2 GB', '3,400,000.0 GB')
     """
-    return f"{count / 1e9:,.1f} GB"
+    return f"{min(count, 1e21) / 1e9:,.1f} GB"  # a whole number may be beyond any float
