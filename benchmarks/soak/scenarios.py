@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from soak.lanes import Case
+from soak.lanes import Case, is_made
 from soak.watch import CANARY, Watch
 
 ROOT = Path(__file__).parents[2]
@@ -437,6 +437,7 @@ def _loader() -> Callable[[bytes, list[str]], tuple[str, str]]:
 
     def load_one(content: bytes, given: list[str]) -> tuple[str, str]:
         file.write_bytes(content)
+        is_made()
         watch.begin()
         try:
             scenario = holdfast.load(file, given)
