@@ -25,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 MEMORY = 6 * 2**30
 """Bytes of address space that a process may take: a bomb must not take the machine with it."""
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The one in C, where it is there: some inputs are large."""
+
 Mutation = Callable[[Any, random.Random], Any]
 
 # -- values ----------------------------------------------------------------------------------------
@@ -350,7 +353,7 @@ def mutated(case: int) -> bytes:
             break
         data = rng.choice(DATA)(data, rng)
     try:
-        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(data, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
     except (yaml.YAMLError, ValueError, RecursionError):
         text = repr(data)
     for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
