@@ -113,6 +113,8 @@ class Silent:
     def watch(self, experience: Any) -> Callable[[int], None]:
         return lambda step: None
 
+    def pauses(self, experience: TaskExperience, told: TaskExperience) -> None: ...
+
     def learned(self) -> None: ...
 
 
