@@ -247,8 +247,13 @@ class EvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), len(envs)):
             now = slice(start, start + len(envs))
             copies = _EnvCopies(envs, seeds[now], turns[now])
-            limits: dict[str, Any] = {"deterministic": deterministic, "most_steps": self.most_steps}
-            played += play(copies, act, len(seeds[now]), **limits)
+            played += play(
+                copies,
+                act,
+                len(seeds[now]),
+                deterministic=deterministic,
+                most_steps=self.most_steps,
+            )
         return played
 
     def close(self) -> None:
@@ -337,11 +342,13 @@ class PooledEvalExperience(MeasuredExperience):
             for start in range(0, len(seeds), self._copies):
                 now = seeds[start : start + self._copies]
                 copies = _PoolCopies(self.batch, now)
-                limits: dict[str, Any] = {
-                    "deterministic": deterministic,
-                    "most_steps": self.most_steps,
-                }
-                played += play(copies, act, len(now), **limits)
+                played += play(
+                    copies,
+                    act,
+                    len(now),
+                    deterministic=deterministic,
+                    most_steps=self.most_steps,
+                )
         finally:
             self.batch.close()  # the next evaluation builds its own; threads and models go
         return played

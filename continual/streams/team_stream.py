@@ -124,11 +124,10 @@ class TeamEvalExperience(MeasuredExperience):
         for start in range(0, len(seeds), self._copies):
             with closing(self._built(list(seeds[start : start + self._copies]))) as teams:
                 vectors = learner_vectors(self._scenario, self._spaces, teams.seats)
-                limits: dict[str, Any] = {
-                    "deterministic": deterministic,
-                    "most_steps": self.most_steps,
-                }
-                played += play_teams(teams, vectors, acts, **limits)
+                most = self.most_steps
+                played += play_teams(
+                    teams, vectors, acts, deterministic=deterministic, most_steps=most
+                )
         return played
 
     def time_limit(self) -> int:
