@@ -57,8 +57,8 @@ class Sample(BaseModel):
 
 
 Measured = Annotated[
-    Annotated[Sample, Tag("sample")] | Annotated[Literal["all", "seen"], Tag("words")],
-    told_by(Mapping, Sample, tag="sample", other="words"),
+    Annotated[Sample, Tag("turns")] | Annotated[Literal["all", "seen"], Tag("words")],
+    told_by(Mapping, Sample, tag="turns", other="words"),
 ]
 
 

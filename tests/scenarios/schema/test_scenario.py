@@ -6,14 +6,17 @@ import json
 import pickle
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from holdfast.errors import ScenarioError
 from holdfast.scenarios.checks import arguments, messages
 from holdfast.scenarios.json_schema import json_schema
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema.changes import Changes, MujocoChanges
 from holdfast.scenarios.schema.fields import descriptions
 from holdfast.scenarios.schema.scenario import Method, Scenario
+from holdfast.scenarios.schema.sections import Sample
 from holdfast.scenarios.source import yaml_file
 
 
@@ -159,3 +162,28 @@ def test_examples_in_docstrings(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]  # a list of modules is one of objects
     assert result.failed == 0
     assert result.attempted > 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "text"),
+    [
+        ("evaluation.tasks=some", "'some' is not one of all, seen"),
+        ("evaluation.tasks={sample: 0}", "evaluation.tasks.sample: must be greater than 0"),
+        ("evaluation.tasks={sampl: 3}", "unknown key; did you mean 'sample'?"),
+        ("evaluation.tasks={sample: 3, boundaries: none}", "tasks.boundaries: 'none' is not one"),
+        ("checkpoint.keep=most", "checkpoint.keep: 'most' is not one of policies, all"),
+    ],
+)
+def test_plans_that_do_not_exist_are_refused(plan: str, text: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        load("quickstart", overrides=[plan])
+    assert text in str(error.value)
+
+
+def test_a_sample_is_written_out_and_read_back() -> None:
+    plan = "evaluation={tasks: {sample: 3, boundaries: all}, episodes: 2}"
+    scenario = load("quickstart", overrides=[plan, "checkpoint={keep: all}"])
+    assert scenario.evaluation.tasks == Sample(sample=3, boundaries="all")
+    again = Scenario.model_validate(yaml.safe_load(scenario.to_yaml()))
+    assert again.evaluation == scenario.evaluation
+    assert again.checkpoint.keep == "all"
