@@ -133,6 +133,7 @@ def started(source: Path, folder: Path, names: Sequence[str]) -> Iterator[subpro
     for name in names:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(made[name], sort_keys=False), "utf-8")
     paths = {"PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+    paths["XDG_STATE_HOME"] = str(folder / "state")  # where runs of one's own are remembered
     command = [sys.executable, str(SIDE), str(source), str(folder), *names]
     with (
         (folder / "stderr.txt").open("w", encoding="utf-8") as stderr,

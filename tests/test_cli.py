@@ -14,7 +14,7 @@ from game_runs import games
 from told import Told
 
 import holdfast
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.scenarios.json_schema import json_schema
 
 ROOT = Path(__file__).parents[1]

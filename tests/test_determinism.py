@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.load import load
 
@@ -39,7 +39,7 @@ import os, signal, sys
 from pathlib import Path
 from gymnasium.wrappers import TimeLimit
 from holdfast.continual.training.cell import run_cell
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 folder, moment, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 owner, name = {"step": (TimeLimit, "step"), "disk": (os, "fsync")}[moment]

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from holdfast.cli import app
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.registry import ALGORITHMS, METHODS
 from holdfast.scenarios.load import load
 

@@ -14,6 +14,7 @@ import argparse
 import csv
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +55,7 @@ PARTS = {
     "scenarios": Part(20_000, _in_lanes(scenarios.make_files), "mutated scenario files loaded"),
     "overrides": Part(2_000, _in_lanes(scenarios.make_overrides), "mutated overrides loaded"),
     "hostile": Part(
-        1, _in_lanes(folders.make_hostile, limit_s=300.0), "hostile run folders, all readers"
+        245, _in_lanes(folders.make_hostile, limit_s=300.0), "hostile run folders, all readers"
     ),
     "folders": Part(
         5_000, _in_lanes(folders.make, limit_s=folders.LIMIT_S), "mutated files of run folders"
@@ -116,6 +117,8 @@ def main() -> None:
     if unknown := set(given.parts) - PARTS.keys():
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     os.environ["OMP_NUM_THREADS"] = "1"
+    state = tempfile.TemporaryDirectory(prefix="soak-state-")
+    os.environ["XDG_STATE_HOME"] = state.name  # where runs of one's own are remembered
     rows = []
     for name in given.parts or PARTS:
         count = given.cases or max(1, round(PARTS[name].cases * given.share))

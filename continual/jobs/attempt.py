@@ -12,7 +12,7 @@ from typing import Literal
 from holdfast.continual.jobs.queue import Outcome, Turn, cell_name
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.errors import FolderUnwritable, InUse
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from holdfast.continual.results.record import RunFolder, cells_in
+from holdfast.continual.run_folder.cells import cells_in
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, HoldfastError
 from holdfast.scenarios.checks.backend import cannot_take, is_installed
 from holdfast.scenarios.schema.scenario import Scenario

@@ -29,7 +29,7 @@ from holdfast import seeding
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
-from holdfast.continual.results.old_stages import WHOLE
+from holdfast.continual.run_folder.old_stages import WHOLE
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.streams.rotation import Rotation

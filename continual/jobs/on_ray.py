@@ -24,7 +24,7 @@ from holdfast.continual.jobs.attempt import note_end, run_one
 from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.scenarios.schema.scenario import Scenario
 
 RETRIES = 2

@@ -15,7 +15,7 @@ from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.jobs.run_handle import OpenedRun
 from holdfast.continual.jobs.workers import Workers
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from holdfast.continual.policies.trust import remember
-from holdfast.continual.results.record import LOCK, RUN, SCENARIO, RunFolder, cells_in
-from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
+from holdfast.continual.run_folder.cells import cells_in
+from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder
+from holdfast.continual.run_folder.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Cell, Scenario
 from holdfast.scenarios.source.override import NoSuchPlace

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, find_cells, task_index
+from holdfast.continual.run_folder.cells import find_cells, task_index
+from holdfast.continual.run_folder.episodes import Episode
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.regular_file import is_there

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.continual.jobs.tuning_plan import Plan
 from holdfast.continual.results.formatting import NA, plain, plural, table
-from holdfast.continual.results.record import csv_table, write_whole
+from holdfast.continual.run_folder.files import csv_table, write_whole
 from holdfast.errors import HoldfastError
 from holdfast.scenarios.schema.method_spec import short
 from holdfast.scenarios.source.yaml_file import dump

@@ -21,10 +21,11 @@ from holdfast.continual.jobs.trials import tell_results
 from holdfast.continual.jobs.tuning_plan import TRIALS, Plan, plan
 from holdfast.continual.policies.trust import remember
 from holdfast.continual.results import curves, metrics
-from holdfast.continual.results.lock import locked
-from holdfast.continual.results.readers import plain, read_file
-from holdfast.continual.results.record import LOCK, SCENARIO, RunFolder, write_whole
-from holdfast.continual.results.scenario_diff import NO_MATTER, text_diff
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.lock import locked
+from holdfast.continual.run_folder.readers import plain, read_file
+from holdfast.continual.run_folder.record import LOCK, SCENARIO, RunFolder
+from holdfast.continual.run_folder.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, InUse, MissingExtra, Stopped, UsageError
 from holdfast.scenarios.schema.cells import Axis
 from holdfast.scenarios.schema.scenario import Scenario

@@ -26,7 +26,7 @@ from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.processes.offspring import MARK, end, marked, new_mark, with_mark
 from holdfast.envs.wrappers.at_work import AT_WORK, BYTES, read
 from holdfast.errors import EnvironmentFailed, Stopped, UsageError

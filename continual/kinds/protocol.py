@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.exportable import Exporting
     from holdfast.continual.policies.meeting import Meeting
     from holdfast.continual.policies.restore import Restored
-    from holdfast.continual.results.record import RunFolder
+    from holdfast.continual.run_folder.record import RunFolder
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.envs.processes.pool import OnFailure
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from holdfast.continual.policies.partners import PartnerGroup
     from holdfast.continual.policies.restore import Restored
     from holdfast.continual.policies.trained_team import TaskTeam
-    from holdfast.continual.results.record import RunFolder
+    from holdfast.continual.run_folder.record import RunFolder
     from holdfast.envs.checks.check_result import CheckResult
     from holdfast.envs.multiagent.parallel import TeamSpaces
     from holdfast.envs.processes.pool import OnFailure

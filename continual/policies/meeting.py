@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.continual.results.document import Section
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 Sections = tuple[list[Section], list[dict[str, Any]]]
 """The sections of a page, and the rows of a table."""

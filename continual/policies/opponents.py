@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from holdfast.agents.sb3.past_selves import action_chances
 from holdfast.continual.policies.restore import Restore
-from holdfast.continual.results import checkpoint
-from holdfast.continual.results.record import SCENARIO, RunFolder, task_index
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.cells import task_index
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.multiagent.players import PolicyPlayer
 from holdfast.envs.multiagent.self_play import SelfPlay, View

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from holdfast.agents.base.agent import Act
 from holdfast.continual.policies.opponents import Key, checkpoint_key
 from holdfast.continual.policies.restore import Restore
-from holdfast.continual.results.record import RunFolder, task_index
+from holdfast.continual.run_folder.cells import task_index
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.base.fitting import fit
 from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.multiagent.parallel import Team, TeamSpaces, described

@@ -13,8 +13,8 @@ from holdfast import seeding
 from holdfast.agents.base.agent import Agent, Files
 from holdfast.agents.sb3.weights_io import read_zip
 from holdfast.continual.method import Method
-from holdfast.continual.results import checkpoint
-from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, HoldfastError, UsageError
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 from holdfast.scenarios.source.regular_file import is_there

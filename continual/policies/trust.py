@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from holdfast.continual.results.readers import MEGABYTE, modelled, plain, read_file
-from holdfast.continual.results.record import SCENARIO, RunFolder, write_whole
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.readers import MEGABYTE, modelled, plain, read_file
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
 from holdfast.errors import CheckpointUnusable, CodeNotTrusted, HoldfastError
 from holdfast.scenarios.checks.own_code import own_code
 from holdfast.scenarios.schema.scenario import Scenario

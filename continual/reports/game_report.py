@@ -10,8 +10,8 @@ import numpy as np
 from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results.document import Paragraph, Section, Table, given, words
 from holdfast.continual.results.elo import elo, games_of
-from holdfast.continual.results.record import Episode
 from holdfast.continual.results.study import Results
+from holdfast.continual.run_folder.episodes import Episode
 from holdfast.scenarios.schema.opponents import RANDOM
 from holdfast.scenarios.schema.scenario import Scenario
 

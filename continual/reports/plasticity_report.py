@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results import document as doc
-from holdfast.continual.results.plasticity_record import GROUPS, QUANTITIES
 from holdfast.continual.results.study import MethodResults, Results
+from holdfast.continual.run_folder.plasticity_record import GROUPS, QUANTITIES
 
 
 def plasticity_sections(results: Results) -> list[doc.Section]:

@@ -17,9 +17,9 @@ from holdfast.continual.reports.summary import Summary, summarize
 from holdfast.continual.reports.tables import costs_table, means_table, summary_table, tasks_table
 from holdfast.continual.results.document import Document, Section
 from holdfast.continual.results.markdown_page import markdown
-from holdfast.continual.results.record import write_whole
 from holdfast.continual.results.study import Results, gather_all
 from holdfast.continual.results.svg import png, svg_file
+from holdfast.continual.run_folder.files import write_whole
 from holdfast.errors import UsageError
 
 _ZOOM = 2.0

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from holdfast.continual.reports.summary import COMPARED, MethodSummary, Summary
-from holdfast.continual.results.record import csv_cell
 from holdfast.continual.results.study import Results
+from holdfast.continual.run_folder.files import csv_cell
 
 NUMBERS = ("scenario", "method", "seed", "task", "metric", "statistic", "value", "low", "high")
 POINTS = ("scenario", "method", "seed", "step", "task", "score", "return", "success")

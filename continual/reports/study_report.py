@@ -24,9 +24,9 @@ from holdfast.continual.results.curves import Array, Curves, Quantity, inside, m
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
-from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.continual.results.statistics import FEW, FEW_SEEDS
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
+from holdfast.continual.run_folder.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.regular_file import is_there
 

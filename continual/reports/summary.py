@@ -14,8 +14,8 @@ import numpy as np
 from holdfast.continual.results import metrics, statistics
 from holdfast.continual.results.costs import COSTS, cost
 from holdfast.continual.results.curves import Array, measured_at_end
-from holdfast.continual.results.scenario_diff import setting, undrawn
 from holdfast.continual.results.study import CellResults, MethodResults, Results
+from holdfast.continual.run_folder.scenario_diff import setting, undrawn
 from holdfast.scenarios.schema.sections import Sample
 
 BASELINE = "naive"

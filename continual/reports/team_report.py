@@ -8,8 +8,8 @@ import numpy as np
 
 from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results.document import EMPTY, Section, Table, given
-from holdfast.continual.results.record import Episode
 from holdfast.continual.results.study import MethodResults, Results
+from holdfast.continual.run_folder.episodes import Episode
 from holdfast.scenarios.schema.agent import Policies, grouped
 
 Returns = dict[str, dict[str, float]]

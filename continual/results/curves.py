@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from holdfast.continual.results.record import Episode
+    from holdfast.continual.run_folder.episodes import Episode
     from holdfast.scenarios.schema.scenario import Scenario, Score
 
 Array = NDArray[np.float64]

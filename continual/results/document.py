@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 from pydantic import TypeAdapter
 
 from holdfast.continual.results.formatting import NA
-from holdfast.continual.results.readers import modelled, read_json
+from holdfast.continual.run_folder.readers import modelled, read_json
 from holdfast.errors import CheckpointUnusable
 
 

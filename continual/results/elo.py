@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from holdfast.continual.results.record import Episode
+    from holdfast.continual.run_folder.episodes import Episode
 
 SCALE = 400 / np.log(10)
 """Points of rating for each unit of log odds: 400 points are odds of ten to one (Elo 1978)."""

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import Array, Curves, curves_of, matrix, unseen
-from holdfast.continual.results.plasticity_record import Point, read_points
-from holdfast.continual.results.readers import read_file
-from holdfast.continual.results.record import SCENARIO, Episode, RunFolder, cells_in, find_cells
-from holdfast.continual.results.scenario_diff import changed, difference, setting
+from holdfast.continual.run_folder.cells import cells_in, find_cells
+from holdfast.continual.run_folder.episodes import Episode
+from holdfast.continual.run_folder.plasticity_record import Point, read_points
+from holdfast.continual.run_folder.readers import read_file
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
+from holdfast.continual.run_folder.scenario_diff import changed, difference, setting
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from holdfast import seeding
 from holdfast.agents.base.agent import Act, Agent, Observations
-from holdfast.continual.results.record import Episode
+from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.streams.experience import MeasuredExperience, Played
 from holdfast.scenarios.schema.sections import Evaluation
 

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.meeting import Plan, Policy
 from holdfast.continual.policies.trust import vouch
-from holdfast.continual.results import checkpoint, record
 from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
 from holdfast.continual.results.markdown_page import markdown
+from holdfast.continual.run_folder import checkpoint, record
 from holdfast.errors import UsageError
 
 Stages = Literal["last", "all"]

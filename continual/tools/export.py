@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.exportable import Exportable
-from holdfast.continual.results import checkpoint
-from holdfast.continual.results.record import task_index
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.cells import task_index
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.method_spec import safe
 from holdfast.scenarios.source.regular_file import made_folder, remove

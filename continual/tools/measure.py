@@ -12,11 +12,13 @@ import numpy as np
 
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import cut_note, number, plural
-from holdfast.continual.results.record import Episode, csv_table, task_index
 from holdfast.continual.results.statistics import student, wilson
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.cells import task_index
+from holdfast.continual.run_folder.episodes import Episode
+from holdfast.continual.run_folder.files import csv_table
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -17,9 +17,10 @@ from holdfast import seeding
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.trust import vouch
-from holdfast.continual.results import checkpoint
 from holdfast.continual.results.curves import curves, matrix
-from holdfast.continual.results.record import RunFolder, task_index
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.cells import task_index
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.source.regular_file import made_folder, remove

@@ -25,7 +25,9 @@ from holdfast.continual.results.formatting import (
     table,
 )
 from holdfast.continual.results.metrics import FORMULAS
-from holdfast.continual.results.record import Episode, RunFolder, write_whole
+from holdfast.continual.run_folder.episodes import Episode
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.scenarios.schema.scenario import Scenario, Task
 from holdfast.scenarios.source.yaml_file import dump
 

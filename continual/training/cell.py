@@ -18,7 +18,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.loop import run_stream
 from holdfast.continual.policies.restore import initial_files
 from holdfast.continual.progress import Progress, Tell
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.card import write_card
 from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
 from holdfast.continual.training.device_failure import device_told

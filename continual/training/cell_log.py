@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.results.record import write_whole
+from holdfast.continual.run_folder.files import write_whole
 from holdfast.envs.processes.escapes import visible, without_controls
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.scenarios.source.regular_file import opened

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from holdfast import registry
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.results.plasticity_record import QUANTITIES
+from holdfast.continual.run_folder.plasticity_record import QUANTITIES
 from holdfast.continual.training.memory_budget import argument
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import shipped

@@ -26,15 +26,15 @@ from holdfast.agents.modules import plasticity
 from holdfast.agents.modules.options import CReLU
 from holdfast.agents.modules.units import activations, unit_magnitudes
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.continual.results.checkpoint import tensors
-from holdfast.continual.results.plasticity_record import (
+from holdfast.continual.run_folder.checkpoint import tensors
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.plasticity_record import (
     GROUPS,
     line_of,
     read_points,
     write_points,
 )
-from holdfast.continual.results.readers import read_file
-from holdfast.continual.results.record import write_whole
+from holdfast.continual.run_folder.readers import read_file
 from holdfast.scenarios.source.regular_file import is_there
 
 REFERENCE = "plasticity.safetensors"

@@ -13,9 +13,11 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods, needed_to_act
 from holdfast.continual.progress import Progress, Tell
-from holdfast.continual.results import checkpoint, inside_task, old_stages
 from holdfast.continual.results.formatting import cut_note, fenced
-from holdfast.continual.results.record import Episode, RunFolder, csv_table, write_whole
+from holdfast.continual.run_folder import checkpoint, inside_task, old_stages
+from holdfast.continual.run_folder.episodes import Episode
+from holdfast.continual.run_folder.files import csv_table, write_whole
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.streams.rotation import Rotation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.continual.results.formatting import plural
-from holdfast.continual.results.record import Episode
+from holdfast.continual.run_folder.episodes import Episode
 from holdfast.scenarios.schema.scenario import Scenario
 
 LARGE = 1e6

@@ -11,7 +11,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import Curves, Quantity, curves_of, matrix, trained, until
 from holdfast.continual.results.heat_map import MOST_DRAWN, heat_map, shown_rows
-from holdfast.continual.results.record import Episode
+from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.sections import Sample

@@ -10,7 +10,7 @@ from holdfast.agents.base.agent import Agent
 from holdfast.agents.base.pauses import Inside
 from holdfast.continual.experience import Experience
 from holdfast.continual.method import Method
-from holdfast.continual.results.inside_task import Found, InsideTask
+from holdfast.continual.run_folder.inside_task import Found, InsideTask
 from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.scenarios.schema.scenario import Scenario

@@ -196,7 +196,7 @@ def tune(
     from holdfast.continual.jobs.tune import tune as run_trials
     from holdfast.continual.jobs.tuning_plan import plan
     from holdfast.continual.results.formatting import plural
-    from holdfast.continual.results.readers import read_file
+    from holdfast.continual.run_folder.readers import read_file
     from holdfast.progress import Display
     from holdfast.scenarios.load import load
 

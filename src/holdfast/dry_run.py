@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.continual.jobs.estimate import Cost, estimate
 from holdfast.continual.results.formatting import NA, duration, plural, size
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
 from holdfast.printing import aligned

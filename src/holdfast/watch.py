@@ -189,7 +189,7 @@ def _tell_death(code: int, reason: str, memory: Memory) -> int:
     # Here: a command that comes to its end needs none of it.
     from holdfast.continual.jobs.attempt import note_end
     from holdfast.continual.results.failure import Failure
-    from holdfast.continual.results.record import RunFolder
+    from holdfast.continual.run_folder.record import RunFolder
     from holdfast.printing import tell_failure
 
     failure = Failure.of_death("the process of this command", code, at_work.read(memory.note))

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import Episode, RunFolder
+from holdfast.continual.run_folder.episodes import Episode
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.journal import Progress

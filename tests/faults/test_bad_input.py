@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from holdfast.cli import app
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 WORLDS = """
 import os

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools.measure import Plan, measure
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import HoldfastError

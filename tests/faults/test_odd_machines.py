@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 ALONE = ["unshare", "--map-root-user", "--mount", "--net", "sh", "-ec"]
 SCENARIO = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from told import Told
 
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 # CartPole whose second task is slow where the environment variable says so.
 SLOW = """\

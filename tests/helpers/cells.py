@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -10,8 +10,8 @@ import pytest
 from cells import Interrupted
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.plasticity_record import read_points
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.plasticity_record import read_points
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.journal import CellJournal
 from holdfast.scenarios.schema.scenario import Scenario

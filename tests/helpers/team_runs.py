@@ -9,7 +9,7 @@ import torch
 
 from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.streams.team_stream import make_team_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.schema.scenario import Scenario

@@ -16,7 +16,7 @@ from holdfast.agents.base.parameters import named_parameters
 from holdfast.agents.doors.networks import slots
 from holdfast.agents.teams.team import TeamAgent
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.streams.team_stream import make_team_stream
 from holdfast.continual.training.preflight import build
 from holdfast.errors import ScenarioError

@@ -15,9 +15,9 @@ from holdfast.continual.jobs.attempt import note_end
 from holdfast.continual.jobs.queue import Outcome, Turns, Unwatched
 from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results import lock
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder import lock
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training import cell_log
 from holdfast.continual.training.cell_log import logged
 from holdfast.errors import (

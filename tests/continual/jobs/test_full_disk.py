@@ -77,7 +77,7 @@ def alone(tmp_path: Path):
 NOTES = """
 import sys
 from pathlib import Path
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import FolderUnwritable
 
 folder = RunFolder(Path("runs"))

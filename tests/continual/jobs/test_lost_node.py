@@ -15,7 +15,7 @@ from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.queue import Outcome, Unwatched
 from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.processes.offspring import descendants
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -16,7 +16,7 @@ from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.queue import Execute, Outcome, Unwatched
 from holdfast.continual.jobs.run import made_executor, run_cells
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import HoldfastError, MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 

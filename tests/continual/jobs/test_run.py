@@ -17,7 +17,7 @@ import holdfast
 from holdfast.continual.jobs.queue import Outcome
 from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 

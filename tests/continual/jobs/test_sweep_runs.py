@@ -9,8 +9,8 @@ import pytest
 
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report
-from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.study import gather
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import UsageError
 
 RATES = {"agent.learning_rate": [1e-4, 3e-4]}

@@ -16,7 +16,8 @@ from holdfast.continual.jobs.queue import Outcome, cell_name
 from holdfast.continual.jobs.tune import tune
 from holdfast.continual.jobs.tuning_plan import cut, plan
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import RunFolder, find_cells
+from holdfast.continual.run_folder.cells import find_cells
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, HoldfastError, ScenarioError, UsageError
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema.scenario import Scenario

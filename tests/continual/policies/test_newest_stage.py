@@ -16,7 +16,7 @@ from game_runs import games
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.single import frozen_player
 from holdfast.continual.policies.restore import initial_files
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools.cross_play import cross_play
 from holdfast.continual.tools.export import export
 from holdfast.continual.tools.measure import Plan, measure

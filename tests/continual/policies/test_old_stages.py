@@ -12,8 +12,8 @@ from team_runs import team_scenario
 
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.restore import needed_to_act, unpooled
-from holdfast.continual.results import checkpoint, old_stages
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder import checkpoint, old_stages
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.registry import METHODS
 from holdfast.scenarios.schema.scenario import Scenario
 

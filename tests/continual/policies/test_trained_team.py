@@ -12,7 +12,7 @@ from holdfast import seeding
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.team import partner_groups
 from holdfast.continual.policies.trained_team import TaskTeam
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import UsageError
 
 RELAYS = {"env": "relays:Relay"}, {"env": "relays:Relay", "kwargs": {"length": 7}}

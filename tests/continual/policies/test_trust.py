@@ -19,7 +19,7 @@ import holdfast
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.team import partner_groups
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools.measure import Plan, measure
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import CodeNotTrusted

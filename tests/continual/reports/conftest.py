@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 # Mean returns of (left, right) at the start, after left, after right.
 CURVES = {

@@ -26,8 +26,8 @@ from holdfast.continual.results.document import (
     words,
 )
 from holdfast.continual.results.markdown_page import markdown
-from holdfast.continual.results.record import CROSS_PLAY, CROSS_PLAY_PAGE, RunFolder
 from holdfast.continual.results.svg import element, picture, png, svg_file
+from holdfast.continual.run_folder.record import CROSS_PLAY, CROSS_PLAY_PAGE, RunFolder
 from holdfast.errors import CheckpointUnusable
 
 

@@ -8,8 +8,8 @@ from tables import rows
 
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report
-from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.study import gather
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import UsageError
 
 

@@ -13,7 +13,7 @@ from study import write_study
 from holdfast.continual.reports.html import LEVELS, heat_style, html
 from holdfast.continual.reports.report import Study, build, report
 from holdfast.continual.reports.summary import summarize
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 METHODS = ["naive", "ewc", "isolated"]
 SEEDS = TASKS = 3

@@ -11,8 +11,8 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report
 from holdfast.continual.results import formatting
 from holdfast.continual.results.heat_map import heat_map
-from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.study import gather, spread
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import UsageError
 
 

@@ -34,8 +34,8 @@ def test_a_large_study_is_reported_in_ten_seconds_and_a_gigabyte(tmp_path: Path)
 
 def test_a_small_study_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither scenarios that differ in the seed alone, nor references, are read again."""
-    from holdfast.continual.results import record
     from holdfast.continual.results.study import gather
+    from holdfast.continual.run_folder import record
 
     folder = write_study(tmp_path, methods=3, seeds=3, tasks=2, points=4, episodes=2)
     scenarios, scores = [], []

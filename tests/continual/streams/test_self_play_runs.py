@@ -14,8 +14,8 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.kinds.single import frozen_player
-from holdfast.continual.results import checkpoint
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.preflight import build
 from holdfast.errors import ScenarioError, UsageError

@@ -15,7 +15,7 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.reports.report import report
 from holdfast.continual.reports.team_report import agent_returns, group_returns
-from holdfast.continual.results.checkpoint import load
+from holdfast.continual.run_folder.checkpoint import load
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -17,7 +17,7 @@ from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.exportable import Exportable
 from holdfast.continual.policies.restore import Restored
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools.export import METADATA, export
 from holdfast.envs.make import stream_spaces
 from holdfast.errors import MissingExtra, UsageError

@@ -15,8 +15,8 @@ from team_runs import team_scenario
 from typer.testing import CliRunner
 
 from holdfast.cli import app
-from holdfast.continual.results.record import RunFolder
 from holdfast.continual.results.statistics import student
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools.measure import Plan, measure
 from holdfast.errors import UsageError
 

@@ -14,7 +14,7 @@ from cells import run_all
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools import video
 from holdfast.continual.tools.video import film, gif, scenes
 from holdfast.errors import EnvironmentFailed, HoldfastError, UsageError

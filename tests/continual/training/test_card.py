@@ -11,7 +11,7 @@ import yaml
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 
 
 def test_a_finished_run_has_a_card(run: Callable[..., RunFolder]) -> None:

@@ -12,7 +12,7 @@ import torch
 from holdfast.agents.base.device import device_of
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results.failure import Failure
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.scenarios.schema.scenario import Scenario

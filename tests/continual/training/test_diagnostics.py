@@ -15,14 +15,14 @@ from torch import nn
 from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.results.markdown_page import markdown
-from holdfast.continual.results.plasticity_record import (
+from holdfast.continual.results.study import gather
+from holdfast.continual.run_folder.plasticity_record import (
     QUANTITIES,
     line_of,
     read_points,
     write_points,
 )
-from holdfast.continual.results.record import RunFolder
-from holdfast.continual.results.study import gather
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training import diagnostics
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.diagnostics import Diagnostics, GradientNorms, measure_units

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import Diverged, EnvironmentFailed
 from holdfast.scenarios.load import load

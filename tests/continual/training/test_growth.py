@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training import memory_budget
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.memory_budget import check_growth

@@ -20,8 +20,9 @@ from cells import Interrupted
 from kills import Kills, assert_same, cell, silent
 
 from holdfast.continual.methods.regularization.ewc import EWC
-from holdfast.continual.results import checkpoint, inside_task
-from holdfast.continual.results.record import RunFolder, find_cells
+from holdfast.continual.run_folder import checkpoint, inside_task
+from holdfast.continual.run_folder.cells import find_cells
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training import journal as journals
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import CheckpointUnusable
@@ -312,7 +313,7 @@ def test_an_endless_world_is_reset_only_where_that_is_asked_for(
 def _started(folder: RunFolder) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path\n"
-        "from holdfast.continual.results.record import RunFolder\n"
+        "from holdfast.continual.run_folder.record import RunFolder\n"
         "from holdfast.continual.training.cell import run_cell\n"
         "run_cell(RunFolder(Path(sys.argv[1])), lambda progress: None, patience_s=20)\n"
     )
@@ -346,7 +347,7 @@ def test_sigkill(agent: dict[str, Any], tmp_path: Path) -> None:
 
 STOPPED_WHILE_IT_WRITES = """
 import os, runpy, signal, sys
-from holdfast.continual.results import checkpoint
+from holdfast.continual.run_folder import checkpoint
 
 published, calls, at = checkpoint.write_synced, [0], int(sys.argv.pop())
 

@@ -9,7 +9,8 @@ import pytest
 from kills import assert_unharmed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from holdfast.continual.results.record import RunFolder, find_cells
+from holdfast.continual.run_folder.cells import find_cells
+from holdfast.continual.run_folder.record import RunFolder
 
 NETS = {"policy_kwargs": {"net_arch": [16]}}
 PPO = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS}

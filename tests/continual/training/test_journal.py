@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from holdfast.continual.results.curves import curves
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.journal import CellJournal
 
 

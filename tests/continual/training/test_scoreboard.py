@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.heat_map import MOST_DRAWN
-from holdfast.continual.results.record import Episode
+from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.training import scoreboard
 from holdfast.continual.training.dashboard import layout
 from holdfast.continual.training.scoreboard import Scoreboard

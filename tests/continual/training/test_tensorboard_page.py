@@ -13,7 +13,7 @@ from cells import run_all
 
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.dashboard import COLUMNS
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.envs.wrappers.drift import Drifting, Randomized

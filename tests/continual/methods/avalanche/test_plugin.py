@@ -27,7 +27,7 @@ from torch.utils.data import TensorDataset
 
 from holdfast import registry, seeding
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import UsageError
 from holdfast.registry import PLUGINS

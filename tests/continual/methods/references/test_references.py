@@ -11,7 +11,7 @@ import torch
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.references.frozen import Frozen
 from holdfast.continual.methods.references.joint import Joint
-from holdfast.continual.results.record import RunFolder
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -7,26 +7,23 @@ folder that matters is written beside its place and renamed.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import accumulate
 from mmap import ACCESS_READ, mmap
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
-from holdfast.continual.results.lock import leave_word, locked
-from holdfast.continual.results.readers import (
+from holdfast.continual.run_folder.episodes import Episode, episodes, misfit
+from holdfast.continual.run_folder.files import sync, write_whole
+from holdfast.continual.run_folder.lock import leave_word, locked
+from holdfast.continual.run_folder.readers import (
     LARGEST,
-    MOST_TEXT,
     RunInfo,
-    beyond_bounds,
     json_object,
     modelled,
     read_file,
@@ -37,46 +34,16 @@ from holdfast.errors import (
     HoldfastError,
     InUse,
     ScenarioError,
-    UsageError,
 )
-from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.scenarios.load import load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.regular_file import (
-    check_folder,
     check_inside,
     is_there,
     made_folder,
     opened,
     remove,
 )
-
-Episode = TypedDict(
-    "Episode",
-    {
-        "stage": int,
-        "step": int,
-        "task": str,
-        "episode": int,
-        "return": float,
-        "length": int,
-        "success": float | None,
-        "unseen": bool,
-        "agents": NotRequired[dict[str, float]],
-        "opponent": NotRequired[str],
-        "seat": NotRequired[str],
-        "cut": NotRequired[bool],
-    },
-)
-Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
-
-``stage`` counts the stages of the stream that were finished, ``step`` the environment steps taken
-over the stream; (0, 0) is before any learning. ``unseen`` marks a task without a head or column of
-its own yet. ``agents`` holds the return of each agent of a team, whose ``return`` is their mean.
-In a game, ``success`` is 1 for a win, 0.5 for a draw and 0 for a loss, and ``opponent`` and
-``seat`` say against whom and in which seat the learner played. ``cut`` marks an episode that did
-not end by itself and was cut after ``evaluation.most_steps``; where it ended, the key is not there.
-"""
 
 SCENARIO, RUN, SCORES, LOCK = "scenario.yaml", "run.json", "scores.jsonl", "lock"
 CROSS_PLAY, CROSS_PLAY_PAGE = "cross-play.json", "cross-play.md"
@@ -284,20 +251,10 @@ class RunFolder:
             lines = read_file(path).split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        try:  # all lines at once: six times as fast as one by one
-            found: list[Episode] = json.loads(b"[%s]" % b",".join(lines), parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            found = []
-        if len(found) != len(lines) or any(map(_fault, found)) or _is_beyond(found):
-            faults = enumerate(map(_fault_of_line, lines), start=1)
-            number, fault = next(one for one in faults if one[1])
+        found = episodes(lines, path)
+        if wrong := misfit(found, self.scenario):
             raise CheckpointUnusable(
-                f"{path}:{number}: {fault}; the scores are damaged: start the cell again with "
-                "--overwrite"
-            )
-        if misfit := _misfit(found, self.scenario):
-            raise CheckpointUnusable(
-                f"{self.path}: scores.jsonl and scenario.yaml do not fit together ({misfit}); "
+                f"{self.path}: scores.jsonl and scenario.yaml do not fit together ({wrong}); "
                 "start the cell again with --overwrite"
             )
         return found
@@ -374,209 +331,5 @@ def _beyond_a_run(scenario: Scenario) -> str:
     return ""
 
 
-def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
-    """Return the cells in a scenario's, a method's or a cell's folder; methods as listed.
-
-    Args:
-        path: The folder.
-        trust_code: Whether the user trusts the code that the scenarios in it name.
-
-    Raises:
-        UsageError: If there are none.
-        CheckpointUnusable: If a folder below the one that was named is a link.
-    """
-    for folders, pattern in enumerate(("", "seed-*", "*/seed-*")):
-        found = cells_in(path, pattern, folders)
-        if found:
-            cells = [RunFolder(place, trust_code=trust_code) for place in found]
-            return sorted(cells, key=_place)
-    inside = sorted({cell.parents[1].name for cell in cells_in(path, "*/*/seed-*", 3)})
-    if inside:
-        raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
-    missing = "" if path.is_dir() else f": there is no folder '{path}'"
-    raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
-
-
-def cells_in(path: Path, pattern: str, folders: int) -> list[Path]:
-    """Return the folders of cells that a pattern finds, none of them behind a link.
-
-    Args:
-        path: Where to look; it may be a link of the user's own.
-        pattern: Of the folders, relative to it; empty for itself.
-        folders: How many folders the pattern has.
-
-    Raises:
-        CheckpointUnusable: If one of them is a link.
-    """
-    places = sorted(path.glob(pattern)) if pattern else [path]
-    found = [place for place in places if is_there(place / SCENARIO)]
-    for place in found:
-        check_folder(place, folders=folders)
-    return found
-
-
-def task_index(scenario: Scenario, task: str, where: str) -> int:
-    """Return which task of a run is called so.
-
-    Raises:
-        UsageError: None is; the text begins with ``where``.
-    """
-    names = [entry.name for entry in scenario.tasks]
-    if task not in names:
-        raise UsageError(f"{where}: no task '{task}'{did_you_mean(task, names, 'there are')}")
-    return names.index(task)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace the file by ``content``, so that a crash leaves the old file or the new one.
-
-    Raises:
-        OSError: If it cannot be written; the old file is still there.
-    """
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    remove(beside)  # a leftover, or a link that waits for us
-    try:
-        write_synced(beside, content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, and return once it is on disk.
-
-    Raises:
-        OSError: If it cannot be written; its ``filename`` is set.
-    """
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-def csv_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Return a table as CSV; texts are what a spreadsheet takes for texts."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([csv_cell(value) for value in row] for row in (head, *rows))
-    return text.getvalue()
-
-
-def csv_cell(value: Any) -> Any:
-    """Return a value as a cell of CSV, with a quote before a text that would be a formula.
-
-    >>> csv_cell("=1+1"), csv_cell("-0.5000"), csv_cell(-0.5), csv_cell("ewc")
-    ("'=1+1", '-0.5000', -0.5, 'ewc')
-    """
-    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
-
-
-def sync(folder: Path) -> None:
-    """Put a rename or a new file in a folder on disk: its name is data of the folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_INTEGERS = itemgetter("stage", "step", "episode", "length")
-_NUMBERS = (int, float)
-LARGEST_RETURN = 1e100
-"""Of an episode: sums and squares of such numbers are numbers still."""
 MOST_STAGES, MOST_ENVS = 1_000_000, 100_000
 """Of a scenario in a run folder."""
-
-
-def _fault(found: Any) -> str:
-    """Return the fault of a line of the record, empty for an episode."""
-    if not isinstance(found, dict):
-        return f"holds {type(found).__name__}, not a JSON object"
-    if lacking := Episode.__required_keys__ - found.keys():
-        return f"lacks {', '.join(sorted(lacking))}"
-    success = found["success"]
-    if (
-        {*map(type, _INTEGERS(found))} == {int}
-        and type(found["task"]) is str
-        and type(found["return"]) in _NUMBERS
-        and (success is None or type(success) in _NUMBERS)
-        and type(found["unseen"]) is bool
-        and (len(found) == len(Episode.__required_keys__) or _is_more(found))
-    ):
-        return ""
-    return "a value is of another type than an episode's"
-
-
-def _is_more(found: dict[str, Any]) -> bool:
-    """Return whether what an episode has beside the required is of the right types."""
-    agents = found.get("agents", {})
-    return (
-        type(agents) is dict
-        and all(type(value) in _NUMBERS for value in agents.values())
-        and all(type(found.get(name, "")) is str for name in ("opponent", "seat"))
-        and not beyond_bounds(found)
-    )
-
-
-def _is_beyond(found: Sequence[Any]) -> bool:
-    """Return whether a number of any episode is beyond the bounds."""
-    for name in ("stage", "step", "episode", "length"):
-        values = [*map(itemgetter(name), found)]
-        if min(values, default=0) < 0 or max(values, default=0) >= LARGEST:
-            return True
-    returns = [*map(itemgetter("return"), found)]
-    returns += [value for value in map(itemgetter("success"), found) if value is not None]
-    return (
-        max(map(abs, returns), default=0) > LARGEST_RETURN
-        or max(map(len, map(itemgetter("task"), found)), default=0) > MOST_TEXT
-    )
-
-
-def _misfit(found: Sequence[Episode], scenario: Scenario) -> str:
-    """Return what of a record cannot be of a scenario; empty where all can."""
-    names = [task.name for task in scenario.tasks]
-    if strange := {*map(itemgetter("task"), found)}.difference(names):
-        return f"no task {min(strange)[:100]!r}"
-    points = sorted({*map(itemgetter("stage", "step"), found)})
-    last = 0
-    for stage, step in points:
-        if stage > len(scenario.stream_tasks) or not last <= step <= scenario.total_steps:
-            return f"no evaluation at stage {stage}, step {step}"
-        last = step
-    return ""
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def _fault_of_line(line: bytes) -> str:
-    try:
-        found = json.loads(line, parse_constant=_refuse)
-    except ValueError as error:
-        return f"not JSON ({str(error)[:200]})"
-    except RecursionError:
-        return "nested too deeply"
-    return _fault(found) or ("a number is too large, or below 0" if _is_beyond([found]) else "")
-
-
-def _place(cell: RunFolder) -> tuple[int, str, int, str]:
-    """Return what sorts cells: methods as the scenario lists them, seeds by number."""
-    position = 0
-    with suppress(
-        CheckpointUnusable
-    ):  # the reader of that cell says so; the others keep their order
-        position = int(cell.info().get("position", 0))
-    name = cell.path.name
-    return position, cell.label, len(name), name

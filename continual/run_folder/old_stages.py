@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors.torch import save as save_tensors
 
-from holdfast.continual.results.checkpoint import (
+from holdfast.continual.run_folder.checkpoint import (
     ACTING,
     DROPPED,
     FOLDERS,
@@ -29,8 +29,8 @@ from holdfast.continual.results.checkpoint import (
     task_folder,
     tensors,
 )
-from holdfast.continual.results.readers import Member, plain
-from holdfast.continual.results.record import sync, write_synced, write_whole
+from holdfast.continual.run_folder.files import sync, write_synced, write_whole
+from holdfast.continual.run_folder.readers import Member, plain
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import opened, remove
 

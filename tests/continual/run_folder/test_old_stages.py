@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.continual.results import checkpoint, old_stages
+from holdfast.continual.run_folder import checkpoint, old_stages
 from holdfast.errors import CheckpointUnusable
 
 _OPERATIONS = (

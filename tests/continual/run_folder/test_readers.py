@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.continual.results import checkpoint
 from holdfast.continual.results.document import read_section
-from holdfast.continual.results.plasticity_record import read_points
-from holdfast.continual.results.readers import MOST_BYTES, plain
-from holdfast.continual.results.record import SCORES, RunFolder, csv_table, write_whole
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.files import csv_table, write_whole
+from holdfast.continual.run_folder.plasticity_record import read_points
+from holdfast.continual.run_folder.readers import MOST_BYTES, plain
+from holdfast.continual.run_folder.record import SCORES, RunFolder
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import opened, read
 

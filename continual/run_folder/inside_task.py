@@ -19,9 +19,9 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from holdfast.continual.results import checkpoint
-from holdfast.continual.results.readers import Inside, Member, modelled
-from holdfast.continual.results.record import write_whole
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.readers import Inside, Member, modelled
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import made_folder, remove
 

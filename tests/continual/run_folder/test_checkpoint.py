@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.continual.results import checkpoint
+from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import CheckpointUnusable
 

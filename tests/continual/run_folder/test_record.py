@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.continual.results.record import SCORES, RunFolder, find_cells, write_whole
+from holdfast.continual.run_folder.cells import find_cells
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.record import SCORES, RunFolder
 from holdfast.errors import CheckpointUnusable, InUse, UsageError
 
 
@@ -169,7 +171,7 @@ def test_damaged_run_files_are_named(folder: RunFolder) -> None:
 def test_one_process_at_a_time(folder: RunFolder) -> None:
     held = (
         "import sys; from pathlib import Path\n"
-        "from holdfast.continual.results.record import RunFolder\n"
+        "from holdfast.continual.run_folder.record import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).lock():\n    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -21,7 +21,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from holdfast.continual.results.readers import (
+from holdfast.continual.run_folder.files import sync, write_synced
+from holdfast.continual.run_folder.readers import (
     Dropped,
     Manifest,
     Member,
@@ -30,7 +31,7 @@ from holdfast.continual.results.readers import (
     plain,
     read_json,
 )
-from holdfast.continual.results.record import RunFolder, sync, write_synced
+from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.source.regular_file import check_folder, is_there, read, remove
 

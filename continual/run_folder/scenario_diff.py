@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from holdfast.continual.results.record import SCENARIO, RunFolder
+from holdfast.continual.run_folder.record import SCENARIO, RunFolder
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 from holdfast.scenarios.schema.sections import Resources
 from holdfast.scenarios.source.override import NoSuchPlace, plain_data, put, resolved, undotted

@@ -11,8 +11,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.continual.results.readers import Points, modelled, read_json
-from holdfast.continual.results.record import write_whole
+from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.readers import Points, modelled, read_json
 from holdfast.errors import CheckpointUnusable
 
 PLASTICITY = "plasticity.json"

@@ -1,0 +1,1 @@
+"""Run folders on disk: what is in them, read and written."""
