@@ -165,8 +165,11 @@ class InsideTask:
         """Remove the parts that no checkpoint names, half-written ones among them."""
         needed = set()
         for step in self._steps():
-            state = checkpoint.read_state(self._place(step))
-            needed |= {f"{name}.safetensors" for name, *_ in state["inside"]["parts"]}
+            try:
+                named = checkpoint.read_state(self._place(step))["inside"]["parts"]
+                needed |= {f"{name}.safetensors" for name, *_ in named}
+            except (OSError, LookupError, TypeError, ValueError):  # damaged; of no use
+                shutil.rmtree(self._place(step))
         for path in self._parts_folder.glob("*"):
             if path.name not in needed:
                 path.unlink()

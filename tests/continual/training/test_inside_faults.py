@@ -189,6 +189,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert_same(folder, whole)
 
 
+def test_damage_to_the_older_one_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = straight(tmp_path, of_sac())
+    folder = killed_at(tmp_path, monkeypatch, of_sac(), 158)
+    (saved(folder)[0] / "state.json").write_bytes(b"[")
+    run_cell(folder, silent)
+    assert_same(folder, whole)
+
+
 def test_two_are_kept_and_only_new_rows_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
