@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -150,8 +149,10 @@ class InsideTask:
         needed = set[str]()
         for step in self._steps():
             place = self._place(step)
-            with suppress(CheckpointUnusable):  # of a damaged one, which `newest` tells
+            try:
                 needed |= _inside(checkpoint.read_state(place), place).parts.keys()
+            except CheckpointUnusable:  # of no use
+                remove(place)
         for path in self._parts_folder.glob("*"):
             if path.name.removesuffix(".safetensors") not in needed:
                 remove(path)

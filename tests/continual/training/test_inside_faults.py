@@ -190,10 +190,21 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert_same(folder, whole)
 
 
+def test_damage_to_the_older_one_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = straight(tmp_path, of_sac())
+    folder = killed_at(tmp_path, monkeypatch, of_sac(), 158)
+    (saved(folder)[0] / "state.json").write_bytes(b"[")
+    run_cell(folder, silent)
+    assert_same(folder, whole)
+
+
 def test_two_are_kept_and_only_new_rows_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = data(SAC, "Pendulum-v1", task={"steps": 400}, checkpoint={"every": 16})
+    agent = SAC | {"train_freq": 4}  # episodes of 8 steps end where a round does
+    given = data(agent, "Pendulum-v1", task={"steps": 400}, checkpoint={"every": 16})
     given["tasks"] = [task | {"changes": {"time_limit": 8}} for task in given["tasks"]]
     written: list[str] = []
     publish = inside_task.write_whole
