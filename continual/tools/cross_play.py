@@ -16,7 +16,10 @@ from holdfast.continual.policies.meeting import Plan, Policy
 from holdfast.continual.policies.trust import vouch
 from holdfast.continual.results.document import Paragraph, Run, Section, saved, words
 from holdfast.continual.results.markdown_page import markdown
-from holdfast.continual.run_folder import checkpoint, record
+from holdfast.continual.run_folder import checkpoint
+from holdfast.continual.run_folder.cells import find_cells, task_index
+from holdfast.continual.run_folder.files import csv_table, write_whole
+from holdfast.continual.run_folder.record import CROSS_PLAY, CROSS_PLAY_PAGE, RunFolder
 from holdfast.errors import UsageError
 
 Stages = Literal["last", "all"]
@@ -55,7 +58,7 @@ def cross_play(
         CheckpointUnusable: If a checkpoint cannot be read.
     """
     plan = plan or Plan()
-    cells = record.find_cells(path, trust_code=trust_code)
+    cells = find_cells(path, trust_code=trust_code)
     for cell in cells:
         vouch(cell)
     scenario = cells[0].scenario
@@ -76,26 +79,26 @@ def cross_play(
     )
     page = Section(f"Cross-play: {scenario.name}", (Paragraph(setting),), tuple(sections))
     table = [[f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
-    made = CrossPlay(markdown([page]), record.csv_table(rows[0], table), path)
+    made = CrossPlay(markdown([page]), csv_table(rows[0], table), path)
     try:
-        record.write_whole(path / record.CROSS_PLAY_PAGE, made.markdown.encode())
-        record.write_whole(path / record.CROSS_PLAY, saved(page))
-        record.write_whole(path / TABLE, made.csv.encode())
+        write_whole(path / CROSS_PLAY_PAGE, made.markdown.encode())
+        write_whole(path / CROSS_PLAY, saved(page))
+        write_whole(path / TABLE, made.csv.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written to: {error.strerror}") from error
     return made
 
 
-def _task(path: Path, cells: Sequence[record.RunFolder], task: str | None) -> int:
+def _task(path: Path, cells: Sequence[RunFolder], task: str | None) -> int:
     scenario = cells[0].scenario
     last = {cell.scenario.stream_tasks[-1] for cell in cells}
     if task is None and len(last) > 1:
         names = ", ".join(entry.name for entry in scenario.tasks)
         raise UsageError(f"{path}: the runs end with different tasks; name one (--task): {names}")
-    return min(last) if task is None else record.task_index(scenario, task, str(path))
+    return min(last) if task is None else task_index(scenario, task, str(path))
 
 
-def _policies(path: Path, cells: Sequence[record.RunFolder], stages: Stages) -> list[Policy]:
+def _policies(path: Path, cells: Sequence[RunFolder], stages: Stages) -> list[Policy]:
     """Return the policies that meet.
 
     Raises:

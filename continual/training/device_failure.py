@@ -10,8 +10,9 @@ from torch import Tensor
 
 from holdfast.agents.base.agent import Agent
 from holdfast.continual.results.formatting import size
-from holdfast.continual.training.memory_budget import argument, kept_bytes, memory_bytes
+from holdfast.continual.training.memory_budget import argument, kept_bytes
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.scenarios.checks.memory import memory_bytes
 from holdfast.scenarios.schema.scenario import Scenario
 
 _SAVED = "what was learned up to the last checkpoint is saved, and the same command goes on from it"
