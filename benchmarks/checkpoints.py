@@ -89,11 +89,12 @@ def learned(setting: Setting, steps: int, every: int | None, place: Path) -> Tim
     )
     (folder,) = prepare(place, scenario)
     kind = kind_of(folder.scenario)
-    agent, stream = kind.agent(), kind.stream(0)
+    agent: Any = kind.agent()
+    stream = kind.stream(0)
     journal = CellJournal(folder, agent, kind.methods(), [], lambda _: None)
     experience = stream.train_stream[0]
     agent.start(experience)
-    pauses = journal.pauses(experience, experience.train())
+    pauses: Any = journal.pauses(experience, experience.train())
     if setting.rows:
         fill(agent.model.replay_buffer, setting.rows)
     times: list[float] = []
@@ -144,7 +145,7 @@ class timing:  # noqa: N801  # a context
             published(alone, step, is_last=is_last)
             times.append(time.perf_counter() - start)
 
-        inside_task.Alone.pause = pause  # type: ignore[method-assign]
+        setattr(inside_task.Alone, "pause", pause)  # noqa: B010  # mypy knows no patches
 
     def __exit__(self, *_: object) -> None:
         """Take it away."""

@@ -115,6 +115,7 @@ def _now() -> Times:
 def count(parts: Parts, method: str, tasks: int, folder: Path) -> dict[str, Any]:
     """Make everything that runs from now on count; return what is noted on the way."""
     from holdfast.agents.sb3.learner import StableBaselinesAgent
+    from holdfast.continual.streams.evaluation import evaluate
     from holdfast.continual.training import journal
     from holdfast.registry import METHODS as KNOWN
     from holdfast.registry import load
@@ -124,7 +125,7 @@ def count(parts: Parts, method: str, tasks: int, folder: Path) -> dict[str, Any]
     learning = [(StableBaselinesAgent, name) for name in ("start", "learn")]
     for owner, name in (*learning, (made, "pre_adapt"), (made, "post_adapt")):
         setattr(owner, name, parts.wrapped("learning", getattr(owner, name)))
-    journal.evaluate = parts.wrapped("evaluation", journal.evaluate)
+    vars(journal)["evaluate"] = parts.wrapped("evaluation", evaluate)
     begin, watch, finished = book.__init__, book.watch, book.finished
 
     def begun(self: Any, *arguments: Any) -> None:
@@ -142,7 +143,8 @@ def count(parts: Parts, method: str, tasks: int, folder: Path) -> dict[str, Any]
         if experience.stage + 1 == tasks // 2:
             noted["half"], noted["disk"] = parts.so_far("rest"), _disk(folder)
 
-    book.__init__, book.watch, book.finished = begun, looked, ended
+    for name, made_anew in (("__init__", begun), ("watch", looked), ("finished", ended)):
+        setattr(book, name, made_anew)
     return noted
 
 
@@ -198,7 +200,8 @@ def main() -> None:
     given = parser.parse_args()
     runs = given.runs or Path(tempfile.mkdtemp())
     if given.cell:
-        print(json.dumps(run(*given.cell, given.tasks, given.steps, runs)))
+        method, plan = given.cell
+        print(json.dumps(run(method, plan, given.tasks, given.steps, runs)))
         return
     rows = []
     for plan in given.plans:
@@ -212,9 +215,9 @@ def main() -> None:
     if not given.runs:
         shutil.rmtree(runs)
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    command = " ".join(["python benchmarks/long_streams.py", *sys.argv[1:]])
+    said = " ".join(["python benchmarks/long_streams.py", *sys.argv[1:]])
     with given.out.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {command}\n# {versions}\n# {os.cpu_count()} cores, {platform.platform()}\n")
+        file.write(f"# {said}\n# {versions}\n# {os.cpu_count()} cores, {platform.platform()}\n")
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from soak import deaths, disk, folders, kills, lanes, scenarios
 from soak.lanes import Ended
 
-FAULTS = ("raised", "hung", "died", "changed", "empty", "touched", "unclear", "differs", "stuck")
-FAULTS += ("outlived", "read")
+FAULTS = {"raised", "hung", "died", "changed", "empty", "touched", "unclear", "differs", "stuck"}
+FAULTS |= {"outlived", "read"}
 
 
 class Part(NamedTuple):

@@ -13,14 +13,21 @@ import yaml
 HERE = Path(__file__).parent
 WALK, CROWD = "golden_worlds:Walk", "golden_worlds:Crowd"
 
-PPO = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 2}
-SAC = {"algorithm": "sac", "learning_starts": 40, "buffer_size": 300, "batch_size": 16}
-NETS = {"policy_kwargs": {"net_arch": [16, 16]}}
+PPO: dict[str, Any] = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 2}
+SAC: dict[str, Any] = {
+    "algorithm": "sac",
+    "learning_starts": 40,
+    "buffer_size": 300,
+    "batch_size": 16,
+}
+NETS: dict[str, Any] = {"policy_kwargs": {"net_arch": [16, 16]}}
 
 
 def tasks(env: str, steps: int, **same: Any) -> list[dict[str, Any]]:
     """Return two tasks whose wind differs; a crowd's differ in how long they last."""
-    kwargs = [{"length": 8}, {"length": 6}] if env == CROWD else [{"wind": 0.0}, {"wind": 1.0}]
+    kwargs: list[dict[str, Any]] = [{"wind": 0.0}, {"wind": 1.0}]
+    if env == CROWD:
+        kwargs = [{"length": 8}, {"length": 6}]
     return [
         {"name": name, "env": env, "steps": steps, "kwargs": {**same, **own}}
         for name, own in zip("ab", kwargs, strict=True)

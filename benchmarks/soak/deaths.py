@@ -47,7 +47,7 @@ class Reaper:
         self.below, self.at, self.count = f"{os.path.realpath(below)}/", at, 0
         self._fsync = os.fsync
         sys.addaudithook(self._audit)
-        os.fsync = self._synced
+        vars(os)["fsync"] = self._synced
 
     def _audit(self, event: str, given: tuple[Any, ...]) -> None:
         if event == "open":

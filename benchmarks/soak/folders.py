@@ -63,7 +63,7 @@ def _report(cell: Path) -> object:
 def _agent(cell: Path) -> object:
     import holdfast
 
-    agent = holdfast.open_run(cell).agent()
+    agent: Any = holdfast.open_run(cell).agent()
     env = agent.make_env()
     observation, _ = env.reset(seed=0)
     action = agent.act(observation)

@@ -47,17 +47,20 @@ class Fate:
         from holdfast.continual.training.journal import CellJournal
 
         for name in _NAMES:
-            setattr(CellJournal, name, self._at_boundary(getattr(CellJournal, name)))
-        CellJournal.watch = self._watched(CellJournal.watch)  # type: ignore[method-assign]
+            self._wrap(CellJournal, name, self._at_boundary)
+        self._wrap(CellJournal, "watch", self._watched)
         for module in (task_stream, team_stream, data_stream):
             for made in vars(module).values():
                 if isinstance(made, type) and "play" in vars(made):
-                    made.play = self._measured(made.play)  # type: ignore[attr-defined]
+                    self._wrap(made, "play", self._measured)
         sys.path.insert(0, str(Path.cwd()))
         import golden_worlds
 
         for world in (golden_worlds.Walk, golden_worlds.Crowd):
-            world.step = self._stepped(world.step)  # type: ignore[assignment]
+            self._wrap(world, "step", self._stepped)
+
+    def _wrap(self, owner: type, name: str, wrapped: Callable[[Any], Any]) -> None:
+        setattr(owner, name, wrapped(getattr(owner, name)))
 
     def _at_boundary(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*given: Any) -> Any:

@@ -71,7 +71,10 @@ def prepare(
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
             place = order.index(cell.label)
             RunFolder.create(path, scenario.only(cell), position=place, **swept)
-    folders = [RunFolder(path, given=scenario.only(cell)) for path, cell in wanted.items()]
+    folders = [
+        RunFolder(path, given=_as_begun(scenario.only(cell), RunFolder(path).scenario))
+        for path, cell in wanted.items()
+    ]
     if unknown := remember(folders):
         tell(unknown)
     return folders
@@ -84,16 +87,28 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         sweep = RunFolder(path).info().get("sweep", {})
         if cell is None:  # its method, seed or point is not listed now: the rest must be the same
             cell = Cell(old.methods[0], old.seeds[0], "", sweep)
-        new = scenario.only(cell).model_copy(update=NO_MATTER)
+        new = _as_begun(scenario.only(cell), old).model_copy(update=NO_MATTER)
     except (CheckpointUnusable, NoSuchPlace) as error:
         return str(error)
-    if not scenario.states("checkpoint", "every"):  # what began goes on as it began
-        kept = new.checkpoint.model_copy(update={"every": old.checkpoint.every})
-        new = new.model_copy(update={"checkpoint": kept})
+    checkpoint = old.checkpoint.model_copy(update={"keep": new.checkpoint.keep})
+    old = old.model_copy(update={"checkpoint": checkpoint})  # what is kept changes no number
     if old == new:
         return ""
     name = scenario.source or "the scenario given now"
     return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
+
+
+def _as_begun(scenario: Scenario, begun: Scenario) -> Scenario:
+    """Return a cell's scenario, with checkpoints as often as it began where the file says nothing.
+
+    Args:
+        scenario: Of the cell, as the file gives it.
+        begun: As the run folder has it.
+    """
+    if scenario.states("checkpoint", "every"):
+        return scenario
+    checkpoint = scenario.checkpoint.model_copy(update={"every": begun.checkpoint.every})
+    return scenario.model_copy(update={"checkpoint": checkpoint})
 
 
 def _strange(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from cells import run_all
 from team_runs import team_scenario
 
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.policies.restore import needed_to_act, unpooled
+from holdfast.continual.policies.restore import needed_to_act
 from holdfast.continual.run_folder import checkpoint, old_stages
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.registry import METHODS
@@ -57,8 +57,7 @@ def cell_of(method: str) -> dict[str, Any]:
 
 def acted(folder: RunFolder, stage: int) -> dict[int, list[Any]]:
     """Return what the policy of a stage does in each task on the same observations."""
-    kind = type(kind_of(folder.scenario))(unpooled(folder.scenario))
-    restored = kind.restore(folder, stage)
+    restored = kind_of(folder.scenario).restore(folder, stage)
     rng, found = np.random.default_rng(0), {}
     shape = restored.agent.policy.observation_space.shape
     observations = rng.normal(size=(64, *shape)).astype(np.float32)
@@ -116,7 +115,7 @@ def test_each_group_of_a_team_keeps_its_policy(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"methods": ["ewc"], "carry": {"optimizer": True}}
     scenario = team_scenario("ppo", *worlds, agent=agent, checkpoint={"keep": "all"}, **keys)
     (folder,) = run_all(scenario, tmp_path)
-    kind = type(kind_of(scenario))(unpooled(scenario))
+    kind = kind_of(folder.scenario)
 
     def policies(stage: int) -> dict[str, Any]:
         members = kind.restore(folder, stage).agent.members

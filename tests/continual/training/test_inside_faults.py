@@ -116,7 +116,7 @@ def test_killed_at_file_operations(
             (checkpoint, "write_synced"),
             (inside_task, "write_whole"),
             (checkpoint, "sync"),
-            (inside_task.shutil, "rmtree"),
+            (inside_task, "remove"),
         ):
             broken.append(Breaking(getattr(module, name), {*range(2, 40, 5)}, after=after))
             patch.setattr(module, name, broken[-1])
