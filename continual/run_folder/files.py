@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import platform
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,44 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written; the old file is still there.
     """
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    remove(beside)  # a leftover, or a link that waits for us
+    beside = temporary(path)
     try:
         write_synced(beside, content)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def temporary(path: Path) -> Path:
+    """Return where this process writes a file before it takes its place; nothing is there.
+
+    What processes of this machine left there that died while they wrote the file is removed.
+    """
+    own = re.compile(rf"\.{re.escape(path.stem)}\.tmp-{_HOST}-(\d+){re.escape(path.suffix)}")
+    for other in path.parent.iterdir():
+        written = own.fullmatch(other.name)
+        if written is not None and not _is_running(int(written[1])):
+            remove(other)
+    beside = path.with_name(f".{path.stem}.tmp-{_HOST}-{os.getpid()}{path.suffix}")
+    remove(beside)  # a leftover, or a link that waits for us
+    return beside
+
+
+_HOST = re.sub(r"\W", "", platform.node())[:32] or "host"
+"""Processes of other machines may write into a shared folder; their numbers mean nothing here."""
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid() or os.name != "posix":
+        return process != os.getpid()  # a number of ours is one that was used again
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_synced(path: Path, content: bytes) -> None:

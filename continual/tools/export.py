@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +23,10 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.exportable import Exportable
 from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.run_folder.cells import task_index
+from holdfast.continual.run_folder.files import temporary
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.scenarios.schema.method_spec import safe
-from holdfast.scenarios.source.regular_file import made_folder, remove
+from holdfast.scenarios.source.regular_file import made_folder
 
 Format = Literal["onnx", "torch-export"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -131,13 +132,13 @@ def _place(
 
 def _export(one: Exportable, form: Format, path: Path, about: dict[str, Any]) -> Exported:
     """Write beside the place, load, compare, and rename."""
-    beside = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
     is_onnx = form == "onnx"
-    remove(beside)  # never written through a link
     write, load = (_write_onnx, _load_onnx) if is_onnx else (_write_torch, _load_torch)
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), torch.no_grad():
+        beside = temporary(path)
+    try:
+        with _told(path), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's exporters warn of their own code
             _written(one, form, partial(write, one, beside, json.dumps(about)))
             file = load(beside, one)
@@ -150,12 +151,18 @@ def _export(one: Exportable, form: Format, path: Path, about: dict[str, Any]) ->
             single = [rows[:1] for rows in one.inputs]
             latency = _latency(lambda: file(single))
             policy = _latency(lambda: one.module(*one.as_arguments(single)))
-        beside.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return Exported(path, _described(one), len(one.actions), difference, latency, policy)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _written(one: Exportable, form: Format, write: Callable[[], None]) -> None:

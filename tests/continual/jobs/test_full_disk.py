@@ -107,7 +107,7 @@ def test_what_a_full_disk_keeps_from_run_json_the_next_one_finds(tmp_path: Path,
     done = alone("64k", f"{sys.executable} notes.py")
     assert done.returncode == 0, done.stderr
     full, left = done.stdout.splitlines()
-    assert full.startswith("runs/.run.json.tmp-")
+    assert full.startswith("runs/.run.tmp-")
     assert "no space is left on the disk" in full
     assert left == "the arm is stuck"
 

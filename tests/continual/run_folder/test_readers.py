@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from holdfast.continual.results.document import read_section
 from holdfast.continual.run_folder import checkpoint
-from holdfast.continual.run_folder.files import csv_table, write_whole
+from holdfast.continual.run_folder.files import csv_table, temporary, write_whole
 from holdfast.continual.run_folder.plasticity_record import read_points
 from holdfast.continual.run_folder.readers import MOST_BYTES, plain
 from holdfast.continual.run_folder.record import SCORES, RunFolder
@@ -128,9 +130,25 @@ def test_hard_links_are_not_written_through(tmp_path: Path) -> None:
         opened(tmp_path / "here", os.O_RDWR)
 
 
+def test_what_a_dead_process_left_goes_when_its_file_is_written_again(tmp_path: Path) -> None:
+    write = (
+        "import os, sys; from pathlib import Path; from holdfast.continual.run_folder.files import "
+    )
+    write += "temporary; temporary(Path(sys.argv[1])).write_bytes(b'half'); os._exit(0)"
+    file = tmp_path / "x.json"
+    subprocess.run([sys.executable, "-c", write, str(file)], check=True)
+    (left,) = tmp_path.iterdir()
+    other = tmp_path / left.name.replace(".tmp-", ".tmp-another")  # of another machine
+    other.write_bytes(b"half")
+    running = tmp_path / re.sub(r"-\d+\.json$", f"-{os.getppid()}.json", left.name)
+    running.write_bytes(b"half")
+    write_whole(file, b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([other, running, file])
+
+
 def test_a_link_that_waits_for_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "kept").write_bytes(b"kept")
-    (tmp_path / f".x.json.tmp-{os.getpid()}").symlink_to(tmp_path / "kept")
+    temporary(tmp_path / "x.json").symlink_to(tmp_path / "kept")
     (tmp_path / "x.json").symlink_to(tmp_path / "kept")
     write_whole(tmp_path / "x.json", b"new")
     assert (tmp_path / "kept").read_bytes() == b"kept"
