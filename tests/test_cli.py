@@ -44,6 +44,7 @@ class Mine(CartPoleEnv):
 """
 
 
+@pytest.mark.slow
 def test_trust_is_asked_for_in_words(tmp_path: Path) -> None:
     """By the command itself: the code is listed, exit code 5, nothing is printed to stdout."""
     (tmp_path / "own_cart.py").write_text(OWN, "utf-8")

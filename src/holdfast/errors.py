@@ -142,6 +142,6 @@ class InUse(HoldfastError):
 
 
 class Stopped(HoldfastError):
-    """The run was stopped from outside; running it again continues from the last task boundary."""
+    """The run was stopped from outside; running it again continues from the last checkpoint."""
 
     exit_code = 75

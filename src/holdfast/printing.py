@@ -42,7 +42,7 @@ def stop_told() -> Iterator[None]:
         with stoppable():
             yield
     except KeyboardInterrupt:
-        raise Stopped("the same command continues every cell from its last task boundary") from None
+        raise Stopped("the same command continues every cell from its last checkpoint") from None
 
 
 def failure_of(error: HoldfastError) -> Failure:

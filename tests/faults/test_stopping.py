@@ -84,7 +84,7 @@ def test_a_stopped_run_continues_and_ends_as_if_it_had_not_been(
     assert process.returncode == 75
     assert time.monotonic() - began < 15
     assert err.splitlines() == [
-        "stopped: the same command continues every cell from its last task boundary"
+        "stopped: the same command continues every cell from its last checkpoint"
     ]
     with pytest.raises(ProcessLookupError):  # no worker is left in its session
         wait_gone(process.pid)

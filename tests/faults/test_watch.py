@@ -102,7 +102,12 @@ def test_a_death_before_any_environment_blames_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [("pass", 0), ("os._exit(0)", 3), ("os.kill(os.getpid(), 9)", 137), ("sys.exit(2)", 2)],
+    [
+        ("pass", 0),
+        ("os._exit(0)", 3),
+        pytest.param("os.kill(os.getpid(), 9)", 137, marks=pytest.mark.slow),
+        pytest.param("sys.exit(2)", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_orphans_end_with_the_command(tmp_path: Path, end: str, code: int) -> None:
     body = f"{ORPHAN}\n    {end}"
@@ -111,7 +116,16 @@ def test_orphans_end_with_the_command(tmp_path: Path, end: str, code: int) -> No
     assert not is_alive(int((tmp_path / "orphan").read_text()))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(
+            pytest.param(number, marks=pytest.mark.slow)
+            for number in (signal.SIGINT, signal.SIGKILL, signal.SIGHUP)
+        ),
+    ],
+)
 def test_orphans_end_with_a_command_that_is_signaled(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -133,6 +147,7 @@ def test_orphans_end_with_a_command_that_is_signaled(
     wait_for(lambda: is_empty(process.pid))
 
 
+@pytest.mark.slow
 def test_whichever_watcher_is_killed_the_rest_ends(tmp_path: Path) -> None:
     body = f"{ORPHAN}\n    Path('work').write_text(str(os.getppid()))\n    time.sleep(600)"
     process = subprocess.Popen(command(body), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -156,6 +171,7 @@ def test_a_thread_that_never_ends_does_not_hold_the_command(tmp_path: Path) -> N
     assert done.returncode == 6
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_in_compiled_code_ends_after_its_grace(tmp_path: Path) -> None:
     body = "Path('work').touch(); import ctypes; ctypes.PyDLL(None).sleep(600)"
     text = COMMAND.format(body=body).replace(
@@ -238,10 +254,12 @@ def test_a_signal_to_all_of_a_group_is_one_wish(tmp_path: Path) -> None:
     """
     process = subprocess.Popen(command(body), cwd=tmp_path, start_new_session=True)
     wait_for((tmp_path / "work").exists)
+    time.sleep(0.3)  # until it sleeps: what comes between is not caught
     os.killpg(process.pid, signal.SIGTERM)  # the watchers pass theirs on as well
     assert process.wait(20) == 11
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_less_time(tmp_path: Path) -> None:
     body = "signal.signal(15, signal.SIG_IGN); Path('work').touch(); time.sleep(600)"
     text = COMMAND.format(body=body)

@@ -240,7 +240,7 @@ class Projecting(Method):
             if not state["finite"]:
                 raise Diverged(
                     f"method {self.name}: the gradient on stored rows of finished tasks is not "
-                    "finite; the last task boundary is kept. On-policy, the policy is too far from "
+                    "finite; the last checkpoint is kept. On-policy, the policy is too far from "
                     "the one that collected them: lower agent.learning_rate"
                 )
             self._tried += len(state["changed"])

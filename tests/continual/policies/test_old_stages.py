@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "generative-replay": {"updates": 2},
 }
 GROWING = ("progressive", "componet", "expandable", "progress-compress")
-FEW = ("ewc", "packnet", "progressive", "cloning", "expandable")
+FEW = ("ewc", "packnet")
 STAGES = 4
 
 

@@ -39,6 +39,10 @@ SAC = {
 }
 
 
+def slow(*values: Any) -> list[Any]:
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def data(agent: dict[str, Any] = PPO, env: str = "CartPole-v1", **more: Any) -> dict[str, Any]:
     task = {"env": env, "steps": 160}
     return {
@@ -82,7 +86,7 @@ class Breaking:
         return lambda *given, **named: self(instance, *given, **named)
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [False, *slow(True)])
 def test_killed_in_a_methods_own_work_repeats_no_step(
     after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +194,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert_same(folder, whole)
 
 
+@pytest.mark.slow
 def test_damage_to_the_older_one_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

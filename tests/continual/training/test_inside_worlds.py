@@ -67,7 +67,7 @@ TEAMS: dict[str, dict[str, Any]] = {
         stream={"task_count": "known"},
     ),
 }
-QUICK = ("groups", "groups of dqn")
+QUICK = ("groups",)
 EACH = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in TEAMS]
 
 

@@ -66,6 +66,7 @@ def test_it_holds_what_the_record_holds(filled: Callable[..., Filled]) -> None:
         assert one.latest == {"t0": 0.5, "t1": 0.51, "t2": 0.52, "t3": 0.53}
 
 
+@pytest.mark.slow
 def test_no_matrix_is_drawn_of_many_tasks_and_only_so_many_of_many_stages(
     filled: Callable[..., Filled],
 ) -> None:
@@ -80,6 +81,7 @@ def test_no_matrix_is_drawn_of_many_tasks_and_only_so_many_of_many_stages(
     assert max(heights) < 34 * (MOST_DRAWN + 4)
 
 
+@pytest.mark.slow
 def test_metrics_are_logged_at_so_many_boundaries_and_the_last(
     filled: Callable[..., Filled],
 ) -> None:

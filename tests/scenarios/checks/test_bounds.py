@@ -184,6 +184,7 @@ def test_fault_45_a_run_folders_scenario_is_bounded_too(write) -> None:
         load_resolved(path)
 
 
+@pytest.mark.slow
 def test_what_loads_can_be_read_back_from_its_run_folder(write) -> None:
     """Defaults make a resolved scenario larger than the file that it came from may be."""
     scenario = load(write(SAMPLED + "stream: {steps: 1000, task_id: hidden}"))
