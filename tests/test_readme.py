@@ -63,6 +63,7 @@ def statuses(runs: Path) -> dict[str, str]:
     return {path.relative_to(runs).as_posix(): info["status"] for path, info in found.items()}
 
 
+@pytest.mark.slow
 def test_the_environment_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soak_faults
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,6 +22,8 @@ def soak(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_notices_what_raises_hangs_dies_and_touches(tmp_path: Path, soak: Any) -> None:
+    import soak_faults  # here: it imports soak
+
     found = soak.lanes.run(soak_faults.make, (tmp_path,), range(8), lanes=1, limit_s=0.5)
     ended = {one.case: one for one in found}
     words = [ended[case].word for case in range(8)]

@@ -117,6 +117,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "task-0")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_older_one_to_the_same_end(run: Any, weights: Any) -> None:
     straight, damaged = run(runs="a"), run(runs="b")
     _flip(damaged.path / "checkpoints" / "task-2")

@@ -39,6 +39,7 @@ def hashes(folder: Path) -> dict[str, str]:
 # -- games -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_policies_of_stages_and_seeds_play_each_other_and_those_they_are_measured_against(
     tmp_path: Path,
 ) -> None:

@@ -236,6 +236,7 @@ def inside_of(path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the second checkpoint nor a part of the third can be written."""
     whole = straight(tmp_path, of_sac())
