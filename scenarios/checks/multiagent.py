@@ -56,7 +56,8 @@ def check_team(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding
     """Yield what is wrong with a scenario that has ``agent.policies``."""
     yield from unwanted(data, _OF_ONE_AGENT)
     algorithm = data["agent"].get("algorithm")
-    if algorithm in ALGORITHMS and algorithm not in _ALGORITHMS:
+    is_name = isinstance(algorithm, str)  # else what checks its form says so
+    if is_name and algorithm in ALGORITHMS and algorithm not in _ALGORITHMS:
         message = f"'{algorithm}' cannot learn in a team; {', '.join(_ALGORITHMS)} can"
         yield Finding(("agent", "algorithm"), message)
     for index, task in tasks_of(data):

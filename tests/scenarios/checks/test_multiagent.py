@@ -92,6 +92,14 @@ def test_partners(problems, tmp_path: Path, policies, partners, message):
     assert any(message in text for text in found), found
 
 
+@pytest.mark.parametrize("algorithm", ["[ppo]", "{ppo: 1}"])
+def test_a_teams_algorithm_of_another_form_is_told(problems, algorithm):
+    text = TEAM.replace("POLICIES", "shared").replace("PARTNERS", "{}")
+    assert "algorithm: ppo" in text
+    found = problems(text.replace("algorithm: ppo", f"algorithm: {algorithm}"))
+    assert any(problem.path == "agent.algorithm" for problem in found)
+
+
 def test_a_run_that_is_not_there_is_to_be_run_first(problems, write, monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     game = GAME.replace("OPPONENTS", "{against: [{run: runs/later/naive/seed-0}]}")
