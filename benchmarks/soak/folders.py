@@ -44,6 +44,9 @@ SCENARIO: dict[str, Any] = {
 }
 Reader = Callable[[Path], object]
 
+_OF_A_RUN = ("subprocess.Popen ('git', ['git', 'describe'", "opened for writing /proc/")
+"""What a run of the user's own does: it notes the commit, and its peak of memory."""
+
 LIMIT_S = 15.0
 """Seconds that a reader may take here: the one that goes on with a run trains."""
 
@@ -141,6 +144,8 @@ def _read(reader: Reader, cell: Path, copy: Path, watch: Watch, what: str) -> tu
         raise
     finally:
         seen = watch.end()
+    if reader in (_resume, _resume_there):
+        seen = [one for one in seen if not one.startswith(_OF_A_RUN)]
     if seen:
         return "touched", f"{what}: {'; '.join(seen)}"
     if "Traceback" in text or "\x1b" in text:
