@@ -45,6 +45,7 @@ class Reaper:
 
     def __init__(self, below: Path, at: int = 0) -> None:
         self.below, self.at, self.count = f"{os.path.realpath(below)}/", at, 0
+        self._on_disk: dict[str, int] = {}  # bytes of a file that no failure takes away
         self._fsync = os.fsync
         sys.addaudithook(self._audit)
         vars(os)["fsync"] = self._synced
@@ -53,6 +54,8 @@ class Reaper:
         if event == "open":
             path, _, flags = given
             if isinstance(flags, int) and flags & _WRITING and self._is_saved(path):
+                with contextlib.suppress(OSError):
+                    self._on_disk[os.path.abspath(path)] = os.stat(path).st_size  # noqa: PTH100, PTH116
                 self._meet()
         elif event in _EVENTS and self._is_saved(given[0]):
             self._meet()
@@ -65,18 +68,21 @@ class Reaper:
 
     def _synced(self, file: Any) -> None:
         descriptor = file if isinstance(file, int) else file.fileno()
-        if self._is_saved(Path(f"/proc/self/fd/{descriptor}").readlink()):
-            self._meet(descriptor)
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if self._is_saved(path):
+            self._meet(descriptor, self._on_disk.get(path, 0))
+            self._on_disk[path] = os.fstat(descriptor).st_size
             self._meet()
         return self._fsync(file)
 
-    def _meet(self, descriptor: int | None = None) -> None:
+    def _meet(self, descriptor: int | None = None, on_disk: int = 0) -> None:
         self.count += 1
         if self.count != self.at:
             return
         if descriptor is not None:
             with contextlib.suppress(OSError):  # a folder has no size to cut
-                os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+                size = os.fstat(descriptor).st_size
+                os.truncate(descriptor, min(size, (on_disk + size) // 2))
         os._exit(DIED)
 
 
