@@ -87,9 +87,11 @@ def _attempt(folder: RunFolder, tell: Tell, log: CellLog) -> None:
         with suppress(OSError):  # a full disk; the lock file has the reason then
             folder.note("stopped" if stopped else "failed", reason, ended=_now())
         raise
-    folder.note("finished", ended=_now(), **costs)
-    with suppress(OSError):  # a full disk; the run is finished, and its card a view of it
+    with suppress(OSError):  # a full disk; the card is a view of the run
+        folder.update(ended=_now(), **costs)
         write_card(folder)
+    # Last: a death in between is one of a cell that is not finished, and is cleaned up after.
+    folder.note("finished", ended=_now(), **costs)
 
 
 def _failures(info: dict[str, Any], left: str) -> list[dict[str, Any]]:

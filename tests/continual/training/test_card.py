@@ -2,16 +2,21 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from cells import Interrupted
 
+from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number
 from holdfast.continual.run_folder.record import RunFolder
+from holdfast.continual.training.cell import run_cell
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 def test_a_finished_run_has_a_card(run: Callable[..., RunFolder]) -> None:
@@ -49,6 +54,27 @@ def test_a_full_disk_spares_the_run(
     folder = run("ppo", tasks=1, steps=64)
     assert folder.info()["status"] == "finished"
     assert not (folder.path / "README.md").exists()
+
+
+def test_a_death_while_it_is_written_leaves_nothing_behind(
+    tmp_path: Path, make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = prepare(tmp_path, make_scenario())
+    half = folder.path / ".README.tmp-elsewhere-1.md"
+
+    def dies(_: RunFolder) -> None:
+        half.touch()
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr("holdfast.continual.training.cell.write_card", dies)
+        with pytest.raises(Interrupted):
+            run_cell(folder, lambda progress: None)
+    assert folder.info()["status"] == "running"
+    assert run_cell(folder, lambda progress: None)
+    assert folder.info()["status"] == "finished"
+    assert (folder.path / "README.md").exists()
+    assert not half.exists()
 
 
 def test_names_cannot_end_the_code_they_stand_in() -> None:
