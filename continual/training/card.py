@@ -127,10 +127,9 @@ def _scores(scenario: Scenario, last: list[Episode]) -> str:
         own = [one for one in last if one["task"] == task.name]
         returns = [one["return"] for one in own]
         successes = [one["success"] for one in own if one["success"] is not None]
-        reached = f"{number(float(np.mean(returns)))} ± {number(float(np.std(returns)))}"
-        rate = number(float(np.mean(successes))) if successes else NA
-        cells = [reached if own else NA, rate, number(float(score)), str(len(own))]
-        rows.append([plain(task.name), *cells])
+        reached = f"{_mean(returns)} ± {number(float(np.std(returns)))}" if returns else NA
+        rate = _mean(successes) if successes else NA
+        rows.append([plain(task.name), reached, rate, number(float(score)), str(len(own))])
     choice = "most likely" if scenario.evaluation.deterministic else "sampled"
     total = kind_of(scenario).words.total
     text = (
@@ -138,6 +137,10 @@ def _scores(scenario: Scenario, last: list[Episode]) -> str:
         "episodes."
     )
     return f"{text}\n\n{table(['task', total, 'success rate', 'score', 'episodes'], rows)}"
+
+
+def _mean(values: list[float]) -> str:
+    return number(float(np.mean(values)))
 
 
 def _metrics(scenario: Scenario, scores: list[Episode]) -> str:

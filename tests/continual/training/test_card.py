@@ -11,6 +11,7 @@ import yaml
 from cells import Interrupted
 
 from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.jobs.tuning_plan import cut
 from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number
@@ -42,6 +43,16 @@ def test_a_finished_run_has_a_card(run: Callable[..., RunFolder]) -> None:
     names: dict[str, Any] = {}
     exec(code.replace("this/folder", str(folder.path)), names)
     assert names["action"] in (0, 1)
+
+
+def test_a_task_that_was_not_measured_has_no_score(
+    tmp_path: Path, make_scenario: Callable[..., Scenario]
+) -> None:
+    first = cut(make_scenario(), 50)  # as a trial of a tuning
+    (folder,) = prepare(tmp_path, first)
+    assert run_cell(folder, lambda progress: None)
+    text = (folder.path / "README.md").read_text("utf-8")
+    assert "| right | n/a | n/a | n/a | 0 |" in text
 
 
 def test_a_full_disk_spares_the_run(
