@@ -184,7 +184,8 @@ def _resident() -> int:
 
 
 def _disk(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum({stat.st_ino: stat.st_size for stat in found}.values())  # a hard link takes no room
 
 
 def main() -> None:

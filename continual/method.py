@@ -136,7 +136,11 @@ class Method(Protocol):
         """Take from the trained model what later tasks must keep."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that must survive a restart, as named tensors."""
+        """Return everything that must survive a restart, as named tensors.
+
+        What never changes once it is there may be called ``settled/<block>/...``: checkpoints
+        write such a block once. The name of a block that is gone is not given to another.
+        """
         return {}
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:

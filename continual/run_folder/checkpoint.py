@@ -4,6 +4,10 @@
 on disk, and renamed. A folder whose manifest is missing or does not match does not exist for a
 resume, and is refused by whoever only reads. Of old ones only what their policies need may be left;
 see ``old_stages.py``. Nothing is pickled.
+
+What never changes once it is there, such as a method's rows of a finished task, goes into files of
+its own, which the next checkpoint takes over as they are (hard links): its tensors are called
+``settled/<block>/...``, and a block's name never means another one.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,8 @@ FOLDER = "checkpoints"
 MANIFEST, STATE, DROPPED = "MANIFEST.json", "state.json", "dropped.json"
 ACTING = ".acting"
 """Ends the stem of a file of which only what a policy needs to act is left."""
+SETTLED = ".settled-"
+"""Stands before a block's name, in the name of the file that holds the block of another one."""
 
 SCHEMA = 1
 FOLDERS = 3
@@ -68,7 +74,7 @@ def task_folder(folder: Path, stage: int) -> Path:
 def save(
     folder: Path, stage: int, files: dict[str, dict[str, Tensor]], state: dict[str, Any]
 ) -> int:
-    """Write a checkpoint and return its size in bytes.
+    """Write a checkpoint and return its size in bytes, with what it shares with the one before.
 
     Args:
         folder: The run folder's ``checkpoints``.
@@ -83,24 +89,67 @@ def put(
     target: Path, stage: int, files: dict[str, dict[str, Tensor]], state: dict[str, Any]
 ) -> int:
     """Write a checkpoint to its place, whole or not at all, and return its size in bytes."""
-    folder = target.parent
-    contents = {f"{stem}.safetensors": save_tensors(_on_cpu(t)) for stem, t in files.items() if t}
-    contents[STATE] = _json({"schema": SCHEMA, "stage": stage, **state})
-    manifest = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        for name, data in contents.items()
-    }
+    folder, before = target.parent, task_folder(target.parent, stage - 1)
+    shared = _settled(before)
     beside = folder / f"{target.name}.tmp-{os.getpid()}"
     check_folder(folder, folders=FOLDERS - 1)
     remove(beside)
     beside.mkdir(parents=True)
-    for name, data in (contents | {MANIFEST: _json(manifest)}).items():
-        write_synced(beside / name, data)
+    manifest: dict[str, Member] = {}
+    for name, held in _members(files):
+        known = shared.get(name)
+        if known is not None and _taken_over(before / name, beside / name, known):
+            manifest[name] = known
+        else:
+            manifest[name] = write_member(beside / name, save_tensors(_on_cpu(held)))
+    told = _json({"schema": SCHEMA, "stage": stage, **state})
+    manifest[STATE] = write_member(beside / STATE, told)
+    stated = {name: member.model_dump() for name, member in manifest.items()}
+    write_synced(beside / MANIFEST, _json(stated))
     sync(beside)
     remove(target)  # a damaged one that a resume fell back from
     beside.rename(target)
     sync(folder)
-    return sum(len(data) for data in contents.values())
+    return sum(member.bytes for member in manifest.values())
+
+
+def write_member(path: Path, data: bytes) -> Member:
+    """Write a file that is not there yet; return what the manifest says of it."""
+    write_synced(path, data)
+    return Member(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def _members(files: dict[str, dict[str, Tensor]]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Give the files of a checkpoint, by name: of each stem one, and one for each settled block."""
+    for stem, held in files.items():
+        parts: dict[str, dict[str, Tensor]] = {}
+        for path, tensor in held.items():
+            head, _, rest = path.partition("/")
+            block = rest.partition("/")[0] if head == "settled" else None
+            of_block = stem if block is None else f"{stem}{SETTLED}{block}"
+            parts.setdefault(of_block, {})[path] = tensor
+        yield from ((f"{name}.safetensors", tensors) for name, tensors in parts.items())
+
+
+def _settled(before: Path) -> dict[str, Member]:
+    """Return the settled blocks in the checkpoint before, as its manifest has them."""
+    try:
+        manifest = read_manifest(before)
+    except CheckpointUnusable:  # or there is none: everything is written
+        return {}
+    return {name: member for name, member in manifest.items() if SETTLED in name}
+
+
+def _taken_over(there: Path, here: Path, member: Member) -> bool:
+    """Return whether a file has a second name now; not all file systems have such."""
+    try:
+        os.link(there, here, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        return False
+    if here.lstat().st_size == member.bytes:
+        return True
+    remove(here)
+    return False
 
 
 def load(path: Path) -> Checkpoint:
@@ -113,12 +162,19 @@ def load(path: Path) -> Checkpoint:
     contents = {name: content(path / name, m) for name, m in read_manifest(path).items()}
     state = _state(contents.pop(STATE), path)
     dropped = modelled(Dropped, plain(contents.pop(DROPPED, b"{}"), path / DROPPED), path / DROPPED)
-    files = {_stem(name): tensors(data, path / name) for name, data in contents.items()}
+    files: dict[str, dict[str, Tensor]] = {}
+    for name, data in contents.items():
+        files.setdefault(stem_of(name), {}).update(tensors(data, path / name))
     return Checkpoint(state, files, tuple(dropped))
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(".safetensors").removesuffix(ACTING)
+def stem_of(name: str) -> str:
+    """Return the stem that a file's tensors belong to.
+
+    >>> stem_of("method-0.settled-12.safetensors"), stem_of("policy.acting.safetensors")
+    ('method-0', 'policy')
+    """
+    return name.removesuffix(".safetensors").removesuffix(ACTING).partition(SETTLED)[0]
 
 
 def read_manifest(path: Path) -> dict[str, Member]:

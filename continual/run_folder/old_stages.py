@@ -8,12 +8,11 @@ methods have gathered go. ``dropped.json`` in its folder names what went.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save as save_tensors
 
@@ -26,10 +25,12 @@ from holdfast.continual.run_folder.checkpoint import (
     content,
     read_manifest,
     stages,
+    stem_of,
     task_folder,
     tensors,
+    write_member,
 )
-from holdfast.continual.run_folder.files import sync, write_synced, write_whole
+from holdfast.continual.run_folder.files import sync, write_whole
 from holdfast.continual.run_folder.readers import Member, plain
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import opened, remove
@@ -82,9 +83,9 @@ def _thinned(path: Path, manifest: dict[str, Member], keeps: Keeps) -> dict[str,
     Raises:
         CheckpointUnusable: If a file is damaged.
     """
-    kept, dropped = {STATE: manifest[STATE]}, dict[str, Any]()
+    kept, dropped = {STATE: manifest[STATE]}, defaultdict[str, Counter[str]](Counter)
     for name in manifest.keys() - {STATE}:
-        stem = name.removesuffix(_SUFFIX)
+        stem = stem_of(name)
         names = _names(path / name)
         staying = {one for one in names if keeps(stem, one)}
         if staying == names:
@@ -92,9 +93,10 @@ def _thinned(path: Path, manifest: dict[str, Member], keeps: Keeps) -> dict[str,
             continue
         size = manifest[name].bytes
         if staying:
-            part, data = f"{stem}{ACTING}{_SUFFIX}", _part(path / name, manifest[name], staying)
+            part = f"{name.removesuffix(_SUFFIX)}{ACTING}{_SUFFIX}"
+            data = _part(path / name, manifest[name], staying)
             kept[part], size = _member(path / part, data), size - len(data)
-        dropped[stem] = {"bytes": size, "tensors": len(names) - len(staying)}
+        dropped[stem].update(bytes=size, tensors=len(names) - len(staying))
     kept[DROPPED] = _member(path / DROPPED, json.dumps(dropped, indent=2).encode())
     sync(path)
     stated = {name: member.model_dump() for name, member in kept.items()}
@@ -123,5 +125,4 @@ def _part(path: Path, member: Member, names: set[str]) -> bytes:
 def _member(path: Path, data: bytes) -> Member:
     """Write a file; return what the manifest says of it."""
     remove(path)  # of a process that died here before
-    write_synced(path, data)
-    return Member(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    return write_member(path, data)

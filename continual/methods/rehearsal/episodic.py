@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, NamedTuple
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
-from holdfast.agents.base.parameters import Named, below, flat, split
+from holdfast.agents.base.parameters import Named, below, flat, grouped, split
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import Diverged
@@ -93,13 +93,15 @@ class EpisodicMemory:
         return doors.gradients.loss_inputs(parameters, rows, drawn.noise)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the rows of all tasks, and where each task's end."""
-        return flat({"rows": self._rows, "ends": self._ends}) if self._ends else {}
+        """Return the rows of all tasks, a settled block for each."""
+        return settled(flat(self._rows), self._ends)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
-        self._ends = [int(end) for end in tensors.get("ends", ())]
-        self._rows = {name: rows.numpy() for name, rows in below(tensors, "rows").items()}
+        rows, self._ends = all_rows(tensors)
+        if "ends" in tensors:  # of a version that wrote all rows as one
+            rows, self._ends = below(tensors, "rows"), [int(end) for end in tensors["ends"]]
+        self._rows = {name: held.numpy() for name, held in rows.items()}
 
 
 class Labelled:
@@ -113,6 +115,8 @@ class Labelled:
     def __init__(self) -> None:
         self.observations: Arrays = {}
         self.labels: Named = {}
+        self._ends: list[int] = []
+        self._dropped = 0  # blocks, whose numbers are not used again
 
     def __len__(self) -> int:
         """Return how many observations are kept."""
@@ -125,6 +129,7 @@ class Labelled:
             self.observations[key] = np.concatenate([old, values])
         for name, label in labels.items():
             self.labels[name] = torch.cat([self.labels.get(name, label[:0]), label])
+        self._ends.append(len(self))
 
     def draw(self, doors: Doors, rng: np.random.Generator, size: int) -> Tensors | None:
         """Return random observations as the policy takes them, ``seen``, and their ``labels``.
@@ -140,16 +145,48 @@ class Labelled:
 
     def clear(self) -> None:
         """Drop everything."""
-        self.observations, self.labels = {}, {}
+        self._dropped += len(self._ends)
+        self.observations, self.labels, self._ends = {}, {}, []
 
     def state(self) -> dict[str, Tensor]:
-        """Return the observations and labels."""
-        return flat({"observations": self.observations, "label": self.labels})
+        """Return the observations and labels, a settled block for each time that some came."""
+        rows = flat({"observations": self.observations, "label": self.labels})
+        dropped = flat({"dropped": self._dropped} if self._dropped else {})
+        return settled(rows, self._ends, self._dropped) | dropped
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Take back what ``state`` gave."""
-        self.observations = {k: v.numpy() for k, v in below(tensors, "observations").items()}
-        self.labels = below(tensors, "label", device)
+        self._dropped = int(tensors.get("dropped", 0))
+        rows, self._ends = all_rows(tensors)
+        if not rows:  # a version before wrote all as one
+            rows = {name: held for name, held in tensors.items() if "/" in name}
+            self._ends = [len(held) for held in rows.values()][:1]
+        self.observations = {k: v.numpy() for k, v in below(rows, "observations").items()}
+        self.labels = below(rows, "label", device)
+
+
+def settled(rows: Named, ends: Sequence[int], first: int = 0) -> Named:
+    """Return rows in blocks that never change, by the paths that a checkpoint keeps such under.
+
+    Args:
+        rows: By path, each of shape (rows, ...).
+        ends: The row after the last one of each block, in ascending order.
+        first: Number of the first block.
+    """
+    return {
+        f"settled/{number}/{path}": held[start:end]
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False), first)
+        for path, held in rows.items()
+    }
+
+
+def all_rows(tensors: Named) -> tuple[Named, list[int]]:
+    """Return the rows and ends that ``settled`` was given, from what a checkpoint holds."""
+    blocks = grouped(below(tensors, "settled"))
+    parts = [blocks[number] for number in sorted(blocks, key=int)]
+    rows = {path: torch.cat([part[path] for part in parts]) for path in parts[0]} if parts else {}
+    ends = np.cumsum([len(next(iter(part.values()))) for part in parts], dtype=int)
+    return rows, ends.tolist()
 
 
 class Projected(NamedTuple):

@@ -117,6 +117,59 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "task-0")
 
 
+def _save_blocks(folder: Path, *, stages: int) -> list[Path]:
+    """Save stages that keep a settled block of each task; return the files of the first block."""
+    for stage in range(stages):
+        rows = {f"settled/{n}/rows": torch.full((100,), float(n)) for n in range(stage + 1)}
+        checkpoint.save(
+            folder, stage, FILES | {"method-0": rows | {"step": torch.tensor(stage)}}, {}
+        )
+    return [folder / f"task-{stage}" / "method-0.settled-0.safetensors" for stage in range(stages)]
+
+
+def test_what_is_settled_is_written_once(tmp_path: Path) -> None:
+    files = _save_blocks(tmp_path, stages=3)
+    assert len({file.stat().st_ino for file in files}) == 1
+    checkpoint.remove(tmp_path / "task-0")
+    assert files[1].stat().st_nlink == 2
+    found = checkpoint.load(tmp_path / "task-2").files["method-0"]
+    assert sorted(found) == ["settled/0/rows", "settled/1/rows", "settled/2/rows", "step"]
+    assert all(bool((found[f"settled/{n}/rows"] == n).all()) for n in range(3))
+    assert int(found["step"]) == 2
+
+
+def test_where_a_file_has_one_name_only_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refuse)
+    files = _save_blocks(tmp_path, stages=2)
+    assert [file.stat().st_nlink for file in files] == [1, 1]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_block_that_is_cut_is_not_taken_over(tmp_path: Path) -> None:
+    files = _save_blocks(tmp_path, stages=1)
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    rows = {"settled/0/rows": torch.zeros(100)}
+    checkpoint.save(tmp_path, 1, {"method-0": rows}, {})
+    assert torch.equal(
+        checkpoint.load(tmp_path / "task-1").files["method-0"]["settled/0/rows"], torch.zeros(100)
+    )
+
+
+def test_damage_in_what_two_share_is_named_for_both(tmp_path: Path) -> None:
+    files = _save_blocks(tmp_path, stages=2)
+    content = bytearray(files[0].read_bytes())
+    content[-1] ^= 1
+    files[0].write_bytes(content)
+    with pytest.raises(CheckpointUnusable) as error:
+        checkpoint.latest(tmp_path)
+    assert all(str(file) in str(error.value) for file in files)
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_from_the_older_one_to_the_same_end(run: Any, weights: Any) -> None:
     straight, damaged = run(runs="a"), run(runs="b")

@@ -53,8 +53,16 @@ def test_what_is_stored_is_the_policy_at_the_end_of_each_task(
     from holdfast.continual.streams.task_stream import make_stream
 
     folder = run(algorithm, {"cloning": {"samples": 100}}, tasks=2)
-    stored = load_file(folder.path / "checkpoints" / "task-1" / "method-0.safetensors")
-    assert {len(tensor) for tensor in stored.values()} == {200}
+    files = [
+        load_file(folder.path / "checkpoints" / "task-1" / f"method-0.settled-{n}.safetensors")
+        for n in range(2)
+    ]
+    assert {len(tensor) for held in files for tensor in held.values()} == {100}
+    names = [name.removeprefix("settled/0/") for name in files[0]]
+    stored = {
+        name: torch.cat([held[f"settled/{n}/{name}"] for n, held in enumerate(files)])
+        for name in names
+    }
     observations = stored["observations/"].numpy()
     # The one-hot task id stands at the end of every stored observation.
     assert np.array_equal(observations[:, -2:], np.repeat(np.eye(2), 100, axis=0))

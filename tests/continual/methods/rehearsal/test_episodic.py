@@ -13,7 +13,7 @@ from torch import Tensor
 from holdfast.agents.base.parameters import joined, split
 from holdfast.agents.sb3 import losses
 from holdfast.agents.sb3.learner import StableBaselinesAgent
-from holdfast.continual.methods.rehearsal.episodic import Draws, EpisodicMemory
+from holdfast.continual.methods.rehearsal.episodic import Draws, EpisodicMemory, Labelled, all_rows
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.errors import Diverged
 from holdfast.registry import METHODS, load
@@ -73,9 +73,15 @@ def test_all_rows_are_taken_where_there_are_no_more(case: str) -> None:
     """They are those that the agent gives, normalised as the newest statistics say."""
     agent, stored = _filled(case, samples=20, batch_size=60)
     batch = stored.batch(every_door(agent), {}, _draws())
-    rows = {name.removeprefix("rows/"): t.numpy() for name, t in stored.state().items()}
-    ends = rows.pop("ends")
-    assert ends.tolist() == [20, 40, 60]
+    state = stored.state()
+    rows = {
+        name.removeprefix("settled/0/"): np.concatenate(
+            [state[name.replace("0", str(block), 1)].numpy() for block in range(3)]
+        )
+        for name in state
+        if name.startswith("settled/0/")
+    }
+    assert {len(values) for values in state.values()} == {20}
     assert {len(values) for values in rows.values()} == {60}
     expected = agent.memory.batch(rows)
     added = {"others", "clip_range"} if case == "ppo" else {"others", "temperature", "noise"}
@@ -94,13 +100,39 @@ def test_state_gives_the_same_gradients_again(case: str) -> None:
     again.load({})
     assert len(again) == 0
     again.load(stored.state())
+    older = EpisodicMemory(40, 30)
+    rows, ends = all_rows(stored.state())
+    older.load({f"rows/{name}": held for name, held in rows.items()} | {"ends": torch.tensor(ends)})
     doors = every_door(agent)
     own = doors.gradients.parameters("actor")
     for batches in zip(
-        stored.batches(doors, own, _draws()), again.batches(doors, own, _draws()), strict=True
+        *(memory.batches(doors, own, _draws()) for memory in (stored, again, older)), strict=True
     ):
-        first, second = (doors.gradients.loss_gradient(own, batch) for batch in batches)
-        assert all(torch.equal(first[name], second[name]) for name in own)
+        first, *others = (doors.gradients.loss_gradient(own, batch) for batch in batches)
+        assert all(torch.equal(first[name], other[name]) for name in own for other in others)
+
+
+def test_labelled_rows_come_back_in_blocks_whose_numbers_are_not_used_again() -> None:
+    stored, again, older = Labelled(), Labelled(), Labelled()
+
+    def add(memory: Labelled, *values: float) -> None:
+        memory.add({"": np.array([values]).T}, {"mean": torch.tensor([values]).T})
+
+    add(stored, 1.0, 2.0)
+    stored.clear()
+    add(stored, 3.0)
+    add(stored, 4.0, 5.0)
+    blocks = {name.rpartition("/observations")[0] for name in stored.state()} - {""}
+    assert blocks == {"settled/1", "settled/2"}
+    again.load(stored.state(), torch.device("cpu"))
+    one = {"observations/": torch.tensor([[3.0], [4.0], [5.0]]).double()}
+    older.load(one | {"label/mean": one["observations/"].float()}, torch.device("cpu"))
+    for memory in (stored, again, older):
+        assert memory.observations[""].tolist() == memory.labels["mean"].tolist() == [[3], [4], [5]]
+        memory.clear()
+    for memory, number in ((stored, 3), (again, 3), (older, 1)):
+        add(memory, 6.0)
+        assert f"settled/{number}/observations/" in memory.state()
 
 
 def test_a_vector_goes_back_into_its_tensors() -> None:

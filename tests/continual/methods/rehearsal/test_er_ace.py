@@ -16,6 +16,7 @@ from holdfast.agents.base.parameters import Named, named_parameters, split
 from holdfast.agents.doors.gradients import Step
 from holdfast.agents.doors.outputs import OutputSpec
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.methods.rehearsal.episodic import all_rows
 from holdfast.continual.methods.rehearsal.er_ace import ERACE
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.scenarios.schema.scenario import Scenario
@@ -89,7 +90,7 @@ def test_the_added_gradient_is_that_of_the_cross_entropy(
     method.pre_adapt(agent.doors(method), second)
     agent.start(second)
     agent.policy.double()
-    state = method.state()
+    state, _ = all_rows(method.state())
     rows = second.generator("er_ace").integers(40, size=16)
     seen = agent.policy_input({"": state["observations/"].numpy()[rows]})
     actor = named_parameters(agent.policy, "actor", "encoder")
@@ -125,7 +126,7 @@ def test_actions_are_drawn_from_the_policy_at_the_end_of_each_task(case: str, le
     """Their mean log-likelihood under that policy is minus its entropy, within 100 draws' error."""
     method = ERACE(samples=100)
     for stage, (agent, _) in enumerate(learn(case, method, tasks=2), start=1):
-        state = method.state()
+        state, _ = all_rows(method.state())
         assert {len(rows) for rows in state.values()} == {100 * stage}
         rows = slice(100 * stage - 100, 100 * stage)
         observations = state["observations/"][rows]
