@@ -24,7 +24,7 @@ from holdfast.continual.results.curves import Array, Curves, Quantity, inside, m
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
-from holdfast.continual.results.statistics import FEW, FEW_SEEDS
+from holdfast.continual.results.statistics import ALPHA, FEW, FEW_SEEDS, holm, smallest_p
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
 from holdfast.continual.run_folder.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.scenarios.schema.scenario import Scenario
@@ -134,8 +134,10 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             cells=cells,
             seeds=min((len(method.cells) for method in results.methods if method.cells), default=0),
             compared=any(method.comparison for method in summary.methods),
+            possible=_possible(summary),
             units={cell.curves.unit for cell in cells},
-            referenced=all(cell.reference is not None for cell in cells),
+            referenced=all(cell.references for cell in cells),
+            without_reference=_without_reference(summary),
             unmeasured=any(
                 cell.curves.unit == "score" and math.isnan(cell.metrics[COMPARED]) for cell in cells
             ),
@@ -146,6 +148,37 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
         )
     )
     return tuple(map(doc.words, text.splitlines()))
+
+
+def _possible(summary: Summary) -> str:
+    """Return what the corrected test can find at these numbers of seeds; empty without a test."""
+    seeds = [one.difference.seeds for one in summary.tested]
+    if not seeds:
+        return ""
+    alone = min(map(smallest_p, seeds))
+    lowest = holm([smallest_p(count) for count in seeds])
+    reached = int((lowest <= ALPHA).sum())
+    few, many = min(seeds), plural(max(seeds), "seed")
+    text = (
+        f"With {many if few == max(seeds) else f'{few} to {many}'} no p-value can be below "
+        f"{tables.p_value(alone).text}, which Holm's correction for "
+        f"{plural(len(seeds), 'comparison')} makes {tables.p_value(float(lowest.min())).text}"
+    )
+    if not reached:
+        return f"{text}: no method can reach {ALPHA:.2f} here, however large its gain."
+    if reached < len(seeds):
+        return f"{text}: at most {reached} of {len(seeds)} methods can reach {ALPHA:.2f} here."
+    return f"{text}."
+
+
+def _without_reference(summary: Summary) -> str:
+    """Return which seeds of which methods have no reference of their own, where others have."""
+    named = [
+        f"{method.label} {', '.join(map(str, method.without_reference))}"
+        for method in summary.methods
+        if method.without_reference and np.isfinite(method.measures[tables.TRANSFER].estimate.value)
+    ]
+    return "; ".join(named)
 
 
 def _missing(results: Results) -> tuple[doc.Text, ...]:
@@ -206,7 +239,7 @@ def _matrix(
             number_cell = doc.Cell(text, float(value), heat=float(heat[stage, column]))
             row.append(replace(number_cell, style="strong") if column == task else number_cell)
         rows.append(tuple(row))
-    known = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
+    known = [cell.per_task for cell in method.cells]
     foot = tuple(
         (
             doc.Cell(FORMULAS[name].title, style="emphasis"),
@@ -259,11 +292,13 @@ def _definitions(results: Results) -> Iterator[doc.Block]:
 
 
 STATISTICS = (
-    "The interquartile mean leaves out the lowest and the highest quarter of the numbers of all "
-    "seeds and tasks (arXiv:2108.13264). Intervals are percentiles of a bootstrap that draws whole "
-    "seeds, the same for every method, 2.5% of it left out at each end. The p-value is two-sided, "
-    "of the permutation test of the Mann-Whitney statistic averaged over tasks; whole seeds change "
-    "sides."
+    "Every number over seeds is of one number per seed, the mean over tasks; nothing is pooled "
+    "over seeds and tasks. Forward transfer is a ratio of means over seeds: AUC_i and AUC_i^b are "
+    "averaged first, as in Continual World's tables, also for seeds without a reference of their "
+    "own. report.csv has the interquartile mean over seeds, too (arXiv:2108.13264). Intervals are "
+    "percentiles of a bootstrap that draws seeds, the same for every method, 2.5% of it left out "
+    "at each end. The p-value is two-sided, of the permutation test of the Mann-Whitney statistic; "
+    "seeds change sides. All comparisons of a table are corrected together."
 )
 """Definitions of the numbers over seeds."""
 
