@@ -147,6 +147,9 @@ def estimate(
         statistic: Of the scores.
         replications: How many resamples are drawn.
         seed: Of the draws.
+
+    Raises:
+        ValueError: If there is more than one number per seed.
     """
     known = _complete(scores)[0]
     if not known.size:
@@ -217,7 +220,7 @@ def compare(
         seed: Of the draws.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ, or there is more than one number per seed.
     """
     if scores.shape != baseline.shape:
         raise ValueError(f"scores of shape {scores.shape} against {baseline.shape}: not paired")
@@ -365,7 +368,13 @@ def _draws(seeds: int, replications: int, seed: int) -> NDArray[np.intp]:
 
 
 def _complete(*scores: Array) -> tuple[Array, ...]:
-    """Return the seeds that are known in all of the arrays."""
+    """Return the seeds that are known in all of the arrays.
+
+    Raises:
+        ValueError: If there is more than one number per seed.
+    """
+    if any(one.ndim != 1 for one in scores):
+        raise ValueError("one number per seed: average over tasks first, never pool with them")
     known = np.all([np.isfinite(one) for one in scores], axis=0)
     return tuple(one[known] for one in scores)
 
