@@ -172,7 +172,8 @@ def ratio_of_means(
 
     X and Y are the means over seeds of a task's area under the curve, of a method and of the
     single-task reference. A seed that both have is drawn on both sides at once: their first tasks
-    are the same run. A resample without a seed on one side, or with a Y of 1 or more, is left out.
+    are the same run. A resample without a seed on one side, or with a Y of 1 or more, is left out;
+    there is no interval where one side has fewer than two seeds.
 
     Source: ``normalized_ft`` of Continual World (arXiv:2105.10919), which draws both sides apart.
 
@@ -190,7 +191,7 @@ def ratio_of_means(
         return Estimate(np.nan, np.nan, np.nan, 0)
     seeds = sorted({*ours, *theirs})
     value = _transfer(np.ones((1, len(seeds))), seeds, ours, theirs)[0]
-    if len(ours) < 2 or np.isnan(value):
+    if min(len(ours), len(theirs)) < 2 or np.isnan(value):
         return Estimate(float(value), np.nan, np.nan, len(ours))
     draws = _draws(len(seeds), replications, seed)
     counts = (draws[:, :, None] == np.arange(len(seeds))).sum(axis=1)  # (replications, seeds)

@@ -2,7 +2,8 @@
 
 Source: Wolczyk et al. 2021 (arXiv:2105.10919), section 4.2, and how their tables are made:
 performance at the end is the mean of the last five of a task's fifty evaluations, of all tasks and
-then of all seeds; forward transfer is a ratio of means over seeds for each task, and then their mean.
+then of all seeds; forward transfer is a ratio of means over seeds for each task, and then the mean
+of the tasks.
 """
 
 from __future__ import annotations

@@ -151,6 +151,8 @@ def test_a_ratio_of_means_worked_by_hand() -> None:
     assert found.seeds == 2
     assert found.low < 1 / 3 < found.high
     assert np.isnan(ratio_of_means(areas, {}).value)
+    few = ratio_of_means(areas, {2: references[2]})
+    assert few == pytest.approx(((0.1 / 0.3 + 0.4 / 0.8) / 2, NAN, NAN, 2), nan_ok=True)
     one = ratio_of_means({0: areas[0]}, references)
     assert one == pytest.approx(((0.2 / 0.3 + 0.1 / 0.6) / 2, NAN, NAN, 1), nan_ok=True)
     assert np.isnan(ratio_of_means(areas, {0: np.array([1.0, 0.4])}).value)  # no room to gain
