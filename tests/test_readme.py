@@ -1,8 +1,10 @@
 """Pages do what they say: their examples run, their links and commands exist."""
 
+import csv
 import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +154,26 @@ def test_measured_numbers_have_their_place() -> None:
     begin, end = "<!-- quickstart:begin -->\n", "<!-- quickstart:end -->\n"
     assert (METHODS_PAGE.count(begin), METHODS_PAGE.count(end)) == (1, 1)
     assert METHODS_PAGE.index(begin) < METHODS_PAGE.index(end)
+
+
+def test_the_table_of_the_quickstart_is_that_of_its_cells() -> None:
+    """At the boundaries: the window of its eight evaluations a task is one."""
+    with (ROOT / "benchmarks" / "results" / "quickstart.csv").open(encoding="utf-8") as file:
+        cells = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    shown = METHODS_PAGE.split("<!-- quickstart:begin -->")[1].split("<!-- quickstart:end -->")[0]
+    lines = [line for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == len({cell["method"] for cell in cells})
+    for line in lines:
+        label, performance, forgetting = (part.strip() for part in line.split("|")[1:4])
+        own = [cell for cell in cells if cell["method"] == label.partition(" ")[0]]
+        finals = [
+            [float(value) for name, value in cell.items() if name.startswith("final ")]
+            for cell in own
+        ]
+        ends = [statistics.mean(values) for values in finals]
+        fallen = [0.0 - float(cell["backward_transfer/gem"]) * 2 / 3 for cell in own]
+        for text, values in ((performance, ends), (forgetting, fallen)):
+            assert text == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
 
 def test_the_readme_is_short() -> None:

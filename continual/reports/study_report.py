@@ -24,7 +24,7 @@ from holdfast.continual.results.curves import Array, Curves, Quantity, inside, m
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
-from holdfast.continual.results.statistics import ALPHA, FEW, FEW_SEEDS, holm, smallest_p
+from holdfast.continual.results.statistics import FEW, FEW_SEEDS
 from holdfast.continual.results.study import CellResults, MethodResults, Results, spread
 from holdfast.continual.run_folder.record import CROSS_PLAY, CROSS_PLAY_PAGE
 from holdfast.scenarios.schema.scenario import Scenario
@@ -134,7 +134,7 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             cells=cells,
             seeds=min((len(method.cells) for method in results.methods if method.cells), default=0),
             compared=any(method.comparison for method in summary.methods),
-            possible=_possible(summary),
+            possible=tables.possible([one.difference.seeds for one in summary.tested]),
             units={cell.curves.unit for cell in cells},
             referenced=all(cell.references for cell in cells),
             without_reference=_without_reference(summary),
@@ -148,27 +148,6 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
         )
     )
     return tuple(map(doc.words, text.splitlines()))
-
-
-def _possible(summary: Summary) -> str:
-    """Return what the corrected test can find at these numbers of seeds; empty without a test."""
-    seeds = [one.difference.seeds for one in summary.tested]
-    if not seeds:
-        return ""
-    alone = min(map(smallest_p, seeds))
-    lowest = holm([smallest_p(count) for count in seeds])
-    reached = int((lowest <= ALPHA).sum())
-    few, many = min(seeds), plural(max(seeds), "seed")
-    text = (
-        f"With {many if few == max(seeds) else f'{few} to {many}'} no p-value can be below "
-        f"{tables.p_value(alone).text}, which Holm's correction for "
-        f"{plural(len(seeds), 'comparison')} makes {tables.p_value(float(lowest.min())).text}"
-    )
-    if not reached:
-        return f"{text}: no method can reach {ALPHA:.2f} here, however large its gain."
-    if reached < len(seeds):
-        return f"{text}: at most {reached} of {len(seeds)} methods can reach {ALPHA:.2f} here."
-    return f"{text}."
 
 
 def _without_reference(summary: Summary) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from holdfast.continual.results.costs import COSTS
 from holdfast.continual.results.document import EMPTY, Cell, Table, given, na
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS
-from holdfast.continual.results.statistics import Estimate
+from holdfast.continual.results.statistics import ALPHA, Estimate, holm, smallest_p
 from holdfast.continual.results.study import MethodResults, spread
 
 _M = TypeVar("_M", bound=MethodSummary | MethodResults)
@@ -129,6 +129,32 @@ def comparison_cells(method: MethodSummary) -> Iterator[Cell]:
     yield interval(found.difference, len(method.seeds))
     yield interval(found.probability, len(method.seeds))
     yield p_value(found.p_holm)
+
+
+def possible(seeds: Sequence[int]) -> str:
+    """Return what one corrected test of all comparisons can find; nothing without a test.
+
+    Args:
+        seeds: Of each comparison.
+
+    >>> possible([5] * 6)[31:]
+    "can be below 0.008, which Holm's correction for 6 comparisons makes 0.048."
+    """
+    if not seeds:
+        return ""
+    lowest = holm([smallest_p(count) for count in seeds])
+    reached = int((lowest <= ALPHA).sum())
+    most = plural(max(seeds), "seed")
+    text = (
+        f"With {most if min(seeds) == max(seeds) else f'{min(seeds)} to {most}'} no p-value can be "
+        f"below {p_value(smallest_p(max(seeds))).text}, which Holm's correction for "
+        f"{plural(len(seeds), 'comparison')} makes {p_value(float(lowest.min())).text}"
+    )
+    if not reached:
+        return f"{text}: no method can reach {ALPHA}, however large its gain."
+    if reached < len(seeds):
+        return f"{text}: at most {reached} of {len(seeds)} methods can reach {ALPHA}."
+    return f"{text}."
 
 
 def _of_comparisons(summary: Summary) -> str:

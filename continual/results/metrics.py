@@ -52,6 +52,9 @@ class Formula:
     tasks: Literal["trained", "earlier", "revisited"] = "trained"
 
 
+RULES = f"metrics: the end of a task is one in {WINDOW} of its evaluations"
+"""What a number must share with another to be compared with it: a new rule, a new text."""
+
 NOTATION = (
     "p_i(t) is the score of task i measured at step t. Its training span is (s_i, e_i], start "
     "excluded and end included; for a task that is trained several times this is the last span, "

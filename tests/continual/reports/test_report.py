@@ -74,14 +74,14 @@ def test_the_summary_worked_by_hand(runs: Path) -> None:
     possible = (
         "With 2 seeds no p-value can be below 0.333, which Holm's correction for 2 comparisons"
     )
-    assert f"{possible} makes 0.667: no method can reach 0.05 here" in text
+    assert f"{possible} makes 0.667: no method can reach 0.05" in text
 
 
 def test_it_is_said_what_the_corrected_test_can_find(tmp_path: Path, make_scenario, finish) -> None:
     """Five seeds: 2/252 of each comparison, which six survive and seven do not."""
     for count, said in (
         (6, "makes 0.048."),
-        (7, "makes 0.056: no method can reach 0.05 here, however large its gain."),
+        (7, "makes 0.056: no method can reach 0.05, however large its gain."),
     ):
         strengths = [{"ewc": {"strength": 10.0 + k}} for k in range(count)]
         scenario = make_scenario(
