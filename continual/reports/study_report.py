@@ -13,7 +13,13 @@ from holdfast.continual.reports import figures, tables
 from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
-from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary, points_behind
+from holdfast.continual.reports.summary import (
+    BASELINE,
+    COMPARED,
+    TRANSFER,
+    Summary,
+    points_behind,
+)
 from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.reports.templates import environment
@@ -155,7 +161,7 @@ def _without_reference(summary: Summary) -> str:
     named = [
         f"{method.label} {', '.join(map(str, method.without_reference))}"
         for method in summary.methods
-        if method.without_reference and np.isfinite(method.measures[tables.TRANSFER].estimate.value)
+        if method.without_reference and np.isfinite(method.measures[TRANSFER].estimate.value)
     ]
     return "; ".join(named)
 

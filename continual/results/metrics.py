@@ -243,7 +243,7 @@ def boundary_performance(curves: Curves) -> Array:
     >>> boundary_performance(run)
     array([0.4, 0.9])
     """
-    return matrix(curves)[-1]
+    return np.asarray(matrix(curves)[-1])
 
 
 def plasticity(curves: Curves) -> Array:

@@ -106,7 +106,7 @@ def test_the_report_says_how_many_points_stand_behind_a_number(
     scenario: Scenario, tmp_path: Path
 ) -> None:
     plan = scenario.evaluation.model_copy(update={"every": 8})
-    tasks = [task.model_copy(update={"steps": 160}) for task in scenario.tasks[:6]]
+    tasks = tuple(task.model_copy(update={"steps": 160}) for task in scenario.tasks[:6])
     short = scenario.model_copy(update={"tasks": tasks, "evaluation": plan})
     (folder,) = prepare(tmp_path, short)
     run_cell(folder, lambda progress: None)
