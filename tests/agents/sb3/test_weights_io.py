@@ -205,7 +205,8 @@ def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: bool) -> None:
-    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+    carry = {"carry": {"entropy_coefficient": True}}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", **carry)
     agent.start(first)
     initial = agent.files()
     agent.close()
