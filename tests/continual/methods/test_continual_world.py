@@ -156,7 +156,9 @@ def test_cloning_averages_both_gradients_and_then_clips(is_first: bool, seed: in
     optimizers = [torch.optim.SGD([actor], lr=1.0), torch.optim.SGD([critic], lr=1.0)]
     Updates().attach(gradients.works, named, optimizers, groups={n: n for n in named})
     start = actor.detach().clone(), critic.detach().clone()
-    for optimizer, loss in zip(optimizers, ((actor * own).sum(), (critic * judged).sum()), strict=True):
+    for optimizer, loss in zip(
+        optimizers, ((actor * own).sum(), (critic * judged).sum()), strict=True
+    ):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -197,8 +199,7 @@ def test_packnet_clips_every_update_of_actor_and_critic(seed: int, train: Any) -
         lambda: [before, packnet, after],
         tasks=2,
         stream={"task_id": "heads", "task_count": "known"},
-        seeds=[seed],
-        agent={"learning_rate": 1e-3 * (seed + 1)},
+        agent={"policy_kwargs": {"net_arch": [8, 8 + seed]}},  # other weights
     )
     assert len(before.seen) == len(after.seen) > 40
     for given, clipped in zip(before.seen, after.seen, strict=True):
