@@ -14,7 +14,13 @@ from holdfast.scenarios.load import load
 @pytest.mark.slow
 def test_twenty_tasks_with_twenty_heads_and_rows(tmp_path: Path) -> None:
     pytest.importorskip("envpool")
-    agent = "batch_size=16 learning_starts=16 buffer_size=200 train_freq=8 gradient_steps=1".split()
+    agent = [
+        "batch_size=16",
+        "learning_starts=16",
+        "buffer_size=200",
+        "train_freq=8",
+        "gradient_steps=1",
+    ]
     given = [
         *(f"tasks[{index}].steps=32" for index in range(20)),
         "methods=[{ewc: {paper: continual-world, samples: 16}}]",
