@@ -28,6 +28,7 @@ from holdfast.agents.base.buffers import (
 from holdfast.agents.base.device import device_of
 from holdfast.agents.base.observations import TaskNormalize, carried_statistics
 from holdfast.agents.base.parameters import (
+    ENTROPY_COEFFICIENT,
     Named,
     group_of,
     named_parameters,
@@ -100,6 +101,7 @@ class StableBaselinesAgent:
         self.initial: Files = {}
         self.notices: list[str] = []
         self.past = PastSelves()
+        self._entropies: Named = {}  # per_task: each task's coefficient at its last end
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
@@ -193,6 +195,7 @@ class StableBaselinesAgent:
             with told("policy"):
                 check_policy(self.model, carried["policy"], may_grow=may_grow)
         self._load(carried, told)
+        self._entropies = carried.get("entropy", {})
         with told("past_selves"):
             self.past.load_tensors(carried.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
@@ -240,11 +243,11 @@ class StableBaselinesAgent:
         """Load what is carried; ``told`` names a file of a checkpoint that does not fit."""
         carry, options = self.scenario.carry, self.scenario.agent
         source = carried if carry.weights and "policy" in carried else self.initial
-        if "policy" in source:
-            tensors = source["policy"]
-            with told("policy") if source is carried else nullcontext():
-                if source is carried:
-                    tensors = self.plan.blended(tensors, policy_tensors(self.model))
+        with told("policy") if source is carried else nullcontext():
+            tensors = source.get("policy", {})
+            if tensors and source is carried:
+                tensors = self.plan.blended(tensors, policy_tensors(self.model))
+            if tensors := self._with_entropy(tensors, carried):
                 load_policy(self.model, tensors, self.plan.is_fresh)
         if self.normalizer is not None and options.normalize is not None:
             own = carried.get("normalization")
@@ -258,6 +261,20 @@ class StableBaselinesAgent:
             with told("replay_buffer"):
                 arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}
                 load_buffer_arrays(self.model.replay_buffer, arrays)
+
+    def _with_entropy(self, tensors: Named, carried: Files) -> Named:
+        """Return the policy's tensors with the entropy coefficient that the task starts from.
+
+        Without one it starts as a newly built model does.
+        """
+        source = self.initial.get("policy", {}).get(ENTROPY_COEFFICIENT)
+        match self.scenario.carry.entropy_coefficient:
+            case True:
+                source = carried.get("policy", {}).get(ENTROPY_COEFFICIENT, source)
+            case "per_task":
+                source = carried.get("entropy", {}).get(str(self.current_task), source)
+        rest = {name: tensor for name, tensor in tensors.items() if name != ENTROPY_COEFFICIENT}
+        return rest if source is None else rest | {ENTROPY_COEFFICIENT: source}
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -517,6 +534,10 @@ class StableBaselinesAgent:
         if self._loaded is not None:  # not started since: a group absent from the current task
             return self._loaded
         files = {"policy": policy_tensors(self.model)}
+        if self.scenario.carry.entropy_coefficient == "per_task":
+            learned = files["policy"].get(ENTROPY_COEFFICIENT)
+            own = {} if learned is None else {str(self.current_task): learned}
+            files["entropy"] = self._entropies | own
         if self.past.selves:
             files["past_selves"] = self.past.tensors()
         if self.normalizer is not None:

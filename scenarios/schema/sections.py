@@ -43,6 +43,12 @@ class Carry(BaseModel):
     """Moments of the optimizers."""
     replay_buffer: Flag = False
     """Transitions stored so far (off-policy)."""
+    entropy_coefficient: Annotated[Flag | Literal["per_task"], Field(exclude_if=operator.not_)] = (
+        False
+    )
+    """SAC's, TQC's and CrossQ's learned one; per_task: a task that comes again goes on with its
+    own. Default: every task learns one from its start.
+    """
 
 
 class Sample(BaseModel):

@@ -10,6 +10,7 @@ from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.importance import (
     analytic_fisher,
     fisher_information,
+    floors,
     measured,
 )
 from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
@@ -37,8 +38,11 @@ class EWC(Penalized):
         samples: Observations of each task that the Fisher information is estimated on; 10 batches
             of 256 as in Continual World.
         fisher: ``sampled`` draws one action per observation; ``analytic`` takes the expectation
-            over actions exactly, as Continual World, for one backward pass per output.
-        floor: Least Fisher information of a weight per observation; Continual World uses 1e-5.
+            over actions exactly, for one backward pass per output; ``squashed`` does so with the
+            mean as the environment gets it, tanh(mu) x scale for SAC, TQC and CrossQ, as Continual
+            World. Other algorithms squash nothing, and get ``analytic`` by it.
+        floor: Least Fisher information of a weight per observation, but for the heads of other
+            tasks; Continual World uses 1e-5, and leaves out every head.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the critic's values count
             as the mean of a unit Gaussian.
     """
@@ -55,7 +59,7 @@ class EWC(Penalized):
     kind: Literal["separate", "online", "summed"] = "separate"
     decay: Annotated[float, (0, 1)] = 0.99
     samples: Annotated[int, (1, None)] = 2560
-    fisher: Literal["sampled", "analytic"] = "sampled"
+    fisher: Literal["sampled", "analytic", "squashed"] = "sampled"
     floor: Annotated[float, (0, None)] = 0.0
 
     def __post_init__(self) -> None:
@@ -76,7 +80,9 @@ class EWC(Penalized):
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")
         observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
-        measure: Any = partial(analytic_fisher, floor=self.floor)
+        floor = floors(doors, self.floor, self.regularize)
+        squashed = self.fisher == "squashed"
+        measure: Any = partial(analytic_fisher, floor=floor, squashed=squashed)
         if self.fisher == "sampled":
-            measure = partial(fisher_information, rng=rng, floor=self.floor)
+            measure = partial(fisher_information, rng=rng, floor=floor)
         self.penalty.consolidate(*measured(doors, self.regularize, observations, measure))

@@ -25,20 +25,52 @@ def _learn(agent: Any, experience: Any) -> None:
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
 
 
-def test_weights_and_entropy_coefficient_are_carried_and_the_rest_starts_anew(
-    make_agent: Any,
-) -> None:
-    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+@pytest.mark.parametrize("carried", [False, True])
+def test_weights_are_carried_and_the_rest_starts_anew(make_agent: Any, carried: bool) -> None:
+    """As Continual World, a task learns an entropy coefficient of its own, from log(1) on."""
+    carry = {"carry": {"entropy_coefficient": True}} if carried else {}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", **carry)
     _learn(agent, first)
     before, old = agent.files()["policy"], agent.model
     agent.start(second)
     assert agent.model is not old
     after = agent.files()["policy"]
     assert before.keys() == after.keys()
-    assert "log_ent_coef" in before
+    learned = before.pop("log_ent_coef").item()
+    assert learned != 0.0
+    assert after.pop("log_ent_coef").item() == (learned if carried else 0.0)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert agent.model.replay_buffer.size() == 0
     assert not agent.policy.actor.optimizer.state
+    agent.close()
+
+
+def test_a_task_that_comes_again_goes_on_with_its_own_entropy_coefficient(make_agent: Any) -> None:
+    """Continual World has one per task; a checkpoint after each task brings them all back."""
+    keys = {"carry": {"entropy_coefficient": "per_task"}, "stream": {"repeat": 2}}
+    agent, stages = make_agent(SAC, "Pendulum-v1", **keys)
+    ends: list[float] = []
+    for stage in stages:
+        if stage.stage:
+            files = agent.files()
+            agent, _ = make_agent(SAC, "Pendulum-v1", **keys)
+            agent.load_files(files)
+        agent.start(stage)
+        begins = agent.model.log_ent_coef.item()
+        assert begins == (0.0 if stage.stage < 2 else ends[stage.stage - 2])
+        agent.learn(stage, lambda step: None, lambda scalars, step: None)
+        ends.append(agent.model.log_ent_coef.item())
+    assert len(set(ends)) == 4
+    agent.close()
+
+
+def test_the_entropy_coefficient_is_carried_without_weights(make_agent: Any) -> None:
+    carry = {"weights": False, "entropy_coefficient": True}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry=carry)
+    _learn(agent, first)
+    learned = agent.model.log_ent_coef.item()
+    agent.start(second)
+    assert agent.model.log_ent_coef.item() == learned != 0.0
     agent.close()
 
 
@@ -173,7 +205,8 @@ def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: bool) -> None:
-    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+    carry = {"carry": {"entropy_coefficient": True}}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", **carry)
     agent.start(first)
     initial = agent.files()
     agent.close()
