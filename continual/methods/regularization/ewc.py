@@ -45,6 +45,8 @@ class EWC(Penalized):
             tasks; Continual World uses 1e-5, and leaves out every head.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the critic's values count
             as the mean of a unit Gaussian.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "ewc"

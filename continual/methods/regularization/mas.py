@@ -37,6 +37,8 @@ class MAS(Penalized):
             CrossQ, as Continual World. Other algorithms squash nothing: it changes nothing there.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the output of a critic is
             its values.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "mas"

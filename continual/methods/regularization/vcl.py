@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from holdfast.agents.base.parameters import Named, below, flat, grouped, snapshot
+from holdfast.agents.base.parameters import Named, below, flat, grouped, is_deviation, snapshot
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.networks import Slot
 from holdfast.continual.method import Doors, Experience, Method
@@ -20,6 +20,7 @@ from holdfast.continual.methods.regularization.bayesian import (
     bayesian_slot,
     draw_noise,
 )
+from holdfast.continual.methods.regularization.quadratic import GROUPS
 
 _NEW_NOISE = "noise"
 
@@ -44,6 +45,11 @@ class VCL(Method):
     starts at one. Off-policy it is drawn again after each update of the actor. Whatever is measured
     or stored acts by the means.
 
+    Parameters without a deviation (layer norms, an encoder) are points. From the second task on
+    they are held as Gaussians of the fixed deviation ``initial_std``: the divergence of two such is
+    (theta - theta_old)^2 / (2 initial_std^2). That is ours: the paper's networks have none, and
+    Continual World's actor leaves its layer norm free. PPO's bare ``log_std`` is free.
+
     Args:
         strength: Factor of the divergence; 1 in Continual World and COOM.
         initial_std: Deviation that every weight starts with; Continual World uses .05 (variance
@@ -59,7 +65,8 @@ class VCL(Method):
     extra = "noise for every weight of the actor, per rollout or update"
     convention = (
         "strength x KL(weights || weights after the task before), summed over weights, not divided "
-        "by the number of samples; actor only"
+        "by the number of samples; layer norms and encoder as Gaussians of a fixed deviation; "
+        "actor only"
     )
 
     strength: Annotated[float, (0, None)] = 1.0
@@ -81,7 +88,7 @@ class VCL(Method):
         else:
             doors.gradients.after_update(self._draw, "actor")
         if self.precisions or self.first_task_kl:
-            doors.gradients.add(self.gradient, state=self.begun, groups=("actor",))
+            doors.gradients.add(self.gradient, state=self.begun, groups=GROUPS["actor"])
 
     def _bayesian(self, slot: Slot) -> tuple[nn.Module, dict[str, nn.Module]] | None:
         made = bayesian_slot(slot, self.initial_std)
@@ -130,24 +137,28 @@ class VCL(Method):
 
     def gradient(self, parameters: Named, state: Tensors, _batch: Tensors) -> Named:
         """Return the gradient of the penalty for means and logarithms of deviations."""
-        names = [name for name in parameters if name + SUFFIX in parameters]
-        if not names:
+        held = [name for name in parameters if name in state["mean"]]
+        if not held:
             return {}
-        means, precisions = ([state[of][n] for n in names] for of in ("mean", "precision"))
-        gaps = torch._foreach_sub([parameters[n] for n in names], means)
+        means, precisions = ([state[of][n] for n in held] for of in ("mean", "precision"))
+        gaps = torch._foreach_sub([parameters[n] for n in held], means)
         torch._foreach_mul_(gaps, precisions)
         torch._foreach_mul_(gaps, self.strength)
+        pulls = dict(zip(held, gaps, strict=True))
+        names = [name for name in held if name + SUFFIX in parameters]
+        if not names:
+            return pulls
         ratios = torch._foreach_mul([parameters[name + SUFFIX] for name in names], 2.0)
         torch._foreach_exp_(ratios)
-        torch._foreach_mul_(ratios, precisions)
+        torch._foreach_mul_(ratios, [state["precision"][name] for name in names])
         torch._foreach_sub_(ratios, 1.0)
         torch._foreach_mul_(ratios, self.strength)
         deviations = (name + SUFFIX for name in names)
-        return dict(zip(names, gaps, strict=True)) | dict(zip(deviations, ratios, strict=True))
+        return pulls | dict(zip(deviations, ratios, strict=True))
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Take the Gaussians as the prior of the next task."""
-        self.consolidate(snapshot(doors.gradients.parameters("actor")))
+        self.consolidate(snapshot(doors.gradients.parameters(*GROUPS["actor"])))
 
     def consolidate(self, parameters: Named) -> None:
         """Take means and deviations as the prior of the next task."""
@@ -155,6 +166,9 @@ class VCL(Method):
             if name + SUFFIX in parameters:
                 self.means[name] = mean
                 self.precisions[name] = torch.exp(-2 * parameters[name + SUFFIX])
+            elif not name.endswith(SUFFIX) and not is_deviation(name):
+                self.means[name] = mean
+                self.precisions[name] = torch.full_like(mean, self.initial_std**-2)
 
     def state(self) -> dict[str, Tensor]:
         """Return mean and precision (one over the variance) of every weight; the noise if any."""

@@ -59,7 +59,7 @@ def test_the_gradient_is_that_of_the_divergence(first_task: bool) -> None:
     assert found.keys() == leaves.keys()
     for name, value in zip(leaves, expected, strict=True):
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
-    assert vcl.gradient({"critic.weight": torch.ones(2)}, {}, {}) == {}
+    assert vcl.gradient({"critic.weight": torch.ones(2)}, vcl.begun({}), {}) == {}
 
 
 def test_a_layer_draws_its_weights() -> None:
@@ -256,3 +256,40 @@ def test_the_penalty_holds_the_means(train: Any) -> None:
         name = "mlp_extractor.policy_net.2.weight"
         moved.append((ends[1][name] - ends[0][name]).square().sum().item())
     assert moved[1] < 0.1 * moved[0]
+
+
+def test_layer_norms_are_held_as_gaussians_of_a_fixed_deviation() -> None:
+    """A point has no posterior: it is held by KL(N(theta, .1^2) || N(theta_old, .1^2))."""
+    f64 = {"dtype": torch.float64}
+    old = {
+        "mu.weight": torch.tensor([0.3, -0.2], **f64),
+        "mu.weight_log_std": torch.tensor([-1.0, -2.0], **f64),
+        "norm.weight": torch.tensor([1.0, 1.2], **f64),
+        "norm.bias": torch.tensor([0.1, -0.1], **f64),
+        "log_std": torch.tensor([0.5], **f64),
+    }
+    now = {name: value + 0.05 * (1 + i) for i, (name, value) in enumerate(old.items())}
+    live = {name: value.clone().requires_grad_() for name, value in now.items()}
+    divergences = [
+        kl_divergence(
+            Normal(live["mu.weight"], live["mu.weight_log_std"].exp()),
+            Normal(old["mu.weight"], old["mu.weight_log_std"].exp()),
+        )
+    ]
+    norms = ("norm.weight", "norm.bias")
+    divergences += [kl_divergence(Normal(live[n], 0.1), Normal(old[n], 0.1)) for n in norms]
+    (7.0 * sum(d.sum() for d in divergences)).backward()
+
+    vcl = VCL(strength=7.0, initial_std=0.1)
+    vcl.consolidate(old)
+    gradient = vcl.gradient(now, vcl.begun(now), {})
+    assert gradient.keys() == old.keys() - {"log_std"}
+    for name, value in gradient.items():
+        torch.testing.assert_close(value, live[name].grad, rtol=1e-12, atol=0.0)
+
+
+def test_nothing_of_a_layer_norm_is_held_in_the_first_task() -> None:
+    """N(0, 1) is the prior of weights; a scale that starts at one is not drawn to zero."""
+    vcl = VCL(first_task_kl=True)
+    now = {"w": torch.ones(2), "w_log_std": torch.zeros(2), "norm.weight": torch.ones(2)}
+    assert vcl.gradient(now, vcl.begun(now), {}).keys() == {"w", "w_log_std"}
