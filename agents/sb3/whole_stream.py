@@ -189,6 +189,7 @@ class WholeStream:
         """Return all that the learner is at a boundary, as a checkpoint holds it."""
         model = self._learner.model
         inside = taken(self._learner, 0, ReplayRows(), None)
+        inside.files["episodes"]["episodes"][:, 2] = 0.0  # seconds, which no two runs share
         inside.files["last"] = _last(model)
         if self._collected and isinstance(model, OnPolicyAlgorithm):
             inside.files["rollout"] = _arrays(model.rollout_buffer)
@@ -305,5 +306,7 @@ def _set_arrays(buffer: Any, tensors: Named) -> None:
     for path, tensor in tensors.items():
         name, _, key = path.partition("/")
         into = getattr(buffer, name)
-        into = into[key] if isinstance(into, dict) else into
-        into[...] = tensor.numpy()
+        if isinstance(into, dict):
+            into[key][...] = tensor.numpy()
+        else:
+            setattr(buffer, name, tensor.numpy().copy())

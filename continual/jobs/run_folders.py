@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast.continual.policies.trust import remember
 from holdfast.continual.run_folder.cells import cells_in
-from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder
+from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder, begun_by
 from holdfast.continual.run_folder.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Cell, Scenario
@@ -63,6 +63,8 @@ def prepare(
             f"{different[0]}{others} is of a different scenario:\n{differences[different[0]]}\n"
             "give the scenario another name:, or delete those results with --overwrite"
         )
+    if not overwrite:
+        _check_rules([path for path in present if path in wanted])
     if overwrite:
         _remove([path for path in present if path in wanted or path in different])
     order = list(dict.fromkeys(cell.label for cell in wanted.values()))
@@ -78,6 +80,15 @@ def prepare(
     if unknown := remember(folders):
         tell(unknown)
     return folders
+
+
+def _check_rules(paths: list[Path]) -> None:
+    """Refuse cells that are unfinished and began by other learning rules."""
+    for path in paths:
+        folder = RunFolder(path)
+        rules = folder.other_rules()
+        if rules is not None and folder.info().get("status") != "finished":
+            raise UsageError(f"{path} {begun_by(rules)}")
 
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:

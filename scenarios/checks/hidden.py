@@ -34,10 +34,14 @@ def _check_agent(data: Mapping[str, Any]) -> Iterator[Finding]:
     agent = mapping(data.get("agent"))
     for key, value in mapping(agent.get("normalize")).items():
         if value in ("per_task", "first_task"):
-            message = f"{value} changes at boundaries, which stream: hides; write running, {_REMEDY}"
+            message = (
+                f"{value} changes at boundaries, which stream: hides; write running, {_REMEDY}"
+            )
             yield Finding(("agent", "normalize", key), message)
     if agent.get("use_sde"):
-        message = f"noise that lasts for a rollout cannot go on over a checkpoint; remove it, {_REMEDY}"
+        message = (
+            f"noise that lasts for a rollout cannot go on over a checkpoint; remove it, {_REMEDY}"
+        )
         yield Finding(("agent", "use_sde"), message)
     if agent.get("optimize_memory_usage"):
         message = f"keeps no successors, which checkpoints at boundaries need; remove it, {_REMEDY}"

@@ -108,7 +108,11 @@ def oracle(case: str) -> BaseAlgorithm:
 def state(model: Any) -> dict[str, Any]:
     """Return everything that learning has changed, by name."""
     found: dict[str, Any] = {f"policy/{n}": t for n, t in model.policy.state_dict().items()}
-    owners = [model.policy, getattr(model.policy, "actor", None), getattr(model.policy, "critic", None)]
+    owners = [
+        model.policy,
+        getattr(model.policy, "actor", None),
+        getattr(model.policy, "critic", None),
+    ]
     optimizers = [owner.optimizer for owner in owners if hasattr(owner, "optimizer")]
     if getattr(model, "ent_coef_optimizer", None) is not None:
         optimizers.append(model.ent_coef_optimizer)
@@ -116,7 +120,9 @@ def state(model: Any) -> dict[str, Any]:
     for number, optimizer in enumerate(optimizers):
         found[f"rate/{number}"] = torch.tensor(optimizer.param_groups[0]["lr"])
         for at, moments in optimizer.state_dict()["state"].items():
-            found |= {f"optimizer/{number}/{at}/{n}": torch.as_tensor(t) for n, t in moments.items()}
+            found |= {
+                f"optimizer/{number}/{at}/{n}": torch.as_tensor(t) for n, t in moments.items()
+            }
     buffer = getattr(model, "replay_buffer", None)
     buffer = model.rollout_buffer if buffer is None else buffer
     for name, rows in vars(buffer).items():
