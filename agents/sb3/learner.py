@@ -55,7 +55,6 @@ from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
 from holdfast.agents.sb3.updates import Updates
-from holdfast.agents.sb3.whole_stream import WholeStream
 from holdfast.agents.sb3.weights_io import (
     check_policy,
     load_optimizers,
@@ -64,6 +63,7 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
+from holdfast.agents.sb3.whole_stream import WholeStream
 from holdfast.scenarios.schema.scenario import Scenario
 
 

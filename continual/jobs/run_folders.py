@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -64,10 +64,10 @@ def prepare(
             "give the scenario another name:, or delete those results with --overwrite"
         )
     if not overwrite:
-        _check_rules([path for path in present if path in wanted])
-    if overwrite:
+        _check_rules(path for path in present if path in wanted)
+    else:
         _remove([path for path in present if path in wanted or path in different])
-    order = list(dict.fromkeys(cell.label for cell in wanted.values()))
+    order = [*dict.fromkeys(cell.label for cell in wanted.values())]
     for path, cell in wanted.items():
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
@@ -82,7 +82,7 @@ def prepare(
     return folders
 
 
-def _check_rules(paths: list[Path]) -> None:
+def _check_rules(paths: Iterable[Path]) -> None:
     """Refuse cells that are unfinished and began by other learning rules."""
     for path in paths:
         folder = RunFolder(path)

@@ -94,15 +94,7 @@ class CellJournal:
             state = self.inside.state
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
-            agent.load_files(saved.files)
-            if self.scenario.hides_boundaries:  # they live on: see ``pauses``
-                kept = unflattened(saved.files)
-                self.boundary = inside_task.Found(
-                    0, saved.state, kept.values, kept.files, kept.parts
-                )
-            else:
-                place = checkpoint.task_folder(self.checkpoints, int(saved.state["stage"]))
-                load_methods(agent, methods, saved, place)
+            self._load(saved)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.costs: dict[str, Any] = state.get("costs", {})
         self.kept: list[int] = list(state.get("kept_bytes", ()))
@@ -120,6 +112,16 @@ class CellJournal:
         self.began = time.monotonic()
         note = self._fell_back(damage) if damage else ""
         self._tell(self.resumed_at, step, note)
+
+    def _load(self, saved: checkpoint.Checkpoint) -> None:
+        """Load what the end of a stage holds; over a hidden boundary methods live on later."""
+        self.agent.load_files(saved.files)
+        if self.scenario.hides_boundaries:
+            kept = unflattened(saved.files)
+            self.boundary = inside_task.Found(0, saved.state, kept.values, kept.files, kept.parts)
+            return
+        place = checkpoint.task_folder(self.checkpoints, int(saved.state["stage"]))
+        load_methods(self.agent, self.methods, saved, place)
 
     def _lost(self, newest: int, damage: Sequence[str]) -> list[str]:
         """Return which checkpoint is gone, if a later stage than the newest is known to have ended.

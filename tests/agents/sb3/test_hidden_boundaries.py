@@ -136,9 +136,12 @@ def state(model: Any) -> dict[str, Any]:
     found["returns"] = torch.as_tensor(statistics.returns)
     found["space"] = str(model.action_space.np_random.bit_generator.state)
     found["counters"] = [
-        model.num_timesteps, model._n_updates, model._episode_num, model._current_progress_remaining,
+        model.num_timesteps,
+        model._n_updates,
+        model._episode_num,
+        model._current_progress_remaining,
         getattr(model, "exploration_rate", None),
-    ]  # fmt: skip
+    ]
     found["episodes"] = [(info["r"], info["l"]) for info in model.ep_info_buffer]
     found["torch"] = torch.get_rng_state()
     found["numpy"] = torch.as_tensor(np.random.get_state()[1].astype(np.int64))  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from kills import assert_unharmed, cell, silent
 from safetensors.torch import load_file
 
+from holdfast.continual.run_folder.record import LEARNING_RULES
 from holdfast.continual.training.cell import run_cell
+from holdfast.errors import UsageError
 
 NETS = {"policy_kwargs": {"net_arch": [16]}}
 PPO = {"algorithm": "ppo", "n_steps": 48, "batch_size": 16, "n_epochs": 2, **NETS}
@@ -119,3 +122,16 @@ def test_a_partial_rollout_is_in_the_checkpoint_at_a_boundary(tmp_path: Path) ->
     assert rewards.shape == (48, 2)
     assert (rewards[: 80 - 48] != 0).all()  # 160 steps of two environments, one rollout learned
     assert (rewards[80 - 48 :] == 0).all()
+
+
+def test_an_unfinished_cell_of_other_learning_rules_is_refused(tmp_path: Path) -> None:
+    data = scenario(AGENTS["ppo"])
+    folder = cell(tmp_path, data)
+    assert folder.info()["learning_rules"] == LEARNING_RULES
+    info = folder.info()
+    del info["learning_rules"]  # as a cell of before
+    (folder.path / "run.json").write_text(json.dumps(info | {"status": "failed"}))
+    with pytest.raises(UsageError, match="version 1 of the learning rules.*--overwrite"):
+        cell(tmp_path, data)
+    (folder.path / "run.json").write_text(json.dumps(info | {"status": "finished"}))
+    assert cell(tmp_path, data).other_rules() == 1
