@@ -71,8 +71,7 @@ def prepare(
     for path, cell in wanted.items():
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
-            place = order.index(cell.label)
-            RunFolder.create(path, scenario.only(cell), position=place, **swept)
+            RunFolder.create(path, scenario.only(cell), position=order.index(cell.label), **swept)
     folders = [
         RunFolder(path, given=_as_begun(scenario.only(cell), RunFolder(path).scenario))
         for path, cell in wanted.items()

@@ -131,7 +131,7 @@ def test_an_unfinished_cell_of_other_learning_rules_is_refused(tmp_path: Path) -
     info = folder.info()
     del info["learning_rules"]  # as a cell of before
     (folder.path / "run.json").write_text(json.dumps(info | {"status": "failed"}))
-    with pytest.raises(UsageError, match="version 1 of the learning rules.*--overwrite"):
+    with pytest.raises(UsageError, match=r"version 1 of the learning rules.*--overwrite"):
         cell(tmp_path, data)
     (folder.path / "run.json").write_text(json.dumps(info | {"status": "finished"}))
     assert cell(tmp_path, data).other_rules() == 1
