@@ -36,6 +36,7 @@ class Start(Protocol):
         steps: Budget of environment steps.
         first_step: Environment steps of the stream before this task.
         seed: Seed of the agent and of the training environments.
+        is_hidden: Whether the learner must not notice where this task begins and ends.
     """
 
     stage: int
@@ -43,6 +44,7 @@ class Start(Protocol):
     steps: int
     first_step: int
     seed: int
+    is_hidden: bool
 
 
 class TaskStart(Start, Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -64,6 +64,7 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
+from holdfast.agents.sb3.whole_stream import WholeStream
 from holdfast.scenarios.schema.scenario import Scenario
 
 
@@ -107,6 +108,7 @@ class StableBaselinesAgent:
         self._begun: TaskStart | None = None
         self._is_interleaved = False
         self._rows = ReplayRows()
+        self._whole: WholeStream | None = None  # where the stream hides its boundaries
         self._explorer: Explorer | None = None
         self._methods: dict[str, list[Any]] = {}
         self.takes_masks = False
@@ -180,7 +182,10 @@ class StableBaselinesAgent:
     # -- a task start is one operation -------------------------------------------------------------
 
     def start(self, experience: TaskStart) -> None:
-        """Build a fresh model for this task and load what is carried into it."""
+        """Build a fresh model for this task and load what is carried into it.
+
+        Where boundaries are hidden that happens once, and the model learns the whole stream.
+        """
         is_first = self.model is None and self._loaded is None
         carried = {} if is_first or self.plan.everything_fresh else self.files()
         is_resumed, self._loaded = self._loaded is not None, None
@@ -289,8 +294,15 @@ class StableBaselinesAgent:
             Diverged: If a gradient is not finite; the step is not taken.
         """
         turn = None
-        if pauses is not None:
+        if pauses is not None and pauses.every:
             turn = self.turn(pauses, Alone(self, pauses, experience.steps), experience.steps)
+        if experience.is_hidden:
+            self._whole = self._whole or WholeStream(self, self.scenario.total_steps)
+            self._begun, self._rows = experience, ReplayRows()
+            self.current_task = experience.task_index
+            self.plan.trained = self.scenario.stream_tasks[: experience.stage + 1]
+            self._whole.learn(experience, watch, log, pauses, turn)
+            return
         self.learn_by_turns(experience, watch, log, turn)
 
     def turn(self, pauses: Pauses, stop: Stop, steps: int, scale: int = 1) -> Turn:
@@ -316,7 +328,7 @@ class StableBaselinesAgent:
             watch(step)
             self.past.look(self.model, step, experience.first_step)
 
-        callback = Watching(look, self._record_rollout if keeps else None)
+        callback = Watching(look, self.record_rollout if keeps else None)
         told, resume = self._updated(turn, callback), None
         if turn is not None and turn.pauses.resumed is not None:
             resume = partial(self._resume, turn)
@@ -336,7 +348,7 @@ class StableBaselinesAgent:
 
         def updated(step: int) -> None:
             self.plan.updated(step)
-            turn.look(step, at_start=callback.at_start(self._env), is_endless=self._is_endless())
+            turn.look(step, at_start=callback.at_start(self._env), is_endless=self.is_endless())
 
         return updated
 
@@ -344,7 +356,7 @@ class StableBaselinesAgent:
         turn.stop.resume()
         turn.begin(self.model.num_timesteps)
 
-    def _is_endless(self) -> bool:
+    def is_endless(self) -> bool:
         """Return whether no episode of this task has ended and nothing says that one will."""
         return not self.model.ep_info_buffer and not has_limit(self._env)
 
@@ -380,7 +392,12 @@ class StableBaselinesAgent:
             self.recent.detach()
             self.plan.detach()
 
-    def _record_rollout(self) -> None:
+    def opened(self, stack: ExitStack) -> None:
+        """Open the doors until the stack is closed."""
+        stack.enter_context(self._open_doors())
+
+    def record_rollout(self) -> None:
+        """Keep the rollout that was collected, as a method asked for that."""
         self.recent.record(raw_rollout(self.model.rollout_buffer, self.normalizer))
 
     def close(self) -> None:
@@ -533,6 +550,8 @@ class StableBaselinesAgent:
         """Return what the next task start needs; each tensor a contiguous copy."""
         if self._loaded is not None:  # not started since: a group absent from the current task
             return self._loaded
+        if self._whole is not None:
+            return self._whole.files()
         files = {"policy": policy_tensors(self.model)}
         if self.scenario.carry.entropy_coefficient == "per_task":
             learned = files["policy"].get(ENTROPY_COEFFICIENT)

@@ -60,6 +60,7 @@ class GroupStart:
     first_step: int
     seed: int
     seats: VecEnv
+    is_hidden: bool = False
 
     def make_env(self, *, interleaved: bool = False) -> VecEnv:
         """Return the group's seats."""

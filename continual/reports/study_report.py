@@ -347,6 +347,7 @@ def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
             tuned |= cell.folder.scenario.tuned
     lines = [
         ("Versions", shown),
+        ("Learning rules", sorted({str(info.get("learning_rules", 1)) for info in infos})),
         ("Commits", sorted({str(info["commit"]) for info in infos if info.get("commit")})),
         ("Machines", sorted({_machine(info) for info in infos if info.get("host")})),
         ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),

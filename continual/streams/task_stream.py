@@ -22,7 +22,7 @@ from holdfast.envs.envpool.single import rows
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
-from holdfast.envs.vector import Interleaved, pooled, task_env, vectorize
+from holdfast.envs.vector import Interleaved, Successive, World, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
 from holdfast.scenarios.schema.observation_keys import MASKS
@@ -101,6 +101,7 @@ class TaskExperience(StageExperience):
         if scenario.backend == "envpool":
             self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs)
         self._stage_steps = scenario.stage_steps
+        self.later: list[TaskExperience] = []  # stages after this one, where boundaries are hidden
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
@@ -152,7 +153,13 @@ class TaskExperience(StageExperience):
         """Return what builds each environment."""
         if not interleaved:
             taken = 0 if again is None else again.step // self._n_envs
-            return [partial(self._make_one, taken=taken)] * self._n_envs
+            make = partial(self._make_one, taken=taken)
+            if not self.later:
+                return [make] * self._n_envs
+            worlds = [World(make, self.steps // self._n_envs - taken, self.seed)] + [
+                World(one._make_one, one.steps // self._n_envs, one.seed) for one in self.later
+            ]
+            return [partial(Successive, worlds, index) for index in range(self._n_envs)]
         budgets = dict.fromkeys(self._order, 0)
         for index, steps in zip(self._order, self._stage_steps, strict=True):
             budgets[index] += steps
@@ -409,6 +416,9 @@ def make_stream(
         TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure, frozen=frozen)
         for stage in range(len(scenario.stream_tasks))
     ]
+    if scenario.hides_boundaries:
+        for stage, one in enumerate(train):
+            one.first, one.later = train[0], train[stage + 1 :]
     assert scenario.backend != "auto"  # settled before anything is built
     measured: list[MeasuredExperience] = [
         PooledEvalExperience(scenario, index, spaces)

@@ -178,6 +178,16 @@ class Scenario(BaseModel):
         return tuple(steps)
 
     @property
+    def hides_boundaries(self) -> bool:
+        """Whether one learner lives through the stream, and nothing tells it where a task ends.
+
+        Old runs of teams and games have the key as well; they began again at every task.
+        """
+        alone = self.agent.policies is None and not self.is_supervised
+        plays = any(task.opponents is not None for task in self.tasks)
+        return self.stream.boundaries == "hidden" and alone and not plays
+
+    @property
     def total_steps(self) -> int:
         """Environment steps of one cell over the whole stream."""
         return sum(self.stage_steps)

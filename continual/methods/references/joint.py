@@ -15,6 +15,7 @@ class Joint(Method):
     says otherwise. Forgetting and forward transfer of its row mean nothing.
     """
 
+    needs = ("boundaries",)  # it replaces the stream that hides them
     doors = ("lifecycle",)
     not_in_teams = "it trains on all tasks at once, which a team's environments cannot"
     alone = True
