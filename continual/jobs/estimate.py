@@ -12,7 +12,8 @@ learning starts, the time of a cell is::
 
 where a_1 and a_2 are the seconds of a method's work after a task, in samples that do u_1 and u_2 of
 its ``updates`` (the argument that the method's class names as its ``work``). On-policy, a sample is
-a multiple of the batch, so that it has as many updates per step as the run.
+a multiple of the batch, so that it has as many updates per step as the run, unless few steps take
+long already.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 STRETCH_S = 0.5
 """Seconds of training that are aimed at in each measured stage."""
 _FEW_STEPS = 32
+_ROWS = 128  # of a rollout, with which a row of pictures takes about as long as in a whole batch
 _FEW_UPDATES, _MOST_UPDATES = 4, 64  # of a method's own, after a measured task
 _EPISODE = 64  # steps after which a measured evaluation episode is cut
 _GLANCE = 8  # likewise, where only the speed of acting is compared
@@ -199,8 +201,11 @@ class _Point:
 
 
 def _cost(scenario: Scenario, point: _Point, buffer: Buffer | None) -> Cost:
-    small = sample = _Sample(scenario, _steps(scenario, _FEW_STEPS))
+    small = sample = _Sample(scenario, _glance(scenario))
     slowest = max(small.train_s)
+    if slowest < STRETCH_S and small.steps < (few := _steps(scenario, _FEW_STEPS)):
+        small = sample = _Sample(scenario, few)
+        slowest = max(small.train_s)
     if slowest < STRETCH_S or small.updates:  # else the first says enough, and costs enough
         wanted = max(small.steps * STRETCH_S / slowest, 2 * small.steps)
         each_s = small.after_s / max(small.updates, 1)
@@ -276,6 +281,19 @@ def _shortened(scenario: Scenario, steps: int) -> Scenario:
     shortened = Scenario.model_validate(given)
     shortened._source, shortened._folder = scenario.source, scenario.folder
     return shortened
+
+
+def _glance(scenario: Scenario) -> int:
+    """Return as few steps as show that a step is slow.
+
+    On-policy, their only batch is smaller than the run's: where its rows take most of the time, as
+    those of pictures do, a row costs what it does in a whole batch, and that would take too long.
+    """
+    if algorithm(scenario.agent.algorithm).on_policy is False:
+        return _steps(scenario, _FEW_STEPS)
+    n_envs = scenario.n_envs
+    steps = -(-_ROWS // n_envs) * n_envs
+    return max(1, min(steps, scenario.stage_steps[0]) // n_envs) * n_envs
 
 
 def _steps(scenario: Scenario, wanted: float) -> int:

@@ -91,7 +91,8 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
     of equals.
 
     Raises:
-        UsageError: If there is no such task, no finished stage, or nothing to be seen.
+        UsageError: If there is no such task, no finished stage, nothing to be seen, or the
+            checkpoint of a best policy is gone.
     """
     scenario = folder.scenario
     if why := kind_of(scenario).unfilmable:
@@ -101,14 +102,14 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
         task_index(scenario, name, str(folder.path))
     scores = matrix(curves(folder.scores(), scenario))  # (stages + 1, tasks)
     last, found = checkpoint.newest_stage(folder), []
-    finished = [n for n in checkpoint.stages(folder.path / checkpoint.FOLDER) if n <= last]
     for index, name in enumerate(names):
         if tasks and name not in tasks:
             continue
         found.append(Scene(index, last, f"{name}-final"))
-        reached = np.nan_to_num([scores[stage + 1, index] for stage in finished], nan=-np.inf)
-        best = max(zip(reached, finished, strict=True), default=(0.0, last))[1]
+        reached = np.nan_to_num(scores[1 : last + 2, index], nan=-np.inf)
+        best = last - int(np.argmax(reached[::-1]))
         if best != last:
+            checkpoint.asked_stage(folder, best, f"{name} was best after stage {best + 1}: ")
             found.append(Scene(index, best, f"{name}-best-after-stage-{best + 1}"))
     return found
 

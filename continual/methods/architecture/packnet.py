@@ -203,14 +203,17 @@ class PackNet(Method):
         if self._held is not None:
             now = {"begun": self._is_begun, "pruned": self._is_pruned}
             inside = {"inside": {**now, "held": self._held.state()}}
-        kept = {"owner": self._owners, "stage": self._stages, "kept": self._kept.kept}
-        return flat(kept | inside)
+        # One tensor, not one for each task.
+        stages = {"stages": torch.tensor([*self._stages.items()])} if self._stages else {}
+        kept = {"owner": self._owners, "kept": self._kept.kept}
+        return flat(kept | stages | inside)
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned and register the views."""
         self._kept.load(below(tensors, "kept"))
         self._owners = below(tensors, "owner", doors.facts.device)
-        self._stages = {int(task): int(stage) for task, stage in below(tensors, "stage").items()}
+        stages = below(tensors, "stage").items()  # of a version with a tensor for each task
+        self._stages = {int(task): int(stage) for task, stage in tensors.get("stages", stages)}
         doors.lifecycle.keep_views()
         for task in self._stages:
             self._keep_view(doors, task)

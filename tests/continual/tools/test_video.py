@@ -14,6 +14,7 @@ from cells import run_all
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.tools import video
 from holdfast.continual.tools.video import film, gif, scenes
@@ -132,6 +133,9 @@ def test_the_best_policy_of_a_task_is_that_of_its_best_boundary(
     assert [scene.task for scene in scenes(folder, ["t1"])] == [1]
     with pytest.raises(UsageError, match="no task 't9'"):
         scenes(folder, ["t9"])
+    checkpoint.remove(folder.path / "checkpoints" / "task-0")
+    with pytest.raises(UsageError, match=r"t0 was best after stage 1: .* no checkpoint of stage 0"):
+        scenes(folder)
 
 
 def test_a_gif_has_the_frames_in_order() -> None:

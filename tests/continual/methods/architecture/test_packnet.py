@@ -192,6 +192,18 @@ def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     check_restart(algorithm, method, stream=KNOWN, agent=normalize)
 
 
+def test_a_checkpoint_of_a_version_before_gives_the_same(learn: Any) -> None:
+    method = PackNet()
+    agent = [agent for agent, _ in learn("ppo", method, tasks=2)][-1]
+    state = method.state()
+    stages = dict(state.pop("stages").tolist())
+    again = PackNet()
+    older = {f"stage/{task}": torch.tensor(stage) for task, stage in stages.items()}
+    again.load_state(agent.doors(again), state | older)
+    assert (method.state().keys(), stages) == (again.state().keys(), {0: 0, 1: 1})
+    assert torch.equal(method.state()["stages"], again.state()["stages"])
+
+
 def test_what_it_must_be_told(refusal: Any) -> None:
     told = "{task_count: known}"
     assert "how many tasks come" in refusal("packnet")
