@@ -44,7 +44,7 @@ MANIFEST, STATE, DROPPED = "MANIFEST.json", "state.json", "dropped.json"
 ACTING = ".acting"
 """Ends the stem of a file of which only what a policy needs to act is left."""
 SETTLED = ".settled-"
-"""Stands before a block's name, in the name of the file that holds the block of another one."""
+"""Stands in a file's name between the stem and the name of the settled block that it holds."""
 
 SCHEMA = 1
 FOLDERS = 3

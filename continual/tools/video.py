@@ -109,7 +109,7 @@ def scenes(folder: RunFolder, tasks: Sequence[str] = ()) -> list[Scene]:
         reached = np.nan_to_num(scores[1 : last + 2, index], nan=-np.inf)
         best = last - int(np.argmax(reached[::-1]))
         if best != last:
-            checkpoint.asked_stage(folder, best, f"{name} was best after stage {best + 1}: ")
+            checkpoint.asked_stage(folder, best, f"{name} was best at the end of stage {best}: ")
             found.append(Scene(index, best, f"{name}-best-after-stage-{best + 1}"))
     return found
 

@@ -163,8 +163,8 @@ def read(content: bytes, file: str, *, resolved: bool = False) -> Source:
 _TOO_DEEP = f"nested more than {bounds.DEPTH} levels deep"
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 scalars and a limit on depth."""
+class _Composer(yaml.composer.Composer, yaml.resolver.BaseResolver):
+    """Makes nodes of a parser's events, with YAML 1.2 scalars and a limit on depth."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  # as PyYAML declares it
     depth = 0
@@ -172,11 +172,26 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
         if self.depth > bounds.DEPTH:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # stubs leave it out
+            mark = self.peek_event().start_mark  # type: ignore[attr-defined]  # a parser has it
             raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+
+class _Loader(_Composer, yaml.SafeLoader):
+    """Reads with PyYAML's own parser, whose errors say most."""
+
+
+_Fast = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _FastLoader(_Composer, _Fast):  # type: ignore[misc, valid-type]  # the base is known at run time
+    """Reads with libyaml, where PyYAML was built with it."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__()
+        _Fast.__init__(self, stream)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -187,7 +202,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _kind, _pattern, _first in _RESOLVERS:
-    for _class in (_Loader, _Dumper):
+    for _class in (_Composer, _Dumper):
         _class.add_implicit_resolver(_CORE + _kind, re.compile(f"(?:{_pattern})$"), _first)
 
 
@@ -208,8 +223,12 @@ class _Reader:
         self.source = Source(file, None, {}, {}, [], size=Size(most=most))
 
     def read(self) -> Source:
+        node: yaml.Node | None
         try:
-            node: yaml.Node | None = yaml.compose(self.text, Loader=_Loader)
+            try:
+                node = yaml.compose(self.text, Loader=_FastLoader)
+            except yaml.YAMLError:
+                node = yaml.compose(self.text, Loader=_Loader)
         except yaml.MarkedYAMLError as error:
             raise ScenarioError([self._syntax(error)]) from error
         except yaml.reader.ReaderError as error:
@@ -360,7 +379,7 @@ def _with_calls_whole(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node
         before = found[-1][1] if found else None
         if (
             isinstance(before, yaml.ScalarNode)
-            and before.style is None
+            and not before.style
             and _OPEN_CALL.fullmatch(before.value)
             and isinstance(key, yaml.ScalarNode)
             and not value.value

@@ -134,7 +134,7 @@ def test_the_best_policy_of_a_task_is_that_of_its_best_boundary(
     with pytest.raises(UsageError, match="no task 't9'"):
         scenes(folder, ["t9"])
     checkpoint.remove(folder.path / "checkpoints" / "task-0")
-    with pytest.raises(UsageError, match=r"t0 was best after stage 1: .* no checkpoint of stage 0"):
+    with pytest.raises(UsageError, match=r"t0 was best at the end of stage 0: .* no checkpoint"):
         scenes(folder)
 
 
