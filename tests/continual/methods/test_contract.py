@@ -56,7 +56,7 @@ CASES = [
     for world in ("ppo", "sac")
     if can_take(world, method_signature(name))
 ]
-ON_SAC = ("replay", "perfect-memory", "ewc", "si", "agem", "packnet")  # one of each door and verb
+ON_SAC = ("perfect-memory", "si", "agem")  # the others by make slow
 QUICK = [
     pytest.param(*case, marks=[] if case[0] == "ppo" or case[1] in ON_SAC else [pytest.mark.slow])
     for case in CASES

@@ -113,7 +113,7 @@ OFF_POLICY = METHODS | {
 OF_METHODS = {"stream": {"task_count": "known"}, "score": {"random": 0.0, "reference": 500.0}}
 
 
-FAST = ("ewc", "cloning")
+FAST = ("cloning",)
 COSTLY = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ON_POLICY]
 
 
@@ -158,7 +158,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "sac sde": SAC | {"use_sde": True},
     "sac n steps": SAC | {"n_steps": 3, "n_envs": 2},
 }
-QUICK = ("ppo n_envs", "dqn")
+QUICK = ("dqn",)
 EACH = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in ALGORITHMS]
 
 
