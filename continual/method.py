@@ -81,6 +81,7 @@ class Method(Protocol):
         on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.
         algorithms: The only algorithms that can take it; all that have the doors where empty.
         not_in_teams: Why it cannot work in a team; empty where it can.
+        takes_heads: Whether what it maps networks to works with ``task_id: heads`` too.
         claims: What no other method composed with it may have too: ``views``, ``projection``,
             ``exploration``.
         alone: Whether it composes with nothing: a whole way of learning the stream.
@@ -110,6 +111,7 @@ class Method(Protocol):
     on_policy: ClassVar[bool | None] = None
     algorithms: ClassVar[tuple[str, ...]] = ()
     not_in_teams: ClassVar[str] = ""
+    takes_heads: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()

@@ -189,7 +189,7 @@ class StableBaselinesAgent:
         is_first = self.model is None and self._loaded is None
         carried = {} if is_first or self.plan.everything_fresh else self.files()
         is_resumed, self._loaded = self._loaded is not None, None
-        may_grow = bool(self.networks.maps)
+        may_grow = bool(self.networks.maps or self.networks.maps_above_heads)
         self.recent.clear()
         self._begun, self._rows = experience, ReplayRows()
         self._is_interleaved = self.plan.is_interleaved
@@ -222,10 +222,11 @@ class StableBaselinesAgent:
         )
         wanted = options.arguments.get("policy_kwargs") or {}
         mappings = [*network_changes(wanted), *self.networks.maps]
-        self.networks.maps.clear()
         if self.has_heads:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
-        install(model, mappings)
+        install(model, mappings + self.networks.maps_above_heads)
+        self.networks.maps.clear()
+        self.networks.maps_above_heads.clear()
         set_weight_decay(model.policy, wanted.get("weight_decay"))
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
