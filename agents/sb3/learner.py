@@ -262,7 +262,10 @@ class StableBaselinesAgent:
                 self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
         if carry.optimizer and "optimizer" in carried:
             with told("optimizer"):
-                load_optimizers(self.model, carried["optimizer"])
+                # Moments belong to the value that they moved: where every task starts from its
+                # own entropy coefficient, those of the task before do not fit it.
+                is_same = carry.entropy_coefficient is True
+                load_optimizers(self.model, carried["optimizer"], with_entropy=is_same)
         if carry.replay_buffer and "replay_buffer" in carried:
             with told("replay_buffer"):
                 arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}

@@ -66,7 +66,9 @@ COLUMNS: dict[str, Column] = {
 
 METRICS: dict[str, str] = {
     "continual/average_performance": "average performance",
+    "continual/average_performance_boundary": "performance at the boundary",
     "continual/forgetting": "forgetting",
+    "continual/forgetting_boundary": "forgetting at the boundary",
     "continual/backward_transfer": "backward transfer",
     "continual/auc": "area under the curve",
     "system/parameters": "parameters",

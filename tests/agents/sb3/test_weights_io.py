@@ -99,6 +99,29 @@ def test_optimizer_and_replay_buffer_are_carried_where_the_scenario_says_so(
     agent.close()
 
 
+@pytest.mark.parametrize("coefficient", [False, "per_task", True])
+def test_moments_of_the_entropy_coefficient_are_carried_with_it_alone(
+    make_agent: Any, coefficient: bool | str
+) -> None:
+    """Adam's first step from no moments is the learning rate, whatever the gradient."""
+    carry = {"optimizer": True, "entropy_coefficient": coefficient}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry=carry)
+    _learn(agent, first)
+    (old,) = agent.model.ent_coef_optimizer.state.values()
+    agent.start(second)
+    coefficients, optimizer = agent.model.log_ent_coef, agent.model.ent_coef_optimizer
+    assert agent.policy.actor.optimizer.state
+    if coefficient is True:
+        (new,) = optimizer.state.values()
+        assert old["step"] == new["step"] > 0
+        assert torch.equal(old["exp_avg"], new["exp_avg"])
+    else:
+        coefficients.grad = torch.full_like(coefficients, 1e-3)
+        optimizer.step()
+        assert coefficients.item() == pytest.approx(-3e-4, rel=1e-4)
+    agent.close()
+
+
 def test_nothing_is_carried_where_weights_are_not(make_agent: Any) -> None:
     agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry={"weights": False})
     _learn(agent, first)
