@@ -103,6 +103,8 @@ class Method(Protocol):
         convention: What its strength multiplies, in one line; printed in reports, because the same
             name means different numbers in other papers and libraries (a factor 1/2, a sum or a
             mean).
+        has_importance: Whether it gives each weight an importance of its own, which diagnostics ask
+            ``free`` about.
         logs: What it logs as ``method/<name>/<what>``, each with a title for its chart.
     """
 
@@ -125,6 +127,7 @@ class Method(Protocol):
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = ""
     convention: ClassVar[str] = ""
+    has_importance: ClassVar[bool] = False
     logs: ClassVar[dict[str, str]] = {}
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
@@ -147,6 +150,14 @@ class Method(Protocol):
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned; of an old stage, what ``acts_by`` says of it."""
+
+    def free(self) -> dict[str, Tensor]:
+        """Return by name which weights it would hold and mattered to no finished task, as masks.
+
+        An importance of exactly zero counts, before any floor. Empty where nothing is held yet, or
+        nothing is known.
+        """
+        return {}
 
     def is_acted_by(self, name: str) -> bool:
         """Return whether an old policy needs a tensor of ``state`` to act."""

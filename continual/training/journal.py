@@ -73,7 +73,7 @@ class CellJournal:
         self.place, self.environment_failures = (0, 0), 0
         self.told_cut = False
         self.boundary: inside_task.Found | None = None
-        self.diagnostics = Diagnostics(folder.path, agent)
+        self.diagnostics = Diagnostics(folder.path, agent, methods)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
             old_stages.thin_out(self.checkpoints, needed_to_act(methods))
@@ -196,7 +196,7 @@ class CellJournal:
         begun = self._begun(experience)
         next_point, next_look = every * (begun // every + 1), time.monotonic()
         first, stage = experience.first_step, experience.stage
-        self.diagnostics.attach()
+        self.diagnostics.attach({*self.order[:stage]} - {self.order[stage]})
         self.training.start(begun)
         self.spent.learning = True
 
