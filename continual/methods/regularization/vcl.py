@@ -45,24 +45,31 @@ class VCL(Method):
     starts at one. Off-policy it is drawn again after each update of the actor. Whatever is measured
     or stored acts by the means.
 
+    With ``task_id: heads`` each head has a posterior of its own. A head that has learned is held by
+    it, as in the paper's multi-head networks: other tasks leave it as it is, to the bit, and when
+    its task comes again it stays near what it was. Heads that have not learned take no part. One
+    that learns for the first time is free, or near N(0, 1) under ``first_task_kl``: it is the
+    paper's prior, and Continual World leaves heads out without that switch.
+
     Parameters without a deviation (layer norms, an encoder) are points. From the second task on
     they are held as Gaussians of the fixed deviation ``initial_std``: the divergence of two such is
     (theta - theta_old)^2 / (2 initial_std^2). That is ours: the paper's networks have none, and
-    Continual World's actor leaves its layer norm free. PPO's bare ``log_std`` is free.
+    Continual World freezes its actor's layer norm after the first task. PPO's bare ``log_std`` is
+    free.
 
     Args:
         strength: Factor of the divergence; 1 in Continual World and COOM.
         initial_std: Deviation that every weight starts with; Continual World uses .05 (variance
             e^-6).
-        first_task_kl: Whether the first task is held near N(0, 1) too; False in Continual World's
-            experiments.
+        first_task_kl: Whether the first task, and a head in its first, is held near N(0, 1) too;
+            False in Continual World's experiments.
     """
 
     needs = ("boundaries",)
     doors = ("gradients", "networks", "lifecycle")
     takes_heads = True
     acts_by = ()
-    memory = "3 numbers more per weight of the actor, however many tasks"
+    memory = "3 numbers more per weight of the actor, however many tasks; 4 per weight of a head"
     extra = "noise for every weight of the actor, per rollout or update"
     convention = (
         "strength x KL(weights || weights after the task before), summed over weights, not divided "
@@ -177,7 +184,7 @@ class VCL(Method):
         self.consolidate(snapshot(doors.gradients.parameters(*GROUPS["actor"])))
 
     def consolidate(self, parameters: Named) -> None:
-        """Take means and deviations as the prior of the next task."""
+        """Take means and deviations as the prior of the next task; of heads, where one learned."""
         for name, mean in parameters.items():
             if name + SUFFIX in parameters:
                 deviation = parameters[name + SUFFIX]
@@ -193,7 +200,10 @@ class VCL(Method):
                 self.precisions[name] = torch.full_like(mean, self.initial_std**-2)
 
     def state(self) -> dict[str, Tensor]:
-        """Return mean and precision (one over the variance) of every weight; the noise if any."""
+        """Return mean and precision (one over the variance) of every weight; noise if any.
+
+        The precision of a head that has not learned is zero.
+        """
         noise = {
             number: dict(enumerate(layer.noise))
             for number, layer in enumerate(self._layers)
