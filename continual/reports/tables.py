@@ -137,8 +137,10 @@ def possible(seeds: Sequence[int]) -> str:
     Args:
         seeds: Of each comparison.
 
-    >>> possible([5] * 6)[31:]
-    "can be below 0.008, which Holm's correction for 6 comparisons makes 0.048."
+    >>> possible([5] * 6).partition(", ")[0]
+    'With 5 seeds no p-value can be below 0.008'
+    >>> possible([5] * 6).partition(", ")[2]
+    "which Holm's correction for 6 comparisons makes 0.048."
     """
     if not seeds:
         return ""
