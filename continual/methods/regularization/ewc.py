@@ -102,7 +102,7 @@ class EWC(Penalized):
     def free(self) -> Named:
         """Return which of the held weights mattered to no finished task, before the floor.
 
-        Nothing where a checkpoint of an older version, which did not say, left a floor's importance.
+        Nothing after a checkpoint of an older version: it has the importance with the floor alone.
         """
         if not self.floor:
             return super().free()
