@@ -89,12 +89,12 @@ class EWC(Penalized):
         observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
         floor = floors(doors, self.floor, self.regularize)
         squashed = self.fisher == "squashed"
-        mattered: Named = {}
+        mattered: Named | None = {} if self.floor else None
         measure: Any = partial(analytic_fisher, floor=floor, squashed=squashed, mattered=mattered)
         if self.fisher == "sampled":
             measure = partial(fisher_information, rng=rng, floor=floor, mattered=mattered)
         found = measured(doors, self.regularize, observations, measure)
-        if self.floor and self._mattered.keys() == self.penalty.importance.keys():
+        if mattered is not None and self._mattered.keys() == self.penalty.importance.keys():
             before = {} if self.kind == "online" and not self.decay else self._mattered
             self._mattered = {n: before[n] | m if n in before else m for n, m in mattered.items()}
         self.penalty.consolidate(*found)
@@ -102,7 +102,7 @@ class EWC(Penalized):
     def free(self) -> Named:
         """Return which of the held weights mattered to no finished task, before the floor.
 
-        Nothing where a checkpoint of an older version, which did not say, left a floor's importance.
+        Nothing after a checkpoint of an older version: it has the importance with the floor alone.
         """
         if not self.floor:
             return super().free()
