@@ -114,9 +114,9 @@ class CellJournal:
         self._tell(self.resumed_at, step, note)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
-        """Load what the end of a stage holds; over a hidden boundary methods live on later."""
+        """Load what the end of a stage holds; where one model lives on, methods do so later."""
         self.agent.load_files(saved.files)
-        if self.scenario.hides_boundaries:
+        if self.scenario.is_one_task:
             kept = unflattened(saved.files)
             self.boundary = inside_task.Found(0, saved.state, kept.values, kept.files, kept.parts)
             return
