@@ -22,7 +22,7 @@ class Experience(Start, Protocol):
         task: The task itself.
         task_count: Length of the stream.
         earlier_tasks: Indices of the tasks of the stages before this one, in order.
-        first: The first stage, where boundaries are hidden; None where they are known.
+        first: The first stage, where one model learns the stream as a single task; else None.
     """
 
     task: Any

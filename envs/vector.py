@@ -117,11 +117,13 @@ class World(NamedTuple):
         make: Builds it.
         steps: Steps of this environment before the next world takes its place.
         seed: Of the first environment of those side by side.
+        takes_over: Whether it goes on with the turns of the world before it, both interleaved.
     """
 
-    make: Callable[[], gym.Env[Any, Any]]
+    make: Callable[..., gym.Env[Any, Any]]
     steps: int
     seed: int
+    takes_over: bool = False
 
 
 class Successive(gym.Wrapper[Any, Any, Any, Any]):
@@ -154,9 +156,11 @@ class Successive(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, **kwargs: Any) -> Any:
         """Begin an episode, of the next world where it is its turn."""
         if self._is_over:
-            self.env.close()
+            before: Any = self.env
+            before.close()
             self._worlds.pop(0)
-            self.env, self._steps = self._worlds[0].make(), 0
+            given = {"taken": before.turns()} if self._worlds[0].takes_over else {}
+            self.env, self._steps = self._worlds[0].make(**given), 0
             seed = self._worlds[0].seed + self._index
             self.env.action_space.seed(seed)
         return self.env.reset(seed=seed, **kwargs)

@@ -84,6 +84,7 @@ class StableBaselinesAgent:
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
         notices: What a method warns of, in a line each; shown when the task begins.
         past: What it plays against in self-play; empty elsewhere.
+        is_interleaved: Whether the current model learns from all tasks of the stream in turns.
     """
 
     model: Any
@@ -106,9 +107,9 @@ class StableBaselinesAgent:
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
-        self._is_interleaved = False
+        self.is_interleaved = False
         self._rows = ReplayRows()
-        self._whole: WholeStream | None = None  # where the stream hides its boundaries
+        self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
         self._methods: dict[str, list[Any]] = {}
         self.takes_masks = False
@@ -184,15 +185,15 @@ class StableBaselinesAgent:
     def start(self, experience: TaskStart) -> None:
         """Build a fresh model for this task and load what is carried into it.
 
-        Where boundaries are hidden that happens once, and the model learns the whole stream.
+        Where nothing happens at boundaries that is done once, and the model learns the stream.
         """
         is_first = self.model is None and self._loaded is None
         carried = {} if is_first or self.plan.everything_fresh else self.files()
         is_resumed, self._loaded = self._loaded is not None, None
-        may_grow = bool(self.networks.maps)
+        may_grow = bool(self.networks.maps or self.networks.maps_above_heads)
         self.recent.clear()
         self._begun, self._rows = experience, ReplayRows()
-        self._is_interleaved = self.plan.is_interleaved
+        self.is_interleaved = self.plan.is_interleaved
         self.model = self._build(experience)
         self.current_task = experience.task_index
         told = of_checkpoint if is_resumed else lambda _: nullcontext()
@@ -209,7 +210,7 @@ class StableBaselinesAgent:
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
-        env = self._env = experience.make_env(interleaved=self._is_interleaved)
+        env = self._env = experience.make_env(interleaved=self.is_interleaved)
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
         env = self._normalized(env, experience.stage)
         model_class = registry.load(self.algorithm.target, self.scenario.folder)
@@ -222,10 +223,11 @@ class StableBaselinesAgent:
         )
         wanted = options.arguments.get("policy_kwargs") or {}
         mappings = [*network_changes(wanted), *self.networks.maps]
-        self.networks.maps.clear()
         if self.has_heads:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
-        install(model, mappings)
+        install(model, mappings + self.networks.maps_above_heads)
+        self.networks.maps.clear()
+        self.networks.maps_above_heads.clear()
         set_weight_decay(model.policy, wanted.get("weight_decay"))
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
@@ -303,7 +305,7 @@ class StableBaselinesAgent:
             self._whole = self._whole or WholeStream(self, self.scenario.total_steps)
             self._begun, self._rows = experience, ReplayRows()
             self.current_task = experience.task_index
-            self.plan.trained = self.scenario.stream_tasks[: experience.stage + 1]
+            self.plan.reached(experience.stage, self.scenario.stream_tasks)
             self._whole.learn(experience, watch, log, pauses, turn)
             return
         self.learn_by_turns(experience, watch, log, turn)
@@ -527,13 +529,13 @@ class StableBaselinesAgent:
         """Return what the environments go on with when they are built again."""
         assert self._begun is not None
         assert self._env is not None
-        return self._begun.worlds(self._env, interleaved=self._is_interleaved)
+        return self._begun.worlds(self._env, interleaved=self.is_interleaved)
 
     def build_again(self, again: Again) -> None:
         """Close the environments and go on in new ones."""
         assert self._begun is not None
         assert self._env is not None
-        given = {"interleaved": self._is_interleaved}
+        given = {"interleaved": self.is_interleaved}
         self.go_on_in(self._begun.build_again(self._env, again, **given))
 
     def go_on_in(self, env: VecEnv) -> None:

@@ -1,4 +1,4 @@
-"""A stream whose boundaries are hidden: one model learns it from the first step to the last.
+"""A stream that one model learns from the first step to the last, as where boundaries are hidden.
 
 The loop still learns stage by stage, because it measures and saves between them. A rollout, or a
 round of off-policy steps, that spans a boundary is collected in pieces, and comes out as one.
@@ -28,6 +28,8 @@ from holdfast.agents.sb3.replay_rows import ReplayRows
 class Living(Learner, Protocol):
     """A learner, as the whole stream needs it."""
 
+    is_interleaved: bool
+
     def opened(self, stack: ExitStack) -> None:
         """Open the doors until the stack is closed."""
 
@@ -42,6 +44,9 @@ class Living(Learner, Protocol):
 
     def build_again(self, again: Again) -> None:
         """Close the environments and go on in new ones."""
+
+    def worlds(self) -> list[Any]:
+        """Return what the environments go on with when they are built again."""
 
     def go_on_in(self, env: Any) -> None:
         """Go on in these environments."""
@@ -195,6 +200,8 @@ class WholeStream:
             inside.files["rollout"] = _arrays(model.rollout_buffer)
         inside.files[RANDOM] = seeding.random_states()
         inside.values["collected"] = self._collected
+        if self._learner.is_interleaved and model.num_timesteps < self._steps:
+            inside.values["turns"] = self._learner.worlds()
         return flattened(inside)
 
     def _resume(self, experience: TaskStart, pauses: Pauses, turn: Turn | None) -> int:
@@ -214,7 +221,9 @@ class WholeStream:
     def _put_back(self, experience: TaskStart, inside: Inside) -> None:
         learner, model = self._learner, self._learner.model
         model.env.close()
-        learner.go_on_in(experience.make_env())
+        turns = inside.values.get("turns", ())
+        env = experience.make_env(interleaved=learner.is_interleaved, turns=turns)
+        learner.go_on_in(env)
         if learner.normalizer is not None:  # the first observation was counted before
             learner.normalizer.load_tensors(inside.files["normalization"])
         seeding.set_state_of(model.action_space.np_random, inside.files["space"]["actions"])

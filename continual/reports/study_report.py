@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -147,6 +148,7 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             unmeasured=any(
                 cell.curves.unit == "score" and math.isnan(cell.metrics[COMPARED]) for cell in cells
             ),
+            cut=_cut(cells),
             fewest_points=min(
                 (window(cell.curves, span) for cell in cells for span in cell.curves.spans),
                 default=0,
@@ -154,6 +156,25 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
         )
     )
     return tuple(map(doc.words, text.splitlines()))
+
+
+_MOST_NAMED = 10
+"""Tasks that a note names."""
+
+
+def _cut(cells: Sequence[CellResults]) -> str:
+    """Return how many evaluation episodes were cut, and of which tasks; empty where none was."""
+    counts = sum((Counter(cell.cut) for cell in cells), Counter[str]())
+    if not counts:
+        return ""
+    named = ", ".join(f"{task} {count:,}" for task, count in counts.most_common(_MOST_NAMED))
+    if len(counts) > _MOST_NAMED:
+        named += f" and {len(counts) - _MOST_NAMED} more tasks"
+    of = sum(cell.episodes for cell in cells)
+    return (
+        f"{counts.total():,} of {of:,} evaluation episodes did not end within "
+        f"`evaluation.most_steps` and were cut there ({named}): their returns are of so many steps."
+    )
 
 
 def _without_reference(summary: Summary) -> str:

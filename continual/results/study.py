@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,8 @@ class CellResults:
             own.
         references: The curves of ``isolated``, by seed: of the same tasks, whatever their seed.
         points: Its record of plasticity.
+        episodes: How many evaluation episodes its record has.
+        cut: How many of them were cut, by task, where any was.
     """
 
     folder: RunFolder
@@ -51,6 +54,8 @@ class CellResults:
     unseen: NDArray[np.bool_]
     references: Mapping[int, Curves] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
+    episodes: int = 0
+    cut: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[Episode]:
@@ -270,7 +275,9 @@ def _measure(folder: RunFolder) -> CellResults:
             "the cell again with --overwrite"
         ) from error
     points = tuple(read_points(folder.path))
-    return CellResults(folder, folder.info(), own, returns, successes, marked, points=points)
+    cut = Counter(score["task"] for score in scores if score.get("cut"))
+    found = CellResults(folder, folder.info(), own, returns, successes, marked, points=points)
+    return replace(found, episodes=len(scores), cut=cut)
 
 
 def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list[MethodResults]:

@@ -33,8 +33,8 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         steps: Budget of environment steps; supervised: of updates.
         first_step: Steps of the stream before this experience.
         seed: Seed of the agent and of the training environments.
-        first: The first stage of a stream whose boundaries are hidden from the learner, which then
-            knows of no other; None where they are known.
+        first: The first stage of a stream that one model learns as a single task, as where its
+            boundaries are hidden; None where every task begins again.
     """
 
     first: StageExperience | None = None
@@ -58,7 +58,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
 
     @property
     def is_hidden(self) -> bool:
-        """Whether the learner must not notice where this stage begins and ends."""
+        """Whether nothing happens to the learner where this stage begins and ends."""
         return self.first is not None
 
     def generator(self, *names: str) -> np.random.Generator:

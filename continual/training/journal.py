@@ -73,7 +73,7 @@ class CellJournal:
         self.place, self.environment_failures = (0, 0), 0
         self.told_cut = False
         self.boundary: inside_task.Found | None = None
-        self.diagnostics = Diagnostics(folder.path, agent)
+        self.diagnostics = Diagnostics(folder.path, agent, methods)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
             old_stages.thin_out(self.checkpoints, needed_to_act(methods))
@@ -114,9 +114,9 @@ class CellJournal:
         self._tell(self.resumed_at, step, note)
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
-        """Load what the end of a stage holds; over a hidden boundary methods live on later."""
+        """Load what the end of a stage holds; where one model lives on, methods do so later."""
         self.agent.load_files(saved.files)
-        if self.scenario.hides_boundaries:
+        if self.scenario.is_one_task:
             kept = unflattened(saved.files)
             self.boundary = inside_task.Found(0, saved.state, kept.values, kept.files, kept.parts)
             return
@@ -196,7 +196,7 @@ class CellJournal:
         begun = self._begun(experience)
         next_point, next_look = every * (begun // every + 1), time.monotonic()
         first, stage = experience.first_step, experience.stage
-        self.diagnostics.attach()
+        self.diagnostics.attach({*self.order[:stage]} - {self.order[stage]})
         self.training.start(begun)
         self.spent.learning = True
 

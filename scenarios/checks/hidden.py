@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from holdfast.registry import AT_ONCE
 from holdfast.scenarios.checks.messages import Finding, entries, mapping
+from holdfast.scenarios.schema.method_spec import parts_of
 
 _REMEDY = "or write stream: {boundaries: known}"
 
 
 def check_hidden(data: Mapping[str, Any], *, is_team: bool, is_supervised: bool) -> list[Finding]:
-    """Return what a scenario asks for that a hidden boundary would give away.
+    """Return what a scenario asks for that cannot be where nothing happens at a boundary.
 
     Args:
         data: Of the scenario.
@@ -19,12 +21,26 @@ def check_hidden(data: Mapping[str, Any], *, is_team: bool, is_supervised: bool)
         is_supervised: Whether tasks are data sets.
     """
     if mapping(data.get("stream")).get("boundaries") != "hidden":
-        return []
+        return [] if is_team or is_supervised else [*_check_at_once(data)]
     if is_team or is_supervised:
         who = "a team" if is_team else "the supervised agent"
         message = f"{who} begins its models again at every task; write boundaries: known"
         return [Finding(("stream", "boundaries"), message)]
     return [*_check_agent(data), *_check_worlds(data)]
+
+
+def _check_at_once(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what a method that learns all tasks as one cannot have, of what others can."""
+    wrong = []
+    if mapping(data.get("agent")).get("optimize_memory_usage"):
+        wrong.append("agent.optimize_memory_usage keeps no successors, which checkpoints need")
+    if any(mapping(task).get("exclusive") for task in entries(data.get("tasks"))):
+        wrong.append("an exclusive environment is given up to be measured")
+    for index, entry in enumerate(entries(data.get("methods"))):
+        for name in (part["name"] for part in parts_of(entry) if part["name"] in AT_ONCE):
+            for why in wrong:
+                message = f"'{name}' learns the stream as one task, and {why}; remove one of them"
+                yield Finding(("methods", index), message)
 
 
 def _check_agent(data: Mapping[str, Any]) -> Iterator[Finding]:

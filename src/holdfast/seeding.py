@@ -55,7 +55,10 @@ def seed_everything(seed: int) -> None:
 
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # manual_seed() would write down the stack, for each kind of device that may yet come
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager

@@ -159,7 +159,9 @@ def test_a_finished_cell_is_left_alone(run: Run) -> None:
 ADDITIVE = [{"ewc": {"strength": 0.0}}, {"cloning": {"strength": 0.0}}]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac", pytest.param("dqn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "algorithm", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sac", "dqn"))]
+)
 def test_additive_methods_at_strength_0_equal_naive(
     algorithm: str, run: Run, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

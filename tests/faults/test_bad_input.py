@@ -241,7 +241,7 @@ def tables(*names):
 
 
 def _is_fast(backend, name):
-    return name in FAST and (backend == "gymnasium" or name == FAST[-1])
+    return name in FAST and (backend == "gymnasium" or (backend, name) == ("pool", FAST[-1]))
 
 
 def check(told, row):
@@ -274,7 +274,9 @@ def test_what_stepping_shows_fails_the_run_with_its_reason(run, tmp_path, backen
     assert row.text in folder.info()["reason"]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", ["gymnasium", "pool", pytest.param("python", marks=pytest.mark.slow)]
+)
 def test_what_an_environment_does_beside_is_nobodys_business(run, tmp_path, backend, capfd):
     told = run(["bad_worlds:Loud"], backend)
     assert told.code == 0, told.err

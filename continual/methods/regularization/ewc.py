@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from torch import Tensor
+
+from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.importance import (
     analytic_fisher,
@@ -50,6 +53,7 @@ class EWC(Penalized):
     """
 
     name = "ewc"
+    has_importance = True
     doors = ("gradients", "output", "memory")
     extra = "one backward pass per kept observation after each task"
     convention = (
@@ -63,6 +67,7 @@ class EWC(Penalized):
     samples: Annotated[int, (1, None)] = 2560
     fisher: Literal["sampled", "analytic", "squashed"] = "sampled"
     floor: Annotated[float, (0, None)] = 0.0
+    _mattered: Named = field(init=False, default_factory=dict)  # whatever the floor
 
     def __post_init__(self) -> None:
         self.penalty = Quadratic(self.strength, self.kind, self.decay)
@@ -74,7 +79,7 @@ class EWC(Penalized):
 
     def forget(self) -> None:
         """Release every weight; the penalty is zero until another task is consolidated."""
-        self.penalty.importance, self.penalty.centre = {}, {}
+        self.penalty.importance, self.penalty.centre, self._mattered = {}, {}, {}
         if self._term is not None:
             self._term.stop()
 
@@ -84,7 +89,30 @@ class EWC(Penalized):
         observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
         floor = floors(doors, self.floor, self.regularize)
         squashed = self.fisher == "squashed"
-        measure: Any = partial(analytic_fisher, floor=floor, squashed=squashed)
+        mattered: Named | None = {} if self.floor else None
+        measure: Any = partial(analytic_fisher, floor=floor, squashed=squashed, mattered=mattered)
         if self.fisher == "sampled":
-            measure = partial(fisher_information, rng=rng, floor=floor)
-        self.penalty.consolidate(*measured(doors, self.regularize, observations, measure))
+            measure = partial(fisher_information, rng=rng, floor=floor, mattered=mattered)
+        found = measured(doors, self.regularize, observations, measure)
+        if mattered is not None and self._mattered.keys() == self.penalty.importance.keys():
+            before = {} if self.kind == "online" and not self.decay else self._mattered
+            self._mattered = {n: before[n] | m if n in before else m for n, m in mattered.items()}
+        self.penalty.consolidate(*found)
+
+    def free(self) -> Named:
+        """Return which of the held weights mattered to no finished task, before the floor.
+
+        Nothing after a checkpoint of an older version: it has the importance with the floor alone.
+        """
+        if not self.floor:
+            return super().free()
+        return {name: ~mattered for name, mattered in self.held(self._mattered).items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return importance and centre of every weight; with a floor, which mattered without it."""
+        return super().state() | flat({"mattered": self._mattered})
+
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned."""
+        super().load_state(doors, tensors)
+        self._mattered = below(tensors, "mattered", doors.facts.device)

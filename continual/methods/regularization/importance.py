@@ -75,6 +75,8 @@ def fisher_information(
     observations: Batch,
     rng: np.random.Generator,
     floor: Floor = 0.0,
+    *,
+    mattered: Named | None = None,
 ) -> Named:
     """Return the diagonal Fisher information of the policy, one tensor per parameter.
 
@@ -87,6 +89,7 @@ def fisher_information(
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
         rng: Draws the actions.
         floor: Least value per observation.
+        mattered: Takes by name which weights had any information, whatever the floor.
     """
 
     def likelihood(values: Named, observation: Tensor, action: Tensor) -> Tensor:
@@ -100,7 +103,7 @@ def fisher_information(
     actions = draw(output.spec, outputs, generator)
 
     def squares(name: str, gradient: Tensor) -> Tensor:
-        return _at_least(gradient.square(), floor, name).sum(0)
+        return _at_least(_noted(gradient.square(), mattered, name), floor, name).sum(0)
 
     return _mean(output, grad(likelihood), parameters, (observations, actions), squares)
 
@@ -112,6 +115,7 @@ def analytic_fisher(
     floor: Floor = 0.0,
     *,
     squashed: bool = False,
+    mattered: Named | None = None,
 ) -> Named:
     """Return the diagonal Fisher information with the expectation over actions done exactly.
 
@@ -127,6 +131,7 @@ def analytic_fisher(
         squashed: Differentiate mu as the environment gets it, tanh(mu) x scale for SAC and its kin,
             while sigma stays that before squashing. Continual World does so (arXiv:2105.10919, its
             sac/models.py and methods/ewc.py).
+        mattered: As ``fisher_information`` takes it.
     """
 
     def roots(values: Named, observation: Tensor) -> Tensor:
@@ -138,7 +143,8 @@ def analytic_fisher(
         width = _roots(output.spec, output.of({}, first)).shape[-1]
 
     def squares(name: str, jacobian: Tensor) -> Tensor:  # (chunk, width, ...)
-        return _at_least(jacobian.square().sum(1), floor, name).sum(0)
+        information = _noted(jacobian.square().sum(1), mattered, name)
+        return _at_least(information, floor, name).sum(0)
 
     chunk = max(1, _CHUNK // width)  # of each observation, ``width`` gradients are held
     return _mean(output, jacrev(roots), parameters, (observations,), squares, chunk)
@@ -227,6 +233,14 @@ def _mean(
 def _at_least(values: Tensor, floor: Floor, name: str) -> Tensor:
     least = floor[name] if isinstance(floor, dict) else floor
     return values if isinstance(least, float) and not least else values.clamp_min(least)
+
+
+def _noted(values: Tensor, mattered: Named | None, name: str) -> Tensor:
+    """Return the values of a chunk, after noting which are above zero in any row."""
+    if mattered is not None:
+        found = (values > 0).any(0)
+        mattered[name] = mattered[name] | found if name in mattered else found
+    return values
 
 
 def _length(batch: Any) -> int:

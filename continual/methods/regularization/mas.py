@@ -42,6 +42,7 @@ class MAS(Penalized):
     """
 
     name = "mas"
+    has_importance = True
     doors = ("gradients", "output", "memory")
     extra = "one backward pass per kept observation after each task"
     convention = (

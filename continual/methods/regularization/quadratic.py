@@ -133,6 +133,10 @@ class Penalized(Method):
         """Return those of the weights that are held: exploration is free unless asked otherwise."""
         return {n: t for n, t in tensors.items() if self.hold_log_std or not is_deviation(n)}
 
+    def free(self) -> Named:
+        """Return which of the held weights have an importance of exactly zero."""
+        return {name: value == 0 for name, value in self.held(self.penalty.importance).items()}
+
     def state(self) -> dict[str, Tensor]:
         """Return importance and centre of every weight."""
         return self.penalty.state()

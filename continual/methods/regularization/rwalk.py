@@ -44,6 +44,7 @@ class RWalk(Penalized):
     """
 
     name = "rwalk"
+    has_importance = True
     memory = "4 numbers per weight, however many tasks"
     convention = (
         "strength x sum of (F + s) (theta - theta_old)^2, no factor 1/2; F and s each scaled to a "

@@ -39,6 +39,7 @@ class SI(Penalized):
     """
 
     name = "si"
+    has_importance = True
     convention = (
         "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
         "path integral / (distance^2 + xi); actor only by default"

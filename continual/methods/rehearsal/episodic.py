@@ -18,6 +18,9 @@ from holdfast.agents.doors.gradients import Tensors
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import Diverged
 
+_TOGETHER = 16
+"""Blocks of tasks that make a larger one."""
+_LENGTHS = "lengths"
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 """Of a rollout's rows: what advantages and returns were made of."""
 
@@ -168,25 +171,37 @@ class Labelled:
 def settled(rows: Named, ends: Sequence[int], first: int = 0) -> Named:
     """Return rows in blocks that never change, by the paths that a checkpoint keeps such under.
 
+    Sixteen blocks become one, so that a checkpoint of many tasks does not consist of many files.
+
     Args:
         rows: By path, each of shape (rows, ...).
         ends: The row after the last one of each block, in ascending order.
         first: Number of the first block.
     """
-    return {
-        f"settled/{number}/{path}": held[start:end]
-        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False), first)
-        for path, held in rows.items()
-    }
+    found: Named = {}
+    bounds = [0, *ends]
+    number, last = first, first + len(ends)
+    while number < last:
+        count = _TOGETHER if number % _TOGETHER == 0 and number + _TOGETHER <= last else 1
+        own = bounds[number - first : number - first + count + 1]
+        name = f"settled/{number}" if count == 1 else f"settled/{number}-{number + count - 1}"
+        found |= {f"{name}/{path}": held[own[0] : own[-1]] for path, held in rows.items()}
+        if count > 1:
+            found[f"{name}/{_LENGTHS}"] = torch.tensor(own).diff()
+        number += count
+    return found
 
 
 def all_rows(tensors: Named) -> tuple[Named, list[int]]:
     """Return the rows and ends that ``settled`` was given, from what a checkpoint holds."""
     blocks = grouped(below(tensors, "settled"))
-    parts = [blocks[number] for number in sorted(blocks, key=int)]
+    parts = [blocks[name] for name in sorted(blocks, key=lambda name: int(name.partition("-")[0]))]
+    lengths: list[int] = []
+    for part in parts:
+        together = part.pop(_LENGTHS, None)
+        lengths += [len(next(iter(part.values())))] if together is None else together.tolist()
     rows = {path: torch.cat([part[path] for part in parts]) for path in parts[0]} if parts else {}
-    ends = np.cumsum([len(next(iter(part.values()))) for part in parts], dtype=int)
-    return rows, ends.tolist()
+    return rows, np.cumsum(lengths, dtype=int).tolist()
 
 
 class Projected(NamedTuple):

@@ -1,7 +1,11 @@
-"""Hidden boundaries: bit for bit what plain Stable-Baselines3 gives in a world that changes."""
+"""One model for a stream: bit for bit what plain Stable-Baselines3 gives in a world that changes.
+
+So it is where boundaries are hidden, and where all tasks are learned at once.
+"""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from holdfast.agents.sb3 import learner
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.schema.scenario import Scenario
-from holdfast.seeding import task_seed
+from holdfast.seeding import derive, task_seed
 
 SEED, STEPS = 3, 160
 NETS = {"policy_kwargs": {"net_arch": [16]}}
@@ -69,6 +73,44 @@ class Changing(gym.Env[Any, Any]):
         return self.world.reset(seed=seed)
 
 
+class TakingTurns(Changing):
+    """All three tasks at once: an episode of the one that has had the fewest steps.
+
+    Where a stage ends, episodes are cut and every task is built and seeded again.
+    """
+
+    def __init__(self, env: str, steps: int, first: int) -> None:
+        self.had, self.turn, self.worlds = [0, 0, 0], first, dict[int, gym.Env[Any, Any]]()
+        self.stages, self.of_stage = 0, 0
+        self.stage = first  # the task that ``made`` builds
+        self.env, self.steps, self.seed = env, steps, 0
+        self.world = self.made()
+        self.action_space = self.world.action_space
+        self.observation_space = self.world.observation_space
+
+    def step(self, action: Any) -> Any:
+        seen, reward, terminated, truncated, info = self.world.step(action)
+        self.had[self.turn] += 1
+        self.of_stage += 1
+        truncated = truncated or (self.of_stage == self.steps and self.stages < 2)
+        if terminated or truncated:
+            self.turn = self.had.index(min(self.had))
+        return seen, reward, terminated, truncated, info
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.seed = self.seed if seed is None else seed
+        if self.of_stage == self.steps and self.stages < 2:
+            self.stages, self.of_stage = self.stages + 1, 0
+            self.worlds.clear()
+        of_stage = task_seed(SEED, self.stages) + self.seed - SEED
+        own = None
+        if self.turn not in self.worlds:
+            self.stage = self.turn
+            self.worlds[self.turn], own = self.made(), derive(of_stage, "interleaved", self.turn)
+        self.world = self.worlds[self.turn]
+        return self.world.reset(seed=own)
+
+
 def scenario(case: str, **more: Any) -> Scenario:
     _, env, arguments, n_envs = CASES[case]
     return Scenario.model_validate(
@@ -94,11 +136,17 @@ def scenario(case: str, **more: Any) -> Scenario:
     )
 
 
-def oracle(case: str) -> BaseAlgorithm:
+def oracle(case: str, *, turns: bool = False) -> BaseAlgorithm:
     """Return a model that was trained by Stable-Baselines3 alone."""
     made, env, arguments, n_envs = CASES[case]
-    world = make_vec_env(lambda: Changing(env, STEPS // n_envs), n_envs=n_envs, seed=SEED)
-    given = {"learning_rate": lambda left: 1e-3 * left, **arguments}
+    index = iter(range(n_envs))
+
+    def changing() -> Changing:
+        steps = STEPS // n_envs
+        return TakingTurns(env, steps, next(index)) if turns else Changing(env, steps)
+
+    world = make_vec_env(changing, n_envs=n_envs, seed=SEED)
+    given = {"learning_rate": lambda left: 1e-3 * left, **deepcopy(arguments)}  # written into
     model: BaseAlgorithm = made("MlpPolicy", VecNormalize(world), seed=SEED, **given)
     model.set_logger(sb3.common.logger.Logger(None, []))
     model.learn(3 * STEPS)  # a multiple of what is collected at once
@@ -182,4 +230,17 @@ def test_a_hidden_boundary_equals_plain_stable_baselines3_in_a_world_that_change
     run_cell(folder, lambda _: None)
     ours = dict(ended)
     assert_equal(ours, state(oracle(case)))
+    assert len([score for score in folder.scores() if score["step"] == STEPS]) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("case", "boundaries"), [*((case, "known") for case in CASES), ("dqn", "hidden")]
+)
+def test_joint_equals_plain_stable_baselines3_in_all_tasks_by_turns(
+    case: str, boundaries: str, tmp_path: Path, ended: Ended
+) -> None:
+    stream = {"task_id": "hidden", "boundaries": boundaries}
+    (folder,) = prepare(tmp_path, scenario(case, stream=stream, methods=["joint"]))
+    run_cell(folder, lambda _: None)
+    assert_equal(dict(ended), state(oracle(case, turns=True)))
     assert len([score for score in folder.scores() if score["step"] == STEPS]) == 3 * 2

@@ -119,7 +119,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     ("algorithm", "normalize", "changed"),
     [
         ("ppo", None, True),
-        ("dqn", "first_task", True),
+        pytest.param("dqn", "first_task", True, marks=pytest.mark.slow),
         pytest.param("ppo", "running", False, marks=pytest.mark.slow),
         *(
             pytest.param(name, None, False, marks=pytest.mark.slow)
@@ -212,7 +212,7 @@ def test_independent_agents_begin_and_explore_each_in_its_own_way(make: Any) -> 
 GROUPS = {"front": ["first"], "rest": ["second", "third"]}
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_groups_learn_side_by_side_and_go_on_after_a_stop(
     make: Any, tmp_path: Path, algorithm: str
 ) -> None:

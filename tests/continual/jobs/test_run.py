@@ -150,6 +150,27 @@ def test_workers_give_what_one_process_gives(serial: Ran, parallel: Ran) -> None
 
 
 @pytest.mark.kill
+def test_a_cell_that_is_killed_goes_on_and_the_others_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAGILE_HOME", str(tmp_path))
+    ran = run_all(tmp_path / "runs", fragile_scenario(tmp_path, seeds=[102, 7]), jobs=2)
+    assert {o.cell: (o.status, o.attempt) for o in ran.outcomes} == {
+        "ewc/seed-102": ("finished", 2),
+        "ewc/seed-7": ("finished", 1),
+    }
+    (died,) = ran.watched.retried
+    assert died.failure is not None
+    assert "SIGKILL, exit code -9" in died.failure.text
+    assert ran.watched.steps["ewc/seed-102"][0] == 64  # from its checkpoint
+    infos = {f.path.name: f.info() for f in ran.folders}
+    assert ["SIGKILL" in row["reason"] for row in infos["seed-102"]["failures"]] == [True]
+    assert infos["seed-7"]["failures"] == []
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.kill
+@pytest.mark.slow
 def test_a_cell_that_fails_or_dies_does_not_stop_the_others(parallel: Ran) -> None:
     found = {outcome.cell: outcome for outcome in parallel.outcomes}
     assert [(outcome.cell, outcome.status) for outcome in parallel.outcomes] == [
@@ -182,6 +203,7 @@ def test_a_cell_that_fails_or_dies_does_not_stop_the_others(parallel: Ran) -> No
 
 
 @pytest.mark.kill
+@pytest.mark.slow
 def test_run_folders_say_how_their_cells_ended(parallel: Ran) -> None:
     infos = {f"{f.label}/{f.path.name}": f.info() for f in parallel.folders}
     assert infos["ewc/seed-7"]["status"] == "finished"

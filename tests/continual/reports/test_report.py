@@ -152,6 +152,27 @@ def test_costs_matrices_and_conventions_are_shown(runs: Path) -> None:
     assert "- Machines: node (2 cores)" in text
 
 
+def test_evaluation_episodes_that_were_cut_are_counted(
+    tmp_path: Path, make_scenario, finish, make_scores
+) -> None:
+    """Four episodes at each of three boundaries; 'left' did not end at the last two."""
+    whole, cut = prepare(tmp_path, make_scenario(seeds=[0, 1]))
+    finish(whole)
+    for stage in range(3):
+        found = make_scores(stage, 10 * stage, left=50, right=50)
+        for score in found:
+            if score["task"] == "left" and stage:
+                score["cut"] = True
+        cut.append(found)
+    cut.update(status="finished")
+    text = report(tmp_path / "demo").markdown
+    assert (
+        "- 4 of 24 evaluation episodes did not end within `evaluation.most_steps` and were cut "
+        "there (left 4): their returns are of so many steps."
+    ) in text
+    assert "were cut there" not in report(whole.path).markdown
+
+
 def test_unfinished_cells_are_listed_and_never_averaged(runs: Path, make_scores) -> None:
     RunFolder(runs / "ewc" / "seed-1").update(status="failed", reason="it | raised\nValueError")
     (runs / "naive" / "seed-1" / "scores.jsonl").write_text('{"stage": 0}\n', encoding="utf-8")

@@ -134,7 +134,7 @@ def check(scenario: Scenario, folder: Path) -> Any:
     ("agent", "methods", "shown", "moved"),
     [
         ("ppo", "[naive, ewc, cloning]", "dict", "discrete"),
-        ("dqn", "[replay, ewc]", "dict", "discrete"),
+        pytest.param("dqn", "[replay, ewc]", "dict", "discrete", marks=pytest.mark.slow),
         pytest.param("ppo", "[ewc, clear]", "zone", "discrete", marks=pytest.mark.slow),
         pytest.param(
             "ppo", "[naive, ewc, cloning]", "dict", "multidiscrete", marks=pytest.mark.slow

@@ -72,7 +72,7 @@ def test_a_group_that_comes_later_acts_at_random_until_it_learns(tmp_path: Path)
     assert again.scores == run.scores
 
 
-@pytest.mark.parametrize("method", ["naive", "progressive"])
+@pytest.mark.parametrize("method", [pytest.param("naive", marks=pytest.mark.slow), "progressive"])
 def test_a_group_that_rests_acts_as_before_whether_or_not_the_run_was_stopped(
     tmp_path: Path, method: str
 ) -> None:

@@ -190,7 +190,7 @@ def test_onnxruntime_does_what_the_policy_does(
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["policy.onnx"]
 
 
-@pytest.mark.parametrize("method", ["progressive", "packnet"])
+@pytest.mark.parametrize("method", ["progressive", pytest.param("packnet", marks=pytest.mark.slow)])
 def test_each_task_is_exported_in_its_own_view(run: Callable[..., RunFolder], method: str) -> None:
     keys = {"stream": {"task_count": "known"}}
     folder = run("ppo", method, tasks=2, steps=64, **keys)

@@ -150,7 +150,7 @@ def saved(folder: RunFolder) -> list[Path]:
     "damage",
     [
         pytest.param("policy", marks=pytest.mark.slow),
-        "manifest",
+        pytest.param("manifest", marks=pytest.mark.slow),
         "part",
         pytest.param("shape", marks=pytest.mark.slow),
         pytest.param("missing part", marks=pytest.mark.slow),

@@ -113,7 +113,7 @@ OFF_POLICY = METHODS | {
 OF_METHODS = {"stream": {"task_count": "known"}, "score": {"random": 0.0, "reference": 500.0}}
 
 
-FAST = ("ewc", "cloning")
+FAST = ("cloning",)
 COSTLY = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ON_POLICY]
 
 
@@ -128,6 +128,16 @@ def test_method_on_policy(method: str, tmp_path: Path, monkeypatch: pytest.Monke
 def test_method_off_policy(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = SAC | ({"buffer_size": 200} if method == "perfect-memory" else {})
     data = scenario(agent, OFF_POLICY[method], **OF_METHODS)
+    assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
+
+
+@pytest.mark.parametrize("first_task_kl", [False, True])
+@pytest.mark.parametrize("agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)])
+def test_vcl_with_a_head_per_task(
+    agent: dict[str, Any], first_task_kl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {"vcl": {"first_task_kl": first_task_kl}}
+    data = scenario(agent, method, stream={"task_id": "heads", "task_count": "known"})
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
 
 
@@ -158,7 +168,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "sac sde": SAC | {"use_sde": True},
     "sac n steps": SAC | {"n_steps": 3, "n_envs": 2},
 }
-QUICK = ("ppo n_envs", "dqn")
+QUICK = ("dqn",)
 EACH = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in ALGORITHMS]
 
 

@@ -119,11 +119,10 @@ WORLDS: dict[str, dict[str, Any]] = {
     "hidden": single(stream={"task_id": "hidden", "boundaries": "hidden"}),
     "sampled": single(stream={"order": "shuffled"}),
 }
-SOON = ("joint",)
-OTHERS = [pytest.param(n, marks=[] if n in SOON else pytest.mark.slow) for n in WORLDS]
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORLDS)
 def test_world(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_unharmed(monkeypatch, tmp_path, WORLDS[name], [60, 120, 150, 230, 300])
 

@@ -111,11 +111,11 @@ finally:
 
 ENDS = [
     (signal.SIGKILL, HUNG),
-    (signal.SIGINT, STEPPING),
     *(
         pytest.param(*end, marks=pytest.mark.slow)
         for end in (
             (signal.SIGKILL, STEPPING),
+            (signal.SIGINT, STEPPING),
             (signal.SIGINT, HUNG),
             (signal.SIGTERM, HUNG),
             (signal.SIGTERM, STEPPING),

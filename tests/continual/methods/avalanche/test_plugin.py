@@ -251,7 +251,7 @@ RESTARTS = [
     pytest.param(
         method,
         task_id,
-        marks=[] if _is_quick(method) else [pytest.mark.slow],
+        marks=[] if _is_quick(method) and task_id == "heads" else [pytest.mark.slow],
         id=f"{method}-{task_id}",
     )
     for task_id in ("heads", "hidden")

@@ -135,6 +135,27 @@ def test_labelled_rows_come_back_in_blocks_whose_numbers_are_not_used_again() ->
         assert f"settled/{number}/observations/" in memory.state()
 
 
+def test_sixteen_blocks_become_one() -> None:
+    """As files a checkpoint has: 45 tasks, of which the first five were dropped."""
+    memory, again = Labelled(), Labelled()
+    for task in range(45):
+        if task == 5:
+            memory.clear()
+        values = torch.full((1 + task % 3, 1), float(task))
+        memory.add({"": values.numpy()}, {"mean": values})
+    assert {name.split("/")[1] for name in memory.state() if name.startswith("settled")} == {
+        *map(str, range(5, 16)),
+        "16-31",
+        *map(str, range(32, 45)),
+    }
+    again.load(memory.state(), torch.device("cpu"))
+    rows = [task for task in range(5, 45) for _ in range(1 + task % 3)]
+    assert again.labels["mean"].squeeze(1).tolist() == rows
+    assert again.observations[""][:, 0].tolist() == rows
+    assert again.state().keys() == memory.state().keys()
+    assert all(torch.equal(again.state()[name], held) for name, held in memory.state().items())
+
+
 def test_a_vector_goes_back_into_its_tensors() -> None:
     named = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(6.0), "c": torch.ones(2)}
     vector = joined(named)
