@@ -66,4 +66,5 @@ def _change(group: Mapping[str, Any], state: Mapping[str, Any], steps: Tensor) -
 
 def _corrected(beta: float, steps: Tensor) -> Tensor:
     """Return 1 - beta^steps, to the last digits also where it is small."""
-    return -torch.expm1(steps * math.log(beta)) if beta else torch.ones_like(steps)
+    left: Tensor = torch.expm1(steps * math.log(beta)) if beta else -torch.ones_like(steps)
+    return -left
