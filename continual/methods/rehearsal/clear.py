@@ -47,8 +47,7 @@ class Clear(Method):
             is half new and half old, as in the paper.
         policy_strength: Of policy cloning; .01 in the paper.
         value_strength: Of value cloning; .005 in the paper.
-        share: Of the steps of the whole stream, as many are kept at most: a half, as in the paper;
-            1 keeps all.
+        share: Of the steps of the whole stream, as many are kept at most; 1 keeps all.
         samples: Steps kept at most, so that long streams fit into the memory; with ``share: 1``
             the size of the store.
         unroll: Steps of a segment; 20 as IMPALA on Atari. At most one less than a rollout.
