@@ -244,8 +244,17 @@ def test_the_tables_of_methods_are_those_of_the_published_cells(
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCED.sub("", PAGES[page])
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")]
-    missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
-    assert missing == []
+    assert [link for link in links if not _leads(ROOT / page, link)] == []
+
+
+def _leads(page: Path, link: str) -> bool:
+    """Return whether there is a file, and the heading of it where a link names one."""
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    if not anchor or not target.exists():
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", target.read_text("utf-8")), re.M)
+    return anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
