@@ -99,6 +99,10 @@ def estimate(scenario: Scenario, buffer: Buffer | None) -> dict[str, Cost]:
     return costs
 
 
+_OF_BUFFERS = ("replay_buffer", "part-rows")
+"""Files of a checkpoint that hold a replay buffer begin with these; it is counted by itself."""
+
+
 class _Sample:
     """A method's first stages with a few steps each, measured.
 
@@ -137,21 +141,25 @@ class _Sample:
 
     def _run(self, experience: Experience) -> None:
         told = experience.train()
-        for method in self.methods:
+        begins = experience.first in (None, experience)  # else one model goes on
+        for method in self.methods if begins else ():
             method.pre_adapt(self.agent.doors(method), told)
         times = [time.monotonic()]
-        self.agent.start(experience)
+        if begins:
+            self.agent.start(experience)
         times.append(time.monotonic())
         self.agent.learn(experience, lambda *_: None, lambda *_: None)
         times.append(time.monotonic())
         for method in self.methods:
             method.post_adapt(self.agent.doors(method), told)
         times.append(time.monotonic())
-        self.start_s, train_s, after_s = (b - a for a, b in pairwise(times))
+        start_s, train_s, after_s = (b - a for a, b in pairwise(times))
+        self.start_s = start_s if begins else self.start_s
         self.train_s.append(max(train_s, 1e-6))
         self.after_s = max(self.after_s, after_s)
         files = self.agent.files().items()
-        self.agent_bytes.append(kept_bytes(t for name, t in files if name != "replay_buffer"))
+        own = (tensors for name, tensors in files if not name.startswith(_OF_BUFFERS))
+        self.agent_bytes.append(kept_bytes(own))
         self.method_bytes.append(kept_bytes(method.state() for method in self.methods))
 
 
