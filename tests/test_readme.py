@@ -204,8 +204,24 @@ def test_the_tables_of_methods_are_those_of_the_published_cells(
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCED.sub("", PAGES[page])
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")]
-    missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
-    assert missing == []
+    assert [link for link in links if not _leads(ROOT / page, link)] == []
+
+
+def _leads(page: Path, link: str) -> bool:
+    """Return whether a file is there, and a heading where the link names one, as GitHub does."""
+    name, _, anchor = link.partition("#")
+    path = page.parent / name if name else page
+    if not path.exists() or not anchor:
+        return path.exists()
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text("utf-8")), re.M)
+    return anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_a_link_to_no_heading_leads_nowhere() -> None:
+    page = ROOT / "docs" / "studies.md"
+    assert _leads(page, "science.md#penalties-on-relu-networks")
+    assert not _leads(page, "science.md#penalties")
+    assert not _leads(page, "nowhere.md#penalties-on-relu-networks")
 
 
 @pytest.mark.parametrize("page", PAGES)
