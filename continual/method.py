@@ -94,8 +94,9 @@ class Method(Protocol):
         refuses: Keys of ``carry:``, each with the value that it cannot work with, and why.
         off_policy_arguments: Arguments that only off-policy algorithms can take.
         grows: What it keeps of every task, which ``validate`` projects for the stream: ``samples``
-            (as many rows as that argument says), ``transitions`` (all), ``networks`` (one more), or
-            ``columns`` (one more, fed by all before it); empty where it grows with none.
+            (as many rows as that argument says), ``share`` (of the stream, ``samples`` at most),
+            ``transitions`` (all), ``networks`` (one more), or ``columns`` (one more, fed by all
+            before it); empty where it grows with none.
         work: The argument that says how many updates of its own it does after a task, which
             ``run --dry-run`` measures a few of; empty where it has none.
         memory: What it keeps, in a few words.

@@ -1,5 +1,6 @@
 """Pages do what they say: their examples run, their links and commands exist."""
 
+import ast
 import csv
 import json
 import re
@@ -29,6 +30,45 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in 
 # A block is marked by the comment above it: the file that it is, or that it is to be run.
 MARKED = re.compile(r"<!-- (file: (?P<file>\S+)|run) -->\n```(?P<kind>\w*)\n(?P<text>.*?)```", re.S)
 FENCED = re.compile(r"^ *```.*?^ *```", re.M | re.S)
+
+
+def origins(page: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the default and the origin of every argument in the table of defaults."""
+    table = page.partition("## Every default and its origin")[2]
+    rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip().strip("`") for cell in row] for row in rows]
+    found = {(name, key): (default, origin) for name, key, default, origin in cells}
+    assert len(found) == len(rows)
+    return found
+
+
+def schema_defaults() -> dict[tuple[str, str], str]:
+    """Return the default of every argument of every method, as the schema for editors tells it."""
+    schema = json.loads((ROOT / "scenarios" / "scenario.schema.json").read_text("utf-8"))
+    (methods,) = (form for form in schema["$defs"]["Method"]["anyOf"] if "properties" in form)
+    return {
+        (name, key): about["description"].rpartition("default ")[2]
+        for name in METHODS
+        for key, about in methods["properties"][name]["properties"].items()
+        if key != "paper"
+    }
+
+
+def test_every_default_has_its_origin() -> None:
+    """The table has the methods, arguments and values of the schema, and nothing else."""
+    table, schema = origins(PAGES["docs/science.md"]), schema_defaults()
+    assert {name for name, _ in table} == set(METHODS)
+    assert {pair for pair in table if pair[1]} == set(schema)
+    for pair, text in schema.items():
+        try:
+            told = json.loads(table[pair][0])
+        except json.JSONDecodeError:
+            told = table[pair][0]
+        assert told == ast.literal_eval(text), pair
+    for pair, (_, origin) in table.items():
+        kind, _, where = origin.partition(": ")
+        assert kind in ("paper", "code", "ours"), pair
+        assert where, pair
 
 
 def files(page: str) -> dict[str, str]:
@@ -208,13 +248,13 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def _leads(page: Path, link: str) -> bool:
-    """Return whether a file is there, and a heading where the link names one, as GitHub does."""
+    """Return whether there is a file, and the heading of it where a link names one."""
     name, _, anchor = link.partition("#")
-    path = page.parent / name if name else page
-    if not path.exists() or not anchor:
-        return path.exists()
-    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text("utf-8")), re.M)
-    return anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+    target = page.parent / name if name else page
+    if not anchor or not target.exists():
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", target.read_text("utf-8")), re.M)
+    return anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def test_a_link_to_no_heading_leads_nowhere() -> None:

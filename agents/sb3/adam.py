@@ -60,10 +60,12 @@ def _change(group: Mapping[str, Any], state: Mapping[str, Any], steps: Tensor) -
     """Return what Adam subtracts after so many steps. Kingma & Ba 2015, algorithm 1."""
     first, second = (_corrected(beta, steps) for beta in group["betas"])
     squares = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-    change: Tensor = state["exp_avg"] / first / ((squares / second).sqrt() + group["eps"])
-    return change * group["lr"]
+    direction = state["exp_avg"] / first / ((squares / second).sqrt() + group["eps"])
+    change: Tensor = direction * group["lr"]
+    return change
 
 
 def _corrected(beta: float, steps: Tensor) -> Tensor:
     """Return 1 - beta^steps, to the last digits also where it is small."""
-    return -torch.expm1(steps * math.log(beta)) if beta else torch.ones_like(steps)
+    left: Tensor = torch.expm1(steps * math.log(beta)) if beta else -torch.ones_like(steps)
+    return -left

@@ -320,8 +320,11 @@ def _evaluations(scenario: Scenario) -> int:
 
 def _kept(methods: Sequence[Method], stages: Sequence[int]) -> int:
     """Return how many observations the methods work on after stages of so many steps."""
-    most = [int(getattr(method, "samples", 0)) for method in methods]
-    return sum(min(steps, max(most)) for steps in stages) or len(stages)
+    most = max(int(getattr(method, "samples", 0)) for method in methods)
+    share = max(float(getattr(method, "share", 1.0)) for method in methods)
+    if share < 1:  # of the whole stream
+        return min(most, round(share * sum(stages)))
+    return sum(min(steps, most) for steps in stages) or len(stages)
 
 
 def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
@@ -333,7 +336,9 @@ def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
         more_bytes = sample.method_bytes[0] - small.method_bytes[0]
         slope = more_bytes / (sample.steps - small.steps)
     else:  # too slow for a second one: as if nothing but rows were kept where any are
-        by_row = any(method.grows in ("samples", "transitions") for method in sample.methods)
+        by_row = any(
+            method.grows in ("samples", "share", "transitions") for method in sample.methods
+        )
         slope = sample.method_bytes[0] / sample.steps if by_row else 0.0
     missing = _kept(sample.methods, stages) - _kept(sample.methods, [sample.steps] * len(stages))
     later = stages[1:]
@@ -363,6 +368,7 @@ def _checkpoints(
         total += sample.agent_bytes[0] + _grown(sample, stage)
         if whole or is_whole:
             total += _stored(small, sample, so_far)
-        if is_whole and scenario.carry.replay_buffer and buffer is not None:
+        goes_on = scenario.carry.replay_buffer or scenario.is_one_task
+        if is_whole and goes_on and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total

@@ -153,7 +153,9 @@ class TaskExperience(StageExperience):
     ) -> list[Callable[[], gym.Env[Any, Any]]]:
         """Return what builds each environment, of the later stages too where one model learns."""
         n_envs, taken = self._n_envs, 0 if again is None else again.step // self._n_envs
-        each = self._all_at_once() if interleaved else [partial(self._make_one)] * n_envs
+        each: list[Callable[..., gym.Env[Any, Any]]] = [self._make_one] * n_envs
+        if interleaved:
+            each = self._all_at_once()
         made = [partial(make, taken=taken) for make in each]
         if interleaved:
             so_far = again.worlds if again is not None else turns or [None] * n_envs
