@@ -257,6 +257,13 @@ def _leads(page: Path, link: str) -> bool:
     return anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
+def test_a_link_to_no_heading_leads_nowhere() -> None:
+    page = ROOT / "docs" / "studies.md"
+    assert _leads(page, "science.md#penalties-on-relu-networks")
+    assert not _leads(page, "science.md#penalties")
+    assert not _leads(page, "nowhere.md#penalties-on-relu-networks")
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_exist(page: str) -> None:
     code = "\n".join([*FENCED.findall(PAGES[page]), *re.findall(r"`[^`\n]+`", PAGES[page])])

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -62,14 +61,14 @@ class Rewritten(NamedTuple):
         values: New values by name.
         renewed: Boolean masks by name: entries that start from new. The optimizer's moments of them
             become zero, and the target network takes their new values.
-        copied: Such masks of entries that the target network takes beside them.
+        copied: Such masks of entries that the target network takes beside them; None for none.
         restarts_steps: Whether Adam counts the steps of renewed entries from zero as well; else
             its bias correction goes on as if their moments had never been zero.
     """
 
     values: Named
     renewed: Named
-    copied: Tensors = MappingProxyType({})
+    copied: Named | None = None
     restarts_steps: bool = False
 
 

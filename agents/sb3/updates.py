@@ -182,7 +182,7 @@ class _Update:
             self._renew(self.parameters[name], mask)
             if rewritten.restarts_steps:
                 adam.renew(self.optimizer, self.parameters[name], mask)
-        for name, mask in (*rewritten.renewed.items(), *rewritten.copied.items()):
+        for name, mask in [*rewritten.renewed.items(), *(rewritten.copied or {}).items()]:
             if (target := self.targets.get(name)) is not None:
                 target.copy_(torch.where(mask, self.parameters[name], target))
 
