@@ -234,7 +234,14 @@ def test_a_hidden_boundary_equals_plain_stable_baselines3_in_a_world_that_change
 
 
 @pytest.mark.parametrize(
-    ("case", "boundaries"), [*((case, "known") for case in CASES), ("dqn", "hidden")]
+    ("case", "boundaries"),
+    [
+        *((case, "known") for case in ("ppo", "dqn")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("dqn-inside-a-round", "known"), ("sac", "known"), ("dqn", "hidden"))
+        ),
+    ],
 )
 def test_joint_equals_plain_stable_baselines3_in_all_tasks_by_turns(
     case: str, boundaries: str, tmp_path: Path, ended: Ended
