@@ -4,7 +4,9 @@ Four scenarios are run as they are shipped. In ``methods-discrete`` (PPO) and ``
 (SAC) the references and the first tier have seeds 0 to 4, the others seeds 0 to 2; ``expandable``,
 with its ablations, has seeds 0 to 2, ``split-digits``, which is supervised, seeds 0 to 4. Cells
 that are finished in the runs folder are not run again. A method is compared with ``naive`` of the
-same seed: the mean of the differences in average performance, with Student's 95% interval.
+same seed: the mean of the differences in average performance, with Student's 95% interval, and one
+test for the table, corrected by Holm for all comparisons in it. Forgetting is that at the task
+boundaries, which cells of an older window of evaluations have, too.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from overhead import header
 from scipy.stats import t
 
 import holdfast
+from holdfast.continual.reports.tables import p_value, possible
+from holdfast.continual.results.statistics import compare, holm
 from holdfast.continual.results.study import gather
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +36,7 @@ FIRST_TIER = (
     *("replay", "packnet", "progressive", "redo"),
 )
 COSTS = ("parameters", "stored_bytes")
-PERFORMANCE, FORGETTING = "average_performance/cw", "forgetting/cw"
+PERFORMANCE, BACKWARD = "average_performance/cw", "backward_transfer/gem"
 
 
 class Row(NamedTuple):
@@ -41,9 +45,10 @@ class Row(NamedTuple):
     Attributes:
         label: The method's label.
         performance: Average performance, per seed.
-        forgetting: Forgetting, per seed.
+        forgetting: Forgetting at the boundaries, per seed.
         gain: Mean difference in average performance to ``naive`` of the same seed.
         interval: Half the width of its 95% interval.
+        p: Of the test against ``naive``, uncorrected.
     """
 
     label: str
@@ -51,6 +56,7 @@ class Row(NamedTuple):
     forgetting: NDArray[np.float64]
     gain: float
     interval: float
+    p: float
 
 
 def seeds_of(scenario: str, method: str) -> list[int]:
@@ -87,20 +93,24 @@ def write(folder: Path, path: Path) -> None:
 
 def rows(path: Path) -> list[Row]:
     """Return the table of one scenario, from what ``write`` wrote."""
+    trained = len(set(holdfast.load(path.stem).stream_tasks))
     with path.open(encoding="utf-8") as file:
         cells = list(csv.DictReader(line for line in file if not line.startswith("#")))
     labels = dict.fromkeys(cell["method"] for cell in cells)
-    return [_row(label, cells) for label in labels]
+    return [_row(label, cells, trained) for label in labels]
 
 
-def _row(label: str, cells: Sequence[dict[str, str]]) -> Row:
+def _row(label: str, cells: Sequence[dict[str, str]], trained: int) -> Row:
     own = [cell for cell in cells if cell["method"] == label]
     naive = {cell["seed"]: float(cell[PERFORMANCE]) for cell in cells if cell["method"] == "naive"}
-    performance, forgetting = (
-        np.array([float(cell[name]) for cell in own]) for name in (PERFORMANCE, FORGETTING)
+    performance, backward = (
+        np.array([float(cell[name]) for cell in own]) for name in (PERFORMANCE, BACKWARD)
     )
-    gain, half = paired(performance - np.array([naive[cell["seed"]] for cell in own]))
-    return Row(label, performance, forgetting, gain, half)
+    # The mean over all tasks but the last, whose forgetting is zero, of what was gained since.
+    forgetting = 0.0 - backward * (trained - 1) / trained
+    theirs = np.array([naive[cell["seed"]] for cell in own])
+    p = float("nan") if label == "naive" else compare(performance, theirs).p
+    return Row(label, performance, forgetting, *paired(performance - theirs), p)
 
 
 def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -116,24 +126,24 @@ def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """Return the table as docs/methods.md shows it."""
+    """Return the table as docs/methods.md shows it, and what its test can find."""
     lines = [
-        "| method | seeds | average performance | forgetting | gain over naive, 95% | |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        "| method | seeds | average performance | forgetting | gain over naive, 95% | p (Holm) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in table:
+    for row, p in zip(table, holm([row.p for row in table]), strict=True):
         is_naive = row.label == "naive"
         low, high = row.gain - row.interval, row.gain + row.interval
-        verdict = "better" if low > 0 else "worse" if high < 0 else "open"
         cells = (
             row.label,
             str(len(row.performance)),
             *(f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" for v in (row.performance, row.forgetting)),
             "" if is_naive else f"{row.gain:+.2f} ({low:+.2f} to {high:+.2f})",
-            "" if is_naive else verdict,
+            "" if is_naive else p_value(float(p)).text,
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    tested = [len(row.performance) for row in table if np.isfinite(row.p)]
+    return "\n".join([*lines, "", possible(tested)])
 
 
 def main(runs: Path, jobs: int, only_tables: bool) -> None:

@@ -22,11 +22,15 @@ class Experience(Start, Protocol):
         task: The task itself.
         task_count: Length of the stream.
         earlier_tasks: Indices of the tasks of the stages before this one, in order.
+        first: The first stage, where one model learns the stream as a single task; else None.
     """
 
     task: Any
     task_count: int
     earlier_tasks: tuple[int, ...]
+
+    @property
+    def first(self) -> Any: ...  # noqa: D102  # see above
 
     def train(self) -> Any:
         """Return a copy without what the scenario hides from the learner."""

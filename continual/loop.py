@@ -53,9 +53,11 @@ def run_stream(
         methods: Mitigations, in the order of the scenario.
         journal: Takes what happened.
     """
+    if experiences and experiences[0].first is not None:
+        _run_unannounced(experiences[0].first, experiences, agent, methods, journal)
+        return
     for experience in experiences:
         told = experience.train()  # a copy without what the scenario hides from the learner
-        # At a hidden boundary the agent is built again too, so methods add to its doors again.
         for method in methods:
             method.pre_adapt(agent.doors(method), told)
         agent.start(experience)
@@ -66,4 +68,32 @@ def run_stream(
         journal.learned()
         for method in methods:
             method.post_adapt(agent.doors(method), told)
+        journal.finished(experience)
+
+
+def _run_unannounced(
+    first: Experience,
+    experiences: Sequence[Experience],
+    agent: Agent,
+    methods: Sequence[Method],
+    journal: Journal,
+) -> None:
+    """Train over boundaries that neither the agent nor a method is told of.
+
+    Both begin once, and learn the stream as one task; what is measured and saved between two stages
+    is outside of them.
+    """
+    told = first.train()
+    for method in methods:
+        method.pre_adapt(agent.doors(method), told)
+    agent.start(first)
+    for experience in experiences:
+        pauses = journal.pauses(experience, told)
+        if experience.stage == 0 and (pauses is None or pauses.resumed is None):
+            journal.before_learning()
+        agent.learn(experience, journal.watch(experience), journal.log, pauses)
+        journal.learned()
+        if experience is experiences[-1]:
+            for method in methods:
+                method.post_adapt(agent.doors(method), told)
         journal.finished(experience)

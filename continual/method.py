@@ -81,6 +81,7 @@ class Method(Protocol):
         on_policy: Restricts it to on-policy (True) or off-policy (False) algorithms.
         algorithms: The only algorithms that can take it; all that have the doors where empty.
         not_in_teams: Why it cannot work in a team; empty where it can.
+        takes_heads: Whether what it maps networks to works with ``task_id: heads`` too.
         claims: What no other method composed with it may have too: ``views``, ``projection``,
             ``exploration``.
         alone: Whether it composes with nothing: a whole way of learning the stream.
@@ -93,8 +94,9 @@ class Method(Protocol):
         refuses: Keys of ``carry:``, each with the value that it cannot work with, and why.
         off_policy_arguments: Arguments that only off-policy algorithms can take.
         grows: What it keeps of every task, which ``validate`` projects for the stream: ``samples``
-            (as many rows as that argument says), ``transitions`` (all), ``networks`` (one more), or
-            ``columns`` (one more, fed by all before it); empty where it grows with none.
+            (as many rows as that argument says), ``share`` (of the stream, ``samples`` at most),
+            ``transitions`` (all), ``networks`` (one more), or ``columns`` (one more, fed by all
+            before it); empty where it grows with none.
         work: The argument that says how many updates of its own it does after a task, which
             ``run --dry-run`` measures a few of; empty where it has none.
         memory: What it keeps, in a few words.
@@ -102,6 +104,8 @@ class Method(Protocol):
         convention: What its strength multiplies, in one line; printed in reports, because the same
             name means different numbers in other papers and libraries (a factor 1/2, a sum or a
             mean).
+        has_importance: Whether it gives each weight an importance of its own, which diagnostics ask
+            ``free`` about.
         logs: What it logs as ``method/<name>/<what>``, each with a title for its chart.
     """
 
@@ -110,6 +114,7 @@ class Method(Protocol):
     on_policy: ClassVar[bool | None] = None
     algorithms: ClassVar[tuple[str, ...]] = ()
     not_in_teams: ClassVar[str] = ""
+    takes_heads: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
@@ -123,6 +128,7 @@ class Method(Protocol):
     memory: ClassVar[str] = "nothing"
     extra: ClassVar[str] = ""
     convention: ClassVar[str] = ""
+    has_importance: ClassVar[bool] = False
     logs: ClassVar[dict[str, str]] = {}
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
@@ -145,6 +151,14 @@ class Method(Protocol):
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` returned; of an old stage, what ``acts_by`` says of it."""
+
+    def free(self) -> dict[str, Tensor]:
+        """Return by name which weights it would hold and mattered to no finished task, as masks.
+
+        An importance of exactly zero counts, before any floor. Empty where nothing is held yet, or
+        nothing is known.
+        """
+        return {}
 
     def is_acted_by(self, name: str) -> bool:
         """Return whether an old policy needs a tensor of ``state`` to act."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 
@@ -108,6 +108,62 @@ def pooled(
 
     env = task_env(scenario, task_index, spaces)
     return EnvPoolVector(env, n_envs, seed, scenario.tasks[task_index].name)
+
+
+class World(NamedTuple):
+    """What an environment is for a part of its life.
+
+    Attributes:
+        make: Builds it.
+        steps: Steps of this environment before the next world takes its place.
+        seed: Of the first environment of those side by side.
+        takes_over: Whether it goes on with the turns of the world before it, both interleaved.
+    """
+
+    make: Callable[..., gym.Env[Any, Any]]
+    steps: int
+    seed: int
+    takes_over: bool = False
+
+
+class Successive(gym.Wrapper[Any, Any, Any, Any]):
+    """Replaces itself by the next world after some steps: its episode is truncated there.
+
+    The next world is built and seeded at the reset that follows, as ``vectorize`` would do it. The
+    spaces stay those of the first world, and with them the generator that an agent draws from.
+
+    Args:
+        worlds: One after another; the last one stays.
+        index: Which of the environments side by side this is.
+    """
+
+    def __init__(self, worlds: Sequence[World], index: int) -> None:
+        self._worlds, self._index = list(worlds), index
+        super().__init__(self._worlds[0].make())
+        self.action_space, self.observation_space = self.action_space, self.observation_space
+        self._steps = 0
+
+    @property
+    def _is_over(self) -> bool:
+        return len(self._worlds) > 1 and self._steps >= self._worlds[0].steps
+
+    def step(self, action: Any) -> Any:
+        """Step the world; its last step truncates the episode."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        return observation, reward, terminated, truncated or self._is_over, info
+
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> Any:
+        """Begin an episode, of the next world where it is its turn."""
+        if self._is_over:
+            before: Any = self.env
+            before.close()
+            self._worlds.pop(0)
+            given = {"taken": before.turns()} if self._worlds[0].takes_over else {}
+            self.env, self._steps = self._worlds[0].make(**given), 0
+            seed = self._worlds[0].seed + self._index
+            self.env.action_space.seed(seed)
+        return self.env.reset(seed=seed, **kwargs)
 
 
 class Interleaved(gym.Env[Any, Any]):

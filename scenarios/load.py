@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from holdfast.errors import Problem, ScenarioError
-from holdfast.registry import closest, suggestion
+from holdfast.registry import SUPERVISED, closest, suggestion
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
 from holdfast.scenarios.checks.bounds import check_bounds, few
 from holdfast.scenarios.checks.checkpoint import check_checkpoint, default_of
+from holdfast.scenarios.checks.hidden import check_hidden
 from holdfast.scenarios.checks.memory import check_memory
 from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
 from holdfast.scenarios.checks.methods import check_methods, setting_of
@@ -209,6 +210,8 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     if isinstance(data.get("methods"), list):
         data["methods"] = methods
     found += few(check_memory(data, folder))
+    of_data = setting.algorithm == SUPERVISED
+    found += check_hidden(data, is_team=is_team(data), is_supervised=of_data)
     wrong, tasks = check_supervised(data, setting.algorithm, folder)
     found += wrong
     if isinstance(data.get("tasks"), list):

@@ -1,8 +1,11 @@
 """Pages do what they say: their examples run, their links and commands exist."""
 
+import ast
+import csv
 import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +30,45 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in 
 # A block is marked by the comment above it: the file that it is, or that it is to be run.
 MARKED = re.compile(r"<!-- (file: (?P<file>\S+)|run) -->\n```(?P<kind>\w*)\n(?P<text>.*?)```", re.S)
 FENCED = re.compile(r"^ *```.*?^ *```", re.M | re.S)
+
+
+def origins(page: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the default and the origin of every argument in the table of defaults."""
+    table = page.partition("## Every default and its origin")[2]
+    rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip().strip("`") for cell in row] for row in rows]
+    found = {(name, key): (default, origin) for name, key, default, origin in cells}
+    assert len(found) == len(rows)
+    return found
+
+
+def schema_defaults() -> dict[tuple[str, str], str]:
+    """Return the default of every argument of every method, as the schema for editors tells it."""
+    schema = json.loads((ROOT / "scenarios" / "scenario.schema.json").read_text("utf-8"))
+    (methods,) = (form for form in schema["$defs"]["Method"]["anyOf"] if "properties" in form)
+    return {
+        (name, key): about["description"].rpartition("default ")[2]
+        for name in METHODS
+        for key, about in methods["properties"][name]["properties"].items()
+        if key != "paper"
+    }
+
+
+def test_every_default_has_its_origin() -> None:
+    """The table has the methods, arguments and values of the schema, and nothing else."""
+    table, schema = origins(PAGES["docs/science.md"]), schema_defaults()
+    assert {name for name, _ in table} == set(METHODS)
+    assert {pair for pair in table if pair[1]} == set(schema)
+    for pair, text in schema.items():
+        try:
+            told = json.loads(table[pair][0])
+        except json.JSONDecodeError:
+            told = table[pair][0]
+        assert told == ast.literal_eval(text), pair
+    for pair, (_, origin) in table.items():
+        kind, _, where = origin.partition(": ")
+        assert kind in ("paper", "code", "ours"), pair
+        assert where, pair
 
 
 def files(page: str) -> dict[str, str]:
@@ -154,6 +196,26 @@ def test_measured_numbers_have_their_place() -> None:
     assert METHODS_PAGE.index(begin) < METHODS_PAGE.index(end)
 
 
+def test_the_table_of_the_quickstart_is_that_of_its_cells() -> None:
+    """At the boundaries: the window of its eight evaluations a task is one."""
+    with (ROOT / "benchmarks" / "results" / "quickstart.csv").open(encoding="utf-8") as file:
+        cells = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    shown = METHODS_PAGE.split("<!-- quickstart:begin -->")[1].split("<!-- quickstart:end -->")[0]
+    lines = [line for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == len({cell["method"] for cell in cells})
+    for line in lines:
+        label, performance, forgetting = (part.strip() for part in line.split("|")[1:4])
+        own = [cell for cell in cells if cell["method"] == label.partition(" ")[0]]
+        finals = [
+            [float(value) for name, value in cell.items() if name.startswith("final ")]
+            for cell in own
+        ]
+        ends = [statistics.mean(values) for values in finals]
+        fallen = [0.0 - float(cell["backward_transfer/gem"]) * 2 / 3 for cell in own]
+        for text, values in ((performance, ends), (forgetting, fallen)):
+            assert text == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
@@ -182,8 +244,24 @@ def test_the_tables_of_methods_are_those_of_the_published_cells(
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCED.sub("", PAGES[page])
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")]
-    missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
-    assert missing == []
+    assert [link for link in links if not _leads(ROOT / page, link)] == []
+
+
+def _leads(page: Path, link: str) -> bool:
+    """Return whether there is a file, and the heading of it where a link names one."""
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    if not anchor or not target.exists():
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", target.read_text("utf-8")), re.M)
+    return anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_a_link_to_no_heading_leads_nowhere() -> None:
+    page = ROOT / "docs" / "studies.md"
+    assert _leads(page, "science.md#penalties-on-relu-networks")
+    assert not _leads(page, "science.md#penalties")
+    assert not _leads(page, "nowhere.md#penalties-on-relu-networks")
 
 
 @pytest.mark.parametrize("page", PAGES)

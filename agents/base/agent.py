@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,7 @@ class Start(Protocol):
         steps: Budget of environment steps.
         first_step: Environment steps of the stream before this task.
         seed: Seed of the agent and of the training environments.
+        is_hidden: Whether nothing happens to the learner where this task begins and ends.
     """
 
     stage: int
@@ -43,16 +44,18 @@ class Start(Protocol):
     steps: int
     first_step: int
     seed: int
+    is_hidden: bool
 
 
 class TaskStart(Start, Protocol):
     """Start of a single agent's task."""
 
-    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False, turns: Sequence[Any] = ()) -> VecEnv:
         """Return the training environments, newly built.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
+            turns: What ``worlds`` gave, where those of an earlier stage went on until here.
         """
 
     def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:

@@ -7,8 +7,10 @@ kept over it, and goes on with that same step.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +57,8 @@ class Pauses(Protocol):
     """The pauses of one task.
 
     Attributes:
-        every: Environment steps between two.
+        every: Environment steps between two; 0 where there are none, and the task goes on from a
+            hidden boundary.
         resets: Whether environments whose episodes never end may begin again.
         resumed: What was kept at the pause that the task goes on from; None where it begins.
     """
@@ -133,6 +136,29 @@ class Turn:
     def _after(self, step: int) -> int:
         every = self.pauses.every * self.scale
         return every * (step // every + 1)
+
+
+def flattened(inside: Inside) -> dict[str, Named]:
+    """Return what an agent is as files alone, its parts and its plain data among them."""
+    text = json.dumps(inside.values).encode()
+    told = {"json": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+    parts = {f"{_PART}{name}": made() for name, made in inside.parts.items()}
+    return inside.files | parts | {_VALUES: told}
+
+
+def unflattened(files: Mapping[str, Named]) -> Inside:
+    """Return what ``flattened`` was given; of other files, what they are."""
+    parts: Parts = {
+        name.removeprefix(_PART): partial(dict, tensors)
+        for name, tensors in files.items()
+        if name.startswith(_PART)
+    }
+    told = files.get(_VALUES)
+    values = {} if told is None else json.loads(told["json"].numpy().tobytes())
+    return Inside(dict(files), parts, values)
+
+
+_PART, _VALUES = "part-", "values"
 
 
 def taken_apart(tree: Any, tensors: Named) -> Any:

@@ -44,6 +44,7 @@ class Facts:
         carries: What a task switch carries: ``weights``, ``optimizer``, ``replay_buffer``.
         hides_boundaries: Whether the stream hides where tasks end.
         longest_task: Steps of the longest task.
+        stream_steps: Steps of the whole stream, for the size of what is kept of it.
         settings: The algorithm's arguments, those left out with their defaults.
         n_envs: Environments that it steps side by side; in a team, seats, known once it is built.
         round_steps: Steps of all environments between one round of updates and the next.
@@ -60,6 +61,7 @@ class Facts:
     carries: frozenset[str]
     hides_boundaries: bool
     longest_task: int
+    stream_steps: int
     settings: Mapping[str, Any]
     n_envs: int = 0
     round_steps: int = 1
@@ -78,6 +80,7 @@ def facts_of(scenario: Scenario, **now: Any) -> Facts:
         "carries": frozenset(name for name, value in scenario.carry.model_dump().items() if value),
         "hides_boundaries": scenario.stream.boundaries == "hidden",
         "longest_task": max(task.steps for task in scenario.tasks),
+        "stream_steps": scenario.total_steps,
         "settings": scenario.agent.arguments,
     }
     return Facts(**stated | now)

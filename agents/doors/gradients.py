@@ -61,10 +61,15 @@ class Rewritten(NamedTuple):
         values: New values by name.
         renewed: Boolean masks by name: entries that start from new. The optimizer's moments of them
             become zero, and the target network takes their new values.
+        copied: Such masks of entries that the target network takes beside them; None for none.
+        restarts_steps: Whether Adam counts the steps of renewed entries from zero as well; else
+            its bias correction goes on as if their moments had never been zero.
     """
 
     values: Named
     renewed: Named
+    copied: Named | None = None
+    restarts_steps: bool = False
 
 
 Rewrite = Callable[..., Rewritten | None]

@@ -47,6 +47,7 @@ class Plan:
         everything_fresh: Whether the coming task start carries nothing at all.
         has_views: Whether a method keeps a view per task; a task without one is then unseen.
         is_interleaved: Whether the coming task is learned from all tasks of the stream in turns.
+        knows_all: Whether the current one is.
         frozen_from: First stage at which nothing is learned any more; None where all are learned.
         exploration: How the coming task is explored at its start; None where as published.
         pending: Work that is due in this task, by name and step.
@@ -57,7 +58,7 @@ class Plan:
     def __init__(self) -> None:
         self.everything_fresh = False
         self.has_views = False
-        self.is_interleaved = False
+        self.is_interleaved = self.knows_all = False
         self.frozen_from: int | None = None
         self.exploration: Exploration | None = None
         self.pending: list[Due] = []
@@ -89,10 +90,15 @@ class Plan:
             stage: The stage.
             order: Tasks of the whole stream.
         """
-        self.trained = order[: self.learned(stage)]
+        self.knows_all = self.is_interleaved
+        self.reached(stage, order)
         self.everything_fresh, self.fresh_names, self.fresh_tests = False, (), []
         self.is_interleaved = False
         self.blends = []
+
+    def reached(self, stage: int, order: tuple[int, ...]) -> None:
+        """Count tasks as learned from, once this stage is; ``order`` as in ``started``."""
+        self.trained = order if self.knows_all else order[: self.learned(stage)]
 
     def learned(self, stage: int) -> int:
         """Return how many stages have been learned from once ``stage`` is begun."""

@@ -57,12 +57,21 @@ class Networks:
 
     Attributes:
         maps: What is done to the newly built policy.
+        maps_above_heads: What is done to it once it has a head per task, where it gets them.
     """
 
     def __init__(self) -> None:
         self.maps: list[Callable[[Any], None]] = []
+        self.maps_above_heads: list[Callable[[Any], None]] = []
 
-    def map(self, network_map: NetworkMap, *, method: str = "", encoder: str = "") -> None:
+    def map(
+        self,
+        network_map: NetworkMap,
+        *,
+        method: str = "",
+        encoder: str = "",
+        above_heads: bool = False,
+    ) -> None:
         """Replace the modules of the coming model's slots by those that ``network_map`` gives.
 
         A method keeps hold of the modules that it makes: no door leads to them again.
@@ -71,6 +80,8 @@ class Networks:
             network_map: Called for every slot.
             method: Name of the method, for errors.
             encoder: Why a features extractor that learns is refused; empty where it is not.
+            above_heads: Whether it is called after ``task_id: heads``, so that trunks and heads are
+                ``TaskTrunk`` and ``TaskHead`` there; else before.
         """
 
         def change(policy: Any) -> None:
@@ -78,7 +89,7 @@ class Networks:
                 _check_encoder(policy, method, encoder)
             map_slots(policy, network_map)
 
-        self.maps.append(change)
+        (self.maps_above_heads if above_heads else self.maps).append(change)
 
 
 def install(model: Any, mappings: list[Callable[[Any], None]]) -> None:
@@ -206,7 +217,7 @@ def _sequential_slot(
 ) -> Slot:
     """A trunk, one linear head, and perhaps an activation after it, in one Sequential."""
     layers = list(getattr(owner, name))
-    last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+    last = max(i for i, layer in enumerate(layers) if next(layer.parameters(), None) is not None)
     trunk, head, tail = nn.Sequential(*layers[:last]), layers[last], layers[last + 1 :]
 
     def replace(new_trunk: nn.Module, heads: dict[str, nn.Module]) -> None:

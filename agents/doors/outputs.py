@@ -167,6 +167,19 @@ class Reader:
         entries = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
         return any(isinstance(e, gym.spaces.Discrete | gym.spaces.MultiDiscrete) for e in entries)
 
+    def action(self, output: Output) -> Output:
+        """Return an output of ``of`` with the mean as the environment gets it.
+
+        Where the algorithm squashes it (SAC, TQC, CrossQ) that is tanh(mean) x half the width of
+        the actions, which drops what only shifts it; elsewhere the output as it is.
+        """
+        policy: Any = self._module.policy
+        if self.spec.kind != "gaussian" or is_actor_critic(policy):
+            return output
+        space = policy.action_space
+        half = torch.as_tensor((space.high - space.low) / 2).to(output["mean"])  # (n,)
+        return {**output, "mean": torch.tanh(output["mean"]) * half}
+
     def of(self, parameters: Named, observations: Any) -> Output:
         """Return what it says with some of its parameters replaced.
 

@@ -306,6 +306,20 @@ def unit_magnitudes(activity: Tensor, units: int) -> Tensor:
     return unit_means(activity.abs(), units).mean(1)
 
 
+def magnitudes(policy: Any, activity: Named) -> Named:
+    """Return the mean absolute activity of each unit, shape (units,), by module name.
+
+    Args:
+        policy: The networks.
+        activity: As ``activations`` gives it.
+    """
+    modules, found = dict(policy.named_modules()), {}
+    for name, values in activity.items():
+        units = values.shape[1] // (2 if isinstance(modules[name], CReLU) else 1)
+        found[name] = unit_magnitudes(values, units)
+    return found
+
+
 def renew_units(
     parameters: Named, chosen: Iterable[tuple[HiddenLayer, Tensor]], fresh: Named
 ) -> Rewritten:

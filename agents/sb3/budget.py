@@ -40,7 +40,7 @@ def learn_on_policy(
     iteration = 0
     while model.num_timesteps < steps:
         length = min(model.n_steps, (steps - model.num_timesteps) // model.n_envs)
-        _set_length(model.rollout_buffer, length)
+        set_length(model.rollout_buffer, length)
         model.collect_rollouts(model.env, started, model.rollout_buffer, n_rollout_steps=length)
         iteration += 1
         model._update_current_progress_remaining(model.num_timesteps, steps)
@@ -90,7 +90,7 @@ def _begin(model: Any, steps: int, callback: BaseCallback, resume: Resume) -> An
     return model._setup_learn(steps - model.num_timesteps, callback, False, "task", False)[1]
 
 
-def _set_length(buffer: Any, length: int) -> None:
+def set_length(buffer: Any, length: int) -> None:
     """Make a rollout buffer of another length; collect_rollouts resets it before it is filled."""
     if buffer.buffer_size == length:
         return

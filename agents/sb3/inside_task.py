@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -91,20 +93,27 @@ class Alone:
         """Put back what was kept, and build the environments again."""
         inside = self._pauses.resumed
         assert inside is not None
-        try:
+        remedy = "remove the folders checkpoints/task-*.at-* of the cell, and the task begins again"
+        with fitting("the checkpoint inside the task", remedy):
             told = inside.values["again"]
             again = Again(int(told["number"]), int(told["step"]), list(told["worlds"]))
             self._pauses.put_back()
             self._agent.put_back(inside)
             seeding.set_random_states(inside.files[RANDOM])
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointUnusable(
-                f"the checkpoint inside the task does not fit this version ({error!r}); remove the "
-                "folders checkpoints/task-*.at-* of the cell, and the task begins again"
-            ) from error
         self._number = again.number
         if again.step < self._steps:
             self._agent.build_again(again)
+
+
+@contextmanager
+def fitting(what: str, remedy: str) -> Iterator[None]:
+    """Tell that what was kept is not what this version keeps, and what to do."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointUnusable(
+            f"{what} does not fit this version ({error!r}); {remedy}"
+        ) from error
 
 
 def taken(learner: Learner, number: int, rows: ReplayRows, explorer: Explorer | None) -> Inside:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from holdfast.agents.base.buffers import (
 from holdfast.agents.base.device import device_of
 from holdfast.agents.base.observations import TaskNormalize, carried_statistics
 from holdfast.agents.base.parameters import (
+    ENTROPY_COEFFICIENT,
     Named,
     group_of,
     named_parameters,
@@ -63,6 +64,7 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
+from holdfast.agents.sb3.whole_stream import WholeStream
 from holdfast.scenarios.schema.scenario import Scenario
 
 
@@ -82,6 +84,7 @@ class StableBaselinesAgent:
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
         notices: What a method warns of, in a line each; shown when the task begins.
         past: What it plays against in self-play; empty elsewhere.
+        is_interleaved: Whether the current model learns from all tasks of the stream in turns.
     """
 
     model: Any
@@ -100,11 +103,13 @@ class StableBaselinesAgent:
         self.initial: Files = {}
         self.notices: list[str] = []
         self.past = PastSelves()
+        self._entropies: Named = {}  # per_task: each task's coefficient at its last end
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
-        self._is_interleaved = False
+        self.is_interleaved = False
         self._rows = ReplayRows()
+        self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
         self._methods: dict[str, list[Any]] = {}
         self.takes_masks = False
@@ -178,14 +183,17 @@ class StableBaselinesAgent:
     # -- a task start is one operation -------------------------------------------------------------
 
     def start(self, experience: TaskStart) -> None:
-        """Build a fresh model for this task and load what is carried into it."""
+        """Build a fresh model for this task and load what is carried into it.
+
+        Where nothing happens at boundaries that is done once, and the model learns the stream.
+        """
         is_first = self.model is None and self._loaded is None
         carried = {} if is_first or self.plan.everything_fresh else self.files()
         is_resumed, self._loaded = self._loaded is not None, None
-        may_grow = bool(self.networks.maps)
+        may_grow = bool(self.networks.maps or self.networks.maps_above_heads)
         self.recent.clear()
         self._begun, self._rows = experience, ReplayRows()
-        self._is_interleaved = self.plan.is_interleaved
+        self.is_interleaved = self.plan.is_interleaved
         self.model = self._build(experience)
         self.current_task = experience.task_index
         told = of_checkpoint if is_resumed else lambda _: nullcontext()
@@ -193,6 +201,7 @@ class StableBaselinesAgent:
             with told("policy"):
                 check_policy(self.model, carried["policy"], may_grow=may_grow)
         self._load(carried, told)
+        self._entropies = carried.get("entropy", {})
         with told("past_selves"):
             self.past.load_tensors(carried.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
@@ -201,7 +210,7 @@ class StableBaselinesAgent:
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
-        env = self._env = experience.make_env(interleaved=self._is_interleaved)
+        env = self._env = experience.make_env(interleaved=self.is_interleaved)
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
         env = self._normalized(env, experience.stage)
         model_class = registry.load(self.algorithm.target, self.scenario.folder)
@@ -214,10 +223,11 @@ class StableBaselinesAgent:
         )
         wanted = options.arguments.get("policy_kwargs") or {}
         mappings = [*network_changes(wanted), *self.networks.maps]
-        self.networks.maps.clear()
         if self.has_heads:
             mappings.append(lambda policy: heads.install_heads(policy, self.scenario.id_width))
-        install(model, mappings)
+        install(model, mappings + self.networks.maps_above_heads)
+        self.networks.maps.clear()
+        self.networks.maps_above_heads.clear()
         set_weight_decay(model.policy, wanted.get("weight_decay"))
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
@@ -240,11 +250,11 @@ class StableBaselinesAgent:
         """Load what is carried; ``told`` names a file of a checkpoint that does not fit."""
         carry, options = self.scenario.carry, self.scenario.agent
         source = carried if carry.weights and "policy" in carried else self.initial
-        if "policy" in source:
-            tensors = source["policy"]
-            with told("policy") if source is carried else nullcontext():
-                if source is carried:
-                    tensors = self.plan.blended(tensors, policy_tensors(self.model))
+        with told("policy") if source is carried else nullcontext():
+            tensors = source.get("policy", {})
+            if tensors and source is carried:
+                tensors = self.plan.blended(tensors, policy_tensors(self.model))
+            if tensors := self._with_entropy(tensors, carried):
                 load_policy(self.model, tensors, self.plan.is_fresh)
         if self.normalizer is not None and options.normalize is not None:
             own = carried.get("normalization")
@@ -253,11 +263,28 @@ class StableBaselinesAgent:
                 self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
         if carry.optimizer and "optimizer" in carried:
             with told("optimizer"):
-                load_optimizers(self.model, carried["optimizer"])
+                # Moments belong to the value that they moved: where every task starts from its
+                # own entropy coefficient, those of the task before do not fit it.
+                is_same = carry.entropy_coefficient is True
+                load_optimizers(self.model, carried["optimizer"], with_entropy=is_same)
         if carry.replay_buffer and "replay_buffer" in carried:
             with told("replay_buffer"):
                 arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}
                 load_buffer_arrays(self.model.replay_buffer, arrays)
+
+    def _with_entropy(self, tensors: Named, carried: Files) -> Named:
+        """Return the policy's tensors with the entropy coefficient that the task starts from.
+
+        Without one it starts as a newly built model does.
+        """
+        source = self.initial.get("policy", {}).get(ENTROPY_COEFFICIENT)
+        match self.scenario.carry.entropy_coefficient:
+            case True:
+                source = carried.get("policy", {}).get(ENTROPY_COEFFICIENT, source)
+            case "per_task":
+                source = carried.get("entropy", {}).get(str(self.current_task), source)
+        rest = {name: tensor for name, tensor in tensors.items() if name != ENTROPY_COEFFICIENT}
+        return rest if source is None else rest | {ENTROPY_COEFFICIENT: source}
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -272,8 +299,15 @@ class StableBaselinesAgent:
             Diverged: If a gradient is not finite; the step is not taken.
         """
         turn = None
-        if pauses is not None:
+        if pauses is not None and pauses.every:
             turn = self.turn(pauses, Alone(self, pauses, experience.steps), experience.steps)
+        if experience.is_hidden:
+            self._whole = self._whole or WholeStream(self, self.scenario.total_steps)
+            self._begun, self._rows = experience, ReplayRows()
+            self.current_task = experience.task_index
+            self.plan.reached(experience.stage, self.scenario.stream_tasks)
+            self._whole.learn(experience, watch, log, pauses, turn)
+            return
         self.learn_by_turns(experience, watch, log, turn)
 
     def turn(self, pauses: Pauses, stop: Stop, steps: int, scale: int = 1) -> Turn:
@@ -299,7 +333,7 @@ class StableBaselinesAgent:
             watch(step)
             self.past.look(self.model, step, experience.first_step)
 
-        callback = Watching(look, self._record_rollout if keeps else None)
+        callback = Watching(look, self.record_rollout if keeps else None)
         told, resume = self._updated(turn, callback), None
         if turn is not None and turn.pauses.resumed is not None:
             resume = partial(self._resume, turn)
@@ -319,7 +353,7 @@ class StableBaselinesAgent:
 
         def updated(step: int) -> None:
             self.plan.updated(step)
-            turn.look(step, at_start=callback.at_start(self._env), is_endless=self._is_endless())
+            turn.look(step, at_start=callback.at_start(self._env), is_endless=self.is_endless())
 
         return updated
 
@@ -327,7 +361,7 @@ class StableBaselinesAgent:
         turn.stop.resume()
         turn.begin(self.model.num_timesteps)
 
-    def _is_endless(self) -> bool:
+    def is_endless(self) -> bool:
         """Return whether no episode of this task has ended and nothing says that one will."""
         return not self.model.ep_info_buffer and not has_limit(self._env)
 
@@ -363,7 +397,12 @@ class StableBaselinesAgent:
             self.recent.detach()
             self.plan.detach()
 
-    def _record_rollout(self) -> None:
+    def opened(self, stack: ExitStack) -> None:
+        """Open the doors until the stack is closed."""
+        stack.enter_context(self._open_doors())
+
+    def record_rollout(self) -> None:
+        """Keep the rollout that was collected, as a method asked for that."""
         self.recent.record(raw_rollout(self.model.rollout_buffer, self.normalizer))
 
     def close(self) -> None:
@@ -490,13 +529,13 @@ class StableBaselinesAgent:
         """Return what the environments go on with when they are built again."""
         assert self._begun is not None
         assert self._env is not None
-        return self._begun.worlds(self._env, interleaved=self._is_interleaved)
+        return self._begun.worlds(self._env, interleaved=self.is_interleaved)
 
     def build_again(self, again: Again) -> None:
         """Close the environments and go on in new ones."""
         assert self._begun is not None
         assert self._env is not None
-        given = {"interleaved": self._is_interleaved}
+        given = {"interleaved": self.is_interleaved}
         self.go_on_in(self._begun.build_again(self._env, again, **given))
 
     def go_on_in(self, env: VecEnv) -> None:
@@ -516,7 +555,13 @@ class StableBaselinesAgent:
         """Return what the next task start needs; each tensor a contiguous copy."""
         if self._loaded is not None:  # not started since: a group absent from the current task
             return self._loaded
+        if self._whole is not None:
+            return self._whole.files()
         files = {"policy": policy_tensors(self.model)}
+        if self.scenario.carry.entropy_coefficient == "per_task":
+            learned = files["policy"].get(ENTROPY_COEFFICIENT)
+            own = {} if learned is None else {str(self.current_task): learned}
+            files["entropy"] = self._entropies | own
         if self.past.selves:
             files["past_selves"] = self.past.tensors()
         if self.normalizer is not None:

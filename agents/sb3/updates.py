@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Part, Rewritten, Step, Work, Works
+from holdfast.agents.sb3 import adam
 from holdfast.errors import Diverged
 
 
@@ -159,6 +160,8 @@ class _Update:
 
     def after_step(self, *_: object) -> None:
         self.is_open, self.extra = False, None
+        if self.rewrites:
+            adam.correct(self.optimizer)
         for (work, part), begun in zip(self.looks, self.begun, strict=True):
             if begun is not None:
                 after = torch.cat([self.flat[name] for name in part.parameters])
@@ -176,12 +179,18 @@ class _Update:
         for name, value in rewritten.values.items():
             self.parameters[name].copy_(value)
         for name, mask in rewritten.renewed.items():
-            parameter, target = self.parameters[name], self.targets.get(name)
-            for moment in self.optimizer.state.get(parameter, {}).values():
-                if isinstance(moment, Tensor) and moment.shape == parameter.shape:
-                    moment.masked_fill_(mask, 0.0)
-            if target is not None:
-                target.copy_(torch.where(mask, parameter, target))
+            self._renew(self.parameters[name], mask)
+            if rewritten.restarts_steps:
+                adam.renew(self.optimizer, self.parameters[name], mask)
+        for name, mask in [*rewritten.renewed.items(), *(rewritten.copied or {}).items()]:
+            if (target := self.targets.get(name)) is not None:
+                target.copy_(torch.where(mask, self.parameters[name], target))
+
+    def _renew(self, parameter: nn.Parameter, mask: Tensor) -> None:
+        for quantity, moment in self.optimizer.state.get(parameter, {}).items():
+            is_moment = isinstance(moment, Tensor) and moment.shape == parameter.shape
+            if is_moment and quantity != adam.RENEWED_AT:
+                moment.masked_fill_(mask, 0.0)
 
     def _check(self) -> None:
         """Stop before a step that would write NaN into the weights."""

@@ -108,9 +108,18 @@ def optimizer_tensors(model: Any) -> dict[str, Tensor]:
     }
 
 
-def load_optimizers(model: Any, tensors: dict[str, Tensor]) -> None:
-    """Take back what ``optimizer_tensors`` gave."""
+def load_optimizers(model: Any, tensors: dict[str, Tensor], *, with_entropy: bool = True) -> None:
+    """Take back what ``optimizer_tensors`` gave.
+
+    Args:
+        model: Whose optimizers.
+        tensors: Their state.
+        with_entropy: Whether to load that of the entropy coefficient; else it stays newly built.
+    """
+    entropy = getattr(model, "ent_coef_optimizer", None)
     for index, optimizer in enumerate(optimizers(model)):
+        if optimizer is entropy and not with_entropy:
+            continue
         # load_state_dict keeps the tensors it is given: without a copy two models share them.
         own = {path: tensor.clone() for path, tensor in below(tensors, str(index)).items()}
         state = {int(parameter): kept for parameter, kept in grouped(own).items()}

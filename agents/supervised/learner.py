@@ -94,6 +94,7 @@ class SupervisedAgent:
         self.notices: list[str] = []
         self.current_task = 0
         self._loaded: Files | None = None
+        self._keeps_optimizer = scenario.carry.optimizer
 
     @property
     def policy(self) -> Any:
@@ -152,6 +153,7 @@ class SupervisedAgent:
         """Build a fresh network and strategy for this task and load what is carried into them."""
         carried = {} if self.plan.everything_fresh else self._files_to_carry()
         is_resumed, self._loaded = self._loaded is not None, None
+        self._keeps_optimizer = self.scenario.carry.optimizer or self.plan.is_interleaved
         self._data = experience.joined() if self.plan.is_interleaved else experience
         source = carried if self.scenario.carry.weights and "policy" in carried else self.initial
         seeding.seed_everything(experience.seed)
@@ -166,7 +168,7 @@ class SupervisedAgent:
             self._load_network(network, source.get("policy", {}))
         self.strategy = self._strategy(network, experience)
         self.plugins = []
-        if self.scenario.carry.optimizer and "optimizer" in carried:
+        if self._keeps_optimizer and "optimizer" in carried:
             with told("optimizer"):
                 self._load_optimizer(carried["optimizer"])
         self.current_task = experience.task_index
@@ -282,7 +284,7 @@ class SupervisedAgent:
     def files(self) -> Files:
         """Return what the next task start needs; each tensor a copy."""
         files = {"policy": {n: _copy(t) for n, t in self.policy.state_dict().items()}}
-        if self.scenario.carry.optimizer:
+        if self._keeps_optimizer:
             state, named = self.strategy.optimizer.state, dict(self.policy.named_parameters())
             files["optimizer"] = {
                 f"{name}/{quantity}": _copy(value)

@@ -60,8 +60,9 @@ class GroupStart:
     first_step: int
     seed: int
     seats: VecEnv
+    is_hidden: bool = False
 
-    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False, turns: Sequence[Any] = ()) -> VecEnv:  # noqa: ARG002
         """Return the group's seats."""
         assert not interleaved  # `joint` is refused by validate
         return self.seats

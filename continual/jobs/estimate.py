@@ -99,6 +99,10 @@ def estimate(scenario: Scenario, buffer: Buffer | None) -> dict[str, Cost]:
     return costs
 
 
+_OF_BUFFERS = ("replay_buffer", "part-rows")
+"""Files of a checkpoint that hold a replay buffer begin with these; it is counted by itself."""
+
+
 class _Sample:
     """A method's first stages with a few steps each, measured.
 
@@ -137,21 +141,25 @@ class _Sample:
 
     def _run(self, experience: Experience) -> None:
         told = experience.train()
-        for method in self.methods:
+        begins = experience.first in (None, experience)  # else one model goes on
+        for method in self.methods if begins else ():
             method.pre_adapt(self.agent.doors(method), told)
         times = [time.monotonic()]
-        self.agent.start(experience)
+        if begins:
+            self.agent.start(experience)
         times.append(time.monotonic())
         self.agent.learn(experience, lambda *_: None, lambda *_: None)
         times.append(time.monotonic())
         for method in self.methods:
             method.post_adapt(self.agent.doors(method), told)
         times.append(time.monotonic())
-        self.start_s, train_s, after_s = (b - a for a, b in pairwise(times))
+        start_s, train_s, after_s = (b - a for a, b in pairwise(times))
+        self.start_s = start_s if begins else self.start_s
         self.train_s.append(max(train_s, 1e-6))
         self.after_s = max(self.after_s, after_s)
         files = self.agent.files().items()
-        self.agent_bytes.append(kept_bytes(t for name, t in files if name != "replay_buffer"))
+        own = (tensors for name, tensors in files if not name.startswith(_OF_BUFFERS))
+        self.agent_bytes.append(kept_bytes(own))
         self.method_bytes.append(kept_bytes(method.state() for method in self.methods))
 
 
@@ -320,8 +328,11 @@ def _evaluations(scenario: Scenario) -> int:
 
 def _kept(methods: Sequence[Method], stages: Sequence[int]) -> int:
     """Return how many observations the methods work on after stages of so many steps."""
-    most = [int(getattr(method, "samples", 0)) for method in methods]
-    return sum(min(steps, max(most)) for steps in stages) or len(stages)
+    most = max(int(getattr(method, "samples", 0)) for method in methods)
+    share = max(float(getattr(method, "share", 1.0)) for method in methods)
+    if share < 1:  # of the whole stream
+        return min(most, round(share * sum(stages)))
+    return sum(min(steps, most) for steps in stages) or len(stages)
 
 
 def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
@@ -333,7 +344,9 @@ def _stored(small: _Sample, sample: _Sample, stages: Sequence[int]) -> float:
         more_bytes = sample.method_bytes[0] - small.method_bytes[0]
         slope = more_bytes / (sample.steps - small.steps)
     else:  # too slow for a second one: as if nothing but rows were kept where any are
-        by_row = any(method.grows in ("samples", "transitions") for method in sample.methods)
+        by_row = any(
+            method.grows in ("samples", "share", "transitions") for method in sample.methods
+        )
         slope = sample.method_bytes[0] / sample.steps if by_row else 0.0
     missing = _kept(sample.methods, stages) - _kept(sample.methods, [sample.steps] * len(stages))
     later = stages[1:]
@@ -363,6 +376,7 @@ def _checkpoints(
         total += sample.agent_bytes[0] + _grown(sample, stage)
         if whole or is_whole:
             total += _stored(small, sample, so_far)
-        if is_whole and scenario.carry.replay_buffer and buffer is not None:
+        goes_on = scenario.carry.replay_buffer or scenario.is_one_task
+        if is_whole and goes_on and buffer is not None:
             total += buffer.row * min(buffer.rows, sum(so_far))
     return total

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 from holdfast.continual.policies.trust import remember
 from holdfast.continual.run_folder.cells import cells_in
-from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder
+from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder, begun_by
 from holdfast.continual.run_folder.scenario_diff import NO_MATTER, text_diff
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Cell, Scenario
@@ -63,14 +63,15 @@ def prepare(
             f"{different[0]}{others} is of a different scenario:\n{differences[different[0]]}\n"
             "give the scenario another name:, or delete those results with --overwrite"
         )
-    if overwrite:
+    if not overwrite:
+        _check_rules(path for path in present if path in wanted)
+    else:
         _remove([path for path in present if path in wanted or path in different])
-    order = list(dict.fromkeys(cell.label for cell in wanted.values()))
+    order = [*dict.fromkeys(cell.label for cell in wanted.values())]
     for path, cell in wanted.items():
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
-            place = order.index(cell.label)
-            RunFolder.create(path, scenario.only(cell), position=place, **swept)
+            RunFolder.create(path, scenario.only(cell), position=order.index(cell.label), **swept)
     folders = [
         RunFolder(path, given=_as_begun(scenario.only(cell), RunFolder(path).scenario))
         for path, cell in wanted.items()
@@ -78,6 +79,15 @@ def prepare(
     if unknown := remember(folders):
         tell(unknown)
     return folders
+
+
+def _check_rules(paths: Iterable[Path]) -> None:
+    """Refuse cells that are unfinished and began by other learning rules."""
+    for path in paths:
+        folder = RunFolder(path)
+        rules = folder.other_rules()
+        if rules is not None and folder.info().get("status") != "finished":
+            raise UsageError(f"{path} {begun_by(rules)}")
 
 
 def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:

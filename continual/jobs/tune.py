@@ -99,7 +99,7 @@ def _settle(made: Plan, *, overwrite: bool) -> None:
     space = {axis.key: made.tune.space[axis.key] for axis in made.space}
     same = made.tune.model_copy(update={"trials": 1, "space": space})  # of which there may be more
     alone = {**NO_MATTER, "methods": (made.method,), "sweep": {}, "tune": same}
-    text = made.scenario.model_copy(update=alone).to_yaml()
+    text = f"# {metrics.RULES}\n{made.scenario.model_copy(update=alone).to_yaml()}"
     path = made.folder / STUDY
     there = _study_text(path) if is_there(path) and not overwrite else text
     if there != text:

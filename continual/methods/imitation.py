@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, below, flat, gradient_of
+from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import (
     Output,
     OutputSpec,
@@ -118,3 +119,16 @@ def clipped(gradients: Named, norm: float | None) -> Named:
     total = torch.nn.utils.get_total_norm(gradients.values())
     scale = torch.clamp(norm / (total + 1e-6), max=1.0)
     return {name: gradient * scale for name, gradient in gradients.items()}
+
+
+def clipped_to(
+    _parameters: Named, gradients: Named, state: Tensors, _batch: Tensors, *, norm: float
+) -> tuple[Named, Tensors]:
+    """Return an optimizer's gradients scaled down to a total norm: a projection.
+
+    By exactly norm / total, as TensorFlow's clip_by_global_norm in Continual World. torch adds 1e-6
+    to the total, which counts beside a norm of 2e-5.
+    """
+    total = torch.nn.utils.get_total_norm(gradients.values())
+    scale = torch.clamp(norm / total.clamp_min(1e-38), max=1.0)
+    return {name: gradient * scale for name, gradient in gradients.items()}, state

@@ -27,7 +27,7 @@ _NOTHING = (np.nan, np.nan, np.nan)
 
 
 def result_figures(summary: Summary) -> tuple[Figures, ...]:
-    """Return every metric as marks with intervals, and the probability of improvement."""
+    """Return every metric as marks with intervals, and what is gained over the baseline."""
     methods = list(enumerate(summary.methods))
     least = [] if summary.unit == "return" else [0.0]
     shown = []
@@ -40,13 +40,13 @@ def result_figures(summary: Summary) -> tuple[Figures, ...]:
         axis = f"{name}, {'higher' if formula.higher_is_better else 'lower'} is better"
         drawing = charts.Intervals(points, axis, least)
         shown.append(Figure(_first_upper(formula.title), drawing, spoken=formula.title))
-    compared = [
-        Point(method.label, index, method.comparison.probability[:3])
-        for index, method in methods
-        if method.comparison
-    ]
-    if compared:
-        drawing = charts.Intervals(compared, "P(better), 0.5 is alike", (0, 1), 0.5)
+    found = [(index, m.label, m.comparison) for index, m in methods if m.comparison]
+    if found:
+        gains = [Point(label, index, one.difference[:3]) for index, label, one in found]
+        drawing = charts.Intervals(gains, "difference in average performance, 0 is alike", [0.0], 0)
+        shown.append(Figure("Gain over naive", drawing))
+        odds = [Point(label, index, one.probability[:3]) for index, label, one in found]
+        drawing = charts.Intervals(odds, "P(better), 0.5 is alike", (0, 1), 0.5)
         shown.append(Figure("Probability of improvement over naive", drawing))
     return (Figures(tuple(shown)),) if shown else ()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from holdfast.continual.reports.summary import COMPARED, MethodSummary, Summary
+from holdfast.continual.reports.summary import COMPARED, TRANSFER, MethodSummary, Summary
 from holdfast.continual.results.study import Results
 from holdfast.continual.run_folder.files import csv_cell
 
@@ -25,7 +25,8 @@ def numbers_csv(summaries: Iterable[Summary]) -> str:
     Lines with a seed are of one cell: its metric at one task, or averaged (no task), or a cost.
     Where tasks took turns in being measured, ``points`` says how many points are behind a value.
     Those without are over all seeds of a method: ``statistic`` says which, ``low`` and ``high`` are
-    its 95% interval. An unfinished cell has one line, ``missing``, without a value.
+    its 95% interval. An unfinished cell has one line, ``missing``, without a value; a finished one
+    without a single-task reference of its own has one, ``no reference``.
     """
     rows = (
         (summary.name, method.label, *row)
@@ -53,19 +54,22 @@ def _of_cells(method: MethodSummary) -> Iterator[Row]:
                 yield seed, task, COMPARED, "points", int(count), "", ""
         for name, values in method.costs.items():
             yield seed, "", name, "value", values[index], "", ""
+        if seed in method.without_reference:
+            yield seed, "", TRANSFER, "no reference", "", "", ""
     for name in method.missing:
         yield name.removeprefix("seed-"), "", "", "missing", "", "", ""
 
 
 def _over_seeds(method: MethodSummary) -> Iterator[Row]:
     for name, measure in method.measures.items():
-        yield "", "", name, "interquartile mean", *measure.estimate[:3]
+        yield "", "", name, "mean", *measure.estimate[:3]
+        yield "", "", name, "interquartile mean", *measure.middle[:3]
     if method.optimality_gap is not None:
         yield "", "", "optimality gap", "mean", *method.optimality_gap[:3]
     if (found := method.comparison) is not None:
         name = "against the baseline"
         yield "", "", name, "probability of improvement", *found.probability[:3]
-        yield "", "", name, "difference of interquartile means", *found.difference[:3]
+        yield "", "", name, "difference of means", *found.difference[:3]
         yield "", "", name, "p", found.p, "", ""
         yield "", "", name, "p (Holm)", found.p_holm, "", ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,13 @@ from holdfast.continual.reports import figures, tables
 from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
-from holdfast.continual.reports.summary import BASELINE, COMPARED, Summary, points_behind
+from holdfast.continual.reports.summary import (
+    BASELINE,
+    COMPARED,
+    TRANSFER,
+    Summary,
+    points_behind,
+)
 from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.reports.templates import environment
@@ -134,11 +141,14 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             cells=cells,
             seeds=min((len(method.cells) for method in results.methods if method.cells), default=0),
             compared=any(method.comparison for method in summary.methods),
+            possible=tables.possible([one.difference.seeds for one in summary.tested]),
             units={cell.curves.unit for cell in cells},
-            referenced=all(cell.reference is not None for cell in cells),
+            referenced=all(cell.references for cell in cells),
+            without_reference=_without_reference(summary),
             unmeasured=any(
                 cell.curves.unit == "score" and math.isnan(cell.metrics[COMPARED]) for cell in cells
             ),
+            cut=_cut(cells),
             fewest_points=min(
                 (window(cell.curves, span) for cell in cells for span in cell.curves.spans),
                 default=0,
@@ -146,6 +156,35 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
         )
     )
     return tuple(map(doc.words, text.splitlines()))
+
+
+_MOST_NAMED = 10
+"""Tasks that a note names."""
+
+
+def _cut(cells: Sequence[CellResults]) -> str:
+    """Return how many evaluation episodes were cut, and of which tasks; empty where none was."""
+    counts = sum((Counter(cell.cut) for cell in cells), Counter[str]())
+    if not counts:
+        return ""
+    named = ", ".join(f"{task} {count:,}" for task, count in counts.most_common(_MOST_NAMED))
+    if len(counts) > _MOST_NAMED:
+        named += f" and {len(counts) - _MOST_NAMED} more tasks"
+    of = sum(cell.episodes for cell in cells)
+    return (
+        f"{counts.total():,} of {of:,} evaluation episodes did not end within "
+        f"`evaluation.most_steps` and were cut there ({named}): their returns are of so many steps."
+    )
+
+
+def _without_reference(summary: Summary) -> str:
+    """Return which seeds of which methods have no reference of their own, where others have."""
+    named = [
+        f"{method.label} {', '.join(map(str, method.without_reference))}"
+        for method in summary.methods
+        if method.without_reference and np.isfinite(method.measures[TRANSFER].estimate.value)
+    ]
+    return "; ".join(named)
 
 
 def _missing(results: Results) -> tuple[doc.Text, ...]:
@@ -206,7 +245,7 @@ def _matrix(
             number_cell = doc.Cell(text, float(value), heat=float(heat[stage, column]))
             row.append(replace(number_cell, style="strong") if column == task else number_cell)
         rows.append(tuple(row))
-    known = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
+    known = [cell.per_task for cell in method.cells]
     foot = tuple(
         (
             doc.Cell(FORMULAS[name].title, style="emphasis"),
@@ -259,11 +298,13 @@ def _definitions(results: Results) -> Iterator[doc.Block]:
 
 
 STATISTICS = (
-    "The interquartile mean leaves out the lowest and the highest quarter of the numbers of all "
-    "seeds and tasks (arXiv:2108.13264). Intervals are percentiles of a bootstrap that draws whole "
-    "seeds, the same for every method, 2.5% of it left out at each end. The p-value is two-sided, "
-    "of the permutation test of the Mann-Whitney statistic averaged over tasks; whole seeds change "
-    "sides."
+    "Every number over seeds is of one number per seed, the mean over tasks; nothing is pooled "
+    "over seeds and tasks. Forward transfer is a ratio of means over seeds: AUC_i and AUC_i^b are "
+    "averaged first, as in Continual World's tables, also for seeds without a reference of their "
+    "own. report.csv has the interquartile mean over seeds, too (arXiv:2108.13264). Intervals are "
+    "percentiles of a bootstrap that draws seeds, the same for every method, 2.5% of it left out "
+    "at each end. The p-value is two-sided, of the permutation test of the Mann-Whitney statistic; "
+    "seeds change sides. All comparisons of a table are corrected together."
 )
 """Definitions of the numbers over seeds."""
 
@@ -327,6 +368,7 @@ def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
             tuned |= cell.folder.scenario.tuned
     lines = [
         ("Versions", shown),
+        ("Learning rules", sorted({str(info.get("learning_rules", 1)) for info in infos})),
         ("Commits", sorted({str(info["commit"]) for info in infos if info.get("commit")})),
         ("Machines", sorted({_machine(info) for info in infos if info.get("host")})),
         ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),

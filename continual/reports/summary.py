@@ -13,7 +13,7 @@ import numpy as np
 
 from holdfast.continual.results import metrics, statistics
 from holdfast.continual.results.costs import COSTS, cost
-from holdfast.continual.results.curves import Array, measured_at_end
+from holdfast.continual.results.curves import Array, measured_at_end, window
 from holdfast.continual.results.study import CellResults, MethodResults, Results
 from holdfast.continual.run_folder.scenario_diff import setting, undrawn
 from holdfast.scenarios.schema.sections import Sample
@@ -24,7 +24,11 @@ BASELINE = "naive"
 COMPARED = "average_performance/cw"
 """The metric that they are compared by."""
 
+TRANSFER = "forward_transfer/cw"
+"""The metric that is a ratio of means over seeds, not a mean over seeds of the task means."""
+
 _THRESHOLDS = 101
+_NONE = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Measure:
         values: Shape (seeds, tasks); NaN where it is n/a. Seeds that train different tasks have one
             column, their mean over tasks.
         tasks: Name of each column; empty where there is one column of means.
-        estimate: The interquartile mean over seeds and tasks, with its interval.
+        estimate: The mean over seeds, with its interval.
+        middle: The interquartile mean over seeds, with its interval.
     """
 
     values: Array
     tasks: tuple[str, ...]
     estimate: statistics.Estimate
+    middle: statistics.Estimate
 
     @property
     def per_seed(self) -> Array:
@@ -61,11 +67,13 @@ class MethodSummary:
         costs: Shape (seeds,) each, by the names of ``costs.COSTS``; NaN where it was not recorded.
         comparison: With the baseline, by average performance; None for the baseline itself, and
             where one of the two has no finished cell.
-        optimality_gap: Of the scores at the end below 1; None where they are no scores.
+        optimality_gap: Mean over seeds of the scores at the end below 1; None where they are no
+            scores.
         profile: Share of the scores at the end that is above ``Summary.thresholds``; None where
             they are n/a.
         points: How many points stand behind the performance at the end, shape (seeds, tasks); None
             where every task was measured at all of them.
+        without_reference: Its seeds that have no single-task reference of their own.
     """
 
     label: str
@@ -77,6 +85,7 @@ class MethodSummary:
     optimality_gap: statistics.Estimate | None = None
     profile: statistics.Profile | None = None
     points: Array | None = None
+    without_reference: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,8 @@ class Summary:
         unit: What the numbers are: ``score`` (0 to 1), ``return`` (raw) or ``mixed``.
         methods: In the order of the scenario.
         thresholds: Shape (thresholds,), of the performance profiles.
+        is_windowed: True where "at the end" is of more than one evaluation point somewhere: then
+            what was measured at the boundaries alone is another number.
     """
 
     name: str
@@ -96,18 +107,26 @@ class Summary:
     unit: str
     methods: tuple[MethodSummary, ...]
     thresholds: Array
+    is_windowed: bool = False
 
     @property
     def done(self) -> tuple[MethodSummary, ...]:
         """The methods with finished cells."""
         return tuple(method for method in self.methods if method.measures)
 
+    @property
+    def tested(self) -> tuple[statistics.Comparison, ...]:
+        """The comparisons with a p-value, which Holm's correction is for."""
+        found = [method.comparison for method in self.methods]
+        return tuple(one for one in found if one is not None and np.isfinite(one.p))
+
     def known(self, names: Sequence[str]) -> list[str]:
-        """Return those of the metrics that some method has a number for."""
+        """Return those of the metrics that some method has a number for, each number once."""
         return [
             name
             for name in names
-            if any(np.isfinite(method.measures[name].estimate.value) for method in self.done)
+            if (self.is_windowed or not name.endswith("/boundary"))
+            and any(np.isfinite(method.measures[name].estimate.value) for method in self.done)
         ]
 
 
@@ -121,7 +140,10 @@ def summarize(results: Results) -> Summary:
     unit = cells[0].curves.unit if cells else "score"
     thresholds = _thresholds(methods)
     methods = [_profiled(method, thresholds, unit) for method in methods]
-    return Summary(results.scenario.name, names, unit, tuple(methods), thresholds)
+    widest = max((window(c.curves, span) for c in cells for span in c.curves.spans), default=0)
+    return Summary(
+        results.scenario.name, names, unit, tuple(methods), thresholds, is_windowed=widest > 1
+    )
 
 
 def _columns(name: str, cells: Sequence[CellResults]) -> tuple[int, ...] | None:
@@ -133,20 +155,46 @@ def _columns(name: str, cells: Sequence[CellResults]) -> tuple[int, ...] | None:
 def _method(
     method: MethodResults, columns: Mapping[str, tuple[int, ...] | None], names: Sequence[str]
 ) -> MethodSummary:
-    per_task = [metrics.per_task(cell.curves, cell.reference) for cell in method.cells]
+    if not method.cells:
+        return MethodSummary(method.label, (), method.missing, {}, dict.fromkeys(COSTS, _NONE))
+    per_task, averages = zip(*((cell.per_task, cell.metrics) for cell in method.cells), strict=True)
     measures = {}
-    for name, tasks in columns.items() if method.cells else ():
-        values = np.array([[cell.metrics[name]] for cell in method.cells])  # (seeds, 1)
+    for name, tasks in columns.items():
+        values = np.array([[found[name]] for found in averages])  # (seeds, 1)
         if tasks:
             values = np.array([found[name][list(tasks)] for found in per_task])  # (seeds, tasks)
             if any(cell.curves.unit == "mixed" for cell in method.cells):
                 values = np.full_like(values, np.nan)
+        of_seeds = values.mean(axis=1)
+        found = statistics.estimate(of_seeds)
+        if name == TRANSFER and tasks:
+            found = _transfer(method.cells, of_seeds, list(tasks))
+        middle = statistics.estimate(of_seeds, statistics.interquartile_mean)
         columns_of = tuple(names[task] for task in tasks or ())
-        measures[name] = Measure(values, columns_of, statistics.estimate(values))
-    costs = {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS}
-    seeds = tuple(cell.folder.seed for cell in method.cells)
-    points = points_behind(method.cells)
-    return MethodSummary(method.label, seeds, method.missing, measures, costs, points=points)
+        measures[name] = Measure(values, columns_of, found, middle)
+    return MethodSummary(
+        method.label,
+        tuple(cell.folder.seed for cell in method.cells),
+        method.missing,
+        measures,
+        {name: np.array([cost(cell.info, name) for cell in method.cells]) for name in COSTS},
+        points=points_behind(method.cells),
+        without_reference=tuple(
+            cell.folder.seed for cell in method.cells if cell.folder.seed not in cell.references
+        ),
+    )
+
+
+def _transfer(
+    cells: Sequence[CellResults], of_seeds: Array, tasks: list[int]
+) -> statistics.Estimate:
+    """Return forward transfer over seeds, whose interval is of the references' seeds, too."""
+    known = [cell for cell, value in zip(cells, of_seeds, strict=True) if np.isfinite(value)]
+    references = {seed: one for cell in known for seed, one in cell.references.items()}
+    return statistics.ratio_of_means(
+        {cell.folder.seed: metrics.auc(cell.curves)[tasks] for cell in known},
+        {seed: metrics.auc(one)[tasks] for seed, one in references.items()},
+    )
 
 
 def points_behind(cells: Sequence[CellResults]) -> Array | None:
@@ -196,15 +244,12 @@ def _compared(
 
 def _comparison(method: MethodSummary, baseline: MethodSummary) -> statistics.Comparison:
     ours, theirs = (
-        dict(zip(one.seeds, one.measures[COMPARED].values, strict=True))
+        dict(zip(one.seeds, one.measures[COMPARED].per_seed.tolist(), strict=True))
         for one in (method, baseline)
     )
     both = [seed for seed in ours if seed in theirs]
-    width = method.measures[COMPARED].values.shape[1]
-    return statistics.compare(
-        np.array([ours[seed] for seed in both]).reshape(-1, width),
-        np.array([theirs[seed] for seed in both]).reshape(-1, width),
-    )
+    sides = (np.array([side[seed] for seed in both], dtype=np.float64) for side in (ours, theirs))
+    return statistics.compare(*sides)
 
 
 def _parts(results: MethodResults) -> list[str]:
@@ -227,6 +272,6 @@ def _profiled(method: MethodSummary, thresholds: Array, unit: str) -> MethodSumm
     if not method.measures or np.isnan(method.measures[COMPARED].estimate.value):
         return method
     values = method.measures[COMPARED].values
-    gap = statistics.estimate(values, statistics.optimality_gap) if unit == "score" else None
+    gap = statistics.estimate(statistics.optimality_gap(values)) if unit == "score" else None
     profile = statistics.performance_profile(values, thresholds)
     return replace(method, optimality_gap=gap, profile=profile)

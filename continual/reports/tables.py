@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from holdfast.continual.reports.summary import BASELINE, COMPARED, MethodSummary, Summary
+from holdfast.continual.reports.summary import (
+    BASELINE,
+    COMPARED,
+    TRANSFER,
+    MethodSummary,
+    Summary,
+)
 from holdfast.continual.results.costs import COSTS
 from holdfast.continual.results.document import EMPTY, Cell, Table, given, na
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.metrics import FORMULAS
-from holdfast.continual.results.statistics import Estimate
+from holdfast.continual.results.statistics import ALPHA, Estimate, holm, smallest_p
 from holdfast.continual.results.study import MethodResults, spread
 
 _M = TypeVar("_M", bound=MethodSummary | MethodResults)
 
-ALWAYS = (COMPARED, "forgetting/cw", "forward_transfer/cw")
+ALWAYS = (COMPARED, "forgetting/cw", TRANSFER)
 """Metrics that the summary table has a column for even where all are n/a."""
+
+BESIDE = {
+    "average_performance/cw": ("average_performance/boundary",),
+    "forgetting/cw": ("forgetting/boundary",),
+}
+"""Metrics at the boundaries alone, beside those in a window of more than one point."""
 
 WHERE_KNOWN = ("stability_gap/dense", "recovery_time/steps")
 """Metrics that it has a column for where a method has a number."""
@@ -81,35 +94,98 @@ def by_method(
 
 
 def summary_table(summary: Summary) -> Table:
-    """Return interquartile means with intervals, and how sure it is that a method is better."""
-    names = [*ALWAYS, *summary.known(WHERE_KNOWN)]
-    compared = [method for method in summary.methods if method.comparison is not None]
+    """Return the metrics over seeds with intervals, and what each method gains over the baseline.
+
+    What was measured at the boundaries alone stands beside what is averaged in a window.
+    """
+    names = [name for shown in ALWAYS for name in (shown, *summary.known(BESIDE.get(shown, ())))]
+    names += summary.known(WHERE_KNOWN)
+    is_compared = any(method.comparison is not None for method in summary.methods)
     titles = ["seeds", *(FORMULAS[name].title for name in names)]
-    if compared:
-        titles += [f"better than {BASELINE}", "p (Holm)"]
+    if is_compared:
+        titles += [f"gain over {BASELINE}", f"P(better than {BASELINE})", "p (Holm)"]
 
     def row(method: MethodSummary) -> Iterator[Cell]:
         yield _seeds(method)
         for name in names:
             known = method.measures[name].estimate if method.measures else None
-            yield interval(known, len(method.seeds))
-        if compared:
-            found = method.comparison
-            yield interval(found.probability, found.probability.seeds) if found else EMPTY
-            yield p_value(found.p_holm) if found else EMPTY
+            yield _marked(interval(known, len(method.seeds)), name, method)
+        if is_compared:
+            yield from comparison_cells(method)
 
     caption = (
-        "Interquartile mean over seeds and tasks, with its bootstrap 95% interval (whole seeds "
-        "resampled)."
+        "Mean over tasks for each seed, then over seeds, with its bootstrap 95% interval (seeds "
+        f"resampled). Forward transfer is a ratio of means over seeds.{_of_comparisons(summary)}"
     )
-    if compared:
-        caption += (
-            f" Better than {BASELINE}: probability that a run of the method scores higher than a "
-            f"run of {BASELINE} at a task in the end, over the seeds that both have; p of a "
-            "permutation test of it, corrected by Holm for the "
-            f"{plural(len(compared), 'method')} compared."
-        )
     return by_method(summary.methods, titles, row, "summary", caption)
+
+
+def comparison_cells(method: MethodSummary) -> Iterator[Cell]:
+    """Return what a method gains over the baseline, how often it is better, and p."""
+    found = method.comparison
+    if found is None:
+        yield from [EMPTY] * 3
+        return
+    yield interval(found.difference, len(method.seeds))
+    yield interval(found.probability, len(method.seeds))
+    yield p_value(found.p_holm)
+
+
+def possible(seeds: Sequence[int]) -> str:
+    """Return what one corrected test of all comparisons can find; nothing without a test.
+
+    Args:
+        seeds: Of each comparison.
+
+    >>> possible([5] * 6).partition(", ")[0]
+    'With 5 seeds no p-value can be below 0.008'
+    >>> possible([5] * 6).partition(", ")[2]
+    "which Holm's correction for 6 comparisons makes 0.048."
+    """
+    if not seeds:
+        return ""
+    lowest = holm([smallest_p(count) for count in seeds])
+    reached = int((lowest <= ALPHA).sum())
+    most = plural(max(seeds), "seed")
+    text = (
+        f"With {most if min(seeds) == max(seeds) else f'{min(seeds)} to {most}'} no p-value can be "
+        f"below {p_value(smallest_p(max(seeds))).text}, which Holm's correction for "
+        f"{plural(len(seeds), 'comparison')} makes {p_value(float(lowest.min())).text}"
+    )
+    if not reached:
+        return f"{text}: no method can reach {ALPHA}, however large its gain."
+    if reached < len(seeds):
+        return f"{text}: at most {reached} of {len(seeds)} methods can reach {ALPHA}."
+    return f"{text}."
+
+
+def _of_comparisons(summary: Summary) -> str:
+    """Return what the caption says of the comparisons."""
+    tests = len(summary.tested)
+    if not any(method.comparison for method in summary.methods):
+        return ""
+    text = (
+        f" Gain over {BASELINE}: difference in average performance over the seeds that both have; "
+        "the interval is an effect size, not a test. "
+        f"P(better than {BASELINE}): that a run of the method scores higher than one of {BASELINE}."
+    )
+    if not tests:
+        return text
+    return (
+        f"{text} p: permutation test over seeds, corrected by Holm for "
+        f"{plural(tests, 'comparison')} with {BASELINE}."
+    )
+
+
+def _marked(cell: Cell, name: str, method: MethodSummary) -> Cell:
+    """Return a cell of forward transfer with how many seeds have a reference, where some have none.
+
+    Those without are not left out: theirs is over the mean of the references that there are.
+    """
+    if name != TRANSFER or cell.value is None or not method.without_reference:
+        return cell
+    own, seeds = len(method.seeds) - len(method.without_reference), len(method.seeds)
+    return replace(cell, text=f"{cell.text} (reference of {own} of {seeds})")
 
 
 def means_table(summary: Summary) -> Table:
@@ -121,7 +197,7 @@ def means_table(summary: Summary) -> Table:
         return [_seeds(method), *(over(found[n].per_seed) if found else na() for n in names)]
 
     titles = ["seeds", *(FORMULAS[name].title for name in names)]
-    caption = "Mean ± standard deviation (n - 1) over seeds."
+    caption = "Mean ± standard deviation (n - 1) over seeds, of each seed's mean over tasks."
     return by_method(summary.methods, titles, row, "means", caption)
 
 

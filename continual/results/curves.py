@@ -23,8 +23,8 @@ Unit = Literal["score", "return", "mixed"]
 Form: TypeAlias = "Score | Literal['return', 'success']"
 """The score of a task, in what is measured."""
 
-WINDOW = 5
-"""Most evaluation points that are averaged into a performance "at the end of a task"."""
+WINDOW = 10
+"""One in so many evaluation points of a span is averaged into a performance "at its end"."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,21 @@ def trained(curves: Curves) -> tuple[int, ...]:
     return tuple(dict.fromkeys(span.task for span in curves.spans))
 
 
+def budgets(curves: Curves) -> dict[int, int]:
+    """Return the steps of the first training of each task, by its index."""
+    return {span.task: span.end - span.start for span in reversed(curves.spans)}
+
+
 def window(curves: Curves, span: Span) -> int:
-    """Return how many points count as "at the end of" a span: min(5, those inside it)."""
+    """Return how many points count as "at the end of" a span: a tenth of its own, at least one.
+
+    Rounded down, and none where the span has none. Continual World averages 5 of the 50 in a task.
+
+    >>> steps = np.arange(0, 51)
+    >>> run = Curves(steps, np.zeros((51, 1)), (Span(0, 50, 0),))
+    >>> window(run, run.spans[0]), window(run, Span(0, 9, 0)), window(run, Span(50, 60, 0))
+    (5, 1, 0)
+    """
     return len(_last(curves, span))
 
 
@@ -178,7 +191,7 @@ def at_end(curves: Curves, span: Span) -> Array:
     ...     np.array([0, 10, 20]), np.array([[0.0], [0.2], [0.6]]), (Span(0, 20, 0),)
     ... )
     >>> at_end(run, run.spans[0])
-    array([0.4])
+    array([0.6])
     """
     points = _last(curves, span)  # (window, tasks)
     known = ~np.isnan(points)
@@ -196,11 +209,11 @@ def own_end(curves: Curves, span: Span) -> float:
 def measured_at_end(curves: Curves, span: Span) -> NDArray[np.int64]:
     """Return how many points stand behind ``at_end`` of every task, shape (tasks,).
 
-    >>> run = Curves(
-    ...     np.array([0, 10, 20]), np.array([[0.0], [np.nan], [0.6]]), (Span(0, 20, 0),)
-    ... )
-    >>> at_end(run, run.spans[0]), measured_at_end(run, run.spans[0])
-    (array([0.6]), array([1]))
+    >>> values = np.full((21, 1), 0.6)
+    >>> values[19] = np.nan
+    >>> run = Curves(np.arange(21), values, (Span(0, 20, 0),))
+    >>> window(run, run.spans[0]), measured_at_end(run, run.spans[0])
+    (2, array([1]))
     """
     return np.asarray((~np.isnan(_last(curves, span))).sum(axis=0), dtype=np.int64)
 
@@ -236,7 +249,8 @@ def inside(curves: Curves, span: Span) -> slice:
 
 def _last(curves: Curves, span: Span) -> Array:
     """Return the points that count as the end of a span, shape (window, tasks)."""
-    return curves.values[inside(curves, span)][-WINDOW:]
+    points = curves.values[inside(curves, span)]
+    return points[-max(1, len(points) // WINDOW) :]
 
 
 def _values(form: Form | Quantity, returns: Array, successes: Array) -> Array:

@@ -2,16 +2,19 @@
 
 They take ``Curves``, and those named like a metric return one number per task, shape (tasks,); not
 measured, or not defined, is NaN and never zero. ``summary`` averages each over the tasks that it is
-defined for (``averaged``), and is NaN as soon as one of those is NaN.
+defined for (``averaged``), and is NaN as soon as one of those is NaN. That is the number of one
+seed; ``statistics`` says what becomes of several.
 
-Every metric is a named variant (``cw`` is Continual World's, arXiv:2105.10919, section 4.2; ``gem``
-is that of arXiv:1706.08840, equation 3; ``dense`` needs evaluations inside the tasks, after
-arXiv:2205.13452); ``FORMULAS`` holds the text that a report prints beside the numbers.
+Every metric is a named variant (``cw`` is Continual World's, arXiv:2105.10919, section 4.2;
+``boundary`` is the same at the task boundaries alone, without a window; ``gem`` is that of
+arXiv:1706.08840, equation 3; ``dense`` needs evaluations inside the tasks, after arXiv:2205.13452);
+``FORMULAS`` holds the text that a report prints beside the numbers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -24,6 +27,7 @@ from holdfast.continual.results.curves import (
     Curves,
     Span,
     at_end,
+    budgets,
     inside,
     matrix,
     own_end,
@@ -48,34 +52,44 @@ class Formula:
     tasks: Literal["trained", "earlier", "revisited"] = "trained"
 
 
+RULES = f"metrics: the end of a task is one in {WINDOW} of its evaluations"
+"""What a number must share with another to be compared with it: a new rule, a new text."""
+
 NOTATION = (
     "p_i(t) is the score of task i measured at step t. Its training span is (s_i, e_i], start "
     "excluded and end included; for a task that is trained several times this is the last span, "
     "except in area under the curve and forward transfer, which use the first. T is the end of the "
-    f"stream. P_i(t) is the mean of the last min({WINDOW}, evaluation points inside the span that "
-    "ends at t) values of p_i up to t; where tasks take turns in being measured "
-    "(`evaluation.tasks: {sample: n}`), of those among them at which i was. N is the number of "
-    "tasks that the stream trains; tasks that are only evaluated do not enter the averages. A "
-    "metric for which one task is missing is n/a."
+    f"stream. P_i(t) is the mean of the last max(1, n // {WINDOW}) values of p_i up to t, n the "
+    "number of evaluation points inside the span that ends at t; where tasks take turns in being "
+    "measured (`evaluation.tasks: {sample: n}`), of those among them at which i was. R[t,i] = "
+    "p_i(t) is measured at a task boundary alone (no window). N is the number of tasks that the "
+    "stream trains; tasks that are only evaluated do not enter the averages. A metric for which "
+    "one task is missing is n/a."
 )
 
 FORMULAS: dict[str, Formula] = {
     "average_performance/cw": Formula("average performance", "1/N Σ_i P_i(T)"),
+    "average_performance/boundary": Formula("performance at the boundary", "1/N Σ_i R[T,i]"),
     "forgetting/cw": Formula(
         "forgetting",
         "1/N Σ_i [P_i(e_i) - P_i(T)], including the last task (zero by definition); n/a for a "
         "stream of one task",
         higher_is_better=False,
     ),
+    "forgetting/boundary": Formula(
+        "forgetting at the boundary",
+        "1/N Σ_i (R[e_i,i] - R[T,i]), including the last task; n/a for a stream of one task",
+        higher_is_better=False,
+    ),
     "forward_transfer/cw": Formula(
         "forward transfer",
         "1/N Σ_i (AUC_i - AUC_i^b) / (1 - AUC_i^b) over all i, where AUC_i^b is that of method "
-        "`isolated` with the same seed; undefined where AUC_i^b ≥ 1, and for raw returns",
+        "`isolated`, the mean over all its seeds; over seeds AUC_i is a mean, too, so that it is a "
+        "ratio of means; undefined where AUC_i^b ≥ 1, and for raw returns",
     ),
     "backward_transfer/gem": Formula(
         "backward transfer",
-        "1/(N-1) Σ_{i≠last} (R[T,i] - R[e_i,i]), where R[t,i] = p_i(t) is measured at the task "
-        "boundary alone (no window)",
+        "1/(N-1) Σ_{i≠last} (R[T,i] - R[e_i,i])",
         tasks="earlier",
     ),
     "auc/cw": Formula(
@@ -172,30 +186,34 @@ def auc(curves: Curves) -> Array:
     return areas
 
 
-def forward_transfer(curves: Curves, reference: Curves | None) -> Array:
+def forward_transfer(curves: Curves, references: Sequence[Curves]) -> Array:
     """Return (AUC_i - AUC_i^b) / (1 - AUC_i^b), the gain by earlier tasks. Variant ``cw``.
 
     NaN where AUC_i^b is 1 or more (no room to gain), and for raw returns (1 means nothing to them).
 
+    AUC_i^b is the mean over the references. As it is the same for every seed, the mean of this over
+    seeds is the ratio of means that Continual World publishes; a ratio for each seed with the
+    reference of that seed would explode where a single AUC_i^b comes near 1.
+
     Args:
         curves: The cell that is judged.
-        reference: The cell of method ``isolated`` with the same seed; NaN without it.
+        references: The cells of method ``isolated``, of any seeds; NaN without one.
 
     Raises:
-        ValueError: If the two were not trained on the same stream.
+        ValueError: If they were not trained on the same tasks, each as long.
 
     >>> run = Curves(np.array([0, 10]), np.array([[0.0], [0.8]]), (Span(0, 10, 0),))
     >>> alone = Curves(np.array([0, 10]), np.array([[0.0], [0.6]]), (Span(0, 10, 0),))
-    >>> forward_transfer(run, alone)
-    array([0.5])
+    >>> better = Curves(np.array([0, 10]), np.array([[0.0], [0.7]]), (Span(0, 10, 0),))
+    >>> forward_transfer(run, [alone]).round(3), forward_transfer(run, [alone, better]).round(3)
+    (array([0.5]), array([0.429]))
     """
-    if reference is not None and curves.spans != reference.spans:
+    if any(budgets(curves) != budgets(reference) for reference in references):
         raise ValueError("forward transfer compares two runs of one stream; these have two streams")
-    if reference is None or curves.unit != "score" or reference.unit != "score":
+    if not references or {one.unit for one in (curves, *references)} != {"score"}:
         return np.full(curves.values.shape[1], np.nan)
-    area, alone = auc(curves), auc(reference)
-    room = np.where(alone < 1, 1 - alone, np.nan)
-    return np.asarray((area - alone) / room)
+    alone = np.mean([auc(reference) for reference in references], axis=0)
+    return np.asarray((auc(curves) - alone) / np.where(alone < 1, 1 - alone, np.nan))
 
 
 def backward_transfer(curves: Curves) -> Array:
@@ -212,6 +230,20 @@ def backward_transfer(curves: Curves) -> Array:
     array([-0.6,  0. ])
     """
     return np.asarray(matrix(curves)[-1] - _learned(curves))
+
+
+def boundary_performance(curves: Curves) -> Array:
+    """Return R[T,i], the score of every trained task at the end of the stream. No window.
+
+    >>> run = Curves(
+    ...     np.array([0, 10, 20]),
+    ...     np.array([[0.0, 0.0], [1.0, 0.1], [0.4, 0.9]]),
+    ...     (Span(0, 10, 0), Span(10, 20, 1)),
+    ... )
+    >>> boundary_performance(run)
+    array([0.4, 0.9])
+    """
+    return np.asarray(matrix(curves)[-1])
 
 
 def plasticity(curves: Curves) -> Array:
@@ -311,19 +343,21 @@ def recovery_time(curves: Curves) -> Array:
     return found
 
 
-def per_task(curves: Curves, reference: Curves | None = None) -> dict[str, Array]:
+def per_task(curves: Curves, references: Sequence[Curves] = ()) -> dict[str, Array]:
     """Return every metric of ``FORMULAS`` by its full name, shape (tasks,); NaN where it is n/a.
 
     Args:
         curves: One cell.
-        reference: The cell of method ``isolated`` with the same seed; without it forward transfer
-            is n/a.
+        references: As for ``forward_transfer``.
     """
+    backward = backward_transfer(curves)
     return {
         "average_performance/cw": performance(curves),
+        "average_performance/boundary": boundary_performance(curves),
         "forgetting/cw": forgetting(curves),
-        "forward_transfer/cw": forward_transfer(curves, reference),
-        "backward_transfer/gem": backward_transfer(curves),
+        "forgetting/boundary": 0.0 - backward,  # a true zero has no sign
+        "forward_transfer/cw": forward_transfer(curves, references),
+        "backward_transfer/gem": backward,
         "auc/cw": auc(curves),
         "plasticity/cw": plasticity(curves),
         "min_acc/dense": min_acc(curves),
@@ -333,7 +367,7 @@ def per_task(curves: Curves, reference: Curves | None = None) -> dict[str, Array
 
 
 def summary(
-    curves: Curves, reference: Curves | None = None, *, sampled: bool = False
+    curves: Curves, references: Sequence[Curves] = (), *, sampled: bool = False
 ) -> dict[str, float]:
     """Return every metric of ``FORMULAS``, averaged over its tasks; NaN where it is n/a.
 
@@ -341,12 +375,12 @@ def summary(
 
     Args:
         curves: One cell.
-        reference: As in ``per_task``.
+        references: As for ``forward_transfer``.
         sampled: Estimate what is missing, in the middle of a stream whose tasks take turns in
             being measured: see ``estimated``.
     """
     found = {}
-    for name, values in per_task(curves, reference).items():
+    for name, values in per_task(curves, references).items():
         tasks = list(averaged(name, curves))
         known = tasks and curves.unit != "mixed"
         newest = [place for place, task in enumerate(tasks) if task == curves.spans[-1].task]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.continual.results import metrics
-from holdfast.continual.results.curves import Array, Curves, curves_of, matrix, unseen
+from holdfast.continual.results.curves import Array, Curves, budgets, curves_of, matrix, unseen
 from holdfast.continual.run_folder.cells import cells_in, find_cells
 from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.run_folder.plasticity_record import Point, read_points
 from holdfast.continual.run_folder.readers import read_file
 from holdfast.continual.run_folder.record import SCENARIO, RunFolder
-from holdfast.continual.run_folder.scenario_diff import changed, difference, setting
+from holdfast.continual.run_folder.scenario_diff import changed, difference, setting, undrawn
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -39,8 +40,10 @@ class CellResults:
         successes: The same in success rates.
         unseen: Shape (stages + 1, tasks), where the score matrix is of a task without a head of its
             own.
-        reference: The curves of ``isolated`` with the same seed, or None.
+        references: The curves of ``isolated``, by seed: of the same tasks, whatever their seed.
         points: Its record of plasticity.
+        episodes: How many evaluation episodes its record has.
+        cut: How many of them were cut, by task, where any was.
     """
 
     folder: RunFolder
@@ -49,8 +52,10 @@ class CellResults:
     returns: Curves
     successes: Curves
     unseen: NDArray[np.bool_]
-    reference: Curves | None = None
+    references: Mapping[int, Curves] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
+    episodes: int = 0
+    cut: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[Episode]:
@@ -60,7 +65,12 @@ class CellResults:
     @property
     def metrics(self) -> dict[str, float]:
         """Every metric under its full name; NaN where it is n/a."""
-        return metrics.summary(self.curves, self.reference)
+        return metrics.summary(self.curves, [*self.references.values()])
+
+    @property
+    def per_task(self) -> dict[str, Array]:
+        """Every metric under its full name, shape (tasks,); NaN where it is n/a."""
+        return metrics.per_task(self.curves, [*self.references.values()])
 
 
 @dataclass(frozen=True)
@@ -265,14 +275,17 @@ def _measure(folder: RunFolder) -> CellResults:
             "the cell again with --overwrite"
         ) from error
     points = tuple(read_points(folder.path))
-    return CellResults(folder, folder.info(), own, returns, successes, marked, points=points)
+    cut = Counter(score["task"] for score in scores if score.get("cut"))
+    found = CellResults(folder, folder.info(), own, returns, successes, marked, points=points)
+    return replace(found, episodes=len(scores), cut=cut)
 
 
 def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list[MethodResults]:
-    """Return the methods, each cell with the curves of its single-task reference.
+    """Return the methods, each cell with the curves of its single-task references.
 
-    That is the cell of ``isolated`` with the same seed and otherwise the same scenario; one that
-    was moved here from elsewhere is none. It is looked for beside what is reported, too.
+    Those are the cells of ``isolated`` on the same tasks in otherwise the same scenario, whatever
+    their seed; one that was moved here from elsewhere is none. They are looked for beside what is
+    reported, too.
     """
     cells = [cell for method in methods for cell in method.cells]
     references = [cell for cell in cells if cell.folder.label.startswith(REFERENCE)]
@@ -282,15 +295,27 @@ def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list
     for path in sorted(place for root in beside for place in cells_in(root, pattern, 2)):
         if path not in read:
             references += _method("", [RunFolder(path)], RunFolder(path)).cells
-    known = [(setting(cell.folder.scenario), cell) for cell in references if _is_alone(cell)]
+    known = [(cell, *_settings(cell)) for cell in references if _is_alone(cell)]
 
     def referred(cell: CellResults) -> CellResults:
-        own = [(found, one) for found, one in known if one.folder.seed == cell.folder.seed]
-        wanted = setting(cell.folder.scenario) if own else None
-        curves = next((one.curves for found, one in own if found == wanted), None)
-        return replace(cell, reference=curves)
+        if not known:
+            return cell
+        whole, shared = _settings(cell)
+        found: dict[int, Curves] = {}
+        for one, own, own_shared in known:
+            is_same_seed = one.folder.seed == cell.folder.seed
+            is_same = own == whole if is_same_seed else own_shared == shared
+            if is_same and budgets(one.curves) == budgets(cell.curves):
+                found.setdefault(one.folder.seed, one.curves)
+        return replace(cell, references=dict(sorted(found.items())))
 
     return [replace(method, cells=tuple(map(referred, method.cells))) for method in methods]
+
+
+def _settings(cell: CellResults) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the setting of a cell, and what of it the cells of other seeds share."""
+    found = setting(cell.folder.scenario)
+    return found, undrawn(found)
 
 
 def _is_alone(cell: CellResults) -> bool:

@@ -45,6 +45,26 @@ QUANTITIES = {
 }
 """Title and definition by name."""
 
+FREE = {
+    "free_weights": (
+        "free weights",
+        "share of the weights that tasks share, and that the method would hold, whose importance "
+        "is exactly zero after the finished tasks (before any floor)",
+    ),
+    "free_moved": ("free moved", "how far these moved since the task began, root mean square"),
+    "held_moved": ("held moved", "how far the weights with an importance moved, likewise"),
+    "dead_units": (
+        "dead units",
+        "hidden units that put out exactly zero, when the task began, on all observations of the "
+        "other tasks that were finished",
+    ),
+    "woken_units": (
+        "woken units",
+        "how many of these put out something on the same observations now",
+    ),
+}
+"""The same, in the second task and later ones, of methods with an importance per weight."""
+
 Point = dict[str, float]
 """``stage``, ``step`` and the quantities of one evaluation point."""
 

@@ -64,6 +64,7 @@ class RunInfo(BaseModel):
     failures: list[_Failed] = []
     fallbacks: list[dict[str, Any]] = []
     stages: Count = 0
+    learning_rules: Count = 1
     scenario: Short = ""
     method: Short = ""
     seed: Count = 0

@@ -50,6 +50,12 @@ CROSS_PLAY, CROSS_PLAY_PAGE = "cross-play.json", "cross-play.md"
 """Of the folder of a cell, a method or a scenario, whose report then has it as a section."""
 
 
+LEARNING_RULES = 2
+"""Version of how cells learn from the same scenario; CHANGELOG.md marks each change **curves**.
+
+1 is that of cells without the entry in ``run.json``. 2: nothing happens at a hidden boundary.
+"""
+
 _INFORMATION = {"task_id", "boundaries", "task_count"}
 
 
@@ -92,6 +98,7 @@ class RunFolder:
         started = {
             "status": "pending",
             "reason": None,
+            "learning_rules": LEARNING_RULES,
             "scenario": scenario.name,
             "method": scenario.methods[0].label,
             "seed": scenario.seeds[0],
@@ -173,6 +180,13 @@ class RunFolder:
             return {}
         modelled(RunInfo, found, path)
         return found
+
+    def other_rules(self) -> int | None:
+        """Return the learning rules that the cell has begun by, where they are not those of now."""
+        info = self.info()
+        rules = int(info.get("learning_rules", 1))
+        has_begun = info.get("status", "pending") != "pending" or info.get("stages", 0)
+        return rules if has_begun and rules != LEARNING_RULES else None
 
     def update(self, **changes: Any) -> None:
         """Change entries of ``run.json`` and keep the others; the file is replaced whole."""
@@ -309,6 +323,15 @@ class RunFolder:
         ends = list(accumulate(self.scenario.stage_steps))
         last = max((score["step"] for score in self.scores()), default=0)
         return sum(end < last for end in ends)
+
+
+def begun_by(rules: int) -> str:
+    """Return why a cell that began by other learning rules does not go on, and what to do."""
+    return (
+        f"began by version {rules} of the learning rules, and this version of Holdfast learns by "
+        f"{LEARNING_RULES} (CHANGELOG.md: curves): its curve would be of two; delete it with "
+        "--overwrite, or finish it with the version that began it"
+    )
 
 
 def _beyond_a_run(scenario: Scenario) -> str:

@@ -33,7 +33,11 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         steps: Budget of environment steps; supervised: of updates.
         first_step: Steps of the stream before this experience.
         seed: Seed of the agent and of the training environments.
+        first: The first stage of a stream that one model learns as a single task, as where its
+            boundaries are hidden; None where every task begins again.
     """
+
+    first: StageExperience | None = None
 
     def __init__(self, scenario: Scenario, seed: int, stage: int) -> None:
         super().__init__(stage, None)
@@ -51,6 +55,11 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("earlier_tasks", use_in_train=scenario.stream.task_id != "hidden")
         self._as_attributes("task_count", use_in_train=scenario.stream.task_count == "known")
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether nothing happens to the learner where this stage begins and ends."""
+        return self.first is not None
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return this task's generator for a method, by name; the same after a restart.

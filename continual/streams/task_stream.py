@@ -22,7 +22,7 @@ from holdfast.envs.envpool.single import rows
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
-from holdfast.envs.vector import Interleaved, pooled, task_env, vectorize
+from holdfast.envs.vector import Interleaved, Successive, World, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
 from holdfast.scenarios.schema.observation_keys import MASKS
@@ -101,17 +101,19 @@ class TaskExperience(StageExperience):
         if scenario.backend == "envpool":
             self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs)
         self._stage_steps = scenario.stage_steps
+        self.later: list[TaskExperience] = []  # stages after this one, where one model learns all
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         self.drifted.append((step, values))
 
-    def make_env(self, *, interleaved: bool = False) -> VecEnv:
+    def make_env(self, *, interleaved: bool = False, turns: Sequence[Any] = ()) -> VecEnv:
         """Return the training environments, newly built and seeded.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
+            turns: What ``worlds`` gave, where those of an earlier stage went on until here.
         """
-        return self._made(self._makers(interleaved, None), self.seed, interleaved)
+        return self._made(self._makers(interleaved, None, turns), self.seed, interleaved)
 
     def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:
         """Close the training environments and return others, of this place inside the task.
@@ -147,28 +149,57 @@ class TaskExperience(StageExperience):
         return vectorize(lambda: next(take)(), self._n_envs, seed)
 
     def _makers(
-        self, interleaved: bool, again: Again | None
+        self, interleaved: bool, again: Again | None, turns: Sequence[Any] = ()
     ) -> list[Callable[[], gym.Env[Any, Any]]]:
-        """Return what builds each environment."""
-        if not interleaved:
-            taken = 0 if again is None else again.step // self._n_envs
-            return [partial(self._make_one, taken=taken)] * self._n_envs
+        """Return what builds each environment, of the later stages too where one model learns."""
+        n_envs, taken = self._n_envs, 0 if again is None else again.step // self._n_envs
+        each: list[Callable[..., gym.Env[Any, Any]]] = [self._make_one] * n_envs
+        if interleaved:
+            each = self._all_at_once()
+        made = [partial(make, taken=taken) for make in each]
+        if interleaved:
+            so_far = again.worlds if again is not None else turns or [None] * n_envs
+            made = [partial(make, taken=taken) for make, taken in zip(each, so_far, strict=True)]
+        if not self.later:
+            return [*made]
+
+        def worlds(index: int) -> list[World]:
+            here = World(made[index], self.steps // n_envs - taken, self.seed)
+            return [here] + [
+                World(
+                    each[index] if interleaved else stage._make_one,
+                    stage.steps // n_envs,
+                    stage.seed,
+                    takes_over=interleaved,
+                )
+                for stage in self.later
+            ]
+
+        return [partial(Successive, worlds(index), index) for index in range(n_envs)]
+
+    def _all_at_once(self) -> list[Callable[..., gym.Env[Any, Any]]]:
+        """Return what builds environments in which all tasks of the stream take turns."""
         budgets = dict.fromkeys(self._order, 0)
         for index, steps in zip(self._order, self._stage_steps, strict=True):
             budgets[index] += steps
         each, shares = [partial(self._make, index) for index in budgets], [*budgets.values()]
         firsts = [index % len(each) for index in range(self._n_envs)]
-        if again is None:
-            return [partial(Interleaved, each, shares, first) for first in firsts]
-        made: list[Callable[[], gym.Env[Any, Any]]] = []
-        for first, turns in zip(firsts, again.worlds, strict=True):
-            on = [partial(make, taken=taken) for make, taken in zip(each, turns, strict=True)]
-            made.append(partial(Interleaved, on, shares, first, taken=turns))
-        return made
+        return [partial(_interleaved, each, shares, first) for first in firsts]
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
         """Return what environments that are built again go on with: whose turn it is."""
         return list(env.env_method("turns")) if interleaved else []
+
+
+def _interleaved(
+    each: Sequence[Callable[..., gym.Env[Any, Any]]],
+    shares: Sequence[int],
+    first: int,
+    taken: Sequence[int] | None = None,
+) -> Interleaved:
+    """Return tasks that take turns, each from where it is after its steps so far."""
+    on = each if taken is None else [partial(m, taken=t) for m, t in zip(each, taken, strict=True)]
+    return Interleaved(on, shares, first, taken=taken)
 
 
 def _timed(scenario: Scenario) -> Pool:
@@ -409,6 +440,9 @@ def make_stream(
         TaskExperience(scenario, seed, stage, spaces, slot, on_failure=on_failure, frozen=frozen)
         for stage in range(len(scenario.stream_tasks))
     ]
+    if scenario.is_one_task:
+        for stage, one in enumerate(train):
+            one.first, one.later = train[0], train[stage + 1 :]
     assert scenario.backend != "auto"  # settled before anything is built
     measured: list[MeasuredExperience] = [
         PooledEvalExperience(scenario, index, spaces)

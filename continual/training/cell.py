@@ -18,13 +18,13 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.loop import run_stream
 from holdfast.continual.policies.restore import initial_files
 from holdfast.continual.progress import Progress, Tell
-from holdfast.continual.run_folder.record import RunFolder
+from holdfast.continual.run_folder.record import LEARNING_RULES, RunFolder, begun_by
 from holdfast.continual.training.card import write_card
 from holdfast.continual.training.cell_log import CellLog, EnvironmentFailures, logged
 from holdfast.continual.training.device_failure import device_told
 from holdfast.continual.training.journal import CellJournal
 from holdfast.envs.processes.escapes import visible
-from holdfast.errors import FolderUnwritable, HoldfastError
+from holdfast.errors import FolderUnwritable, HoldfastError, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
@@ -57,7 +57,15 @@ def run_cell(
         if info.get("status") == "finished":  # meanwhile, by the process that held the lock
             return False
         failures, saved = _failures(info, left), _checkpoints(folder.scenario)
-        folder.note("running", failures=failures, checkpoints=saved, **_origin())
+        if rules := folder.other_rules():
+            raise UsageError(f"{folder.path} {begun_by(rules)}")
+        folder.note(
+            "running",
+            learning_rules=LEARNING_RULES,
+            failures=failures,
+            checkpoints=saved,
+            **_origin(),
+        )
         with logged(folder.path, capture=capture) as log:
             where = f"process {os.getpid()} on {platform.node()}"
             log.write(f"== {_now()} attempt {len(failures) + 1}, {where}")

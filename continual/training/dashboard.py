@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from holdfast import registry
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.run_folder.plasticity_record import QUANTITIES
+from holdfast.continual.run_folder.plasticity_record import FREE, QUANTITIES
 from holdfast.continual.training.memory_budget import argument
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import shipped
@@ -66,7 +66,9 @@ COLUMNS: dict[str, Column] = {
 
 METRICS: dict[str, str] = {
     "continual/average_performance": "average performance",
+    "continual/average_performance_boundary": "performance at the boundary",
     "continual/forgetting": "forgetting",
+    "continual/forgetting_boundary": "forgetting at the boundary",
     "continual/backward_transfer": "backward transfer",
     "continual/auc": "area under the curve",
     "system/parameters": "parameters",
@@ -141,16 +143,25 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
         found["Plasticity"] = {
             title: (rf"plasticity/{name}/",) for name, (title, _) in QUANTITIES.items()
         }
+    if kind.is_diagnosed and any(a.get("has_importance") for a in _attributes(scenario).values()):
+        found["Free weights"] = {
+            title: (rf"plasticity/{name}/",) for name, (title, _) in FREE.items()
+        }
     return found
 
 
 def _method_charts(scenario: Scenario) -> dict[str, tuple[str, ...]]:
-    charts: dict[str, tuple[str, ...]] = {}
-    for part in scenario.methods[0].parts:
-        if part.name in registry.PLUGINS:
-            continue
-        target = registry.METHODS.get(part.name, part.name)
-        logs = signature(target, scenario.folder).attributes.get("logs", {})
-        for tag, title in logs.items():
-            charts[f"{part.name}: {title}"] = (rf"(agent/[^/]+/)?method/{part.name}/{tag}",)
-    return charts
+    return {
+        f"{name}: {title}": (rf"(agent/[^/]+/)?method/{name}/{tag}",)
+        for name, attributes in _attributes(scenario).items()
+        for tag, title in attributes.get("logs", {}).items()
+    }
+
+
+def _attributes(scenario: Scenario) -> dict[str, dict[str, Any]]:
+    """Return the class attributes of the cell's methods by name, plugins left out."""
+    names = [part.name for part in scenario.methods[0].parts if part.name not in registry.PLUGINS]
+    return {
+        name: signature(registry.METHODS.get(name, name), scenario.folder).attributes
+        for name in names
+    }

@@ -8,7 +8,7 @@ the first weights are kept in ``plasticity.safetensors``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from holdfast.agents.base.agent import Act, Agent
-from holdfast.agents.base.parameters import group_of, named_parameters, optimizers_of
+from holdfast.agents.base.parameters import below, group_of, named_parameters, optimizers_of
 from holdfast.agents.modules import plasticity
-from holdfast.agents.modules.options import CReLU
-from holdfast.agents.modules.units import activations, unit_magnitudes
+from holdfast.agents.modules.units import activations, magnitudes
 from holdfast.agents.sb3.learner import StableBaselinesAgent
+from holdfast.continual.method import Method
 from holdfast.continual.run_folder.checkpoint import tensors
 from holdfast.continual.run_folder.files import write_whole
 from holdfast.continual.run_folder.plasticity_record import (
@@ -35,6 +35,7 @@ from holdfast.continual.run_folder.plasticity_record import (
     write_points,
 )
 from holdfast.continual.run_folder.readers import read_file
+from holdfast.continual.training.free_weights import FreeWeights
 from holdfast.scenarios.source.regular_file import is_there
 
 REFERENCE = "plasticity.safetensors"
@@ -54,12 +55,13 @@ class Diagnostics:
     Args:
         folder: The run folder.
         agent: The learner; one that is no Stable-Baselines3 agent is not measured.
+        methods: Its mitigations, those with an importance per weight among them.
 
     Attributes:
         constant: Tasks whose observations never changed in the evaluation that was watched.
     """
 
-    def __init__(self, folder: Path, agent: Agent) -> None:
+    def __init__(self, folder: Path, agent: Agent, methods: Sequence[Method] = ()) -> None:
         self.folder = folder
         self.constant: list[int] = []
         self.agent = agent if isinstance(agent, StableBaselinesAgent) else None
@@ -67,6 +69,9 @@ class Diagnostics:
         self._reference: dict[str, Tensor] = {}
         self._points: list[str] = []  # as they are written: to write each again takes long
         self._norms = GradientNorms()
+        self._methods = [method for method in methods if getattr(method, "has_importance", False)]
+        self._free: FreeWeights | None = None
+        self._earlier: Collection[int] = ()
 
     def resume(self, step: int, points: int | None = None) -> None:
         """Take up the record of a run as it was at this step of the stream.
@@ -108,13 +113,24 @@ class Diagnostics:
         for key in rows[0] if rows else ():
             joined = np.ascontiguousarray(np.concatenate([arrays[key] for arrays in rows]))
             self._reference[f"observations/{key}"] = torch.from_numpy(joined)
+        counts = {task: len(next(iter(self._seen[task].values()))) for task in sorted(self._seen)}
+        owners = [task for task, count in counts.items() for _ in range(count)]
+        self._reference["tasks"] = torch.tensor(owners, dtype=torch.long)
         self._seen = {}
         write_whole(self.folder / REFERENCE, save(self._reference))
 
-    def attach(self) -> None:
-        """Follow the gradients of the task that was started, until ``detach``."""
-        if self.agent is not None:
-            self._norms.attach(self.agent.policy)
+    def attach(self, earlier: Collection[int] = ()) -> None:
+        """Follow the task that was started: its gradients, until ``detach``, and its free weights.
+
+        Args:
+            earlier: Other tasks, which were finished before.
+        """
+        if self.agent is None:
+            return
+        self._norms.attach(self.agent.policy)
+        self._free, self._earlier = None, earlier
+        if self._methods:
+            self._free = FreeWeights(self.agent.policy, self._methods, self._policy_input(earlier))
 
     def detach(self) -> None:
         """Follow no gradients any more."""
@@ -125,14 +141,28 @@ class Diagnostics:
         if self.agent is None:
             return {}
         found = self._weights() | self._norms.take()
-        stored = {n: t.numpy() for n, t in self._reference.items() if n.startswith("observations/")}
-        if stored and self.agent.algorithm.output is not None:
-            arrays = {name.removeprefix("observations/"): rows for name, rows in stored.items()}
-            found |= measure_units(self.agent.policy, self.agent.policy_input(arrays))
+        if (observations := self._policy_input()) is not None:
+            found |= measure_units(self.agent.policy, observations)
+        if self._free is not None:
+            found |= self._free.measure(self.agent.policy, self._policy_input(self._earlier))
         known = {name: value for name, value in found.items() if np.isfinite(value)}
         self._points.append(line_of({"stage": stage, "step": step, **known}))
         write_points(self.folder, self._points)
         return {f"plasticity/{name}": value for name, value in known.items()}
+
+    def _policy_input(self, tasks: Collection[int] | None = None) -> Any:
+        """Return the fixed observations of these tasks, or of all; None where there are none."""
+        assert self.agent is not None
+        stored = below(self._reference, "observations")
+        if not stored or self.agent.algorithm.output is None:
+            return None
+        if tasks is not None:
+            of_tasks = self._reference.get("tasks", torch.zeros(0, dtype=torch.long))
+            chosen = torch.isin(of_tasks, torch.tensor(list(tasks), dtype=torch.long))
+            if not chosen.any():
+                return None
+            stored = {key: rows[chosen] for key, rows in stored.items()}
+        return self.agent.policy_input({key: rows.numpy() for key, rows in stored.items()})
 
     def _weights(self) -> dict[str, float]:
         assert self.agent is not None
@@ -156,17 +186,17 @@ class Diagnostics:
 
 def measure_units(policy: Any, observations: Any) -> dict[str, float]:
     """Return what the hidden units of each group do on a batch, by ``<quantity>/<group>``."""
-    modules = dict(policy.named_modules())
-    magnitudes: dict[str, list[Tensor]] = {}
+    seen = activations(policy, observations)
+    sizes = magnitudes(policy, seen)
+    by_group: dict[str, list[Tensor]] = {}
     last: dict[str, dict[str, Tensor]] = {}  # the last layer of each network
-    for name, activity in activations(policy, observations).items():
+    for name, activity in seen.items():
         group = str(group_of(name, policy))
-        units = activity.shape[1] // (2 if isinstance(modules[name], CReLU) else 1)
-        magnitudes.setdefault(group, []).append(unit_magnitudes(activity, units))
+        by_group.setdefault(group, []).append(sizes[name])
         if activity.dim() == 2:
             last.setdefault(group, {})[_PLACE.sub("", name)] = activity
     found = {}
-    for group, layers in magnitudes.items():
+    for group, layers in by_group.items():
         found[f"dormant_fraction/{group}"] = plasticity.dormant_fraction(layers, TAU)
     for group, features in last.items():
         values = [plasticity.singular_values(one) for one in features.values()]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from holdfast.agents.base.agent import Agent
+from holdfast.agents.base.pauses import unflattened
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
@@ -27,7 +28,7 @@ from holdfast.continual.training.memory_budget import check_growth, kept_bytes
 from holdfast.continual.training.odd_signals import odd_signals
 from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.scoreboard import Scoreboard
-from holdfast.continual.training.task_pauses import TaskPauses
+from holdfast.continual.training.task_pauses import GENERATORS, TaskPauses
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import made_folder
@@ -71,7 +72,8 @@ class CellJournal:
         self.checkpoints = folder.path / checkpoint.FOLDER
         self.place, self.environment_failures = (0, 0), 0
         self.told_cut = False
-        self.diagnostics = Diagnostics(folder.path, agent)
+        self.boundary: inside_task.Found | None = None
+        self.diagnostics = Diagnostics(folder.path, agent, methods)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
             old_stages.thin_out(self.checkpoints, needed_to_act(methods))
@@ -92,9 +94,7 @@ class CellJournal:
             state = self.inside.state
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
-            agent.load_files(saved.files)
-            place = checkpoint.task_folder(self.checkpoints, int(saved.state["stage"]))
-            load_methods(agent, methods, saved, place)
+            self._load(saved)
         self.wall_s: float = state.get("wall_s", 0.0)
         self.costs: dict[str, Any] = state.get("costs", {})
         self.kept: list[int] = list(state.get("kept_bytes", ()))
@@ -112,6 +112,16 @@ class CellJournal:
         self.began = time.monotonic()
         note = self._fell_back(damage) if damage else ""
         self._tell(self.resumed_at, step, note)
+
+    def _load(self, saved: checkpoint.Checkpoint) -> None:
+        """Load what the end of a stage holds; where one model lives on, methods do so later."""
+        self.agent.load_files(saved.files)
+        if self.scenario.is_one_task:
+            kept = unflattened(saved.files)
+            self.boundary = inside_task.Found(0, saved.state, kept.values, kept.files, kept.parts)
+            return
+        place = checkpoint.task_folder(self.checkpoints, int(saved.state["stage"]))
+        load_methods(self.agent, self.methods, saved, place)
 
     def _lost(self, newest: int, damage: Sequence[str]) -> list[str]:
         """Return which checkpoint is gone, if a later stage than the newest is known to have ended.
@@ -186,7 +196,7 @@ class CellJournal:
         begun = self._begun(experience)
         next_point, next_look = every * (begun // every + 1), time.monotonic()
         first, stage = experience.first_step, experience.stage
-        self.diagnostics.attach()
+        self.diagnostics.attach({*self.order[:stage]} - {self.order[stage]})
         self.training.start(begun)
         self.spent.learning = True
 
@@ -214,10 +224,11 @@ class CellJournal:
 
     def pauses(self, experience: Experience, told: Experience) -> TaskPauses | None:
         """Return what takes checkpoints inside a task, and the one that it goes on from."""
-        if self.scenario.checkpoint.every == "off":
+        found = self.inside or self.boundary if experience.stage == self.resumed_at else None
+        if self.scenario.checkpoint.every == "off" and found is None:
             return None
         if experience.stage == self.resumed_at:
-            return TaskPauses(self, experience, told, self.store, self.inside)
+            return TaskPauses(self, experience, told, self.store, found)
         store = inside_task.InsideTask(self.checkpoints, experience.stage)
         return TaskPauses(self, experience, told, store, None)
 
@@ -246,6 +257,8 @@ class CellJournal:
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
         files = self.agent.files() | states
+        if experience.first is not None:
+            files[GENERATORS] = experience.first.generators()
         self.kept.append(kept_bytes(files.values()))
         checkpoint.save(self.checkpoints, experience.stage, files, self._state())
         self.folder.update(stages=stages)

@@ -48,7 +48,8 @@ def replay_buffer(scenario: Scenario, observation: Any, action: Any) -> Buffer |
     copies = 1 if argument(scenario, "optimize_memory_usage") else 2
     row = copies * _bytes(observation) + _bytes(action) + 3 * _FLOAT
     stages = scenario.stage_steps
-    written = sum(stages) if scenario.carry.replay_buffer else max(stages)
+    goes_on = scenario.carry.replay_buffer or scenario.is_one_task
+    written = sum(stages) if goes_on else max(stages)
     return Buffer(row, rows, min(rows, written))
 
 

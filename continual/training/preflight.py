@@ -39,13 +39,14 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
     scenario = scenario.model_copy(update={"pool": scenario.pool.model_copy(update={"workers": 0})})
     seed = scenario.seeds[0]
     with seeding.isolated(seed):
-        buffers: dict[str, Buffer | None] = {}
+        buffers: dict[tuple[str, bool], Buffer | None] = {}
         for cell in scenario.cells()[:: len(scenario.seeds)]:
             alone = scenario.only(cell)
-            if cell.point not in buffers:  # all methods of a point have the same environments
+            # All methods of a point have the same environments; the buffer of some goes on.
+            if (point := (cell.point, alone.is_one_task)) not in buffers:
                 experience, transition = kind_of(alone).build(seed)
-                buffers[cell.point] = transition and replay_buffer(alone, *transition)
-                check_room(alone, buffers[cell.point], jobs)
+                buffers[point] = transition and replay_buffer(alone, *transition)
+                check_room(alone, buffers[point], jobs)
             _build_agent(alone, experience, f"methods[{cell.listed}]")
     return next(iter(buffers.values()))
 

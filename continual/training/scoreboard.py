@@ -24,6 +24,16 @@ that grows with the square of the stream.
 """
 
 
+def metric_tag(name: str) -> str:
+    """Return the tag of a metric: its name without the variant, but for what is beside another.
+
+    >>> metric_tag("forgetting/cw"), metric_tag("forgetting/boundary")
+    ('forgetting', 'forgetting_boundary')
+    """
+    metric, variant = name.split("/")
+    return f"{metric}_{variant}" if variant == "boundary" else metric
+
+
 class Scoreboard:
     """What was measured in one cell so far.
 
@@ -85,7 +95,7 @@ class Scoreboard:
         if stages:
             is_sampled = isinstance(self._scenario.evaluation.tasks, Sample)
             named = metrics.summary(so_far, sampled=is_sampled).items()
-            scalars = {f"continual/{name.split('/')[0]}": value for name, value in named}
+            scalars = {f"continual/{metric_tag(name)}": value for name, value in named}
             if is_sampled:
                 rows = matrix(so_far)[-1, list(trained(so_far))]
                 scalars["continual/tasks_measured"] = float(np.isfinite(rows).sum())

@@ -15,7 +15,8 @@ from holdfast.continual.training.diagnostics import Diagnostics
 from holdfast.continual.training.tensorboard import TensorBoard
 from holdfast.scenarios.schema.scenario import Scenario
 
-_GENERATORS, _NORMS = "generators", "gradient_norms"
+GENERATORS, _NORMS = "generators", "gradient_norms"
+"""Files of the generators of methods, and of what diagnostics have gathered."""
 
 
 class _Stopwatch(Protocol):
@@ -52,7 +53,7 @@ class TaskPauses:
         found: The checkpoint that it goes on from; None where it begins.
 
     Attributes:
-        every: Environment steps between two.
+        every: Environment steps between two; 0 where there are none.
         resets: Whether environments whose episodes never end may begin again.
         resumed: What the agent was; None where the task begins.
     """
@@ -66,8 +67,7 @@ class TaskPauses:
         found: Found | None,
     ) -> None:
         asked = journal.scenario.checkpoint
-        assert asked.every != "off"
-        self.every, self.resets = asked.every, asked.resets
+        self.every, self.resets = 0 if asked.every == "off" else asked.every, asked.resets
         self.resumed = (
             None if found is None else Inside(found.files, dict(found.parts), found.values)
         )
@@ -88,7 +88,7 @@ class TaskPauses:
         journal, files = self._journal, dict(inside.files)
         with journal.training.paused(step):
             files |= {f"method-{n}": method.state() for n, method in enumerate(self._methods)}
-            files[_GENERATORS] = self._told.generators()
+            files[GENERATORS] = self._told.generators()
             norms, files[_NORMS] = journal.diagnostics.inside()
             journal.board.flush()  # a resume trusts what was logged up to here
             state = journal.state() | {"diagnostics": norms, "drifted": self._drifted()}
@@ -104,9 +104,11 @@ class TaskPauses:
         files = self._found.files
         for number, method in enumerate(self._methods):
             method.load_state(self._agent.doors(method), files.get(f"method-{number}", {}))
-        self._told.set_generators(files.get(_GENERATORS, {}))
-        self._journal.diagnostics.put_back(self._found.state["diagnostics"], files.get(_NORMS, {}))
-        if hasattr(self._experience, "drifted"):
+        self._told.set_generators(files.get(GENERATORS, {}))
+        if self._found.step:  # at a hidden boundary, neither has begun
+            norms = files.get(_NORMS, {})
+            self._journal.diagnostics.put_back(self._found.state["diagnostics"], norms)
+        if self._found.step and hasattr(self._experience, "drifted"):
             known = [(int(at), dict(values)) for at, values in self._found.state["drifted"]]
             self._experience.drifted[:] = known
         self.resumed, self._found.files, self._found.parts = None, {}, {}  # may be large

@@ -166,11 +166,23 @@ def _kept(
     if grows == "samples" and arguments.get("strategy", "per_task") == "per_task":
         most = _count(arguments.get("samples"))
         return (min(most, steps) * (known.row + _NUMBER) for steps in known.steps)
+    if grows == "share":
+        return _shared(arguments, known)
     if grows == "transitions":
         return (steps * (2 * known.row + _NUMBER + _BESIDE) for steps in known.steps)
     if grows in ("networks", "columns"):
         return _networks(grows, _weights(agent) * _NUMBER, known.names)
     return None
+
+
+def _shared(arguments: Mapping[str, Any], known: _Known) -> Iterator[int]:
+    """Yield the bytes that each stage adds to a store of a share of the stream's steps."""
+    share, most = arguments.get("share"), _count(arguments.get("samples"))
+    given = share if isinstance(share, int | float) else 0
+    left = min(most, int(given * sum(known.steps)))
+    for steps in known.steps:
+        yield min(left, steps) * (known.row + _NUMBER + _BESIDE)
+        left -= min(left, steps)
 
 
 def _networks(grows: str, own: int, names: Sequence[str]) -> Iterator[int]:

@@ -351,8 +351,9 @@ def _check_networks(
     if len(growing) > 1:
         message = f"{_quoted(growing)} both rebuild the networks; compose at most one of them"
         yield Finding(path, message)
-    if setting.stream.get("task_id") == "heads":
-        message = f"'{growing[0]}' rebuilds the networks, and so does stream.task_id: heads; "
+    alone = [name for name in growing if not signatures[name].attributes.get("takes_heads")]
+    if alone and setting.stream.get("task_id") == "heads":
+        message = f"'{alone[0]}' rebuilds the networks, and so does stream.task_id: heads; "
         yield Finding(path, message + "write stream: {task_id: observed}")
     if mapping(setting.arguments.get("policy_kwargs")).get("activation") == "crelu":
         message = f"crelu doubles what layers put out, which '{growing[0]}' does not follow; "

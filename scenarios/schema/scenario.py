@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, model_validator
 
 from holdfast.errors import Problem
+from holdfast.registry import AT_ONCE
 from holdfast.scenarios.schema.agent import Agent, is_supervised
 from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
 from holdfast.scenarios.schema.fields import SECTION, Name, Positive, Seeds, Text
@@ -176,6 +177,28 @@ class Scenario(BaseModel):
         if self.stream.steps is not None:
             steps[-1] -= sum(steps) - self.stream.steps
         return tuple(steps)
+
+    @property
+    def hides_boundaries(self) -> bool:
+        """Whether one learner lives through the stream, and nothing tells it where a task ends.
+
+        Old runs of teams and games have the key as well; they began again at every task.
+        """
+        return self.stream.boundaries == "hidden" and self._has_one_model
+
+    @property
+    def is_one_task(self) -> bool:
+        """Whether one model lives through the stream as through a single task.
+
+        That is where boundaries are hidden, and where a method learns all tasks at once.
+        """
+        names = (part.name for part in self.methods[0].parts)
+        return self.hides_boundaries or (self._has_one_model and any(n in AT_ONCE for n in names))
+
+    @property
+    def _has_one_model(self) -> bool:
+        plays = any(task.opponents is not None for task in self.tasks)
+        return self.agent.policies is None and not self.is_supervised and not plays
 
     @property
     def total_steps(self) -> int:

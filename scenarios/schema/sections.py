@@ -40,9 +40,15 @@ class Carry(BaseModel):
     weights: Flag = True
     """Weights of all networks."""
     optimizer: Flag = False
-    """Moments of the optimizers."""
+    """Moments of the optimizers; those of the entropy coefficient only if it is carried, too."""
     replay_buffer: Flag = False
     """Transitions stored so far (off-policy)."""
+    entropy_coefficient: Annotated[Flag | Literal["per_task"], Field(exclude_if=operator.not_)] = (
+        False
+    )
+    """SAC's, TQC's and CrossQ's learned one; per_task: a task that comes again goes on with its
+    own. Default: every task learns one from its start.
+    """
 
 
 class Sample(BaseModel):

@@ -137,6 +137,9 @@ METHODS: dict[str, str] = {
 }
 
 
+AT_ONCE = ("joint",)
+"""Methods that learn all tasks of a stream at once, as one task: nothing begins again in it."""
+
 ON_HOST: dict[str, str] = {
     "gem": "its quadratic program is solved on the host, by the package quadprog",
     "redo": "which layers have dormant units decides how many fresh weights are drawn",

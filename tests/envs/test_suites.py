@@ -96,7 +96,11 @@ def test_cw20_and_cw10_are_what_continual_world_published():
         "window-close",
         "peg-unplug-side",
     ]
-    assert twenty.stream_tasks == ten.stream_tasks * 2
+    assert [twenty.tasks[i].name for i in twenty.stream_tasks] == [
+        f"{name}-{visit}" for visit in (1, 2) for name in names
+    ]
+    assert [task.env for task in twenty.tasks] == [task.env for task in ten.tasks] * 2
+    assert twenty.id_width == 20
     for task in twenty.tasks:
         assert task.changes.time_limit == 200
         assert task.kwargs == {"partially_observable": False}

@@ -50,5 +50,5 @@ def rebuild(method: Method, policy: nn.Module) -> None:
     doors = MagicMock(networks=Networks())
     doors.facts.carries = {"weights"}
     method.pre_adapt(doors, MagicMock(steps=1, stage=0))
-    for change in doors.networks.maps:
+    for change in doors.networks.maps + doors.networks.maps_above_heads:
         change(policy)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, below, flat, is_deviation
-from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.lifecycle import Snapshot
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.freezing import Freezing
-from holdfast.continual.methods.imitation import ACTING, clipped
+from holdfast.continual.methods.imitation import ACTING, clipped_to
 from holdfast.continual.methods.snapshots import Snapshots
 from holdfast.errors import UsageError
 
@@ -46,8 +45,10 @@ class PackNet(Method):
             (arXiv:2506.14811) trains its PackNet.
         retrain_updates: Off-policy: train again by this many further updates on the replay buffer
             after the task instead; Continual World does 100,000.
-        clip_norm: Largest gradient norm of each optimizer while training again; None leaves it to
-            the algorithm. Continual World clips at 2e-5.
+        clip_norm: Largest gradient norm of the actor's and of the critic's optimizer; None leaves
+            it to the algorithm. Continual World clips at 2e-5.
+        clip: Updates that ``clip_norm`` bounds: those of ``retraining``, or ``all``, those of every
+            task from the first on, as Continual World.
         prune: Share of a layer's free weights that is given up after a task; None for what leaves
             every task an equal share. The paper prunes .5 or .75.
     """
@@ -69,13 +70,14 @@ class PackNet(Method):
         retrain: Annotated[float | None, (0, 1)] = None,
         retrain_updates: Annotated[int | None, (0, None)] = None,
         clip_norm: Annotated[float | None, (0, None)] = None,
+        clip: Literal["retraining", "all"] = "retraining",
         prune: Annotated[float | None, (0, 1)] = None,
     ) -> None:
         if retrain is not None and retrain_updates is not None:
             raise UsageError("method packnet: retrain and retrain_updates exclude each other")
         self.retrain = retrain if retrain is not None else 0.2 if retrain_updates is None else 0.0
         self.retrain_updates = retrain_updates or 0
-        self.clip_norm = clip_norm
+        self.clip_norm, self._clips_all = clip_norm, clip == "all"
         self.prune = prune
         self._owners: Named = {}  # 0: nobody; k + 1: stage k
         self._stages: dict[int, int] = {}  # the last stage of each task
@@ -105,8 +107,12 @@ class PackNet(Method):
         if self.clip_norm is not None:
             doors.gradients.project(
                 partial(clipped_to, norm=self.clip_norm),
-                batch=lambda _: {} if self._is_pruned and self._left > 1 else None,
+                batch=lambda _: {} if self._is_clipped else None,
             )
+
+    @property
+    def _is_clipped(self) -> bool:
+        return self._clips_all or (self._is_pruned and self._left > 1)
 
     def _free(self, doors: Doors) -> Named:
         """Return what may learn from the next update on; the first one begins the task."""
@@ -247,13 +253,6 @@ def largest(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
     # A stable sort: among equals, the zeros of a fresh share, the first ones everywhere.
     chosen[magnitudes.argsort(descending=True, stable=True)[:count]] = True
     return chosen.view_as(candidates)
-
-
-def clipped_to(
-    _parameters: Named, gradients: Named, state: Tensors, _batch: Tensors, *, norm: float
-) -> tuple[Named, Tensors]:
-    """Return gradients scaled down to a total norm."""
-    return clipped(gradients, norm), state
 
 
 def _pruning_step(doors: Doors, steps: int, retrain: float) -> int:

@@ -28,8 +28,9 @@ class ContinualBackprop(Method):
 
     Of the units older than ``maturity`` updates, ``replacement_rate`` are replaced per update
     (fractions add up until they make a unit), those of lowest u first: incoming weights drawn as
-    the layer was initialised, outgoing weights zero, utility and age zero, Adam's moments too.
-    Source: Dohare et al. 2024, Loss of plasticity in deep continual learning (Nature 632;
+    the layer was initialised, outgoing weights zero, utility and age zero; Adam's moments and
+    numbers of steps of these weights too, as in the authors' code (with Adam and AdamW). Source:
+    Dohare et al. 2024, Loss of plasticity in deep continual learning (Nature 632;
     arXiv:2306.13812), algorithm 1 and the section "Continual backpropagation". So that the network
     keeps its output, what the unit gave on average, ``w_ik * E[h_i]``, goes into the reader's bias
     (arXiv:2306.13812 version 1, and the authors' code); both averages are corrected for their start
@@ -147,7 +148,8 @@ class ContinualBackprop(Method):
             fresh: Newly drawn values of the layers' incoming parameters.
             followed: Names of parameters that a target network follows.
         """
-        values, renewed = renew_units(parameters, chosen, fresh)
+        again, copied = renew_units(parameters, chosen, fresh), dict[str, Tensor]()
+        values, renewed = again.values, again.renewed
         for layer, mask in chosen:
             kept = self._kept[layer.name]
             mean = kept["mean"] / self._grown(kept["age"])[:, None]  # (units, n)
@@ -165,11 +167,11 @@ class ContinualBackprop(Method):
                 old = values.get(out.bias, parameters[out.bias])
                 values[out.bias] = torch.where(is_new, old, old + given)
                 if out.bias in followed:  # a target without the units needs their mean as well
-                    renewed[out.bias] = torch.ones_like(is_new)
+                    copied[out.bias] = torch.ones_like(is_new)
         for layer, mask in chosen:
             for name in ("utility", "age", "mean"):
                 self._kept[layer.name][name][mask] = 0.0
-        return Rewritten(values, renewed)
+        return Rewritten(values, renewed, copied, restarts_steps=True)
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Count the replaced units of the next task from zero."""

@@ -54,7 +54,7 @@ class Parseval(Method):
         def begun(_: Named) -> Named:  # the task's model does not exist before it starts
             held = doors.gradients.parameters(*groups)
             layers = hidden_layers(name for name, p in held.items() if p.ndim == 2)
-            return {name: held[name] for name in held if name in layers}
+            return {name: held[name].new_zeros(0) for name in held if name in layers}  # names
 
         doors.gradients.add(self.gradient, state=begun, groups=groups)
 

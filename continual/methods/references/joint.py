@@ -10,9 +10,11 @@ class Joint(Method):
 
     No continual learner may do that: it is the reference for how well one agent can do in all tasks
     together (multi-task learning, Wolczyk et al. 2021, arXiv:2105.10919, section 4.3). Each task
-    gets the steps of its own budget, spread over the whole stream. At a task switch the agent
-    starts as any other does: with fresh optimizers and an empty replay buffer, unless ``carry``
-    says otherwise. Forgetting and forward transfer of its row mean nothing.
+    gets the steps of its own budget, spread over the whole stream. One model learns from the first
+    step to the last: its replay buffer, optimizers, schedules and exploration go on where the other
+    methods switch tasks, whatever ``carry`` says; it is measured and saved there, and episodes are
+    cut. A supervised model keeps its optimizer. Forgetting and forward transfer of its row mean
+    nothing.
     """
 
     doors = ("lifecycle",)
@@ -20,5 +22,5 @@ class Joint(Method):
     alone = True
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Make the coming task's environments take turns through all tasks."""
+        """Make the environments take turns through all tasks."""
         doors.lifecycle.interleave()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.agents.doors.networks import Slot
+from holdfast.agents.modules.heads import TaskHead, TaskTrunk
 
 SUFFIX = "_log_std"
 """After the name of a mean, that of the logarithm of its deviation."""
@@ -47,9 +48,18 @@ def bayesian_slot(slot: Slot, std: float) -> tuple[nn.Module, dict[str, nn.Modul
     """Return Bayesian layers for a network that acts, or for its slowly moving copy."""
     if not slot.acts:
         return None
-    made = {name: BayesianLinear(head, std) for name, head in slot.heads.items()}
-    layers = [BayesianLinear(m, std) if isinstance(m, nn.Linear) else m for m in slot.trunk]
-    return nn.Sequential(*layers), dict(made)
+    heads = {name: _bayesian(head, std) for name, head in slot.heads.items()}
+    return _bayesian(slot.trunk, std), heads
+
+
+def _bayesian(module: nn.Module, std: float) -> nn.Module:
+    """Return a Bayesian layer for a linear one; replace those inside what holds a network."""
+    if isinstance(module, nn.Linear):
+        return BayesianLinear(module, std)
+    if isinstance(module, nn.Sequential | TaskTrunk | TaskHead):
+        for name, part in module.named_children():
+            setattr(module, name, _bayesian(part, std))
+    return module
 
 
 def draw_noise(layers: Iterable[BayesianLinear], generator: torch.Generator) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from torch import Tensor
+
+from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.importance import (
     analytic_fisher,
     fisher_information,
+    floors,
     measured,
 )
 from holdfast.continual.methods.regularization.quadratic import Penalized, Quadratic
@@ -37,13 +41,19 @@ class EWC(Penalized):
         samples: Observations of each task that the Fisher information is estimated on; 10 batches
             of 256 as in Continual World.
         fisher: ``sampled`` draws one action per observation; ``analytic`` takes the expectation
-            over actions exactly, as Continual World, for one backward pass per output.
-        floor: Least Fisher information of a weight per observation; Continual World uses 1e-5.
+            over actions exactly, for one backward pass per output; ``squashed`` does so with the
+            mean as the environment gets it, tanh(mu) x scale for SAC, TQC and CrossQ, as Continual
+            World. Other algorithms squash nothing, and get ``analytic`` by it.
+        floor: Least Fisher information of a weight per observation, but for the heads of other
+            tasks; Continual World uses 1e-5, and leaves out every head.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the critic's values count
             as the mean of a unit Gaussian.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "ewc"
+    has_importance = True
     doors = ("gradients", "output", "memory")
     extra = "one backward pass per kept observation after each task"
     convention = (
@@ -55,8 +65,9 @@ class EWC(Penalized):
     kind: Literal["separate", "online", "summed"] = "separate"
     decay: Annotated[float, (0, 1)] = 0.99
     samples: Annotated[int, (1, None)] = 2560
-    fisher: Literal["sampled", "analytic"] = "sampled"
+    fisher: Literal["sampled", "analytic", "squashed"] = "sampled"
     floor: Annotated[float, (0, None)] = 0.0
+    _mattered: Named = field(init=False, default_factory=dict)  # whatever the floor
 
     def __post_init__(self) -> None:
         self.penalty = Quadratic(self.strength, self.kind, self.decay)
@@ -68,7 +79,7 @@ class EWC(Penalized):
 
     def forget(self) -> None:
         """Release every weight; the penalty is zero until another task is consolidated."""
-        self.penalty.importance, self.penalty.centre = {}, {}
+        self.penalty.importance, self.penalty.centre, self._mattered = {}, {}, {}
         if self._term is not None:
             self._term.stop()
 
@@ -76,7 +87,32 @@ class EWC(Penalized):
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")
         observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
-        measure: Any = partial(analytic_fisher, floor=self.floor)
+        floor = floors(doors, self.floor, self.regularize)
+        squashed = self.fisher == "squashed"
+        mattered: Named | None = {} if self.floor else None
+        measure: Any = partial(analytic_fisher, floor=floor, squashed=squashed, mattered=mattered)
         if self.fisher == "sampled":
-            measure = partial(fisher_information, rng=rng, floor=self.floor)
-        self.penalty.consolidate(*measured(doors, self.regularize, observations, measure))
+            measure = partial(fisher_information, rng=rng, floor=floor, mattered=mattered)
+        found = measured(doors, self.regularize, observations, measure)
+        if mattered is not None and self._mattered.keys() == self.penalty.importance.keys():
+            before = {} if self.kind == "online" and not self.decay else self._mattered
+            self._mattered = {n: before[n] | m if n in before else m for n, m in mattered.items()}
+        self.penalty.consolidate(*found)
+
+    def free(self) -> Named:
+        """Return which of the held weights mattered to no finished task, before the floor.
+
+        Nothing after a checkpoint of an older version: it has the importance with the floor alone.
+        """
+        if not self.floor:
+            return super().free()
+        return {name: ~mattered for name, mattered in self.held(self._mattered).items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return importance and centre of every weight; with a floor, which mattered without it."""
+        return super().state() | flat({"mattered": self._mattered})
+
+    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` returned."""
+        super().load_state(doors, tensors)
+        self._mattered = below(tensors, "mattered", doors.facts.device)

@@ -28,6 +28,8 @@ GAUSSIAN_FLOOR = 1e-6
 
 Batch = Tensor | dict[str, Tensor]
 
+Floor = float | Named
+"""Least importance per observation: of every weight, or by name as tensors of their shapes."""
 
 Measure = Callable[[Any, Named, Batch], Named]
 """Reader, parameters and observations to one importance per weight."""
@@ -51,12 +53,30 @@ def measured(
     return parameters, importance
 
 
+def floors(doors: Doors, floor: float, regularize: str) -> Floor:
+    """Return the least importance of each weight: none in the heads of other tasks.
+
+    The finished task says nothing about them. Continual World leaves all heads out, so its floor
+    pulls none that has not learned.
+    """
+    if not floor or not doors.facts.has_heads:
+        return floor
+    task, found = doors.facts.current_task, {}
+    for name, parameter in doors.gradients.parameters(*GROUPS[regularize]).items():
+        rows = doors.gradients.task_rows(name, task)
+        own = torch.ones_like(parameter) if rows is None else rows.to(parameter)
+        found[name] = own * floor
+    return found
+
+
 def fisher_information(
     output: Reader,
     parameters: Named,
     observations: Batch,
     rng: np.random.Generator,
-    floor: float = 0.0,
+    floor: Floor = 0.0,
+    *,
+    mattered: Named | None = None,
 ) -> Named:
     """Return the diagonal Fisher information of the policy, one tensor per parameter.
 
@@ -69,6 +89,7 @@ def fisher_information(
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
         rng: Draws the actions.
         floor: Least value per observation.
+        mattered: Takes by name which weights had any information, whatever the floor.
     """
 
     def likelihood(values: Named, observation: Tensor, action: Tensor) -> Tensor:
@@ -81,44 +102,57 @@ def fisher_information(
     generator = torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
     actions = draw(output.spec, outputs, generator)
 
-    def squares(gradient: Tensor) -> Tensor:
-        return _at_least(gradient.square(), floor).sum(0)
+    def squares(name: str, gradient: Tensor) -> Tensor:
+        return _at_least(_noted(gradient.square(), mattered, name), floor, name).sum(0)
 
     return _mean(output, grad(likelihood), parameters, (observations, actions), squares)
 
 
 def analytic_fisher(
-    output: Reader, parameters: Named, observations: Batch, floor: float = 0.0
+    output: Reader,
+    parameters: Named,
+    observations: Batch,
+    floor: Floor = 0.0,
+    *,
+    squashed: bool = False,
+    mattered: Named | None = None,
 ) -> Named:
     """Return the diagonal Fisher information with the expectation over actions done exactly.
 
     Per observation, for a Gaussian the sum over dimensions of (dmu^2 + 2 dsigma^2) / (sigma^2 +
-    1e-6), as in Continual World (arXiv:2105.10919); for a categorical output the sum over actions a
-    of p_a (d log p_a)^2; for action values and other unit Gaussians the sum of dmu^2.
+    1e-6); for a categorical output the sum over actions a of p_a (d log p_a)^2; for action values
+    and other unit Gaussians the sum of dmu^2.
 
     Args:
         output: The policy.
         parameters: By their names in the policy, detached.
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
         floor: Least value per observation.
+        squashed: Differentiate mu as the environment gets it, tanh(mu) x scale for SAC and its kin,
+            while sigma stays that before squashing. Continual World does so (arXiv:2105.10919, its
+            sac/models.py and methods/ewc.py).
+        mattered: As ``fisher_information`` takes it.
     """
 
     def roots(values: Named, observation: Tensor) -> Tensor:
-        outputs = output.of(values, _one(observation))
+        outputs = _said(output, values, _one(observation), squashed=squashed)
         return _roots(output.spec, outputs)[0]
 
     with torch.no_grad():
         first = _each(lambda t: t[:1], observations)
         width = _roots(output.spec, output.of({}, first)).shape[-1]
 
-    def squares(jacobian: Tensor) -> Tensor:  # (chunk, width, ...)
-        return _at_least(jacobian.square().sum(1), floor).sum(0)
+    def squares(name: str, jacobian: Tensor) -> Tensor:  # (chunk, width, ...)
+        information = _noted(jacobian.square().sum(1), mattered, name)
+        return _at_least(information, floor, name).sum(0)
 
     chunk = max(1, _CHUNK // width)  # of each observation, ``width`` gradients are held
     return _mean(output, jacrev(roots), parameters, (observations,), squares, chunk)
 
 
-def sensitivity(output: Reader, parameters: Named, observations: Batch) -> Named:
+def sensitivity(
+    output: Reader, parameters: Named, observations: Batch, *, squashed: bool = False
+) -> Named:
     """Return the mean absolute gradient of the squared length of the output, per weight.
 
     The output is as ``PolicyOutput`` gives it: logits, action values, or mean and logarithm of the
@@ -128,15 +162,22 @@ def sensitivity(output: Reader, parameters: Named, observations: Batch) -> Named
         output: The policy.
         parameters: By their names in the policy, detached.
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
+        squashed: As ``analytic_fisher`` takes it; Continual World's methods/mas.py.
     """
 
     def length(values: Named, observation: Tensor) -> Tensor:
-        outputs = output.of(values, _one(observation))
+        outputs = _said(output, values, _one(observation), squashed=squashed)
         return torch.stack([value[0].square().sum() for value in outputs.values()]).sum()
 
-    return _mean(
-        output, grad(length), parameters, (observations,), lambda gradient: gradient.abs().sum(0)
-    )
+    def lengths(_name: str, gradient: Tensor) -> Tensor:
+        return gradient.abs().sum(0)
+
+    return _mean(output, grad(length), parameters, (observations,), lengths)
+
+
+def _said(output: Reader, values: Named, observations: Any, *, squashed: bool) -> Output:
+    said = output.of(values, observations)
+    return output.action(said) if squashed else said
 
 
 def _roots(spec: OutputSpec, output: Output) -> Tensor:
@@ -163,7 +204,7 @@ def _mean(
     gradient: Callable[..., Named],
     parameters: Named,
     rows: tuple[Any, ...],
-    reduce: Callable[[Tensor], Tensor],
+    reduce: Callable[[str, Tensor], Tensor],
     size: int = _CHUNK,
 ) -> Named:
     """Return the mean over rows of what ``reduce`` makes of a chunk of per-sample gradients.
@@ -173,7 +214,7 @@ def _mean(
         gradient: Parameters and one row of each of ``rows`` to gradients by name.
         parameters: Where they are taken.
         rows: Observations and what else there is one of per sample.
-        reduce: Gradients of shape (chunk, ...) to their sum over the chunk, shape (...).
+        reduce: Name and gradients of shape (chunk, ...) to their sum over the chunk, shape (...).
         size: Rows per chunk.
     """
     per_sample = vmap(gradient, in_dims=(None, *[0 for _ in rows]))
@@ -185,12 +226,21 @@ def _mean(
         cut = itemgetter(slice(start, start + size))
         chunk = [_each(cut, row) for row in rows]
         for name, gradients in per_sample(parameters, *chunk).items():
-            total[name] += reduce(gradients)
+            total[name] += reduce(name, gradients)
     return {name: value / count for name, value in total.items()}
 
 
-def _at_least(values: Tensor, floor: float) -> Tensor:
-    return values.clamp_min(floor) if floor else values
+def _at_least(values: Tensor, floor: Floor, name: str) -> Tensor:
+    least = floor[name] if isinstance(floor, dict) else floor
+    return values if isinstance(least, float) and not least else values.clamp_min(least)
+
+
+def _noted(values: Tensor, mattered: Named | None, name: str) -> Tensor:
+    """Return the values of a chunk, after noting which are above zero in any row."""
+    if mattered is not None:
+        found = (values > 0).any(0)
+        mattered[name] = mattered[name] | found if name in mattered else found
+    return values
 
 
 def _length(batch: Any) -> int:

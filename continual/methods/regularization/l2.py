@@ -34,6 +34,8 @@ class L2(Penalized):
             ``decay``).
         decay: Of earlier tasks, for ``online``; at 0 the penalty does not grow with the tasks.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "l2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from holdfast.continual.method import Doors, Experience
@@ -23,7 +24,7 @@ class MAS(Penalized):
     Synapses (arXiv:1711.09601), equations 2 to 4, with the gradient of the squared length (section
     4.1). The output f is the logits of discrete actions, the action values (DQN), and for a
     Gaussian its mean and the logarithm of its deviation, so that the squared length is mu^2 +
-    log(sigma)^2 summed over dimensions, as in Continual World.
+    log(sigma)^2 summed over dimensions; in Continual World with the squashed mean.
 
     Args:
         strength: Factor of the penalty; 1e4 in Continual World and COOM.
@@ -32,11 +33,16 @@ class MAS(Penalized):
         decay: Of earlier importances, for ``online``.
         samples: Observations of each task that the importance is estimated on; 10 batches of 256 as
             in Continual World.
+        squashed: Take the mean as the environment gets it, tanh(mu) x scale for SAC, TQC and
+            CrossQ, as Continual World. Other algorithms squash nothing: it changes nothing there.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the output of a critic is
             its values.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "mas"
+    has_importance = True
     doors = ("gradients", "output", "memory")
     extra = "one backward pass per kept observation after each task"
     convention = (
@@ -48,6 +54,7 @@ class MAS(Penalized):
     kind: Literal["separate", "online", "summed"] = "summed"
     decay: Annotated[float, (0, 1)] = 0.99
     samples: Annotated[int, (1, None)] = 2560
+    squashed: bool = False
 
     def __post_init__(self) -> None:
         self.penalty = Quadratic(self.strength, self.kind, self.decay)
@@ -61,4 +68,5 @@ class MAS(Penalized):
         """Measure what the finished task's weights matter and anchor at them."""
         kept = doors.memory.observations(self.samples, experience.generator("mas"))
         observations = doors.memory.policy_input(kept)
-        self.penalty.consolidate(*measured(doors, self.regularize, observations, sensitivity))
+        measure = partial(sensitivity, squashed=self.squashed)
+        self.penalty.consolidate(*measured(doors, self.regularize, observations, measure))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from holdfast.agents.base.parameters import Named, below, flat
+from holdfast.agents.base.parameters import Named, below, flat, is_deviation
 from holdfast.agents.doors.gradients import Tensors, Work
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.errors import UsageError
@@ -105,6 +105,7 @@ class Penalized(Method):
         name: Of the method, for errors.
         penalty: What holds the weights.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+        hold_log_std: Whether a bare ``log_std`` (PPO and A2C on boxes) is held as well.
     """
 
     name: ClassVar[str]
@@ -114,6 +115,7 @@ class Penalized(Method):
     memory = "2 numbers per weight, however many tasks"
 
     regularize: Literal["actor", "critic", "both"] = "actor"
+    hold_log_std: bool = False
     penalty: Quadratic = field(init=False)
     _term: Work | None = field(init=False, default=None)
 
@@ -123,7 +125,17 @@ class Penalized(Method):
         self._term = None
         if self.penalty.importance:
             groups = GROUPS[self.regularize]
-            self._term = doors.gradients.add(pull, state=self.penalty.tensors(), groups=groups)
+            state = self.penalty.tensors()
+            held = {of: self.held(tensors) for of, tensors in state.items()}
+            self._term = doors.gradients.add(pull, state=held, groups=groups)
+
+    def held(self, tensors: Named) -> Named:
+        """Return those of the weights that are held: exploration is free unless asked otherwise."""
+        return {n: t for n, t in tensors.items() if self.hold_log_std or not is_deviation(n)}
+
+    def free(self) -> Named:
+        """Return which of the held weights have an importance of exactly zero."""
+        return {name: value == 0 for name, value in self.held(self.penalty.importance).items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return importance and centre of every weight."""

@@ -39,9 +39,12 @@ class RWalk(Penalized):
         interval: Updates between scores; 10 in Avalanche.
         epsilon: Keeps the distance above zero; the machine epsilon, about 1e-7, in Avalanche.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "rwalk"
+    has_importance = True
     memory = "4 numbers per weight, however many tasks"
     convention = (
         "strength x sum of (F + s) (theta - theta_old)^2, no factor 1/2; F and s each scaled to a "
@@ -121,7 +124,8 @@ class RWalk(Penalized):
 
     def consolidate(self, parameters: Named) -> None:
         """Hold ``parameters`` by what was gathered in the finished task and before."""
-        fisher, scores = _scaled(self.fisher), _scaled(self.scores)
+        # What is not held must not be the largest, by which the others are divided.
+        fisher, scores = _scaled(self.held(self.fisher)), _scaled(self.held(self.scores))
         zero = torch.zeros(())
         importance = {
             name: torch.zeros_like(value) + fisher.get(name, zero) + scores.get(name, zero)

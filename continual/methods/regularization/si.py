@@ -34,9 +34,12 @@ class SI(Penalized):
         strength: Factor of the penalty, c of the paper: 1 on split and .1 on permuted MNIST.
         xi: Damping; 1e-3 in the paper, .1 on permuted MNIST.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``.
+        hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
+            how much the policy explores, and can matter hundreds of times as much as a weight.
     """
 
     name = "si"
+    has_importance = True
     convention = (
         "strength x sum of Omega (theta - theta_old)^2, no factor 1/2; Omega sums over tasks the "
         "path integral / (distance^2 + xi); actor only by default"

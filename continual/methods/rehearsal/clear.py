@@ -17,7 +17,7 @@ from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader, entropy, log_likelihood
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.imitation import imitation_loss
-from holdfast.continual.methods.rehearsal.selection import placed, reservoir_places
+from holdfast.continual.methods.rehearsal.selection import put, reservoir_places, with_room
 from holdfast.continual.methods.rehearsal.vtrace import vtrace
 
 _OUTPUT = "output/"
@@ -27,8 +27,9 @@ _OUTPUT = "output/"
 class Clear(Method):
     """Learns from a reservoir of earlier rollouts beside the new ones, and stays near their policy.
 
-    Every rollout is cut into segments of ``unroll`` steps; all segments of the stream so far are
-    kept with equal chance. To each update is added, on segments drawn from the store::
+    Every rollout is cut into segments of ``unroll`` steps. A store of ``share`` of the stream's
+    steps keeps all segments so far with equal chance. To each update is added, on segments drawn
+    from the store::
 
         ratio * mean over their steps of [ -advantage log pi(a | s)
                                            + vf_coef (v - V(s))^2 - ent_coef H(pi)
@@ -46,7 +47,9 @@ class Clear(Method):
             is half new and half old, as in the paper.
         policy_strength: Of policy cloning; .01 in the paper.
         value_strength: Of value cloning; .005 in the paper.
-        samples: Steps kept in all.
+        share: Of the steps of the whole stream, as many are kept at most; 1 keeps all.
+        samples: Steps kept at most, so that long streams fit into the memory; with ``share: 1``
+            the size of the store.
         unroll: Steps of a segment; 20 as IMPALA on Atari. At most one less than a rollout.
     """
 
@@ -55,7 +58,8 @@ class Clear(Method):
     on_policy = True
     algorithms = ("ppo", "a2c")
     not_in_teams = "it corrects sequences of steps, and a team's agents come and go within them"
-    memory = "10,000 steps of rollouts in all (`samples`)"
+    grows = "share"
+    memory = "half of the stream's steps, at most 1,000,000 (`share`, `samples`)"
     convention = (
         "policy_strength x mean KL(mu || pi), value_strength x mean squared gap of values, on as "
         "many old steps as new ones x ratio"
@@ -64,16 +68,17 @@ class Clear(Method):
     ratio: Annotated[float, (0, None)] = 1.0
     policy_strength: Annotated[float, (0, None)] = 0.01
     value_strength: Annotated[float, (0, None)] = 0.005
-    samples: Annotated[int, (1, None)] = 10_000
+    share: Annotated[float, (0, 1)] = 0.5
+    samples: Annotated[int, (1, None)] = 1_000_000
     unroll: Annotated[int, (1, None)] = 20
-    _segments: Arrays = field(init=False, default_factory=dict)
-    _seen = 0
+    _store: Arrays = field(init=False, default_factory=dict)  # with room to grow
+    _seen = _stored = 0
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the replay gradient to the updates of the coming task."""
         doors.memory.keep_rollouts(1)
         rng, store_rng = experience.generator("clear"), experience.generator("clear", "store")
-        settings = doors.facts.settings
+        settings, size = doors.facts.settings, self.size(doors.facts.stream_steps)
         taken_at = -1
 
         def draw(_: Named) -> Tensors | None:
@@ -81,30 +86,33 @@ class Clear(Method):
             # The first update after a rollout: the policy is still the one that acted.
             if doors.step != taken_at:
                 taken_at = doors.step
-                self.offer(segments(doors, self.unroll), store_rng)
-            if not self.ratio or not self._segments:
+                self.offer(segments(doors, self.unroll), size, store_rng)
+            if not self.ratio or not self._stored:
                 return None
-            length = self._segments["rewards"].shape[1] - 1
-            size = settings.get("batch_size", doors.facts.round_steps)  # A2C's is a whole rollout
-            rows = rng.integers(
-                len(self._segments["actions"]), size=max(1, round(self.ratio * size / length))
-            )
-            chosen = {name: values[rows] for name, values in self._segments.items()}
+            length = self._store["rewards"].shape[1] - 1
+            steps = settings.get("batch_size", doors.facts.round_steps)  # A2C's is a whole rollout
+            rows = rng.integers(self._stored, size=max(1, round(self.ratio * steps / length)))
+            chosen = {name: values[rows] for name, values in self._store.items()}
             return self.batch(doors, chosen)
 
         doors.gradients.add(
             partial(self.gradient, doors.output.actor, doors.output.critic, settings), batch=draw
         )
 
-    def offer(self, new: Arrays, rng: np.random.Generator) -> None:
-        """Take segments into the reservoir."""
+    def size(self, stream_steps: int) -> int:
+        """Return how many steps of a stream are kept at most."""
+        return min(self.samples, round(self.share * stream_steps))
+
+    def offer(self, new: Arrays, size: int, rng: np.random.Generator) -> None:
+        """Take segments into the reservoir, which holds ``size`` steps and one segment at least."""
         if not new:
             return
         offered, steps = new["rewards"].shape
-        size = max(1, self.samples // (steps - 1))
-        self._segments = placed(
-            self._segments, new, reservoir_places(self._seen, offered, size, rng)
-        )
+        places = reservoir_places(self._seen, offered, max(1, size // (steps - 1)), rng)
+        self._stored = max(self._stored, int(places.max()) + 1)
+        for name, rows in new.items():
+            self._store[name] = with_room(self._store.get(name, rows[:0]), self._stored)
+        put(self._store, new, places)
         self._seen += offered
 
     def batch(self, doors: Doors, chosen: Arrays) -> Tensors:
@@ -179,12 +187,15 @@ class Clear(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored segments, and how many were offered."""
-        return flat({"segments": self._segments, "seen": self._seen})
+        segments = {name: rows[: self._stored] for name, rows in self._store.items()}
+        return flat({"segments": segments, "seen": self._seen})
 
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take them back."""
         self._seen = int(tensors["seen"])
-        self._segments = {n: t.numpy() for n, t in below(tensors, "segments").items()}
+        # Copies, as they are written into.
+        self._store = {n: t.numpy().copy() for n, t in below(tensors, "segments").items()}
+        self._stored = max((len(rows) for rows in self._store.values()), default=0)
 
 
 _STORED = ("actions", "rewards", "episode_starts", "old_values")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from holdfast.agents.doors.exploration import Exploration, Exploring, Heads
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, Imitation
+from holdfast.continual.methods.imitation import ACTING, Imitation, clipped_to
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 from holdfast.errors import UsageError
 
@@ -29,13 +29,17 @@ class Cloning(Method):
 
     Source: Wolczyk et al. 2022, Disentangling Transfer in Continual RL (arXiv:2209.13900), where it
     is called behavioural cloning of ClonEx-SAC; no loss on the critic, as there. For algorithms on
-    action values, the output is a unit Gaussian around them, or their softmax.
+    action values, the output is a unit Gaussian around them, or their softmax. ``merge: mean`` does
+    with both gradients what ClonEx does, as COOM's code has it (methods/clonex.py, rl/sac.py).
 
     Args:
         strength: Factor of the loss; ClonEx-SAC uses 100 together with ``clip_norm`` .1.
         samples: Observations kept per task; ClonEx keeps 10,000.
         batch_size: Rows per update; ClonEx uses 128.
-        clip_norm: Largest norm of the added gradient; None leaves it as it is.
+        clip_norm: Largest norm of a gradient, which ``merge`` names; None leaves it as it is.
+        merge: ``sum`` adds the cloning gradient, itself clipped to ``clip_norm``, to the
+            algorithm's own. ``mean`` takes half of their sum, and ``clip_norm`` bounds what each
+            optimizer gets in every update, those of the critic and of the first task among them.
         temperature: For action values: compare softmax(values / temperature); None compares the
             values.
         exploration_steps: Steps at the start of each later task that are taken as for an earlier
@@ -60,18 +64,22 @@ class Cloning(Method):
     samples: Annotated[int, (1, None)] = 10_000
     batch_size: Annotated[int, (1, None)] = 128
     clip_norm: Annotated[float | None, (0, None)] = None
+    merge: Literal["sum", "mean"] = "sum"
     temperature: Annotated[float | None, (1e-6, None)] = None
     exploration_steps: Annotated[int, (0, None)] = 0
     exploration: Exploring = "best_return"
     stored: Labelled = field(init=False, default_factory=Labelled)
 
     def __post_init__(self) -> None:
-        self._imitation = Imitation(self.strength, self.temperature, self.clip_norm)
+        norm = self.clip_norm if self.merge == "sum" else None
+        self._imitation = Imitation(self.strength, self.temperature, norm)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Add the cloning gradient for the coming task, once there is something to clone."""
         doors.memory.keep_rollouts(self.samples)
         self._explore(doors, experience)
+        if self.merge == "mean" and self.clip_norm is not None:
+            doors.gradients.project(partial(clipped_to, norm=self.clip_norm))
         if not len(self.stored):
             return
         rng = experience.generator("cloning")
@@ -80,6 +88,8 @@ class Cloning(Method):
             batch=lambda _: self.stored.draw(doors, rng, self.batch_size),
             groups=ACTING,
         )
+        if self.merge == "mean":
+            doors.gradients.scale(halves, groups=ACTING)
 
     def gradient(self, output: Reader, parameters: Named, _state: Tensors, batch: Tensors) -> Named:
         """Return the gradient of the loss on stored observations."""
@@ -127,3 +137,8 @@ class Cloning(Method):
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the stored observations and outputs back."""
         self.stored.load(tensors, doors.facts.device)
+
+
+def halves(parameters: Named, _state: Tensors, _batch: Tensors) -> Named:
+    """Return the factor 1/2 for each parameter: the sum of two gradients becomes their mean."""
+    return {name: value.new_full((), 0.5) for name, value in parameters.items()}

@@ -1,4 +1,4 @@
-"""Experience replay with asymmetric cross-entropy."""
+"""Cloning of sampled actions, what is left of ER-ACE where every task has all actions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from holdfast.continual.methods.rehearsal.episodic import Labelled
 
 @dataclass(kw_only=True, eq=False)
 class ERACE(Method):
-    """Learns the current task by its own loss, finished tasks by the cross-entropy of old actions.
+    """Clones actions that the policy drew at the end of each finished task.
+
+    Named after ER-ACE, and not that method: its asymmetric softmax has nothing to leave out here.
 
     The loss added for the actor (and its encoder), on a batch drawn evenly from the stored rows of
     all finished tasks, is::

@@ -6,6 +6,8 @@ a place of an earlier one replaces it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -103,15 +105,40 @@ def placed(stored: Arrays, offered: Arrays, places: Places) -> Arrays:
         offered: Rows by the same names, each of shape (offered, ...).
         places: As above; new ones follow those in use without a gap.
     """
-    last = {int(place): row for row, place in enumerate(places) if place != DROPPED}
-    into = np.fromiter(last.keys(), np.int64, len(last))
-    source = np.fromiter(last.values(), np.int64, len(last))
     after: Arrays = {}
     for name, rows in offered.items():
         old = stored.get(name, rows[:0])
-        count = max(len(old), int(into.max(initial=-1)) + 1)
+        count = max(len(old), int(places.max(initial=DROPPED)) + 1)
         after[name] = np.concatenate(
             [old, np.empty((count - len(old), *rows.shape[1:]), rows.dtype)]
         )
-        after[name][into] = rows[source]
+    put(after, offered, places)
     return after
+
+
+def put(store: Arrays, offered: Arrays, places: Places) -> None:
+    """Write the offered rows into their places of a store that has room for them.
+
+    Args:
+        store: Rows by name, each of shape (room, ...); written into.
+        offered: Rows by the same names, each of shape (offered, ...).
+        places: As above.
+    """
+    last = {int(place): row for row, place in enumerate(places) if place != DROPPED}
+    into = np.fromiter(last.keys(), np.int64, len(last))
+    source = np.fromiter(last.values(), np.int64, len(last))
+    for name, rows in offered.items():
+        store[name][into] = rows[source]
+
+
+def with_room(rows: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return rows with room for ``count`` of them; doubled where that is more, so that few copy.
+
+    >>> with_room(np.zeros(4), 5).shape
+    (8,)
+    """
+    if count <= len(rows):
+        return rows
+    room = np.empty((max(count, 2 * len(rows)), *rows.shape[1:]), rows.dtype)
+    room[: len(rows)] = rows
+    return room

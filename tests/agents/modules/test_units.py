@@ -152,7 +152,7 @@ def _check_every_layer(agent: Any) -> None:
         with _silenced(policy, layer, mask):
             expected = _outputs(policy, observations)
         fresh = fresh_weights(policy, layer.incoming, rng)
-        values, renewed = renew_units(original, [(layer, mask)], fresh)
+        values, renewed, *_ = renew_units(original, [(layer, mask)], fresh)
         for name, value in values.items():
             assert torch.equal(value[~renewed[name]], original[name][~renewed[name]])
             parameters[name].data.copy_(value)
@@ -256,7 +256,7 @@ def test_a_weight_between_two_new_units_is_zero() -> None:
     ]
     fresh = {"w1": 5 * one, "w2": 7 * two}
     masks = [torch.tensor([True, False]), torch.tensor([False, True])]
-    values, renewed = renew_units(
+    values, renewed, *_ = renew_units(
         {"w1": one, "w2": two, "w3": one.T.clone()}, list(zip(layers, masks, strict=True)), fresh
     )
     assert values["w1"].tolist() == [[5.0], [1.0]]

@@ -140,12 +140,17 @@ def test_an_algorithm_that_takes_no_masks_is_measured_without(
     _check(run_yaml("ppo", "naive"))
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("a2c", "qrdqn", "td3", "tqc")]
-HEADED = ["ppo", "maskable_ppo", "dqn", "sac", *SLOW]
+HEADED = ("ppo", "maskable_ppo", "dqn", "sac", "a2c", "qrdqn", "td3", "tqc")
+QUICK = [*((name, "[ewc, cloning]") for name in HEADED[:4]), ("ppo", "[vcl, cloning]")]
+WITH_HEADS = [
+    pytest.param(name, methods, marks=[] if (name, methods) in QUICK else pytest.mark.slow)
+    for methods in ("[ewc, cloning]", "[vcl, cloning]")
+    for name in HEADED
+]
 
 
-@pytest.mark.parametrize("algorithm", HEADED)
-def test_runs_with_a_head_per_task(algorithm: str, run_yaml: Any) -> None:
-    folder = run_yaml(algorithm, "[ewc, cloning]", "heads", ", normalize: {observations: running}")
+@pytest.mark.parametrize(("algorithm", "methods"), WITH_HEADS)
+def test_runs_with_a_head_per_task(algorithm: str, methods: str, run_yaml: Any) -> None:
+    folder = run_yaml(algorithm, methods, "heads", ", normalize: {observations: running}")
     marked = {(s["step"], s["task"]) for s in folder.scores() if s["unseen"]}
     assert marked == {(0, "b"), (60, "b")}

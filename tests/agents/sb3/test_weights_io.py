@@ -25,20 +25,52 @@ def _learn(agent: Any, experience: Any) -> None:
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
 
 
-def test_weights_and_entropy_coefficient_are_carried_and_the_rest_starts_anew(
-    make_agent: Any,
-) -> None:
-    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+@pytest.mark.parametrize("carried", [False, True])
+def test_weights_are_carried_and_the_rest_starts_anew(make_agent: Any, carried: bool) -> None:
+    """As Continual World, a task learns an entropy coefficient of its own, from log(1) on."""
+    carry = {"carry": {"entropy_coefficient": True}} if carried else {}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", **carry)
     _learn(agent, first)
     before, old = agent.files()["policy"], agent.model
     agent.start(second)
     assert agent.model is not old
     after = agent.files()["policy"]
     assert before.keys() == after.keys()
-    assert "log_ent_coef" in before
+    learned = before.pop("log_ent_coef").item()
+    assert learned != 0.0
+    assert after.pop("log_ent_coef").item() == (learned if carried else 0.0)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert agent.model.replay_buffer.size() == 0
     assert not agent.policy.actor.optimizer.state
+    agent.close()
+
+
+def test_a_task_that_comes_again_goes_on_with_its_own_entropy_coefficient(make_agent: Any) -> None:
+    """Continual World has one per task; a checkpoint after each task brings them all back."""
+    keys = {"carry": {"entropy_coefficient": "per_task"}, "stream": {"repeat": 2}}
+    agent, stages = make_agent(SAC, "Pendulum-v1", **keys)
+    ends: list[float] = []
+    for stage in stages:
+        if stage.stage:
+            files = agent.files()
+            agent, _ = make_agent(SAC, "Pendulum-v1", **keys)
+            agent.load_files(files)
+        agent.start(stage)
+        begins = agent.model.log_ent_coef.item()
+        assert begins == (0.0 if stage.stage < 2 else ends[stage.stage - 2])
+        agent.learn(stage, lambda step: None, lambda scalars, step: None)
+        ends.append(agent.model.log_ent_coef.item())
+    assert len(set(ends)) == 4
+    agent.close()
+
+
+def test_the_entropy_coefficient_is_carried_without_weights(make_agent: Any) -> None:
+    carry = {"weights": False, "entropy_coefficient": True}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry=carry)
+    _learn(agent, first)
+    learned = agent.model.log_ent_coef.item()
+    agent.start(second)
+    assert agent.model.log_ent_coef.item() == learned != 0.0
     agent.close()
 
 
@@ -64,6 +96,29 @@ def test_optimizer_and_replay_buffer_are_carried_where_the_scenario_says_so(
             assert torch.equal(a["exp_avg"], b["exp_avg"])
             assert a["step"] == b["step"]
             assert a["exp_avg"] is not b["exp_avg"]
+    agent.close()
+
+
+@pytest.mark.parametrize("coefficient", [False, "per_task", True])
+def test_moments_of_the_entropy_coefficient_are_carried_with_it_alone(
+    make_agent: Any, coefficient: bool | str
+) -> None:
+    """Adam's first step from no moments is the learning rate, whatever the gradient."""
+    carry = {"optimizer": True, "entropy_coefficient": coefficient}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry=carry)
+    _learn(agent, first)
+    (old,) = agent.model.ent_coef_optimizer.state.values()
+    agent.start(second)
+    coefficients, optimizer = agent.model.log_ent_coef, agent.model.ent_coef_optimizer
+    assert agent.policy.actor.optimizer.state
+    if coefficient is True:
+        (new,) = optimizer.state.values()
+        assert old["step"] == new["step"] > 0
+        assert torch.equal(old["exp_avg"], new["exp_avg"])
+    else:
+        coefficients.grad = torch.full_like(coefficients, 1e-3)
+        optimizer.step()
+        assert coefficients.item() == pytest.approx(-3e-4, rel=1e-4)
     agent.close()
 
 
@@ -173,7 +228,8 @@ def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: bool) -> None:
-    agent, (first, second) = make_agent(SAC, "Pendulum-v1")
+    carry = {"carry": {"entropy_coefficient": True}}
+    agent, (first, second) = make_agent(SAC, "Pendulum-v1", **carry)
     agent.start(first)
     initial = agent.files()
     agent.close()

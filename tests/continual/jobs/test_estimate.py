@@ -61,6 +61,42 @@ def test_disk_is_estimated_to_a_few_percent(
         assert not cost.is_open
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "methods", "stream"),
+    [
+        ("ppo", ["joint", "clear"], {}),
+        ("sac", ["joint"], {}),
+        ("sac", ["naive"], {"boundaries": "hidden", "task_id": "hidden"}),
+    ],
+)
+def test_the_disk_of_one_model_for_the_stream_and_of_a_share_of_it(
+    make_scenario: Callable[..., Scenario],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    algorithm: str,
+    methods: list[str],
+    stream: dict[str, str],
+) -> None:
+    monkeypatch.setattr(measured, "STRETCH_S", 0.05)
+    agent = {
+        "ppo": {"n_steps": 64, "batch_size": 64, "n_epochs": 2},
+        "sac": {"buffer_size": 600, "batch_size": 8, "train_freq": 16, "gradient_steps": 1},
+    }[algorithm]
+    task = {"env": "Pendulum-v1", "steps": 512, "changes": {"time_limit": 20}}
+    scenario = make_scenario(
+        tasks=[{"name": name, **task} for name in ("left", "right")],
+        stream=stream,
+        agent={"algorithm": algorithm, **agent},
+        methods=methods,
+        evaluation={"episodes": 1},
+    )
+    costs = estimate(scenario, build(scenario))
+    for run in holdfast.run(scenario, runs=tmp_path):
+        files = run.folder.path.glob("checkpoints/*/*.safetensors")
+        found = sum(f.stat().st_size for f in files)
+        assert costs[run.folder.label].disk_bytes == pytest.approx(found, rel=0.15)
+
+
 SAC = {"algorithm": "sac", "buffer_size": 600, "batch_size": 16, "learning_starts": 16}
 
 
@@ -84,7 +120,7 @@ def test_fault_45_a_dry_run_never_does_a_methods_whole_work(
         real(agent, updates)
 
     monkeypatch.setattr(StableBaselinesAgent, "train_more", counted)
-    monkeypatch.setattr(measured, "STRETCH_S", 0.02)
+    monkeypatch.setattr(measured, "STRETCH_S", 0.2)  # many updates: a difference of few is noise
     methods = [{"packnet": {"retrain_updates": 100_000}}]
     scenario = two_tasks(make_scenario, agent=SAC, methods=methods)
     (cost,) = estimate(scenario, build(scenario)).values()

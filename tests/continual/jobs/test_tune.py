@@ -241,6 +241,15 @@ def test_more_trials_go_on_and_another_study_is_refused(tuned, tmp_path: Path, q
     assert len(rows(tune(tuned(percent=50), runs=tmp_path, overwrite=True))) == 3
 
 
+def test_a_study_judged_by_older_metrics_is_refused(tuned, tmp_path: Path, quick) -> None:
+    path = tune(tuned(), runs=tmp_path) / "study.yaml"
+    rules, _, older = path.read_text("utf-8").partition("\n")
+    assert rules == "# metrics: the end of a task is one in 10 of its evaluations"
+    path.write_text(older, encoding="utf-8")  # as it was before there were rules
+    with pytest.raises(UsageError, match=r"is another study:\n(.|\n)*\+# metrics: the end"):
+        tune(tuned(trials=4), runs=tmp_path)
+
+
 def test_a_torn_journal_goes_on_and_a_damaged_one_is_refused(tuned, tmp_path: Path, quick) -> None:
     folder = tune(tuned(), runs=tmp_path)
     first = rows(folder)

@@ -244,6 +244,20 @@ def test_what_a_method_gives_to_updates_is_pure(
     """Traced once, it gives on what later updates handed in what it gave there."""
     train(world, lambda: build(name), tasks=2, steps=96, **SETTINGS)
     assert bool(calls) == (name not in WITHOUT)
+    _check_traces(calls, name)
+
+
+@pytest.mark.parametrize("world", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
+def test_with_a_head_per_task_it_is_pure_too(
+    world: str, train: Any, calls: dict[Any, Called]
+) -> None:
+    keys = SETTINGS | {"stream": {"task_id": "heads"}}
+    train(world, lambda: build("vcl"), tasks=2, steps=96, **keys)
+    assert calls
+    _check_traces(calls, "vcl")
+
+
+def _check_traces(calls: dict[Any, Called], name: str) -> None:
     for one in calls.values():
         for inputs, output in zip(one.inputs, one.outputs, strict=True):
             if one.traced is not None:

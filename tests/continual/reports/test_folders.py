@@ -32,7 +32,7 @@ def test_folders_of_one_scenario_are_taken_together(tmp_path: Path, make_scenari
     # A reference in another folder is found, too.
     split = gather(tmp_path / "one" / "demo" / "naive", tmp_path / "one" / "demo" / "isolated")
     assert [method.label for method in split.methods] == ["naive", "isolated"]
-    assert split.methods[0].cells[0].reference is not None
+    assert list(split.methods[0].cells[0].references) == [0]
 
 
 def test_other_scenarios_have_a_section_each(tmp_path: Path, make_scenario, finish) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
+from study import write_study
 from tables import rows
 
 from holdfast.continual.jobs.run_folders import prepare
@@ -30,17 +31,19 @@ def test_the_means_worked_by_hand(runs: Path) -> None:
         "plasticity",
     ]
     # performance: seed 0 (.3 + .7)/2 = .5, seed 1 (.4 + .9)/2 = .65; forgetting .3 and .2;
-    # forward transfer: seed 0 ((.9-.8)/.2 + (.7-.6)/.4)/2 = .375, seed 1 (0 + (.9-.8)/.2)/2 = .25
+    # forward transfer over the mean references .8 and .7: seed 0 (.1/.2 + 0)/2 = .25, seed 1
+    # (0 + .2/.3)/2 = .33; their mean is that of means, (.05/.2 + .1/.3)/2 = .29
     assert table["naive"] == [
         "2",
         "0.57 ± 0.11",
         "0.25 ± 0.07",
-        "0.31 ± 0.09",
+        "0.29 ± 0.06",
         "-0.50 ± 0.14",
         "0.83 ± 0.04",
         "0.83 ± 0.04",
     ]
-    assert table["isolated"][3] == "0.00 ± 0.00"
+    # The reference itself: 0 on average; seed 0 is (0 - .1/.3)/2, seed 1 as far above.
+    assert table["isolated"][3] == "0.00 ± 0.24"
     assert "With 2 seeds, small differences mean nothing. Bootstrap intervals" in found.markdown
     assert "add `isolated`" not in found.markdown
     assert found.folder == runs
@@ -52,21 +55,77 @@ def test_the_summary_worked_by_hand(runs: Path) -> None:
     table = rows(text, "Results")
     assert table["method"] == [
         *("seeds", "average performance", "forgetting", "forward transfer"),
-        *("better than naive", "p (Holm)"),
+        *("gain over naive", "P(better than naive)", "p (Holm)"),
     ]
-    # The middle half of .3 .4 .7 .9; resamples hold seed 0 twice (mean of .3 .7) or seed 1 twice.
-    # Forgetting: that of 0 0 .4 .6; of 0 0 .4 .4 and 0 0 .6 .6. Transfer: 0 .25 .5 .5.
+    # Resamples hold seed 0 twice, seed 1 twice, or each once. Performance .5 and .65, forgetting .3
+    # and .2; transfer of seed 0 alone (.1/.2 + .1/.4)/2 = .38, of seed 1 alone (0 + .1/.2)/2 = .25.
     assert table["naive"] == [
-        *("2", "0.55 [0.50, 0.65]", "0.20 [0.20, 0.30]", "0.38 [0.25, 0.38]"),
-        *("", ""),
+        *("2", "0.57 [0.50, 0.65]", "0.25 [0.20, 0.30]", "0.29 [0.25, 0.38]"),
+        *("", "", ""),
     ]
-    # Left: .85 .95 against .3 .4, always better; right: .75 .85 against .7 .9, better in half.
+    # .8 and .9 against .5 and .65, seed by seed .3 and .25 more (.275); always better.
     assert table["ewc"][0:2] == ["2", "0.85 [0.80, 0.90]"]
-    assert table["ewc"][4] == "0.75 [0.50, 1.00]"
-    # Mean ranks 2.5 3.5 against 1 3: two of the six ways to part these are that far apart or
-    # farther, so that p is 4/6, and twice that by Holm.
-    assert table["ewc"][5] == "1.000"
-    assert "corrected by Holm for the 2 methods compared" in text
+    assert table["ewc"][4:6] == ["0.27 [0.25, 0.30]", "1.00 [1.00, 1.00]"]
+    # Two of the six ways to part four runs are that far apart: p is 1/3, twice that by Holm.
+    assert table["ewc"][6] == "0.667"
+    # .45 and .55 against .5 and .65: better in one of four pairs; four of six ways, p is 2/3.
+    assert table["isolated"][4:] == ["-0.07 [-0.10, -0.05]", "0.25 [0.00, 0.25]", "0.667"]
+    assert "corrected by Holm for 2 comparisons with naive" in text
+    possible = (
+        "With 2 seeds no p-value can be below 0.333, which Holm's correction for 2 comparisons"
+    )
+    assert f"{possible} makes 0.667: no method can reach 0.05" in text
+
+
+def test_it_is_said_what_the_corrected_test_can_find(tmp_path: Path, make_scenario, finish) -> None:
+    """Five seeds: 2/252 of each comparison, which six survive and seven do not."""
+    for count, said in (
+        (6, "makes 0.048."),
+        (7, "makes 0.056: no method can reach 0.05, however large its gain."),
+    ):
+        strengths = [{"ewc": {"strength": 10.0 + k}} for k in range(count)]
+        scenario = make_scenario(
+            name=f"of-{count}", methods=["naive", *strengths], seeds=list(range(5))
+        )
+        for folder in prepare(tmp_path, scenario):
+            better = 0 if folder.label == "naive" else 30
+            finish(folder, [(0, 0), (50, 0), (20 + better + folder.seed, 50)])
+        text = report(tmp_path / f"of-{count}").markdown
+        assert "With 5 seeds no p-value can be below 0.008, which Holm's correction for" in text
+        assert said in text
+        table = rows(text, "Results")
+        p = {"0.048"} if count == 6 else {"0.056"}
+        assert {row[-1] for label, row in table.items() if label.startswith("ewc")} == p
+
+
+def test_seeds_of_the_baseline_that_are_not_there_are_counted(runs: Path) -> None:
+    RunFolder(runs / "naive" / "seed-1").update(status="failed")
+    table = rows(report(runs).markdown, "Results")
+    assert table["ewc"][4:] == ["0.30 (1 of 2)", "1.00 (1 of 2)", "n/a"]
+
+
+def test_boundary_values_stand_beside_those_of_a_window(tmp_path: Path, make_scenario) -> None:
+    folder = write_study(
+        tmp_path, methods=2, seeds=2, tasks=2, points=40, episodes=4
+    )  # 20 points a task: a window of two
+    text = report(folder).markdown
+    heads = rows(text, "Results")["method"]
+    assert heads[1:5] == [
+        *("average performance", "performance at the boundary"),
+        *("forgetting", "forgetting at the boundary"),
+    ]
+    ends = {}
+    for seed in range(2):
+        record = RunFolder(folder / "naive" / f"seed-{seed}").scores()
+        curve = np.zeros((41, 2))
+        for episode in record:
+            task = int(episode["task"].removeprefix("task-"))
+            curve[episode["step"] // 100, task] += episode["success"] / 4
+        ends[seed] = curve[-2:].mean(), curve[-1].mean()
+    wanted = np.mean(list(ends.values()), axis=0)
+    shown = [float(cell.partition(" ")[0]) for cell in rows(text, "Results")["naive"][1:3]]
+    assert shown == pytest.approx(wanted.tolist(), abs=0.0051)
+    assert "Windows (points averaged, of those in the span): 1: task-0 2 of 20" in text
 
 
 def test_costs_matrices_and_conventions_are_shown(runs: Path) -> None:
@@ -93,6 +152,27 @@ def test_costs_matrices_and_conventions_are_shown(runs: Path) -> None:
     assert "- Machines: node (2 cores)" in text
 
 
+def test_evaluation_episodes_that_were_cut_are_counted(
+    tmp_path: Path, make_scenario, finish, make_scores
+) -> None:
+    """Four episodes at each of three boundaries; 'left' did not end at the last two."""
+    whole, cut = prepare(tmp_path, make_scenario(seeds=[0, 1]))
+    finish(whole)
+    for stage in range(3):
+        found = make_scores(stage, 10 * stage, left=50, right=50)
+        for score in found:
+            if score["task"] == "left" and stage:
+                score["cut"] = True
+        cut.append(found)
+    cut.update(status="finished")
+    text = report(tmp_path / "demo").markdown
+    assert (
+        "- 4 of 24 evaluation episodes did not end within `evaluation.most_steps` and were cut "
+        "there (left 4): their returns are of so many steps."
+    ) in text
+    assert "were cut there" not in report(whole.path).markdown
+
+
 def test_unfinished_cells_are_listed_and_never_averaged(runs: Path, make_scores) -> None:
     RunFolder(runs / "ewc" / "seed-1").update(status="failed", reason="it | raised\nValueError")
     (runs / "naive" / "seed-1" / "scores.jsonl").write_text('{"stage": 0}\n', encoding="utf-8")
@@ -101,7 +181,7 @@ def test_unfinished_cells_are_listed_and_never_averaged(runs: Path, make_scores)
     table = rows(text, "Results")
     assert table["naive"][:2] == ["1 of 2", "0.50"]
     assert table["ewc"][:2] == ["1 of 2", "0.80"]
-    assert table["ewc"][4:] == ["1.00", "n/a"]  # of the one seed that both have
+    assert table["ewc"][4:] == ["0.30", "1.00", "n/a"]  # of the one seed that both have
     assert "With 1 seed there is no interval and no p-value" in text
     assert table["isolated"][0] == "1 of 2"
     missing = text.split("## Not in these numbers\n")[1].split("\n#")[0]
@@ -114,9 +194,12 @@ def test_unfinished_cells_are_listed_and_never_averaged(runs: Path, make_scores)
 def test_a_seed_without_reference_is_counted(runs: Path) -> None:
     RunFolder(runs / "isolated" / "seed-1").update(status="running")
     text = report(runs).markdown
-    assert rows(text, "Results")["naive"][3] == "0.38 (1 of 2)"
+    # Seed 1 counts, too: (.85 - .8)/.2 and (.8 - .6)/.4 over the one reference.
+    assert rows(text, "Results")["naive"][3] == "0.38 (reference of 1 of 2)"
+    said = "Seeds without a single-task reference of their own: naive 1; ewc 1."
+    assert said in text
     assert "running, or killed; running the scenario again continues it" in text
-    assert "add `isolated` to `methods:`" in text
+    assert "add `isolated` to `methods:`" not in text  # it is there, and a seed is missing
 
 
 def test_nothing_finished_is_a_report_too(tmp_path: Path, make_scenario) -> None:
@@ -131,14 +214,21 @@ def test_a_method_and_a_cell_find_their_reference(runs: Path) -> None:
     text = report(runs / "ewc").markdown
     assert rows(text, "Results")["ewc"][3] == rows(report(runs).markdown, "Results")["ewc"][3]
     cell = report(runs / "naive" / "seed-0")
-    assert rows(cell.markdown, "Results")["naive"][:4] == ["1", "0.50", "0.30", "0.38"]
+    assert rows(cell.markdown, "Results")["naive"][:4] == [
+        "1",
+        "0.50",
+        "0.30",
+        "0.25",
+    ]  # all references
     assert (runs / "naive" / "seed-0" / "report.png").exists()
 
 
 def test_a_reference_of_another_scenario_is_none(runs: Path, make_scenario) -> None:
     foreign = make_scenario(methods=["isolated"], n_envs=2)
     (runs / "isolated" / "seed-0" / "scenario.yaml").write_text(foreign.to_yaml(), "utf-8")
-    assert rows(report(runs / "naive").markdown, "Results")["naive"][3] == "0.25 (1 of 2)"
+    shown = rows(report(runs / "naive").markdown, "Results")["naive"][3]
+    # The one reference has .8 and .8, the means are .85 and .8.
+    assert shown == "0.13 (reference of 1 of 2)"
 
 
 def test_raw_returns_are_said_to_be_raw(tmp_path: Path, make_scenario, finish) -> None:

@@ -56,4 +56,4 @@ def test_a_small_study_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(scores) == 9
     cells = [cell for method in results.methods for cell in method.cells]
     assert [cell.folder.seed for cell in cells] == [0, 1, 2] * 3
-    assert all(cell.reference is not None for cell in cells)
+    assert all(list(cell.references) == [0, 1, 2] for cell in cells)

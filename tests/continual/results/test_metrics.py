@@ -48,19 +48,30 @@ def test_imports_numpy_and_the_standard_library_only() -> None:
     assert names == {"numpy", "numpy.typing", "holdfast.continual.results.curves"}
 
 
-def test_windows_take_the_last_five_points_of_the_span() -> None:
-    run = run_of_two()
-    assert [curves.window(run, span) for span in run.spans] == [5, 5]
-    # P_0(10) = mean(.6 .7 .8 .9 1), P_0(20) = mean of 1 - .05 x (6 .. 10)
-    assert_allclose(curves.at_end(run, run.spans[0])[0], 0.8)
-    assert_allclose(metrics.performance(run), [0.6, 0.8])
-    assert_allclose(metrics.forgetting(run), [0.2, 0.0], atol=1e-12)
+@pytest.mark.parametrize(
+    ("points", "wanted"), [(1, 1), (8, 1), (10, 1), (19, 1), (20, 2), (50, 5), (100, 10)]
+)
+def test_a_window_is_a_tenth_of_a_spans_points(points: int, wanted: int) -> None:
+    run = run_of_two(points=points)
+    assert [curves.window(run, span) for span in run.spans] == [wanted, wanted]
+    # Task 0 ends its span at 1, 1 - 1/points, ...; task 1 likewise.
+    ends = 1 - np.arange(wanted) / points
+    assert_allclose(curves.at_end(run, run.spans[0])[0], ends.mean())
+    assert_allclose(metrics.performance(run)[1], ends.mean())
+    # In the second span task 0 loses 0.05 a step.
+    fallen = 1 - 0.05 * (points - np.arange(wanted))
+    assert_allclose(metrics.performance(run)[0], fallen.mean())
+    assert_allclose(metrics.forgetting(run), [ends.mean() - fallen.mean(), 0.0], atol=1e-12)
+    assert_allclose(metrics.boundary_performance(run), [1 - 0.05 * points, 1.0])
+    found = metrics.summary(run)
+    assert_allclose(found["average_performance/boundary"], 1 - 0.025 * points)
+    assert_allclose(found["forgetting/boundary"], 0.025 * points)
 
 
 def test_windows_never_reach_into_the_task_before() -> None:
-    run = run_of_two(every=5)  # steps 0 5 10 15 20: two points inside each span
-    assert [curves.window(run, span) for span in run.spans] == [2, 2]
-    assert_allclose(metrics.performance(run), [(0.75 + 0.5) / 2, (0.5 + 1.0) / 2])
+    run = Curves(np.array([0, 10, 20]), np.zeros((3, 2)), (Span(0, 10, 0), Span(10, 15, 1)))
+    assert [curves.window(run, span) for span in run.spans] == [1, 0]
+    assert np.isnan(metrics.performance(run)).all()  # nothing was measured inside the last span
 
 
 def test_auc_excludes_the_start_and_includes_the_end() -> None:
@@ -73,7 +84,7 @@ def test_summary_worked_by_hand() -> None:
         [[0.0, 0.1, 0.0], [0.9, 0.2, 0.1], [0.5, 0.8, 0.0], [0.3, 0.6, 1.0]], [0, 1, 2]
     )
     alone = boundary_run([[0, 0, 0], [0.8, 0, 0], [0, 0.6, 0], [0, 0, 0.5]], [0, 1, 2])
-    found = metrics.summary(run, alone)
+    found = metrics.summary(run, [alone])
     assert set(found) == set(metrics.FORMULAS)
     assert_allclose(found["average_performance/cw"], (0.3 + 0.6 + 1.0) / 3)
     assert_allclose(found["forgetting/cw"], (0.6 + 0.2 + 0.0) / 3)
@@ -103,22 +114,26 @@ def test_na_is_nan() -> None:
 def test_forward_transfer_is_undefined_without_room() -> None:
     run = boundary_run([[0, 0], [0.5, 0], [0.5, 0.5]], [0, 1])
     alone = boundary_run([[0, 0], [1.0, 0], [0, 1.2]], [0, 1])
-    assert np.isnan(metrics.forward_transfer(run, alone)).all()
+    assert np.isnan(metrics.forward_transfer(run, [alone])).all()
 
 
 def test_raw_returns_have_no_forward_transfer_and_mixed_units_no_average() -> None:
     raw = boundary_run([[0, 0], [50, 0], [50, 80]], [0, 1], unit="return")
-    assert np.isnan(metrics.summary(raw, raw)["forward_transfer/cw"])
+    assert np.isnan(metrics.summary(raw, [raw])["forward_transfer/cw"])
     assert metrics.summary(raw)["average_performance/cw"] == 65.0
     mixed = boundary_run([[0, 0], [1, 0], [1, 80]], [0, 1], unit="mixed")
-    assert all(np.isnan(value) for value in metrics.summary(mixed, mixed).values())
+    assert all(np.isnan(value) for value in metrics.summary(mixed, [mixed]).values())
     assert_allclose(metrics.performance(mixed), [1, 80])
 
 
 def test_forward_transfer_refuses_another_stream() -> None:
     run = boundary_run([[0, 0], [1, 0], [1, 1]], [0, 1])
-    with pytest.raises(ValueError, match="two streams"):
-        metrics.forward_transfer(run, boundary_run([[0, 0], [1, 0], [1, 1]], [1, 0]))
+    for other in ([0, 0], [0]):
+        values = np.zeros((len(other) + 1, 2)).tolist()
+        with pytest.raises(ValueError, match="two streams"):
+            metrics.forward_transfer(run, [run, boundary_run(values, other)])
+    turned = boundary_run([[0, 0], [0, 0.5], [0.5, 0]], [1, 0])  # alone, an order is none
+    assert_allclose(metrics.forward_transfer(run, [turned]), [1.0, 1.0])
 
 
 def test_repeated_tasks_forget_from_the_last_training_and_gain_over_the_first() -> None:
@@ -247,7 +262,7 @@ def test_curves_refuse_shapes_that_do_not_fit() -> None:
 
 def test_plasticity_less_forgetting_is_average_performance() -> None:
     found = metrics.summary(run_of_two())
-    assert_allclose(found["plasticity/cw"], 0.8)
+    assert_allclose(found["plasticity/cw"], 1.0)
     assert_allclose(
         found["plasticity/cw"] - found["forgetting/cw"], found["average_performance/cw"]
     )
@@ -278,8 +293,8 @@ def test_recovery_time_worked_by_hand() -> None:
     first = [0.0, 0.8, 0.2, 0.5, 0.8, 0.1, 0.9, 0.9, 0.9]
     second = [0.0, 0.0, 0.9, 0.2, 0.1, 0.3, 0.4, 0.0, 0.0]
     run = Curves(steps, np.array([first, second]).T, spans)
-    # Task 0: P is 0.8 at 10, reached again 10 steps into the visit; P is (0.5 + 0.8)/2 at 30, and
-    # it starts above that at 40. Task 1: 0.9 is not reached in its 10 steps.
+    # Task 0: P is 0.8 at 10, reached again 10 steps into the visit and at the start of the one at
+    # 40. Task 1: 0.9 is not reached in its 10 steps.
     assert_allclose(metrics.recovery_time(run), [5, 11])
     assert_allclose(metrics.summary(run)["recovery_time/steps"], 8)
     assert np.isnan(metrics.summary(run_of_two())["recovery_time/steps"])  # no task comes again
@@ -304,11 +319,11 @@ def partly_run() -> curves.Curves:
 
 def test_metrics_of_tasks_that_take_turns_use_what_was_measured() -> None:
     run = partly_run()
-    # Task 0 at the end: the mean of .4 and .2; task 1: .3 alone; task 2: .5 and .9.
-    assert_allclose(metrics.performance(run), [0.3, 0.3, 0.7])
-    assert_allclose(curves.measured_at_end(run, run.spans[-1]), [2, 1, 2])
-    assert_allclose(metrics.plasticity(run), [0.8, 0.8, 0.7])
-    assert_allclose(metrics.forgetting(run), [0.5, 0.5, 0.0])
+    # A window of one: the last point, at which all are measured.
+    assert_allclose(metrics.performance(run), [0.2, 0.3, 0.9])
+    assert_allclose(curves.measured_at_end(run, run.spans[-1]), [1, 1, 1])
+    assert_allclose(metrics.plasticity(run), [0.8, 0.7, 0.9])
+    assert_allclose(metrics.forgetting(run), [0.6, 0.4, 0.0])
     assert_allclose(metrics.summary(run)["forgetting/cw"], 1 / 3)
     assert_allclose(metrics.backward_transfer(run), [-0.6, -0.4, 0.0])
     # Task 0 was measured with .6, .4 and .2 after its training.
@@ -318,12 +333,27 @@ def test_metrics_of_tasks_that_take_turns_use_what_was_measured() -> None:
 
 def test_in_mid_stream_what_is_missing_is_estimated_only_where_tasks_take_turns() -> None:
     so_far = curves.until(partly_run(), 2)
-    measured = curves.Curves(so_far.steps[[0, 1, 3]], so_far.values[[0, 1, 3]], so_far.spans)
-    assert np.isnan(metrics.summary(measured)["average_performance/cw"])  # task 0 was not measured
-    assert np.isnan(metrics.summary(measured, sampled=True)["average_performance/cw"])  # nor others
-    found = metrics.summary(so_far, sampled=True)
-    assert_allclose(found["average_performance/cw"], (0.6 + 0.8) / 2)
-    assert_allclose(found["forgetting/cw"], (0.8 - 0.6) / 2)
+    assert np.isnan(metrics.summary(so_far)["average_performance/cw"])  # task 0 was not measured
+    assert np.isnan(metrics.summary(so_far, sampled=True)["average_performance/cw"])  # nor others
+    # Of three tasks that are trained, one of the two others is measured: it stands for both.
+    nan = np.nan
+    values = np.array([[0, 0, 0], [0.8, 0, 0], [0.6, 0.7, nan], [nan, 0.4, 0.9]], dtype=float)
+    spans = tuple(Span(10 * k, 10 * k + 10, k) for k in range(3))
+    run = Curves(np.arange(4) * 10, values, spans)
+    assert np.isnan(metrics.summary(run)["average_performance/cw"])
+    found = metrics.summary(run, sampled=True)
+    assert_allclose(found["average_performance/cw"], (2 * 0.4 + 0.9) / 3)
+    assert_allclose(found["forgetting/cw"], 2 * (0.7 - 0.4) / 3)
+
+
+def test_a_task_not_measured_at_some_point_of_a_window_has_the_mean_of_the_others() -> None:
+    values = np.full((21, 1), 0.5)
+    values[19:] = [[0.2], [0.8]]
+    run = Curves(np.arange(21), values, (Span(0, 20, 0),))
+    assert_allclose(metrics.performance(run), [0.5])
+    values[19] = NAN
+    assert_allclose(metrics.performance(run), [0.8])
+    assert_allclose(curves.measured_at_end(run, run.spans[0]), [1])
 
 
 def test_the_task_trained_last_weighs_once_in_an_estimate() -> None:

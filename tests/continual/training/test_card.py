@@ -16,6 +16,7 @@ from holdfast.continual.results import metrics
 from holdfast.continual.results.curves import curves
 from holdfast.continual.results.formatting import number
 from holdfast.continual.run_folder.record import RunFolder
+from holdfast.continual.training.card import card
 from holdfast.continual.training.cell import run_cell
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -43,6 +44,31 @@ def test_a_finished_run_has_a_card(run: Callable[..., RunFolder]) -> None:
     names: dict[str, Any] = {}
     exec(code.replace("this/folder", str(folder.path)), names)
     assert names["action"] in (0, 1)
+
+
+def test_the_card_has_the_metrics_of_a_report(
+    tmp_path: Path,
+    make_scenario: Callable[..., Scenario],
+    make_scores: Callable[..., list[Any]],
+) -> None:
+    """Twenty points a task, a window of two: left falls from .975 to .51."""
+    steps = [{"name": name, "env": "CartPole-v1", "steps": 200} for name in ("left", "right")]
+    (folder,) = prepare(tmp_path, make_scenario(tasks=steps))
+    for point in range(41):
+        left = 5 * point if point <= 20 else 100 - 2.5 * (point - 20)
+        right = max(0, 4 * (point - 20))
+        folder.append(make_scores(point // 20, 10 * point, left=left, right=right))
+    folder.update(status="finished")
+    text = card(folder)
+    # left: (.95 + 1)/2 at its end, (.525 + .5)/2 at the end of all; right: (.76 + .8)/2.
+    for title, value, name in (
+        ("average performance", (0.5125 + 0.78) / 2, "average_performance/cw"),
+        ("performance at the boundary", (0.5 + 0.8) / 2, "average_performance/boundary"),
+        ("forgetting", (0.975 - 0.5125) / 2, "forgetting/cw"),
+        ("forgetting at the boundary", (1 - 0.5) / 2, "forgetting/boundary"),
+    ):
+        assert f"| {title} | {number(value)} | `{name}` |" in text
+    assert "forward_transfer" not in text  # it needs other runs
 
 
 def test_a_task_that_was_not_measured_has_no_score(

@@ -11,7 +11,10 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from holdfast.continual.jobs.run_folders import prepare
+from holdfast.continual.results.curves import curves
+from holdfast.continual.results.metrics import FORMULAS, summary
 from holdfast.continual.training.dashboard import COLUMNS, METRICS, hyperparameters, layout
+from holdfast.continual.training.scoreboard import metric_tag
 from holdfast.scenarios.schema.scenario import Scenario
 
 Make = Callable[..., Scenario]
@@ -96,6 +99,12 @@ def test_a_continued_cell_is_one_finished_row(make_scenario: Make, tmp_path: Pat
     ]
     tags = view.Tags()["scalars"]
     assert set(METRICS) <= set(tags)
+    found = summary(curves(folder.scores(), folder.scenario))
+    for name in ("average_performance", "forgetting"):
+        for tag in (f"{name}/cw", f"{name}/boundary"):
+            column = f"continual/{metric_tag(tag)}"
+            assert METRICS[column] == FORMULAS[tag].title
+            assert view.Scalars(column)[-1].value == pytest.approx(found[tag])
     info = folder.info()
     assert view.Scalars("system/parameters")[-1].value == info["parameters"]
     assert [event.step for event in view.Scalars("task/0_left/score")] == [0, 64, 128]

@@ -28,20 +28,23 @@ from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.diagnostics import Diagnostics, GradientNorms, measure_units
 from holdfast.errors import CheckpointUnusable
 
+EWC = {"ewc": {"floor": 1e-5, "samples": 64}}
 RELU = {"policy_kwargs": {"net_arch": [16, 12], "activation": "relu"}}
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sac"])
+@pytest.mark.parametrize(
+    ("algorithm", "method"), [("ppo", "naive"), ("dqn", EWC), ("sac", "naive"), ("sac", EWC)]
+)
 def test_measuring_changes_nothing(
-    algorithm: str, run: Any, weights: Any, monkeypatch: pytest.MonkeyPatch
+    algorithm: str, method: Any, run: Any, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {"tasks": 2, "steps": 128, "agent": RELU, "carry": {"optimizer": True}}
-    measured = run(algorithm, runs="measured", **keys)
+    measured = run(algorithm, method, runs="measured", **keys)
     for name in ("begin", "attach", "detach"):
-        monkeypatch.setattr(Diagnostics, name, lambda self: None)
+        monkeypatch.setattr(Diagnostics, name, lambda *_: None)
     monkeypatch.setattr(Diagnostics, "measure", lambda self, stage, step: {})
     monkeypatch.setattr(Diagnostics, "watched", lambda self, tasks: None)
-    bare = run(algorithm, runs="bare", **keys)
+    bare = run(algorithm, method, runs="bare", **keys)
     assert read_points(bare.path) == []
     assert measured.scores() == bare.scores()
     one, other = weights(measured), weights(bare)
@@ -78,7 +81,7 @@ def test_the_record_of_a_run(run: Any, weights: Any) -> None:
             assert (event.step, event.value) == (last["step"], pytest.approx(value))
 
 
-@pytest.mark.parametrize("method", ["progressive", {"redo": {"tau": 0.5, "period": 5}}])
+@pytest.mark.parametrize("method", ["progressive", {"redo": {"tau": 0.5, "period": 5}}, EWC])
 def test_a_restart_leaves_the_same_record(method: Any, run: Any) -> None:
     keys = {"tasks": 2, "steps": 128, "agent": RELU}
     straight = run("ppo", method, runs="straight", **keys)

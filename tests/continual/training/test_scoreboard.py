@@ -125,3 +125,17 @@ def test_the_dashboard_shows_thirty_of_many_tasks(make_scenario: Callable[..., S
     assert (shown[0], shown[-1]) == (0, 299)
     few = layout(make_scenario(tasks=own[:30]), has_success=False)["Tasks"]
     assert few["score of every task"] == (r"task/[^/]+/score$",)
+
+
+def test_what_is_measured_at_the_boundary_has_a_tag_of_its_own(
+    make_scenario: Callable[..., Scenario], make_scores: Callable[..., list[Episode]]
+) -> None:
+    """Twenty points in the one task: the mean of the last two, and the last."""
+    board, tasks = Board(), [{"name": "t0", "env": "CartPole-v1", "steps": 200}]
+    scores = Scoreboard(make_scenario(tasks=tasks), [])
+    for point in range(21):
+        taken = make_scores(point // 20, 10 * point, t0=float(point))
+        scores.add(taken, 10 * point, board)  # type: ignore[arg-type]  # a board that tells
+    scores.log_metrics(1, 200, board)  # type: ignore[arg-type]
+    assert board.values[200]["continual/average_performance"] == pytest.approx(0.195)
+    assert board.values[200]["continual/average_performance_boundary"] == pytest.approx(0.2)

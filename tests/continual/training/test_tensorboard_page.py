@@ -140,8 +140,10 @@ def test_the_table_of_hyperparameters_holds_the_numbers_of_the_record(
     assert [name for name in COLUMNS if name not in text] == []
     for cell in cells:
         found = metrics.summary(curves(cell.scores(), cell.scenario))
-        shown = f"{found['average_performance/cw']:#.5g}"  # five digits, zeros at the end too
-        assert shown in text, (cell.path, shown, text)
+        for name in ("average_performance/cw", "average_performance/boundary"):
+            assert metrics.FORMULAS[name].title in text
+            shown = f"{found[name]:#.5g}"  # five digits, zeros at the end too
+            assert shown in text, (cell.path, shown, text)
     assert ours(visit) == []
 
 

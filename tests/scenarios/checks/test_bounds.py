@@ -199,6 +199,7 @@ def test_what_loads_can_be_read_back_from_its_run_folder(write) -> None:
     [
         ("{cloning: {samples: 1000000000}}", "ppo", "at least 2,400.0 GB after 300 tasks"),
         ("{cloning: {samples: 1000000000}}", "ppo", "task 3 would not fit"),
+        ("{clear: {share: 1, samples: 1000000000000}}", "ppo", "at least 6,000.0 GB after 300"),
         ("isolated", "ppo, policy_kwargs: {net_arch: [8000, 8000]}", "task 63 would not fit"),
         ("perfect-memory", "dqn, buffer_size: 400000000", "buffer_size: 'perfect-memory' keeps"),
     ],

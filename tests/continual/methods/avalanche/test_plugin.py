@@ -279,6 +279,17 @@ def test_interrupted_and_run_again_equals_uninterrupted(
             assert_same(load_file(mine), load_file(file), f"task-{stage}/{file.name}: ")
 
 
+def test_joint_keeps_its_optimizer_over_the_stream(run: Run) -> None:
+    agent = {"algorithm": "supervised", "hidden": [HIDDEN], "optimizer": "adam"}
+    whole = {"keep": "all"}
+    folder = run("joint", agent=agent, carry={"optimizer": False}, checkpoint=whole)
+    for stage in range(3):
+        place = folder.path / "checkpoints" / f"task-{stage}" / "optimizer.safetensors"
+        assert place.exists(), "no optimizer is kept"
+        steps = [t.item() for name, t in load_file(place).items() if name.endswith("/step")]
+        assert set(steps) == {(stage + 1) * UPDATES}
+
+
 OWN = """
 from avalanche.training.plugins import SupervisedPlugin
 

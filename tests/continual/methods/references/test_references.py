@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kills import assert_unharmed
 
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.references.frozen import Frozen
@@ -51,6 +53,25 @@ def test_frozen_with_heads_acts_by_the_head_it_learned() -> None:
     assert [agent.shown_task(task) for task in range(3)] == [(0, False), (0, True), (0, True)]
 
 
+def test_joint_with_heads_is_measured_by_each_tasks_own_from_the_start() -> None:
+    scenario = Scenario.model_validate(
+        {
+            "tasks": [{"name": n, "env": "CartPole-v1", "steps": 64} for n in "abc"],
+            "stream": {"task_id": "heads"},
+            "agent": {"algorithm": "ppo", "n_steps": 64, "batch_size": 64},
+            "methods": ["joint"],
+        }
+    )
+    agent, method = StableBaselinesAgent(scenario), Joint()
+    experience = make_stream(scenario, 0).train_stream[0]
+    method.pre_adapt(agent.doors(method), experience)
+    agent.start(experience)
+    assert [agent.shown_task(task) for task in range(3)] == [(0, False), (1, False), (2, False)]
+    agent.learn(experience, lambda step: None, lambda scalars, step: None)
+    assert [agent.shown_task(task) for task in range(3)] == [(0, False), (1, False), (2, False)]
+    agent.close()
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_joint_learns_from_all_tasks_in_every_stage(algorithm: str) -> None:
     env = "CartPole-v1" if algorithm == "ppo" else "Pendulum-v1"
@@ -77,8 +98,34 @@ def test_joint_learns_from_all_tasks_in_every_stage(algorithm: str) -> None:
         assert shares.min() > 0.2
 
 
+SMALL = {"policy_kwargs": {"net_arch": [16]}}
+PPO = {"algorithm": "ppo", "n_steps": 48, "batch_size": 16, "n_epochs": 2, **SMALL}
+SAC = {"algorithm": "sac", "learning_starts": 16, "batch_size": 16, "buffer_size": 1000, **SMALL}
+
+
+@pytest.mark.parametrize(
+    "agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)], ids=lambda one: one["algorithm"]
+)
+def test_joint_killed_after_a_boundary_equals_never_killed(
+    agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A boundary is inside a rollout, and turns go on: episodes are longer than a stage."""
+    env, limit = ("CartPole-v1", {}) if agent is PPO else ("Pendulum-v1", {"time_limit": 200})
+    task = {"env": env, "steps": 160, "changes": limit}
+    data = {
+        "name": "demo",
+        "tasks": [{"name": name, **task} for name in "abc"],
+        "agent": agent,
+        "methods": ["joint"],
+        "evaluation": {"every": None, "episodes": 1},
+        "checkpoint": {"every": "off"},
+    }
+    kills = assert_unharmed(monkeypatch, tmp_path, data, [170, 330, 400])
+    assert kills.begun[1:] == [161, 321, 321]
+
+
 @pytest.mark.slow
-def test_joint_ends_where_it_started_after_a_restart(run: Run, weights: Any) -> None:
+def test_joint_is_repeatable_and_another_learner_than_naive(run: Run, weights: Any) -> None:
     first, second = run("ppo", "joint"), run("ppo", "joint", runs="again")
     assert all(torch.equal(weights(first)[n], w) for n, w in weights(second).items())
     naive = weights(run("ppo", "naive", runs="naive"))

@@ -33,6 +33,39 @@ def test_the_form_of_continual_world(world: str, train: Any) -> None:
     train(world, lambda: [ewc], tasks=2, watch=watch)
 
 
+@pytest.mark.parametrize("kind", ["summed", "online"])
+@pytest.mark.parametrize("fisher", ["sampled", "analytic"])
+def test_free_weights_have_no_gradient_in_any_task_whatever_the_floor(
+    kind: Any, fisher: Any, train: Any
+) -> None:
+    """Beside a backward pass per observation and action value, and over a restart."""
+    ewc = [EWC(kind=kind, fisher=fisher, floor=floor, samples=40) for floor in (0.0, 1e-5)]
+    free: dict[str, torch.Tensor] = {}
+
+    def watch(agent: Any, experience: Any) -> None:
+        for row in agent.policy_input(agent.memory.observations(40, experience.generator("ewc"))):
+            for value in agent.policy.q_net(row[None])[0]:
+                parameters = named_parameters(agent.policy, "actor", "encoder")
+                found = torch.autograd.grad(value, [*parameters.values()], retain_graph=True)
+                for name, gradient in zip(parameters, found, strict=True):
+                    free[name] = free.get(name, True) & (gradient == 0)
+
+    agent = train("dqn", lambda: ewc, tasks=2, watch=watch, stream={"task_id": "hidden"})
+    total = sum(int(mask.sum()) for mask in free.values())
+    assert total > 0
+    for method in ewc:
+        assert all(torch.equal(mask, free[name]) for name, mask in method.free().items())
+        assert method.free().keys() == free.keys()
+        again = EWC(kind=kind, fisher=fisher, floor=method.floor)
+        again.load_state(agent.doors(again), method.state())
+        assert all(torch.equal(mask, free[name]) for name, mask in again.free().items())
+        assert again.free().keys() == free.keys()
+    assert min(float(value.min()) for value in ewc[1].penalty.importance.values()) > 0
+    older = {n: t for n, t in ewc[1].state().items() if not n.startswith("mattered/")}
+    again.load_state(agent.doors(again), older)
+    assert again.free() == {}
+
+
 @pytest.mark.parametrize(
     ("regularize", "groups"), [("critic", ("critic",)), ("both", ("actor", "critic"))]
 )

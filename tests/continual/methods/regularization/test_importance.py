@@ -119,7 +119,9 @@ def test_the_sampled_fisher_is_the_mean_of_squared_per_sample_gradients(
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_analytic_fisher_is_the_formula_of_continual_world(name: str, make: Make) -> None:
+def test_the_analytic_fisher_takes_the_expectation_over_actions_exactly(
+    name: str, make: Make
+) -> None:
     agent, observations = make(name)
     output = PolicyOutput(agent.policy)
 

@@ -15,6 +15,7 @@ from holdfast.continual.methods.plasticity.l2_init import L2Init
 from holdfast.continual.methods.plasticity.parseval import Parseval
 from holdfast.continual.methods.regularization import quadratic
 from holdfast.continual.methods.regularization.l2 import L2
+from holdfast.continual.methods.regularization.rwalk import RWalk
 from holdfast.errors import UsageError
 
 STRENGTHS: dict[str, float] = {
@@ -132,3 +133,44 @@ def test_l2_counts_the_tasks_and_holds_the_latest_weights(train: Any) -> None:
             assert l2.penalty.importance[name].unique().tolist() == [experience.stage + 1]
 
     train("ppo", lambda: [l2], watch=watch)
+
+
+@pytest.mark.parametrize("name", ["l2", "ewc", "mas", "si", "rwalk"])
+@pytest.mark.parametrize("keys", [{}, {"hold_log_std": True}])
+def test_exploration_is_free_unless_asked_otherwise(
+    name: str, keys: dict[str, Any], train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare log_std gets no gradient from a penalty that holds everything else."""
+    pulled: set[str] = set()
+    published = quadratic.pull
+
+    def pull(*args: Any) -> Any:
+        gradients = published(*args)
+        pulled.update(gradients)
+        return gradients
+
+    monkeypatch.setattr(quadratic, "pull", pull)
+    agent = train("ppo-box", _build(name, **keys))
+    everything = set(named_parameters(agent.policy, "actor"))
+    assert "log_std" in everything
+    assert pulled == (everything if keys else everything - {"log_std"})
+
+
+def test_the_importance_of_log_std_is_of_another_size_than_that_of_weights(train: Any) -> None:
+    """E[(d log N / d log sigma)^2] is 2 for every Gaussian: hundreds of times that of a weight."""
+    method = _make("ewc", strength=1.0, fisher="analytic")
+    train("ppo-box", lambda: [method], tasks=1)
+    importance = dict(method.penalty.importance)  # type: ignore[attr-defined]  # of EWC
+    assert importance.pop("log_std").tolist() == pytest.approx([2.0], rel=1e-4)
+    of_weights = torch.cat([value.flatten() for value in importance.values()])
+    assert of_weights.median().item() < 0.02
+
+
+def test_rwalk_scales_by_the_largest_of_what_it_holds() -> None:
+    """F / max F (Chaudhry et al., section 4): .5 is the largest of what is held, not 2."""
+    weights, bare = torch.tensor([3.0, 4.0]), torch.tensor([0.1])
+    rwalk = RWalk()
+    rwalk.fisher = {"w": torch.tensor([0.5, 0.25]), "log_std": torch.tensor([2.0])}
+    rwalk.scores = {"w": torch.tensor([0.1, 0.2]), "log_std": torch.tensor([8.0])}
+    rwalk.consolidate({"w": weights, "log_std": bare})
+    assert rwalk.penalty.importance["w"].tolist() == pytest.approx([1.0 + 0.5, 0.5 + 1.0])

@@ -22,7 +22,7 @@ WORLDS = ["ppo", "ppo-box", "a2c"]
 @pytest.mark.parametrize("world", WORLDS)
 def test_what_is_stored_is_what_the_acting_policy_said(world: str, train: Any) -> None:
     """The likelihood of each action under the stored output is the one that the rollout noted."""
-    method, noted = Clear(unroll=5), []
+    method, noted = Clear(unroll=5, share=1.0), []
 
     def look(agent: Any, _: Any) -> None:
         likelihoods = agent.memory.rollouts()[-1]["old_log_prob"]  # (steps, n_envs)
@@ -40,7 +40,7 @@ def test_what_is_stored_is_what_the_acting_policy_said(world: str, train: Any) -
 
 
 def _segments(method: Clear) -> Any:
-    return method._segments.items()
+    return [(name, rows[: method._stored]) for name, rows in method._store.items()]
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -160,7 +160,7 @@ def test_restarted_after_the_first_task_it_ends_the_same(world: str, train: Any,
 
 def test_the_store_is_bounded_and_holds_whole_segments_of_all_tasks(train: Any) -> None:
     """Rollouts of 16 steps in 2 environments give 2 x 3 segments of 4 steps; 2 rollouts a task."""
-    method = Clear(unroll=4, samples=40)
+    method = Clear(unroll=4, share=1.0, samples=40)
     train("ppo", lambda: [method])
     stored = dict(_segments(method))
     assert method._seen == 3 * 2 * 2 * 3
@@ -170,8 +170,44 @@ def test_the_store_is_bounded_and_holds_whole_segments_of_all_tasks(train: Any) 
     assert set(tasks.ravel().tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, 24),  # as in the paper: half of the 48 segments of 4 steps that 192 steps give
+        ({"share": 1.0}, 36),  # all that there are: 4 steps of a rollout of 16 fill no segment
+        ({"share": 0.125}, 6),
+        ({"share": 1.0, "samples": 40}, 10),
+        ({"samples": 40}, 10),
+        ({"share": 0.0}, 1),
+    ],
+)
+def test_the_store_is_a_share_of_the_stream(options: Any, kept: int, train: Any) -> None:
+    method = Clear(unroll=4, **options)
+    train("ppo", lambda: [method])
+    assert method.state()["segments/rewards"].shape == (kept, 5)
+
+
+def test_the_reservoir_is_the_one_of_the_original() -> None:
+    """Each segment of the stream is in the store with the same chance, whenever it came.
+
+    CORA draws a number for each and keeps those of the largest; here by algorithm R. Of 30
+    segments offered by threes, 12 are kept: each in 40% of 2,000 draws, give or take 5 deviations.
+    """
+    counts, rng = np.zeros(30), np.random.default_rng(0)
+    for _ in range(2000):
+        method = Clear()
+        for start in range(0, 30, 3):
+            rows = np.repeat(np.arange(start, start + 3.0)[:, None], 5, axis=1)
+            method.offer({"rewards": rows}, 12 * 4, rng)
+        stored = method.state()["segments/rewards"]
+        assert stored.shape == (12, 5)
+        counts[stored[:, 0].int().numpy()] += 1
+    assert counts.sum() == 12 * 2000
+    assert np.abs(counts / 2000 - 0.4).max() < 5 * math.sqrt(0.4 * 0.6 / 2000)
+
+
 def test_a_segment_is_consecutive_steps_of_one_environment(train: Any) -> None:
-    method = Clear(unroll=4)
+    method = Clear(unroll=4, share=1.0)
     rollouts: list[Any] = []
     train(
         "ppo",
