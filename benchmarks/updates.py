@@ -126,7 +126,7 @@ class Trained:
             if hasattr(model, "rollout_buffer"):
                 _, callback = model._setup_learn(quick, None, True, "task", False)
                 model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-                self.agent._record_rollout()
+                self.agent.record_rollout()
             else:
                 model.learning_starts = quick  # random steps fill the buffer, nothing is learned
                 model.learn(quick)
