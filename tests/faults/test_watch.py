@@ -135,8 +135,7 @@ def test_orphans_end_with_a_command_that_is_signaled(
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        # A shell starts what is in its background deaf to Ctrl-C, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_hearing,
     )
     wait_for((tmp_path / "work").exists)
     process.send_signal(number)
@@ -145,6 +144,12 @@ def test_orphans_end_with_a_command_that_is_signaled(
     pids = [int((tmp_path / name).read_text()) for name in ("work", "orphan")]
     wait_for(lambda: not any(map(is_alive, pids)))
     wait_for(lambda: is_empty(process.pid))
+
+
+def _hearing() -> None:
+    """Undo what is inherited from a shell's background, deaf to Ctrl-C, and from nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.slow
