@@ -27,7 +27,15 @@ from holdfast.continual.reports.templates import environment
 from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
-from holdfast.continual.results.curves import Array, Curves, Quantity, inside, matrix, window
+from holdfast.continual.results.curves import (
+    Array,
+    Curves,
+    Quantity,
+    inside,
+    matrix,
+    points,
+    window,
+)
 from holdfast.continual.results.formatting import number, plural
 from holdfast.continual.results.heat_map import MOST_DRAWN, shown_rows
 from holdfast.continual.results.metrics import FORMULAS, NOTATION
@@ -150,7 +158,7 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             ),
             cut=_cut(cells),
             fewest_points=min(
-                (window(cell.curves, span) for cell in cells for span in cell.curves.spans),
+                (points(cell.curves, span) for cell in cells for span in cell.curves.spans),
                 default=0,
             ),
         )

@@ -169,6 +169,12 @@ def budgets(curves: Curves) -> dict[int, int]:
     return {span.task: span.end - span.start for span in reversed(curves.spans)}
 
 
+def points(curves: Curves, span: Span) -> int:
+    """Return how many evaluation points lie inside a span, its end included."""
+    found = inside(curves, span)
+    return int(found.stop - found.start)
+
+
 def window(curves: Curves, span: Span) -> int:
     """Return how many points count as "at the end of" a span: a tenth of its own, at least one.
 

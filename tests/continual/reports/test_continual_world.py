@@ -201,3 +201,16 @@ def test_forgotten_tasks_are_not_trimmed(tmp_path: Path) -> None:
         measure = method.measures[name]
         assert measure.estimate.value == pytest.approx(wanted, **EXACT)
         assert measure.middle.value == pytest.approx(wanted, **EXACT)
+
+
+@pytest.mark.parametrize(("points", "says"), [(1, True), (2, False), (8, False)])
+def test_only_a_task_that_was_measured_once_is_said_to_be(
+    tmp_path: Path, points: int, says: bool
+) -> None:
+    """Also where the window is one point, of eight."""
+    order = (0, 1)
+    cells = {("naive", seed): curves(order, points, seed) for seed in range(2)}
+    folder = write(tmp_path, cells, order, points)
+    report(folder)
+    shown = (folder / "report.md").read_text("utf-8")
+    assert ("A task was measured once" in shown) is says
