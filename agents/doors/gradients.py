@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, named_parameters, target_parameters
-from holdfast.errors import CheckpointUnusable
+from holdfast.errors import CheckpointUnusable, Diverged
 
 Tensors = Mapping[str, Any]
 """Named tensors, or further such mappings of them: the state of a function, or its batch."""
@@ -164,6 +164,43 @@ class Work:
 
 
 _NOTHING: dict[str, Any] = {}
+
+
+def parted(
+    works: list[Work], parameters: Named, groups: Mapping[str, str | None]
+) -> list[tuple[Work, Part]]:
+    """Return the functions that are called in the updates of one optimizer, each with its part.
+
+    Args:
+        works: Functions of one kind.
+        parameters: Those that the optimizer moves, by name; detached views.
+        groups: The group of each.
+    """
+    found = []
+    for work in works:
+        if own := of_groups(parameters, groups, work.groups):
+            work.parts.append(Part(own))
+            found.append((work, work.parts[-1]))
+    return found
+
+
+def of_groups(parameters: Named, groups: Mapping[str, str | None], wanted: Any) -> Named:
+    """Return the parameters of the wanted groups; all where none is wanted."""
+    return {name: p for name, p in parameters.items() if not wanted or groups.get(name) in wanted}
+
+
+def diverged(bad: list[str]) -> Diverged:
+    """Return the error of gradients that are not finite.
+
+    Args:
+        bad: Names of the parameters whose gradients they are.
+    """
+    return Diverged(
+        f"the gradient of {', '.join(bad[:3]) or 'the policy'} is not finite; the last "
+        "task boundary is kept. Lower agent.learning_rate or the method's strength, scale "
+        "the rewards (agent.normalize, changes.reward_scale), or look for the cause "
+        "in the environment with: holdfast check-env"
+    )
 
 
 @dataclass

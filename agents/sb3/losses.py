@@ -31,7 +31,8 @@ Batch = Mapping[str, Any]
 Beside them what ``inputs_of`` adds: ``others``, ``noise``, ``temperature``, ``clip_range``,
 ``clip_range_vf``."""
 
-_Loss = Callable[[Any, Batch], Tensor]
+_Loss = Callable[[Any, Batch], tuple[Tensor, Named]]
+"""A model and a batch to the loss, and to what ``train`` logs of its parts."""
 
 
 class Others:
@@ -117,10 +118,17 @@ def loss_of(model: Any, parameters: Named, inputs: Batch) -> Tensor:
     Raises:
         UsageError: If there is no such function for this algorithm.
     """
+    return loss_and_figures(model, parameters, inputs)[0]
+
+
+def loss_and_figures(model: Any, parameters: Named, inputs: Batch) -> tuple[Tensor, Named]:
+    """Return what ``loss_of`` returns, and the parts of the loss that ``train`` logs, by tag."""
     chosen = _loss_for(model, critic=_is_critic(parameters))
     named = {f"policy.{name}": value for name, value in (inputs["others"] | parameters).items()}
-    loss: Tensor = functional_call(_Holding(model.policy), named, (partial(chosen, model, inputs),))
-    return loss
+    found: tuple[Tensor, Named] = functional_call(
+        _Holding(model.policy), named, (partial(chosen, model, inputs),)
+    )
+    return found
 
 
 def loss_gradient(model: Any, parameters: Named, inputs: Batch) -> Named:
@@ -139,7 +147,7 @@ class _Holding(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, function: Callable[[], Tensor]) -> Tensor:
+    def forward(self, function: Callable[[], Any]) -> Any:
         return function()
 
 
@@ -182,24 +190,29 @@ def _seen(batch: Batch, name: str = "observations") -> Any:
 # -- on-policy -------------------------------------------------------------------------------------
 
 
-def _clipped_surrogate(model: Any, batch: Batch) -> Tensor:
+def _clipped_surrogate(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 9."""
     values, log_prob, entropy = _evaluated(model, batch)
     advantages = batch["advantages"]
     if model.normalize_advantage and len(advantages) > 1:
         advantages = _normalized(advantages)
-    ratio = torch.exp(log_prob - batch["old_log_prob"])
+    log_ratio = log_prob - batch["old_log_prob"]
+    ratio = torch.exp(log_ratio)
     clipped = torch.clamp(ratio, *batch["clip_range"])
     policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
     if "clip_range_vf" in batch:
         old = batch["old_values"]
         values = old + torch.clamp(values - old, *batch["clip_range_vf"])
     value_loss = F.mse_loss(batch["returns"], values)
-    total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
-    return total
+    low, high = batch["clip_range"]
+    figures = {
+        "approx_kl": (ratio - 1 - log_ratio).mean(),
+        "clip_fraction": ((ratio < low) | (ratio > high)).to(ratio.dtype).mean(),
+    }
+    return _actor_critic(model, policy_loss, entropy, value_loss, figures)
 
 
-def _policy_gradient(model: Any, batch: Batch) -> Tensor:
+def _policy_gradient(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """A2C, Mnih et al. 2016 (arXiv:1602.01783), section 4."""
     values, log_prob, entropy = _evaluated(model, batch)
     advantages = batch["advantages"]
@@ -207,8 +220,19 @@ def _policy_gradient(model: Any, batch: Batch) -> Tensor:
         advantages = _normalized(advantages)
     value_loss = F.mse_loss(batch["returns"], values)
     policy_loss = -(advantages * log_prob).mean()
+    return _actor_critic(model, policy_loss, entropy, value_loss, {})
+
+
+def _actor_critic(
+    model: Any, policy_loss: Tensor, entropy: Tensor, value_loss: Tensor, figures: Named
+) -> tuple[Tensor, Named]:
     total: Tensor = policy_loss - model.ent_coef * entropy + model.vf_coef * value_loss
-    return total
+    parts = {
+        "policy_gradient_loss": policy_loss,
+        "entropy_loss": -entropy,
+        "value_loss": value_loss,
+    }
+    return total, parts | figures
 
 
 def _evaluated(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,23 +253,23 @@ def _normalized(advantages: Tensor) -> Tensor:
 # -- action values ---------------------------------------------------------------------------------
 
 
-def _action_values(model: Any, batch: Batch) -> Tensor:
+def _action_values(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """DQN, Mnih et al. 2015; the Huber loss as in Stable-Baselines3."""
     with torch.no_grad():
         following = model.policy.q_net_target(_seen(batch, "next_observations"))
         target = _backed_up(model, batch, following.max(dim=1, keepdim=True).values)  # (batch, 1)
     values = model.policy.q_net(_seen(batch)).gather(1, batch["actions"].long())  # (batch, 1)
-    return F.smooth_l1_loss(values, target)
+    return F.smooth_l1_loss(values, target), {}
 
 
-def _joint_values(model: Any, batch: Batch) -> Tensor:
+def _joint_values(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """VDN and QMIX, Rashid et al. 2018 (arXiv:1803.11485), equation 5."""
     following = _seen(batch, "next_observations")
     targets = joint_targets(model.policy, following, batch["rewards"], batch["dones"], model.gamma)
-    return joint_loss(model.policy, _seen(batch), batch["actions"], targets)
+    return joint_loss(model.policy, _seen(batch), batch["actions"], targets), {}
 
 
-def _action_quantiles(model: Any, batch: Batch) -> Tensor:
+def _action_quantiles(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """QR-DQN, Dabney et al. 2017 (arXiv:1710.10044), equation 10."""
     with torch.no_grad():
         # (batch, quantiles, actions)
@@ -254,7 +278,7 @@ def _action_quantiles(model: Any, batch: Batch) -> Tensor:
         target = _backed_up(model, batch, _of_action(following, best))
     quantiles = model.policy.quantile_net(_seen(batch))
     chosen = _of_action(quantiles, batch["actions"].long().unsqueeze(-1))
-    return quantile_huber_loss(chosen, target, sum_over_quantiles=True)
+    return quantile_huber_loss(chosen, target, sum_over_quantiles=True), {}
 
 
 def _of_action(quantiles: Tensor, actions: Tensor) -> Tensor:
@@ -273,7 +297,7 @@ def _backed_up(model: Any, batch: Batch, following: Tensor) -> Tensor:
 # -- actor and critic with an optimizer each -------------------------------------------------------
 
 
-def _soft_critic(model: Any, batch: Batch) -> Tensor:
+def _soft_critic(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """SAC, Haarnoja et al. 2018 (arXiv:1812.05905), equation 5; summed over the critics."""
     policy = model.policy
     with torch.no_grad():
@@ -282,10 +306,10 @@ def _soft_critic(model: Any, batch: Batch) -> Tensor:
         worst = torch.cat(policy.critic_target(following, actions), 1).amin(1, keepdim=True)
         target = _backed_up(model, batch, worst - batch["temperature"] * log_prob)  # (batch, 1)
     values = policy.critic(_seen(batch), batch["actions"])
-    return 0.5 * _summed_errors(values, target)
+    return 0.5 * _summed_errors(values, target), {}
 
 
-def _quantile_critic(model: Any, batch: Batch) -> Tensor:
+def _quantile_critic(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """TQC, Kuznetsov et al. 2020 (arXiv:2005.04269), section 3."""
     policy = model.policy
     with torch.no_grad():
@@ -296,10 +320,10 @@ def _quantile_critic(model: Any, batch: Batch) -> Tensor:
         kept = pooled[:, : policy.critic.quantiles_total - dropped]  # (batch, quantiles)
         target = _backed_up(model, batch, kept - batch["temperature"] * log_prob)
     quantiles = policy.critic(_seen(batch), batch["actions"])  # (batch, critics, quantiles)
-    return quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False)
+    return quantile_huber_loss(quantiles, target.unsqueeze(1), sum_over_quantiles=False), {}
 
 
-def _soft_actor(model: Any, batch: Batch) -> Tensor:
+def _soft_actor(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """SAC, equation 7; for TQC the value is the mean over all quantiles of all critics."""
     policy, seen = model.policy, _seen(batch)
     actions, log_prob = _drawn(policy.actor, seen, batch["noise"])
@@ -309,7 +333,7 @@ def _soft_actor(model: Any, batch: Batch) -> Tensor:
     else:
         value = torch.cat(values, 1).amin(1, keepdim=True)  # (batch, 1)
     loss: Tensor = (batch["temperature"] * log_prob - value).mean()
-    return loss
+    return loss, {}
 
 
 def _drawn(actor: Any, observations: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -324,7 +348,7 @@ def _drawn(actor: Any, observations: Any, noise: Tensor) -> tuple[Tensor, Tensor
     return actions, (log_density - squashing).sum(1, keepdim=True)
 
 
-def _twin_critic(model: Any, batch: Batch) -> Tensor:
+def _twin_critic(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     """TD3, Fujimoto et al. 2018 (arXiv:1802.09477), algorithm 1; summed over the critics."""
     policy = model.policy
     with torch.no_grad():
@@ -332,13 +356,13 @@ def _twin_critic(model: Any, batch: Batch) -> Tensor:
         actions = (policy.actor_target(following) + batch["noise"]).clamp(-1, 1)
         worst = torch.cat(policy.critic_target(following, actions), 1).amin(1, keepdim=True)
         target = _backed_up(model, batch, worst)  # (batch, 1)
-    return _summed_errors(policy.critic(_seen(batch), batch["actions"]), target)
+    return _summed_errors(policy.critic(_seen(batch), batch["actions"]), target), {}
 
 
-def _deterministic_actor(model: Any, batch: Batch) -> Tensor:
+def _deterministic_actor(model: Any, batch: Batch) -> tuple[Tensor, Named]:
     policy, seen = model.policy, _seen(batch)
     value: Tensor = policy.critic.q1_forward(seen, policy.actor(seen)).mean()
-    return -value
+    return -value, {}
 
 
 def _summed_errors(values: tuple[Tensor, ...], target: Tensor) -> Tensor:

@@ -18,9 +18,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from holdfast.agents.base.parameters import Named
-from holdfast.agents.doors.gradients import Part, Rewritten, Step, Work, Works
+from holdfast.agents.doors.gradients import (
+    Part,
+    Rewritten,
+    Step,
+    Work,
+    Works,
+    diverged,
+    of_groups,
+    parted,
+)
 from holdfast.agents.sb3 import adam
-from holdfast.errors import Diverged
 
 
 class Updates:
@@ -92,21 +100,15 @@ class _Update:
         self.terms, self.scales = self._parts(works.terms), self._parts(works.scales)
         self.projections, self.looks = self._parts(works.projections), self._parts(works.looks)
         self.rewrites = self._parts(works.rewrites)
-        self.hosted = [action for action, of in works.hosted if self._own(of)]
+        self.hosted = [
+            action for action, of in works.hosted if of_groups(self.detached, self.groups, of)
+        ]
         self.begun: list[tuple[Tensor, Tensor] | None] = []
         device = next((p.device for p in parameters.values()), torch.device("cpu"))
         self.found, self.one = torch.zeros(1, device=device), torch.ones(1, device=device)
 
-    def _own(self, groups: tuple[str, ...]) -> Named:
-        own = self.detached.items()
-        return {name: p for name, p in own if not groups or self.groups.get(name) in groups}
-
     def _parts(self, works: list[Work]) -> list[tuple[Work, Part]]:
-        """Return the functions that are called in these updates."""
-        found = [(work, Part(own)) for work in works if (own := self._own(work.groups))]
-        for work, part in found:
-            work.parts.append(part)
-        return found
+        return parted(works, self.detached, self.groups)
 
     def open(self) -> None:
         self.is_open, self.extra = True, None
@@ -201,12 +203,7 @@ class _Update:
         if self.found.item():
             found = ((name, p.grad) for name, p in self.parameters.items() if p.grad is not None)
             bad = [name for name, gradient in found if not gradient.isfinite().all()]
-            raise Diverged(
-                f"the gradient of {', '.join(bad[:3]) or 'the policy'} is not finite; the last "
-                "task boundary is kept. Lower agent.learning_rate or the method's strength, scale "
-                "the rewards (agent.normalize, changes.reward_scale), or look for the cause "
-                "in the environment with: holdfast check-env"
-            )
+            raise diverged(bad)
 
 
 def _merged(parts: Iterable[tuple[Work, Part]], merge: Callable[[Tensor, Tensor], Tensor]) -> Named:

@@ -1,0 +1,143 @@
+"""PPO's, MaskablePPO's and A2C's ``train``, compiled: all minibatches of a rollout in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor
+
+from holdfast.agents.base.buffers import Arrays, rollout_arrays
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
+from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
+from holdfast.agents.compiled.update import Called, State, Update
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.sb3 import losses
+
+_NOT_LEARNED_FROM = ("rewards", "episode_starts")
+
+
+class Rollouts:
+    """Learns from rollouts in the place of a model's ``train``.
+
+    Args:
+        model: PPO, MaskablePPO or A2C.
+        update: Of its only optimizer.
+    """
+
+    def __init__(self, model: Any, update: Update) -> None:
+        self._model, self._update = model, update
+        self._epochs = getattr(model, "n_epochs", 1)
+        self._limit = getattr(model, "target_kl", None)
+        self._rounds = Rounds(self._one, stops=self._limit is not None)
+        self._buffers: Named = {name: b.clone() for name, b in model.policy.named_buffers()}
+
+    def train(self) -> None:
+        """Do what the model's own ``train`` does.
+
+        Raises:
+            Diverged: If a gradient is not finite.
+        """
+        model, update = self._model, self._update
+        model.policy.set_training_mode(True)
+        model._update_learning_rate(model.policy.optimizer)
+        rows = self._rows()
+        indices = self._indices(len(rows["actions"]))
+        shared = {"rows": self._padded(rows), "numbers": self._numbers()}
+        first = {name: torch.as_tensor(values[indices[0]]) for name, values in rows.items()}
+        update.begin(lambda parameters: self._loss(parameters, first, tensors_of(shared)))
+        planned = []
+        for index in indices:
+            called, given = update.draw()
+            planned.append(Planned(called, {"index": index, "given": given}))
+        shared["fixed"] = arrays_of(update.fixed())
+        outcome = self._rounds.run(arrays_of(state_of(update)), shared, planned)
+        write(update, outcome.state)
+        update.undraw(len(planned) - outcome.count)
+        update.tell(outcome.said)
+        self._log(outcome, len(indices) // self._epochs)
+
+    def _one(
+        self, called: Any, state: State, shared: Tensors, own: Tensors
+    ) -> tuple[State, Named, Named, Any]:
+        """Return what one update makes of the state: a pure function."""
+        batch = {name: rows[own["index"]] for name, rows in shared["rows"].items()}
+
+        def loss(parameters: Named) -> tuple[Tensor, Named]:
+            return self._loss(parameters, batch, shared)
+
+        rates = shared["numbers"]["rates"]
+        fixed, given = shared["fixed"], own["given"]
+        return self._update.function(loss, called, state, fixed, given, rates)[:4]
+
+    def _loss(self, parameters: Named, batch: Named, shared: Tensors) -> tuple[Tensor, Named]:
+        spans = {name: n for name, n in shared["numbers"].items() if name.startswith("clip")}
+        inputs = {**batch, **spans, "others": self._buffers}
+        return losses.loss_and_figures(self._model, parameters, inputs)
+
+    def _rows(self) -> Arrays:
+        """Return the rows of the rollout, environment after environment."""
+        return {
+            name: values.swapaxes(0, 1).reshape(-1, *values.shape[2:])
+            for name, values in rollout_arrays(self._model.rollout_buffer).items()
+            if name not in _NOT_LEARNED_FROM
+        }
+
+    def _padded(self, rows: Arrays) -> Arrays:
+        """Return rows as many as a whole rollout has: a short one needs no program of its own."""
+        most = self._model.n_steps * self._model.n_envs
+        missing = most - len(rows["actions"])
+        if not missing:
+            return rows
+        return {
+            name: np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+            for name, values in rows.items()
+        }
+
+    def _indices(self, rows: int) -> list[Any]:
+        """Return the rows of each minibatch, all epochs after one another."""
+        size = getattr(self._model, "batch_size", rows)
+        return [
+            shuffled[start : start + size]
+            for shuffled in (np.random.permutation(rows) for _ in range(self._epochs))  # noqa: NPY002  # as Stable-Baselines3
+            for start in range(0, rows, size)
+        ]
+
+    def _numbers(self) -> dict[str, Any]:
+        model, kind = self._model, next(self._model.policy.parameters()).detach().numpy().dtype
+        rates = [np.asarray(group["lr"], kind) for group in model.policy.optimizer.param_groups]
+        numbers: dict[str, Any] = {"rates": rates}
+        if self._limit is not None:
+            numbers["most_kl"] = np.asarray(1.5 * self._limit, kind)
+        spans = losses.inputs_of(model, {}, {}, torch.Generator())
+        for name in ("clip_range", "clip_range_vf"):
+            if name in spans:
+                numbers[name] = [np.asarray(end.numpy(), kind) for end in spans[name]]
+        return numbers
+
+    def _log(self, outcome: Outcome, batches: int) -> None:
+        """Record what ``train`` records, under its names."""
+        model, logger = self._model, self._model.logger
+        is_ppo = "approx_kl" in outcome.figures
+        model._n_updates += -(-outcome.count // batches)
+        for tag, values in outcome.figures.items():
+            if tag == "loss":
+                continue
+            within = values[(outcome.count - 1) // batches * batches :]  # of the last epoch
+            named = "policy_loss" if tag == "policy_gradient_loss" and not is_ppo else tag
+            logger.record(f"train/{named}", np.mean(within if tag == "approx_kl" else values))
+        if is_ppo:
+            logger.record("train/loss", outcome.figures["loss"][-1])
+            progress = model._current_progress_remaining
+            logger.record("train/clip_range", model.clip_range(progress))
+            if model.clip_range_vf is not None:
+                logger.record("train/clip_range_vf", model.clip_range_vf(progress))
+        buffer = model.rollout_buffer
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        logger.record("train/explained_variance", explained)
+        if hasattr(model.policy, "log_std"):
+            logger.record("train/std", model.policy.log_std.detach().exp().mean().item())
+        logger.record("train/n_updates", model._n_updates, exclude="tensorboard")

@@ -1,0 +1,294 @@
+"""One update of one optimizer as a pure function of tensors, with what methods do to it.
+
+The order is that of the gradient door: raw gradient, terms, scales; clipping; projections, step,
+looks, rewrites. The hooks of ``agents/sb3/updates.py`` do the same to Stable-Baselines3's ``train``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from holdfast.agents.base.parameters import Named
+from holdfast.agents.compiled.optimizers import Moments, Stepper, clipped
+from holdfast.agents.doors.gradients import Part, Rewritten, Step, Tensors, Work, Works, parted
+from holdfast.errors import UsageError
+
+Loss = Callable[[Named], tuple[Tensor, Named]]
+"""Parameters to the loss, and to figures that are logged."""
+
+KINDS = ("terms", "scales", "projections", "looks", "rewrites")
+
+State = dict[str, Any]
+"""What an update changes: ``parameters``, ``moments``, ``count``, and states of ``works``."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """Which functions of methods an update calls, and how: an update is traced once for each.
+
+    Attributes:
+        flags: By kind, for each function: its flags, or None where it is not called.
+    """
+
+    flags: tuple[tuple[tuple[tuple[str, Hashable], ...] | None, ...], ...]
+
+
+class Update:
+    """The update of one optimizer of a model.
+
+    Args:
+        optimizer: Stable-Baselines3's.
+        parameters: Those that it moves, by name.
+        groups: The group of each.
+        works: What methods asked for.
+        norm: Greatest common norm of the gradients; None where none is clipped.
+        targets: Names of those that a slowly moving copy follows.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        parameters: Mapping[str, nn.Parameter],
+        groups: Mapping[str, str | None],
+        works: Works,
+        *,
+        norm: float | None,
+    ) -> None:
+        self.optimizer, self.parameters = optimizer, dict(parameters)
+        self.stepper, self.norm = Stepper(optimizer, parameters), norm
+        detached = {name: p.detach() for name, p in parameters.items()}
+        self.parts: dict[str, list[tuple[Work, Part]]] = {
+            kind: parted(getattr(works, kind), detached, groups) for kind in KINDS
+        }
+        self.touched: set[str] | None = None
+
+    def raw(self, loss: Loss, parameters: Named) -> tuple[Named, Named]:
+        """Return the gradient of the algorithm's own loss where it reaches, and the figures."""
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            value, figures = loss(leaves)
+            found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        gradients = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+        told = {name: figure.detach() for name, figure in figures.items()}
+        return gradients, told | {"loss": value.detach()}
+
+    def function(
+        self,
+        loss: Loss,
+        called: Called,
+        state: State,
+        fixed: Tensors,
+        given: Tensors,
+        rates: list[Tensor],
+    ) -> tuple[State, Named, Named, list[Tensors], Named]:
+        """Return the state after the update, figures, what is finite, what projections say, masks.
+
+        The masks are of entries that a target network takes over, by name.
+
+        Args:
+            loss: Of the parameters, on the batch of this update.
+            called: Which functions are called, and how.
+            state: Before the update.
+            fixed: States of functions that do not change them, by kind.
+            given: What functions get in this update, by kind.
+            rates: Learning rate of each parameter group.
+        """
+        parameters: Named = state["parameters"]
+        raw, figures = self.raw(loss, parameters)
+        flags = dict(zip(KINDS, called.flags, strict=True))
+
+        def results(kind: str, *leading: Any) -> list[Named]:
+            found = []
+            for number, (work, part) in enumerate(self.parts[kind]):
+                if (chosen := flags[kind][number]) is not None:
+                    own = {name: parameters[name] for name in part.parameters}
+                    result = work.function(
+                        own, *leading, fixed[kind][number], given[kind][number], **dict(chosen)
+                    )
+                    found.append(result or {})
+            return found
+
+        gradients = dict(raw)
+        for extra in _summed(results("terms")).items():
+            name, value = extra
+            if name in gradients:
+                gradients[name] = gradients[name] + value
+        for name, factor in _multiplied(results("scales")).items():
+            if name in gradients:
+                gradients[name] = gradients[name] * factor
+        if self.norm is not None:
+            gradients = clipped(gradients, self.norm)
+        states = {kind: list(state["works"][kind]) for kind in ("projections", "looks")}
+        said = self._project(flags["projections"], parameters, gradients, states, given)
+        finite = {name: gradient.isfinite().all() for name, gradient in gradients.items()}
+        count = state["count"] + 1
+        values, moments = self.stepper.step(
+            parameters, gradients, state["moments"], count, rates
+        )
+        self._look(flags["looks"], (parameters, raw, values), states, given)
+        copied = self._rewrite(flags["rewrites"], values, moments, fixed, given)
+        after = {"parameters": values, "moments": moments, "count": count, "works": states}
+        return after, figures, finite, said, copied
+
+    def _project(
+        self,
+        flags: tuple[Any, ...],
+        parameters: Named,
+        gradients: Named,
+        states: dict[str, list[Tensors]],
+        given: Tensors,
+    ) -> list[Tensors]:
+        said: list[Tensors] = []
+        for number, (work, part) in enumerate(self.parts["projections"]):
+            if flags[number] is None:
+                continue
+            own = {name: gradients[name] for name in part.parameters if name in gradients}
+            moved = {name: parameters[name] for name in own}
+            batch, before = given["projections"][number], states["projections"][number]
+            replaced, after = work.function(moved, own, before, batch, **dict(flags[number]))
+            gradients |= replaced
+            states["projections"][number] = after
+            if work.after is not None:
+                said.append(after)
+        return said
+
+    def _look(
+        self,
+        flags: tuple[Any, ...],
+        seen: tuple[Named, Named, Named],
+        states: dict[str, list[Tensors]],
+        given: Tensors,
+    ) -> None:
+        before, raw, after = seen
+        for number, (work, part) in enumerate(self.parts["looks"]):
+            if flags[number] is None:
+                continue
+            names = [name for name in part.parameters if name in raw]
+            if not names:
+                continue
+            vectors = (
+                torch.cat([named[name].reshape(-1) for name in names])
+                for named in (before, raw, after)
+            )
+            states["looks"][number] = work.function(
+                Step(*vectors),
+                states["looks"][number],
+                given["looks"][number],
+                **dict(flags[number]),
+            )
+
+    def _rewrite(
+        self,
+        flags: tuple[Any, ...],
+        values: Named,
+        moments: Moments,
+        fixed: Tensors,
+        given: Tensors,
+    ) -> Named:
+        """Write into values and moments; return masks of what target networks take over."""
+        copied: Named = {}
+        for number, (work, part) in enumerate(self.parts["rewrites"]):
+            if flags[number] is None:
+                continue
+            own = {name: values[name] for name in part.parameters}
+            chosen = dict(flags[number])
+            rewritten: Rewritten | None = work.function(
+                own, fixed["rewrites"][number], given["rewrites"][number], **chosen
+            )
+            if rewritten is None:
+                continue
+            if rewritten.restarts_steps:
+                raise UsageError("engine: compiled cannot restart Adam's count of single weights")
+            values |= rewritten.values
+            for name, mask in rewritten.renewed.items():
+                for named in moments.values():
+                    named[name] = named[name].masked_fill(mask, 0.0)
+            for name, mask in [*rewritten.renewed.items(), *(rewritten.copied or {}).items()]:
+                copied[name] = copied[name] | mask if name in copied else mask
+        return copied
+
+    # -- what the host does before updates ---------------------------------------------------------
+
+    def begin(self, loss: Loss) -> None:
+        """Begin the states of functions, as the hooks do at their first update."""
+        if self.touched is None and self.parts["looks"]:
+            detached = {name: p.detach() for name, p in self.parameters.items()}
+            self.touched = set(self.raw(loss, detached)[0])
+        for kind in KINDS:
+            for work, part in self.parts[kind]:
+                if part.state is None and not work.is_stopped:
+                    if kind == "looks" and self.touched is not None:
+                        part.parameters = {
+                            n: p for n, p in part.parameters.items() if n in self.touched
+                        }
+                    work.begin(part)
+
+    def draw(self) -> tuple[Called, dict[str, list[Tensors]]]:
+        """Return which functions the next update calls, and what each gets."""
+        called, given = [], {}
+        for kind in KINDS:
+            drawn = [_drawn(work, part) for work, part in self.parts[kind]]
+            called.append(tuple(flags for flags, _ in drawn))
+            given[kind] = [batch for _, batch in drawn]
+        return Called(tuple(called)), given
+
+    def undraw(self, count: int) -> None:
+        """Count updates out that were drawn for and not taken."""
+        for kind in KINDS:
+            for work, part in self.parts[kind]:
+                part.updates -= count if work.flags is not None and count else 0
+
+    def tell(self, said: list[Any]) -> None:
+        """Tell methods what their projections said in each update."""
+        works = [work for work, _ in self.parts["projections"] if work.after is not None]
+        for update in said:
+            for work, one in zip(works, update, strict=True):
+                work.after(one)  # type: ignore[misc]  # chosen by it
+
+    def fixed(self) -> dict[str, list[Tensors]]:
+        """Return the states of functions that do not change them."""
+        return {
+            kind: [part.state or {} for _, part in self.parts[kind]]
+            for kind in ("terms", "scales", "rewrites")
+        }
+
+    def moving(self) -> dict[str, list[Tensors]]:
+        """Return the states of functions that change them."""
+        return {
+            kind: [part.state or {} for _, part in self.parts[kind]]
+            for kind in ("projections", "looks")
+        }
+
+
+def _drawn(work: Work, part: Part) -> tuple[tuple[tuple[str, Hashable], ...] | None, Tensors]:
+    """Return the flags of a function in the next update, None where it is not called, and batch."""
+    if work.is_stopped or not part.parameters:
+        return None, {}
+    batch: Tensors | None = {} if work.batch is None else work.batch(part.parameters)
+    if batch is None:
+        return None, {}
+    flags = {} if work.flags is None else work.flags(part.updates)
+    part.updates += 1
+    return tuple(flags.items()), batch
+
+
+def _summed(parts: list[Named]) -> Named:
+    total: Named = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total[name] + value if name in total else value
+    return total
+
+
+def _multiplied(parts: list[Named]) -> Named:
+    total: Named = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total[name] * value if name in total else value
+    return total
