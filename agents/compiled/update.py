@@ -126,7 +126,8 @@ class Update:
             gradients = clipped(gradients, self.norm)
         states = {kind: list(state["works"][kind]) for kind in ("projections", "looks")}
         said = self._project(flags["projections"], parameters, gradients, states, given)
-        finite = {name: gradient.isfinite().all() for name, gradient in gradients.items()}
+        # A sum of squares is what clipping computes too; it overflows at gradients of 1e19.
+        finite = {name: g.square().sum().isfinite() for name, g in gradients.items()}
         count = state["count"] + 1
         values, moments = self.stepper.step(
             parameters, gradients, state["moments"], count, rates
@@ -292,3 +293,24 @@ def _multiplied(parts: list[Named]) -> Named:
         for name, value in part.items():
             total[name] = total[name] * value if name in total else value
     return total
+
+
+def filled(given: Tensors, everything: Named, temperature: Tensor) -> dict[str, list[Tensors]]:
+    """Return what functions get, with the model's tensors as they are in this very update.
+
+    A method that takes the gradient of the algorithm's loss is handed all that the loss depends
+    on. Drawn on the host before a round, these would be as they were then.
+
+    Args:
+        given: By kind, for each function.
+        everything: All tensors of the policy, by name.
+        temperature: The entropy coefficient.
+    """
+    current = {"others": everything, "temperature": temperature}
+    return {
+        kind: [
+            {**one, **{name: value for name, value in current.items() if name in one}}
+            for one in ones
+        ]
+        for kind, ones in given.items()
+    }
