@@ -13,6 +13,7 @@ from torch import Tensor
 
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
+from holdfast.agents.compiled import steps
 from holdfast.agents.compiled.rounds import Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, copy_into, state_of, write
 from holdfast.agents.compiled.update import Called, State, Update, filled
@@ -77,6 +78,9 @@ class Replayed:
         optimizers = [update.optimizer for update in self._updates.values()]
         model._update_learning_rate(optimizers)
         drawn = [self._drawn(number, batch_size) for number in range(gradient_steps)]
+        if self._state is not None and any(u.begins for u in self._updates.values()):
+            self.settle()  # a method begins again, perhaps at weights that it has just written
+            self.forget()
         if self._state is None:
             self._state = arrays_of(self._begun(drawn[0]))
         planned = [self._planned(own) for own in drawn]
@@ -87,7 +91,8 @@ class Replayed:
         for key, name, tensor in self._acting:
             copy_into(tensor, self._state[key]["parameters"][name])
         for key, update in self._updates.items():
-            update.tell([said[key] for said in outcome.said])
+            update.tell([said[key] for said in outcome.said if key in said])
+        steps.taken(sum(len(called) for called, _ in (update.how for update in planned)))
         self._log(outcome.figures)
 
     def settle(self) -> None:
@@ -146,7 +151,8 @@ class Replayed:
         for key, update in self._updates.items():
             if acts or key != "actor":
                 called[key], own["given"][key] = update.draw()
-        return Planned(tuple(called.items()), own)
+        forms = tuple(update.form for update in self._updates.values())
+        return Planned((tuple(called.items()), forms), own)
 
     def _rates(self) -> dict[str, list[Any]]:
         return {
@@ -169,7 +175,7 @@ class Replayed:
         self, how: Any, state: State, shared: Tensors, own: Tensors
     ) -> tuple[State, Named, Named, Any]:
         """Return what one update makes of the state, in the order of the model's own ``train``."""
-        called: dict[str, Called] = dict(how)
+        called: dict[str, Called] = dict(how[0])
         after, temperature = dict(state), self._temperature(state)
         figures, finite, said = {}, {}, {}
         if ENTROPY in self._updates:

@@ -41,12 +41,14 @@ class Outcome(NamedTuple):
         figures: By tag, a number for each update that was begun.
         said: What projections said, for each update.
         count: Updates that were begun.
+        is_over: Whether the last of them was not taken, as it passed a limit.
     """
 
     state: Any
     figures: dict[str, list[float]]
     said: list[Any]
     count: int
+    is_over: bool = False
 
 
 class Rounds:
@@ -91,7 +93,7 @@ class Rounds:
             ]
             count += taken
             if done.is_over:
-                break
+                return Outcome(state, figures, said, count, is_over=True)
         return Outcome(state, figures, said, count)
 
     def _single(self, state: Any, shared: Any, update: Planned) -> Outcome:
@@ -101,7 +103,7 @@ class Rounds:
         done = program.one(state, shared, own)
         _check(done)
         figures = {tag: [value] for tag, value in done.figures.items()}
-        return Outcome(done.state, figures, [done.said], 1)
+        return Outcome(done.state, figures, [done.said], 1, bool(done.is_over))
 
     def _program(self, key: Any, state: Any, shared: Any, own: Any) -> Any:
         if key not in self._programs:

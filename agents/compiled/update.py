@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_flatten
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled.optimizers import Moments, Stepper, clipped
@@ -67,6 +68,7 @@ class Update:
             kind: parted(getattr(works, kind), detached, groups) for kind in KINDS
         }
         self.touched: set[str] | None = None
+        self.form: Hashable = None
 
     def raw(self, loss: Loss, parameters: Named) -> tuple[Named, Named]:
         """Return the gradient of the algorithm's own loss where it reaches, and the figures."""
@@ -154,7 +156,8 @@ class Update:
             batch, before = given["projections"][number], states["projections"][number]
             replaced, after = work.function(moved, own, before, batch, **dict(flags[number]))
             gradients |= replaced
-            states["projections"][number] = after
+            # What begins empty keeps nothing from one update to the next.
+            states["projections"][number] = after if before else before
             if work.after is not None:
                 said.append(after)
         return said
@@ -216,8 +219,19 @@ class Update:
 
     # -- what the host does before updates ---------------------------------------------------------
 
+    @property
+    def begins(self) -> bool:
+        """Whether a function begins its state at the next update."""
+        every = (pair for kind in KINDS for pair in self.parts[kind])
+        return any(part.state is None and not work.is_stopped for work, part in every)
+
     def begin(self, loss: Loss) -> None:
-        """Begin the states of functions, as the hooks do at their first update."""
+        """Begin the states of functions, as the hooks do at their first update.
+
+        What a program is traced for has the form of these states, and ``form`` tells them apart.
+        """
+        if self.form is not None and not self.begins:
+            return
         if self.touched is None and self.parts["looks"]:
             detached = {name: p.detach() for name, p in self.parameters.items()}
             self.touched = set(self.raw(loss, detached)[0])
@@ -229,6 +243,8 @@ class Update:
                             n: p for n, p in part.parameters.items() if n in self.touched
                         }
                     work.begin(part)
+        leaves, spec = tree_flatten((self.fixed(), self.moving()))
+        self.form = str(spec), tuple(tuple(leaf.shape) for leaf in leaves)
 
     def draw(self) -> tuple[Called, dict[str, list[Tensors]]]:
         """Return which functions the next update calls, and what each gets."""
@@ -307,10 +323,11 @@ def filled(given: Tensors, everything: Named, temperature: Tensor) -> dict[str, 
         temperature: The entropy coefficient.
     """
     current = {"others": everything, "temperature": temperature}
-    return {
-        kind: [
-            {**one, **{name: value for name, value in current.items() if name in one}}
-            for one in ones
-        ]
-        for kind, ones in given.items()
-    }
+
+    def exchanged(one: Any) -> Any:
+        if not isinstance(one, Mapping):
+            return one
+        inside = {name: exchanged(value) for name, value in one.items() if name not in current}
+        return inside | {name: value for name, value in current.items() if name in one}
+
+    return {kind: [exchanged(one) for one in ones] for kind, ones in given.items()}
