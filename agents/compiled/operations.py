@@ -138,6 +138,12 @@ def _orders(xp: ModuleType) -> Table:
     def median(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
         return ranked(x, (x.shape[dim] + 1) // 2, dim, keepdim)  # the lower of two
 
+    def place_in(
+        ordered: Any, x: Any, *, right: bool = False, side: str | None = None, **_: Any
+    ) -> Any:
+        side = "right" if right or side == "right" else "left"
+        return xp.asarray(xp.searchsorted(ordered, x, side), dtype=int)
+
     return {
         aten.max.dim: best(xp.argmax),
         aten.min.dim: best(xp.argmin),
@@ -147,9 +153,7 @@ def _orders(xp: ModuleType) -> Table:
         aten.kthvalue.default: ranked,
         aten.median.default: lambda x: median(x.reshape(-1), 0)[0],
         aten.median.dim: median,
-        aten.searchsorted.Tensor: lambda ordered, x, *, right=False, side=None, **_: (
-            xp.searchsorted(ordered, x, "right" if right or side == "right" else "left")
-        ),
+        aten.searchsorted.Tensor: place_in,
     }
 
 

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -209,7 +211,9 @@ def _settings() -> Iterator[None]:
     validates = distribution._validate_args
     distribution.set_default_validate_args(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), _Unseen():
+        # One record of shapes for the whole trace: torch would make one for each operation.
+        shapes = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
+        with sdpa_kernel(SDPBackend.MATH), _Unseen(), tracing(shapes):
             yield
     finally:
         distribution.set_default_validate_args(validates)
