@@ -99,7 +99,7 @@ def _own() -> dict[OpOverload, Callable[..., Any]]:
 
 def _of_lists() -> dict[OpOverload, Callable[..., Any]]:
     """Return rules for operations on lists: that of each tensor, one by one."""
-    found = {}
+    found: dict[OpOverload, Callable[..., Any]] = {}
     for name in (*_LISTED, *[f"{name}_" for name in _LISTED]):
         packet = getattr(aten, f"_foreach_{name}", None)
         for overload in packet.overloads() if packet is not None else ():

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from holdfast.agents.compiled.pictures import pictures
-from holdfast.agents.compiled.pointwise import Table, pointwise
+from holdfast.agents.compiled.pointwise import Functions, pointwise
 from holdfast.errors import UsageError
 
 aten = torch.ops.aten
@@ -52,7 +52,7 @@ def _axes(dim: Any) -> Any:
     return None if dim == () else dim
 
 
-def _reductions(xp: ModuleType) -> Table:
+def _reductions(xp: ModuleType) -> Functions:
     def over(reduce: Callable[..., Any]) -> Callable[..., Any]:
         def reduced(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
             return reduce(x, axis=_axes(dim), keepdims=keepdim)
@@ -98,7 +98,7 @@ def _reductions(xp: ModuleType) -> Table:
     }
 
 
-def _orders(xp: ModuleType) -> Table:
+def _orders(xp: ModuleType) -> Functions:
     def best(pick: Callable[..., Any]) -> Callable[..., Any]:
         def picked(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
             place = pick(x, axis=dim, keepdims=True)
@@ -138,6 +138,12 @@ def _orders(xp: ModuleType) -> Table:
     def median(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
         return ranked(x, (x.shape[dim] + 1) // 2, dim, keepdim)  # the lower of two
 
+    def place_in(
+        ordered: Any, x: Any, *, right: bool = False, side: str | None = None, **_: Any
+    ) -> Any:
+        side = "right" if right or side == "right" else "left"
+        return xp.asarray(xp.searchsorted(ordered, x, side), dtype=int)
+
     return {
         aten.max.dim: best(xp.argmax),
         aten.min.dim: best(xp.argmin),
@@ -147,16 +153,14 @@ def _orders(xp: ModuleType) -> Table:
         aten.kthvalue.default: ranked,
         aten.median.default: lambda x: median(x.reshape(-1), 0)[0],
         aten.median.dim: median,
-        aten.searchsorted.Tensor: lambda ordered, x, *, right=False, side=None, **_: (
-            xp.searchsorted(ordered, x, "right" if right or side == "right" else "left")
-        ),
+        aten.searchsorted.Tensor: place_in,
     }
 
 
 # -- products --------------------------------------------------------------------------------------
 
 
-def _products(xp: ModuleType) -> Table:
+def _products(xp: ModuleType) -> Functions:
     def addmm(c: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
         product = a @ b if alpha == 1 else alpha * (a @ b)
         return product + (c if beta == 1 else beta * c)
@@ -190,7 +194,7 @@ def _products(xp: ModuleType) -> Table:
 # -- shapes ----------------------------------------------------------------------------------------
 
 
-def _shapes(xp: ModuleType) -> Table:
+def _shapes(xp: ModuleType) -> Functions:
     def reshape(x: Any, shape: tuple[int, ...]) -> Any:
         return x.reshape(shape)
 
@@ -221,11 +225,11 @@ def _shapes(xp: ModuleType) -> Table:
 # -- parts of arrays, and arrays with parts replaced -----------------------------------------------
 
 
-def _slice(x: Any, dim: int, start: int | None, end: int | None, step: int = 1) -> tuple[Any, ...]:
+def _slice(x: Any, dim: int, start: int | None, end: int | None, step: int = 1) -> Any:
     return (slice(None),) * (dim % x.ndim) + (slice(start, end, step),)
 
 
-def _row(x: Any, dim: int, index: int) -> tuple[Any, ...]:
+def _row(x: Any, dim: int, index: int) -> Any:
     return (slice(None),) * (dim % x.ndim) + (index,)
 
 
@@ -242,7 +246,7 @@ def _grid(xp: ModuleType, x: Any, dim: int, index: Any) -> tuple[Any, ...]:
     return tuple(grid)
 
 
-def _parts(xp: ModuleType) -> Table:
+def _parts(xp: ModuleType) -> Functions:
     def part(x: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
         return x[_slice(x, dim, start, end, step)]
 
@@ -301,7 +305,7 @@ def _written(xp: ModuleType, how: str) -> _Write:
     return in_numpy if xp is np else in_jax
 
 
-def _replacements(xp: ModuleType) -> Table:
+def _replacements(xp: ModuleType) -> Functions:
     assigned, added = _written(xp, "set"), _written(xp, "add")
     reductions = {
         "sum": added,
@@ -319,7 +323,7 @@ def _replacements(xp: ModuleType) -> Table:
             return xp.where(mask, x + values if accumulate else values, x)
         return (added if accumulate else assigned)(x, _places(indices), values)
 
-    def scatter_with(write: _Write) -> _Write | Callable[..., Any]:
+    def scatter_with(write: _Write) -> Callable[..., Any]:
         def scatter(x: Any, dim: int, index: Any, source: Any) -> Any:
             if getattr(source, "shape", ()) not in ((), index.shape):  # may be larger
                 source = source[tuple(slice(n) for n in index.shape)]
@@ -376,7 +380,7 @@ def _replacements(xp: ModuleType) -> Table:
 # -- new arrays ------------------------------------------------------------------------------------
 
 
-def _creation(xp: ModuleType) -> Table:
+def _creation(xp: ModuleType) -> Functions:
     def empty(shape: tuple[int, ...], *_: Any, dtype: Any) -> Any:
         return xp.zeros(shape, dtype=dtype)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.agents.compiled.pointwise import Table
+from holdfast.agents.compiled.pointwise import Functions
 
 aten = torch.ops.aten
 
@@ -23,7 +23,7 @@ ON_JAX_ALONE = frozenset({aten.convolution.default, aten.convolution_backward.de
 """Operations that NumPy cannot do."""
 
 
-def pictures(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Table:
+def pictures(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Functions:
     """Return the functions of a library.
 
     Args:
@@ -143,7 +143,7 @@ class _Windows:
         return [(..., *cell) for cell in product(*axes)]
 
 
-def _pooling(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Table:
+def _pooling(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Functions:
     def max_pool(
         x: Any,
         kernel: Ints,
@@ -162,7 +162,7 @@ def _pooling(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Table:
         where = xp.broadcast_to(
             where.reshape(-1, *[1] * (x.ndim - 2), *where.shape[1:]), cells.shape
         )
-        return tuple(xp.take_along_axis(one, best, 0)[0] for one in (cells, where))  # type: ignore[return-value]
+        return tuple(xp.take_along_axis(one, best, 0)[0] for one in (cells, where))
 
     def max_pool_backward(gradient: Any, x: Any, *rest: Any) -> Any:
         places = rest[-1].reshape(-1, gradient.shape[-2] * gradient.shape[-1])
@@ -176,7 +176,7 @@ def _pooling(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Table:
     }
 
 
-def _averages(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Table:
+def _averages(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Functions:
     def counts(x: Any, windows: _Windows, counts_padding: bool, divisor: int | None) -> Any:
         """Return by what the sum over each window is divided."""
         if divisor is not None:

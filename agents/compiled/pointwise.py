@@ -14,11 +14,11 @@ import torch
 
 aten = torch.ops.aten
 
-Table = dict[Any, Callable[..., Any]]
+Functions = dict[Any, Callable[..., Any]]
 """Functions of arrays by the overload whose work they do."""
 
 
-def pointwise(xp: ModuleType) -> Table:
+def pointwise(xp: ModuleType) -> Functions:
     """Return the functions of ``numpy`` or ``jax.numpy`` that work entry by entry."""
     return {
         **_arithmetic(xp),
@@ -30,7 +30,7 @@ def pointwise(xp: ModuleType) -> Table:
     }
 
 
-def _arithmetic(xp: ModuleType) -> Table:
+def _arithmetic(xp: ModuleType) -> Functions:
     def add(a: Any, b: Any, alpha: Any = 1) -> Any:
         return a + b if alpha == 1 else a + alpha * b
 
@@ -76,7 +76,7 @@ def _arithmetic(xp: ModuleType) -> Table:
     }
 
 
-def _extremes(xp: ModuleType) -> Table:
+def _extremes(xp: ModuleType) -> Functions:
     def clamp(x: Any, low: Any = None, high: Any = None) -> Any:
         x = x if low is None else xp.maximum(x, low)
         return x if high is None else xp.minimum(x, high)
@@ -90,8 +90,8 @@ def _extremes(xp: ModuleType) -> Table:
     }
 
 
-def _comparisons(xp: ModuleType) -> Table:
-    found: Table = {}
+def _comparisons(xp: ModuleType) -> Functions:
+    found: Functions = {}
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
         for overload in ("Tensor", "Scalar"):
             found[getattr(getattr(aten, name), overload)] = getattr(operator, name)
@@ -108,7 +108,7 @@ def _comparisons(xp: ModuleType) -> Table:
     }
 
 
-def _elementary(xp: ModuleType) -> Table:
+def _elementary(xp: ModuleType) -> Functions:
     named = {
         **{name: name for name in ("exp", "exp2", "expm1", "log", "log1p", "log2", "log10")},
         **{name: name for name in ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")},
@@ -121,7 +121,7 @@ def _elementary(xp: ModuleType) -> Table:
     }
 
 
-def _special(xp: ModuleType) -> Table:
+def _special(xp: ModuleType) -> Functions:
     special: Any
     if xp.__name__ == "numpy":
         from scipy import special
@@ -138,7 +138,7 @@ def _special(xp: ModuleType) -> Table:
     }
 
 
-def _activations(xp: ModuleType) -> Table:
+def _activations(xp: ModuleType) -> Functions:
     def sigmoid(x: Any) -> Any:
         small = xp.exp(-xp.abs(x))  # in 0..1: no overflow
         return xp.where(x >= 0, 1, small) / (1 + small)

@@ -148,11 +148,12 @@ FUNCTIONS: dict[str, Case] = {
             *(F.relu(x), F.elu(x, 0.7), F.celu(x, 0.7), F.selu(x), F.silu(x), F.mish(x)),
             *(F.softplus(x, 2), F.softplus(x * 30), F.leaky_relu(x, 0.2), F.logsigmoid(x)),
             *(F.gelu(x), F.gelu(x, approximate="tanh"), F.hardtanh(x, -0.4, 0.3), F.relu6(x * 9)),
-            *(F.hardswish(x), F.hardsigmoid(x), F.softsign(x), F.tanhshrink(x), F.glu(x)),
+            *(F.hardswish(x), F.softsign(x), F.tanhshrink(x), F.glu(x)),
             *(F.softshrink(x), F.hardshrink(x), F.threshold(x, 0.2, -1), F.softmin(x, 0)),
         ),
         "x",
     ),
+    "hard sigmoid": (lambda x: F.hardsigmoid(x), "x"),
     "activations with a weight": (lambda x, s: F.prelu(x, s.reshape(1)), "xs"),
     "far out": (lambda x: (torch.sigmoid(x * 900), F.softplus(x * 900), torch.tanh(x * 90)), "x"),
     "softmax": (lambda x: (F.softmax(x * 400, -1), F.log_softmax(x * 400, 0)), "x"),
@@ -458,20 +459,21 @@ PICTURES: dict[str, Case] = {
 WITHOUT_GRADIENT = ("in place",)
 """Cases that torch cannot differentiate."""
 
-CASES: dict[str, Case] = {
-    **ARITHMETIC,
-    **COMPARISONS,
-    **FUNCTIONS,
-    **REDUCTIONS,
-    **ORDERS,
-    **PRODUCTS,
-    **SHAPES,
-    **PARTS,
-    **REPLACEMENTS,
-    **CREATION,
-    **LISTS,
-    **PICTURES,
+GROUPS: dict[str, dict[str, Case]] = {
+    "arithmetic": ARITHMETIC,
+    "comparisons": COMPARISONS,
+    "functions": FUNCTIONS,
+    "reductions": REDUCTIONS,
+    "orders": ORDERS,
+    "products": PRODUCTS,
+    "shapes": SHAPES,
+    "parts": PARTS,
+    "replacements": REPLACEMENTS,
+    "creation": CREATION,
+    "lists": LISTS,
+    "pictures": PICTURES,
 }
+CASES: dict[str, Case] = {name: case for group in GROUPS.values() for name, case in group.items()}
 
 
 def arguments(name: str) -> list[Tensor]:
@@ -479,33 +481,39 @@ def arguments(name: str) -> list[Tensor]:
     return [INPUTS[letter] for letter in CASES[name][1]]
 
 
-def gradient(name: str) -> Callable[..., Any] | None:
-    """Return the gradient of a weighted sum of what a case gives; None where it has none."""
-    if name in WITHOUT_GRADIENT:
-        return None
+def whole(name: str) -> Callable[..., tuple[Any, ...]]:
+    """Return what gives a case's result, and the gradient of a weighted sum of it if it has one."""
     function, letters = CASES[name]
     floats = [i for i, letter in enumerate(letters) if INPUTS[letter].is_floating_point()]
+    leaves = [INPUTS[x].clone().requires_grad_(INPUTS[x].is_floating_point()) for x in letters]
+    has_gradient = name not in WITHOUT_GRADIENT and bool(_weighted(function(*leaves)))
 
-    def total(*inputs: Tensor) -> Tensor:
-        found = torch.zeros((), dtype=torch.float64)
-        for result in _tensors(function(*inputs)):
-            if result.is_floating_point() and result.requires_grad:
-                weights = torch.arange(1, result.numel() + 1, dtype=torch.float64).cos()
-                found = found + (result.reshape(-1) * weights).sum()
-        return found
-
-    def differentiated(*inputs: Tensor) -> tuple[Tensor, ...]:
+    def both(*inputs: Tensor) -> tuple[Any, ...]:
+        if not has_gradient:
+            return (function(*inputs),)
         leaves = list(inputs)
         for i in floats:
             leaves[i] = inputs[i].detach().requires_grad_()
         with torch.enable_grad():
-            wanted = [leaves[i] for i in floats]
-            return torch.autograd.grad(
-                total(*leaves), wanted, allow_unused=True, materialize_grads=True
+            result = function(*leaves)
+            gradients = torch.autograd.grad(
+                sum(_weighted(result)),  # type: ignore[arg-type]
+                [leaves[i] for i in floats],
+                allow_unused=True,
+                materialize_grads=True,
             )
+        return result, gradients
 
-    leaves = [INPUTS[x].clone().requires_grad_(INPUTS[x].is_floating_point()) for x in letters]
-    return differentiated if floats and total(*leaves).requires_grad else None
+    return both
+
+
+def _weighted(result: Any) -> list[Tensor]:
+    """Return a sum of each result that has a gradient, with exact weights that differ."""
+    return [
+        (one.reshape(-1) * (torch.arange(one.numel(), dtype=one.dtype) % 7 - 2.5)).sum()
+        for one in _tensors(result)
+        if one.is_floating_point() and one.requires_grad
+    ]
 
 
 def _tensors(result: Any) -> list[Tensor]:
