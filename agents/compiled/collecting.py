@@ -27,7 +27,7 @@ from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import DummyVecEnv
 from gymnasium import spaces
 
-from holdfast.agents.compiled.acting import actor_critic, predictor
+from holdfast.agents.compiled.actors import actor_critic, predictor
 
 Stepped = tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]
 """Observations, rewards, ends of episodes, infos."""
@@ -245,11 +245,15 @@ def _adding(buffer: Any) -> Add:
 
 def _add_row(buffer: Any, row: tuple[Any, ...], values: Any, log_probs: Any, masks: Any) -> None:
     at = buffer.pos
-    for name, rows in zip(("observations", "actions"), row[:2], strict=True):
-        into = getattr(buffer, name)[at]
-        into[...] = rows.reshape(into.shape)
-    buffer.rewards[at], buffer.episode_starts[at] = row[2:]
-    buffer.values[at], buffer.log_probs[at] = values, log_probs
+    observations, actions, rewards, starts = row
+    if observations.ndim == 1:  # Discrete
+        observations = observations[:, None]
+    buffer.observations[at] = observations
+    buffer.actions[at] = actions.reshape(buffer.n_envs, -1)
+    buffer.rewards[at] = rewards
+    buffer.episode_starts[at] = starts
+    buffer.values[at] = values
+    buffer.log_probs[at] = log_probs
     buffer.pos = at + 1
     if buffer.pos == buffer.buffer_size:
         buffer.full = True

@@ -83,7 +83,9 @@ class Rounds:
                 raise diverged(bad)
             for tag, values in done.figures.items():
                 figures.setdefault(tag, []).extend(np.asarray(values)[:taken].tolist())
-            said += [tree_map(lambda rows, n=n: np.asarray(rows[n]), done.said) for n in range(taken)]
+            said += [
+                tree_map(lambda rows, n=n: np.asarray(rows[n]), done.said) for n in range(taken)
+            ]
             count += taken
             if bool(done.is_over):
                 break

@@ -128,9 +128,7 @@ class Update:
         said = self._project(flags["projections"], parameters, gradients, states, given)
         finite = {name: gradient.isfinite().all() for name, gradient in gradients.items()}
         count = state["count"] + 1
-        values, moments = self.stepper.step(
-            parameters, gradients, state["moments"], count, rates
-        )
+        values, moments = self.stepper.step(parameters, gradients, state["moments"], count, rates)
         self._look(flags["looks"], (parameters, raw, values), states, given)
         copied = self._rewrite(flags["rewrites"], values, moments, fixed, given)
         after = {"parameters": values, "moments": moments, "count": count, "works": states}
