@@ -280,7 +280,12 @@ def test_other_vectors_step_themselves() -> None:
 # -- off-policy ------------------------------------------------------------------------------------
 
 ROUND = TrainFreq(5, TrainFrequencyUnit.STEP)
-BOX = spaces.Box(-2, 1, (2,))
+SMALL: dict[str, Any] = {"buffer_size": 90}  # filled more than once
+ROOMY: dict[str, Any] = {"buffer_size": 600}
+
+
+def walk(n_envs: int) -> VecEnv:
+    return mixed(spaces.Box(-2, 1, (2,)), n_envs)
 
 
 def cartpole(n_envs: int) -> VecEnv:
@@ -289,32 +294,33 @@ def cartpole(n_envs: int) -> VecEnv:
 
 def waves(made: Any, n_envs: int) -> Any:
     noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.3 * np.ones(1))
-    return made("MlpPolicy", pendulum(n_envs), action_noise=noise, seed=0, buffer_size=90)
+    return made("MlpPolicy", pendulum(n_envs), action_noise=noise, seed=0, **SMALL)
 
 
 OFF_POLICY: dict[str, Callable[[], Any]] = {
     "dqn": lambda: DQN("MlpPolicy", cartpole(1), seed=0, target_update_interval=7, tau=0.5),
-    "dqn side by side": lambda: DQN("MlpPolicy", cartpole(3), seed=0, buffer_size=90),
-    "sac": lambda: SAC("MlpPolicy", pendulum(1), seed=0),
-    "sac side by side": lambda: SAC("MlpPolicy", pendulum(2), seed=0, buffer_size=90),
+    "dqn side by side": lambda: DQN("MlpPolicy", cartpole(3), seed=0, **SMALL),
+    "sac": lambda: SAC("MlpPolicy", pendulum(1), seed=0, **ROOMY),
+    "sac side by side": lambda: SAC("MlpPolicy", pendulum(2), seed=0, **SMALL),
     "td3 with noise": lambda: TD3(
         "MlpPolicy",
         pendulum(1),
         action_noise=NormalActionNoise(np.zeros(1), 0.5 * np.ones(1)),
         seed=0,
+        **ROOMY,
     ),
     "waves of noise": lambda: waves(DDPG, 1),
     "waves of noise side by side": lambda: waves(TD3, 3),
-    "dict": lambda: SAC("MultiInputPolicy", mixed(BOX, 2), seed=0, buffer_size=90),
-    "lake": lambda: DQN("MlpPolicy", make_vec_env("FrozenLake-v1", n_envs=2, seed=0), seed=0),
-    "normalized": lambda: SAC("MlpPolicy", normalized(2), seed=0),
-    "normalized dict": lambda: SAC("MultiInputPolicy", normalized_dict(), seed=0),
-    "n-step": lambda: DQN("MlpPolicy", cartpole(1), seed=0, n_steps=3),
+    "dict": lambda: SAC("MultiInputPolicy", walk(2), seed=0, **SMALL),
+    "lake": lambda: DQN("MlpPolicy", make_vec_env("FrozenLake-v1", n_envs=2, seed=0), seed=0, **ROOMY),
+    "normalized": lambda: SAC("MlpPolicy", normalized(2), seed=0, **ROOMY),
+    "normalized dict": lambda: SAC("MultiInputPolicy", normalized_dict(), seed=0, **ROOMY),
+    "n-step": lambda: DQN("MlpPolicy", cartpole(1), seed=0, n_steps=3, **ROOMY),
     "little memory": lambda: DQN(
         "MlpPolicy",
         cartpole(1),
         seed=0,
-        buffer_size=90,
+        **SMALL,
         optimize_memory_usage=True,
         replay_buffer_kwargs={"handle_timeout_termination": False},
     ),
@@ -323,13 +329,14 @@ OFF_POLICY: dict[str, Callable[[], Any]] = {
         make_vec_env(lambda: BitFlippingEnv(n_bits=4, max_steps=4), seed=0),
         replay_buffer_class=HerReplayBuffer,
         seed=0,
+        **ROOMY,
     ),
 }
 
 
 def normalized_dict() -> VecEnv:
     options = Normalize.model_validate({"observations": "running", "rewards": "running"})
-    return TaskNormalize(mixed(BOX, 2), options, 0.9, 0, stage=0)
+    return TaskNormalize(walk(2), options, 0.9, 0, stage=0)
 
 
 def off_policy(name: str) -> Any:
