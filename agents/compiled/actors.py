@@ -27,8 +27,11 @@ from holdfast.errors import UsageError
 Masks = NDArray[np.bool_] | None
 Floats = NDArray[np.float32]
 
-_MOST_WEIGHTS = 250_000
+_MOST_WEIGHTS = 1_000_000
 """Above it, torch multiplies several rows at once faster than NumPy, by more than a call costs."""
+
+_LONG = 32
+"""Steps for which it pays to copy matrices into the order that NumPy multiplies faster."""
 
 _MASKED = np.float32(-1e8)
 """Logit of an action that a mask forbids, as in sb3_contrib."""
@@ -54,6 +57,13 @@ class Acted(NamedTuple):
 
 class Actor(Protocol):
     """An actor with a critic, as on-policy algorithms have it."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is still that of the policy."""
+
+    def refresh(self, steps: int) -> None:
+        """Take the weights that the policy has now, for so many steps."""
 
     def act(self, observations: Any, masks: Masks = None) -> Acted:
         """Draw actions."""
@@ -110,12 +120,22 @@ class Program:
             for (own, name), seen in zip(self._settings, self._seen, strict=True)
         )
 
-    def refresh(self) -> None:
-        """Look for the parameters where they are now."""
-        places = [tensor.data_ptr() for tensor in self._tensors.values()]
-        if places != self._places:
-            self._places = places
-            self._views = {name: t.detach().numpy() for name, t in self._tensors.items()}
+    def refresh(self, *, copied: bool = False) -> None:
+        """Look for the parameters where they are now.
+
+        Args:
+            copied: Whether matrices are copied column by column, until the next refresh. NumPy
+                multiplies several rows with those up to four times faster.
+        """
+        places = [] if copied else [tensor.data_ptr() for tensor in self._tensors.values()]
+        if not copied and places == self._places:
+            return
+        self._places = places
+        self._views = {name: t.detach().numpy() for name, t in self._tensors.items()}
+        if copied:
+            for name, view in self._views.items():
+                if view.ndim == 2:
+                    self._views[name] = np.array(view, order="F")
 
     def __call__(self, observations: Any) -> Any:
         """Return what the function says of observations."""
@@ -197,7 +217,7 @@ class TorchActor:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def refresh(self) -> None:
+    def refresh(self, steps: int) -> None:
         """Nothing is kept."""
 
     def act(self, observations: Any, masks: Masks = None) -> Acted:
@@ -232,6 +252,7 @@ class NumpyActor:
     def __init__(self, model: Any, observations: Any) -> None:
         self._policy = model.policy
         self._shape = model.action_space.shape
+        self._has_rows = model.n_envs > 1
         self._distribution = _distribution(model.policy)
         self._program = Program(self._distribution.said, model.policy, observations)
 
@@ -240,9 +261,9 @@ class NumpyActor:
         """Whether the program is still that of the policy."""
         return self._program.is_current
 
-    def refresh(self) -> None:
-        """Look for the parameters where they are now."""
-        self._program.refresh()
+    def refresh(self, steps: int) -> None:
+        """Take the weights that the policy has now, for so many steps."""
+        self._program.refresh(copied=self._has_rows and steps >= _LONG)
 
     def act(self, observations: Any, masks: Masks = None) -> Acted:
         """Draw actions."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
@@ -25,9 +26,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import DummyVecEnv
-from gymnasium import spaces
 
-from holdfast.agents.compiled.actors import actor_critic, predictor
+from holdfast.agents.compiled.actors import Actor, Predict, actor_critic, predictor
 
 Stepped = tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]
 """Observations, rewards, ends of episodes, infos."""
@@ -115,7 +115,7 @@ class OnPolicy:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._actor: Any = None
+        self._actor: Actor | None = None
         self._is_masked = isinstance(model, MaskablePPO)
         space = model.action_space
         self._bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
@@ -143,7 +143,7 @@ class OnPolicy:
                 "Environment does not support action masking. Consider using ActionMasker wrapper"
             )
         callback.on_rollout_start()
-        actor, step, add = self._ready(), stepping(env), _adding(rollout_buffer)
+        actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
         told = {
             "self": model,
             "env": env,
@@ -180,25 +180,30 @@ class OnPolicy:
             if self._is_discrete:
                 actions = actions.reshape(-1, 1)
             if ended := _ended(dones):
-                self._bootstrap(rewards, new_obs, infos, ended)
+                self._bootstrap(actor, rewards, new_obs, infos, ended)
             row = (model._last_obs, actions, rewards, model._last_episode_starts)
             add(row, acted.values, acted.log_probs, masks)
             model._last_obs = new_obs
             model._last_episode_starts = dones
-        values = torch.from_numpy(actor.values(model._last_obs))
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        values = actor.values(model._last_obs)
+        _estimate_advantages(rollout_buffer, values, dones)
         callback.update_locals(told | {"n_steps": n_steps, "values": values})
         callback.on_rollout_end()
         return True
 
-    def _ready(self) -> Any:
+    def _ready(self, steps: int) -> Actor:
         if self._actor is None or not self._actor.is_current:
             self._actor = actor_critic(self.model, self.model._last_obs)
-        self._actor.refresh()
+        self._actor.refresh(steps)
         return self._actor
 
     def _bootstrap(
-        self, rewards: NDArray[Any], new_obs: Any, infos: list[dict[str, Any]], ended: list[int]
+        self,
+        actor: Actor,
+        rewards: NDArray[Any],
+        new_obs: Any,
+        infos: list[dict[str, Any]],
+        ended: list[int],
     ) -> None:
         """Add the value of the last observation to rewards of episodes that were cut short."""
         cut = [
@@ -210,7 +215,7 @@ class OnPolicy:
         if not cut:
             return
         last = _with_last(new_obs, infos, cut)
-        rewards[cut] += self.model.gamma * self._actor.values(last)[cut]
+        rewards[cut] += self.model.gamma * actor.values(last)[cut]
 
 
 def _with_last(new_obs: Any, infos: list[dict[str, Any]], ended: list[int]) -> Any:
@@ -259,6 +264,23 @@ def _add_row(buffer: Any, row: tuple[Any, ...], values: Any, log_probs: Any, mas
         buffer.full = True
 
 
+def _estimate_advantages(buffer: Any, last_values: NDArray[Any], dones: Any) -> None:
+    """Do what ``compute_returns_and_advantage`` does; what needs no loop over steps has none."""
+    if type(buffer) is not RolloutBuffer or "compute_returns_and_advantage" in vars(buffer):
+        values = torch.from_numpy(last_values)
+        buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        return
+    goes_on = 1.0 - np.concatenate([buffer.episode_starts[1:], dones[None].astype(np.float32)])
+    following = np.concatenate([buffer.values[1:], last_values[None]])
+    deltas = buffer.rewards + buffer.gamma * following * goes_on - buffer.values
+    kept = buffer.gamma * buffer.gae_lambda * goes_on
+    sums = np.zeros_like(last_values)
+    for step in range(len(deltas) - 1, -1, -1):
+        sums = deltas[step] + kept[step] * sums
+        buffer.advantages[step] = sums
+    buffer.returns = buffer.advantages + buffer.values
+
+
 # -- off-policy ------------------------------------------------------------------------------------
 
 
@@ -271,7 +293,7 @@ class OffPolicy:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._predict: Any = None
+        self._predict: Predict | None = None
         self._is_box = isinstance(model.action_space, spaces.Box)
         self._samples = type(model)._sample_action is OffPolicyAlgorithm._sample_action
         self._stores = type(model)._store_transition is OffPolicyAlgorithm._store_transition
@@ -374,7 +396,7 @@ class OffPolicy:
             stored = np.clip(stored + action_noise(), -1, 1)
         return model.policy.unscale_action(stored), stored
 
-    def _ready(self) -> Any:
+    def _ready(self) -> Predict:
         if self._predict is None or not self._predict.is_current:
             self._predict = predictor(self.model, self.model._last_obs)
         self._predict.refresh()

@@ -167,7 +167,10 @@ def test_the_program_acts_with_the_weights_of_now() -> None:
     assert same()
     for parameter in model.policy.parameters():
         parameter.data = parameter.data / 3  # another memory
-    actor.refresh()
+    actor.refresh(1)
+    assert same()
+    _spread(model.policy)
+    actor.refresh(100)
     assert same()
 
 
@@ -180,7 +183,7 @@ class _OwnForward(ActorCriticPolicy):
 @pytest.mark.parametrize(
     ("policy", "arguments"),
     [
-        ("MlpPolicy", {"policy_kwargs": {"net_arch": [1024]}}),
+        ("MlpPolicy", {"policy_kwargs": {"net_arch": [1024, 1024]}}),
         (_OwnForward, {}),
     ],
     ids=["wide", "forward of its own"],
@@ -188,8 +191,6 @@ class _OwnForward(ActorCriticPolicy):
 def test_torch_acts_where_numpy_is_slower_or_other(policy: Any, arguments: dict[str, Any]) -> None:
     env = mixed(ACTIONS["one choice"], 3, single=True)
     model = PPO(policy, env, seed=0, device="cpu", **arguments)
-    if policy == "MlpPolicy":
-        model.policy.mlp_extractor.policy_net.append(torch.nn.Linear(1024, 1024))
     actor, observations = actor_of(model)
     assert isinstance(actor, TorchActor)
     torch.manual_seed(0)

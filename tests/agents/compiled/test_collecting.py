@@ -23,7 +23,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.compiled.collecting import collecting, collector_of, stepping
@@ -104,8 +104,12 @@ def normalized(n_envs: int) -> VecEnv:
     return TaskNormalize(pendulum(n_envs), options, 0.9, 0, stage=0)
 
 
-def processes(n_envs: int) -> VecEnv:
-    return make_vec_env("CartPole-v1", n_envs=n_envs, seed=0, vec_env_cls=SubprocVecEnv)
+class OwnVector(DummyVecEnv):
+    """A vector that is not quite Stable-Baselines3's own."""
+
+
+def own_vector(n_envs: int) -> VecEnv:
+    return make_vec_env("CartPole-v1", n_envs=n_envs, seed=0, vec_env_cls=OwnVector)
 
 
 ONE, SEVERAL = spaces.Discrete(3), spaces.MultiDiscrete([2, 3])
@@ -120,7 +124,7 @@ ON_POLICY: dict[str, tuple[Any, str, Callable[[], VecEnv]]] = {
     "normalized": (PPO, "MlpPolicy", lambda: normalized(3)),
     "masks": (MaskablePPO, "MlpPolicy", lambda: mixed(SEVERAL, 3, single=True)),
     "masks and dict": (MaskablePPO, "MultiInputPolicy", lambda: mixed(ONE, 3)),
-    "processes": (PPO, "MlpPolicy", lambda: processes(2)),
+    "another vector": (PPO, "MlpPolicy", lambda: own_vector(2)),
 }
 
 
@@ -267,10 +271,7 @@ def test_environments_are_stepped_as_their_vector_steps_them(single: bool) -> No
 
 
 def test_other_vectors_step_themselves() -> None:
-    class Own(DummyVecEnv):
-        pass
-
-    env = Own([lambda: gym.make("CartPole-v1")])
+    env = OwnVector([lambda: gym.make("CartPole-v1")])
     assert stepping(env) == env.step
     plain = DummyVecEnv([lambda: gym.make("CartPole-v1")])
     plain.step_wait = lambda: None  # type: ignore[method-assign, assignment, return-value]  # as someone may
@@ -298,7 +299,7 @@ def waves(made: Any, n_envs: int) -> Any:
 
 
 OFF_POLICY: dict[str, Callable[[], Any]] = {
-    "dqn": lambda: DQN("MlpPolicy", cartpole(1), seed=0, target_update_interval=7, tau=0.5),
+    "dqn": lambda: DQN("MlpPolicy", cartpole(1), seed=0, target_update_interval=7, **ROOMY),
     "dqn side by side": lambda: DQN("MlpPolicy", cartpole(3), seed=0, **SMALL),
     "sac": lambda: SAC("MlpPolicy", pendulum(1), seed=0, **ROOMY),
     "sac side by side": lambda: SAC("MlpPolicy", pendulum(2), seed=0, **SMALL),
