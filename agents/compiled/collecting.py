@@ -144,13 +144,15 @@ class OnPolicy:
             )
         callback.on_rollout_start()
         actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
-        told = {
-            "self": model,
-            "env": env,
-            "callback": callback,
-            "rollout_buffer": rollout_buffer,
-            "n_rollout_steps": n_rollout_steps,
-        }
+        callback.update_locals(
+            {
+                "self": model,
+                "env": env,
+                "callback": callback,
+                "rollout_buffer": rollout_buffer,
+                "n_rollout_steps": n_rollout_steps,
+            }
+        )
         n_steps, dones = 0, None
         while n_steps < n_rollout_steps:
             masks = get_action_masks(env) if use_masking else None
@@ -160,19 +162,20 @@ class OnPolicy:
                 taken = np.minimum(np.maximum(actions, self._bounds[0]), self._bounds[1])
             new_obs, rewards, dones, infos = step(taken)
             model.num_timesteps += env.num_envs
-            told |= {
-                "n_steps": n_steps,
-                "actions": actions,
-                "clipped_actions": taken,
-                "action_masks": masks,
-                "values": acted.values,
-                "log_probs": acted.log_probs,
-                "new_obs": new_obs,
-                "rewards": rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-            callback.update_locals(told)
+            callback.update_locals(
+                {
+                    "n_steps": n_steps,
+                    "actions": actions,
+                    "clipped_actions": taken,
+                    "action_masks": masks,
+                    "values": acted.values,
+                    "log_probs": acted.log_probs,
+                    "new_obs": new_obs,
+                    "rewards": rewards,
+                    "dones": dones,
+                    "infos": infos,
+                }
+            )
             if not callback.on_step():
                 return False
             model._update_info_buffer(infos, dones)
@@ -187,7 +190,7 @@ class OnPolicy:
             model._last_episode_starts = dones
         values = actor.values(model._last_obs)
         _estimate_advantages(rollout_buffer, values, dones)
-        callback.update_locals(told | {"n_steps": n_steps, "values": values})
+        callback.update_locals({"n_steps": n_steps, "values": values})
         callback.on_rollout_end()
         return True
 
@@ -215,7 +218,7 @@ class OnPolicy:
         if not cut:
             return
         last = _with_last(new_obs, infos, cut)
-        rewards[cut] += self.model.gamma * actor.values(last)[cut]
+        rewards[cut] = rewards[cut] + self.model.gamma * actor.values(last)[cut]
 
 
 def _with_last(new_obs: Any, infos: list[dict[str, Any]], ended: list[int]) -> Any:
@@ -294,6 +297,7 @@ class OffPolicy:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._predict: Predict | None = None
+        self._is_ready = False
         self._is_box = isinstance(model.action_space, spaces.Box)
         self._samples = type(model)._sample_action is OffPolicyAlgorithm._sample_action
         self._stores = type(model)._store_transition is OffPolicyAlgorithm._store_transition
@@ -322,34 +326,38 @@ class OffPolicy:
         # Other buffers may keep infos, which then have to be copies.
         step = stepping(env) if is_plain else env.step
         is_plain = is_plain and not replay_buffer.optimize_memory_usage
-        told = {
-            "self": model,
-            "env": env,
-            "callback": callback,
-            "train_freq": train_freq,
-            "replay_buffer": replay_buffer,
-            "action_noise": action_noise,
-            "learning_starts": learning_starts,
-            "log_interval": log_interval,
-            "continue_training": True,
-        }
+        callback.update_locals(
+            {
+                "self": model,
+                "env": env,
+                "callback": callback,
+                "train_freq": train_freq,
+                "replay_buffer": replay_buffer,
+                "action_noise": action_noise,
+                "learning_starts": learning_starts,
+                "log_interval": log_interval,
+                "continue_training": True,
+            }
+        )
+        self._is_ready = False
         steps = episodes = 0
         while should_collect_more_steps(train_freq, steps, episodes):
             actions, stored = self._sample(learning_starts, action_noise, n_envs)
             new_obs, rewards, dones, infos = step(actions)
             model.num_timesteps += n_envs
             steps += 1
-            told |= {
-                "num_collected_steps": steps,
-                "num_collected_episodes": episodes,
-                "actions": actions,
-                "buffer_actions": stored,
-                "new_obs": new_obs,
-                "rewards": rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-            callback.update_locals(told)
+            callback.update_locals(
+                {
+                    "num_collected_steps": steps,
+                    "num_collected_episodes": episodes,
+                    "actions": actions,
+                    "buffer_actions": stored,
+                    "new_obs": new_obs,
+                    "rewards": rewards,
+                    "dones": dones,
+                    "infos": infos,
+                }
+            )
             if not callback.on_step():
                 return RolloutReturn(steps * n_envs, episodes, continue_training=False)
             model._update_info_buffer(infos, dones)
@@ -388,7 +396,7 @@ class OffPolicy:
         if model.num_timesteps < learning_starts:
             actions = np.array([model.action_space.sample() for _ in range(n_envs)])
         else:
-            actions = self._ready()(model._last_obs)
+            actions = self._predictor()(model._last_obs)
         if not self._is_box:
             return actions, actions
         stored = model.policy.scale_action(actions)
@@ -396,10 +404,14 @@ class OffPolicy:
             stored = np.clip(stored + action_noise(), -1, 1)
         return model.policy.unscale_action(stored), stored
 
-    def _ready(self) -> Predict:
+    def _predictor(self) -> Predict:
+        """Return what acts; between two calls of ``collect_rollouts`` it is looked after once."""
+        if self._is_ready and self._predict is not None:
+            return self._predict
         if self._predict is None or not self._predict.is_current:
             self._predict = predictor(self.model, self.model._last_obs)
         self._predict.refresh()
+        self._is_ready = True
         return self._predict
 
     def _may_store(self) -> bool:
