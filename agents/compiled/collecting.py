@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
@@ -25,9 +26,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import DummyVecEnv
-from gymnasium import spaces
 
-from holdfast.agents.compiled.acting import actor_critic, predictor
+from holdfast.agents.compiled.actors import Actor, Predict, actor_critic, predictor
 
 Stepped = tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]
 """Observations, rewards, ends of episodes, infos."""
@@ -115,7 +115,7 @@ class OnPolicy:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._actor: Any = None
+        self._actor: Actor | None = None
         self._is_masked = isinstance(model, MaskablePPO)
         space = model.action_space
         self._bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
@@ -143,14 +143,16 @@ class OnPolicy:
                 "Environment does not support action masking. Consider using ActionMasker wrapper"
             )
         callback.on_rollout_start()
-        actor, step, add = self._ready(), stepping(env), _adding(rollout_buffer)
-        told = {
-            "self": model,
-            "env": env,
-            "callback": callback,
-            "rollout_buffer": rollout_buffer,
-            "n_rollout_steps": n_rollout_steps,
-        }
+        actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
+        callback.update_locals(
+            {
+                "self": model,
+                "env": env,
+                "callback": callback,
+                "rollout_buffer": rollout_buffer,
+                "n_rollout_steps": n_rollout_steps,
+            }
+        )
         n_steps, dones = 0, None
         while n_steps < n_rollout_steps:
             masks = get_action_masks(env) if use_masking else None
@@ -160,19 +162,20 @@ class OnPolicy:
                 taken = np.minimum(np.maximum(actions, self._bounds[0]), self._bounds[1])
             new_obs, rewards, dones, infos = step(taken)
             model.num_timesteps += env.num_envs
-            told |= {
-                "n_steps": n_steps,
-                "actions": actions,
-                "clipped_actions": taken,
-                "action_masks": masks,
-                "values": acted.values,
-                "log_probs": acted.log_probs,
-                "new_obs": new_obs,
-                "rewards": rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-            callback.update_locals(told)
+            callback.update_locals(
+                {
+                    "n_steps": n_steps,
+                    "actions": actions,
+                    "clipped_actions": taken,
+                    "action_masks": masks,
+                    "values": acted.values,
+                    "log_probs": acted.log_probs,
+                    "new_obs": new_obs,
+                    "rewards": rewards,
+                    "dones": dones,
+                    "infos": infos,
+                }
+            )
             if not callback.on_step():
                 return False
             model._update_info_buffer(infos, dones)
@@ -180,25 +183,30 @@ class OnPolicy:
             if self._is_discrete:
                 actions = actions.reshape(-1, 1)
             if ended := _ended(dones):
-                self._bootstrap(rewards, new_obs, infos, ended)
+                self._bootstrap(actor, rewards, new_obs, infos, ended)
             row = (model._last_obs, actions, rewards, model._last_episode_starts)
             add(row, acted.values, acted.log_probs, masks)
             model._last_obs = new_obs
             model._last_episode_starts = dones
-        values = torch.from_numpy(actor.values(model._last_obs))
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
-        callback.update_locals(told | {"n_steps": n_steps, "values": values})
+        values = actor.values(model._last_obs)
+        _estimate_advantages(rollout_buffer, values, dones)
+        callback.update_locals({"n_steps": n_steps, "values": values})
         callback.on_rollout_end()
         return True
 
-    def _ready(self) -> Any:
+    def _ready(self, steps: int) -> Actor:
         if self._actor is None or not self._actor.is_current:
             self._actor = actor_critic(self.model, self.model._last_obs)
-        self._actor.refresh()
+        self._actor.refresh(steps)
         return self._actor
 
     def _bootstrap(
-        self, rewards: NDArray[Any], new_obs: Any, infos: list[dict[str, Any]], ended: list[int]
+        self,
+        actor: Actor,
+        rewards: NDArray[Any],
+        new_obs: Any,
+        infos: list[dict[str, Any]],
+        ended: list[int],
     ) -> None:
         """Add the value of the last observation to rewards of episodes that were cut short."""
         cut = [
@@ -210,7 +218,7 @@ class OnPolicy:
         if not cut:
             return
         last = _with_last(new_obs, infos, cut)
-        rewards[cut] += self.model.gamma * self._actor.values(last)[cut]
+        rewards[cut] = rewards[cut] + self.model.gamma * actor.values(last)[cut]
 
 
 def _with_last(new_obs: Any, infos: list[dict[str, Any]], ended: list[int]) -> Any:
@@ -245,14 +253,35 @@ def _adding(buffer: Any) -> Add:
 
 def _add_row(buffer: Any, row: tuple[Any, ...], values: Any, log_probs: Any, masks: Any) -> None:
     at = buffer.pos
-    for name, rows in zip(("observations", "actions"), row[:2], strict=True):
-        into = getattr(buffer, name)[at]
-        into[...] = rows.reshape(into.shape)
-    buffer.rewards[at], buffer.episode_starts[at] = row[2:]
-    buffer.values[at], buffer.log_probs[at] = values, log_probs
+    observations, actions, rewards, starts = row
+    if observations.ndim == 1:  # Discrete
+        observations = observations[:, None]
+    buffer.observations[at] = observations
+    buffer.actions[at] = actions.reshape(buffer.n_envs, -1)
+    buffer.rewards[at] = rewards
+    buffer.episode_starts[at] = starts
+    buffer.values[at] = values
+    buffer.log_probs[at] = log_probs
     buffer.pos = at + 1
     if buffer.pos == buffer.buffer_size:
         buffer.full = True
+
+
+def _estimate_advantages(buffer: Any, last_values: NDArray[Any], dones: Any) -> None:
+    """Do what ``compute_returns_and_advantage`` does; what needs no loop over steps has none."""
+    if type(buffer) is not RolloutBuffer or "compute_returns_and_advantage" in vars(buffer):
+        values = torch.from_numpy(last_values)
+        buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        return
+    goes_on = 1.0 - np.concatenate([buffer.episode_starts[1:], dones[None].astype(np.float32)])
+    following = np.concatenate([buffer.values[1:], last_values[None]])
+    deltas = buffer.rewards + buffer.gamma * following * goes_on - buffer.values
+    kept = buffer.gamma * buffer.gae_lambda * goes_on
+    sums = np.zeros_like(last_values)
+    for step in range(len(deltas) - 1, -1, -1):
+        sums = deltas[step] + kept[step] * sums
+        buffer.advantages[step] = sums
+    buffer.returns = buffer.advantages + buffer.values
 
 
 # -- off-policy ------------------------------------------------------------------------------------
@@ -267,7 +296,8 @@ class OffPolicy:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._predict: Any = None
+        self._predict: Predict | None = None
+        self._is_ready = False
         self._is_box = isinstance(model.action_space, spaces.Box)
         self._samples = type(model)._sample_action is OffPolicyAlgorithm._sample_action
         self._stores = type(model)._store_transition is OffPolicyAlgorithm._store_transition
@@ -296,34 +326,38 @@ class OffPolicy:
         # Other buffers may keep infos, which then have to be copies.
         step = stepping(env) if is_plain else env.step
         is_plain = is_plain and not replay_buffer.optimize_memory_usage
-        told = {
-            "self": model,
-            "env": env,
-            "callback": callback,
-            "train_freq": train_freq,
-            "replay_buffer": replay_buffer,
-            "action_noise": action_noise,
-            "learning_starts": learning_starts,
-            "log_interval": log_interval,
-            "continue_training": True,
-        }
+        callback.update_locals(
+            {
+                "self": model,
+                "env": env,
+                "callback": callback,
+                "train_freq": train_freq,
+                "replay_buffer": replay_buffer,
+                "action_noise": action_noise,
+                "learning_starts": learning_starts,
+                "log_interval": log_interval,
+                "continue_training": True,
+            }
+        )
+        self._is_ready = False
         steps = episodes = 0
         while should_collect_more_steps(train_freq, steps, episodes):
             actions, stored = self._sample(learning_starts, action_noise, n_envs)
             new_obs, rewards, dones, infos = step(actions)
             model.num_timesteps += n_envs
             steps += 1
-            told |= {
-                "num_collected_steps": steps,
-                "num_collected_episodes": episodes,
-                "actions": actions,
-                "buffer_actions": stored,
-                "new_obs": new_obs,
-                "rewards": rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-            callback.update_locals(told)
+            callback.update_locals(
+                {
+                    "num_collected_steps": steps,
+                    "num_collected_episodes": episodes,
+                    "actions": actions,
+                    "buffer_actions": stored,
+                    "new_obs": new_obs,
+                    "rewards": rewards,
+                    "dones": dones,
+                    "infos": infos,
+                }
+            )
             if not callback.on_step():
                 return RolloutReturn(steps * n_envs, episodes, continue_training=False)
             model._update_info_buffer(infos, dones)
@@ -362,7 +396,7 @@ class OffPolicy:
         if model.num_timesteps < learning_starts:
             actions = np.array([model.action_space.sample() for _ in range(n_envs)])
         else:
-            actions = self._ready()(model._last_obs)
+            actions = self._predictor()(model._last_obs)
         if not self._is_box:
             return actions, actions
         stored = model.policy.scale_action(actions)
@@ -370,10 +404,14 @@ class OffPolicy:
             stored = np.clip(stored + action_noise(), -1, 1)
         return model.policy.unscale_action(stored), stored
 
-    def _ready(self) -> Any:
+    def _predictor(self) -> Predict:
+        """Return what acts; between two calls of ``collect_rollouts`` it is looked after once."""
+        if self._is_ready and self._predict is not None:
+            return self._predict
         if self._predict is None or not self._predict.is_current:
             self._predict = predictor(self.model, self.model._last_obs)
         self._predict.refresh()
+        self._is_ready = True
         return self._predict
 
     def _may_store(self) -> bool:

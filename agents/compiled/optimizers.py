@@ -103,9 +103,7 @@ class Stepper:
                 if name not in gradients:
                     continue
                 own = {quantity: moments[quantity][name] for quantity in moments}
-                moved = self._rule(
-                    parameters[name], gradients[name], own, count, rate, settings
-                )
+                moved = self._rule(parameters[name], gradients[name], own, count, rate, settings)
                 values[name] = moved.value
                 self._moved.add(name)  # the same at every step: it is of the graph, not of data
                 for quantity, moment in moved.moments.items():
@@ -192,7 +190,12 @@ def _root_mean_square(*, inside: bool) -> _Rule:
 
 
 def _descent(
-    value: Tensor, gradient: Tensor, moments: Named, _count: Tensor, rate: Tensor, settings: Settings
+    value: Tensor,
+    gradient: Tensor,
+    moments: Named,
+    _count: Tensor,
+    rate: Tensor,
+    settings: Settings,
 ) -> Moved:
     if settings["weight_decay"]:
         gradient = gradient + settings["weight_decay"] * value

@@ -131,9 +131,7 @@ class Update:
         # A sum of squares is what clipping computes too; it overflows at gradients of 1e19.
         finite = {name: g.square().sum().isfinite() for name, g in gradients.items()}
         count = state["count"] + 1
-        values, moments = self.stepper.step(
-            parameters, gradients, state["moments"], count, rates
-        )
+        values, moments = self.stepper.step(parameters, gradients, state["moments"], count, rates)
         self._look(flags["looks"], (parameters, raw, values), states, given)
         copied = self._rewrite(flags["rewrites"], values, moments, fixed, given)
         after = {"parameters": values, "moments": moments, "count": count, "works": states}
