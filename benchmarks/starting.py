@@ -33,7 +33,7 @@ from overhead import alternate, header, write_table
 from holdfast.continual.run_folder.record import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "starting.csv"
-IMPORTS = "import holdfast.continual.training.preflight"
+IMPORTS = "import holdfast.continual.training.cell, holdfast.continual.streams.task_stream"
 CLOCK = """
 import pathlib, time
 from gymnasium.envs.classic_control import CartPoleEnv
