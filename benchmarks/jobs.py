@@ -2,8 +2,8 @@
 
 * Two cells of at least half a minute: seconds of the whole command with ``--jobs 2`` against
   ``--jobs 1``, imports, builds, evaluation and the report included. The two take turns.
-* Ten cells of one rollout each with ``--jobs 2``: how many processes import torch, which most of the
-  time of a start goes to, as Python's own record of imports counts them.
+* Ten cells of one rollout each with ``--jobs 2``: how many processes import torch, which takes most
+  of the time of a start, as Python's own record of imports counts them.
 
 It needs two cores that have nothing else to do.
 """
