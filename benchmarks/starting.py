@@ -6,7 +6,8 @@ a while slows both. Every number is of new processes.
 
 * The imports: a process that imports what every cell needs, and ends.
 * The first step: seconds from the start of the command to the first step of an environment, with
-  ``--jobs 1`` and ``--jobs 2``.
+  ``--jobs 1`` and ``--jobs 2``, and the processor time that the process which takes it has had by
+  then: about what a machine needs that has nothing else to do.
 * The command: processor time of all its processes, for one rollout of 16 steps and its report.
 * Memory: the quickstart under ``naive`` with 2,048 steps a task. The cell's peak is what its
   ``run.json`` says. That of the command is a little higher: when a process ends, the libraries
@@ -22,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +44,7 @@ class Clock(CartPoleEnv):
     def step(self, action):
         first = pathlib.Path(__file__).with_name("first_step")
         if not first.exists():
-            first.write_text(repr(time.time()))
+            first.write_text(f"{time.time()!r} {time.process_time()!r}")
         return super().step(action)
 """
 SCENARIO = """
@@ -67,8 +69,7 @@ class Measured(NamedTuple):
     """One line of the table.
 
     Attributes:
-        measure: What was measured.
-        unit: Of the medians.
+        measure: What was measured, with its unit.
         before: Median at the other commit; empty without one.
         now: Median here.
         goal: What it should be here, empty where nothing is asked.
@@ -77,7 +78,6 @@ class Measured(NamedTuple):
     """
 
     measure: str
-    unit: str
     before: float | str
     now: float
     goal: str
@@ -102,66 +102,56 @@ def run(source: Path, folder: str, *arguments: str) -> Ran:
     return Ran(began, time.monotonic() - since, processor_s, used.ru_maxrss * 1024)
 
 
-def imports(source: Path) -> tuple[float, ...]:
-    """Return wall and processor seconds of a process that imports what cells need."""
+def imports(source: Path) -> dict[str, float]:
+    """Return what a process takes that imports what cells need."""
     with tempfile.TemporaryDirectory() as folder:
         ran = run(source, folder, "-c", IMPORTS)
-    return ran.wall_s, ran.processor_s
+    return {"imports, wall s": ran.wall_s, "imports, processor s": ran.processor_s}
 
 
-def first_step(source: Path, jobs: int) -> tuple[float, ...]:
-    """Return seconds to the first step, and processor seconds of the command to its end."""
+def first_step(source: Path, jobs: int) -> dict[str, float]:
+    """Return what two small cells take to their first step, and to the end."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "clock.py").write_text(CLOCK, "utf-8")
         Path(folder, "clock.yaml").write_text(SCENARIO, "utf-8")
         ran = run(source, folder, "-m", "holdfast", "run", "clock.yaml", "--jobs", str(jobs))
-        return float(Path(folder, "first_step").read_text()) - ran.began, ran.processor_s
+        stepped, processor_s = map(float, Path(folder, "first_step").read_text().split())
+    return {
+        f"first step, --jobs {jobs}, wall s": stepped - ran.began,
+        f"first step, --jobs {jobs}, processor s of its process": processor_s,
+        f"two cells of 16 steps, --jobs {jobs}, processor s": ran.processor_s,
+    }
 
 
-def memory(source: Path) -> tuple[float, ...]:
-    """Return the peak memory of a small cell, and that of its command, in GB."""
+def memory(source: Path) -> dict[str, float]:
+    """Return the peak memory of a small cell, and that of its command."""
     with tempfile.TemporaryDirectory() as folder:
         ran = run(source, folder, "-m", "holdfast", "run", "quickstart", *SMALL)
         (cell,) = Path(folder).rglob("run.json")
-        return RunFolder(cell.parent).info()["peak_memory_bytes"] / 1e9, ran.peak_bytes / 1e9
+        peak_bytes = RunFolder(cell.parent).info()["peak_memory_bytes"]
+    return {"memory of a cell, GB": peak_bytes / 1e9, "memory, command, GB": ran.peak_bytes / 1e9}
 
 
-MEASURES: tuple[tuple[Callable[[Path], tuple[float, ...]], tuple[tuple[str, str, float], ...]], ...]
-MEASURES = (
-    (
-        imports,
-        (("imports of a cell, wall time", "s", 0), ("imports of a cell, processor time", "s", 0)),
-    ),
-    (
-        lambda source: first_step(source, jobs=1),
-        (
-            ("holdfast run to the first step, wall time", "s", 6),
-            ("two cells of 16 steps and their report, processor time", "s", 0),
-        ),
-    ),
-    (
-        lambda source: first_step(source, jobs=2),
-        (
-            ("holdfast run --jobs 2 to the first step, wall time", "s", 0),
-            ("the same with --jobs 2, processor time", "s", 0),
-        ),
-    ),
-    (memory, (("peak memory of a small cell", "GB", 0.9), ("peak memory of its command", "GB", 0))),
+MEASURES: tuple[Callable[[Path], dict[str, float]], ...] = (
+    imports,
+    partial(first_step, jobs=1),
+    partial(first_step, jobs=2),
+    memory,
 )
-"""What returns the numbers of a source tree; name, unit and goal of each, 0 where there is none."""
+GOALS = {"first step, --jobs 1, wall s": 6.0, "memory of a cell, GB": 0.9}
 
 
-def compare(index: int, before: Path | None, pairs: int) -> list[Measured]:
-    """Return the lines of one row of ``MEASURES``."""
-    measure, lines = MEASURES[index]
-    found = alternate(lambda: measure(before) if before else (), lambda: measure(ROOT), pairs)
-    rows = []
-    for place, (name, unit, goal) in enumerate(lines):
-        then = statistics.median(b[place] for b, _ in found) if before else ""
-        now = statistics.median(n[place] for _, n in found)
-        asked, met = (f"<= {goal}", now <= goal) if goal else ("", "")
-        rows.append(Measured(name, unit, then, now, asked, met, pairs))
-    return rows
+def compare(
+    measure: Callable[[Path], dict[str, float]], before: Path | None, pairs: int
+) -> Iterator[Measured]:
+    """Yield the lines of a measure."""
+    found = alternate(lambda: measure(before) if before else {}, lambda: measure(ROOT), pairs)
+    for name in found[0][1]:
+        then = statistics.median(first[name] for first, _ in found) if before else ""
+        now = statistics.median(second[name] for _, second in found)
+        goal = GOALS.get(name)
+        asked, met = ("", "") if goal is None else (f"<= {goal:g}", now <= goal)
+        yield Measured(name, then, now, asked, met, pairs)
 
 
 def main() -> None:
@@ -173,8 +163,8 @@ def main() -> None:
     rows: list[Measured] = []
     with ExitStack() as stack:
         before = stack.enter_context(worktree(options.against)) if options.against else None
-        for index in range(len(MEASURES)):
-            for row in compare(index, before, options.pairs):
+        for measure in MEASURES:
+            for row in compare(measure, before, options.pairs):
                 rows.append(row)
                 print(*row, sep="  ", flush=True)
     write_table(RESULTS, header("starting.py"), rows)
