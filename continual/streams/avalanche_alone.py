@@ -1,6 +1,6 @@
 """Avalanche's scenarios, streams and experiences without the rest of Avalanche.
 
-``import avalanche`` executes some 3,000 modules: every benchmark, model and plugin, and with them
+``import avalanche`` executes some 3,600 modules: every benchmark, model and plugin, and with them
 torchvision, torchmetrics, wandb, matplotlib and jax. A stream of environments needs three files,
 none of which imports anything else of Avalanche. They are executed here as published and stand in
 ``sys.modules`` under their own names, so that there is one of each class: whoever imports Avalanche
