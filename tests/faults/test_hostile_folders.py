@@ -49,6 +49,13 @@ def hostile() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
+def mutations(hostile: Any) -> Any:
+    from soak import mutations  # found where ``hostile`` was
+
+    return mutations
+
+
+@pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two stages, finished."""
     (folder,) = prepare(tmp_path_factory.mktemp("runs"), Scenario.model_validate(GIVEN))
@@ -133,16 +140,16 @@ def test_the_whole_corpus(hostile: Any, real: Path, tmp_path: Path) -> None:
     assert outside.changes() == []
 
 
-def mutated(hostile: Any, real: Path, tmp_path: Path, seeds: range) -> None:
+def mutated(mutations: Any, real: Path, tmp_path: Path, seeds: range) -> None:
     files = sorted(p for p in real.rglob("*") if p.is_file() and p.suffix != ".holdfast")
     for seed in seeds:
         rng = random.Random(seed)  # no secret
         folder = tmp_path / str(seed) / Path(*real.parts[-3:])
         shutil.copytree(real, folder)
         victim = folder / rng.choice(files).relative_to(real)
-        content = hostile.mutate(victim.read_bytes(), rng)
+        content = mutations.mutate(victim.read_bytes(), rng)
         if victim.parent.name.startswith("task-") and victim.name != "MANIFEST.json":
-            hostile.put_member(victim.parent, victim.name, content)
+            mutations.put_member(victim.parent, victim.name, content)
         else:
             victim.write_bytes(content)
         tried = [evaluated(folder), reported(folder, tmp_path / "report")]
@@ -153,19 +160,19 @@ def mutated(hostile: Any, real: Path, tmp_path: Path, seeds: range) -> None:
         shutil.rmtree(tmp_path / str(seed))
 
 
-def test_mutated_files_give_no_traceback(hostile: Any, real: Path, tmp_path: Path) -> None:
-    mutated(hostile, real, tmp_path, range(6))
+def test_mutated_files_give_no_traceback(mutations: Any, real: Path, tmp_path: Path) -> None:
+    mutated(mutations, real, tmp_path, range(6))
 
 
 @pytest.mark.slow
-def test_many_mutated_files_give_no_traceback(hostile: Any, real: Path, tmp_path: Path) -> None:
-    mutated(hostile, real, tmp_path, range(6, 400))
+def test_many_mutated_files_give_no_traceback(mutations: Any, real: Path, tmp_path: Path) -> None:
+    mutated(mutations, real, tmp_path, range(6, 400))
 
 
-def test_a_mutation_depends_on_its_seed_alone(hostile: Any, real: Path) -> None:
+def test_a_mutation_depends_on_its_seed_alone(mutations: Any, real: Path) -> None:
     content = (real / "run.json").read_bytes()
-    one, same = (hostile.mutate(content, random.Random(3)) for _ in range(2))
-    other = [hostile.mutate(content, random.Random(seed)) for seed in range(20)]
+    one, same = (mutations.mutate(content, random.Random(3)) for _ in range(2))
+    other = [mutations.mutate(content, random.Random(seed)) for seed in range(20)]
     assert one == same
     assert len(set(other)) > 15
     assert content not in other
