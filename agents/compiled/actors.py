@@ -268,7 +268,9 @@ class NumpyActor:
     def act(self, observations: Any, masks: Masks = None) -> Acted:
         """Draw actions."""
         said = self._program(observations)
-        actions = self._distribution.draw(said, masks)
+        if masks is not None:
+            self._distribution.mask(said, masks)
+        actions = self._distribution.draw(said)
         log_probs = self._distribution.log_likelihood(said, actions)
         return Acted(actions.reshape(-1, *self._shape), said["values"], log_probs)
 
@@ -300,8 +302,11 @@ class Distribution(Protocol):
     def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
         """Return ``values`` and what the distribution is made of, as the policy's ``forward``."""
 
-    def draw(self, said: Any, masks: Masks) -> NDArray[Any]:
-        """Draw actions, shape (rows, n), or (rows,) for one choice; a mask changes ``said``."""
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        """Leave the actions that are allowed, shape (rows, all choices)."""
+
+    def draw(self, said: Any) -> NDArray[Any]:
+        """Draw actions, shape (rows, n), or (rows,) for one choice."""
 
     def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
         """Return the log-likelihood of actions of shape (rows, n), shape (rows,)."""
@@ -337,9 +342,10 @@ class _Categorical:
         head, values = _latent(policy, observations)
         return {"values": values, "log_probs": head.log_softmax(-1)}
 
-    def draw(self, said: Any, masks: Masks) -> NDArray[np.int64]:
-        if masks is not None:
-            said["log_probs"] = _masked(said["log_probs"], masks)
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        said["log_probs"] = _masked(said["log_probs"], masks)
+
+    def draw(self, said: Any) -> NDArray[np.int64]:
         log_probs = said["log_probs"]
         # Gumbel's trick: where log p + noise is largest is distributed as p.
         actions: NDArray[np.int64] = (log_probs + np.random.gumbel(size=log_probs.shape)).argmax(1)
@@ -377,13 +383,14 @@ class _Categoricals:
     def _parts(self, rows: Any) -> list[Any]:
         return [rows[:, end - n : end] for n, end in zip(self._splits, self._ends, strict=True)]
 
-    def draw(self, said: Any, masks: Masks) -> NDArray[np.int64]:
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        left = self._parts(masks.reshape(len(masks), -1))
+        parts = zip(self._parts(said["log_probs"]), left, strict=True)
+        said["log_probs"] = np.concatenate([_masked(own, mask) for own, mask in parts], 1)
+
+    def draw(self, said: Any) -> NDArray[np.int64]:
         parts = self._parts(said["log_probs"])
-        if masks is not None:
-            left = self._parts(masks.reshape(len(masks), -1))
-            parts = [_masked(own, mask) for own, mask in zip(parts, left, strict=True)]
-            said["log_probs"] = np.concatenate(parts, 1)
-        return np.stack([self._one.draw({"log_probs": own}, None) for own in parts], 1)
+        return np.stack([self._one.draw({"log_probs": own}) for own in parts], 1)
 
     def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
         parts = zip(self._parts(said["log_probs"]), actions.T, strict=True)
@@ -399,7 +406,10 @@ class _Bernoulli:
         head, values = _latent(policy, observations)
         return {"values": values, "logits": head}
 
-    def draw(self, said: Any, masks: Masks) -> Floats:
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        raise NotImplementedError("sb3_contrib has choices of two where bits are masked")
+
+    def draw(self, said: Any) -> Floats:
         logits: Floats = said["logits"]
         # The logit of a uniform number is distributed logistically.
         return (np.random.logistic(size=logits.shape) < logits).astype(logits.dtype)
@@ -419,7 +429,10 @@ class _Gaussian:
         log_std = gaussian.scale.log()
         return {"values": values, "mean": gaussian.loc, "std": gaussian.scale, "log_std": log_std}
 
-    def draw(self, said: Any, masks: Masks) -> Floats:
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        raise NotImplementedError("sb3_contrib masks choices alone")
+
+    def draw(self, said: Any) -> Floats:
         mean: Floats = said["mean"]
         noise = np.random.standard_normal(mean.shape).astype(mean.dtype)
         actions: Floats = mean + said["std"] * noise

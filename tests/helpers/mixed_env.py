@@ -20,9 +20,7 @@ class Mixed(gym.Env[Any, Any]):
         single: Whether the observation is the walk alone, and no Dict.
     """
 
-    def __init__(
-        self, actions: spaces.Space[Any], limit: int = 9, *, single: bool = False
-    ) -> None:
+    def __init__(self, actions: spaces.Space[Any], limit: int = 9, *, single: bool = False) -> None:
         self.action_space = actions
         walk = spaces.Box(-np.inf, np.inf, (3,), np.float32)
         both = spaces.Dict({"walk": walk, "clock": spaces.Discrete(limit + 1)})

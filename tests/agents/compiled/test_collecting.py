@@ -17,7 +17,6 @@ from gymnasium import spaces
 from mixed_env import mixed
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3, HerReplayBuffer
-from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -313,7 +312,9 @@ OFF_POLICY: dict[str, Callable[[], Any]] = {
     "waves of noise": lambda: waves(DDPG, 1),
     "waves of noise side by side": lambda: waves(TD3, 3),
     "dict": lambda: SAC("MultiInputPolicy", walk(2), seed=0, **SMALL),
-    "lake": lambda: DQN("MlpPolicy", make_vec_env("FrozenLake-v1", n_envs=2, seed=0), seed=0, **ROOMY),
+    "lake": lambda: DQN(
+        "MlpPolicy", make_vec_env("FrozenLake-v1", n_envs=2, seed=0), seed=0, **ROOMY
+    ),
     "normalized": lambda: SAC("MlpPolicy", normalized(2), seed=0, **ROOMY),
     "normalized dict": lambda: SAC("MultiInputPolicy", normalized_dict(), seed=0, **ROOMY),
     "n-step": lambda: DQN("MlpPolicy", cartpole(1), seed=0, n_steps=3, **ROOMY),
