@@ -7,7 +7,8 @@ it always acts as the policy of now. What NumPy cannot do, or does more slowly, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -97,26 +98,30 @@ class Program:
         self._tensors = _tensors_of(network)
         if any(tensor.device.type != "cpu" for tensor in self._tensors.values()):
             raise UsageError("NumPy acts on the CPU alone")
-        holding = _Holding(network)
-
-        def of_tensors(tensors: dict[str, Tensor], observations: Any) -> Any:
-            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
-            return functional_call(holding, named, (function, observations))
-
-        example = obs_as_tensor(observations, torch.device("cpu"))
-        with torch.no_grad():
-            self._function = traced(of_tensors, self._tensors, example).on(np)
-        self._places: list[int] = []
-        self._views: dict[str, NDArray[Any]] = {}
         self._settings = _settings(network)
         self._seen = [own[name] for own, name in self._settings]
+        self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
+        holding = _Holding(network)
+
+        def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
+            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
+            with _set(self._kept, kept):
+                return functional_call(holding, named, (function, observations))
+
+        example = obs_as_tensor(observations, torch.device("cpu"))
+        kept = [own[name] for own, name in self._kept]
+        with torch.no_grad():
+            self._function = traced(of_tensors, self._tensors, kept, example).on(np)
+        self._places: list[int] = []
+        self._views: dict[str, NDArray[Any]] = {}
+        self._kept_views: list[Any] = []
         self.refresh()
 
     @property
     def is_current(self) -> bool:
         """Whether the network is the one that was traced, its own settings included."""
         return all(
-            own.get(name) is seen
+            _is_alike(own.get(name), seen)
             for (own, name), seen in zip(self._settings, self._seen, strict=True)
         )
 
@@ -127,6 +132,7 @@ class Program:
             copied: Whether matrices are copied column by column, until the next refresh. NumPy
                 multiplies several rows with those up to four times faster.
         """
+        self._kept_views = [_arrays(own[name]) for own, name in self._kept]
         places = [] if copied else [tensor.data_ptr() for tensor in self._tensors.values()]
         if not copied and places == self._places:
             return
@@ -139,7 +145,7 @@ class Program:
 
     def __call__(self, observations: Any) -> Any:
         """Return what the function says of observations."""
-        return self._function(self._views, observations)
+        return self._function(self._views, self._kept_views, observations)
 
 
 class _Holding(nn.Module):
@@ -157,26 +163,55 @@ def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
-def _settings(network: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Return where modules that are not torch's or Stable-Baselines3's keep what a trace freezes.
+_Setting = tuple[dict[str, Any], str]
+"""The attributes of a module, and the name of one that is no part, parameter or buffer."""
 
-    Raises:
-        UsageError: If there are tensors among it, which would be frozen too.
-    """
-    found = []
-    for module in network.modules():
-        if type(module).__module__.split(".")[0] in _PUBLISHED:
-            continue
-        for name, value in vars(module).items():
-            if name.startswith("_") or name == "training":
-                continue
-            kept = value if isinstance(value, tuple | list) else (value,)
-            if any(isinstance(one, Tensor) for one in kept):
-                raise UsageError(
-                    f"{type(module).__qualname__}.{name} is no parameter and no buffer"
-                )
-            found.append((vars(module), name))
-    return found
+
+def _settings(network: nn.Module) -> list[_Setting]:
+    """Return what modules that are not torch's or Stable-Baselines3's keep besides."""
+    return [
+        (vars(module), name)
+        for module in network.modules()
+        if type(module).__module__.split(".")[0] not in _PUBLISHED
+        for name in vars(module)
+        if not name.startswith("_") and name != "training"
+    ]
+
+
+@contextmanager
+def _set(settings: list[_Setting], values: list[Any]) -> Iterator[None]:
+    saved = [own[name] for own, name in settings]
+    try:
+        for (own, name), value in zip(settings, values, strict=True):
+            own[name] = value
+        yield
+    finally:
+        for (own, name), value in zip(settings, saved, strict=True):
+            own[name] = value
+
+
+def _is_tensors(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(isinstance(one, Tensor) for one in value)
+    return isinstance(value, Tensor)
+
+
+def _arrays(value: Any) -> Any:
+    """Return a tensor, or several, as arrays that share their memory."""
+    if isinstance(value, Tensor):
+        return value.detach().numpy()
+    return [_arrays(one) for one in value]
+
+
+def _is_alike(value: Any, seen: Any) -> bool:
+    """Return whether a trace that saw one value holds for another."""
+    if value is seen:
+        return True
+    if not (_is_tensors(value) and _is_tensors(seen)):
+        return False
+    if isinstance(value, Tensor) or isinstance(seen, Tensor):
+        return isinstance(value, type(seen)) and value.shape == seen.shape
+    return [one.shape for one in value] == [one.shape for one in seen]
 
 
 def _fits(network: nn.Module, rows: int) -> bool:

@@ -356,7 +356,7 @@ class OffPolicy:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions, and those that are stored, as ``_sample_action`` does."""
         model = self.model
-        if not self._samples or "_sample_action" in vars(model):
+        if not self._samples or vars(model).keys() & {"_sample_action", "predict"}:
             found: tuple[NDArray[Any], NDArray[Any]] = model._sample_action(
                 learning_starts, action_noise, n_envs
             )
