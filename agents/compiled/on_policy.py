@@ -11,9 +11,10 @@ from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays, rollout_arrays
 from holdfast.agents.base.parameters import Named
+from holdfast.agents.compiled import steps
 from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
-from holdfast.agents.compiled.update import Called, State, Update
+from holdfast.agents.compiled.update import State, Update, filled
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.sb3 import losses
 
@@ -52,16 +53,17 @@ class Rollouts:
         planned = []
         for index in indices:
             called, given = update.draw()
-            planned.append(Planned(called, {"index": index, "given": given}))
+            planned.append(Planned((called, update.form), {"index": index, "given": given}))
         shared["fixed"] = arrays_of(update.fixed())
         outcome = self._rounds.run(arrays_of(state_of(update)), shared, planned)
         write(update, outcome.state)
+        steps.taken(outcome.count - outcome.is_over)
         update.undraw(len(planned) - outcome.count)
         update.tell(outcome.said)
         self._log(outcome, len(indices) // self._epochs)
 
     def _one(
-        self, called: Any, state: State, shared: Tensors, own: Tensors
+        self, how: Any, state: State, shared: Tensors, own: Tensors
     ) -> tuple[State, Named, Named, Any]:
         """Return what one update makes of the state: a pure function."""
         batch = {name: rows[own["index"]] for name, rows in shared["rows"].items()}
@@ -69,8 +71,10 @@ class Rollouts:
         def loss(parameters: Named) -> tuple[Tensor, Named]:
             return self._loss(parameters, batch, shared)
 
+        called, _ = how
         rates = shared["numbers"]["rates"]
-        fixed, given = shared["fixed"], own["given"]
+        # PPO and A2C have no other tensors but buffers, and no temperature.
+        fixed, given = shared["fixed"], filled(own["given"], self._buffers, torch.zeros(()))
         return self._update.function(loss, called, state, fixed, given, rates)[:4]
 
     def _loss(self, parameters: Named, batch: Named, shared: Tensors) -> tuple[Tensor, Named]:

@@ -18,8 +18,9 @@ class Done(NamedTuple):
     Attributes:
         state: After the last update.
         count: Updates that were begun; the last one was not taken where a limit was passed.
-        figures: By tag, shape (updates,).
-        finite: By parameter, whether its gradients were finite.
+        figures: By tag, shape (updates,); of a single one, shape ().
+        well: Whether all gradients were finite.
+        finite: By parameter, whether its gradients were.
         said: What projections say, a row for each update.
         is_over: Whether a limit was passed.
     """
@@ -27,57 +28,59 @@ class Done(NamedTuple):
     state: Any
     count: Any
     figures: Any
+    well: Any
     finite: Any
     said: Any
     is_over: Any
 
 
-def repeated(step: Step, *, stops: bool = False) -> Callable[..., Done]:
-    """Return a compiled function that takes ``count`` of the updates whose rows it is given.
+class Program:
+    """A traced update, compiled for one of them and for many.
 
-    It ends early where a gradient is not finite or, with ``stops``, before an update whose
+    Many end early where a gradient is not finite or, with ``stops``, before an update whose
     ``approx_kl`` is above ``shared["numbers"]["most_kl"]``.
 
     Args:
-        step: One update.
+        step: One update, on JAX's arrays.
         stops: Whether such a limit counts.
     """
 
-    def one(state: Any, shared: Any, own: Any) -> tuple[Any, Any, Any, Any, Any]:
-        after, figures, finite, said = step(state, shared, own)
-        if not stops:
-            return after, figures, finite, said, jnp.array(False)
-        is_over = figures["approx_kl"] > shared["numbers"]["most_kl"]
-        kept = jax.tree.map(lambda old, new: jnp.where(is_over, old, new), state, after)
-        return kept, figures, finite, said, is_over
+    def __init__(self, step: Step, *, stops: bool) -> None:
+        self._step, self._stops = step, stops
+        self.one, self.many = jax.jit(self._one), jax.jit(self._many)
 
-    def all_of(state: Any, shared: Any, each: Any, count: Any) -> Done:
+    def _one(self, state: Any, shared: Any, own: Any) -> Done:
+        after, figures, finite, said = self._step(state, shared, own)
+        is_over = jnp.array(False)
+        if self._stops:
+            is_over = figures["approx_kl"] > shared["numbers"]["most_kl"]
+            after = jax.tree.map(lambda old, new: jnp.where(is_over, old, new), state, after)
+        well = jnp.all(jnp.stack(jax.tree.leaves(finite))) | is_over
+        return Done(after, jnp.array(1), figures, well, finite, said, is_over)
+
+    def _many(self, state: Any, shared: Any, each: Any, count: Any) -> Done:
+        """Take ``count`` of the updates that ``each`` has rows for."""
         first = jax.tree.map(lambda rows: rows[0], each)
-        kinds = jax.eval_shape(one, state, shared, first)
+        kinds = jax.eval_shape(self._one, state, shared, first)
         length = len(jax.tree.leaves(each)[0])
-        _, figures, finite, said, _ = kinds
-        rows = jax.tree.map(lambda s: jnp.zeros((length, *s.shape), s.dtype), (figures, said))
-        well = jax.tree.map(lambda s: jnp.ones(s.shape, bool), finite)
+        rows = jax.tree.map(
+            lambda kind: jnp.zeros((length, *kind.shape), kind.dtype), (kinds.figures, kinds.said)
+        )
+        begun = jax.tree.map(lambda kind: jnp.ones(kind.shape, kind.dtype), kinds)
+        state = jax.tree.map(lambda v, kind: jnp.asarray(v, kind.dtype), state, kinds.state)
+        begun = begun._replace(state=state, is_over=jnp.array(False))
 
         def goes_on(carry: Any) -> Any:
-            number, _, _, well, is_over = carry
-            fine = jnp.all(jnp.stack(jax.tree.leaves(well)))
-            return (number < count) & fine & ~is_over
+            number, last, _ = carry
+            return (number < count) & last.well & ~last.is_over
 
         def body(carry: Any) -> Any:
-            number, state, rows, well, _ = carry
+            number, last, rows = carry
             own = jax.tree.map(lambda values: values[number], each)
-            state, figures, finite, said, is_over = one(state, shared, own)
-            rows = jax.tree.map(lambda r, v: r.at[number].set(v), rows, (figures, said))
-            return number + 1, state, rows, finite, is_over
+            done = self._one(last.state, shared, own)
+            told = (done.figures, done.said)
+            rows = jax.tree.map(lambda of, value: of.at[number].set(value), rows, told)
+            return number + 1, done, rows
 
-        begun = (jnp.array(0), _shaped(state, kinds[0]), rows, well, jnp.array(False))
-        number, state, rows, well, is_over = jax.lax.while_loop(goes_on, body, begun)
-        return Done(state, number, rows[0], well, rows[1], is_over)
-
-    return jax.jit(all_of)
-
-
-def _shaped(state: Any, like: Any) -> Any:
-    """Return a state in the types that an update gives it."""
-    return jax.tree.map(lambda value, kind: jnp.asarray(value, kind.dtype), state, like)
+        number, last, rows = jax.lax.while_loop(goes_on, body, (jnp.array(0), begun, rows))
+        return last._replace(count=number, figures=rows[0], said=rows[1])

@@ -6,12 +6,14 @@ from collections.abc import Callable, Hashable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from holdfast.agents.compiled import programs
 from holdfast.agents.compiled.trace import traced
-from holdfast.agents.compiled.transfer import array_of, tensors_of
+from holdfast.agents.compiled.transfer import array_of, arrays_of, tensors_of
 from holdfast.agents.doors.gradients import diverged
 
 Function = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
@@ -39,12 +41,14 @@ class Outcome(NamedTuple):
         figures: By tag, a number for each update that was begun.
         said: What projections said, for each update.
         count: Updates that were begun.
+        is_over: Whether the last of them was not taken, as it passed a limit.
     """
 
     state: Any
     figures: dict[str, list[float]]
     said: list[Any]
     count: int
+    is_over: bool = False
 
 
 class Rounds:
@@ -71,25 +75,35 @@ class Rounds:
         Raises:
             Diverged: If a gradient is not finite.
         """
+        if len(planned) == 1:
+            return self._single(state, shared, planned[0])
         figures: dict[str, list[float]] = {}
         said: list[Any] = []
         count = 0
         for key, owns in _segments(planned):
             program = self._program(key, state, shared, owns[0])
             length = self._lengths[key] = max(self._lengths.get(key, 1), _power(len(owns)))
-            done = program(state, shared, stacked(owns, length), len(owns))
+            done = program.many(state, shared, stacked(owns, length), len(owns))
             state, taken = done.state, int(done.count)
-            if bad := [name for name, well in done.finite.items() if not well]:
-                raise diverged(bad)
+            _check(done)
             for tag, values in done.figures.items():
                 figures.setdefault(tag, []).extend(np.asarray(values)[:taken].tolist())
             said += [
-                tree_map(lambda rows, n=n: np.asarray(rows[n]), done.said) for n in range(taken)
+                jax.tree.map(lambda rows, n=n: np.asarray(rows[n]), done.said) for n in range(taken)
             ]
             count += taken
-            if bool(done.is_over):
-                break
+            if done.is_over:
+                return Outcome(state, figures, said, count, is_over=True)
         return Outcome(state, figures, said, count)
+
+    def _single(self, state: Any, shared: Any, update: Planned) -> Outcome:
+        """Run a round of one update, as most off-policy ones are: what is around it counts."""
+        own = arrays_of(update.own)
+        program = self._program(_key(update.how, own), state, shared, own)
+        done = program.one(state, shared, own)
+        _check(done)
+        figures = {tag: [value] for tag, value in done.figures.items()}
+        return Outcome(done.state, figures, [done.said], 1, bool(done.is_over))
 
     def _program(self, key: Any, state: Any, shared: Any, own: Any) -> Any:
         if key not in self._programs:
@@ -99,19 +113,25 @@ class Rounds:
                 return self._function(how, state, shared, own)
 
             step = traced(one, *(tensors_of(given) for given in (state, shared, own)))
-            self._programs[key] = programs.repeated(step.on(programs.jnp), stops=self._stops)
+            self._programs[key] = programs.Program(step.on(jnp), stops=self._stops)
         return self._programs[key]
 
 
 def _segments(planned: list[Planned]) -> Iterator[tuple[Any, list[Any]]]:
     """Return updates in a row that one program does: its key, and what each gets."""
-
-    def key(update: Planned) -> Any:
-        leaves, spec = tree_flatten(update.own)
-        return update.how, tuple(np.shape(leaf) for leaf in leaves), str(spec)
-
-    for found, updates in groupby(planned, key):
+    for found, updates in groupby(planned, lambda update: _key(update.how, update.own)):
         yield found, [update.own for update in updates]
+
+
+def _key(how: Hashable, own: Any) -> Any:
+    leaves, spec = tree_flatten(own)
+    return how, tuple(tuple(np.shape(leaf)) for leaf in leaves), str(spec)
+
+
+def _check(done: programs.Done) -> None:
+    """Raise where a gradient was not finite."""
+    if not done.well:
+        raise diverged([name for name, well in done.finite.items() if not well])
 
 
 def stacked(owns: list[Any], length: int) -> Any:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled.update import State, Update
 from holdfast.errors import UsageError
 
@@ -61,14 +60,14 @@ def write(update: Update, state: Any) -> None:
     """Write a state, as arrays, into the model, its optimizer and the methods' functions."""
     count = float(state["count"])
     for name, parameter in update.parameters.items():
-        _copy(parameter.detach(), state["parameters"][name])
+        copy_into(parameter.detach(), state["parameters"][name])
         if not count or not update.stepper.remembers(name):
             continue
         own = update.optimizer.state[parameter]
         for quantity, named in state["moments"].items():
             if quantity not in own:
                 own[quantity] = torch.empty_like(parameter.detach())
-            _copy(own[quantity], named[name])
+            copy_into(own[quantity], named[name])
         if update.stepper.counts:
             # torch's own optimizers count in a tensor, Stable-Baselines3's port in a number.
             is_tensor = update.stepper.counts == "tensor"
@@ -79,7 +78,7 @@ def write(update: Update, state: Any) -> None:
                 part.state = tensors_of(one)
 
 
-def _copy(into: Tensor, array: Any) -> None:
+def copy_into(into: Tensor, array: Any) -> None:
     """Copy an array into a tensor's memory, which views of it share."""
     np.copyto(into.numpy(), np.asarray(array))
 
@@ -87,22 +86,3 @@ def _copy(into: Tensor, array: Any) -> None:
 def array_of(value: Any) -> Any:
     """Return a tensor as an array that shares its memory; anything else as an array."""
     return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def without_others(given: Any, others: Named | None) -> Any:
-    """Return what functions get with the model's other tensors exchanged.
-
-    A method that takes the gradient of the algorithm's loss is handed all that the loss depends
-    on. The tensors of the model among that change inside a round, so the program fills in its own.
-
-    Args:
-        given: By kind, for each function.
-        others: What is filled in; None takes them out.
-    """
-
-    def exchanged(one: Any) -> Any:
-        if not isinstance(one, dict) or "others" not in one:
-            return one
-        return {**one, "others": {} if others is None else others}
-
-    return {kind: [exchanged(one) for one in ones] for kind, ones in given.items()}

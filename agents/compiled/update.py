@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_flatten
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled.optimizers import Moments, Stepper, clipped
@@ -67,6 +68,7 @@ class Update:
             kind: parted(getattr(works, kind), detached, groups) for kind in KINDS
         }
         self.touched: set[str] | None = None
+        self.form: Hashable = None
 
     def raw(self, loss: Loss, parameters: Named) -> tuple[Named, Named]:
         """Return the gradient of the algorithm's own loss where it reaches, and the figures."""
@@ -126,7 +128,8 @@ class Update:
             gradients = clipped(gradients, self.norm)
         states = {kind: list(state["works"][kind]) for kind in ("projections", "looks")}
         said = self._project(flags["projections"], parameters, gradients, states, given)
-        finite = {name: gradient.isfinite().all() for name, gradient in gradients.items()}
+        # A sum of squares is what clipping computes too; it overflows at gradients of 1e19.
+        finite = {name: g.square().sum().isfinite() for name, g in gradients.items()}
         count = state["count"] + 1
         values, moments = self.stepper.step(parameters, gradients, state["moments"], count, rates)
         self._look(flags["looks"], (parameters, raw, values), states, given)
@@ -151,7 +154,8 @@ class Update:
             batch, before = given["projections"][number], states["projections"][number]
             replaced, after = work.function(moved, own, before, batch, **dict(flags[number]))
             gradients |= replaced
-            states["projections"][number] = after
+            # What begins empty keeps nothing from one update to the next.
+            states["projections"][number] = after if before else before
             if work.after is not None:
                 said.append(after)
         return said
@@ -213,8 +217,19 @@ class Update:
 
     # -- what the host does before updates ---------------------------------------------------------
 
+    @property
+    def begins(self) -> bool:
+        """Whether a function begins its state at the next update."""
+        every = (pair for kind in KINDS for pair in self.parts[kind])
+        return any(part.state is None and not work.is_stopped for work, part in every)
+
     def begin(self, loss: Loss) -> None:
-        """Begin the states of functions, as the hooks do at their first update."""
+        """Begin the states of functions, as the hooks do at their first update.
+
+        What a program is traced for has the form of these states, and ``form`` tells them apart.
+        """
+        if self.form is not None and not self.begins:
+            return
         if self.touched is None and self.parts["looks"]:
             detached = {name: p.detach() for name, p in self.parameters.items()}
             self.touched = set(self.raw(loss, detached)[0])
@@ -226,6 +241,8 @@ class Update:
                             n: p for n, p in part.parameters.items() if n in self.touched
                         }
                     work.begin(part)
+        leaves, spec = tree_flatten((self.fixed(), self.moving()))
+        self.form = str(spec), tuple(tuple(leaf.shape) for leaf in leaves)
 
     def draw(self) -> tuple[Called, dict[str, list[Tensors]]]:
         """Return which functions the next update calls, and what each gets."""
@@ -290,3 +307,25 @@ def _multiplied(parts: list[Named]) -> Named:
         for name, value in part.items():
             total[name] = total[name] * value if name in total else value
     return total
+
+
+def filled(given: Tensors, everything: Named, temperature: Tensor) -> dict[str, list[Tensors]]:
+    """Return what functions get, with the model's tensors as they are in this very update.
+
+    A method that takes the gradient of the algorithm's loss is handed all that the loss depends
+    on. Drawn on the host before a round, these would be as they were then.
+
+    Args:
+        given: By kind, for each function.
+        everything: All tensors of the policy, by name.
+        temperature: The entropy coefficient.
+    """
+    current = {"others": everything, "temperature": temperature}
+
+    def exchanged(one: Any) -> Any:
+        if not isinstance(one, Mapping):
+            return one
+        inside = {name: exchanged(value) for name, value in one.items() if name not in current}
+        return inside | {name: value for name, value in current.items() if name in one}
+
+    return {kind: [exchanged(one) for one in ones] for kind, ones in given.items()}

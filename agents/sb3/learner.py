@@ -97,6 +97,7 @@ class StableBaselinesAgent:
         self.networks = Networks()
         self.plan = Plan()
         self._updates, self._others = Updates(), losses.Others()
+        self._engine: Any = None  # the compiled one, while the doors are open
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
         self.model = None
@@ -117,8 +118,14 @@ class StableBaselinesAgent:
 
     @property
     def policy(self) -> Any:
-        """The Stable-Baselines3 policy of the current task."""
+        """The Stable-Baselines3 policy of the current task, as it is now."""
+        self._settle()
         return self.model.policy
+
+    def _settle(self) -> None:
+        """Let the model hold what an engine has learned for it."""
+        if self._engine is not None:
+            self._engine.settle()
 
     @property
     def device(self) -> torch.device:
@@ -229,6 +236,10 @@ class StableBaselinesAgent:
         self.networks.maps.clear()
         self.networks.maps_above_heads.clear()
         set_weight_decay(model.policy, wanted.get("weight_decay"))
+        if options.engine == "compiled":
+            from holdfast.agents.compiled.engine import check  # here: the other needs none of it
+
+            check(model, self.device)
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
 
@@ -331,7 +342,9 @@ class StableBaselinesAgent:
 
         def look(step: int) -> None:
             watch(step)
-            self.past.look(self.model, step, experience.first_step)
+            if self.past.rule is not None:
+                self._settle()
+                self.past.look(self.model, step, experience.first_step)
 
         callback = Watching(look, self.record_rollout if keeps else None)
         told, resume = self._updated(turn, callback), None
@@ -376,26 +389,43 @@ class StableBaselinesAgent:
 
     @contextmanager
     def _open_doors(self) -> Iterator[None]:
-        policy = self.policy
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            self.recent.attach(self.model.replay_buffer)
+        try:
+            with self.plan.learning(), self._attached():
+                yield
+        finally:
+            # Forget what methods asked for in this task; ``pre_adapt`` asks for the next.
+            self.gradients.works = Works()
+            self.recent.detach()
+            self.plan.detach()
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        """Let the methods at the updates, by hooks or in compiled programs."""
+        works, policy = self.gradients.works, self.model.policy
+        if self.scenario.agent.engine == "compiled":
+            from holdfast.agents.compiled.engine import Engine
+
+            self._engine = Engine(self.model, works)
+            try:
+                with self._engine.attached():
+                    yield
+            finally:
+                self._engine = None
+            return
         parameters = named_parameters(policy)
         self._updates.attach(
-            self.gradients.works,
+            works,
             parameters,
             optimizers_of(policy),
             groups={name: group_of(name, policy) for name in parameters},
             targets=target_parameters(policy),
         )
-        if not isinstance(self.model, OnPolicyAlgorithm):
-            self.recent.attach(self.model.replay_buffer)
         try:
-            with self.plan.learning():
-                yield
+            yield
         finally:
             self._updates.detach()
-            # Forget what methods asked for in this task; ``pre_adapt`` asks for the next.
-            self.gradients.works = Works()
-            self.recent.detach()
-            self.plan.detach()
 
     def opened(self, stack: ExitStack) -> None:
         """Open the doors until the stack is closed."""
@@ -439,7 +469,9 @@ class StableBaselinesAgent:
     ) -> Tensors:
         """Return what the algorithm's loss depends on besides these parameters."""
         batch = self.memory.batch(dict(rows))
-        return losses.inputs_of(self.model, parameters, batch, noise, self._others)
+        inputs = losses.inputs_of(self.model, parameters, batch, noise, self._others)
+        # A compiled update fills in what the model's other tensors are by then.
+        return inputs if self._engine is None else {**inputs, "others": {}}
 
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
         """Return the gradient of the algorithm's own loss."""
@@ -519,10 +551,12 @@ class StableBaselinesAgent:
         Args:
             number: Of the pause in this task, from 1.
         """
+        self._settle()
         return taken(self, number, self._rows, self._explorer)
 
     def put_back(self, inside: Inside) -> None:
         """Put back what ``inside`` gave, into a task that has just begun."""
+        self._settle()  # and read again what is put back
         put_back(self, inside, self._rows, self._explorer)
 
     def worlds(self) -> list[Any]:
@@ -555,6 +589,7 @@ class StableBaselinesAgent:
         """Return what the next task start needs; each tensor a contiguous copy."""
         if self._loaded is not None:  # not started since: a group absent from the current task
             return self._loaded
+        self._settle()
         if self._whole is not None:
             return self._whole.files()
         files = {"policy": policy_tensors(self.model)}

@@ -131,6 +131,25 @@ def loss_and_figures(model: Any, parameters: Named, inputs: Batch) -> tuple[Tens
     return found
 
 
+def temperature_loss(model: Any, coefficient: Tensor, inputs: Batch) -> Tensor:
+    """Return what the optimizer of the entropy coefficient minimises: SAC, equation 18.
+
+    Args:
+        model: SAC or TQC.
+        coefficient: Its logarithm, shape (1,).
+        inputs: As for the actor's loss, all tensors of the policy among the others.
+    """
+
+    def chosen() -> Tensor:
+        return _drawn(model.policy.actor, _seen(inputs), inputs["noise"])[1]
+
+    named = {f"policy.{name}": value for name, value in inputs["others"].items()}
+    with torch.no_grad():
+        log_prob: Tensor = functional_call(_Holding(model.policy), named, (chosen,))
+    loss: Tensor = -(coefficient * (log_prob + model.target_entropy)).mean()
+    return loss
+
+
 def loss_gradient(model: Any, parameters: Named, inputs: Batch) -> Named:
     """Return the gradient of ``loss_of`` by name, computed on detached copies."""
     return gradient_of(lambda values: loss_of(model, values, inputs), parameters)

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from holdfast.agents.compiled.steps import register_compiled_steps
+
 
 class Spent:
     """Counts from its making on, until it is closed.
@@ -38,7 +40,8 @@ class Spent:
         with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._meter = _energy_meter()
-        self._hook = register_optimizer_step_post_hook(self._count)
+        self._hook = register_optimizer_step_post_hook(lambda *_: self._count(1))
+        self._forget_compiled = register_compiled_steps(self._count)
 
     def so_far(self) -> dict[str, Any]:
         """Return the entries of ``run.json``; energy is None where it was not measured throughout.
@@ -57,6 +60,7 @@ class Spent:
     def close(self) -> None:
         """Count no more."""
         self._hook.remove()
+        self._forget_compiled()
         if self._meter is not None:
             with suppress(Exception):  # a package beside the run never fails it
                 self._meter.stop_task()
@@ -71,11 +75,11 @@ class Spent:
             self._meter.start_task()
             self._energy_kwh = before + float(task.energy_consumed)
 
-    def _count(self, *_: Any) -> None:
+    def _count(self, steps: int) -> None:
         if self.learning:
-            self.updates += 1
+            self.updates += steps
         else:
-            self.extra_updates += 1
+            self.extra_updates += steps
 
 
 def peak_memory() -> int:

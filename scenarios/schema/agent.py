@@ -64,6 +64,8 @@ class Agent(BaseModel):
     """cpu, cuda, cuda:0 or auto."""
     normalize: Normalize | None = None
     """Scaling of observations and rewards."""
+    engine: Literal["sb3", "compiled"] = "sb3"
+    """sb3: Stable-Baselines3's own updates. compiled: the same ones, compiled; faster."""
     init: Text | None = None
     """Weights to start from: a run folder or a Stable-Baselines3 zip."""
 

@@ -1,0 +1,254 @@
+"""``train`` of algorithms with a replay buffer, compiled: DQN, QR-DQN, SAC, TQC, TD3, DDPG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sb3_contrib import QRDQN, TQC
+from stable_baselines3 import DQN, SAC
+from torch import Tensor
+
+from holdfast.agents.base.buffers import flatten
+from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
+from holdfast.agents.compiled import steps
+from holdfast.agents.compiled.rounds import Planned, Rounds
+from holdfast.agents.compiled.transfer import arrays_of, copy_into, state_of, write
+from holdfast.agents.compiled.update import Called, State, Update, filled
+from holdfast.agents.doors.gradients import Tensors
+from holdfast.agents.sb3 import losses
+
+ENTROPY = "entropy"
+
+
+class Replayed:
+    """Learns from a replay buffer in the place of a model's ``train``.
+
+    The state of networks and optimizers stays with the compiled program between calls. What acts is
+    written into the model after each of them, the rest when somebody looks (``settle``).
+
+    Args:
+        model: DQN, QR-DQN, SAC, TQC, TD3 or DDPG.
+        updates: Of each optimizer: ``policy``, or ``actor`` and ``critic``; and ``entropy`` where
+            the entropy coefficient is learned.
+        followed: Names of target networks' parameters to those that they follow.
+        acts: Whether a parameter of this name acts.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        updates: dict[str, Update],
+        followed: dict[str, str],
+        acts: Callable[[str], bool],
+    ) -> None:
+        self._model, self._updates, self._followed = model, updates, followed
+        self._rounds = Rounds(self._one)
+        self._dtype = next(model.policy.parameters()).dtype
+        self._kind = next(model.policy.parameters()).detach().numpy().dtype
+        # DQN's targets follow environment steps, in ``_on_step``.
+        self._follows_steps = isinstance(model, DQN | QRDQN)
+        self._state: Any = None
+        self._is_settled = True
+        named = dict(model.policy.named_parameters())
+        known = {name for update in updates.values() for name in update.parameters}
+        # Neither learned nor a target: a part that a method has frozen.
+        self._still: Named = {
+            name: p.detach()
+            for name, p in named.items()
+            if name not in known and name not in followed
+        } | {name: buffer.clone() for name, buffer in model.policy.named_buffers()}
+        self._targets = {name: named[name].detach() for name in followed}
+        self._acting = [
+            (key, name, update.parameters[name].detach())
+            for key, update in updates.items()
+            for name in update.parameters
+            if acts(name)
+        ]
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Do what the model's own ``train`` does.
+
+        Raises:
+            Diverged: If a gradient is not finite.
+        """
+        model = self._model
+        optimizers = [update.optimizer for update in self._updates.values()]
+        model._update_learning_rate(optimizers)
+        drawn = [self._drawn(number, batch_size) for number in range(gradient_steps)]
+        if self._state is not None and any(u.begins for u in self._updates.values()):
+            self.settle()  # a method begins again, perhaps at weights that it has just written
+            self.forget()
+        if self._state is None:
+            self._state = arrays_of(self._begun(drawn[0]))
+        planned = [self._planned(own) for own in drawn]
+        fixed = {key: update.fixed() for key, update in self._updates.items()}
+        shared = {"rates": self._rates(), "fixed": arrays_of(fixed)}
+        outcome = self._rounds.run(self._state, shared, planned)
+        self._state, self._is_settled = outcome.state, False
+        for key, name, tensor in self._acting:
+            copy_into(tensor, self._state[key]["parameters"][name])
+        for key, update in self._updates.items():
+            update.tell([said[key] for said in outcome.said if key in said])
+        steps.taken(sum(len(called) for called, _ in (update.how for update in planned)))
+        self._log(outcome.figures)
+
+    def settle(self) -> None:
+        """Write all that has changed into the model, its optimizers and the methods' functions."""
+        if self._is_settled:
+            return
+        for key, update in self._updates.items():
+            write(update, self._state[key])
+        for name, tensor in self._targets.items():
+            copy_into(tensor, self._state["targets"][name])
+        self._is_settled = True
+
+    def forget(self) -> None:
+        """Read the state from the model again: something else has changed it."""
+        self._state = None
+
+    # -- what a round is given ---------------------------------------------------------------------
+
+    def _begun(self, own: dict[str, Any]) -> State:
+        """Return the state at the first update, as the model and the methods have it."""
+        states = {key: state_of(update) for key, update in self._updates.items()}
+        state = states | {"targets": dict(self._targets)}
+        for key, update in self._updates.items():
+            update.begin(self._loss(key, own, self._temperature(state), self._all(state)))
+        return state | {key: state_of(update) for key, update in self._updates.items()}
+
+    def _drawn(self, number: int, batch_size: int) -> dict[str, Any]:
+        """Return the batch of an update, its noise, and how far targets follow in it."""
+        model = self._model
+        drawn = model.replay_buffer.sample(batch_size, env=model._vec_normalize_env)
+        batch = flatten(drawn._asdict())
+        own: dict[str, Any] = {"batch": batch, "noise": self._noise(batch["actions"])}
+        delay = getattr(model, "policy_delay", None)
+        model._n_updates += 1
+        own["acts"] = delay is None or model._n_updates % delay == 0
+        if not self._follows_steps:
+            interval = getattr(model, "target_update_interval", 1)
+            rate = model.tau if number % interval == 0 and own["acts"] else 0.0
+            own["tau"] = torch.tensor(rate, dtype=self._dtype)
+        return own
+
+    def _noise(self, actions: Tensor) -> list[Tensor]:
+        """Return standard noise of the actions that an update draws, in the order of ``train``."""
+        model = self._model
+        if isinstance(model, SAC | TQC):
+            return [torch.randn(actions.shape, dtype=self._dtype) for _ in range(2)]
+        if self._follows_steps:
+            return []
+        span = model.target_noise_clip
+        noise = actions.clone().normal_(0, model.target_policy_noise)
+        return [noise.clamp(-span, span)]
+
+    def _planned(self, own: dict[str, Any]) -> Planned:
+        acts = own.pop("acts")
+        called, own["given"] = {}, {}
+        for key, update in self._updates.items():
+            if acts or key != "actor":
+                called[key], own["given"][key] = update.draw()
+        forms = tuple(update.form for update in self._updates.values())
+        return Planned((tuple(called.items()), forms), own)
+
+    def _rates(self) -> dict[str, list[Any]]:
+        return {
+            key: [np.asarray(group["lr"], self._kind) for group in update.optimizer.param_groups]
+            for key, update in self._updates.items()
+        }
+
+    def _log(self, figures: dict[str, Any]) -> None:
+        """Record what ``train`` records, under its names."""
+        logger = self._model.logger
+        for tag, values in figures.items():
+            # One number is fetched when somebody reads it.
+            told = values[0] if len(values) == 1 else np.mean(values)
+            logger.record(f"train/{tag}", told)
+        logger.record("train/n_updates", self._model._n_updates, exclude="tensorboard")
+
+    # -- one update: a pure function ---------------------------------------------------------------
+
+    def _one(
+        self, how: Any, state: State, shared: Tensors, own: Tensors
+    ) -> tuple[State, Named, Named, Any]:
+        """Return what one update makes of the state, in the order of the model's own ``train``."""
+        called: dict[str, Called] = dict(how[0])
+        after, temperature = dict(state), self._temperature(state)
+        figures, finite, said = {}, {}, {}
+        if ENTROPY in self._updates:
+            figures["ent_coef"] = temperature.reshape(())
+        for key in (key for key in (ENTROPY, "policy", "critic", "actor") if key in called):
+            everything = self._all(after)
+            given = filled(own["given"][key], everything, self._temperature(after))
+            after[key], told, well, said[key], copied = self._updates[key].function(
+                self._loss(key, own, temperature, everything),
+                called[key],
+                after[key],
+                shared["fixed"][key],
+                given,
+                shared["rates"][key],
+            )
+            figures[_TAGS[key]] = told["loss"]
+            finite |= well
+            after["targets"] = self._copied(after, copied)
+        if "tau" in own:
+            after["targets"] = self._following(after, own["tau"])
+        return after, figures, finite, said
+
+    def _loss(
+        self, key: str, own: Tensors, temperature: Tensor, everything: Named
+    ) -> Callable[[Named], tuple[Tensor, Named]]:
+        """Return what an optimizer minimises, as a function of its parameters."""
+        batch, model = {**own["batch"], "temperature": temperature}, self._model
+        noise = own["noise"]
+
+        def of(parameters: Named) -> tuple[Tensor, Named]:
+            others = {name: t for name, t in everything.items() if name not in parameters}
+            if key == ENTROPY:
+                inputs = {**batch, "noise": noise[0], "others": others}
+                return losses.temperature_loss(model, parameters[ENTROPY_COEFFICIENT], inputs), {}
+            inputs = {**batch, "others": others}
+            if noise:
+                # The actor's actions are drawn first; the critic's targets need others.
+                inputs["noise"] = noise[0 if key == "actor" else -1]
+            return losses.loss_and_figures(model, parameters, inputs)
+
+        return of
+
+    def _temperature(self, state: State) -> Tensor:
+        if ENTROPY in self._updates:
+            return state[ENTROPY]["parameters"][ENTROPY_COEFFICIENT].exp()
+        fixed = getattr(self._model, "ent_coef_tensor", None)
+        return torch.zeros((), dtype=self._dtype) if fixed is None else fixed
+
+    def _all(self, state: State) -> Named:
+        """Return all tensors of the policy, as they are in this state."""
+        learned: Named = {}
+        for key in self._updates:
+            learned |= state[key]["parameters"] if key != ENTROPY else {}
+        return self._still | state["targets"] | learned
+
+    def _copied(self, state: State, masks: Named) -> Named:
+        """Return the targets, with entries that began from new as the weights have them."""
+        if not masks:
+            return state["targets"]
+        everything = self._all(state)
+        return {
+            name: torch.where(masks[of], everything[of], target) if of in masks else target
+            for (name, target), of in zip(
+                state["targets"].items(), self._followed.values(), strict=True
+            )
+        }
+
+    def _following(self, state: State, tau: Tensor) -> Named:
+        everything = self._all(state)
+        return {
+            name: target * (1 - tau) + tau * everything[self._followed[name]]
+            for name, target in state["targets"].items()
+        }
+
+
+_TAGS = {ENTROPY: "ent_coef_loss", "policy": "loss", "critic": "critic_loss", "actor": "actor_loss"}

@@ -1,0 +1,38 @@
+"""Every method under the compiled engine: the same weights as under Stable-Baselines3's updates."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+
+from holdfast.registry import METHODS, ON_HOST
+from holdfast.scenarios.checks.methods import can_take, method_signature
+from tests.continual.methods.test_contract import SETTINGS, build
+
+# Rounding differs between the engines, and a squashed Gaussian's density amplifies it.
+TOLERANCE = {"ppo": 2e-5, "sac": 2e-4, "dqn": 2e-5, "td3": 2e-4}
+CASES = [
+    (world, name)
+    for world in TOLERANCE
+    for name in METHODS
+    if can_take(world, method_signature(name)) and name not in ON_HOST
+]
+
+
+@pytest.mark.parametrize(("world", "name"), CASES)
+def test_weights_are_those_of_the_other_engine(
+    world: str, name: str, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stable-Baselines3's own collecting in both, so that they draw the same random numbers.
+    monkeypatch.setattr("holdfast.agents.compiled.collecting.collecting", lambda _: nullcontext())
+    ends: dict[str, dict[str, torch.Tensor]] = {}
+    for engine in ("sb3", "compiled"):
+        agent = train(world, lambda: build(name), tasks=2, agent={"engine": engine}, **SETTINGS)
+        ends[engine] = {n: tensor.clone() for n, tensor in agent.policy.state_dict().items()}
+    for tensor_name, expected in ends["sb3"].items():
+        torch.testing.assert_close(
+            ends["compiled"][tensor_name], expected, rtol=0, atol=TOLERANCE[world], msg=tensor_name
+        )
