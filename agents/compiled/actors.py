@@ -7,7 +7,8 @@ it always acts as the policy of now. What NumPy cannot do, or does more slowly, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -97,26 +98,30 @@ class Program:
         self._tensors = _tensors_of(network)
         if any(tensor.device.type != "cpu" for tensor in self._tensors.values()):
             raise UsageError("NumPy acts on the CPU alone")
-        holding = _Holding(network)
-
-        def of_tensors(tensors: dict[str, Tensor], observations: Any) -> Any:
-            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
-            return functional_call(holding, named, (function, observations))
-
-        example = obs_as_tensor(observations, torch.device("cpu"))
-        with torch.no_grad():
-            self._function = traced(of_tensors, self._tensors, example).on(np)
-        self._places: list[int] = []
-        self._views: dict[str, NDArray[Any]] = {}
         self._settings = _settings(network)
         self._seen = [own[name] for own, name in self._settings]
+        self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
+        holding = _Holding(network)
+
+        def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
+            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
+            with _set(self._kept, kept):
+                return functional_call(holding, named, (function, observations))
+
+        example = obs_as_tensor(observations, torch.device("cpu"))
+        kept = [own[name] for own, name in self._kept]
+        with torch.no_grad():
+            self._function = traced(of_tensors, self._tensors, kept, example).on(np)
+        self._places: list[int] = []
+        self._views: dict[str, NDArray[Any]] = {}
+        self._kept_views: list[Any] = []
         self.refresh()
 
     @property
     def is_current(self) -> bool:
         """Whether the network is the one that was traced, its own settings included."""
         return all(
-            own.get(name) is seen
+            _is_alike(own.get(name), seen)
             for (own, name), seen in zip(self._settings, self._seen, strict=True)
         )
 
@@ -127,6 +132,7 @@ class Program:
             copied: Whether matrices are copied column by column, until the next refresh. NumPy
                 multiplies several rows with those up to four times faster.
         """
+        self._kept_views = [_arrays(own[name]) for own, name in self._kept]
         places = [] if copied else [tensor.data_ptr() for tensor in self._tensors.values()]
         if not copied and places == self._places:
             return
@@ -139,7 +145,7 @@ class Program:
 
     def __call__(self, observations: Any) -> Any:
         """Return what the function says of observations."""
-        return self._function(self._views, observations)
+        return self._function(self._views, self._kept_views, observations)
 
 
 class _Holding(nn.Module):
@@ -157,26 +163,55 @@ def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
-def _settings(network: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Return where modules that are not torch's or Stable-Baselines3's keep what a trace freezes.
+_Setting = tuple[dict[str, Any], str]
+"""The attributes of a module, and the name of one that is no part, parameter or buffer."""
 
-    Raises:
-        UsageError: If there are tensors among it, which would be frozen too.
-    """
-    found = []
-    for module in network.modules():
-        if type(module).__module__.split(".")[0] in _PUBLISHED:
-            continue
-        for name, value in vars(module).items():
-            if name.startswith("_") or name == "training":
-                continue
-            kept = value if isinstance(value, tuple | list) else (value,)
-            if any(isinstance(one, Tensor) for one in kept):
-                raise UsageError(
-                    f"{type(module).__qualname__}.{name} is no parameter and no buffer"
-                )
-            found.append((vars(module), name))
-    return found
+
+def _settings(network: nn.Module) -> list[_Setting]:
+    """Return what modules that are not torch's or Stable-Baselines3's keep besides."""
+    return [
+        (vars(module), name)
+        for module in network.modules()
+        if type(module).__module__.split(".")[0] not in _PUBLISHED
+        for name in vars(module)
+        if not name.startswith("_") and name != "training"
+    ]
+
+
+@contextmanager
+def _set(settings: list[_Setting], values: list[Any]) -> Iterator[None]:
+    saved = [own[name] for own, name in settings]
+    try:
+        for (own, name), value in zip(settings, values, strict=True):
+            own[name] = value
+        yield
+    finally:
+        for (own, name), value in zip(settings, saved, strict=True):
+            own[name] = value
+
+
+def _is_tensors(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(isinstance(one, Tensor) for one in value)
+    return isinstance(value, Tensor)
+
+
+def _arrays(value: Any) -> Any:
+    """Return a tensor, or several, as arrays that share their memory."""
+    if isinstance(value, Tensor):
+        return value.detach().numpy()
+    return [_arrays(one) for one in value]
+
+
+def _is_alike(value: Any, seen: Any) -> bool:
+    """Return whether a trace that saw one value holds for another."""
+    if value is seen:
+        return True
+    if not (_is_tensors(value) and _is_tensors(seen)):
+        return False
+    if isinstance(value, Tensor) or isinstance(seen, Tensor):
+        return isinstance(value, type(seen)) and value.shape == seen.shape
+    return [one.shape for one in value] == [one.shape for one in seen]
 
 
 def _fits(network: nn.Module, rows: int) -> bool:
@@ -268,7 +303,9 @@ class NumpyActor:
     def act(self, observations: Any, masks: Masks = None) -> Acted:
         """Draw actions."""
         said = self._program(observations)
-        actions = self._distribution.draw(said, masks)
+        if masks is not None:
+            self._distribution.mask(said, masks)
+        actions = self._distribution.draw(said)
         log_probs = self._distribution.log_likelihood(said, actions)
         return Acted(actions.reshape(-1, *self._shape), said["values"], log_probs)
 
@@ -300,8 +337,11 @@ class Distribution(Protocol):
     def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
         """Return ``values`` and what the distribution is made of, as the policy's ``forward``."""
 
-    def draw(self, said: Any, masks: Masks) -> NDArray[Any]:
-        """Draw actions, shape (rows, n), or (rows,) for one choice; a mask changes ``said``."""
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        """Leave the actions that are allowed, shape (rows, all choices)."""
+
+    def draw(self, said: Any) -> NDArray[Any]:
+        """Draw actions, shape (rows, n), or (rows,) for one choice."""
 
     def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
         """Return the log-likelihood of actions of shape (rows, n), shape (rows,)."""
@@ -337,9 +377,10 @@ class _Categorical:
         head, values = _latent(policy, observations)
         return {"values": values, "log_probs": head.log_softmax(-1)}
 
-    def draw(self, said: Any, masks: Masks) -> NDArray[np.int64]:
-        if masks is not None:
-            said["log_probs"] = _masked(said["log_probs"], masks)
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        said["log_probs"] = _masked(said["log_probs"], masks)
+
+    def draw(self, said: Any) -> NDArray[np.int64]:
         log_probs = said["log_probs"]
         # Gumbel's trick: where log p + noise is largest is distributed as p.
         actions: NDArray[np.int64] = (log_probs + np.random.gumbel(size=log_probs.shape)).argmax(1)
@@ -377,13 +418,14 @@ class _Categoricals:
     def _parts(self, rows: Any) -> list[Any]:
         return [rows[:, end - n : end] for n, end in zip(self._splits, self._ends, strict=True)]
 
-    def draw(self, said: Any, masks: Masks) -> NDArray[np.int64]:
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        left = self._parts(masks.reshape(len(masks), -1))
+        parts = zip(self._parts(said["log_probs"]), left, strict=True)
+        said["log_probs"] = np.concatenate([_masked(own, mask) for own, mask in parts], 1)
+
+    def draw(self, said: Any) -> NDArray[np.int64]:
         parts = self._parts(said["log_probs"])
-        if masks is not None:
-            left = self._parts(masks.reshape(len(masks), -1))
-            parts = [_masked(own, mask) for own, mask in zip(parts, left, strict=True)]
-            said["log_probs"] = np.concatenate(parts, 1)
-        return np.stack([self._one.draw({"log_probs": own}, None) for own in parts], 1)
+        return np.stack([self._one.draw({"log_probs": own}) for own in parts], 1)
 
     def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
         parts = zip(self._parts(said["log_probs"]), actions.T, strict=True)
@@ -399,7 +441,10 @@ class _Bernoulli:
         head, values = _latent(policy, observations)
         return {"values": values, "logits": head}
 
-    def draw(self, said: Any, masks: Masks) -> Floats:
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        raise NotImplementedError("sb3_contrib has choices of two where bits are masked")
+
+    def draw(self, said: Any) -> Floats:
         logits: Floats = said["logits"]
         # The logit of a uniform number is distributed logistically.
         return (np.random.logistic(size=logits.shape) < logits).astype(logits.dtype)
@@ -419,7 +464,10 @@ class _Gaussian:
         log_std = gaussian.scale.log()
         return {"values": values, "mean": gaussian.loc, "std": gaussian.scale, "log_std": log_std}
 
-    def draw(self, said: Any, masks: Masks) -> Floats:
+    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
+        raise NotImplementedError("sb3_contrib masks choices alone")
+
+    def draw(self, said: Any) -> Floats:
         mean: Floats = said["mean"]
         noise = np.random.standard_normal(mean.shape).astype(mean.dtype)
         actions: Floats = mean + said["std"] * noise

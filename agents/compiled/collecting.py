@@ -106,6 +106,13 @@ def _ended(dones: NDArray[np.bool_]) -> list[int]:
 # -- on-policy -------------------------------------------------------------------------------------
 
 
+_ON_POLICY_LOCALS = ("self", "env", "callback", "rollout_buffer", "n_rollout_steps")
+_ON_POLICY_STEP = (
+    *("n_steps", "actions", "values", "log_probs", "clipped_actions", "action_masks"),
+    *("new_obs", "rewards", "dones", "infos"),
+)
+
+
 class OnPolicy:
     """Collects rollouts for PPO, A2C and MaskablePPO.
 
@@ -134,65 +141,50 @@ class OnPolicy:
         The locals that callbacks see have arrays for ``values`` and ``log_probs``, not tensors.
         """
         model = self.model
-        assert model._last_obs is not None, "No previous observation was provided"
-        model.policy.set_training_mode(False)
-        rollout_buffer.reset()
         use_masking = use_masking and self._is_masked
+        self._begin(env, rollout_buffer, use_masking=use_masking)
+        callback.on_rollout_start()
+        actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
+        told = (model, env, callback, rollout_buffer, n_rollout_steps)
+        callback.update_locals(dict(zip(_ON_POLICY_LOCALS, told, strict=True)))
+        for n_steps in range(n_rollout_steps):
+            masks = get_action_masks(env) if use_masking else None
+            acted = actor.act(model._last_obs, masks)
+            taken = self._clipped(acted.actions)
+            new_obs, rewards, dones, infos = stepped = step(taken)
+            model.num_timesteps += env.num_envs
+            told = (n_steps, *acted, taken, masks, *stepped)
+            callback.update_locals(dict(zip(_ON_POLICY_STEP, told, strict=True)))
+            if not callback.on_step():
+                return False
+            model._update_info_buffer(infos, dones)
+            if ended := _ended(dones):
+                self._bootstrap(actor, stepped, ended)
+            actions = acted.actions.reshape(-1, 1) if self._is_discrete else acted.actions
+            row = (model._last_obs, actions, rewards, model._last_episode_starts)
+            add(row, acted.values, acted.log_probs, masks)
+            model._last_obs, model._last_episode_starts = new_obs, dones
+        values = actor.values(model._last_obs)
+        _estimate_advantages(rollout_buffer, values, model._last_episode_starts)
+        callback.update_locals({"n_steps": n_rollout_steps, "values": values})
+        callback.on_rollout_end()
+        return True
+
+    def _begin(self, env: Any, rollout_buffer: Any, *, use_masking: bool) -> None:
+        assert self.model._last_obs is not None, "No previous observation was provided"
+        self.model.policy.set_training_mode(False)
+        rollout_buffer.reset()
         if use_masking and not is_masking_supported(env):
             raise ValueError(
                 "Environment does not support action masking. Consider using ActionMasker wrapper"
             )
-        callback.on_rollout_start()
-        actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
-        callback.update_locals(
-            {
-                "self": model,
-                "env": env,
-                "callback": callback,
-                "rollout_buffer": rollout_buffer,
-                "n_rollout_steps": n_rollout_steps,
-            }
-        )
-        n_steps, dones = 0, None
-        while n_steps < n_rollout_steps:
-            masks = get_action_masks(env) if use_masking else None
-            acted = actor.act(model._last_obs, masks)
-            actions = taken = acted.actions
-            if self._bounds is not None:
-                taken = np.minimum(np.maximum(actions, self._bounds[0]), self._bounds[1])
-            new_obs, rewards, dones, infos = step(taken)
-            model.num_timesteps += env.num_envs
-            callback.update_locals(
-                {
-                    "n_steps": n_steps,
-                    "actions": actions,
-                    "clipped_actions": taken,
-                    "action_masks": masks,
-                    "values": acted.values,
-                    "log_probs": acted.log_probs,
-                    "new_obs": new_obs,
-                    "rewards": rewards,
-                    "dones": dones,
-                    "infos": infos,
-                }
-            )
-            if not callback.on_step():
-                return False
-            model._update_info_buffer(infos, dones)
-            n_steps += 1
-            if self._is_discrete:
-                actions = actions.reshape(-1, 1)
-            if ended := _ended(dones):
-                self._bootstrap(actor, rewards, new_obs, infos, ended)
-            row = (model._last_obs, actions, rewards, model._last_episode_starts)
-            add(row, acted.values, acted.log_probs, masks)
-            model._last_obs = new_obs
-            model._last_episode_starts = dones
-        values = actor.values(model._last_obs)
-        _estimate_advantages(rollout_buffer, values, dones)
-        callback.update_locals({"n_steps": n_steps, "values": values})
-        callback.on_rollout_end()
-        return True
+
+    def _clipped(self, actions: NDArray[Any]) -> NDArray[Any]:
+        if self._bounds is None:
+            return actions
+        # Faster than numpy.clip on few numbers.
+        clipped: NDArray[Any] = np.minimum(np.maximum(actions, self._bounds[0]), self._bounds[1])
+        return clipped
 
     def _ready(self, steps: int) -> Actor:
         if self._actor is None or not self._actor.is_current:
@@ -200,15 +192,9 @@ class OnPolicy:
         self._actor.refresh(steps)
         return self._actor
 
-    def _bootstrap(
-        self,
-        actor: Actor,
-        rewards: NDArray[Any],
-        new_obs: Any,
-        infos: list[dict[str, Any]],
-        ended: list[int],
-    ) -> None:
+    def _bootstrap(self, actor: Actor, stepped: Stepped, ended: list[int]) -> None:
         """Add the value of the last observation to rewards of episodes that were cut short."""
+        new_obs, rewards, _, infos = stepped
         cut = [
             index
             for index in ended
@@ -251,7 +237,7 @@ def _adding(buffer: Any) -> Add:
     return add
 
 
-def _add_row(buffer: Any, row: tuple[Any, ...], values: Any, log_probs: Any, masks: Any) -> None:
+def _add_row(buffer: Any, row: tuple[Any, ...], values: Any, log_probs: Any, _: Any) -> None:
     at = buffer.pos
     observations, actions, rewards, starts = row
     if observations.ndim == 1:  # Discrete
@@ -285,6 +271,16 @@ def _estimate_advantages(buffer: Any, last_values: NDArray[Any], dones: Any) -> 
 
 
 # -- off-policy ------------------------------------------------------------------------------------
+
+
+_OFF_POLICY_LOCALS = (
+    *("self", "env", "callback", "train_freq", "replay_buffer", "action_noise"),
+    *("learning_starts", "log_interval", "continue_training"),
+)
+_OFF_POLICY_STEP = (
+    *("num_collected_steps", "num_collected_episodes", "actions", "buffer_actions"),
+    *("new_obs", "rewards", "dones", "infos"),
+)
 
 
 class OffPolicy:
@@ -321,55 +317,27 @@ class OffPolicy:
             assert train_freq.unit == TrainFrequencyUnit.STEP, (
                 "You must use only one env when doing episodic training."
             )
-        callback.on_rollout_start()
-        is_plain = type(replay_buffer) is ReplayBuffer and "add" not in vars(replay_buffer)
-        # Other buffers may keep infos, which then have to be copies.
-        step = stepping(env) if is_plain else env.step
-        is_plain = is_plain and not replay_buffer.optimize_memory_usage
-        callback.update_locals(
-            {
-                "self": model,
-                "env": env,
-                "callback": callback,
-                "train_freq": train_freq,
-                "replay_buffer": replay_buffer,
-                "action_noise": action_noise,
-                "learning_starts": learning_starts,
-                "log_interval": log_interval,
-                "continue_training": True,
-            }
-        )
         self._is_ready = False
+        callback.on_rollout_start()
+        step, store = self._storing(env, replay_buffer)
+        told = (model, env, callback, train_freq, replay_buffer, action_noise, learning_starts)
+        told = (*told, log_interval, True)
+        callback.update_locals(dict(zip(_OFF_POLICY_LOCALS, told, strict=True)))
         steps = episodes = 0
         while should_collect_more_steps(train_freq, steps, episodes):
             actions, stored = self._sample(learning_starts, action_noise, n_envs)
-            new_obs, rewards, dones, infos = step(actions)
+            new_obs, rewards, dones, infos = stepped = step(actions)
             model.num_timesteps += n_envs
             steps += 1
-            callback.update_locals(
-                {
-                    "num_collected_steps": steps,
-                    "num_collected_episodes": episodes,
-                    "actions": actions,
-                    "buffer_actions": stored,
-                    "new_obs": new_obs,
-                    "rewards": rewards,
-                    "dones": dones,
-                    "infos": infos,
-                }
-            )
+            told = (steps, episodes, actions, stored, *stepped)
+            callback.update_locals(dict(zip(_OFF_POLICY_STEP, told, strict=True)))
             if not callback.on_step():
                 return RolloutReturn(steps * n_envs, episodes, continue_training=False)
             model._update_info_buffer(infos, dones)
-            ended = _ended(dones)
-            transition = (replay_buffer, stored, new_obs, rewards, dones, infos)
-            if is_plain and self._may_store():
-                self._store(*transition, ended)
-            else:
-                model._store_transition(*transition)
+            store(replay_buffer, stored, new_obs, rewards, dones, infos)
             model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
             model._on_step()
-            for index in ended:
+            for index in _ended(dones):
                 episodes += 1
                 self._episode_ended(index, action_noise, log_interval)
         callback.on_rollout_end()
@@ -388,7 +356,7 @@ class OffPolicy:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return actions, and those that are stored, as ``_sample_action`` does."""
         model = self.model
-        if not self._samples or "_sample_action" in vars(model):
+        if not self._samples or vars(model).keys() & {"_sample_action", "predict"}:
             found: tuple[NDArray[Any], NDArray[Any]] = model._sample_action(
                 learning_starts, action_noise, n_envs
             )
@@ -414,10 +382,16 @@ class OffPolicy:
         self._is_ready = True
         return self._predict
 
-    def _may_store(self) -> bool:
-        model = self.model
-        is_replaced = not self._stores or "_store_transition" in vars(model)
-        return not is_replaced and model._vec_normalize_env is None
+    def _storing(self, env: Any, buffer: Any) -> tuple[Callable[..., Stepped], Callable[..., None]]:
+        """Return what steps environments, and what stores transitions."""
+        if type(buffer) is not ReplayBuffer or "add" in vars(buffer):
+            return env.step, self._stored  # it may keep infos, which then have to be copies
+        is_plain = self._stores and self.model._vec_normalize_env is None
+        is_plain = is_plain and not buffer.optimize_memory_usage
+        return stepping(env), self._store if is_plain else self._stored
+
+    def _stored(self, *transition: Any) -> None:
+        self.model._store_transition(*transition)
 
     def _store(
         self,
@@ -427,12 +401,16 @@ class OffPolicy:
         rewards: NDArray[Any],
         dones: NDArray[np.bool_],
         infos: list[dict[str, Any]],
-        ended: list[int],
     ) -> None:
         """Do what ``_store_transition`` and a plain buffer's ``add`` do."""
         model, at = self.model, buffer.pos
+        if "_store_transition" in vars(
+            model
+        ):  # as while exploring like earlier tasks, until it ends
+            model._store_transition(buffer, actions, new_obs, rewards, dones, infos)
+            return
         last = model._last_original_obs = model._last_obs
-        ended = [index for index in ended if infos[index].get("terminal_observation") is not None]
+        ended = [i for i in _ended(dones) if infos[i].get("terminal_observation") is not None]
         following = _with_last(new_obs, infos, ended) if ended else new_obs
         for into, rows in (
             (buffer.observations[at], last),

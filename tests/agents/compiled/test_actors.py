@@ -13,6 +13,7 @@ from mixed_env import mixed
 from sb3_contrib import QRDQN, TQC, CrossQ, MaskablePPO
 from scipy import stats
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -25,6 +26,8 @@ from holdfast.agents.compiled.actors import (
     actor_critic,
     predictor,
 )
+from holdfast.agents.doors.networks import install
+from holdfast.agents.modules.heads import install_heads
 
 ACTIONS = {
     "one choice": spaces.Discrete(4),
@@ -172,6 +175,74 @@ def test_the_program_acts_with_the_weights_of_now() -> None:
     _spread(model.policy)
     actor.refresh(100)
     assert same()
+
+
+def test_heads_are_picked_by_the_task_id() -> None:
+    model = PPO("MlpPolicy", mixed(ACTIONS["box"], 4, single=True), seed=0, device="cpu")
+    install(model, [lambda policy: install_heads(policy, 2)])
+    actor, observations = actor_of(model)
+    assert isinstance(actor, NumpyActor)
+    observations[:, 1:] = np.eye(2)[[0, 1, 1, 0]]
+    acted = actor.act(observations)
+    values, log_probs = evaluated(model, observations, acted.actions)
+    np.testing.assert_allclose(acted.values, values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(acted.log_probs, log_probs, rtol=1e-5, atol=1e-6)
+    flipped = actor.values(np.concatenate([observations[:, :1], 1 - observations[:, 1:]], 1))
+    assert np.abs(flipped - acted.values).min() > 1e-3
+
+
+class Scaled(torch.nn.Module):
+    """Multiplies by what it keeps: a buffer, a number, and a tensor that is neither."""
+
+    scale: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(2.0))
+        self.number = 1.0
+        self.noise: Any = None
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        noisy = hidden if self.noise is None else hidden + self.noise[0]
+        return noisy * self.scale * self.number
+
+
+def test_the_program_follows_what_modules_keep() -> None:
+    model = PPO("MlpPolicy", mixed(ACTIONS["box"], 3, single=True), seed=0, device="cpu")
+    scaled = Scaled()
+    model.policy.mlp_extractor.policy_net.append(scaled)
+    actor, observations = actor_of(model)
+    assert isinstance(actor, NumpyActor)
+    means = []
+
+    def same() -> bool:
+        actor.refresh(1)
+        acted = actor.act(observations)
+        theirs = evaluated(model, observations, acted.actions)
+        means.append(theirs[1])
+        return np.allclose(acted[1:], theirs, rtol=1e-5, atol=1e-5)
+
+    assert same()
+    scaled.scale.fill_(0.5)
+    assert same()
+    assert actor.is_current
+    for changed in ({"number": 3.0}, {"noise": (torch.full((64,), 2.0),)}):
+        vars(scaled).update(changed)
+        assert not actor.is_current  # it has to be traced again
+        assert not same()
+        actor = actor_critic(model, observations)
+        assert same()
+        assert actor.is_current
+    scaled.noise = (torch.full((64,), -2.0),)  # another of its shape
+    assert actor.is_current
+    assert same()
+
+
+def test_torch_looks_at_pictures() -> None:
+    env = DummyVecEnv([FakeImageEnv])
+    model = A2C("CnnPolicy", env, seed=0, device="cpu")
+    actor, _ = actor_of(model)
+    assert isinstance(actor, TorchActor)
 
 
 class _OwnForward(ActorCriticPolicy):

@@ -7,6 +7,8 @@ drawn here; all else is its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +27,9 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from holdfast.agents.base.observations import TaskNormalize
+from holdfast.agents.base.parameters import overlaid
 from holdfast.agents.compiled.collecting import collecting, collector_of, stepping
+from holdfast.agents.doors.exploration import Exploration, Heads, exploring
 from holdfast.agents.sb3.budget import set_length
 from holdfast.scenarios.schema.agent import Normalize
 
@@ -211,36 +215,56 @@ def test_a_callback_that_returns_false_ends_a_rollout() -> None:
     assert told[0] == told[1] == (6, 5, 4)
 
 
-def test_noise_of_weights_is_acted_with() -> None:
-    """A module that keeps a tensor beside its parameters is asked itself, and not its trace."""
-    model = on_policy("cartpole")
-    layer = _Noisy(64, 3)
-    model.policy.action_net = layer
-    model.policy.action_net = _Noisy(64, 2)
-    callback, _ = begun(model)
-    collector = collector_of(model)
-    assert collector is not None
-    for noise in (None, torch.ones(2), 30 * torch.ones(2)):
-        model.policy.action_net.noise = noise
-        collector.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
-        buffer = model.rollout_buffer
-        seen, actions = buffer.observations.reshape(-1, 4), buffer.actions.reshape(-1)
-        with torch.no_grad():
-            given = torch.as_tensor(seen), torch.as_tensor(actions)
-            _, wanted, _ = model.policy.evaluate_actions(*given)
-        np.testing.assert_allclose(buffer.log_probs.reshape(-1), wanted, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", ["cartpole", "pendulum"])
+def test_advantages_are_stable_baselines3s_to_the_bit(name: str) -> None:
+    model = on_policy(name)
+    callback, seen = begun(model)
+    with collecting(model):
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
+    found, last = copy(model.rollout_buffer), torch.as_tensor(seen.locals["values"])
+    model.rollout_buffer.advantages = np.zeros_like(found.advantages)
+    model.rollout_buffer.compute_returns_and_advantage(last, model._last_episode_starts)
+    assert found.advantages.any()
+    np.testing.assert_array_equal(found.advantages, model.rollout_buffer.advantages)
+    np.testing.assert_array_equal(found.returns, model.rollout_buffer.returns)
 
 
-class _Noisy(torch.nn.Linear):
-    noise: torch.Tensor | None = None
+def test_a_new_collector_goes_on_as_the_old_one() -> None:
+    """Nothing is drawn ahead: a checkpoint between rollouts holds all that acting needs."""
+    found = []
+    for is_new in (False, True):
+        model = on_policy("cartpole")
+        callback, _ = begun(model)
+        np.random.seed(3)
+        collector = collector_of(model)
+        for _ in range(2):
+            collector.collect_rollouts(model.env, callback, model.rollout_buffer, 64)  # type: ignore[union-attr]  # of PPO
+            collector = collector_of(model) if is_new else collector
+        found.append(model.rollout_buffer.actions)
+    np.testing.assert_array_equal(*found)
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        self.noise = None
 
-    def forward(self, inputs: Any) -> Any:
-        outputs = super().forward(inputs)
-        return outputs if self.noise is None else outputs + self.noise * torch.tensor([0.0, 1.0])
+class _Measuring(Seen):
+    """Acts with other weights in the middle of a rollout, as an evaluation of another task does."""
+
+    def _on_step(self) -> bool:
+        policy: Any = self.model.policy
+        others = {name: 0.5 * tensor for name, tensor in policy.state_dict().items()}
+        with overlaid(policy, others):
+            self.model.predict(self.locals["new_obs"], deterministic=True)
+        return super()._on_step()
+
+
+def test_other_weights_that_measure_in_between_change_nothing() -> None:
+    found = []
+    for made in (Seen, _Measuring):
+        model = on_policy("cartpole")
+        _, callback = model._setup_learn(10_000, made(), True, "test", False)
+        np.random.seed(3)
+        with collecting(model):
+            model.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
+        found.append([model.rollout_buffer.actions, model.rollout_buffer.log_probs])
+    same(*found)
 
 
 # -- environments ----------------------------------------------------------------------------------
@@ -403,3 +427,27 @@ def same_rates(ours: Any, theirs: Any) -> None:
         ours.policy.state_dict().items(), theirs.policy.state_dict().values(), strict=True
     ):
         assert torch.equal(one, other), name
+
+
+def test_the_first_steps_are_taken_as_an_earlier_task() -> None:
+    """An explorer replaces what chooses actions and what stores; it is asked until it is done."""
+    found = []
+    for is_ours in (True, False):
+        model = DQN("MlpPolicy", mixed(ONE, 1, single=True), seed=0, **ROOMY)
+        callback, _ = begun(model)
+        np.random.seed(1)
+        model.action_space.seed(1)
+        heads = Heads("best_return", [0, 1], np.random.default_rng(0))
+        with ExitStack() as stack:
+            explorer = stack.enter_context(exploring(model, Exploration(60, heads, 2)))
+            if is_ours:
+                stack.enter_context(collecting(model))
+            for _ in range(30):
+                model.collect_rollouts(
+                    model.env, callback, ROUND, model.replay_buffer, log_interval=4
+                )
+        assert explorer is not None
+        held = {k: v for k, v in vars(model.replay_buffer).items() if isinstance(v, np.ndarray)}
+        found.append((held, explorer.told()))
+    same(*found)
+    assert sum(len(ended) for _, ended in found[0][1]["returns"]) > 3
