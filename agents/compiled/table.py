@@ -185,7 +185,9 @@ def step_of(function: Callable[..., Any], one: Operation, is_numpy: bool) -> Ste
     """Return an operation as a function of the values of all slots."""
     slots = [argument.index for argument in one.arguments if isinstance(argument, Slot)]
     rest = one.arguments[len(slots) :]
-    if len(slots) in (1, 2) and all(_is_fixed(a, is_numpy) for a in (*rest, *one.named.values())):
+    if len(slots) in (1, 2, 3) and all(
+        _is_fixed(a, is_numpy) for a in (*rest, *one.named.values())
+    ):
         named = {name: _fixed(argument) for name, argument in one.named.items()}
         settled = tuple(_fixed(argument) for argument in rest)
         bound = partial(function, **named) if named else function
@@ -207,7 +209,7 @@ def _short_step(
     function: Callable[..., Any], slots: list[int], rest: tuple[Any, ...], result: int
 ) -> Step:
     """Return a step without a loop over arguments, which costs more than a small operation."""
-    first, second = slots[0], slots[-1]
+    first, second, third = (*slots, 0, 0)[:3]
 
     def unary(values: list[Any]) -> None:
         values[result] = function(values[first])
@@ -221,6 +223,11 @@ def _short_step(
     def binary_with(values: list[Any]) -> None:
         values[result] = function(values[first], values[second], *rest)
 
+    def ternary_with(values: list[Any]) -> None:
+        values[result] = function(values[first], values[second], values[third], *rest)
+
+    if len(slots) == 3:
+        return ternary_with
     if len(slots) == 1:
         return unary_with if rest else unary
     return binary_with if rest else binary
