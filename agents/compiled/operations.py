@@ -323,8 +323,6 @@ def _replacements(xp: ModuleType) -> Functions:
     def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
         mask = indices[0]
         if mask is not None and mask.dtype == bool:
-            if len(indices) > 1 or values.ndim > x.ndim - mask.ndim:
-                raise UsageError("x[mask] = values: give values of one size; use torch.where")
             mask = mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
             return xp.where(mask, x + values if accumulate else values, x)
         return (added if accumulate else assigned)(x, _places(indices), values)
@@ -341,7 +339,7 @@ def _replacements(xp: ModuleType) -> Functions:
         x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
     ) -> Any:
         if reduce not in reductions or not include_self:
-            raise UsageError(f"scatter_reduce: {reduce}, include_self={include_self} is not known")
+            raise UsageError(f"scatter_reduce: {reduce}, include_self={include_self} is not there")
         scatter = scatter_with(reductions[reduce])
         return scatter(x, dim, index, source)
 
