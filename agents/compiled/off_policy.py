@@ -68,7 +68,7 @@ class Replayed:
             if acts(name)
         ]
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+    def train(self, gradient_steps: int, batch_size: int) -> None:
         """Do what the model's own ``train`` does.
 
         Raises:
