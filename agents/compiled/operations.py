@@ -39,6 +39,7 @@ def operations(arrays: ModuleType) -> Mapping[Any, Callable[..., Any]]:
         **_shapes(arrays),
         **_parts(arrays),
         **_replacements(arrays),
+        **_written_views(arrays),
         **_creation(arrays),
         **pictures(arrays, _written(arrays, "add")),
     }
@@ -348,6 +349,19 @@ def _replacements(xp: ModuleType) -> Functions:
         scatter = scatter_with(reductions[reduce])
         return scatter(x, dim, index, source)
 
+    return {
+        aten.index_put.default: index_put,
+        aten.scatter.src: scatter_with(assigned),
+        aten.scatter.value: scatter_with(assigned),
+        aten.scatter_add.default: scatter_with(added),
+        aten.scatter_reduce.two: scatter_reduce,
+    }
+
+
+def _written_views(xp: ModuleType) -> Functions:
+    """Return what writes into a view of an array, and gives the whole array."""
+    assigned = _written(xp, "set")
+
     def select_scatter(x: Any, source: Any, dim: int, index: int) -> Any:
         return assigned(x, _row(x, dim, index), source)
 
@@ -375,11 +389,6 @@ def _replacements(xp: ModuleType) -> Functions:
 
     return {
         aten.as_strided_scatter.default: strided_scatter,
-        aten.index_put.default: index_put,
-        aten.scatter.src: scatter_with(assigned),
-        aten.scatter.value: scatter_with(assigned),
-        aten.scatter_add.default: scatter_with(added),
-        aten.scatter_reduce.two: scatter_reduce,
         aten.select_scatter.default: select_scatter,
         aten.slice_scatter.default: slice_scatter,
         aten.diagonal_scatter.default: diagonal_scatter,
