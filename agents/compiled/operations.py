@@ -39,6 +39,7 @@ def operations(arrays: ModuleType) -> Mapping[Any, Callable[..., Any]]:
         **_shapes(arrays),
         **_parts(arrays),
         **_replacements(arrays),
+        **_written_views(arrays),
         **_creation(arrays),
         **pictures(arrays, _written(arrays, "add")),
     }
@@ -47,36 +48,41 @@ def operations(arrays: ModuleType) -> Mapping[Any, Callable[..., Any]]:
 # -- reductions and orders -------------------------------------------------------------------------
 
 
-def _axes(dim: Any) -> Any:
-    """Return dimensions as NumPy names them: None for all, where torch has an empty list too."""
-    return None if dim == () else dim
+def _axes(x: Any, dim: Any) -> Any:
+    """Return dimensions as NumPy names them.
+
+    Torch has an empty list too for all of them, and a dimension 0 where there is none.
+    """
+    return None if dim == () or x.ndim == 0 else dim
 
 
 def _reductions(xp: ModuleType) -> Functions:
     # Methods: NumPy's functions of these names take twice as long for few numbers.
     def over(name: str) -> Callable[..., Any]:
         def reduced(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-            return getattr(x, name)(axis=_axes(dim), keepdims=keepdim)
+            return getattr(x, name)(axis=_axes(x, dim), keepdims=keepdim)
 
         return reduced
 
     def into(name: str) -> Callable[..., Any]:
         def reduced(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any) -> Any:
-            return getattr(x, name)(axis=_axes(dim), keepdims=keepdim, dtype=dtype)
+            return getattr(x, name)(axis=_axes(x, dim), keepdims=keepdim, dtype=dtype)
 
         return reduced
 
     def variance(x: Any, dim: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Any:
         ddof = 1 if correction is None else correction
-        return x.var(axis=_axes(dim), ddof=ddof, keepdims=keepdim)
+        return x.var(axis=_axes(x, dim), ddof=ddof, keepdims=keepdim)
 
     def softmax(x: Any, dim: int, half_to_float: bool) -> Any:
-        raised = xp.exp(x - x.max(axis=dim, keepdims=True))
-        return raised / raised.sum(axis=dim, keepdims=True)
+        axis = _axes(x, dim)
+        raised = xp.exp(x - x.max(axis=axis, keepdims=True))
+        return raised / raised.sum(axis=axis, keepdims=True)
 
     def log_softmax(x: Any, dim: int, half_to_float: bool) -> Any:
-        shifted = x - x.max(axis=dim, keepdims=True)
-        return shifted - xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True))
+        axis = _axes(x, dim)
+        shifted = x - x.max(axis=axis, keepdims=True)
+        return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
 
     return {
         aten.sum.dim_IntList: into("sum"),
@@ -343,6 +349,19 @@ def _replacements(xp: ModuleType) -> Functions:
         scatter = scatter_with(reductions[reduce])
         return scatter(x, dim, index, source)
 
+    return {
+        aten.index_put.default: index_put,
+        aten.scatter.src: scatter_with(assigned),
+        aten.scatter.value: scatter_with(assigned),
+        aten.scatter_add.default: scatter_with(added),
+        aten.scatter_reduce.two: scatter_reduce,
+    }
+
+
+def _written_views(xp: ModuleType) -> Functions:
+    """Return what writes into a view of an array, and gives the whole array."""
+    assigned = _written(xp, "set")
+
     def select_scatter(x: Any, source: Any, dim: int, index: int) -> Any:
         return assigned(x, _row(x, dim, index), source)
 
@@ -370,11 +389,6 @@ def _replacements(xp: ModuleType) -> Functions:
 
     return {
         aten.as_strided_scatter.default: strided_scatter,
-        aten.index_put.default: index_put,
-        aten.scatter.src: scatter_with(assigned),
-        aten.scatter.value: scatter_with(assigned),
-        aten.scatter_add.default: scatter_with(added),
-        aten.scatter_reduce.two: scatter_reduce,
         aten.select_scatter.default: select_scatter,
         aten.slice_scatter.default: slice_scatter,
         aten.diagonal_scatter.default: diagonal_scatter,

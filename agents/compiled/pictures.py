@@ -30,7 +30,8 @@ def pictures(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Functions
         xp: ``numpy`` or ``jax.numpy``.
         added: ``added(x, where, values)``: a copy of ``x`` with values added at indices.
     """
-    table = {**_pooling(xp, added), **_averages(xp, added), aten.constant_pad_nd.default: _pad(xp)}
+    table = {**_pooling(xp, added), **_averages(xp, added), **_adaptive(xp)}
+    table[aten.constant_pad_nd.default] = _pad(xp)
     if xp is not np:
         table |= {
             aten.convolution.default: _convolution,
@@ -219,6 +220,13 @@ def _averages(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Function
         top, left = windows.padding
         return found[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
+    return {
+        aten.avg_pool2d.default: average_pool,
+        aten.avg_pool2d_backward.default: average_pool_backward,
+    }
+
+
+def _adaptive(xp: ModuleType) -> Functions:
     def adaptive(x: Any, sizes: Ints) -> Any:
         down, across = (
             xp.asarray(_cuts(*pair), dtype=x.dtype)
@@ -234,8 +242,6 @@ def _averages(xp: ModuleType, added: Callable[[Any, Any, Any], Any]) -> Function
         return down.T @ gradient @ across
 
     return {
-        aten.avg_pool2d.default: average_pool,
-        aten.avg_pool2d_backward.default: average_pool_backward,
         aten._adaptive_avg_pool2d.default: adaptive,
         aten._adaptive_avg_pool2d_backward.default: adaptive_backward,
     }

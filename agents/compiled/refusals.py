@@ -33,15 +33,19 @@ class Places(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's has
         self._known: dict[str, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in operations(np) or func in _BY_MASK:
-            name = _name(func)
-            if name not in self._known:
-                self._known[name] = _place(_frames(sys._getframe(1)))
+        name = _name(func)
+        may_be_refused = _has_mask(args[1]) if func in _BY_MASK else func not in operations(np)
+        if may_be_refused and name not in self._known:
+            self._known[name] = _place(_frames(sys._getframe(1)))
         return func(*args, **(kwargs or {}))
 
     def of(self, target: Any) -> str:
         """Return the first line that called for an operation, in brackets; empty if unknown."""
         return self._known.get(_name(target), "")
+
+
+def _has_mask(indices: Any) -> bool:
+    return any(index is not None and index.dtype is torch.bool for index in indices)
 
 
 def _name(target: Any) -> str:

@@ -108,8 +108,9 @@ class Traced:
         read = self._read
 
         def function(*arguments: Any) -> Any:
-            values: list[Any] = []
-            read(arguments, values)
+            given: list[Any] = []
+            read(arguments, given)
+            values = [arrays.asarray(one) for one in given]  # outside jit it may be NumPy's
             values += rest
             for slot, constant in constants.items():
                 values[slot] = arrays.asarray(constant)  # with the precision that is set now

@@ -268,6 +268,21 @@ SHAPES: dict[str, Case] = {
     ),
     "triangles": (lambda q: (q.tril(), q.triu(1), q.tril(-1)), "q"),
     "matrices of diagonals": (lambda v, x: (torch.diag(v), torch.diag_embed(x)), "vx"),
+    "of no dimensions": (
+        lambda x, s: (
+            *(s.unsqueeze(0).squeeze(), x.sum().view(1).squeeze(-1), s.reshape(1, 1), s.squeeze()),
+            *(torch.stack([s, x.mean()]), x.sum().expand(2, 3), s.sum(), s.amax(), s.softmax(0)),
+            *(x.max().clamp(-s, s), x.sum().tanh() * 2, s.flatten(), s.permute(()), s.argmax()),
+            *(
+                torch.where(x.sum() > 0, s, x[0, 0]),
+                s.mean(0),
+                s.log_softmax(-1),
+                s.gather(0, s.long()),
+            ),
+            *(s.clone().fill_(2), s.norm(), s.std(correction=0)),
+        ),
+        "xs",
+    ),
     "copies": (lambda x: (x.clone(), x.detach() * 2, x.contiguous(), x.to(torch.float64)), "x"),
 }
 

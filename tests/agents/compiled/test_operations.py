@@ -33,8 +33,10 @@ def known(name: str) -> tuple[Traced, list[Any]]:
     return traced(function, *given), [one.detach().numpy() for one in tree_leaves(function(*given))]
 
 
-def differences(name: str, found: Any) -> list[str]:
-    leaves, wanted = [np.asarray(one) for one in tree_leaves(found)], known(name)[1]
+def differences(name: str, found: Any, wanted: list[Any] | None = None) -> list[str]:
+    """Return what differs from torch's results, those of a case's own arguments by default."""
+    leaves = [np.asarray(one) for one in tree_leaves(found)]
+    wanted = known(name)[1] if wanted is None else wanted
     assert len(leaves) == len(wanted)
     said = []
     for place, (a, b) in enumerate(zip(leaves, wanted, strict=True)):
@@ -77,6 +79,35 @@ def test_on_jax(group: str) -> None:
             {name: inputs(name) for name in functions}
         )
     assert [text for name in functions for text in differences(name, found[name])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS)
+def test_mapped_over_lanes(group: str) -> None:
+    """One lane has a case's arguments, the other has them turned round."""
+    functions = {name: jax.vmap(known(name)[0].on(jnp)) for name in GROUPS[group]}
+    turned = {
+        name: [one.flip(tuple(range(one.dim()))) for one in arguments(name)] for name in functions
+    }
+    given = {
+        name: [
+            np.stack([one, other.numpy()])
+            for one, other in zip(inputs(name), turned[name], strict=True)
+        ]
+        for name in functions
+    }
+    with jax.enable_x64(True):
+        found = jax.jit(lambda given: {name: f(*given[name]) for name, f in functions.items()})(
+            given
+        )
+    said = []
+    for name in functions:
+        first, second = (
+            [np.asarray(one)[lane] for one in tree_leaves(found[name])] for lane in (0, 1)
+        )
+        wanted = [one.detach().numpy() for one in tree_leaves(whole(name)(*turned[name]))]
+        said += differences(name, first) + differences(name, second, wanted)
+    assert said == []
 
 
 def test_convolutions_on_jax() -> None:

@@ -143,6 +143,12 @@ def test_arguments_of_another_form_are_refused() -> None:
             function({"b": np.zeros(3), "a": {"x": np.ones(2), "y": 0}}, arrays(PAIR), None)
 
 
+def test_outside_a_compiled_function_jax_takes_numpys_arrays() -> None:
+    program = traced(lambda x, i: x.index_put((i,), x[:1]), torch.zeros(3), torch.tensor([1, 2]))
+    found = program.on(jnp)(np.arange(3, dtype=np.float32), np.array([1, 2]))
+    np.testing.assert_array_equal(found, [0, 0, 0])
+
+
 # -- compiled, scanned, mapped ---------------------------------------------------------------------
 
 SIZES = (3, 8, 2)
