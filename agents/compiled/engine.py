@@ -166,6 +166,7 @@ def start_jax() -> None:
     if "jax" not in sys.modules:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        os.environ["NPROC"] = "1"  # XLA's own pool of threads: handing over to it costs too
     import jax
 
     # A thread of its own for each call would cost more than small programs do.
@@ -174,3 +175,5 @@ def start_jax() -> None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "holdfast" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.devices()
+    os.environ.pop("NPROC", None)

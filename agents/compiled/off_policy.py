@@ -51,6 +51,7 @@ class Replayed:
         # DQN's targets follow environment steps, in ``_on_step``.
         self._follows_steps = isinstance(model, DQN | QRDQN)
         self._state: Any = None
+        self._fixed: dict[str, Any] = {}
         self._is_settled, self._is_learning = True, False
         named = dict(model.policy.named_parameters())
         known = {name for update in updates.values() for name in update.parameters}
@@ -89,18 +90,14 @@ class Replayed:
             self._write()  # a method begins again, at weights as they are now
             self._state = None
         if self._state is None:
-            self._state = arrays_of(self._begun(drawn[0]))
+            self._state = self._rounds.begun(arrays_of(self._begun(drawn[0])))
         planned = [self._planned(own) for own in drawn]
-        fixed = {key: update.fixed() for key, update in self._updates.items()}
-        shared = {
-            "rates": self._rates(),
-            "fixed": arrays_of(fixed),
-            "still": arrays_of(self._still),
-        }
+        shared = {"rates": self._rates(), **self._fixed}
         outcome = self._rounds.run(self._state, shared, planned)
         self._state, self._is_settled = outcome.state, False
+        told = self._rounds.told(self._state)
         for key, name, tensor in self._acting:
-            copy_into(tensor, self._state[key]["parameters"][name])
+            copy_into(tensor, told[key]["parameters"][name])
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
         steps.taken(sum(len(called) for called, _ in (update.how for update in planned)))
@@ -119,10 +116,11 @@ class Replayed:
     def _write(self) -> None:
         if self._is_settled:
             return
+        told = self._rounds.told(self._state)
         for key, update in self._updates.items():
-            write(update, self._state[key])
+            write(update, told[key])
         for name, tensor in self._targets.items():
-            copy_into(tensor, self._state["targets"][name])
+            copy_into(tensor, told["targets"][name])
         self._is_settled = True
 
     # -- what a round is given ---------------------------------------------------------------------
@@ -134,6 +132,9 @@ class Replayed:
         for key, update in self._updates.items():
             everything = self._all(state, self._still)
             update.begin(self._loss(key, own, self._temperature(state), everything))
+        fixed = {key: update.fixed() for key, update in self._updates.items()}
+        # Views: what a method writes into a buffer shows through them.
+        self._fixed = {"fixed": arrays_of(fixed), "still": arrays_of(self._still)}
         return state | {key: state_of(update) for key, update in self._updates.items()}
 
     def _drawn(self, number: int, batch_size: int) -> dict[str, Any]:
@@ -181,9 +182,7 @@ class Replayed:
         """Record what ``train`` records, under its names."""
         logger = self._model.logger
         for tag, values in figures.items():
-            # One number is fetched when somebody reads it.
-            told = values[0] if len(values) == 1 else np.mean(values)
-            logger.record(f"train/{tag}", told)
+            logger.record(f"train/{tag}", values[0] if len(values) == 1 else values.mean())
         logger.record("train/n_updates", self._model._n_updates, exclude="tensorboard")
 
     # -- one update: a pure function ---------------------------------------------------------------

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from holdfast.agents.compiled import programs
 from holdfast.agents.compiled.trace import traced
-from holdfast.agents.compiled.transfer import array_of, arrays_of, tensors_of
+from holdfast.agents.compiled.transfer import array_of, tensors_of
 from holdfast.agents.doors.gradients import diverged
 
 Function = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
@@ -37,15 +36,15 @@ class Outcome(NamedTuple):
     """What came of a round.
 
     Attributes:
-        state: After it, as arrays of the compiled programs.
-        figures: By tag, a number for each update that was begun.
+        state: After it; ``Rounds.told`` reads it.
+        figures: By tag, a number for each update that was begun, shape (updates,).
         said: What projections said, for each update.
         count: Updates that were begun.
         is_over: Whether the last of them was not taken, as it passed a limit.
     """
 
     state: Any
-    figures: dict[str, list[float]]
+    figures: dict[str, Any]
     said: list[Any]
     count: int
     is_over: bool = False
@@ -63,12 +62,30 @@ class Rounds:
         self._function, self._stops = function, stops
         self._programs: dict[Any, Any] = {}
         self._lengths: dict[Any, int] = {}
+        self._form: Any = None
+        self._layout: Any = None
+
+    def begun(self, state: Any) -> Any:
+        """Return a state as ``run`` takes it.
+
+        Args:
+            state: Nested arrays, of the same form as any before it.
+        """
+        form = jax.tree.structure(state)
+        if self._layout is None or form != self._form:
+            self._form, self._layout = form, programs.Layout(state)
+        return self._layout.packed(state)
+
+    def told(self, state: Any) -> Any:
+        """Return a state as nested arrays, for reading."""
+        vector, rest = state
+        return self._layout.unpacked((np.asarray(vector), rest))
 
     def run(self, state: Any, shared: Any, planned: list[Planned]) -> Outcome:
         """Run a round of updates.
 
         Args:
-            state: Before it, as nested arrays.
+            state: Before it, as ``begun`` or a round gave it.
             shared: What all updates share, as nested arrays.
             planned: The updates, in their order.
 
@@ -77,33 +94,35 @@ class Rounds:
         """
         if len(planned) == 1:
             return self._single(state, shared, planned[0])
-        figures: dict[str, list[float]] = {}
+        figures: list[dict[str, Any]] = []
         said: list[Any] = []
-        count = 0
+        count, is_over = 0, False
         for key, owns in _segments(planned):
             program = self._program(key, state, shared, owns[0])
             length = self._lengths[key] = max(self._lengths.get(key, 1), _power(len(owns)))
             done = program.many(state, shared, stacked(owns, length), len(owns))
             state, taken = done.state, int(done.count)
-            _check(done)
-            for tag, values in done.figures.items():
-                figures.setdefault(tag, []).extend(np.asarray(values)[:taken].tolist())
-            said += [
-                jax.tree.map(lambda rows, n=n: np.asarray(rows[n]), done.said) for n in range(taken)
-            ]
+            _check(program, done)
+            figures.append(dict(zip(program.tags, np.asarray(done.figures)[:taken].T, strict=True)))
+            if jax.tree.leaves(done.said):
+                rows = jax.tree.map(np.asarray, done.said)
+                said += [jax.tree.map(lambda of, n=n: of[n], rows) for n in range(taken)]
             count += taken
             if done.is_over:
-                return Outcome(state, figures, said, count, is_over=True)
-        return Outcome(state, figures, said, count)
+                is_over = True
+                break
+        return Outcome(state, _joined(figures), said, count, is_over)
 
     def _single(self, state: Any, shared: Any, update: Planned) -> Outcome:
         """Run a round of one update, as most off-policy ones are: what is around it counts."""
-        own = arrays_of(update.own)
+        own = jax.tree.map(array_of, update.own)
         program = self._program(_key(update.how, own), state, shared, own)
         done = program.one(state, shared, own)
-        _check(done)
-        figures = {tag: [value] for tag, value in done.figures.items()}
-        return Outcome(done.state, figures, [done.said], 1, bool(done.is_over))
+        _check(program, done)
+        told = np.asarray(done.figures)
+        figures = {tag: told[place : place + 1] for place, tag in enumerate(program.tags)}
+        said = [done.said] if jax.tree.leaves(done.said) else []
+        return Outcome(done.state, figures, said, 1, self._stops and bool(done.is_over))
 
     def _program(self, key: Any, state: Any, shared: Any, own: Any) -> Any:
         if key not in self._programs:
@@ -112,8 +131,10 @@ class Rounds:
             def one(state: Any, shared: Any, own: Any) -> Any:
                 return self._function(how, state, shared, own)
 
-            step = traced(one, *(tensors_of(given) for given in (state, shared, own)))
-            self._programs[key] = programs.Program(step.on(jnp), stops=self._stops)
+            given = (self.told(state), shared, own)
+            step = traced(one, *(tensors_of(given) for given in given))
+            program = programs.Program(step.on(jnp), self._layout, stops=self._stops)
+            self._programs[key] = program
         return self._programs[key]
 
 
@@ -124,14 +145,20 @@ def _segments(planned: list[Planned]) -> Iterator[tuple[Any, list[Any]]]:
 
 
 def _key(how: Hashable, own: Any) -> Any:
-    leaves, spec = tree_flatten(own)
-    return how, tuple(tuple(np.shape(leaf)) for leaf in leaves), str(spec)
+    leaves, form = jax.tree.flatten(own)
+    return how, form, tuple(tuple(leaf.shape) for leaf in leaves)
 
 
-def _check(done: programs.Done) -> None:
+def _check(program: programs.Program, done: programs.Done) -> None:
     """Raise where a gradient was not finite."""
     if not done.well:
-        raise diverged([name for name, well in done.finite.items() if not well])
+        finite = np.asarray(done.finite).tolist()
+        raise diverged([n for n, well in zip(program.names, finite, strict=True) if not well])
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    tags = dict.fromkeys(tag for part in parts for tag in part)
+    return {tag: np.concatenate([part[tag] for part in parts if tag in part]) for tag in tags}
 
 
 def stacked(owns: list[Any], length: int) -> Any:
@@ -141,8 +168,8 @@ def stacked(owns: list[Any], length: int) -> Any:
         owns: Nested tensors or arrays of equal structure and shapes.
         length: Rows.
     """
-    spec = tree_flatten(owns[0])[1]
-    columns = zip(*(tree_flatten(own)[0] for own in owns), strict=True)
+    form = jax.tree.structure(owns[0])
+    columns = zip(*(jax.tree.leaves(own) for own in owns), strict=True)
     rows = []
     for column in columns:
         first = array_of(column[0])
@@ -150,7 +177,7 @@ def stacked(owns: list[Any], length: int) -> Any:
         for number, value in enumerate(column):
             made[number] = array_of(value)
         rows.append(made)
-    return tree_unflatten(rows, spec)
+    return jax.tree.unflatten(form, rows)
 
 
 def _power(count: int) -> int:
