@@ -40,6 +40,8 @@ _MASKED = np.float32(-1e8)
 _HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
 
 _PUBLISHED = ("torch", "stable_baselines3", "sb3_contrib")
+_OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
 
 
 class Acted(NamedTuple):
@@ -85,7 +87,7 @@ class Program:
         observations: An example, as arrays; every call gets as many rows.
 
     Raises:
-        UsageError: If NumPy cannot do it, or the network is on a GPU.
+        UsageError: If NumPy cannot do it, the network is on a GPU, or hooks look at its calls.
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class Program:
         self._tensors = _tensors_of(network)
         if any(tensor.device.type != "cpu" for tensor in self._tensors.values()):
             raise UsageError("NumPy acts on the CPU alone")
+        if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+            raise UsageError("a hook waits for calls of the network")
         self._settings = _settings(network)
         self._seen = [own[name] for own, name in self._settings]
         self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
@@ -174,7 +178,7 @@ def _settings(network: nn.Module) -> list[_Setting]:
         for module in network.modules()
         if type(module).__module__.split(".")[0] not in _PUBLISHED
         for name in vars(module)
-        if not name.startswith("_") and name != "training"
+        if name not in _OF_MODULES
     ]
 
 
