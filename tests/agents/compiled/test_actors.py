@@ -172,6 +172,10 @@ def test_the_program_acts_with_the_weights_of_now() -> None:
         parameter.data = parameter.data / 3  # another memory
     actor.refresh(1)
     assert same()
+    head = model.policy.action_net
+    head.weight = torch.nn.Parameter(2 * head.weight.detach())  # another parameter
+    actor.refresh(1)
+    assert same()
     _spread(model.policy)
     actor.refresh(100)
     assert same()
