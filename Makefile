@@ -25,7 +25,7 @@ help:
 	@echo 'make format   put style and format right'
 	@echo 'make type     check types'
 	@echo 'make check    lint, type and test'
-	@echo 'make bench    measure the overhead over plain Stable-Baselines3, and of the methods'
+	@echo 'make bench    measure the overhead over plain Stable-Baselines3, of methods, of a start'
 
 setup: $(VENV)/.up-to-date
 
@@ -83,3 +83,4 @@ demo: setup
 bench: setup
 	$(ONE_THREAD) $(BIN)/python benchmarks/overhead.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/updates.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/starting.py

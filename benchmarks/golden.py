@@ -3,7 +3,7 @@
 The record of a cell holds a SHA-256 of every file of its last checkpoint (each tensor's name,
 dtype, shape and bytes), of its scores, of its drifts, and of what the reloaded agent does. With
 ``--against COMMIT`` both sides run in one go, the other one from a temporary git worktree, so that
-packages and machine are the same. Cells are those of ``golden_cells.py``; one thread each.
+packages and machine are the same. Cells are those of ``golden_record/cells.py``; one thread each.
 
 Commits that change what is learned on purpose say so in a trailer, ``Golden: CELLS why``.
 """
@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from golden_cells import CI, NEEDS, cells
+from golden_record.cells import CI, NEEDS, cells
 from safetensors import deserialize
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-WORLDS, SIDE = HERE / "golden_worlds.py", HERE / "golden_side.py"
+WORLDS, SIDE = HERE / "golden_worlds.py", HERE / "golden_record" / "side.py"
 GRACE_S = 10.0
 """Seconds in which a process that is told to stop may close its environments."""
 

@@ -2,8 +2,8 @@
 
 * Two cells of at least half a minute: seconds of the whole command with ``--jobs 2`` against
   ``--jobs 1``, imports, builds, evaluation and the report included. The two take turns.
-* Ten cells of one rollout each with ``--jobs 2``: how many processes import Avalanche, which takes
-  longer than all the other imports together, as Python's own record of imports counts them.
+* Ten cells of one rollout each with ``--jobs 2``: how many processes import torch, which takes most
+  of the time of a start, as Python's own record of imports counts them.
 
 It needs two cores that have nothing else to do.
 """
@@ -104,9 +104,9 @@ def run(jobs: int, *, steps: int, rollout: int, epochs: int, cells: int, tell: b
 
 
 def importing_processes(jobs: int, cells: int) -> int:
-    """Return how many processes import Avalanche while small cells run."""
+    """Return how many processes import torch while small cells run."""
     ran = run(jobs, steps=64, rollout=8, epochs=1, cells=cells, tell=True)
-    return len(re.findall(r"^import time:.*\| +avalanche$", ran.said, re.M))
+    return len(re.findall(r"^import time:.*\| +torch$", ran.said, re.M))
 
 
 def compare(steps: int, rounds: int) -> Measured:
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of results")
     options = parser.parse_args()
     count = importing_processes(jobs=2, cells=10)
-    name = "ten small cells, --jobs 2, processes that import avalanche"
+    name = "ten small cells, --jobs 2, processes that import torch"
     rows = [
         compare(options.steps, options.rounds),
         Measured(name, "", count, 0.0, count, "<= 2", count <= 2, 1),

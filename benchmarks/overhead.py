@@ -1,6 +1,6 @@
 """What Holdfast costs over plain Stable-Baselines3, and EWC over naive; the two sides take turns.
 
-Three questions, answered in one run (``make bench``):
+Two questions, answered in one run (``make bench``):
 
 * ``naive`` against plain: environment steps per second while learning. One task, task id hidden,
   no evaluation inside. Timed is ``agent.learn`` as the loop calls it in a real cell (its watch,
@@ -8,8 +8,6 @@ Three questions, answered in one run (``make bench``):
   a logger that writes nowhere.
 * ``ewc`` against ``naive``: the same, in the second task of two, where the penalty is active. The
   importance pass between tasks is not part of it.
-* Start: seconds from ``holdfast run`` to the first environment step, against those to the end of
-  ``import avalanche, stable_baselines3``. Every start is a new process.
 
 The sides swap places from pair to pair, and a ratio is the median over pairs: a machine that slows
 down for a while slows both.
@@ -22,7 +20,6 @@ import csv
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +27,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest import mock
 
 import torch
@@ -44,7 +41,6 @@ from holdfast.scenarios.schema.scenario import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "overhead.csv"
 PACKAGES = ("holdfast", "stable_baselines3", "torch", "gymnasium", "avalanche-lib")
-IMPORTS = "import avalanche, stable_baselines3, time; print(time.time())"
 
 
 class Setting(NamedTuple):
@@ -141,9 +137,12 @@ def learn_s(setting: Setting, method: str, tasks: int) -> float:
     return seconds[-1]
 
 
+Side = TypeVar("Side")
+
+
 def alternate(
-    first: Callable[[], float], second: Callable[[], float], pairs: int
-) -> list[tuple[float, float]]:
+    first: Callable[[], Side], second: Callable[[], Side], pairs: int
+) -> list[tuple[Side, Side]]:
     """Return what both measured, pair by pair; the side that goes first changes each time."""
     measured = []
     for pair in range(pairs):
@@ -183,59 +182,6 @@ def compare_speed(
     )
 
 
-CLOCK = """
-import pathlib, time
-from gymnasium.envs.classic_control import CartPoleEnv
-
-class Clock(CartPoleEnv):
-    def step(self, action):
-        first = pathlib.Path(__file__).with_name("first_step")
-        if not first.exists():
-            first.write_text(repr(time.time()))
-        return super().step(action)
-"""
-CLOCK_SCENARIO = """
-tasks: [{name: only, env: "clock:Clock", steps: 16, changes: {time_limit: 4}}]
-agent: {algorithm: ppo, n_steps: 16, batch_size: 16}
-evaluation: {episodes: 1}
-"""
-
-
-def import_s() -> float:
-    """Return the seconds from a new process to the end of the imports that every run needs."""
-    began = time.time()
-    command = [sys.executable, "-c", IMPORTS]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout) - began
-
-
-def first_step_s() -> float:
-    """Return the seconds from the start of ``holdfast run`` to the first environment step."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "clock.py").write_text(CLOCK, "utf-8")
-        Path(folder, "clock.yaml").write_text(CLOCK_SCENARIO, "utf-8")
-        command = [sys.executable, "-m", "holdfast", "run", "clock.yaml"]
-        began = time.time()
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return float(Path(folder, "first_step").read_text("utf-8")) - began
-
-
-def compare_starts(starts: int, goal: float = 3.0) -> Comparison:
-    """Return how much later the first environment step comes than the end of the imports."""
-    measured = alternate(import_s, first_step_s, starts)
-    before, after = (statistics.median(side) for side in zip(*measured, strict=True))
-    return Comparison(
-        "start: holdfast run to the first environment step, less the imports",
-        first=before,
-        second=after,
-        unit="s",
-        result=after - before,
-        goal=f"<= {goal} s",
-        met=after - before <= goal,
-        pairs=starts,
-    )
-
-
 def header(
     script: str = "overhead.py", *more: str, arguments: Sequence[str] | None = None
 ) -> list[str]:
@@ -272,7 +218,6 @@ def main() -> None:
     """Measure, print the table, and write ``results/overhead.csv``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=12, help="pairs per comparison of speed")
-    parser.add_argument("--starts", type=int, default=3, help="pairs of process starts")
     options = parser.parse_args()
     torch.set_num_threads(1)  # both sides; Holdfast does so for each cell
     rows: list[Comparison] = []
@@ -295,7 +240,6 @@ def main() -> None:
             partial(learn_s, setting, "ewc", tasks=2),
         )
         show(compare_speed("ewc / naive", setting, sides, pairs=options.pairs, goal=0.9))
-    show(compare_starts(options.starts))
     write_table(RESULTS, header(), rows)
 
 

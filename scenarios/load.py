@@ -16,6 +16,7 @@ from holdfast.scenarios.checks.agent import argument_names, check_agent
 from holdfast.scenarios.checks.backend import check_backend
 from holdfast.scenarios.checks.bounds import check_bounds, few
 from holdfast.scenarios.checks.checkpoint import check_checkpoint, default_of
+from holdfast.scenarios.checks.engine import check_engine
 from holdfast.scenarios.checks.hidden import check_hidden
 from holdfast.scenarios.checks.memory import check_memory
 from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
@@ -211,6 +212,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
         data["methods"] = methods
     found += few(check_memory(data, folder))
     of_data = setting.algorithm == SUPERVISED
+    found += check_engine(data, is_team=is_team(data))
     found += check_hidden(data, is_team=is_team(data), is_supervised=of_data)
     wrong, tasks = check_supervised(data, setting.algorithm, folder)
     found += wrong

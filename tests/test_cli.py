@@ -103,14 +103,15 @@ print("heavy:", *[name for name in {heavy!r} if name in sys.modules])
     ("arguments", "most_s"), [(["--help"], 0.5), (["validate", "demo.yaml"], 1.0)]
 )
 def test_help_and_validate_are_quick(scenario: Path, arguments: list[str], most_s: float) -> None:
-    """The best of five, three times what is promised: other tests run beside this one."""
-    took = []
-    for _ in range(5):
+    """One of five, within three times what is promised: other tests run beside this one."""
+
+    def took_s() -> float:
         began = time.monotonic()
         command = [sys.executable, "-m", "holdfast", *arguments]
         subprocess.run(command, cwd=scenario.parent, check=True, capture_output=True)
-        took.append(time.monotonic() - began)
-    assert min(took) < 3 * most_s
+        return time.monotonic() - began
+
+    assert any(took_s() < 3 * most_s for _ in range(5))
 
 
 def test_the_version_is_that_of_the_package() -> None:

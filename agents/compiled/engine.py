@@ -41,6 +41,11 @@ class Engine:
     """
 
     def __init__(self, model: Any, works: Works) -> None:
+        if works.hosted:
+            raise UsageError(
+                "agent.engine: compiled: a method acts on the host after every update "
+                "(gradients.after_update); use engine: sb3"
+            )
         start_jax()
         # Here: they import jax, which only this engine needs.
         from holdfast.agents.compiled.off_policy import Replayed
@@ -79,7 +84,6 @@ class Engine:
         """Write all that has changed into the model; what is changed there will be read again."""
         if self._replayed is not None:
             self._replayed.settle()
-            self._replayed.forget()
 
     def _on_step(self) -> None:
         """Let DQN's target network follow, whose weights are here."""

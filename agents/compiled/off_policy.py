@@ -51,7 +51,7 @@ class Replayed:
         # DQN's targets follow environment steps, in ``_on_step``.
         self._follows_steps = isinstance(model, DQN | QRDQN)
         self._state: Any = None
-        self._is_settled = True
+        self._is_settled, self._is_learning = True, False
         named = dict(model.policy.named_parameters())
         known = {name for update in updates.values() for name in update.parameters}
         # Neither learned nor a target: a part that a method has frozen.
@@ -59,7 +59,7 @@ class Replayed:
             name: p.detach()
             for name, p in named.items()
             if name not in known and name not in followed
-        } | {name: buffer.clone() for name, buffer in model.policy.named_buffers()}
+        } | dict(model.policy.named_buffers())
         self._targets = {name: named[name].detach() for name in followed}
         self._acting = [
             (key, name, update.parameters[name].detach())
@@ -68,24 +68,35 @@ class Replayed:
             if acts(name)
         ]
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+    def train(self, gradient_steps: int, batch_size: int) -> None:
         """Do what the model's own ``train`` does.
 
         Raises:
             Diverged: If a gradient is not finite.
         """
+        self._is_learning = True
+        try:
+            self._train(gradient_steps, batch_size)
+        finally:
+            self._is_learning = False
+
+    def _train(self, gradient_steps: int, batch_size: int) -> None:
         model = self._model
         optimizers = [update.optimizer for update in self._updates.values()]
         model._update_learning_rate(optimizers)
         drawn = [self._drawn(number, batch_size) for number in range(gradient_steps)]
         if self._state is not None and any(u.begins for u in self._updates.values()):
-            self.settle()  # a method begins again, perhaps at weights that it has just written
-            self.forget()
+            self._write()  # a method begins again, at weights as they are now
+            self._state = None
         if self._state is None:
             self._state = arrays_of(self._begun(drawn[0]))
         planned = [self._planned(own) for own in drawn]
         fixed = {key: update.fixed() for key, update in self._updates.items()}
-        shared = {"rates": self._rates(), "fixed": arrays_of(fixed)}
+        shared = {
+            "rates": self._rates(),
+            "fixed": arrays_of(fixed),
+            "still": arrays_of(self._still),
+        }
         outcome = self._rounds.run(self._state, shared, planned)
         self._state, self._is_settled = outcome.state, False
         for key, name, tensor in self._acting:
@@ -96,7 +107,16 @@ class Replayed:
         self._log(outcome.figures)
 
     def settle(self) -> None:
-        """Write all that has changed into the model, its optimizers and the methods' functions."""
+        """Write all that has changed into the model, its optimizers and the methods' functions.
+
+        What is changed there is read again. While it learns, methods see what acts as it was at the
+        last call, and the rest as it was at the last time that this was called.
+        """
+        if not self._is_learning:
+            self._write()
+            self._state = None
+
+    def _write(self) -> None:
         if self._is_settled:
             return
         for key, update in self._updates.items():
@@ -105,10 +125,6 @@ class Replayed:
             copy_into(tensor, self._state["targets"][name])
         self._is_settled = True
 
-    def forget(self) -> None:
-        """Read the state from the model again: something else has changed it."""
-        self._state = None
-
     # -- what a round is given ---------------------------------------------------------------------
 
     def _begun(self, own: dict[str, Any]) -> State:
@@ -116,7 +132,8 @@ class Replayed:
         states = {key: state_of(update) for key, update in self._updates.items()}
         state = states | {"targets": dict(self._targets)}
         for key, update in self._updates.items():
-            update.begin(self._loss(key, own, self._temperature(state), self._all(state)))
+            everything = self._all(state, self._still)
+            update.begin(self._loss(key, own, self._temperature(state), everything))
         return state | {key: state_of(update) for key, update in self._updates.items()}
 
     def _drawn(self, number: int, batch_size: int) -> dict[str, Any]:
@@ -148,9 +165,9 @@ class Replayed:
     def _planned(self, own: dict[str, Any]) -> Planned:
         acts = own.pop("acts")
         called, own["given"] = {}, {}
-        for key, update in self._updates.items():
-            if acts or key != "actor":
-                called[key], own["given"][key] = update.draw()
+        for key in _ORDER:  # methods draw their random numbers in it
+            if key in self._updates and (acts or key != "actor"):
+                called[key], own["given"][key] = self._updates[key].draw()
         forms = tuple(update.form for update in self._updates.values())
         return Planned((tuple(called.items()), forms), own)
 
@@ -180,8 +197,8 @@ class Replayed:
         figures, finite, said = {}, {}, {}
         if ENTROPY in self._updates:
             figures["ent_coef"] = temperature.reshape(())
-        for key in (key for key in (ENTROPY, "policy", "critic", "actor") if key in called):
-            everything = self._all(after)
+        for key in called:
+            everything = self._all(after, shared["still"])
             given = filled(own["given"][key], everything, self._temperature(after))
             after[key], told, well, said[key], copied = self._updates[key].function(
                 self._loss(key, own, temperature, everything),
@@ -195,7 +212,7 @@ class Replayed:
             finite |= well
             after["targets"] = self._copied(after, copied)
         if "tau" in own:
-            after["targets"] = self._following(after, own["tau"])
+            after["targets"] = self._following(after, shared["still"], own["tau"])
         return after, figures, finite, said
 
     def _loss(
@@ -224,18 +241,18 @@ class Replayed:
         fixed = getattr(self._model, "ent_coef_tensor", None)
         return torch.zeros((), dtype=self._dtype) if fixed is None else fixed
 
-    def _all(self, state: State) -> Named:
+    def _all(self, state: State, still: Named) -> Named:
         """Return all tensors of the policy, as they are in this state."""
         learned: Named = {}
         for key in self._updates:
             learned |= state[key]["parameters"] if key != ENTROPY else {}
-        return self._still | state["targets"] | learned
+        return {**still, **state["targets"], **learned}
 
     def _copied(self, state: State, masks: Named) -> Named:
         """Return the targets, with entries that began from new as the weights have them."""
         if not masks:
             return state["targets"]
-        everything = self._all(state)
+        everything = self._all(state, {})
         return {
             name: torch.where(masks[of], everything[of], target) if of in masks else target
             for (name, target), of in zip(
@@ -243,12 +260,13 @@ class Replayed:
             )
         }
 
-    def _following(self, state: State, tau: Tensor) -> Named:
-        everything = self._all(state)
+    def _following(self, state: State, still: Named, tau: Tensor) -> Named:
+        everything = self._all(state, still)
         return {
             name: target * (1 - tau) + tau * everything[self._followed[name]]
             for name, target in state["targets"].items()
         }
 
 
+_ORDER = (ENTROPY, "policy", "critic", "actor")
 _TAGS = {ENTROPY: "ent_coef_loss", "policy": "loss", "critic": "critic_loss", "actor": "actor_loss"}

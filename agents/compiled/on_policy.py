@@ -34,7 +34,6 @@ class Rollouts:
         self._epochs = getattr(model, "n_epochs", 1)
         self._limit = getattr(model, "target_kl", None)
         self._rounds = Rounds(self._one, stops=self._limit is not None)
-        self._buffers: Named = {name: b.clone() for name, b in model.policy.named_buffers()}
 
     def train(self) -> None:
         """Do what the model's own ``train`` does.
@@ -47,7 +46,12 @@ class Rollouts:
         model._update_learning_rate(model.policy.optimizer)
         rows = self._rows()
         indices = self._indices(len(rows["actions"]))
-        shared = {"rows": self._padded(rows), "numbers": self._numbers()}
+        buffers = dict(model.policy.named_buffers())  # as a method has them by now
+        shared = {
+            "rows": self._padded(rows),
+            "numbers": self._numbers(),
+            "buffers": arrays_of(buffers),
+        }
         first = {name: torch.as_tensor(values[indices[0]]) for name, values in rows.items()}
         update.begin(lambda parameters: self._loss(parameters, first, tensors_of(shared)))
         planned = []
@@ -74,12 +78,12 @@ class Rollouts:
         called, _ = how
         rates = shared["numbers"]["rates"]
         # PPO and A2C have no other tensors but buffers, and no temperature.
-        fixed, given = shared["fixed"], filled(own["given"], self._buffers, torch.zeros(()))
+        fixed, given = shared["fixed"], filled(own["given"], shared["buffers"], torch.zeros(()))
         return self._update.function(loss, called, state, fixed, given, rates)[:4]
 
     def _loss(self, parameters: Named, batch: Named, shared: Tensors) -> tuple[Tensor, Named]:
         spans = {name: n for name, n in shared["numbers"].items() if name.startswith("clip")}
-        inputs = {**batch, **spans, "others": self._buffers}
+        inputs = {**batch, **spans, "others": dict(shared["buffers"])}
         return losses.loss_and_figures(self._model, parameters, inputs)
 
     def _rows(self) -> Arrays:
@@ -106,7 +110,9 @@ class Rollouts:
         size = getattr(self._model, "batch_size", rows)
         return [
             shuffled[start : start + size]
-            for shuffled in (np.random.permutation(rows) for _ in range(self._epochs))  # noqa: NPY002  # as Stable-Baselines3
+            for shuffled in (
+                np.random.permutation(rows) for _ in range(self._epochs)
+            )  # as Stable-Baselines3
             for start in range(0, rows, size)
         ]
 

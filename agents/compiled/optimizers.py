@@ -154,11 +154,15 @@ def _adam(
         gradient = gradient + decay * value
     mean = torch.lerp(moments["exp_avg"], gradient, 1 - first)
     square = moments["exp_avg_sq"] * second + gradient * gradient * (1 - second)
-    correction = -torch.expm1(count * math.log(first))
-    root = torch.sqrt(-torch.expm1(count * math.log(second)))
+    root = torch.sqrt(_corrected(second, count))
     denominator = square.sqrt() / root + settings["eps"]
-    moved = value - (rate / correction) * (mean / denominator)
+    moved = value - (rate / _corrected(first, count)) * (mean / denominator)
     return Moved(moved, {"exp_avg": mean, "exp_avg_sq": square})
+
+
+def _corrected(beta: float, count: Tensor) -> Tensor:
+    """Return 1 - beta**count."""
+    return -torch.expm1(count * math.log(beta)) if beta else torch.ones_like(count)
 
 
 def _root_mean_square(*, inside: bool) -> _Rule:
@@ -180,11 +184,8 @@ def _root_mean_square(*, inside: bool) -> _Rule:
         after = {"square_avg": square}
         if not momentum:
             return Moved(value - rate * (gradient / root), after)
-        # torch multiplies the buffer by the rate afterwards, TensorFlow's port before.
-        push = rate * (gradient / root) if inside else gradient / root
-        buffer = moments["momentum_buffer"] * momentum + push
-        moved = value - (buffer if inside else rate * buffer)
-        return Moved(moved, after | {"momentum_buffer": buffer})
+        buffer = moments["momentum_buffer"] * momentum + gradient / root
+        return Moved(value - rate * buffer, after | {"momentum_buffer": buffer})
 
     return rule
 

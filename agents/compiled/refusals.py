@@ -21,6 +21,7 @@ from holdfast.errors import UsageError
 
 aten = torch.ops.aten
 
+_BY_MASK = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 _OF_STRIDES = frozenset({aten.as_strided.default, aten.as_strided_scatter.default})
 
 
@@ -32,7 +33,7 @@ class Places(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's has
         self._known: dict[str, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in operations(np) or func is aten.index.Tensor:
+        if func not in operations(np) or func in _BY_MASK:
             name = _name(func)
             if name not in self._known:
                 self._known[name] = _place(_frames(sys._getframe(1)))
@@ -114,8 +115,7 @@ def check(name: str, graph: GraphModule, places: Places) -> None:
             )
         if _depends_on_values(node):
             raise UsageError(
-                f"{name}: the shape of what {target} returns depends on values{place}; "
-                "use torch.where"
+                f"{name}: how many entries {target} takes depends on values{place}; use torch.where"
             )
         first: Any = node.args[0] if node.args else None
         if target in _OF_STRIDES and not first.meta["val"].is_contiguous():
@@ -130,8 +130,12 @@ def is_in_place(node: Node) -> bool:
 
 
 def _depends_on_values(node: Node) -> bool:
-    if node.target is aten.index.Tensor:  # only with a mask
+    if node.target in _BY_MASK:  # only with a mask
         indices: Any = node.args[1]
-        return any(index is not None and dtype_of(index) is torch.bool for index in indices)
+        masks = [one for one in indices if one is not None and dtype_of(one) is torch.bool]
+        if not masks or node.target is aten.index.Tensor:
+            return bool(masks)
+        x, mask, values = (one.meta["val"].dim() for one in (node.args[0], masks[0], node.args[2]))  # type: ignore[union-attr]
+        return len(indices) > 1 or values > x - mask  # as many values as the mask has
     tags = getattr(node.target, "tags", ())
     return torch.Tag.dynamic_output_shape in tags

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from holdfast.agents.compiled.nesting import Slot
 
@@ -32,6 +33,11 @@ class Operation:
     arguments: tuple[Any, ...]
     named: dict[str, Any]
     result: int
+    entries: int  # of the result
+
+    def slots(self) -> Iterator[int]:
+        """Yield the slots of its arguments."""
+        return _slots_in((self.arguments, *self.named.values()))
 
 
 Step = Callable[[list[Any]], None]
@@ -91,11 +97,14 @@ class Table:
                 arguments[0] = tuple(self._cast(part, wanted) for part in parts)  # type: ignore[union-attr]
             if any(argument.name == "dtype" for argument in target._schema.arguments):
                 named["dtype"] = dtype_of(node)
-        return self._add(target, tuple(arguments), named)
+        return self._add(target, tuple(arguments), named, node)
 
-    def _add(self, target: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Slot:
+    def _add(
+        self, target: Any, arguments: tuple[Any, ...], named: dict[str, Any], like: Node
+    ) -> Slot:
         slot = self._slot()
-        self.operations.append(Operation(target, arguments, named, slot.index))
+        entries = sum(one.numel() for one in tree_leaves(like.meta["val"]) if one is not None)
+        self.operations.append(Operation(target, arguments, named, slot.index, entries))
         return slot
 
     def _argument(self, argument: Any) -> Any:
@@ -109,7 +118,7 @@ class Table:
         slot = self._slots[node]
         if dtype_of(node) is dtype:
             return slot
-        return self._add(aten._to_copy.default, (slot,), {"dtype": dtype})
+        return self._add(aten._to_copy.default, (slot,), {"dtype": dtype}, node)
 
     def _promoted(self, node: Node, arguments: list[Any]) -> list[Any]:
         """Cast arguments as torch does: a 0-d tensor does not widen one that has dimensions."""
@@ -164,20 +173,21 @@ def protected(value: Any) -> Any:
 # -- steps -----------------------------------------------------------------------------------------
 
 
-def slots_in(argument: Any) -> Iterator[int]:
-    """Yield the slots in an argument."""
+def _slots_in(argument: Any) -> Iterator[int]:
     if isinstance(argument, Slot):
         yield argument.index
     elif isinstance(argument, tuple):
         for one in argument:
-            yield from slots_in(one)
+            yield from _slots_in(one)
 
 
 def step_of(function: Callable[..., Any], one: Operation, is_numpy: bool) -> Step:
     """Return an operation as a function of the values of all slots."""
     slots = [argument.index for argument in one.arguments if isinstance(argument, Slot)]
     rest = one.arguments[len(slots) :]
-    if len(slots) in (1, 2) and all(_is_fixed(a, is_numpy) for a in (*rest, *one.named.values())):
+    if len(slots) in (1, 2, 3) and all(
+        _is_fixed(a, is_numpy) for a in (*rest, *one.named.values())
+    ):
         named = {name: _fixed(argument) for name, argument in one.named.items()}
         settled = tuple(_fixed(argument) for argument in rest)
         bound = partial(function, **named) if named else function
@@ -199,7 +209,7 @@ def _short_step(
     function: Callable[..., Any], slots: list[int], rest: tuple[Any, ...], result: int
 ) -> Step:
     """Return a step without a loop over arguments, which costs more than a small operation."""
-    first, second = slots[0], slots[-1]
+    first, second, third = (*slots, 0, 0)[:3]
 
     def unary(values: list[Any]) -> None:
         values[result] = function(values[first])
@@ -213,6 +223,11 @@ def _short_step(
     def binary_with(values: list[Any]) -> None:
         values[result] = function(values[first], values[second], *rest)
 
+    def ternary_with(values: list[Any]) -> None:
+        values[result] = function(values[first], values[second], values[third], *rest)
+
+    if len(slots) == 3:
+        return ternary_with
     if len(slots) == 1:
         return unary_with if rest else unary
     return binary_with if rest else binary
@@ -221,7 +236,7 @@ def _short_step(
 def _is_fixed(argument: Any, is_numpy: bool) -> bool:
     """Return whether an argument is the same in all calls."""
     # JAX has 32 bits only, unless it is told otherwise before the call.
-    return not any(True for _ in slots_in(argument)) and (
+    return not any(True for _ in _slots_in(argument)) and (
         is_numpy or not isinstance(argument, torch.dtype)
     )
 

@@ -7,6 +7,7 @@ compiled, scanned, and mapped over lanes; on NumPy it costs little more than its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,8 +28,11 @@ from holdfast.agents.compiled.decompositions import decompositions
 from holdfast.agents.compiled.nesting import Build, Read, builder, copied, numbered, reader
 from holdfast.agents.compiled.operations import operations
 from holdfast.agents.compiled.refusals import Places, check, is_in_place, refusal
-from holdfast.agents.compiled.table import Step, Table, protected, slots_in, step_of
+from holdfast.agents.compiled.table import Operation, Step, Table, protected, step_of
 from holdfast.errors import UsageError
+
+_FEW = 1000
+"""Entries of a constant that is computed before JAX is told of it; it makes larger ones itself."""
 
 
 class Traced:
@@ -69,14 +73,18 @@ class Traced:
         for target in self.targets - table.keys():
             place = self._places.of(target)
             raise UsageError(f"{self.name}: {target} is not there on {arrays.__name__}{place}")
-        steps = [step_of(table[one.target], one, arrays is np) for one in self._table]
         build = builder(self._result, self._results, arrays.asarray)
-        return self._on_numpy(steps, build) if arrays is np else self._on_jax(arrays, steps, build)
+        values, left = self._folded(math.inf if arrays is np else _FEW)
+        steps = [step_of(table[one.target], one, arrays is np) for one in left]
+        rest = values[self._inputs :]
+        if arrays is np:
+            return self._on_numpy(rest, steps, build)
+        used = {slot.index for slot in self._results}.union(*(one.slots() for one in left))
+        constants = {slot: values[slot] for slot in used if values[slot] is not None}
+        return self._on_jax(arrays, rest, steps, build, constants)
 
-    def _on_numpy(self, steps: Sequence[Step], build: Build) -> Callable[..., Any]:
-        read, template = self._read, self._template()
-        steps = self._fold(steps, template)
-        rest = template[self._inputs :]
+    def _on_numpy(self, rest: list[Any], steps: Sequence[Step], build: Build) -> Callable[..., Any]:
+        read = self._read
 
         def function(*arguments: Any) -> Any:
             values: list[Any] = []
@@ -90,15 +98,20 @@ class Traced:
         return function
 
     def _on_jax(
-        self, arrays: ModuleType, steps: Sequence[Step], build: Build
+        self,
+        arrays: ModuleType,
+        rest: list[Any],
+        steps: Sequence[Step],
+        build: Build,
+        constants: dict[int, Any],
     ) -> Callable[..., Any]:
-        read, rest = self._read, self._template()[self._inputs :]
+        read = self._read
 
         def function(*arguments: Any) -> Any:
             values: list[Any] = []
             read(arguments, values)
             values += rest
-            for slot, constant in self._constants.items():
+            for slot, constant in constants.items():
                 values[slot] = arrays.asarray(constant)  # with the precision that is set now
             for step in steps:
                 step(values)
@@ -106,21 +119,29 @@ class Traced:
 
         return function
 
-    def _template(self) -> list[Any]:
-        return [self._constants.get(slot) for slot in range(self._size)]
+    def _folded(self, most: float) -> tuple[list[Any], list[Operation]]:
+        """Do what depends on no argument now, with NumPy, as torch would do it.
 
-    def _fold(self, steps: Sequence[Step], values: list[Any]) -> list[Step]:
-        """Do what depends on no argument now; return the other steps."""
-        known, others = set(self._constants), []
-        for one, step in zip(self._table, steps, strict=True):
-            if known.issuperset(slots_in((one.arguments, *one.named.values()))):
+        A compiler would reorder it: a division by a constant rounds otherwise in XLA.
+
+        Args:
+            most: Entries of a result that is worth keeping.
+
+        Returns:
+            The values of all slots, and the operations that are left.
+        """
+        table, known = operations(np), set(self._constants)
+        values = [self._constants.get(slot) for slot in range(self._size)]
+        left = []
+        for one in self._table:
+            if one.target in table and one.entries <= most and known.issuperset(one.slots()):
                 with np.errstate(all="ignore"):
-                    step(values)
+                    step_of(table[one.target], one, True)(values)
                 known.add(one.result)
                 protected(values[one.result])
             else:
-                others.append(step)
-        return others
+                left.append(one)
+        return values, left
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Traced:

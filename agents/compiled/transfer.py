@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from holdfast.agents.compiled.update import State, Update
 from holdfast.errors import UsageError
@@ -20,11 +20,13 @@ def arrays_of(tensors: Any) -> Any:
 
 def tensors_of(arrays: Any) -> Any:
     """Return nested arrays, a compiled program's among them, as tensors of their own memory."""
-    return tree_map_only(
-        lambda leaf: hasattr(leaf, "__array__"),
-        lambda array: torch.from_numpy(np.array(array)),
-        arrays,
-    )
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.detach().clone()
+        return torch.from_numpy(np.array(value)) if hasattr(value, "__array__") else value
+
+    return tree_map(copied, arrays)
 
 
 def state_of(update: Update) -> State:

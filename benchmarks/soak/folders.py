@@ -99,7 +99,7 @@ def real_run(folder: Path) -> Path:
 def make(lane: int) -> Case:
     """Return what changes a file of a run for a case, and reads what is left."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    from soak import hostile
+    from soak.mutations import mutate
 
     folder, cell, watch = _prepared()
     inside = cell.relative_to(folder)
@@ -112,7 +112,7 @@ def make(lane: int) -> Case:
         here = copy / inside
         files = sorted(p for p in here.rglob("*") if p.is_file())
         for changed in rng.sample(files, rng.choice((1, 1, 1, 2))):
-            changed.write_bytes(hostile.mutate(changed.read_bytes(), rng))
+            changed.write_bytes(mutate(changed.read_bytes(), rng))
         reader = rng.choices((*READERS, _resume), SHARES)[0]
         return _read(reader, here, copy, watch, f"{changed.relative_to(here)} by {reader.__name__}")
 

@@ -1,16 +1,14 @@
 """Hostile run folders, made by a script from one real run: links, wrong shapes, code, bit flips.
 
-``corpus`` copies a finished run and spoils each copy in one way. ``mutate`` spoils any file of a
-run folder at random. Around the copies lies an ``Outside`` that nobody who reads them may change:
-a canary in a file, a canary in a folder, and a module that leaves a mark when it is imported.
+``corpus`` copies a finished run and spoils each copy in one way. Around the copies lies an
+``Outside`` that nobody who reads them may change: a canary in a file, a canary in a folder, and a
+module that leaves a mark when it is imported.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import shutil
 import socket
 import struct
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
+
+from soak.mutations import DEEP, LONG_NUMBER, WRONG, put_member, with_raw
 
 Expected = Literal["refused", "ignored"]
 """What ``holdfast eval`` does: exits with 5, or does not look at what was spoiled and works."""
@@ -191,19 +191,6 @@ def _gone(path: Path) -> Path:
 
 # -- JSON of a wrong shape -------------------------------------------------------------------------
 
-DEEP = b"[" * 100_000 + b"]" * 100_000
-LONG_NUMBER = b"9" * 5000
-WRONG: dict[str, bytes] = {
-    "empty": b"",
-    "a list": b"[]",
-    "null": b"null",
-    "a number": b"3",
-    "no text": b"\xff\xfe\x00",
-    "cut": b'{"schema": 1, "stage',
-    "deep": DEEP,
-    "a long number": LONG_NUMBER,
-}
-
 
 def _strange_json(newest: str) -> Iterator[tuple[str, Expected, Spoil]]:
     for what, content in WRONG.items():
@@ -259,14 +246,9 @@ def _set_raw(name: str, key: str, value: bytes) -> Spoil:
     """Return what puts raw text at a key of a JSON object: no writer would write some of it."""
 
     def spoil(folder: Path, _: Outside) -> None:
-        (folder / name).write_bytes(_with_raw((folder / name).read_bytes(), key, value))
+        (folder / name).write_bytes(with_raw((folder / name).read_bytes(), key, value))
 
     return spoil
-
-
-def _with_raw(content: bytes, key: str, value: bytes) -> bytes:
-    found = json.loads(content) | {key: "@@"}
-    return json.dumps(found).encode().replace(b'"@@"', value)
 
 
 def _member(newest: str, name: str, content: bytes) -> Spoil:
@@ -278,18 +260,10 @@ def _member(newest: str, name: str, content: bytes) -> Spoil:
     return spoil
 
 
-def put_member(checkpoint: Path, name: str, content: bytes) -> None:
-    """Replace a member of a checkpoint and write its size and hash into the manifest."""
-    (checkpoint / name).write_bytes(content)
-    manifest = json.loads((checkpoint / "MANIFEST.json").read_bytes())
-    manifest[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (checkpoint / "MANIFEST.json").write_text(json.dumps(manifest), "utf-8")
-
-
 def _state(newest: str, key: str, value: bytes) -> Spoil:
     def spoil(folder: Path, _: Outside) -> None:
         content = (folder / newest / "state.json").read_bytes()
-        put_member(folder / newest, "state.json", _with_raw(content, key, value))
+        put_member(folder / newest, "state.json", with_raw(content, key, value))
 
     return spoil
 
@@ -396,7 +370,7 @@ def _strange_scores() -> Iterator[tuple[str, Expected, Spoil]]:
         *(("agents", b'{"a": "b"}'), ("opponent", b"3"), ("x", DEEP)),
     )
     for key, value in raw:
-        content = _with_raw(json.dumps(line).encode(), key, value) + b"\n"
+        content = with_raw(json.dumps(line).encode(), key, value) + b"\n"
         yield f"scores.jsonl: {key} is {value[:20]!r}", "ignored", _appended(content)
     for what, content in WRONG.items():
         yield f"scores.jsonl has {what}", "ignored", _appended(content + b"\n")
@@ -494,102 +468,3 @@ def _planted(folder: Path, outside: Outside) -> None:
     (folder / "run.json").write_text(json.dumps(info), "utf-8")
     for file in outside.code.glob("*.py"):
         shutil.copy(file, folder)
-
-
-# -- mutations at random ---------------------------------------------------------------------------
-
-_VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 1.5, 10**18, 10**400, float("nan"), float("inf"), "", "x", "../x"),
-    *([], {}, [[[]]], {"a": {"b": None}}, "\x1b[31m", "=1+1", "\ud7ff" * 50),
-)
-
-
-def mutate(content: bytes, rng: random.Random) -> bytes:
-    """Return a file of a run folder, spoiled at random, as structured as it is.
-
-    Args:
-        content: Of a JSON file, JSON lines, YAML or anything else.
-        rng: Decides everything.
-    """
-    if rng.random() < 0.6:
-        lines = content.split(b"\n")
-        place = rng.randrange(len(lines))
-        for start, piece in ((None, content), (place, lines[place])):
-            try:
-                found = json.loads(piece)
-            except (ValueError, RecursionError):
-                continue
-            spoiled = json.dumps(_swapped(found, rng)).encode()
-            if start is None:
-                return spoiled
-            return b"\n".join([*lines[:place], spoiled, *lines[place + 1 :]])
-    return rng.choice(_RAW)(content, rng)
-
-
-def _swapped(found: Any, rng: random.Random) -> Any:
-    """Return plain data with one value, key or level changed."""
-    if isinstance(found, dict) and found and rng.random() < 0.8:
-        key = rng.choice(sorted(found))
-        if rng.random() < 0.15:
-            return {name: value for name, value in found.items() if name != key}
-        if rng.random() < 0.1:
-            return {**found, f"{key}x": found[key]}
-        return {**found, key: _swapped(found[key], rng)}
-    if isinstance(found, list) and found and rng.random() < 0.8:
-        place = rng.randrange(len(found))
-        return [*found[:place], _swapped(found[place], rng), *found[place + 1 :]]
-    if rng.random() < 0.1:
-        for _ in range(rng.choice((3, 40, 900))):
-            found = [found]
-        return found
-    return rng.choice(_VALUES)
-
-
-def _bit(content: bytes, rng: random.Random) -> bytes:
-    spoiled = bytearray(content or b"\0")
-    spoiled[rng.randrange(len(spoiled))] ^= 1 << rng.randrange(8)
-    return bytes(spoiled)
-
-
-def _shorter(content: bytes, rng: random.Random) -> bytes:
-    return content[: rng.randrange(len(content) + 1)]
-
-
-def _without_piece(content: bytes, rng: random.Random) -> bytes:
-    start = rng.randrange(len(content) + 1)
-    return content[:start] + content[start + rng.randrange(1, 40) :]
-
-
-def _twice(content: bytes, rng: random.Random) -> bytes:
-    start = rng.randrange(len(content) + 1)
-    return content[:start] + content[start : start + 200] + content[start:]
-
-
-def _word(content: bytes, rng: random.Random) -> bytes:
-    words = (
-        b"null",
-        b"[]",
-        b"-1",
-        b"1e999",
-        LONG_NUMBER,
-        b"NaN",
-        b"{",
-        b"\0",
-        b"!!python/name:os ",
-    )
-    start = rng.randrange(len(content) + 1)
-    return content[:start] + rng.choice(words) + content[start + rng.randrange(0, 8) :]
-
-
-def _number(content: bytes, rng: random.Random) -> bytes:
-    import re
-
-    found = list(re.finditer(rb"\d+(\.\d+)?", content))
-    if not found:
-        return _bit(content, rng)
-    one = rng.choice(found)
-    new = rng.choice((b"0", b"-1", b"1" + b"0" * 400, LONG_NUMBER, b"0.5", b"1e308", b"7"))
-    return content[: one.start()] + new + content[one.end() :]
-
-
-_RAW = (_bit, _bit, _shorter, _without_piece, _twice, _word, _number, _number)

@@ -320,7 +320,7 @@ def _bytes(content: bytes, rng: random.Random) -> bytes:
 
 def _corpus() -> list[dict[str, Any]]:
     """Return shipped scenarios and the golden record's, as data."""
-    from golden_cells import cells
+    from golden_record.cells import cells
 
     files = sorted((ROOT / "scenarios").rglob("*.yaml"))
     shipped = [yaml.safe_load(file.read_text()) for file in files]

@@ -104,7 +104,7 @@ def measure(run: Path, plan: Plan, *, trust_code: bool = False) -> Measured:
     named = None if plan.task is None else task_index(scenario, plan.task, str(run))
     stage = checkpoint.asked_stage(folder, plan.stage)
     index = scenario.stream_tasks[stage] if named is None else named
-    from holdfast.continual.streams.evaluation import evaluate  # here: it imports avalanche
+    from holdfast.continual.streams.evaluation import evaluate  # here: it imports torch
 
     restored = kind_of(scenario).restore(folder, stage)
     recorded = restored.scenario.evaluation

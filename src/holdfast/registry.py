@@ -150,6 +150,16 @@ ON_HOST: dict[str, str] = {
 The functions of all others read no tensor on the host, so that an engine may trace them."""
 
 
+COMPILED = frozenset({"ppo", "a2c", "maskable_ppo", "dqn", "qrdqn", "sac", "tqc", "td3", "ddpg"})
+"""Algorithms that ``engine: compiled`` knows."""
+
+NOT_COMPILED: dict[str, str] = ON_HOST | {
+    "vcl": "its weights are drawn on the host after every update",
+    "expandable": "which of its modules acts is decided while they learn",
+}
+"""Methods that ``engine: compiled`` cannot take, each with the reason."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A plugin of Avalanche, as a method of the supervised agent.

@@ -54,13 +54,17 @@ class Kills:
     def run(self, folder: RunFolder) -> RunFolder:
         """Run a cell again and again until it is finished."""
         while folder.info()["status"] != "finished":
-            self._is_new = True
-            try:
-                run_cell(folder, silent)
-            except Interrupted:
-                assert folder.info()["status"] == "failed"
+            self.attempt(folder)
         assert not self.left
         return folder
+
+    def attempt(self, folder: RunFolder) -> None:
+        """Run a cell until it is killed, or finished."""
+        self._is_new = True
+        try:
+            run_cell(folder, silent)
+        except Interrupted:
+            assert folder.info()["status"] == "failed"
 
 
 def cell(runs: Path, data: dict[str, Any]) -> RunFolder:

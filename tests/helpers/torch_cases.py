@@ -456,8 +456,8 @@ PICTURES: dict[str, Case] = {
     ),
 }
 
-WITHOUT_GRADIENT = ("in place",)
-"""Cases that torch cannot differentiate."""
+WITHOUT_GRADIENT = ("of tensors", "in place")
+"""Cases whose gradient other cases have, or not even torch."""
 
 GROUPS: dict[str, dict[str, Case]] = {
     "arithmetic": ARITHMETIC,

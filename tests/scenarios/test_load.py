@@ -107,15 +107,16 @@ load({str(path)!r})
 seconds = time.perf_counter() - start
 print(json.dumps([seconds, sorted({{name.partition(".")[0] for name in sys.modules}})]))
 """
-    times = []
-    for _ in range(3):  # the best of three, because other work shares the machine
+
+    def took_s() -> float:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         seconds, modules = json.loads(done.stdout)
         assert not {"torch", "stable_baselines3", "sb3_contrib", "avalanche"} & set(modules)
-        times.append(seconds)
-    assert min(times) < 1.0
+        return float(seconds)
+
+    assert any(took_s() < 1.0 for _ in range(3))  # because other work shares the machine
 
 
 def test_loading_runs_nothing_of_the_users_own_files(write, tmp_path: Path) -> None:

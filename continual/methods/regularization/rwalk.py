@@ -73,24 +73,31 @@ class RWalk(Penalized):
     def begun(self, parameters: Named) -> Tensors:
         """Return the state of a walk before its first step, as vectors.
 
-        Beside those of a path: ``fisher``, once there is one, and ``score``, of all intervals.
+        Beside those of a path: ``fisher``, and ``score``, of all intervals.
         """
-        state = {**begun(parameters), "score": torch.zeros_like(joined(parameters))}
-        if next(iter(parameters)) in self.fisher:
-            state["fisher"] = joined({name: self.fisher[name] for name in parameters})
-        return state
+        zero = torch.zeros_like(joined(parameters))
+        known = {name: self.fisher[name] for name in parameters if name in self.fisher}
+        return {**begun(parameters), "score": zero, "fisher": joined(known) if known else zero}
 
     def flags(self, updates: int) -> dict[str, bool]:
-        """Return whether an interval begins and ends with this update."""
+        """Return whether an interval begins and ends with this update, and all with it."""
         place = updates % self.interval
-        return {"begins": place == 0, "ends": place == self.interval - 1}
+        is_first = not updates and not self.fisher
+        return {"begins": place == 0, "ends": place == self.interval - 1, "is_first": is_first}
 
     def walk(
-        self, step: Step, state: Tensors, batch: Tensors, *, begins: bool, ends: bool
+        self,
+        step: Step,
+        state: Tensors,
+        batch: Tensors,
+        *,
+        begins: bool,
+        ends: bool,
+        is_first: bool = False,
     ) -> Tensors:
         """Return the state after a step of an optimizer."""
         squares = step.raw.square()
-        if "fisher" in state:
+        if not is_first:
             squares = state["fisher"].lerp(squares, self.alpha)
         if begins:
             state = {**state, "start": step.before, "gains": torch.zeros_like(step.before)}

@@ -19,8 +19,8 @@ from holdfast.agents.compiled.operations import operations
 from holdfast.agents.compiled.pictures import ON_JAX_ALONE
 from holdfast.agents.compiled.trace import Traced, traced
 
-# Torch's own are rougher than the others: a short series, a constant with 24 bits.
-ROUGH = {"gamma": 1e-9, "hard sigmoid": 1e-7}
+# Torch's own are rougher: a short series, a constant with 24 bits; a gradient through float32.
+ROUGH = {"gamma": 1e-9, "hard sigmoid": 1e-7, "widened as torch does": 1e-6}
 # What has its own code for JAX; the others are there by make slow.
 QUICK = ("orders", "replacements", "creation")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import subprocess
+import sys
 import time
 from functools import partial
 from typing import Any, NamedTuple
@@ -350,6 +352,10 @@ def selects(x: Tensor) -> Tensor:
     return x[x > 0]
 
 
+def fills(x: Tensor) -> Tensor:
+    return x.index_put((x > 0,), x)
+
+
 def finds(x: Tensor) -> Tensor:
     return x.nonzero()
 
@@ -382,8 +388,9 @@ def categories(x: Tensor) -> Tensor:
         (shuffles, r"shuffles draws random numbers with aten\.randperm"),
         (branches, r"branches looks at the value of a tensor .*use torch\.where"),
         (reads, r"reads looks at the value of a tensor"),
-        (selects, r"selects: the shape of what aten\.index\.Tensor returns depends on values"),
-        (finds, r"finds: the shape of what aten\.nonzero"),
+        (selects, r"selects: how many entries aten\.index\.Tensor takes depends on values"),
+        (fills, r"fills: how many entries aten\.index_put\.default takes depends on values"),
+        (finds, r"finds: how many entries aten\.nonzero"),
         (changes, r"changes changes an argument, .*clone it first"),
         (changes_outside, r"changes_outside changes a"),
         (lacks, r"lacks uses aten\.(special_)?i0\.default, which the compiled engine lacks"),
@@ -409,6 +416,20 @@ def test_numpy_says_what_it_lacks() -> None:
 def test_an_error_of_the_function_itself_stays() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         traced(lambda x: x @ x, torch.ones(2, 3))
+
+
+@pytest.mark.slow
+def test_the_sb3_engine_needs_no_jax() -> None:
+    """Nor does acting on NumPy: JAX is imported where a function is asked for on it."""
+    code = """
+import sys
+sys.modules["jax"] = None
+import numpy as np, torch
+from holdfast.agents.compiled.trace import traced
+print(traced(lambda x: x.erf().sum(), torch.zeros(3)).on(np)(np.zeros(3, np.float32)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("0.0\n", 0), done.stderr
 
 
 # -- cost ------------------------------------------------------------------------------------------

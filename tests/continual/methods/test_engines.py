@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.registry import METHODS, ON_HOST
+from holdfast.registry import METHODS, NOT_COMPILED
 from holdfast.scenarios.checks.methods import can_take, method_signature
 from tests.continual.methods.test_contract import SETTINGS, build
 
@@ -18,7 +18,7 @@ CASES = [
     (world, name)
     for world in TOLERANCE
     for name in METHODS
-    if can_take(world, method_signature(name)) and name not in ON_HOST
+    if can_take(world, method_signature(name)) and name not in NOT_COMPILED
 ]
 
 

@@ -37,6 +37,16 @@ class Endless(gym.Env):
         return np.zeros(2, np.float32), 1.0, False, False, {}
 
 
+class Late(Endless):
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.count += 1
+        return *super().step(action)[:2], self.count == 12_000, False, {}
+
+
 gym.register("Limited-v0", entry_point=Endless, max_episode_steps=30)
 gym.register("Long-v0", entry_point=Endless, max_episode_steps=20_000)
 """
@@ -81,6 +91,12 @@ def test_fault_46_what_never_ends_is_cut_recorded_and_told_once(
     done = CliRunner().invoke(app, ["eval", str(folder.path), "--episodes", "1"])
     assert "did not end within 40 steps" in " ".join(done.output.split())
     assert done.exit_code == 0
+
+
+@pytest.mark.slow
+def test_fault_46_by_default_an_evaluation_ends(written: Any, tmp_path: Path) -> None:
+    (run,) = holdfast.run(written("Late", "evaluation.episodes=1"), runs=tmp_path / "runs")
+    assert [score["length"] for score in run.scores] == [10_000, 10_000]
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,7 @@ from holdfast.continual.run_folder import checkpoint
 published, calls, at = checkpoint.write_synced, [0], int(sys.argv.pop())
 
 def write_synced(path, content):
-    calls[0] += ".at-" in str(path)
+    calls[0] += WHICH in str(path)
     if calls[0] == at:
         os.kill(os.getpid(), signal.SIGTERM)
     published(path, content)
@@ -380,16 +380,27 @@ runpy.run_module("holdfast", run_name="__main__")
 
 
 @pytest.mark.slow
-def test_sigterm_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("which", "places"),
+    [
+        (".at-", (3, 14)),  # in the middle of the first one, and of the second after that
+        ("task-0.tmp-", (2,)),  # in the middle of the one at the end of the first task
+    ],
+)
+def test_sigterm_while_a_checkpoint_is_written(
+    which: str, places: tuple[int, ...], tmp_path: Path
+) -> None:
     """It stops with exit code 75, the checkpoint before is valid, and the same command goes on."""
-    given = data(checkpoint={"every": 48}, name="stopped")
+    given = data(name="stopped")
+    if which != ".at-":
+        del given["checkpoint"]
     whole = straight(tmp_path, given)
     path = tmp_path / "stopped.yaml"
     path.write_text(whole.scenario.to_yaml())
-    command = [sys.executable, "-c", STOPPED_WHILE_IT_WRITES, "run", str(path)]
+    code = STOPPED_WHILE_IT_WRITES.replace("WHICH", repr(which))
     runs = tmp_path / "runs"
-    command += ["--runs", str(runs)]
-    for at in (3, 14):  # in the middle of the first one, and of the second after that
+    command = [sys.executable, "-c", code, "run", str(path), "--runs", str(runs)]
+    for at in places:
         done = subprocess.run([*command, str(at)], capture_output=True, text=True, check=False)
         assert done.returncode == 75, done.stderr
     assert subprocess.run([*command, "0"], capture_output=True, check=False).returncode == 0

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import assert_unharmed
+from kills import Kills, assert_unharmed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.run_folder.cells import find_cells
 from holdfast.continual.run_folder.record import RunFolder
+from holdfast.scenarios.load import load
 
 NETS = {"policy_kwargs": {"net_arch": [16]}}
 PPO = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS}
@@ -44,6 +46,28 @@ def test_killed_anywhere_equals_never_killed(
     assert kills.begun[0] == 1
     assert kills.begun[1] > 1  # inside the first task
     assert kills.begun[-1] > 160 + 48
+
+
+LONG = """\
+tasks: [{name: long, env: CartPole-v1, steps: 250_000}]
+agent: {algorithm: ppo, n_steps: 1000, batch_size: 1000, n_epochs: 1}
+evaluation: {episodes: 1}
+"""
+
+
+@pytest.mark.slow
+def test_fault_48_by_default_a_long_task_goes_on_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody has asked for it: every 25,000 steps."""
+    (tmp_path / "long.yaml").write_text(LONG, "utf-8")
+    (folder,) = prepare(tmp_path / "runs", load(tmp_path / "long.yaml"))
+    kills = Kills(monkeypatch, [27_000])
+    kills.attempt(folder)
+    kills.left = [1]  # as soon as it goes on
+    kills.attempt(folder)
+    assert kills.begun[0] == 1
+    assert kills.begun[1] > 25_000
 
 
 def scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:

@@ -91,6 +91,21 @@ def test_many_tasks_are_measured_by_turns_with_few_open_and_nothing_drawn(
     assert names == {"MANIFEST.json", "state.json", "dropped.json", "policy.safetensors"}
 
 
+def test_fault_47_by_default_little_is_drawn_and_old_stages_keep_their_policies(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    given = scenario.model_dump() | {"evaluation": {"episodes": 1, "tasks": "seen"}}
+    given["tasks"] = given["tasks"][:32]
+    (folder,) = prepare(tmp_path, Scenario.model_validate(given))
+    run_cell(folder, lambda progress: None)
+    events = EventAccumulator(str(folder.path / "tb")).Reload()
+    assert events.Tags()["images"] == []
+    assert sum(file.stat().st_size for file in (folder.path / "tb").iterdir()) < 600_000
+    old, newest = (folder.path / "checkpoints" / f"task-{n}" for n in (5, 31))
+    assert sorted(path.name for path in old.glob("*.safetensors")) == ["policy.safetensors"]
+    assert len([*newest.glob("*.safetensors")]) > 1
+
+
 def test_a_run_that_is_continued_measures_what_it_would_have(
     scenario: Scenario, tmp_path: Path
 ) -> None:

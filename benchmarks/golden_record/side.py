@@ -1,6 +1,6 @@
 """One process of one side of ``golden.py``: runs cell after cell, and says how each ended.
 
-``python golden_side.py SOURCE FOLDER CELL...`` runs ``FOLDER/<cell>.yaml`` for each cell, with what
+``python side.py SOURCE FOLDER CELL...`` runs ``FOLDER/<cell>.yaml`` for each cell, with what
 ``import holdfast`` finds, and prints a JSON object a cell. It uses what is public and nothing else,
 so that it runs on every layout of the code. Modules of Holdfast that are not below ``SOURCE`` are
 an error: each side must run its own.

@@ -1,0 +1,1 @@
+"""Parts of the golden record: its cells, and one side of a comparison."""

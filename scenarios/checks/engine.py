@@ -1,0 +1,60 @@
+"""What the compiled engine cannot take, each by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from holdfast.registry import COMPILED, NOT_COMPILED
+from holdfast.scenarios.checks.messages import Finding, entries, mapping
+from holdfast.scenarios.schema.method_spec import parts_of
+
+_REMEDY = "or write engine: sb3"
+_CLOSED = {
+    "use_sde": "state-dependent noise is drawn between its updates; remove it",
+    "policies": "teams learn by Stable-Baselines3's own updates; remove it",
+}
+
+
+def check_engine(data: Mapping[str, Any], *, is_team: bool) -> list[Finding]:
+    """Return what a scenario asks for that its engine cannot do.
+
+    Args:
+        data: Of the scenario.
+        is_team: Whether there are many agents.
+    """
+    agent = mapping(data.get("agent"))
+    if agent.get("engine", "sb3") != "compiled":
+        return []
+    return [*_check_agent(agent, is_team=is_team), *_check_tasks(data), *_check_methods(data)]
+
+
+def _check_agent(agent: Mapping[str, Any], *, is_team: bool) -> Iterator[Finding]:
+    path, name = ("agent", "engine"), agent.get("algorithm")
+    if isinstance(name, str) and name not in COMPILED:
+        known = ", ".join(sorted(COMPILED))
+        yield Finding(path, f"compiled does not know {name}, only {known}; take one, {_REMEDY}")
+    if is_team and not agent.get("policies"):
+        yield Finding(path, "compiled learns for no team; write engine: sb3")
+    for key, why in _CLOSED.items():
+        if agent.get(key):
+            yield Finding(("agent", key), f"{why}, {_REMEDY}")
+    device = agent.get("device", "cpu")
+    if device != "cpu":
+        message = f"engine: compiled was not tried on {device}; write device: cpu, {_REMEDY}"
+        yield Finding(("agent", "device"), message)
+
+
+def _check_tasks(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for index, task in enumerate(entries(data.get("tasks"))):
+        if mapping(task).get("opponents"):
+            message = f"past selves are taken at every step; remove the opponents, {_REMEDY}"
+            yield Finding(("tasks", index, "opponents"), message)
+
+
+def _check_methods(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for index, entry in enumerate(entries(data.get("methods"))):
+        for name in (part["name"] for part in parts_of(entry)):
+            if why := NOT_COMPILED.get(name):
+                message = f"'{name}' needs engine: sb3, as {why}"
+                yield Finding(("methods", index), message)
