@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 _MOST_WEIGHTS = 1_000_000
 """Above it, torch multiplies several rows at once faster than NumPy, by more than a call costs."""
 
-_LONG = 32
+_LONG = 5
 """Steps for which it pays to copy matrices into the order that NumPy multiplies faster."""
 
 _MASKED = np.float32(-1e8)
@@ -40,6 +40,8 @@ _MASKED = np.float32(-1e8)
 _HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
 
 _PUBLISHED = ("torch", "stable_baselines3", "sb3_contrib")
+_OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
 
 
 class Acted(NamedTuple):
@@ -85,7 +87,7 @@ class Program:
         observations: An example, as arrays; every call gets as many rows.
 
     Raises:
-        UsageError: If NumPy cannot do it, or the network is on a GPU.
+        UsageError: If NumPy cannot do it, the network is on a GPU, or hooks look at its calls.
     """
 
     def __init__(
@@ -94,10 +96,12 @@ class Program:
         # Here: tracing needs much of torch that nothing else does.
         from holdfast.agents.compiled.trace import traced
 
-        self._network = network
-        self._tensors = _tensors_of(network)
-        if any(tensor.device.type != "cpu" for tensor in self._tensors.values()):
+        self._sources = _sources(network)
+        tensors = {name: own[last] for name, (own, last) in self._sources.items()}
+        if any(tensor.device.type != "cpu" for tensor in tensors.values()):
             raise UsageError("NumPy acts on the CPU alone")
+        if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+            raise UsageError("a hook waits for calls of the network")
         self._settings = _settings(network)
         self._seen = [own[name] for own, name in self._settings]
         self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
@@ -111,7 +115,7 @@ class Program:
         example = obs_as_tensor(observations, torch.device("cpu"))
         kept = [own[name] for own, name in self._kept]
         with torch.no_grad():
-            self._function = traced(of_tensors, self._tensors, kept, example).on(np)
+            self._function = traced(of_tensors, tensors, kept, example).on(np)
         self._places: list[int] = []
         self._views: dict[str, NDArray[Any]] = {}
         self._kept_views: list[Any] = []
@@ -133,11 +137,15 @@ class Program:
                 multiplies several rows with those up to four times faster.
         """
         self._kept_views = [_arrays(own[name]) for own, name in self._kept]
-        places = [] if copied else [tensor.data_ptr() for tensor in self._tensors.values()]
+        tensors = [own[last] for own, last in self._sources.values()]
+        places = [] if copied else [tensor.data_ptr() for tensor in tensors]
         if not copied and places == self._places:
             return
         self._places = places
-        self._views = {name: t.detach().numpy() for name, t in self._tensors.items()}
+        self._views = {
+            name: tensor.detach().numpy()
+            for name, tensor in zip(self._sources, tensors, strict=True)
+        }
         if copied:
             for name, view in self._views.items():
                 if view.ndim == 2:
@@ -159,27 +167,36 @@ class _Holding(nn.Module):
         return function(self.network, observations)
 
 
-def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    return dict(network.named_parameters()) | dict(network.named_buffers())
+_Source = tuple[dict[str, Any], str]
+"""Where a module keeps something: by name, for it may be replaced."""
 
 
-_Setting = tuple[dict[str, Any], str]
-"""The attributes of a module, and the name of one that is no part, parameter or buffer."""
+def _sources(network: nn.Module) -> dict[str, _Source]:
+    """Return where parameters and buffers are, each of them once."""
+    found: dict[str, _Source] = {}
+    seen: set[int] = set()
+    for path, module in network.named_modules():
+        for own in (module._parameters, module._buffers):
+            for last, tensor in own.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[f"{path}.{last}" if path else last] = own, last
+    return found
 
 
-def _settings(network: nn.Module) -> list[_Setting]:
+def _settings(network: nn.Module) -> list[_Source]:
     """Return what modules that are not torch's or Stable-Baselines3's keep besides."""
     return [
         (vars(module), name)
         for module in network.modules()
         if type(module).__module__.split(".")[0] not in _PUBLISHED
         for name in vars(module)
-        if not name.startswith("_") and name != "training"
+        if name not in _OF_MODULES
     ]
 
 
 @contextmanager
-def _set(settings: list[_Setting], values: list[Any]) -> Iterator[None]:
+def _set(settings: list[_Source], values: list[Any]) -> Iterator[None]:
     saved = [own[name] for own, name in settings]
     try:
         for (own, name), value in zip(settings, values, strict=True):

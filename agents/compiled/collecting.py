@@ -79,8 +79,9 @@ def stepping(env: Any) -> Callable[[NDArray[Any]], Stepped]:
 
 def _step_each(env: DummyVecEnv, actions: NDArray[Any]) -> Stepped:
     env.actions = actions
-    seen, keys, infos = env.buf_obs, env.keys, env.buf_infos
-    single = seen[None] if keys == [None] else None
+    seen: Any = env.buf_obs
+    single = seen[None] if env.keys == [None] else None
+    infos = env.buf_infos
     for index, one in enumerate(env.envs):
         observation, reward, terminated, truncated, info = one.step(actions[index])
         done = terminated or truncated
@@ -145,7 +146,7 @@ class OnPolicy:
         self._begin(env, rollout_buffer, use_masking=use_masking)
         callback.on_rollout_start()
         actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
-        told = (model, env, callback, rollout_buffer, n_rollout_steps)
+        told: tuple[Any, ...] = (model, env, callback, rollout_buffer, n_rollout_steps)
         callback.update_locals(dict(zip(_ON_POLICY_LOCALS, told, strict=True)))
         for n_steps in range(n_rollout_steps):
             masks = get_action_masks(env) if use_masking else None
@@ -320,8 +321,8 @@ class OffPolicy:
         self._is_ready = False
         callback.on_rollout_start()
         step, store = self._storing(env, replay_buffer)
-        told = (model, env, callback, train_freq, replay_buffer, action_noise, learning_starts)
-        told = (*told, log_interval, True)
+        told: tuple[Any, ...] = (model, env, callback, train_freq, replay_buffer, action_noise)
+        told = (*told, learning_starts, log_interval, True)
         callback.update_locals(dict(zip(_OFF_POLICY_LOCALS, told, strict=True)))
         steps = episodes = 0
         while should_collect_more_steps(train_freq, steps, episodes):

@@ -172,6 +172,10 @@ def test_the_program_acts_with_the_weights_of_now() -> None:
         parameter.data = parameter.data / 3  # another memory
     actor.refresh(1)
     assert same()
+    head = model.policy.action_net
+    head.weight = torch.nn.Parameter(2 * head.weight.detach())  # another parameter
+    actor.refresh(1)
+    assert same()
     _spread(model.policy)
     actor.refresh(100)
     assert same()
@@ -201,10 +205,11 @@ class Scaled(torch.nn.Module):
         self.register_buffer("scale", torch.tensor(2.0))
         self.number = 1.0
         self.noise: Any = None
+        self._shift = 0.0
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         noisy = hidden if self.noise is None else hidden + self.noise[0]
-        return noisy * self.scale * self.number
+        return noisy * self.scale * self.number + self._shift
 
 
 def test_the_program_follows_what_modules_keep() -> None:
@@ -226,7 +231,7 @@ def test_the_program_follows_what_modules_keep() -> None:
     scaled.scale.fill_(0.5)
     assert same()
     assert actor.is_current
-    for changed in ({"number": 3.0}, {"noise": (torch.full((64,), 2.0),)}):
+    for changed in ({"number": 3.0}, {"_shift": 1.0}, {"noise": (torch.full((64,), 2.0),)}):
         vars(scaled).update(changed)
         assert not actor.is_current  # it has to be traced again
         assert not same()
@@ -236,6 +241,16 @@ def test_the_program_follows_what_modules_keep() -> None:
     scaled.noise = (torch.full((64,), -2.0),)  # another of its shape
     assert actor.is_current
     assert same()
+
+
+def test_torch_acts_where_hooks_look_at_calls() -> None:
+    model = PPO("MlpPolicy", mixed(ACTIONS["box"], 3, single=True), seed=0, device="cpu")
+    calls = []
+    model.policy.action_net.register_forward_hook(lambda *_: calls.append(1))
+    actor, observations = actor_of(model)
+    assert isinstance(actor, TorchActor)
+    actor.act(observations)
+    assert calls == [1]
 
 
 def test_torch_looks_at_pictures() -> None:
