@@ -33,7 +33,7 @@ ORDER = (
     *("envs.datasets", "envs.wrappers", "envs.processes", "envs.base", "envs.envpool"),
     *("envs.multiagent", "envs", "envs.checks"),
     *("agents", "agents.base", "agents.doors", "agents.modules", "agents.algorithms"),
-    *("agents.sb3", "agents.compiled", "agents.teams", "agents.supervised"),
+    *("agents.compiled", "agents.sb3", "agents.teams", "agents.supervised"),
     *("continual", "continual.run_folder", "continual.results", "continual.streams"),
     *("continual.methods", "continual.policies", "continual.kinds", "continual.training"),
     "continual.jobs",

@@ -11,6 +11,7 @@ from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import DQN, SAC
 from torch import Tensor
 
+from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
 from holdfast.agents.compiled import steps
@@ -18,7 +19,6 @@ from holdfast.agents.compiled.rounds import Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, copy_into, state_of, write
 from holdfast.agents.compiled.update import Called, State, Update, filled
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.sb3 import losses
 
 ENTROPY = "entropy"
 

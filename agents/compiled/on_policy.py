@@ -9,6 +9,7 @@ import torch
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
+from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import Arrays, rollout_arrays
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled import steps
@@ -16,7 +17,6 @@ from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
 from holdfast.agents.compiled.update import State, Update, filled
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.sb3 import losses
 
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from holdfast import registry
+from holdfast.agents.algorithms import losses
 from holdfast.agents.base.agent import Files, Log, Observations, TaskStart, Watch
 from holdfast.agents.base.buffers import (
     Arrays,
@@ -48,7 +49,6 @@ from holdfast.agents.modules import heads
 from holdfast.agents.modules.initialisation import fresh_weights, layer_names
 from holdfast.agents.modules.options import network_changes, set_weight_decay
 from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layers
-from holdfast.agents.sb3 import losses
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken

@@ -233,7 +233,7 @@ class Projecting(Method):
     needs = ("boundaries",)
     doors = ("gradients", "memory")
     acts_by = ()
-    # Those whose loss is a function of stored rows, in ``agents/sb3/losses.py``.
+    # Those whose loss is a function of stored rows, in ``agents/algorithms/losses.py``.
     algorithms = (
         "ppo",
         "a2c",

@@ -11,12 +11,12 @@ import torch
 from team_runs import learned, run, same_weights, started, team_scenario
 from torch import Tensor, nn
 
+from holdfast.agents.algorithms.losses import inputs_of, loss_of
 from holdfast.agents.algorithms.mixing import joint_loss, joint_targets, values_of
 from holdfast.agents.algorithms.mixing_policy import MonotonicMixer, Observations
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import gradient_of, named_parameters, target_parameters
 from holdfast.agents.doors.outputs import PolicyOutput, softmax_divergence
-from holdfast.agents.sb3.losses import inputs_of, loss_of
 from holdfast.continual.streams.team_stream import TeamExperience, make_team_stream
 from holdfast.envs.multiagent.joint import JointSeats
 

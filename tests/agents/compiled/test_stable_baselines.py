@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from holdfast.agents.algorithms.losses import inputs_of, loss_gradient, loss_of
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.compiled.pictures import ON_JAX_ALONE
 from holdfast.agents.compiled.trace import traced
-from holdfast.agents.sb3.losses import inputs_of, loss_gradient, loss_of
 
 ROWS = 6
 DOUBLE = {"features_extractor_class": DoubleFlatten, "net_arch": [8, 8]}

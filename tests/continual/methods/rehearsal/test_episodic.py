@@ -10,8 +10,8 @@ import torch
 from all_doors import every_door
 from torch import Tensor
 
+from holdfast.agents.algorithms import losses
 from holdfast.agents.base.parameters import joined, split
-from holdfast.agents.sb3 import losses
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.methods.rehearsal.episodic import Draws, EpisodicMemory, Labelled, all_rows
 from holdfast.continual.streams.task_stream import make_stream

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from holdfast.agents.algorithms import losses
 from holdfast.agents.base.parameters import joined
-from holdfast.agents.sb3 import losses
 from holdfast.continual.methods.rehearsal.agem import AGEM, project_away
 from holdfast.continual.methods.rehearsal.episodic import EpisodicMemory
 from holdfast.continual.methods.rehearsal.gem import GEM, project_into_cone

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from holdfast.agents.algorithms.losses import inputs_of, loss_gradient, loss_of
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import named_parameters, optimizers_of
-from holdfast.agents.sb3.losses import inputs_of, loss_gradient, loss_of
 from holdfast.errors import UsageError
 
 EXTRACTOR = {"features_extractor": "double:DoubleFlatten", "net_arch": [8]}
