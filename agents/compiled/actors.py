@@ -94,7 +94,7 @@ class Program:
         self, function: Callable[[Any, Any], Any], network: nn.Module, observations: Any
     ) -> None:
         # Here: tracing needs much of torch that nothing else does.
-        from holdfast.agents.compiled.trace import traced
+        from holdfast.agents.tracing.trace import traced
 
         self._sources = _sources(network)
         tensors = {name: own[last] for name, (own, last) in self._sources.items()}

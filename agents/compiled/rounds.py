@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from holdfast.agents.compiled import programs
-from holdfast.agents.compiled.trace import traced
 from holdfast.agents.compiled.transfer import array_of, tensors_of
 from holdfast.agents.doors.gradients import diverged
+from holdfast.agents.tracing.trace import traced
 
 Function = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
 """How it is done, state, what all updates share, what this one gets: to state, figures, what is

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure
 
-from holdfast.agents.compiled.trace import Traced, traced
 from holdfast.agents.doors import doors as doors_module
 from holdfast.agents.doors.doors import ClosedDoor, Doors
 from holdfast.agents.doors.gradients import Work
+from holdfast.agents.tracing.trace import Traced, traced
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.errors import UsageError

@@ -14,9 +14,9 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from holdfast.agents.compiled.operations import operations
-from holdfast.agents.compiled.pictures import ON_JAX_ALONE
-from holdfast.agents.compiled.table import WITHOUT_EFFECT, dtype_of, is_check
+from holdfast.agents.tracing.operations import operations
+from holdfast.agents.tracing.pictures import ON_JAX_ALONE
+from holdfast.agents.tracing.table import WITHOUT_EFFECT, dtype_of, is_check
 from holdfast.errors import UsageError
 
 aten = torch.ops.aten

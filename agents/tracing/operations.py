@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.agents.compiled.pictures import pictures
-from holdfast.agents.compiled.pointwise import Functions, pointwise
+from holdfast.agents.tracing.pictures import pictures
+from holdfast.agents.tracing.pointwise import Functions, pointwise
 from holdfast.errors import UsageError
 
 aten = torch.ops.aten

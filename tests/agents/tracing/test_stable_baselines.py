@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from holdfast.agents.algorithms.losses import inputs_of, loss_gradient, loss_of
 from holdfast.agents.base.buffers import flatten
-from holdfast.agents.compiled.pictures import ON_JAX_ALONE
-from holdfast.agents.compiled.trace import traced
+from holdfast.agents.tracing.pictures import ON_JAX_ALONE
+from holdfast.agents.tracing.trace import traced
 
 ROWS = 6
 DOUBLE = {"features_extractor_class": DoubleFlatten, "net_arch": [8, 8]}

@@ -24,11 +24,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from holdfast.agents.compiled.decompositions import decompositions
-from holdfast.agents.compiled.nesting import Build, Read, builder, copied, numbered, reader
-from holdfast.agents.compiled.operations import operations
-from holdfast.agents.compiled.refusals import Places, check, is_in_place, refusal
-from holdfast.agents.compiled.table import Operation, Step, Table, protected, step_of
+from holdfast.agents.tracing.decompositions import decompositions
+from holdfast.agents.tracing.nesting import Build, Read, builder, copied, numbered, reader
+from holdfast.agents.tracing.operations import operations
+from holdfast.agents.tracing.refusals import Places, check, is_in_place, refusal
+from holdfast.agents.tracing.table import Operation, Step, Table, protected, step_of
 from holdfast.errors import UsageError
 
 _FEW = 1000

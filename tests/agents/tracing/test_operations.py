@@ -15,9 +15,9 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 from torch.utils._pytree import tree_leaves
 from torch_cases import CASES, GROUPS, arguments, whole
 
-from holdfast.agents.compiled.operations import operations
-from holdfast.agents.compiled.pictures import ON_JAX_ALONE
-from holdfast.agents.compiled.trace import Traced, traced
+from holdfast.agents.tracing.operations import operations
+from holdfast.agents.tracing.pictures import ON_JAX_ALONE
+from holdfast.agents.tracing.trace import Traced, traced
 
 # Torch's own are rougher: a short series, a constant with 24 bits; a gradient through float32.
 ROUGH = {"gamma": 1e-9, "hard sigmoid": 1e-7, "widened as torch does": 1e-6}

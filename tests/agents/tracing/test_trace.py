@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 from torch.utils._pytree import tree_map_only
 
 from holdfast.agents.base.parameters import gradient_of
-from holdfast.agents.compiled.trace import traced
+from holdfast.agents.tracing.trace import traced
 from holdfast.errors import UsageError
 
 
@@ -431,7 +431,7 @@ def test_the_sb3_engine_needs_no_jax() -> None:
 import sys
 sys.modules["jax"] = None
 import numpy as np, torch
-from holdfast.agents.compiled.trace import traced
+from holdfast.agents.tracing.trace import traced
 print(traced(lambda x: x.erf().sum(), torch.zeros(3)).on(np)(np.zeros(3, np.float32)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

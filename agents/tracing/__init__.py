@@ -1,0 +1,1 @@
+"""Torch functions as functions of arrays: traced once, run on NumPy or JAX."""
