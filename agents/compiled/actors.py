@@ -7,41 +7,23 @@ it always acts as the policy of now. What NumPy cannot do, or does more slowly, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sb3_contrib import QRDQN, TQC, CrossQ
-from sb3_contrib.common.maskable.distributions import MaskableBernoulliDistribution
 from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
-from holdfast.agents.doors.outputs import output_spec
+from holdfast.agents.compiled.distributions import Floats, Masks, distribution_of
+from holdfast.agents.compiled.forward import Forward, fits
 from holdfast.errors import UsageError
-
-Masks = NDArray[np.bool_] | None
-Floats = NDArray[np.float32]
-
-_MOST_WEIGHTS = 1_000_000
-"""Above it, torch multiplies several rows at once faster than NumPy, by more than a call costs."""
 
 _LONG = 5
 """Steps for which it pays to copy matrices into the order that NumPy multiplies faster."""
-
-_MASKED = np.float32(-1e8)
-"""Logit of an action that a mask forbids, as in sb3_contrib."""
-
-_HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
-
-_PUBLISHED = ("torch", "stable_baselines3", "sb3_contrib")
-_OF_MODULES = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
 
 
 class Acted(NamedTuple):
@@ -75,169 +57,7 @@ class Actor(Protocol):
         """Return the value of each observation, shape (rows,)."""
 
 
-# -- programs --------------------------------------------------------------------------------------
-
-
-class Program:
-    """A function of a network and of observations, on NumPy; the parameters are the network's own.
-
-    Args:
-        function: Of the network and of observations as it takes them, to tensors.
-        network: The network.
-        observations: An example, as arrays; every call gets as many rows.
-
-    Raises:
-        UsageError: If NumPy cannot do it, the network is on a GPU, or hooks look at its calls.
-    """
-
-    def __init__(
-        self, function: Callable[[Any, Any], Any], network: nn.Module, observations: Any
-    ) -> None:
-        # Here: tracing needs much of torch that nothing else does.
-        from holdfast.agents.tracing.trace import traced
-
-        self._sources = _sources(network)
-        tensors = {name: own[last] for name, (own, last) in self._sources.items()}
-        if any(tensor.device.type != "cpu" for tensor in tensors.values()):
-            raise UsageError("NumPy acts on the CPU alone")
-        if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
-            raise UsageError("a hook waits for calls of the network")
-        self._settings = _settings(network)
-        self._seen = [own[name] for own, name in self._settings]
-        self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
-        holding = _Holding(network)
-
-        def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
-            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
-            with _set(self._kept, kept):
-                return functional_call(holding, named, (function, observations))
-
-        example = obs_as_tensor(observations, torch.device("cpu"))
-        kept = [own[name] for own, name in self._kept]
-        with torch.no_grad():
-            self._function = traced(of_tensors, tensors, kept, example).on(np)
-        self._places: list[int] = []
-        self._views: dict[str, NDArray[Any]] = {}
-        self._kept_views: list[Any] = []
-        self.refresh()
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the network is the one that was traced, its own settings included."""
-        return all(
-            _is_alike(own.get(name), seen)
-            for (own, name), seen in zip(self._settings, self._seen, strict=True)
-        )
-
-    def refresh(self, *, copied: bool = False) -> None:
-        """Look for the parameters where they are now.
-
-        Args:
-            copied: Whether matrices are copied column by column, until the next refresh. NumPy
-                multiplies several rows with those up to four times faster.
-        """
-        self._kept_views = [_arrays(own[name]) for own, name in self._kept]
-        tensors = [own[last] for own, last in self._sources.values()]
-        places = [] if copied else [tensor.data_ptr() for tensor in tensors]
-        if not copied and places == self._places:
-            return
-        self._places = places
-        self._views = {
-            name: tensor.detach().numpy()
-            for name, tensor in zip(self._sources, tensors, strict=True)
-        }
-        if copied:
-            for name, view in self._views.items():
-                if view.ndim == 2:
-                    self._views[name] = np.array(view, order="F")
-
-    def __call__(self, observations: Any) -> Any:
-        """Return what the function says of observations."""
-        return self._function(self._views, self._kept_views, observations)
-
-
-class _Holding(nn.Module):
-    """Calls a function of a network while the network has other tensors for its parameters."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, function: Callable[[Any, Any], Any], observations: Any) -> Any:
-        return function(self.network, observations)
-
-
-_Source = tuple[dict[str, Any], str]
-"""Where a module keeps something: by name, for it may be replaced."""
-
-
-def _sources(network: nn.Module) -> dict[str, _Source]:
-    """Return where parameters and buffers are, each of them once."""
-    found: dict[str, _Source] = {}
-    seen: set[int] = set()
-    for path, module in network.named_modules():
-        for own in (module._parameters, module._buffers):
-            for last, tensor in own.items():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    found[f"{path}.{last}" if path else last] = own, last
-    return found
-
-
-def _settings(network: nn.Module) -> list[_Source]:
-    """Return what modules that are not torch's or Stable-Baselines3's keep besides."""
-    return [
-        (vars(module), name)
-        for module in network.modules()
-        if type(module).__module__.split(".")[0] not in _PUBLISHED
-        for name in vars(module)
-        if name not in _OF_MODULES
-    ]
-
-
-@contextmanager
-def _set(settings: list[_Source], values: list[Any]) -> Iterator[None]:
-    saved = [own[name] for own, name in settings]
-    try:
-        for (own, name), value in zip(settings, values, strict=True):
-            own[name] = value
-        yield
-    finally:
-        for (own, name), value in zip(settings, saved, strict=True):
-            own[name] = value
-
-
-def _is_tensors(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return bool(value) and all(isinstance(one, Tensor) for one in value)
-    return isinstance(value, Tensor)
-
-
-def _arrays(value: Any) -> Any:
-    """Return a tensor, or several, as arrays that share their memory."""
-    if isinstance(value, Tensor):
-        return value.detach().numpy()
-    return [_arrays(one) for one in value]
-
-
-def _is_alike(value: Any, seen: Any) -> bool:
-    """Return whether a trace that saw one value holds for another."""
-    if value is seen:
-        return True
-    if not (_is_tensors(value) and _is_tensors(seen)):
-        return False
-    if isinstance(value, Tensor) or isinstance(seen, Tensor):
-        return isinstance(value, type(seen)) and value.shape == seen.shape
-    return [one.shape for one in value] == [one.shape for one in seen]
-
-
-def _fits(network: nn.Module, rows: int) -> bool:
-    """Return whether NumPy is the faster one."""
-    weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
-    return rows == 1 or weights <= _MOST_WEIGHTS
-
-
-# -- on-policy -------------------------------------------------------------------------------------
+# -- on-policy --------------------------------------------------------------------------------------
 
 
 def actor_critic(model: Any, observations: Any) -> Actor:
@@ -248,7 +68,7 @@ def actor_critic(model: Any, observations: Any) -> Actor:
         observations: An example, as the model's environments give them.
     """
     in_torch = TorchActor(model)
-    if not _fits(model.policy, model.n_envs):
+    if not fits(model.policy, model.n_envs):
         return in_torch
     try:
         in_numpy = NumpyActor(model, observations)
@@ -305,8 +125,8 @@ class NumpyActor:
         self._policy = model.policy
         self._shape = model.action_space.shape
         self._has_rows = model.n_envs > 1
-        self._distribution = _distribution(model.policy)
-        self._program = Program(self._distribution.said, model.policy, observations)
+        self._distribution = distribution_of(model.policy)
+        self._program = Forward(self._distribution.said, model.policy, observations)
 
     @property
     def is_current(self) -> bool:
@@ -345,158 +165,6 @@ def _near(found: Any, wanted: Any) -> bool:
     return np.allclose(found, np.asarray(wanted), rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-# -- distributions ---------------------------------------------------------------------------------
-
-
-class Distribution(Protocol):
-    """A distribution of actions, as a program says it."""
-
-    def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
-        """Return ``values`` and what the distribution is made of, as the policy's ``forward``."""
-
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        """Leave the actions that are allowed, shape (rows, all choices)."""
-
-    def draw(self, said: Any) -> NDArray[Any]:
-        """Draw actions, shape (rows, n), or (rows,) for one choice."""
-
-    def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
-        """Return the log-likelihood of actions of shape (rows, n), shape (rows,)."""
-
-
-def _distribution(policy: Any) -> Distribution:
-    spec = output_spec(policy)
-    if isinstance(policy.action_dist, MaskableBernoulliDistribution):
-        return _Categoricals(list(policy.action_dist.action_dims))  # a choice of two for each bit
-    match spec.kind:
-        case "categorical":
-            return _Categoricals(spec.splits) if spec.splits[1:] else _Categorical()
-        case "bernoulli":
-            return _Bernoulli()
-    return _Gaussian()
-
-
-def _latent(policy: Any, observations: Any) -> tuple[Tensor, Tensor]:
-    """Return what the layer of actions puts out, and the values, shape (rows,)."""
-    features = policy.extract_features(observations)
-    if policy.share_features_extractor:
-        for_actor, for_critic = policy.mlp_extractor(features)
-    else:
-        for_actor = policy.mlp_extractor.forward_actor(features[0])
-        for_critic = policy.mlp_extractor.forward_critic(features[1])
-    return policy.action_net(for_actor), policy.value_net(for_critic).reshape(-1)
-
-
-class _Categorical:
-    """One choice."""
-
-    def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
-        head, values = _latent(policy, observations)
-        return {"values": values, "log_probs": head.log_softmax(-1)}
-
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        said["log_probs"] = _masked(said["log_probs"], masks)
-
-    def draw(self, said: Any) -> NDArray[np.int64]:
-        log_probs = said["log_probs"]
-        # Gumbel's trick: where log p + noise is largest is distributed as p.
-        actions: NDArray[np.int64] = (log_probs + np.random.gumbel(size=log_probs.shape)).argmax(1)
-        return actions
-
-    def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
-        chosen: Floats = said["log_probs"][np.arange(len(actions)), actions.reshape(-1)]
-        return chosen
-
-
-def _masked(log_probs: Floats, masks: Any) -> Floats:
-    """Return log-probabilities of what the masks leave, as sb3_contrib has them."""
-    left = np.where(np.asarray(masks, bool).reshape(log_probs.shape), log_probs, _MASKED)
-    left -= left.max(1, keepdims=True)
-    normalized: Floats = left - np.log(np.exp(left).sum(1, keepdims=True))
-    return normalized
-
-
-class _Categoricals:
-    """Several choices, independent of each other.
-
-    Args:
-        splits: How many there are to choose from, for each.
-    """
-
-    def __init__(self, splits: list[int]) -> None:
-        self._one, self._splits = _Categorical(), splits
-        self._ends = np.cumsum(splits).tolist()
-
-    def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
-        head, values = _latent(policy, observations)
-        parts = torch.split(head, self._splits, -1)
-        return {"values": values, "log_probs": torch.cat([p.log_softmax(-1) for p in parts], -1)}
-
-    def _parts(self, rows: Any) -> list[Any]:
-        return [rows[:, end - n : end] for n, end in zip(self._splits, self._ends, strict=True)]
-
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        left = self._parts(masks.reshape(len(masks), -1))
-        parts = zip(self._parts(said["log_probs"]), left, strict=True)
-        said["log_probs"] = np.concatenate([_masked(own, mask) for own, mask in parts], 1)
-
-    def draw(self, said: Any) -> NDArray[np.int64]:
-        parts = self._parts(said["log_probs"])
-        return np.stack([self._one.draw({"log_probs": own}) for own in parts], 1)
-
-    def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
-        parts = zip(self._parts(said["log_probs"]), actions.T, strict=True)
-        each = [self._one.log_likelihood({"log_probs": own}, chosen) for own, chosen in parts]
-        total: Floats = np.add.reduce(each)
-        return total
-
-
-class _Bernoulli:
-    """Bits, as floats like torch has them."""
-
-    def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
-        head, values = _latent(policy, observations)
-        return {"values": values, "logits": head}
-
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        raise NotImplementedError("sb3_contrib has choices of two where bits are masked")
-
-    def draw(self, said: Any) -> Floats:
-        logits: Floats = said["logits"]
-        # The logit of a uniform number is distributed logistically.
-        return (np.random.logistic(size=logits.shape) < logits).astype(logits.dtype)
-
-    def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
-        logits: Floats = said["logits"]
-        total: Floats = -np.logaddexp(0, np.where(actions > 0, -logits, logits)).sum(1)
-        return total
-
-
-class _Gaussian:
-    """Independent Gaussians."""
-
-    def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
-        head, values = _latent(policy, observations)
-        gaussian = policy.action_dist.proba_distribution(head, policy.log_std).distribution
-        log_std = gaussian.scale.log()
-        return {"values": values, "mean": gaussian.loc, "std": gaussian.scale, "log_std": log_std}
-
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        raise NotImplementedError("sb3_contrib masks choices alone")
-
-    def draw(self, said: Any) -> Floats:
-        mean: Floats = said["mean"]
-        noise = np.random.standard_normal(mean.shape).astype(mean.dtype)
-        actions: Floats = mean + said["std"] * noise
-        return actions
-
-    def log_likelihood(self, said: Any, actions: NDArray[Any]) -> Floats:
-        scaled = (actions - said["mean"]) / said["std"]
-        parts = -0.5 * (scaled * scaled) - said["log_std"] - _HALF_LOG_TAU
-        total: Floats = parts.sum(1)
-        return total
-
-
 # -- off-policy ------------------------------------------------------------------------------------
 
 
@@ -511,7 +179,7 @@ def predictor(model: Any, observations: Any) -> Predict:
     """
     network = _acting_network(model)
     known = network is not None and type(model.policy).predict is BasePolicy.predict
-    if not known or not _fits(network, model.n_envs):
+    if not known or not fits(network, model.n_envs):
         return TorchPredictor(model)
     try:
         found = NumpyPredictor(model, network, observations)
@@ -586,7 +254,7 @@ class NumpyPredictor:
         said = _gaussian_said if self._is_stochastic else _said
         if isinstance(model, QRDQN):
             said = _mean_quantiles
-        self._program = Program(said, network, observations)
+        self._program = Forward(said, network, observations)
 
     @property
     def is_current(self) -> bool:

@@ -1,0 +1,182 @@
+"""A network's forward as a NumPy program, which reads the parameters where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from holdfast.errors import UsageError
+
+_MOST_WEIGHTS = 1_000_000
+"""Above it, torch multiplies several rows at once faster than NumPy, by more than a call costs."""
+
+_PUBLISHED = ("torch", "stable_baselines3", "sb3_contrib")
+_OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
+
+class Forward:
+    """A function of a network and of observations, on NumPy; the parameters are the network's own.
+
+    Args:
+        function: Of the network and of observations as it takes them, to tensors.
+        network: The network.
+        observations: An example, as arrays; every call gets as many rows.
+
+    Raises:
+        UsageError: If NumPy cannot do it, the network is on a GPU, or hooks look at its calls.
+    """
+
+    def __init__(
+        self, function: Callable[[Any, Any], Any], network: nn.Module, observations: Any
+    ) -> None:
+        # Here: tracing needs much of torch that nothing else does.
+        from holdfast.agents.tracing.trace import traced
+
+        self._sources = _sources(network)
+        tensors = {name: own[last] for name, (own, last) in self._sources.items()}
+        if any(tensor.device.type != "cpu" for tensor in tensors.values()):
+            raise UsageError("NumPy acts on the CPU alone")
+        if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+            raise UsageError("a hook waits for calls of the network")
+        self._settings = _settings(network)
+        self._seen = [own[name] for own, name in self._settings]
+        self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
+        holding = _Holding(network)
+
+        def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
+            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
+            with _set(self._kept, kept):
+                return functional_call(holding, named, (function, observations))
+
+        example = obs_as_tensor(observations, torch.device("cpu"))
+        kept = [own[name] for own, name in self._kept]
+        with torch.no_grad():
+            self._function = traced(of_tensors, tensors, kept, example).on(np)
+        self._places: list[int] = []
+        self._views: dict[str, NDArray[Any]] = {}
+        self._kept_views: list[Any] = []
+        self.refresh()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the network is the one that was traced, its own settings included."""
+        return all(
+            _is_alike(own.get(name), seen)
+            for (own, name), seen in zip(self._settings, self._seen, strict=True)
+        )
+
+    def refresh(self, *, copied: bool = False) -> None:
+        """Look for the parameters where they are now.
+
+        Args:
+            copied: Whether matrices are copied column by column, until the next refresh. NumPy
+                multiplies several rows with those up to four times faster.
+        """
+        self._kept_views = [_arrays(own[name]) for own, name in self._kept]
+        tensors = [own[last] for own, last in self._sources.values()]
+        places = [] if copied else [tensor.data_ptr() for tensor in tensors]
+        if not copied and places == self._places:
+            return
+        self._places = places
+        self._views = {
+            name: tensor.detach().numpy()
+            for name, tensor in zip(self._sources, tensors, strict=True)
+        }
+        if copied:
+            for name, view in self._views.items():
+                if view.ndim == 2:
+                    self._views[name] = np.array(view, order="F")
+
+    def __call__(self, observations: Any) -> Any:
+        """Return what the function says of observations."""
+        return self._function(self._views, self._kept_views, observations)
+
+
+class _Holding(nn.Module):
+    """Calls a function of a network while the network has other tensors for its parameters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, function: Callable[[Any, Any], Any], observations: Any) -> Any:
+        return function(self.network, observations)
+
+
+_Source = tuple[dict[str, Any], str]
+"""Where a module keeps something: by name, for it may be replaced."""
+
+
+def _sources(network: nn.Module) -> dict[str, _Source]:
+    """Return where parameters and buffers are, each of them once."""
+    found: dict[str, _Source] = {}
+    seen: set[int] = set()
+    for path, module in network.named_modules():
+        for own in (module._parameters, module._buffers):
+            for last, tensor in own.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[f"{path}.{last}" if path else last] = own, last
+    return found
+
+
+def _settings(network: nn.Module) -> list[_Source]:
+    """Return what modules that are not torch's or Stable-Baselines3's keep besides."""
+    return [
+        (vars(module), name)
+        for module in network.modules()
+        if type(module).__module__.split(".")[0] not in _PUBLISHED
+        for name in vars(module)
+        if name not in _OF_MODULES
+    ]
+
+
+@contextmanager
+def _set(settings: list[_Source], values: list[Any]) -> Iterator[None]:
+    saved = [own[name] for own, name in settings]
+    try:
+        for (own, name), value in zip(settings, values, strict=True):
+            own[name] = value
+        yield
+    finally:
+        for (own, name), value in zip(settings, saved, strict=True):
+            own[name] = value
+
+
+def _is_tensors(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(isinstance(one, Tensor) for one in value)
+    return isinstance(value, Tensor)
+
+
+def _arrays(value: Any) -> Any:
+    """Return a tensor, or several, as arrays that share their memory."""
+    if isinstance(value, Tensor):
+        return value.detach().numpy()
+    return [_arrays(one) for one in value]
+
+
+def _is_alike(value: Any, seen: Any) -> bool:
+    """Return whether a trace that saw one value holds for another."""
+    if value is seen:
+        return True
+    if not (_is_tensors(value) and _is_tensors(seen)):
+        return False
+    if isinstance(value, Tensor) or isinstance(seen, Tensor):
+        return isinstance(value, type(seen)) and value.shape == seen.shape
+    return [one.shape for one in value] == [one.shape for one in seen]
+
+
+def fits(network: nn.Module, rows: int) -> bool:
+    """Return whether NumPy is the faster one."""
+    weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    return rows == 1 or weights <= _MOST_WEIGHTS
