@@ -45,7 +45,7 @@ class Rollouts:
         model.policy.set_training_mode(True)
         model._update_learning_rate(model.policy.optimizer)
         rows = self._rows()
-        indices = self._indices(len(rows["actions"]))
+        indices, random_states = self._indices(len(rows["actions"]))
         buffers = dict(model.policy.named_buffers())  # as a method has them by now
         shared = {
             "rows": self._padded(rows),
@@ -65,7 +65,10 @@ class Rollouts:
         steps.taken(outcome.count - outcome.is_over)
         update.undraw(len(planned) - outcome.count)
         update.tell(outcome.said)
-        self._log(outcome, len(indices) // self._epochs)
+        batches = len(indices) // self._epochs
+        if outcome.is_over:  # go on where Stable-Baselines3 does, which shuffles epoch by epoch
+            np.random.set_state(random_states[(outcome.count - 1) // batches])
+        self._log(outcome, batches)
 
     def _one(
         self, how: Any, state: State, shared: Tensors, own: Tensors
@@ -89,11 +92,13 @@ class Rollouts:
 
     def _rows(self) -> Arrays:
         """Return the rows of the rollout, environment after environment."""
-        return {
+        rows = {
             name: values.swapaxes(0, 1).reshape(-1, *values.shape[2:])
             for name, values in rollout_arrays(self._model.rollout_buffer).items()
             if name not in _NOT_LEARNED_FROM
         }
+        # As Stable-Baselines3's buffers give them out, whatever numbers the space has.
+        return rows | {"actions": rows["actions"].astype(np.float32, copy=False)}
 
     def _padded(self, rows: Arrays) -> Arrays:
         """Return rows as many as a whole rollout has: a short one needs no program of its own."""
@@ -106,16 +111,15 @@ class Rollouts:
             for name, values in rows.items()
         }
 
-    def _indices(self, rows: int) -> list[Any]:
-        """Return the rows of each minibatch, all epochs after one another."""
+    def _indices(self, rows: int) -> tuple[list[Any], list[Any]]:
+        """Return the rows of each minibatch, epoch after epoch, and NumPy's state after each."""
         size = getattr(self._model, "batch_size", rows)
-        return [
-            shuffled[start : start + size]
-            for shuffled in (
-                np.random.permutation(rows) for _ in range(self._epochs)
-            )  # as Stable-Baselines3
-            for start in range(0, rows, size)
-        ]
+        indices, states = [], []
+        for _ in range(self._epochs):
+            shuffled = np.random.permutation(rows)  # as Stable-Baselines3
+            indices += [shuffled[start : start + size] for start in range(0, rows, size)]
+            states.append(np.random.get_state())
+        return indices, states
 
     def _numbers(self) -> dict[str, Any]:
         model, kind = self._model, next(self._model.policy.parameters()).detach().numpy().dtype

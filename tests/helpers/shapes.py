@@ -31,7 +31,8 @@ class Shapes(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.observation_space.seed(seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
         self.time = 0
         return self.observation_space.sample(), {}
 

@@ -34,8 +34,13 @@ SMALL = {"net_arch": [8, 8]}
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let Stable-Baselines3 and JAX compute in float64."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    kind = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    jax.clear_caches()  # jax.numpy's indexing remembers whether indices had 32 bits
     with jax.enable_x64(True):
         yield
+    jax.clear_caches()
+    torch.set_default_dtype(kind)
 
 
 def on_policy(
@@ -55,9 +60,9 @@ def on_policy(
 
 def off_policy(algorithm: Any, env: Any, *, double: bool = True, **keys: Any) -> Any:
     """Return a model that has acted randomly and not learned."""
-    given = {"buffer_size": 500, "learning_starts": 10**6, **keys}
+    given = {"buffer_size": 2000, "learning_starts": 10**6, **keys}
     model = built(algorithm, env, 1, double, **given)
-    model.learn(300)
+    model.learn(2000)  # few rows would come again, and errors with them
     if double:
         model.replay_buffer.rewards = model.replay_buffer.rewards.astype(np.float64)
         if getattr(model, "ent_coef_optimizer", None) is not None:
@@ -192,7 +197,7 @@ BOX = ("Pendulum-v1",)
 def stops_midway(model: Any) -> None:
     """Check that a limit of the divergence ended an epoch between two of its minibatches."""
     assert 0 < steps_taken(model) < 2 * 20 * 4
-    assert steps_taken(model) % 4
+    assert steps_taken(model) % 4, "take another limit"
 
 
 def has_a_row_left(model: Any) -> None:
@@ -201,7 +206,7 @@ def has_a_row_left(model: Any) -> None:
 
 VARIANTS: dict[str, Any] = {
     "value clipping": (PPO, {"clip_range_vf": 0.05}),
-    "target_kl": (PPO, {"target_kl": 0.02, "learning_rate": 3e-3}, stops_midway),
+    "target_kl": (PPO, {"target_kl": 0.012, "learning_rate": 3e-3}, stops_midway),
     "linear": (PPO, LINEAR | {"clip_range": lambda left: 0.2 * left, "clip_range_vf": 0.1}),
     "a batch that does not divide": (PPO, {"batch_size": 48}),
     "one row left": (PPO, {"n_steps": 65, "n_envs": 1}, has_a_row_left),
@@ -209,12 +214,12 @@ VARIANTS: dict[str, Any] = {
     "box": (PPO, {"env": "Pendulum-v1"}),
     "box squashed by a schedule": (PPO, {"env": "Pendulum-v1", "target_kl": 0.05, **LINEAR}),
     "multidiscrete": (PPO, {"env": partial(Shapes, "vector", "multidiscrete")}),
-    "multibinary": (PPO, {"env": partial(Shapes, "number", "multibinary")}),
+    "numbers": (PPO, {"env": partial(Shapes, "number", "multidiscrete")}),
     "dict": (PPO, {"env": partial(Shapes, "dict"), "policy": "MultiInputPolicy", "n_epochs": 1}),
     "masked": (MaskablePPO, {"env": partial(Shapes, "vector", "masked")}),
     "masked to a limit": (
         MaskablePPO,
-        {"env": partial(Shapes, "vector", "masked"), "target_kl": 0.02, "learning_rate": 3e-3},
+        {"env": partial(Shapes, "vector", "masked"), "target_kl": 0.01, "learning_rate": 2e-3},
         stops_midway,
     ),
     "a2c": (A2C, {}),
@@ -253,6 +258,14 @@ def test_on_policy_variant(name: str) -> None:
     ours = compare(partial(on_policy, algorithm, **given), calls)
     for passes in checks:
         passes(ours)
+
+
+@pytest.mark.slow
+def test_multibinary() -> None:
+    """In float32: a rollout's actions are, and torch's Bernoulli rounds to the same."""
+    given = {"env": partial(Shapes, taken="multibinary"), "n_envs": 2, **PPO_SMALL}
+    make = partial(on_policy, PPO, double=False, **given)
+    compare(make, 4, small=5e-7, logged=1e-5)
 
 
 CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
