@@ -57,7 +57,7 @@ class Actor(Protocol):
         """Return the value of each observation, shape (rows,)."""
 
 
-# -- on-policy --------------------------------------------------------------------------------------
+# -- on-policy -------------------------------------------------------------------------------------
 
 
 def actor_critic(model: Any, observations: Any) -> Actor:

@@ -54,6 +54,7 @@ class Engine:
         self._model = model
         updates = _updates(model, works)
         self._replayed: Replayed | None = None
+        self._train: Any
         if isinstance(model, _ON_POLICY):
             self._train = Rollouts(model, updates["policy"]).train
             return
@@ -71,7 +72,7 @@ class Engine:
         model = self._model
         model.train = self._train
         if isinstance(model, DQN | QRDQN):
-            model._on_step = self._on_step
+            model._on_step = self._on_step  # type: ignore[method-assign]  # for the block
         try:
             with collecting(model):
                 yield
@@ -169,11 +170,12 @@ def start_jax() -> None:
         os.environ["NPROC"] = "1"  # XLA's own pool of threads: handing over to it costs too
     import jax
 
+    settings: Any = jax.config  # jax makes its attributes while it is imported
     # A thread of its own for each call would cost more than small programs do.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if jax.config.jax_compilation_cache_dir is None:
+    settings.update("jax_cpu_enable_async_dispatch", False)
+    if settings.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "holdfast" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        settings.update("jax_compilation_cache_dir", str(Path(home) / "holdfast" / "xla"))
+        settings.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.devices()
     os.environ.pop("NPROC", None)

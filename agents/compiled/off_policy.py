@@ -100,7 +100,7 @@ class Replayed:
             copy_into(tensor, told[key]["parameters"][name])
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
-        steps.taken(sum(len(called) for called, _ in (update.how for update in planned)))
+        steps.taken(sum(len(update.own["given"]) for update in planned))
         self._log(outcome.figures)
 
     def settle(self) -> None:
@@ -193,7 +193,9 @@ class Replayed:
         """Return what one update makes of the state, in the order of the model's own ``train``."""
         called: dict[str, Called] = dict(how[0])
         after, temperature = dict(state), self._temperature(state)
-        figures, finite, said = {}, {}, {}
+        figures: Named = {}
+        finite: Named = {}
+        said: dict[str, Any] = {}
         if ENTROPY in self._updates:
             figures["ent_coef"] = temperature.reshape(())
         for key in called:
@@ -236,8 +238,9 @@ class Replayed:
 
     def _temperature(self, state: State) -> Tensor:
         if ENTROPY in self._updates:
-            return state[ENTROPY]["parameters"][ENTROPY_COEFFICIENT].exp()
-        fixed = getattr(self._model, "ent_coef_tensor", None)
+            learned: Tensor = state[ENTROPY]["parameters"][ENTROPY_COEFFICIENT]
+            return learned.exp()
+        fixed: Tensor | None = getattr(self._model, "ent_coef_tensor", None)
         return torch.zeros((), dtype=self._dtype) if fixed is None else fixed
 
     def _all(self, state: State, still: Named) -> Named:
@@ -249,14 +252,13 @@ class Replayed:
 
     def _copied(self, state: State, masks: Named) -> Named:
         """Return the targets, with entries that began from new as the weights have them."""
+        targets: Named = state["targets"]
         if not masks:
-            return state["targets"]
+            return targets
         everything = self._all(state, {})
         return {
             name: torch.where(masks[of], everything[of], target) if of in masks else target
-            for (name, target), of in zip(
-                state["targets"].items(), self._followed.values(), strict=True
-            )
+            for (name, target), of in zip(targets.items(), self._followed.values(), strict=True)
         }
 
     def _following(self, state: State, still: Named, tau: Tensor) -> Named:

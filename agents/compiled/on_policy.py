@@ -62,12 +62,12 @@ class Rollouts:
         begun = self._rounds.begun(arrays_of(state_of(update)))
         outcome = self._rounds.run(begun, shared, planned)
         write(update, self._rounds.told(outcome.state))
-        steps.taken(outcome.count - outcome.is_over)
-        update.undraw(len(planned) - outcome.count)
+        steps.taken(outcome.begun - outcome.is_over)
+        update.undraw(len(planned) - outcome.begun)
         update.tell(outcome.said)
         batches = len(indices) // self._epochs
         if outcome.is_over:  # go on where Stable-Baselines3 does, which shuffles epoch by epoch
-            np.random.set_state(random_states[(outcome.count - 1) // batches])
+            np.random.set_state(random_states[(outcome.begun - 1) // batches])
         self._log(outcome, batches)
 
     def _one(
@@ -137,11 +137,11 @@ class Rollouts:
         """Record what ``train`` records, under its names."""
         model, logger = self._model, self._model.logger
         is_ppo = "approx_kl" in outcome.figures
-        model._n_updates += -(-outcome.count // batches)
+        model._n_updates += -(-outcome.begun // batches)
         for tag, values in outcome.figures.items():
             if tag == "loss":
                 continue
-            within = values[(outcome.count - 1) // batches * batches :]  # of the last epoch
+            within = values[(outcome.begun - 1) // batches * batches :]  # of the last epoch
             named = "policy_loss" if tag == "policy_gradient_loss" and not is_ppo else tag
             logger.record(f"train/{named}", np.mean(within if tag == "approx_kl" else values))
         if is_ppo:

@@ -39,14 +39,14 @@ class Outcome(NamedTuple):
         state: After it; ``Rounds.told`` reads it.
         figures: By tag, a number for each update that was begun, shape (updates,).
         said: What projections said, for each update.
-        count: Updates that were begun.
+        begun: Updates that were begun.
         is_over: Whether the last of them was not taken, as it passed a limit.
     """
 
     state: Any
     figures: dict[str, Any]
     said: list[Any]
-    count: int
+    begun: int
     is_over: bool = False
 
 
