@@ -15,7 +15,7 @@ import typer
 
 from holdfast.cli import app
 from holdfast.continual.run_folder.record import RunFolder
-from holdfast.registry import ALGORITHMS, METHODS
+from holdfast.registry import ALGORITHMS, COMPILED, METHODS, NOT_COMPILED
 from holdfast.scenarios.load import load
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +52,14 @@ def schema_defaults() -> dict[tuple[str, str], str]:
         for key, about in methods["properties"][name]["properties"].items()
         if key != "paper"
     }
+
+
+def test_the_page_of_the_engine_names_what_it_takes() -> None:
+    page = PAGES["docs/engine.md"]
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (.+) \|$", page, re.M))
+    assert rows == NOT_COMPILED
+    (line,) = re.findall(r"^\| algorithms \| (.+) \|$", page, re.M)
+    assert set(re.findall(r"`(\w+)`", line)) == COMPILED <= set(ALGORITHMS)
 
 
 def test_every_default_has_its_origin() -> None:
