@@ -20,8 +20,8 @@ from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from holdfast.agents.base.parameters import called
 from holdfast.agents.doors.outputs import output_spec
 from holdfast.errors import UsageError
 
@@ -106,7 +106,7 @@ class Program:
         def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
             named = {f"network.{name}": tensor for name, tensor in tensors.items()}
             with _set(self._kept, kept):
-                return functional_call(holding, named, (function, observations))
+                return called(holding, named, function, observations)
 
         example = obs_as_tensor(observations, torch.device("cpu"))
         kept = [own[name] for own, name in self._kept]

@@ -1,7 +1,7 @@
 """One update of one optimizer as a pure function of tensors, with what methods do to it.
 
 The order is that of the gradient door: raw gradient, terms, scales; clipping; projections, step,
-looks, rewrites. The hooks of ``agents/sb3/updates.py`` do the same to Stable-Baselines3's ``train``.
+looks, rewrites. The hooks of ``agents/sb3/updates.py`` do this to Stable-Baselines3's ``train``.
 """
 
 from __future__ import annotations

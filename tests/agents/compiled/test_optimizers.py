@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import NAdam, SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from holdfast.agents.compiled.optimizers import Stepper, clipped
 from holdfast.errors import UsageError

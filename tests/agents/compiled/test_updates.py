@@ -43,7 +43,9 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_default_dtype(kind)
 
 
-def on_policy(algorithm: Any, env: Any, *, n_envs: int = 1, double: bool = True, **keys: Any) -> Any:
+def on_policy(
+    algorithm: Any, env: Any, *, n_envs: int = 1, double: bool = True, **keys: Any
+) -> Any:
     """Return a model that has collected a rollout and not learned from it."""
     model = built(algorithm, env, n_envs, double, **keys)
     model.train = lambda: None
@@ -132,7 +134,9 @@ def compare(
             assert math.isclose(one[tag], other[tag], rel_tol=logged, abs_tol=logged), tag
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=small, err_msg=name)
-    learned = max(np.abs(value - before[name]).max() for name, value in expected.items() if name in before)
+    learned = max(
+        np.abs(value - before[name]).max() for name, value in expected.items() if name in before
+    )
     assert learned > 1e3 * small
     assert ours._n_updates == theirs._n_updates
     return ours
@@ -178,7 +182,10 @@ def test_ppo_by_default_in_float32() -> None:
 
 def test_dqn_by_default_in_float32() -> None:
     make = partial(off_policy, DQN, "CartPole-v1", double=False)
-    assert steps_taken(compare(make, 320, small=5e-7, logged=1e-5, gradient_steps=1, batch_size=32)) == 320
+    assert (
+        steps_taken(compare(make, 320, small=5e-7, logged=1e-5, gradient_steps=1, batch_size=32))
+        == 320
+    )
 
 
 # -- their variants --------------------------------------------------------------------------------
