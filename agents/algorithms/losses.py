@@ -18,11 +18,10 @@ from sb3_contrib import QRDQN, TQC, MaskablePPO
 from sb3_contrib.common.utils import quantile_huber_loss
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from holdfast.agents.algorithms.mixing import VDN, joint_loss, joint_targets
-from holdfast.agents.base.parameters import Named, gradient_of
+from holdfast.agents.base.parameters import Named, called, gradient_of
 from holdfast.errors import UsageError
 
 Batch = Mapping[str, Any]
@@ -125,8 +124,8 @@ def loss_and_figures(model: Any, parameters: Named, inputs: Batch) -> tuple[Tens
     """Return what ``loss_of`` returns, and the parts of the loss that ``train`` logs, by tag."""
     chosen = _loss_for(model, critic=_is_critic(parameters))
     named = {f"policy.{name}": value for name, value in (inputs["others"] | parameters).items()}
-    found: tuple[Tensor, Named] = functional_call(
-        _Holding(model.policy), named, (partial(chosen, model, inputs),)
+    found: tuple[Tensor, Named] = called(
+        _Holding(model.policy), named, partial(chosen, model, inputs)
     )
     return found
 
@@ -145,7 +144,7 @@ def temperature_loss(model: Any, coefficient: Tensor, inputs: Batch) -> Tensor:
 
     named = {f"policy.{name}": value for name, value in inputs["others"].items()}
     with torch.no_grad():
-        log_prob: Tensor = functional_call(_Holding(model.policy), named, (chosen,))
+        log_prob: Tensor = called(_Holding(model.policy), named, chosen)
     loss: Tensor = -(coefficient * (log_prob + model.target_entropy)).mean()
     return loss
 

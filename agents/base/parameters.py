@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -159,6 +160,39 @@ def target_parameters(policy: BasePolicy) -> dict[str, nn.Parameter]:
 def is_deviation(name: str) -> bool:
     """Return whether this is a bare parameter log_std, and no weight of a layer of that name."""
     return name.rpartition(".")[2] == "log_std"
+
+
+def called(module: nn.Module, tensors: Named, *arguments: Any) -> Any:
+    """Return what a module gives with other tensors in the place of its own.
+
+    As ``torch.func.functional_call``, which leaves its tensors behind in a part that the module
+    knows under several names, such as the features extractor of Stable-Baselines3's actor-critics.
+
+    Args:
+        module: The module.
+        tensors: By name; those that are left out stay as they are. A tensor that is known under
+            several names is replaced under all of them.
+        arguments: Of its ``forward``.
+    """
+    named = chain(
+        module.named_parameters(remove_duplicate=False),
+        module.named_buffers(remove_duplicate=False),
+    )
+    others = {id(own): tensors[name] for name, own in named if name in tensors}
+    replaced = [
+        (members, name, own)
+        for part in module.modules()
+        for members in (part._parameters, part._buffers)
+        for name, own in members.items()
+        if own is not None and id(own) in others
+    ]
+    for members, name, own in replaced:
+        members[name] = others[id(own)]  # type: ignore[assignment]  # no nn.Parameter
+    try:
+        return module(*arguments)
+    finally:
+        for members, name, own in replaced:
+            members[name] = own
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from holdfast.agents.base.parameters import called
 from holdfast.errors import UsageError
 
 _MOST_WEIGHTS = 1_000_000
@@ -55,7 +55,7 @@ class Forward:
         def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
             named = {f"network.{name}": tensor for name, tensor in tensors.items()}
             with _set(self._kept, kept):
-                return functional_call(holding, named, (function, observations))
+                return called(holding, named, function, observations)
 
         example = obs_as_tensor(observations, torch.device("cpu"))
         kept = [own[name] for own, name in self._kept]

@@ -17,11 +17,11 @@ import gymnasium as gym
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from holdfast.agents.base.observations import TaskNormalize, restated
 from holdfast.agents.base.parameters import (
     Named,
+    called,
     group_of,
     is_actor_critic,
     named_parameters,
@@ -190,7 +190,7 @@ class Reader:
         module = self._module
         named = {f"policy.{name}": value for name, value in parameters.items()}
         with as_evaluated(module.policy):
-            output: Output = functional_call(module, named, (observations,))
+            output: Output = called(module, named, observations)
         return output
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from holdfast.registry import COMPILED, NOT_COMPILED
+from holdfast.registry import ALGORITHMS, COMPILED, NOT_COMPILED, SUPERVISED
 from holdfast.scenarios.checks.messages import Finding, entries, mapping
 from holdfast.scenarios.schema.method_spec import parts_of
 
@@ -31,7 +31,8 @@ def check_engine(data: Mapping[str, Any], *, is_team: bool) -> list[Finding]:
 
 def _check_agent(agent: Mapping[str, Any], *, is_team: bool) -> Iterator[Finding]:
     path, name = ("agent", "engine"), agent.get("algorithm")
-    if isinstance(name, str) and name not in COMPILED:
+    is_known = isinstance(name, str) and (name in ALGORITHMS or ":" in name or name == SUPERVISED)
+    if is_known and name not in COMPILED:
         known = ", ".join(sorted(COMPILED))
         yield Finding(path, f"compiled does not know {name}, only {known}; take one, {_REMEDY}")
     if is_team and not agent.get("policies"):
