@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -22,20 +22,13 @@ from holdfast.agents.base.agent import Files, Log, Observations, TaskStart, Watc
 from holdfast.agents.base.buffers import (
     Arrays,
     as_seen,
-    buffer_arrays,
-    load_buffer_arrays,
     raw_rollout,
 )
 from holdfast.agents.base.device import device_of
-from holdfast.agents.base.observations import TaskNormalize, carried_statistics
+from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.base.parameters import (
-    ENTROPY_COEFFICIENT,
     Named,
-    group_of,
-    named_parameters,
-    optimizers_of,
     overlaid,
-    target_parameters,
 )
 from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
@@ -49,20 +42,18 @@ from holdfast.agents.modules import heads
 from holdfast.agents.modules.initialisation import fresh_weights, layer_names
 from holdfast.agents.modules.options import network_changes, set_weight_decay
 from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layers
+from holdfast.agents.sb3 import carried
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
 from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
-from holdfast.agents.sb3.updates import Updates
+from holdfast.agents.sb3.updates import attached
 from holdfast.agents.sb3.weights_io import (
     check_policy,
-    load_optimizers,
     load_policy,
     of_checkpoint,
-    optimizer_tensors,
-    policy_tensors,
 )
 from holdfast.agents.sb3.whole_stream import WholeStream
 from holdfast.scenarios.schema.scenario import Scenario
@@ -84,6 +75,7 @@ class StableBaselinesAgent:
         initial: Weights that a task which carries none starts from (``agent.init``); else none.
         notices: What a method warns of, in a line each; shown when the task begins.
         past: What it plays against in self-play; empty elsewhere.
+        entropies: Of ``per_task``: the coefficient of each task at its last end.
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
     """
 
@@ -96,7 +88,7 @@ class StableBaselinesAgent:
         self.memory, self.recent = Memory(self), Recent()
         self.networks = Networks()
         self.plan = Plan()
-        self._updates, self._others = Updates(), losses.Others()
+        self._others = losses.Others()
         self._engine: Any = None  # the compiled one, while the doors are open
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
@@ -104,7 +96,7 @@ class StableBaselinesAgent:
         self.initial: Files = {}
         self.notices: list[str] = []
         self.past = PastSelves()
-        self._entropies: Named = {}  # per_task: each task's coefficient at its last end
+        self.entropies: Named = {}
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
@@ -195,7 +187,7 @@ class StableBaselinesAgent:
         Where nothing happens at boundaries that is done once, and the model learns the stream.
         """
         is_first = self.model is None and self._loaded is None
-        carried = {} if is_first or self.plan.everything_fresh else self.files()
+        files = {} if is_first or self.plan.everything_fresh else self.files()
         is_resumed, self._loaded = self._loaded is not None, None
         may_grow = bool(self.networks.maps or self.networks.maps_above_heads)
         self.recent.clear()
@@ -204,13 +196,13 @@ class StableBaselinesAgent:
         self.model = self._build(experience)
         self.current_task = experience.task_index
         told = of_checkpoint if is_resumed else lambda _: nullcontext()
-        if is_resumed and self.scenario.carry.weights and "policy" in carried:
+        if is_resumed and self.scenario.carry.weights and "policy" in files:
             with told("policy"):
-                check_policy(self.model, carried["policy"], may_grow=may_grow)
-        self._load(carried, told)
-        self._entropies = carried.get("entropy", {})
+                check_policy(self.model, files["policy"], may_grow=may_grow)
+        carried.load(self, files, told)
+        self.entropies = files.get("entropy", {})
         with told("past_selves"):
-            self.past.load_tensors(carried.get("past_selves", {}))
+            self.past.load_tensors(files.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
         self.plan.started(experience.stage, self.scenario.stream_tasks)
@@ -256,46 +248,6 @@ class StableBaselinesAgent:
             stage=stage,
         )
         return self.normalizer
-
-    def _load(self, carried: Files, told: Callable[[str], AbstractContextManager[None]]) -> None:
-        """Load what is carried; ``told`` names a file of a checkpoint that does not fit."""
-        carry, options = self.scenario.carry, self.scenario.agent
-        source = carried if carry.weights and "policy" in carried else self.initial
-        with told("policy") if source is carried else nullcontext():
-            tensors = source.get("policy", {})
-            if tensors and source is carried:
-                tensors = self.plan.blended(tensors, policy_tensors(self.model))
-            if tensors := self._with_entropy(tensors, carried):
-                load_policy(self.model, tensors, self.plan.is_fresh)
-        if self.normalizer is not None and options.normalize is not None:
-            own = carried.get("normalization")
-            statistics = own or self.initial.get("normalization", {})
-            with told("normalization") if own else nullcontext():
-                self.normalizer.load_tensors(carried_statistics(statistics, options.normalize))
-        if carry.optimizer and "optimizer" in carried:
-            with told("optimizer"):
-                # Moments belong to the value that they moved: where every task starts from its
-                # own entropy coefficient, those of the task before do not fit it.
-                is_same = carry.entropy_coefficient is True
-                load_optimizers(self.model, carried["optimizer"], with_entropy=is_same)
-        if carry.replay_buffer and "replay_buffer" in carried:
-            with told("replay_buffer"):
-                arrays = {name: t.numpy() for name, t in carried["replay_buffer"].items()}
-                load_buffer_arrays(self.model.replay_buffer, arrays)
-
-    def _with_entropy(self, tensors: Named, carried: Files) -> Named:
-        """Return the policy's tensors with the entropy coefficient that the task starts from.
-
-        Without one it starts as a newly built model does.
-        """
-        source = self.initial.get("policy", {}).get(ENTROPY_COEFFICIENT)
-        match self.scenario.carry.entropy_coefficient:
-            case True:
-                source = carried.get("policy", {}).get(ENTROPY_COEFFICIENT, source)
-            case "per_task":
-                source = carried.get("entropy", {}).get(str(self.current_task), source)
-        rest = {name: tensor for name, tensor in tensors.items() if name != ENTROPY_COEFFICIENT}
-        return rest if source is None else rest | {ENTROPY_COEFFICIENT: source}
 
     # -- learning ----------------------------------------------------------------------------------
 
@@ -403,29 +355,18 @@ class StableBaselinesAgent:
     @contextmanager
     def _attached(self) -> Iterator[None]:
         """Let the methods at the updates, by hooks or in compiled programs."""
-        works, policy = self.gradients.works, self.model.policy
-        if self.scenario.agent.engine == "compiled":
-            from holdfast.agents.compiled.engine import Engine
-
-            self._engine = Engine(self.model, works)
-            try:
-                with self._engine.attached():
-                    yield
-            finally:
-                self._engine = None
+        if self.scenario.agent.engine == "sb3":
+            with attached(self.policy, self.gradients.works):
+                yield
             return
-        parameters = named_parameters(policy)
-        self._updates.attach(
-            works,
-            parameters,
-            optimizers_of(policy),
-            groups={name: group_of(name, policy) for name in parameters},
-            targets=target_parameters(policy),
-        )
+        from holdfast.agents.compiled.engine import Engine  # here: the other needs none of it
+
+        self._engine = Engine(self.model, self.gradients.works)
         try:
-            yield
+            with self._engine.attached():
+                yield
         finally:
-            self._updates.detach()
+            self._engine = None
 
     def opened(self, stack: ExitStack) -> None:
         """Open the doors until the stack is closed."""
@@ -592,21 +533,7 @@ class StableBaselinesAgent:
         self._settle()
         if self._whole is not None:
             return self._whole.files()
-        files = {"policy": policy_tensors(self.model)}
-        if self.scenario.carry.entropy_coefficient == "per_task":
-            learned = files["policy"].get(ENTROPY_COEFFICIENT)
-            own = {} if learned is None else {str(self.current_task): learned}
-            files["entropy"] = self._entropies | own
-        if self.past.selves:
-            files["past_selves"] = self.past.tensors()
-        if self.normalizer is not None:
-            files["normalization"] = self.normalizer.tensors()
-        if self.scenario.carry.optimizer:
-            files["optimizer"] = optimizer_tensors(self.model)
-        if self.scenario.carry.replay_buffer:
-            arrays = buffer_arrays(self.model.replay_buffer)
-            files["replay_buffer"] = {name: torch.as_tensor(a) for name, a in arrays.items()}
-        return files
+        return carried.files_of(self)
 
     def load_files(self, files: Files) -> None:
         """Take back what ``files`` gave; the next ``start`` carries it into its model."""

@@ -9,7 +9,8 @@ then, and the hooks do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import (
+    Named,
+    group_of,
+    named_parameters,
+    optimizers_of,
+    target_parameters,
+)
 from holdfast.agents.doors.gradients import (
     Part,
     Rewritten,
@@ -29,6 +36,24 @@ from holdfast.agents.doors.gradients import (
     parted,
 )
 from holdfast.agents.sb3 import adam
+
+
+@contextmanager
+def attached(policy: Any, works: Works) -> Iterator[None]:
+    """Let methods at the updates of a policy inside the block."""
+    parameters = named_parameters(policy)
+    updates = Updates()
+    updates.attach(
+        works,
+        parameters,
+        optimizers_of(policy),
+        groups={name: group_of(name, policy) for name in parameters},
+        targets=target_parameters(policy),
+    )
+    try:
+        yield
+    finally:
+        updates.detach()
 
 
 class Updates:
