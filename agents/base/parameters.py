@@ -192,7 +192,7 @@ def called(module: nn.Module, tensors: Named, *arguments: Any) -> Any:
         return module(*arguments)
     finally:
         for members, name, own in replaced:
-            members[name] = own
+            members[name] = own  # type: ignore[assignment]  # as it was
 
 
 @contextmanager

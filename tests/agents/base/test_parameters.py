@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from holdfast.agents.base.parameters import called, named_parameters
 from holdfast.agents.doors.outputs import PolicyOutput, Reader
-from holdfast.agents.sb3 import losses
+from holdfast.agents.algorithms import losses
 
 
 class Tied(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -36,13 +38,15 @@ def _first_update(
         if not seen:
             seen.update({n: p.grad.clone() for n, p in parameters.items() if p.grad is not None})
 
-    attach = agent._updates.attach
+    attached = agent._attached
 
-    def attach_and_watch(*args: Any, **options: Any) -> None:
-        attach(*args, **options)
-        optimizers_of(agent.policy)[optimizer_index].register_step_pre_hook(keep)
+    @contextmanager
+    def attached_and_watched() -> Iterator[None]:
+        with attached():
+            optimizers_of(agent.policy)[optimizer_index].register_step_pre_hook(keep)
+            yield
 
-    agent._updates.attach = attach_and_watch  # type: ignore[method-assign]
+    agent._attached = attached_and_watched  # type: ignore[method-assign]
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
     return seen
 
