@@ -97,8 +97,9 @@ def measured(case: Case, turns: int) -> tuple[float, float, float]:
     first = time.process_time() - started
     found: list[list[float]] = [[], []]
     for number in range(turns):
-        for side in (0, 1) if number % 2 else (1, 0):
-            found[side].append(sides[side].turn())
+        order = (0, 1) if number % 2 else (1, 0)
+        for place in order:
+            found[place].append(sides[place].turn())
     return statistics.median(found[0]), statistics.median(found[1]), first
 
 
@@ -113,14 +114,12 @@ def main() -> None:
     rows = []
     for name in chosen.case:
         theirs, ours, first = measured(CASES[name], chosen.turns)
-        ratio = ours / theirs
-        rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ratio:.2f}", f"{first:.1f}"))
+        ratio, wanted = ours / theirs, str(CASES[name].wanted)
+        rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ratio:.2f}", wanted, f"{first:.1f}"))
         print(*rows[-1], sep="\t", flush=True)
     if chosen.keep:
-        RESULTS.write_text(
-            "case,sb3_steps_per_s,compiled_steps_per_s,ratio,first_turns_s\n"
-            + "".join(",".join(row) + "\n" for row in rows)
-        )
+        columns = "case,sb3_steps_per_s,compiled_steps_per_s,ratio,wanted,first_turns_s\n"
+        RESULTS.write_text(columns + "".join(",".join(row) + "\n" for row in rows))
 
 
 if __name__ == "__main__":
