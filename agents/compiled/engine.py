@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sb3_contrib import QRDQN, TQC, MaskablePPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from torch import nn
@@ -166,7 +167,10 @@ def start_jax() -> None:
     if "jax" not in sys.modules:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    state = np.random.get_state()
     import jax
+
+    np.random.set_state(state)  # importing it draws, which only the first cell of a process would
 
     # A thread of its own for each call would cost more than small programs do.
     jax.config.update("jax_cpu_enable_async_dispatch", False)

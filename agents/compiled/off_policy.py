@@ -195,7 +195,7 @@ class Replayed:
         called: dict[str, Called] = dict(how[0])
         after, temperature = dict(state), self._temperature(state)
         figures, finite, said = {}, {}, {}
-        if ENTROPY in self._updates:
+        if isinstance(self._model, SAC | TQC):
             figures["ent_coef"] = temperature.reshape(())
         for key in called:
             everything = self._all(after, shared["still"])
