@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sb3_contrib import QRDQN, TQC, MaskablePPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from torch import nn
@@ -168,6 +169,7 @@ def start_jax() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ["NPROC"] = "1"  # XLA's own pool of threads: handing over to it costs too
+    state = np.random.get_state()
     import jax
 
     settings: Any = jax.config  # jax makes its attributes while it is imported
@@ -179,3 +181,4 @@ def start_jax() -> None:
         settings.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.devices()
     os.environ.pop("NPROC", None)
+    np.random.set_state(state)  # importing it draws, which only the first cell of a process would

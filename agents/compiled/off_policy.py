@@ -196,7 +196,7 @@ class Replayed:
         figures: Named = {}
         finite: Named = {}
         said: dict[str, Any] = {}
-        if ENTROPY in self._updates:
+        if isinstance(self._model, SAC | TQC):
             figures["ent_coef"] = temperature.reshape(())
         for key in called:
             everything = self._all(after, shared["still"])

@@ -11,9 +11,9 @@ from stable_baselines3 import PPO, SAC
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from holdfast.agents.algorithms import losses
 from holdfast.agents.base.parameters import called, named_parameters
 from holdfast.agents.doors.outputs import PolicyOutput, Reader
-from holdfast.agents.algorithms import losses
 
 
 class Tied(nn.Module):

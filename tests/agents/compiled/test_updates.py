@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -72,7 +73,7 @@ def off_policy(algorithm: Any, env: Any, *, double: bool = True, **keys: Any) ->
 
 
 def built(algorithm: Any, env: Any, n_envs: int, double: bool, **keys: Any) -> Any:
-    worlds = make_vec_env(env, n_envs, seed=3)
+    worlds, keys = make_vec_env(env, n_envs, seed=3), deepcopy(keys)  # SAC writes into its own
     policy = keys.pop("policy", "MlpPolicy")
     model = algorithm(policy, worlds, seed=3, device="cpu", **keys)
     model.set_logger(Logger(None, []))
