@@ -252,13 +252,14 @@ def _go_on_from(other: StableBaselinesAgent, learner: StableBaselinesAgent) -> N
 # -- divergence ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", slowly("ppo", "dqn", "sac", fast=("ppo",)))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the sums of rewards
+@pytest.mark.parametrize("name", slowly("ppo", "sac", fast=("ppo",)))
 def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     name: str, tmp_path: Path
 ) -> None:
-    """Rewards are too large to be squared from the second task on."""
+    """Rewards are too large to be added or squared from the second task on."""
     data = scenario(name, checkpoint={"every": "off"})
-    data["tasks"][1]["changes"] = {"reward_scale": 1e30}
+    data["tasks"][1]["changes"] = {"reward_scale": 1e38}
     folder = cell(tmp_path, data)
     with pytest.raises(Diverged, match="not finite") as caught:
         run_cell(folder, silent)
