@@ -100,7 +100,7 @@ def test_methods_stopped_inside_a_task_equal_never_stopped(
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("ppo", {"n_envs": 2, "agent": {"n_steps": 12}}),  # the last rollout is short: 80 of 12
+        ("ppo", {"n_envs": 2, "agent": {"n_steps": 12, "batch_size": 12}}),  # the last is short
         ("sac", {"n_envs": 2}),
         ("dqn", {"n_envs": 2, "carry": {"optimizer": True, "replay_buffer": True}}),
         ("sac", {"carry": {"optimizer": True, "replay_buffer": True, "entropy_coefficient": True}}),
@@ -171,7 +171,7 @@ def test_updates_and_scalars_are_those_of_the_other_engine(name: str, tmp_path: 
         folders[engine] = cell(tmp_path / engine, data)
         run_cell(folders[engine], silent)
     infos = [folder.info() for folder in folders.values()]
-    assert infos[0]["updates"] == infos[1]["updates"] > 20
+    assert infos[0]["updates"] == infos[1]["updates"] >= 20
     assert infos[0]["extra_updates"] == infos[1]["extra_updates"] == 0
     # When an episode ends differs, and with it when off-policy algorithms log.
     sb3, compiled = (shown(folder) for folder in folders.values())
