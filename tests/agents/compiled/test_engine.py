@@ -100,7 +100,7 @@ def test_methods_stopped_inside_a_task_equal_never_stopped(
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("ppo", {"n_envs": 2, "agent": {"n_steps": 12}}),  # the last rollout is short: 80 of 12
+        ("ppo", {"n_envs": 2, "agent": {"n_steps": 12, "batch_size": 12}}),  # the last is short
         ("sac", {"n_envs": 2}),
         ("dqn", {"n_envs": 2, "carry": {"optimizer": True, "replay_buffer": True}}),
         ("sac", {"carry": {"optimizer": True, "replay_buffer": True, "entropy_coefficient": True}}),
@@ -171,7 +171,7 @@ def test_updates_and_scalars_are_those_of_the_other_engine(name: str, tmp_path: 
         folders[engine] = cell(tmp_path / engine, data)
         run_cell(folders[engine], silent)
     infos = [folder.info() for folder in folders.values()]
-    assert infos[0]["updates"] == infos[1]["updates"] > 20
+    assert infos[0]["updates"] == infos[1]["updates"] >= 20
     assert infos[0]["extra_updates"] == infos[1]["extra_updates"] == 0
     # When an episode ends differs, and with it when off-policy algorithms log.
     sb3, compiled = (shown(folder) for folder in folders.values())
@@ -243,22 +243,24 @@ def _go_on_from(other: StableBaselinesAgent, learner: StableBaselinesAgent) -> N
     load_optimizers(ours, optimizer_tensors(theirs))
     ours._n_updates, ours.num_timesteps = theirs._n_updates, theirs.num_timesteps
     ours._current_progress_remaining = theirs._current_progress_remaining
-    for name in ("rollout_buffer", "replay_buffer"):
-        if hasattr(theirs, name):
-            setattr(ours, name, getattr(theirs, name))
+    if hasattr(theirs, "replay_buffer"):
+        ours.replay_buffer = theirs.replay_buffer
+    else:
+        _fill(ours.rollout_buffer)
     ours.set_logger(stream_logger(lambda *_: None, 0))
 
 
 # -- divergence ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", slowly("ppo", "dqn", "sac", fast=("ppo",)))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the sums of rewards
+@pytest.mark.parametrize("name", slowly("ppo", "sac", fast=("ppo",)))
 def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     name: str, tmp_path: Path
 ) -> None:
-    """Rewards are too large to be squared from the second task on."""
+    """Rewards are too large to be added or squared from the second task on."""
     data = scenario(name, checkpoint={"every": "off"})
-    data["tasks"][1]["changes"] = {"reward_scale": 1e30}
+    data["tasks"][1]["changes"] = {"reward_scale": {"ppo": 1e38, "sac": 1e30}[name]}
     folder = cell(tmp_path, data)
     with pytest.raises(Diverged, match="not finite") as caught:
         run_cell(folder, silent)
@@ -267,6 +269,18 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoin
     assert any(parameter in str(caught.value) for parameter in known)
     assert folder.info()["status"] == "failed"
     assert [path.name for path in (folder.path / "checkpoints").iterdir()] == ["task-0"]
+
+
+def _fill(buffer: Any) -> None:
+    """Fill a rollout buffer of CartPole with any rows, always the same."""
+    rng = np.random.default_rng(7)
+    buffer.reset()
+    for name in ("observations", "advantages", "returns", "values"):
+        rows = getattr(buffer, name)
+        rows[:] = rng.normal(size=rows.shape)
+    buffer.actions[:] = rng.integers(0, 2, buffer.actions.shape)
+    buffer.log_probs[:] = np.log(0.5)
+    buffer.full = True
 
 
 def _policy(name: str) -> Any:
