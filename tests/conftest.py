@@ -55,15 +55,20 @@ def collect_rarely() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Remember runs in a folder of the tests, never in the home of whoever runs them."""
-    known = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is remembered of runs, and programs, in folders of the tests; in no one's home."""
+    own = {
+        "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state")),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+    }
+    known = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     yield
-    if known is None:
-        del os.environ["XDG_STATE_HOME"]
-    else:
-        os.environ["XDG_STATE_HOME"] = known
+    for name, value in known.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -30,17 +30,20 @@ WORLDS: dict[str, Any] = {
 }
 
 
+CHOOSING = ("test_contract.py", "test_engines.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Try each method on one algorithm every time, PPO where it can; on others when slow.
 
-    test_contract.py chooses for itself.
+    Some choose for themselves.
     """
     items = [item for item in items if Path(__file__).parent in item.path.parents]
     tried = {(item.path, item.name.partition("[")[0], w) for item in items for w in _worlds(item)}
     for item in items:
         test = (item.path, item.name.partition("[")[0])
         first = next((world for world in WORLDS if (*test, world) in tried), None)
-        if item.path.name != "test_contract.py" and any(w != first for w in _worlds(item)):
+        if item.path.name not in CHOOSING and any(w != first for w in _worlds(item)):
             item.add_marker(pytest.mark.slow)
 
 

@@ -22,7 +22,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("world", "name"), CASES)
+QUICK = {("ppo", "ewc"), ("ppo", "agem"), ("ppo", "packnet"), ("sac", "si"), ("sac", "cloning")}
+
+
+@pytest.mark.parametrize(
+    ("world", "name"),
+    [pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES],
+)
 def test_weights_are_those_of_the_other_engine(
     world: str, name: str, train: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
