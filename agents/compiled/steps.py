@@ -11,10 +11,15 @@ def register_compiled_steps(listener: Callable[[int], None]) -> Callable[[], Non
     """Call ``listener`` with their number whenever steps have been taken, in this process.
 
     Returns:
-        What ends that.
+        What ends that; it may be called again.
     """
     _listeners.append(listener)
-    return lambda: _listeners.remove(listener)
+
+    def end() -> None:
+        if listener in _listeners:
+            _listeners.remove(listener)
+
+    return end
 
 
 def taken(steps: int) -> None:
