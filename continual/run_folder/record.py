@@ -50,10 +50,11 @@ CROSS_PLAY, CROSS_PLAY_PAGE = "cross-play.json", "cross-play.md"
 """Of the folder of a cell, a method or a scenario, whose report then has it as a section."""
 
 
-LEARNING_RULES = 2
+LEARNING_RULES = 3
 """Version of how cells learn from the same scenario; CHANGELOG.md marks each change **curves**.
 
 1 is that of cells without the entry in ``run.json``. 2: nothing happens at a hidden boundary.
+3: a features extractor that actor and critic share goes on learning under every method.
 """
 
 _INFORMATION = {"task_id", "boundaries", "task_count"}
