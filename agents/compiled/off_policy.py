@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import DQN, SAC
+from stable_baselines3.common.buffers import ReplayBuffer
 from torch import Tensor
 
 from holdfast.agents.algorithms import losses
@@ -16,7 +17,13 @@ from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
 from holdfast.agents.compiled import steps
 from holdfast.agents.compiled.rounds import Planned, Rounds
-from holdfast.agents.compiled.transfer import arrays_of, copy_into, state_of, write
+from holdfast.agents.compiled.transfer import (
+    arrays_of,
+    copy_into,
+    state_of,
+    tensors_of,
+    write,
+)
 from holdfast.agents.compiled.update import Called, State, Update, filled
 from holdfast.agents.doors.gradients import Tensors
 
@@ -62,12 +69,13 @@ class Replayed:
             if name not in known and name not in followed
         } | dict(model.policy.named_buffers())
         self._targets = {name: named[name].detach() for name in followed}
-        self._acting = [
-            (key, name, update.parameters[name].detach())
+        self._actors = [
+            (update.parameters[name].detach().view(-1).numpy(), key, name)
             for key, update in updates.items()
             for name in update.parameters
             if acts(name)
         ]
+        self._acting: list[tuple[Any, slice]] = []
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """Do what the model's own ``train`` does.
@@ -90,14 +98,18 @@ class Replayed:
             self._write()  # a method begins again, at weights as they are now
             self._state = None
         if self._state is None:
-            self._state = self._rounds.begun(arrays_of(self._begun(drawn[0])))
+            self._state = self._rounds.begun(arrays_of(self._begun(tensors_of(drawn[0]))))
+            places = self._rounds.places()
+            self._acting = [
+                (flat, places[key]["parameters"][name]) for flat, key, name in self._actors
+            ]
         planned = [self._planned(own) for own in drawn]
         shared = {"rates": self._rates(), **self._fixed}
         outcome = self._rounds.run(self._state, shared, planned)
         self._state, self._is_settled = outcome.state, False
-        told = self._rounds.told(self._state)
-        for key, name, tensor in self._acting:
-            copy_into(tensor, told[key]["parameters"][name])
+        vector = np.asarray(self._state[0])
+        for flat, place in self._acting:
+            np.copyto(flat, vector[place])
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
         steps.taken(sum(len(update.own["given"]) for update in planned))
@@ -139,10 +151,11 @@ class Replayed:
 
     def _drawn(self, number: int, batch_size: int) -> dict[str, Any]:
         """Return the batch of an update, its noise, and how far targets follow in it."""
-        model = self._model
-        drawn = model.replay_buffer.sample(batch_size, env=model._vec_normalize_env)
-        batch = flatten(drawn._asdict())
-        own: dict[str, Any] = {"batch": batch, "noise": self._noise(batch["actions"])}
+        model, batch = self._model, self._batch(batch_size)
+        own: dict[str, Any] = {
+            "batch": batch,
+            "noise": self._noise(torch.as_tensor(batch["actions"])),
+        }
         delay = getattr(model, "policy_delay", None)
         model._n_updates += 1
         own["acts"] = delay is None or model._n_updates % delay == 0
@@ -152,6 +165,19 @@ class Replayed:
             own["tau"] = torch.tensor(rate, dtype=self._dtype)
         return own
 
+    def _batch(self, size: int) -> dict[str, Any]:
+        """Return a batch by flat name, as the buffer's own ``sample`` draws it."""
+        buffer, normalizer = self._model.replay_buffer, self._model._vec_normalize_env
+        is_plain = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage
+        if not is_plain or "sample" in vars(buffer) or normalizer is not None:
+            return flatten(buffer.sample(size, env=normalizer)._asdict())
+        stored = buffer.buffer_size if buffer.full else buffer.pos
+        rows = np.random.randint(0, stored, size=size)
+        at = rows, np.random.randint(0, high=buffer.n_envs, size=(size,))
+        dones = buffer.dones[at] * (1 - buffer.timeouts[at])
+        batch = {name: getattr(buffer, name)[at] for name in _STORED}
+        return batch | {"dones": dones[:, None], "rewards": buffer.rewards[at][:, None]}
+
     def _noise(self, actions: Tensor) -> list[Tensor]:
         """Return standard noise of the actions that an update draws, in the order of ``train``."""
         model = self._model
@@ -160,7 +186,7 @@ class Replayed:
         if self._follows_steps:
             return []
         span = model.target_noise_clip
-        noise = actions.clone().normal_(0, model.target_policy_noise)
+        noise = torch.empty_like(actions).normal_(0, model.target_policy_noise)
         return [noise.clamp(-span, span)]
 
     def _planned(self, own: dict[str, Any]) -> Planned:
@@ -269,5 +295,6 @@ class Replayed:
         }
 
 
+_STORED = ("observations", "actions", "next_observations")
 _ORDER = (ENTROPY, "policy", "critic", "actor")
 _TAGS = {ENTROPY: "ent_coef_loss", "policy": "loss", "critic": "critic_loss", "actor": "actor_loss"}

@@ -35,6 +35,12 @@ class Layout:
         ]
         self._ends = np.cumsum(sizes).tolist()
 
+    def places(self) -> Any:
+        """Return where each array lies in the vector, nested; None for one beside it."""
+        spans = zip([0, *self._ends[:-1]], self._ends, self._is_inside, strict=True)
+        leaves = [slice(start, end) if inside else None for start, end, inside in spans]
+        return jax.tree.unflatten(self._tree, leaves)
+
     def packed(self, state: Any, arrays: Any = np) -> Any:
         """Return the vector, and what is beside it.
 

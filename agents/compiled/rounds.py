@@ -76,6 +76,10 @@ class Rounds:
             self._form, self._layout = form, programs.Layout(state)
         return self._layout.packed(state)
 
+    def places(self) -> Any:
+        """Return where in the vector of a state each of its arrays lies, nested."""
+        return self._layout.places()
+
     def told(self, state: Any) -> Any:
         """Return a state as nested arrays, for reading."""
         vector, rest = state
