@@ -404,12 +404,13 @@ def categories(x: Tensor) -> Tensor:
     ],
 )
 def test_what_no_trace_can_hold_is_refused_with_its_line(function: Any, said: str) -> None:
+    validates = torch.distributions.Distribution._validate_args
     with pytest.raises(UsageError, match=said) as refused:
         traced(partial(function), torch.ones(3))
     if function not in (changes, changes_outside, categories):
         line = function.__code__.co_firstlineno + 1
         assert f"({__file__}:{line}, in {function.__name__})" in str(refused.value)
-    assert torch.distributions.Distribution._validate_args  # put back
+    assert torch.distributions.Distribution._validate_args == validates
 
 
 def test_numpy_says_what_it_lacks() -> None:
