@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -17,11 +16,11 @@ import torch
 from sb3_contrib import QRDQN, TQC, MaskablePPO
 from sb3_contrib.common.utils import quantile_huber_loss
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from holdfast.agents.algorithms.mixing import VDN, joint_loss, joint_targets
-from holdfast.agents.base.parameters import Named, called, gradient_of
+from holdfast.agents.base.parameters import Named, gradient_of, replaced
 from holdfast.errors import UsageError
 
 Batch = Mapping[str, Any]
@@ -123,11 +122,8 @@ def loss_of(model: Any, parameters: Named, inputs: Batch) -> Tensor:
 def loss_and_figures(model: Any, parameters: Named, inputs: Batch) -> tuple[Tensor, Named]:
     """Return what ``loss_of`` returns, and the parts of the loss that ``train`` logs, by tag."""
     chosen = _loss_for(model, critic=_is_critic(parameters))
-    named = {f"policy.{name}": value for name, value in (inputs["others"] | parameters).items()}
-    found: tuple[Tensor, Named] = called(
-        _Holding(model.policy), named, partial(chosen, model, inputs)
-    )
-    return found
+    with replaced(model.policy, inputs["others"] | parameters):
+        return chosen(model, inputs)
 
 
 def temperature_loss(model: Any, coefficient: Tensor, inputs: Batch) -> Tensor:
@@ -138,13 +134,8 @@ def temperature_loss(model: Any, coefficient: Tensor, inputs: Batch) -> Tensor:
         coefficient: Its logarithm, shape (1,).
         inputs: As for the actor's loss, all tensors of the policy among the others.
     """
-
-    def chosen() -> Tensor:
-        return _drawn(model.policy.actor, _seen(inputs), inputs["noise"])[1]
-
-    named = {f"policy.{name}": value for name, value in inputs["others"].items()}
-    with torch.no_grad():
-        log_prob: Tensor = called(_Holding(model.policy), named, chosen)
+    with torch.no_grad(), replaced(model.policy, inputs["others"]):
+        _, log_prob = _drawn(model.policy.actor, _seen(inputs), inputs["noise"])
     loss: Tensor = -(coefficient * (log_prob + model.target_entropy)).mean()
     return loss
 
@@ -156,17 +147,6 @@ def loss_gradient(model: Any, parameters: Named, inputs: Batch) -> Named:
 
 def _is_critic(parameters: Named) -> bool:
     return any(name.startswith("critic.") for name in parameters)
-
-
-class _Holding(nn.Module):
-    """Calls a function while the policy inside has other tensors for its parameters."""
-
-    def __init__(self, policy: nn.Module) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, function: Callable[[], Any]) -> Any:
-        return function()
 
 
 def _loss_for(model: Any, *, critic: bool) -> _Loss:

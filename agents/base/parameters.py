@@ -162,37 +162,38 @@ def is_deviation(name: str) -> bool:
     return name.rpartition(".")[2] == "log_std"
 
 
-def called(module: nn.Module, tensors: Named, *arguments: Any) -> Any:
-    """Return what a module gives with other tensors in the place of its own.
+@contextmanager
+def replaced(module: nn.Module, tensors: Named) -> Iterator[None]:
+    """Let other tensors stand in a module in the place of its own, inside the block.
 
-    As ``torch.func.functional_call``, which leaves its tensors behind in a part that the module
-    knows under several names, such as the features extractor of Stable-Baselines3's actor-critics.
+    ``torch.func.functional_call`` does so for one call, but leaves its tensors behind in a part
+    that the module knows under several names, such as the features extractor of
+    Stable-Baselines3's actor-critics.
 
     Args:
         module: The module.
         tensors: By name; those that are left out stay as they are. A tensor that is known under
             several names is replaced under all of them.
-        arguments: Of its ``forward``.
     """
     named = chain(
         module.named_parameters(remove_duplicate=False),
         module.named_buffers(remove_duplicate=False),
     )
     others = {id(own): tensors[name] for name, own in named if name in tensors}
-    replaced = [
+    places: list[tuple[dict[str, Any], str, Tensor]] = [
         (members, name, own)
         for part in module.modules()
         for members in (part._parameters, part._buffers)
         for name, own in members.items()
         if own is not None and id(own) in others
     ]
-    for members, name, own in replaced:
-        members[name] = others[id(own)]  # type: ignore[assignment]  # no nn.Parameter
+    for members, name, own in places:
+        members[name] = others[id(own)]
     try:
-        return module(*arguments)
+        yield
     finally:
-        for members, name, own in replaced:
-            members[name] = own  # type: ignore[assignment]  # as it was
+        for members, name, own in places:
+            members[name] = own
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
-from holdfast.agents.compiled.distributions import Floats, Masks, distribution_of
+from holdfast.agents.compiled.distributions import Choices, Floats, Masks, distribution_of
 from holdfast.agents.compiled.forward import Forward, fits
 from holdfast.errors import UsageError
 
@@ -140,7 +140,7 @@ class NumpyActor:
     def act(self, observations: Any, masks: Masks = None) -> Acted:
         """Draw actions."""
         said = self._program(observations)
-        if masks is not None:
+        if masks is not None and isinstance(self._distribution, Choices):
             self._distribution.mask(said, masks)
         actions = self._distribution.draw(said)
         log_probs = self._distribution.log_likelihood(said, actions)

@@ -27,9 +27,6 @@ class Distribution(Protocol):
     def said(self, policy: Any, observations: Any) -> dict[str, Tensor]:
         """Return ``values`` and what the distribution is made of, as the policy's ``forward``."""
 
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        """Leave the actions that are allowed, shape (rows, all choices)."""
-
     def draw(self, said: Any) -> NDArray[Any]:
         """Draw actions, shape (rows, n), or (rows,) for one choice."""
 
@@ -132,9 +129,6 @@ class _Bernoulli:
         head, values = _latent(policy, observations)
         return {"values": values, "logits": head}
 
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        raise NotImplementedError("sb3_contrib has choices of two where bits are masked")
-
     def draw(self, said: Any) -> Floats:
         logits: Floats = said["logits"]
         # The logit of a uniform number is distributed logistically.
@@ -155,9 +149,6 @@ class _Gaussian:
         log_std = gaussian.scale.log()
         return {"values": values, "mean": gaussian.loc, "std": gaussian.scale, "log_std": log_std}
 
-    def mask(self, said: Any, masks: NDArray[np.bool_]) -> None:
-        raise NotImplementedError("sb3_contrib masks choices alone")
-
     def draw(self, said: Any) -> Floats:
         mean: Floats = said["mean"]
         noise = np.random.standard_normal(mean.shape).astype(mean.dtype)
@@ -169,3 +160,7 @@ class _Gaussian:
         parts = -0.5 * (scaled * scaled) - said["log_std"] - _HALF_LOG_TAU
         total: Floats = parts.sum(1)
         return total
+
+
+Choices = _Categorical | _Categoricals
+"""Distributions that masks may bar actions of: sb3_contrib masks no others."""

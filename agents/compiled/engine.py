@@ -68,7 +68,7 @@ class Engine:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Take the place of the model's functions inside the block."""
-        from holdfast.agents.compiled.collecting import collecting
+        from holdfast.agents.compiled.collection import collecting
 
         model = self._model
         model.train = self._train

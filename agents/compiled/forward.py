@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
-from holdfast.agents.base.parameters import called
+from holdfast.agents.base.parameters import replaced
+from holdfast.agents.compiled.transfer import arrays_of
 from holdfast.errors import UsageError
 
 _MOST_WEIGHTS = 1_000_000
@@ -50,12 +51,10 @@ class Forward:
         self._settings = _settings(network)
         self._seen = [own[name] for own, name in self._settings]
         self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
-        holding = _Holding(network)
 
         def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
-            named = {f"network.{name}": tensor for name, tensor in tensors.items()}
-            with _set(self._kept, kept):
-                return called(holding, named, function, observations)
+            with _set(self._kept, kept), replaced(network, tensors):
+                return function(network, observations)
 
         example = obs_as_tensor(observations, torch.device("cpu"))
         kept = [own[name] for own, name in self._kept]
@@ -81,7 +80,7 @@ class Forward:
             copied: Whether matrices are copied column by column, until the next refresh. NumPy
                 multiplies several rows with those up to four times faster.
         """
-        self._kept_views = [_arrays(own[name]) for own, name in self._kept]
+        self._kept_views = [arrays_of(own[name]) for own, name in self._kept]
         tensors = [own[last] for own, last in self._sources.values()]
         places = [] if copied else [tensor.data_ptr() for tensor in tensors]
         if not copied and places == self._places:
@@ -99,17 +98,6 @@ class Forward:
     def __call__(self, observations: Any) -> Any:
         """Return what the function says of observations."""
         return self._function(self._views, self._kept_views, observations)
-
-
-class _Holding(nn.Module):
-    """Calls a function of a network while the network has other tensors for its parameters."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, function: Callable[[Any, Any], Any], observations: Any) -> Any:
-        return function(self.network, observations)
 
 
 _Source = tuple[dict[str, Any], str]
@@ -156,13 +144,6 @@ def _is_tensors(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return bool(value) and all(isinstance(one, Tensor) for one in value)
     return isinstance(value, Tensor)
-
-
-def _arrays(value: Any) -> Any:
-    """Return a tensor, or several, as arrays that share their memory."""
-    if isinstance(value, Tensor):
-        return value.detach().numpy()
-    return [_arrays(one) for one in value]
 
 
 def _is_alike(value: Any, seen: Any) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
-from holdfast.agents.compiled import steps
+from holdfast.agents.compiled import account
 from holdfast.agents.compiled.rounds import Planned, Rounds
 from holdfast.agents.compiled.transfer import (
     arrays_of,
@@ -112,7 +112,7 @@ class Replayed:
             np.copyto(flat, vector[place])
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
-        steps.taken(sum(len(update.own["given"]) for update in planned))
+        account.add(steps=sum(len(update.own["given"]) for update in planned))
         self._log(outcome.figures)
 
     def settle(self) -> None:

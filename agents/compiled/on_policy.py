@@ -12,7 +12,7 @@ from torch import Tensor
 from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import Arrays, rollout_arrays
 from holdfast.agents.base.parameters import Named
-from holdfast.agents.compiled import steps
+from holdfast.agents.compiled import account
 from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
 from holdfast.agents.compiled.update import State, Update, filled
@@ -62,7 +62,7 @@ class Rollouts:
         begun = self._rounds.begun(arrays_of(state_of(update)))
         outcome = self._rounds.run(begun, shared, planned)
         write(update, self._rounds.told(outcome.state))
-        steps.taken(outcome.begun - outcome.is_over)
+        account.add(steps=outcome.begun - outcome.is_over)
         update.undraw(len(planned) - outcome.begun)
         update.tell(outcome.said)
         batches = len(indices) // self._epochs

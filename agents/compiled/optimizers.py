@@ -150,8 +150,8 @@ def _adam(
     (first, second), decay = settings["betas"], settings["weight_decay"]
     if decay and settings.get("decoupled_weight_decay"):
         value = value * (1 - rate * decay)
-    elif decay:
-        gradient = gradient + decay * value
+    else:
+        gradient = _decayed(gradient, value, settings)
     mean = torch.lerp(moments["exp_avg"], gradient, 1 - first)
     square = moments["exp_avg_sq"] * second + gradient * gradient * (1 - second)
     root = torch.sqrt(_corrected(second, count))
@@ -176,8 +176,7 @@ def _root_mean_square(*, inside: bool) -> _Rule:
         rate: Tensor,
         settings: Settings,
     ) -> Moved:
-        if settings["weight_decay"]:
-            gradient = gradient + settings["weight_decay"] * value
+        gradient = _decayed(gradient, value, settings)
         alpha, eps, momentum = settings["alpha"], settings["eps"], settings["momentum"]
         square = moments["square_avg"] * alpha + gradient * gradient * (1 - alpha)
         root = (square + eps).sqrt() if inside else square.sqrt() + eps
@@ -198,6 +197,9 @@ def _descent(
     rate: Tensor,
     settings: Settings,
 ) -> Moved:
-    if settings["weight_decay"]:
-        gradient = gradient + settings["weight_decay"] * value
-    return Moved(value - rate * gradient, moments)
+    return Moved(value - rate * _decayed(gradient, value, settings), moments)
+
+
+def _decayed(gradient: Tensor, value: Tensor, settings: Settings) -> Tensor:
+    """Return a gradient with that of weight decay."""
+    return gradient + settings["weight_decay"] * value if settings["weight_decay"] else gradient

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from holdfast.agents.compiled import programs
+from holdfast.agents.compiled import account, programs
 from holdfast.agents.compiled.transfer import array_of, tensors_of
 from holdfast.agents.doors.gradients import diverged
 from holdfast.agents.tracing.trace import traced
@@ -62,6 +64,7 @@ class Rounds:
         self._function, self._stops = function, stops
         self._programs: dict[Any, Any] = {}
         self._lengths: dict[Any, int] = {}
+        self._called: set[Any] = set()
         self._form: Any = None
         self._layout: Any = None
 
@@ -102,9 +105,10 @@ class Rounds:
         said: list[Any] = []
         count, is_over = 0, False
         for key, owns in _segments(planned):
-            program = self._program(key, state, shared, owns[0])
             length = self._lengths[key] = max(self._lengths.get(key, 1), _power(len(owns)))
-            done = program.many(state, shared, stacked(owns, length), len(owns))
+            with self._made(key, length):
+                program = self._program(key, state, shared, owns[0])
+                done = program.many(state, shared, stacked(owns, length), len(owns))
             state, taken = done.state, int(done.count)
             _check(program, done)
             figures.append(dict(zip(program.tags, np.asarray(done.figures)[:taken].T, strict=True)))
@@ -120,13 +124,26 @@ class Rounds:
     def _single(self, state: Any, shared: Any, update: Planned) -> Outcome:
         """Run a round of one update, as most off-policy ones are: what is around it counts."""
         own = jax.tree.map(array_of, update.own)
-        program = self._program(_key(update.how, own), state, shared, own)
-        done = program.one(state, shared, own)
+        key = _key(update.how, own)
+        with self._made(key, 1):
+            program = self._program(key, state, shared, own)
+            done = program.one(state, shared, own)
         _check(program, done)
         told = np.asarray(done.figures)
         figures = {tag: told[place : place + 1] for place, tag in enumerate(program.tags)}
         said = [done.said] if jax.tree.leaves(done.said) else []
         return Outcome(done.state, figures, said, 1, self._stops and bool(done.is_over))
+
+    @contextmanager
+    def _made(self, key: Any, length: int) -> Iterator[None]:
+        """Count the time of a first call, in which a program is traced and compiled."""
+        if (key, length) in self._called:
+            yield
+            return
+        began = time.monotonic()
+        yield
+        self._called.add((key, length))
+        account.add(making_s=time.monotonic() - began)
 
     def _program(self, key: Any, state: Any, shared: Any, own: Any) -> Any:
         if key not in self._programs:

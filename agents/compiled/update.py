@@ -17,7 +17,16 @@ from torch.utils._pytree import tree_flatten
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled.optimizers import Moments, Stepper, clipped
-from holdfast.agents.doors.gradients import Part, Rewritten, Step, Tensors, Work, Works, parted
+from holdfast.agents.doors.gradients import (
+    Part,
+    Rewritten,
+    Step,
+    Tensors,
+    Work,
+    Works,
+    merged,
+    parted,
+)
 from holdfast.errors import UsageError
 
 Loss = Callable[[Named], tuple[Tensor, Named]]
@@ -117,11 +126,10 @@ class Update:
             return found
 
         gradients = dict(raw)
-        for extra in _summed(results("terms")).items():
-            name, value = extra
+        for name, value in merged(results("terms"), torch.add).items():
             if name in gradients:
                 gradients[name] = gradients[name] + value
-        for name, factor in _multiplied(results("scales")).items():
+        for name, factor in merged(results("scales"), torch.mul).items():
             if name in gradients:
                 gradients[name] = gradients[name] * factor
         if self.norm is not None:
@@ -248,9 +256,11 @@ class Update:
         """Return which functions the next update calls, and what each gets."""
         called, given = [], {}
         for kind in KINDS:
-            drawn = [_drawn(work, part) for work, part in self.parts[kind]]
-            called.append(tuple(flags for flags, _ in drawn))
-            given[kind] = [batch for _, batch in drawn]
+            drawn = [
+                work.drawn(part) if part.parameters else None for work, part in self.parts[kind]
+            ]
+            called.append(tuple(None if one is None else tuple(one[1].items()) for one in drawn))
+            given[kind] = [{} if one is None else one[0] for one in drawn]
         return Called(tuple(called)), given
 
     def undraw(self, count: int) -> None:
@@ -279,34 +289,6 @@ class Update:
             kind: [part.state or {} for _, part in self.parts[kind]]
             for kind in ("projections", "looks")
         }
-
-
-def _drawn(work: Work, part: Part) -> tuple[tuple[tuple[str, Hashable], ...] | None, Tensors]:
-    """Return the flags of a function in the next update, None where it is not called, and batch."""
-    if work.is_stopped or not part.parameters:
-        return None, {}
-    batch: Tensors | None = {} if work.batch is None else work.batch(part.parameters)
-    if batch is None:
-        return None, {}
-    flags = {} if work.flags is None else work.flags(part.updates)
-    part.updates += 1
-    return tuple(flags.items()), batch
-
-
-def _summed(parts: list[Named]) -> Named:
-    total: Named = {}
-    for part in parts:
-        for name, value in part.items():
-            total[name] = total[name] + value if name in total else value
-    return total
-
-
-def _multiplied(parts: list[Named]) -> Named:
-    total: Named = {}
-    for part in parts:
-        for name, value in part.items():
-            total[name] = total[name] * value if name in total else value
-    return total
 
 
 def filled(given: Tensors, everything: Named, temperature: Tensor) -> dict[str, list[Tensors]]:

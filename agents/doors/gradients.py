@@ -13,7 +13,7 @@ so that an engine may trace it once and run it compiled. Exceptions are in ``reg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -148,18 +148,25 @@ class Work:
             part.state = self.state(part.parameters) if callable(self.state) else self.state
         return part.state
 
+    def drawn(self, part: Part) -> tuple[Tensors, Mapping[str, Any]] | None:
+        """Return batch and flags of the next update; None where the function is not called."""
+        if self.is_stopped:
+            return None
+        batch: Tensors | None = _NOTHING if self.batch is None else self.batch(part.parameters)
+        if batch is None:
+            return None
+        flags = self.flags(part.updates) if self.flags else _NOTHING
+        part.updates += 1
+        return batch, flags
+
     def __call__(self, part: Part, *given: Any) -> Any:
         """Return what the function gives in this update; None where there is nothing to do."""
         if self.is_stopped:
             return None
-        state = self.begin(part)
-        batch: Tensors | None = _NOTHING
-        if self.batch is not None:
-            batch = self.batch(part.parameters)
-            if batch is None:
-                return None
-        flags = self.flags(part.updates) if self.flags else _NOTHING
-        part.updates += 1
+        state, drawn = self.begin(part), self.drawn(part)
+        if drawn is None:
+            return None
+        batch, flags = drawn
         return self.function(*given, state, batch, **flags)
 
 
@@ -182,6 +189,15 @@ def parted(
             work.parts.append(Part(own))
             found.append((work, work.parts[-1]))
     return found
+
+
+def merged(found: Iterable[Named | None], merge: Callable[[Tensor, Tensor], Tensor]) -> Named:
+    """Return what several functions give, by name; what two of them give is merged."""
+    total: Named = {}
+    for part in found:
+        for name, value in (part or {}).items():
+            total[name] = merge(total[name], value) if name in total else value
+    return total
 
 
 def of_groups(parameters: Named, groups: Mapping[str, str | None], wanted: Any) -> Named:

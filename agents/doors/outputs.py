@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from holdfast.agents.base.observations import TaskNormalize, restated
 from holdfast.agents.base.parameters import (
     Named,
-    called,
     group_of,
     is_actor_critic,
     named_parameters,
+    replaced,
 )
 from holdfast.errors import UsageError
 
@@ -188,9 +188,8 @@ class Reader:
             observations: As the policy takes them, shape (batch, ...).
         """
         module = self._module
-        named = {f"policy.{name}": value for name, value in parameters.items()}
-        with as_evaluated(module.policy):
-            output: Output = called(module, named, observations)
+        with as_evaluated(module.policy), replaced(module.policy, parameters):
+            output: Output = module(observations)
         return output
 
 

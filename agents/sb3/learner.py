@@ -42,7 +42,7 @@ from holdfast.agents.modules import heads
 from holdfast.agents.modules.initialisation import fresh_weights, layer_names
 from holdfast.agents.modules.options import network_changes, set_weight_decay
 from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layers
-from holdfast.agents.sb3 import carried
+from holdfast.agents.sb3 import carry
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
@@ -199,7 +199,7 @@ class StableBaselinesAgent:
         if is_resumed and self.scenario.carry.weights and "policy" in files:
             with told("policy"):
                 check_policy(self.model, files["policy"], may_grow=may_grow)
-        carried.load(self, files, told)
+        carry.load(self, files, told)
         self.entropies = files.get("entropy", {})
         with told("past_selves"):
             self.past.load_tensors(files.get("past_selves", {}))
@@ -533,7 +533,7 @@ class StableBaselinesAgent:
         self._settle()
         if self._whole is not None:
             return self._whole.files()
-        return carried.files_of(self)
+        return carry.files_of(self)
 
     def load_files(self, files: Files) -> None:
         """Take back what ``files`` gave; the next ``start`` carries it into its model."""

@@ -32,6 +32,7 @@ from holdfast.agents.doors.gradients import (
     Work,
     Works,
     diverged,
+    merged,
     of_groups,
     parted,
 )
@@ -135,6 +136,10 @@ class _Update:
     def _parts(self, works: list[Work]) -> list[tuple[Work, Part]]:
         return parted(works, self.detached, self.groups)
 
+    @staticmethod
+    def _given(parts: list[tuple[Work, Part]]) -> Iterator[Named | None]:
+        return (work(part, part.parameters) for work, part in parts)
+
     def open(self) -> None:
         self.is_open, self.extra = True, None
         self.raw = {}
@@ -144,8 +149,8 @@ class _Update:
             if not self.is_open:
                 return None
             if self.extra is None:
-                self.extra = _merged(self.terms, torch.add)
-                self.factors = _merged(self.scales, torch.mul)
+                self.extra = merged(self._given(self.terms), torch.add)
+                self.factors = merged(self._given(self.scales), torch.mul)
             if self.looks:
                 self.raw[name] = gradient
             extra, factor = self.extra.get(name), self.factors.get(name)
@@ -229,15 +234,6 @@ class _Update:
             found = ((name, p.grad) for name, p in self.parameters.items() if p.grad is not None)
             bad = [name for name, gradient in found if not gradient.isfinite().all()]
             raise diverged(bad)
-
-
-def _merged(parts: Iterable[tuple[Work, Part]], merge: Callable[[Tensor, Tensor], Tensor]) -> Named:
-    """Return what functions give, by name; what two of them give is merged."""
-    total: Named = {}
-    for work, part in parts:
-        for name, value in (work(part, part.parameters) or {}).items():
-            total[name] = merge(total[name], value) if name in total else value
-    return total
 
 
 def _after_zero_grad(optimizer: Optimizer, act: Callable[[], None]) -> Callable[[], None]:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from holdfast.agents.tracing.arithmetic import Functions, arithmetic
 from holdfast.agents.tracing.pictures import pictures
-from holdfast.agents.tracing.pointwise import Functions, pointwise
 from holdfast.errors import UsageError
 
 aten = torch.ops.aten
@@ -32,7 +32,7 @@ def operations(arrays: ModuleType) -> Mapping[Any, Callable[..., Any]]:
         arrays: ``numpy`` or ``jax.numpy``.
     """
     return {
-        **pointwise(arrays),
+        **arithmetic(arrays),
         **_reductions(arrays),
         **_orders(arrays),
         **_products(arrays),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.agents.tracing.pointwise import Functions
+from holdfast.agents.tracing.arithmetic import Functions
 
 aten = torch.ops.aten
 

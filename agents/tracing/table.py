@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
-from holdfast.agents.tracing.nesting import Slot
+from holdfast.agents.tracing.trees import Slot
 
 aten = torch.ops.aten
 

@@ -25,10 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from holdfast.agents.tracing.decompositions import decompositions
-from holdfast.agents.tracing.nesting import Build, Read, builder, copied, numbered, reader
 from holdfast.agents.tracing.operations import operations
 from holdfast.agents.tracing.refusals import Places, check, is_in_place, refusal
 from holdfast.agents.tracing.table import Operation, Step, Table, protected, step_of
+from holdfast.agents.tracing.trees import Build, Read, builder, copied, numbered, reader
 from holdfast.errors import UsageError
 
 _FEW = 1000

@@ -6,14 +6,14 @@ import logging
 import resource
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from holdfast.agents.compiled.steps import register_compiled_steps
+from holdfast.agents.compiled.account import opened
 
 
 class Spent:
@@ -26,14 +26,13 @@ class Spent:
     Attributes:
         updates: Optimizer steps while the agent learns.
         extra_updates: Optimizer steps of the methods' own work before and after it.
-        learning: Whether the agent learns now.
     """
 
     def __init__(self, before: Mapping[str, Any] | None = None) -> None:
         known: Mapping[str, Any] = {"energy_kwh": 0.0} if before is None else before
         self.updates: int = known.get("updates", 0)
         self.extra_updates: int = known.get("extra_updates", 0)
-        self.learning = False
+        self._learning = False
         self._peak: int = known.get("peak_memory_bytes", 0)
         self._energy_kwh: float | None = known.get("energy_kwh")
         # A worker process runs one cell after another: each has a peak of its own.
@@ -41,7 +40,18 @@ class Spent:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._meter = _energy_meter()
         self._hook = register_optimizer_step_post_hook(lambda *_: self._count(1))
-        self._forget_compiled = register_compiled_steps(self._count)
+        self._accounts = ExitStack()
+        self._compiled = self._accounts.enter_context(opened())
+
+    @property
+    def learning(self) -> bool:
+        """Whether the agent learns now."""
+        return self._learning
+
+    @learning.setter
+    def learning(self, learns: bool) -> None:
+        self._count_compiled()
+        self._learning = learns
 
     def so_far(self) -> dict[str, Any]:
         """Return the entries of ``run.json``; energy is None where it was not measured throughout.
@@ -49,6 +59,7 @@ class Spent:
         Of the cell's process: not of its environments' own processes.
         """
         self._peak = max(self._peak, peak_memory())
+        self._count_compiled()
         self._measure_energy()
         return {
             "updates": self.updates,
@@ -60,7 +71,7 @@ class Spent:
     def close(self) -> None:
         """Count no more."""
         self._hook.remove()
-        self._forget_compiled()
+        self._accounts.close()
         if self._meter is not None:
             with suppress(Exception):  # a package beside the run never fails it
                 self._meter.stop_task()
@@ -75,8 +86,13 @@ class Spent:
             self._meter.start_task()
             self._energy_kwh = before + float(task.energy_consumed)
 
+    def _count_compiled(self) -> None:
+        """Count the steps inside compiled programs, which the hook does not see."""
+        self._count(self._compiled.steps)
+        self._compiled.steps = 0
+
     def _count(self, steps: int) -> None:
-        if self.learning:
+        if self._learning:
             self.updates += steps
         else:
             self.extra_updates += steps

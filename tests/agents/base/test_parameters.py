@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from holdfast.agents.algorithms import losses
-from holdfast.agents.base.parameters import called, named_parameters
+from holdfast.agents.base.parameters import named_parameters, replaced
 from holdfast.agents.doors.outputs import PolicyOutput, Reader
 
 
@@ -32,22 +32,23 @@ class Tied(nn.Module):
         return scaled
 
 
-def test_called_gives_what_torch_gives_and_leaves_the_module_as_it_was() -> None:
+def test_replaced_gives_what_torch_gives_and_leaves_the_module_as_it_was() -> None:
     tied, x = Tied(), torch.randn(3, 2)
     own = {**dict(tied.named_parameters(remove_duplicate=False)), "scale": tied.scale}
     others = {"first.weight": torch.randn(2, 2), "scale": torch.randn(2)}
-    found = called(tied, others, x)
+    with replaced(tied, others):
+        found = tied(x)
     now = {**dict(tied.named_parameters(remove_duplicate=False)), "scale": tied.scale}
     assert all(now[name] is value for name, value in own.items())
     once = {**dict(tied.named_parameters()), **others}
     assert found.equal(functional_call(Tied(), once, (x,)))
 
 
-def test_called_puts_back_after_an_error() -> None:
-    tied = Tied()
+def test_replaced_puts_back_after_an_error() -> None:
+    tied, zeros = Tied(), torch.zeros(2, 2)
     weight = tied.last.weight
-    with pytest.raises(RuntimeError, match="shapes"):
-        called(tied, {"last.weight": torch.zeros(2, 2)}, torch.zeros(1, 5))
+    with pytest.raises(RuntimeError, match="shapes"), replaced(tied, {"last.weight": zeros}):
+        tied(torch.zeros(1, 5))
     assert tied.first.weight is weight
     assert tied.again.weight is weight
 

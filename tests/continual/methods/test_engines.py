@@ -33,7 +33,7 @@ def test_weights_are_those_of_the_other_engine(
     world: str, name: str, train: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Stable-Baselines3's own collecting in both, so that they draw the same random numbers.
-    monkeypatch.setattr("holdfast.agents.compiled.collecting.collecting", lambda _: nullcontext())
+    monkeypatch.setattr("holdfast.agents.compiled.collection.collecting", lambda _: nullcontext())
     ends: dict[str, dict[str, torch.Tensor]] = {}
     for engine in ("sb3", "compiled"):
         agent = train(world, lambda: build(name), tasks=2, agent={"engine": engine}, **SETTINGS)

@@ -18,7 +18,7 @@ Functions = dict[Any, Callable[..., Any]]
 """Functions of arrays by the overload whose work they do."""
 
 
-def pointwise(xp: ModuleType) -> Functions:
+def arithmetic(xp: ModuleType) -> Functions:
     """Return the functions of ``numpy`` or ``jax.numpy`` that work entry by entry."""
     return {
         **_arithmetic(xp),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.continual.streams.avalanche_alone import NEEDED, load_scenarios_alone
+from holdfast.continual.streams.avalanche_core import NEEDED, load_scenarios_alone
 from holdfast.continual.streams.task_stream import CLScenario
 
 RELAYS = Path(__file__).parents[2] / "helpers"

@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.base.parameters import overlaid
-from holdfast.agents.compiled.collecting import collecting, collector_of, stepping
+from holdfast.agents.compiled.collection import collecting, collector_of, stepping
 from holdfast.agents.doors.exploration import Exploration, Heads, exploring
 from holdfast.agents.sb3.budget import set_length
 from holdfast.scenarios.schema.agent import Normalize
