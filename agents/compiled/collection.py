@@ -51,14 +51,14 @@ def collecting(model: Any) -> Iterator[None]:
         vars(model).pop("collect_rollouts", None)  # the instance's; the class's shows again
 
 
-def collector_of(model: Any) -> OnPolicy | OffPolicy | None:
+def collector_of(model: Any) -> RolloutCollector | TransitionCollector | None:
     """Return what collects for a model; None where Stable-Baselines3 itself has to."""
     if getattr(model, "use_sde", False):
         return None
     published = type(model).collect_rollouts
     if published in (OnPolicyAlgorithm.collect_rollouts, MaskablePPO.collect_rollouts):
-        return OnPolicy(model)
-    return OffPolicy(model) if published is OffPolicyAlgorithm.collect_rollouts else None
+        return RolloutCollector(model)
+    return TransitionCollector(model) if published is OffPolicyAlgorithm.collect_rollouts else None
 
 
 # -- environments ----------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ _ON_POLICY_STEP = (
 )
 
 
-class OnPolicy:
+class RolloutCollector:
     """Collects rollouts for PPO, A2C and MaskablePPO.
 
     Args:
@@ -284,7 +284,7 @@ _OFF_POLICY_STEP = (
 )
 
 
-class OffPolicy:
+class TransitionCollector:
     """Collects transitions for DQN, QR-DQN, SAC, TQC, CrossQ, TD3, DDPG and kin.
 
     Args:

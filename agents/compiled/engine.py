@@ -49,20 +49,20 @@ class Engine:
             )
         start_jax()
         # Here: they import jax, which only this engine needs.
-        from holdfast.agents.compiled.off_policy import Replayed
-        from holdfast.agents.compiled.on_policy import Rollouts
+        from holdfast.agents.compiled.off_policy import ReplayLearning
+        from holdfast.agents.compiled.on_policy import RolloutLearning
 
         self._model = model
         updates = _updates(model, works)
-        self._replayed: Replayed | None = None
+        self._replayed: ReplayLearning | None = None
         self._train: Any
         if isinstance(model, _ON_POLICY):
-            self._train = Rollouts(model, updates["policy"]).train
+            self._train = RolloutLearning(model, updates["policy"]).train
             return
         parameters = dict(model.policy.named_parameters())
         names = {id(parameter): name for name, parameter in parameters.items()}
         followed = {names[id(t)]: name for name, t in target_parameters(model.policy).items()}
-        replayed = self._replayed = Replayed(model, updates, followed, _acts)
+        replayed = self._replayed = ReplayLearning(model, updates, followed, _acts)
         self._train = replayed.train
 
     @contextmanager

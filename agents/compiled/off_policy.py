@@ -30,7 +30,7 @@ from holdfast.agents.doors.gradients import Tensors
 ENTROPY = "entropy"
 
 
-class Replayed:
+class ReplayLearning:
     """Learns from a replay buffer in the place of a model's ``train``.
 
     The state of networks and optimizers stays with the compiled program between calls. What acts is
@@ -281,11 +281,11 @@ class Replayed:
         targets: Named = state["targets"]
         if not masks:
             return targets
-        everything = self._all(state, {})
-        return {
-            name: torch.where(masks[of], everything[of], target) if of in masks else target
-            for (name, target), of in zip(targets.items(), self._followed.values(), strict=True)
-        }
+        everything, found = self._all(state, {}), dict(targets)
+        for name, target in targets.items():
+            if (of := self._followed[name]) in masks:
+                found[name] = torch.where(masks[of], everything[of], target)
+        return found
 
     def _following(self, state: State, still: Named, tau: Tensor) -> Named:
         everything = self._all(state, still)

@@ -21,7 +21,7 @@ from holdfast.agents.doors.gradients import Tensors
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
 
 
-class Rollouts:
+class RolloutLearning:
     """Learns from rollouts in the place of a model's ``train``.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,12 @@ import pytest
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.streams.task_stream import TaskExperience, make_stream
 from holdfast.scenarios.schema.scenario import Scenario
+
+# JAX as an engine's worker has it: on the processor, with one thread. Read when JAX begins, later.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
 
 Start = Callable[..., tuple[StableBaselinesAgent, list[TaskExperience]]]
 

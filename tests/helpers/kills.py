@@ -107,3 +107,22 @@ def assert_unharmed(
         kills = Kills(inner, steps)
         assert_same(kills.run(cell(place / "killed", data)), straight)
     return kills
+
+
+def two_tasks(agent: dict[str, Any], method: Any = "naive", **more: Any) -> dict[str, Any]:
+    """Return a scenario of two short tasks with checkpoints inside; ``more`` are its other keys."""
+    discrete = agent["algorithm"] in ("ppo", "a2c", "dqn", "qrdqn", "trpo", "recurrent_ppo")
+    env = "CartPole-v1" if discrete else "Pendulum-v1"
+    changes = more.pop("changes", [{}, {}] if discrete else [{"time_limit": 25}] * 2)
+    return {
+        "name": "demo",
+        "tasks": [
+            {"name": n, "env": env, "steps": 160, "changes": c}
+            for n, c in zip("ab", changes, strict=True)
+        ],
+        "agent": agent,
+        "methods": [method],
+        "evaluation": {"every": 64, "episodes": 1},
+        "checkpoint": {"every": 48},
+        **more,
+    }

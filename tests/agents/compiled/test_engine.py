@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kills import assert_unharmed, cell, silent
+from kills import assert_unharmed, cell, silent, two_tasks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -41,22 +41,9 @@ AGENTS: dict[str, dict[str, Any]] = {
 
 
 def scenario(name: str, method: Any = "naive", **more: Any) -> dict[str, Any]:
-    is_discrete = name in ("ppo", "a2c", "dqn")
-    env = "CartPole-v1" if is_discrete else "Pendulum-v1"
-    changes = [{}, {"action_map": [1, 0]}] if is_discrete else [{"time_limit": 25}] * 2
     agent = {**AGENTS[name], "engine": "compiled", **more.pop("agent", {})}
-    return {
-        "name": "demo",
-        "tasks": [
-            {"name": n, "env": env, "steps": 160, "changes": c}
-            for n, c in zip("ab", changes, strict=True)
-        ],
-        "agent": agent,
-        "methods": [method],
-        "evaluation": {"every": 64, "episodes": 1},
-        "checkpoint": {"every": 48},
-        **more,
-    }
+    opposite = {"changes": [{}, {"action_map": [1, 0]}]} if name in ("ppo", "a2c", "dqn") else {}
+    return two_tasks(agent, method, **opposite, **more)
 
 
 def slowly(*names: str, fast: tuple[str, ...]) -> list[Any]:

@@ -20,6 +20,21 @@ from holdfast.scenarios.schema.scenario import Scenario
 METHODS = ["naive", {"ewc": {"samples": 200}}, {"cloning": {"samples": 700}}, "isolated"]
 
 
+def test_making_programs_is_no_part_of_the_pace(
+    make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiled program takes seconds to be made, and a sample of a task much less to learn."""
+    monkeypatch.setattr(measured, "STRETCH_S", 0.2)
+    costs = {}
+    for engine in ("sb3", "compiled"):
+        agent = {"algorithm": "ppo", "n_steps": 64, "batch_size": 16, "engine": engine}
+        scenario = make_scenario(agent=agent, methods=["naive"], evaluation={"episodes": 1})
+        costs[engine] = estimate(scenario, build(scenario))["naive"]
+    # With the making it would be a twentieth.
+    assert costs["compiled"].steps_per_s > costs["sb3"].steps_per_s / 3
+    assert costs["compiled"].least_s > 0.5  # the making is counted, once a task
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_disk_is_estimated_to_a_few_percent(

@@ -22,7 +22,7 @@ CASES = [
 ]
 
 
-QUICK = {("ppo", "ewc"), ("ppo", "agem"), ("ppo", "packnet"), ("sac", "si"), ("sac", "cloning")}
+QUICK = {("ppo", "ewc"), ("ppo", "agem"), ("dqn", "packnet"), ("sac", "si"), ("sac", "cloning")}
 
 
 @pytest.mark.parametrize(

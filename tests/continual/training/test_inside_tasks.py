@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import Kills, assert_unharmed
+from kills import Kills, assert_unharmed, two_tasks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.continual.jobs.run_folders import prepare
@@ -20,29 +20,11 @@ OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
 SAC = {"algorithm": "sac", "train_freq": 2, **OFF}
 
 
-def scenario(agent: dict[str, Any], method: Any = "naive", **more: Any) -> dict[str, Any]:
-    discrete = agent["algorithm"] in ("ppo", "a2c", "dqn", "qrdqn", "trpo", "recurrent_ppo")
-    env = "CartPole-v1" if discrete else "Pendulum-v1"
-    changes: list[dict[str, Any]] = [{}, {}] if discrete else [{"time_limit": 25}] * 2
-    return {
-        "name": "demo",
-        "tasks": [
-            {"name": n, "env": env, "steps": 160, "changes": c}
-            for n, c in zip("ab", changes, strict=True)
-        ],
-        "agent": agent,
-        "methods": [method],
-        "evaluation": {"every": 64, "episodes": 1},
-        "checkpoint": {"every": 48},
-        **more,
-    }
-
-
 @pytest.mark.parametrize("agent", [PPO, SAC], ids=lambda agent: agent["algorithm"])
 def test_killed_anywhere_equals_never_killed(
     agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kills = assert_unharmed(monkeypatch, tmp_path, scenario(agent), [70, 140, 150, 240, 310])
+    kills = assert_unharmed(monkeypatch, tmp_path, two_tasks(agent), [70, 140, 150, 240, 310])
     assert kills.begun[0] == 1
     assert kills.begun[1] > 1  # inside the first task
     assert kills.begun[-1] > 160 + 48
@@ -85,7 +67,7 @@ def scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_shows_every_number_once(
     agent: dict[str, Any], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = scenario(agent, (ON_POLICY | OFF_POLICY)[method], **OF_METHODS)
+    data = two_tasks(agent, (ON_POLICY | OFF_POLICY)[method], **OF_METHODS)
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
     shown = [scalars(find_cells(tmp_path / side / "demo")[0]) for side in ("straight", "killed")]
     assert len(shown[0]) > 10
@@ -143,7 +125,7 @@ COSTLY = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for
 
 @pytest.mark.parametrize("method", COSTLY)
 def test_method_on_policy(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = scenario(PPO, ON_POLICY[method], **OF_METHODS)
+    data = two_tasks(PPO, ON_POLICY[method], **OF_METHODS)
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
 
 
@@ -151,7 +133,7 @@ def test_method_on_policy(method: str, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("method", OFF_POLICY)
 def test_method_off_policy(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = SAC | ({"buffer_size": 200} if method == "perfect-memory" else {})
-    data = scenario(agent, OFF_POLICY[method], **OF_METHODS)
+    data = two_tasks(agent, OFF_POLICY[method], **OF_METHODS)
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
 
 
@@ -161,7 +143,7 @@ def test_vcl_with_a_head_per_task(
     agent: dict[str, Any], first_task_kl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = {"vcl": {"first_task_kl": first_task_kl}}
-    data = scenario(agent, method, stream={"task_id": "heads", "task_count": "known"})
+    data = two_tasks(agent, method, stream={"task_id": "heads", "task_count": "known"})
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
 
 
@@ -200,7 +182,7 @@ EACH = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in A
 def test_algorithm(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = dict(ALGORITHMS[name])
     n_envs, env = agent.pop("n_envs", 1), agent.pop("env", None)
-    data = scenario(agent, n_envs=n_envs)
+    data = two_tasks(agent, n_envs=n_envs)
     if env is not None:
         data["tasks"] = [task | {"env": env} for task in data["tasks"]]
     if not name.startswith("dqn"):
@@ -216,5 +198,5 @@ def test_carried_buffer_and_heads(
     """The ring of 100 rows is carried into the second task, and wraps round in both."""
     given = {"boundaries": boundaries, "task_id": "heads" if boundaries == "known" else "hidden"}
     carry = {"replay_buffer": True, "optimizer": True}
-    data = scenario(SAC, stream=given, carry=carry)
+    data = two_tasks(SAC, stream=given, carry=carry)
     assert_unharmed(monkeypatch, tmp_path, data, [70, 140, 150, 240, 310])
