@@ -58,7 +58,11 @@ class Update:
         groups: The group of each.
         works: What methods asked for.
         norm: Greatest common norm of the gradients; None where none is clipped.
-        targets: Names of those that a slowly moving copy follows.
+
+    Attributes:
+        parts: By kind, the functions that are called in it, each with its part.
+        touched: Parameters that the loss reaches; known once functions look at steps.
+        form: Of the functions' states: a program is traced for one.
     """
 
     def __init__(
