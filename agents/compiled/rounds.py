@@ -16,6 +16,7 @@ from holdfast.agents.compiled import account, programs
 from holdfast.agents.compiled.transfer import array_of, tensors_of
 from holdfast.agents.doors.gradients import diverged
 from holdfast.agents.tracing.trace import traced
+from holdfast.errors import UsageError
 
 Function = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
 """How it is done, state, what all updates share, what this one gets: to state, figures, what is
@@ -153,7 +154,12 @@ class Rounds:
                 return self._function(how, state, shared, own)
 
             given = (self.told(state), shared, own)
-            step = traced(one, *(tensors_of(given) for given in given))
+            examples = [tensors_of(one) for one in given]
+            try:
+                step = traced(one, *examples, name="an update, the methods' functions included,")
+            except UsageError as error:
+                # Its text has the place; what torch passed through on the way says nothing more.
+                raise UsageError(f"agent.engine: compiled: {error}; or write engine: sb3") from None
             program = programs.Program(step.on(jnp), self._layout, stops=self._stops)
             self._programs[key] = program
         return self._programs[key]

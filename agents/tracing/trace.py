@@ -145,7 +145,7 @@ class Traced:
         return values, left
 
 
-def traced(function: Callable[..., Any], *examples: Any) -> Traced:
+def traced(function: Callable[..., Any], *examples: Any, name: str | None = None) -> Traced:
     """Trace a torch function.
 
     It is called with copies of the examples. What it reads besides its arguments is frozen as it
@@ -154,12 +154,13 @@ def traced(function: Callable[..., Any], *examples: Any) -> Traced:
     Args:
         function: Of tensors, or of dicts, lists, tuples and NamedTuples of them, and of None.
         *examples: Its arguments; their shapes and dtypes stay, their values do not.
+        name: What errors call it; its qualified name where none is given.
 
     Raises:
         UsageError: If it draws random numbers, looks at the value of a tensor, changes an argument
             in place, or uses an operation that is not in the table.
     """
-    name = _qualified_name(function)
+    name = name or _qualified_name(function)
     leaves: list[Tensor] = []
     rebuild = copied(examples, f"{name}: arguments", leaves)
     results: list[Any] = []

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from holdfast.continual.method import Method
+from holdfast.errors import UsageError
 from holdfast.registry import METHODS, NOT_COMPILED
 from holdfast.scenarios.checks.methods import can_take, method_signature
 from tests.continual.methods.test_contract import SETTINGS, build
@@ -42,3 +44,26 @@ def test_weights_are_those_of_the_other_engine(
         torch.testing.assert_close(
             ends["compiled"][tensor_name], expected, rtol=0, atol=TOLERANCE[world], msg=tensor_name
         )
+
+
+class Peeks(Method):
+    """Looks at a tensor's value in an update."""
+
+    doors = ("gradients",)
+
+    def pre_adapt(self, doors: Any, experience: Any) -> None:
+        doors.gradients.add(lambda parameters, state, batch: _halved(parameters))
+
+
+def _halved(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: p / 2 for name, p in parameters.items() if p.sum().item() > 0}
+
+
+def test_a_method_that_looks_at_a_tensor_is_refused_with_its_line(train: Any) -> None:
+    said = (
+        r"^agent\.engine: compiled: an update, .* looks at the value of a tensor "
+        r"\(.*test_engines\.py:\d+, in .*\).*; or write engine: sb3$"
+    )
+    with pytest.raises(UsageError, match=said) as refused:
+        train("ppo", lambda: [Peeks()], tasks=1, agent={"engine": "compiled"})
+    assert refused.value.__cause__ is None  # what torch passed through says nothing more
