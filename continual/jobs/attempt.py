@@ -69,8 +69,9 @@ def stoppable() -> Iterator[Callable[[], None]]:
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the handler's signature
         nonlocal stopping
-        since = time.monotonic() - _stopped_at.pop()
-        _stopped_at.append(time.monotonic())
+        # The next signal may interrupt this line by line: one item is read, then replaced.
+        since = time.monotonic() - _stopped_at[0]
+        _stopped_at[0] = time.monotonic()
         if since < ONE_WISH_S:
             return
         stopping = True

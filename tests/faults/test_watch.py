@@ -264,6 +264,36 @@ def test_a_signal_to_all_of_a_group_is_one_wish(tmp_path: Path) -> None:
     assert process.wait(20) == 11
 
 
+@pytest.mark.parametrize("line", range(1, 7))
+def test_a_signal_that_interrupts_the_handling_of_one_is_the_same_wish(
+    tmp_path: Path, line: int
+) -> None:
+    body = f"""
+    from holdfast.continual.jobs.attempt import stoppable
+    lines, said = [], []
+    def trace(frame, event, argument):
+        if frame.f_code.co_name == "stop":
+            lines.append(event)
+            if len(lines) == {line}:
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+    with stoppable():
+        try:
+            sys.settrace(trace)
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(5)
+        except BaseException as error:
+            said.append(type(error))
+        sys.settrace(None)
+        assert said == [KeyboardInterrupt], said
+        assert len(lines) >= {line}
+        time.sleep(0.1)
+    sys.exit(12)
+    """
+    done = subprocess.run(command(body), cwd=tmp_path, timeout=20, check=False)
+    assert done.returncode == 12
+
+
 @pytest.mark.slow
 def test_a_second_signal_leaves_less_time(tmp_path: Path) -> None:
     body = "signal.signal(15, signal.SIG_IGN); Path('work').touch(); time.sleep(600)"
