@@ -18,6 +18,7 @@ from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 
+from holdfast.agents.base import garbage
 from holdfast.agents.compiled.engine import Engine
 from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy
@@ -96,10 +97,11 @@ def measured(case: Case, turns: int) -> tuple[float, float, float]:
         side.turn()
     first = time.process_time() - started
     found: list[list[float]] = [[], []]
-    for number in range(turns):
-        order = (0, 1) if number % 2 else (1, 0)
-        for place in order:
-            found[place].append(sides[place].turn())
+    with garbage.apart():  # for both, as a cell does it
+        for number in range(turns):
+            order = (0, 1) if number % 2 else (1, 0)
+            for place in order:
+                found[place].append(sides[place].turn())
     return statistics.median(found[0]), statistics.median(found[1]), first
 
 

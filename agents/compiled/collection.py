@@ -98,6 +98,12 @@ def _step_each(env: DummyVecEnv, actions: NDArray[Any]) -> Stepped:
     return observations, env.buf_rews.copy(), env.buf_dones.copy(), list(infos)
 
 
+def _seen(stepped: Stepped) -> dict[str, Any]:
+    """Return what environments gave, by the names that callbacks know."""
+    new_obs, rewards, dones, infos = stepped
+    return {"new_obs": new_obs, "rewards": rewards, "dones": dones, "infos": infos}
+
+
 def _ended(dones: NDArray[np.bool_]) -> list[int]:
     """Return which episodes ended; mostly none, which is found out faster than by NumPy."""
     told = dones.tolist()
@@ -105,13 +111,6 @@ def _ended(dones: NDArray[np.bool_]) -> list[int]:
 
 
 # -- on-policy -------------------------------------------------------------------------------------
-
-
-_ON_POLICY_LOCALS = ("self", "env", "callback", "rollout_buffer", "n_rollout_steps")
-_ON_POLICY_STEP = (
-    *("n_steps", "actions", "values", "log_probs", "clipped_actions", "action_masks"),
-    *("new_obs", "rewards", "dones", "infos"),
-)
 
 
 class RolloutCollector:
@@ -146,16 +145,16 @@ class RolloutCollector:
         self._begin(env, rollout_buffer, use_masking=use_masking)
         callback.on_rollout_start()
         actor, step, add = self._ready(n_rollout_steps), stepping(env), _adding(rollout_buffer)
-        told: tuple[Any, ...] = (model, env, callback, rollout_buffer, n_rollout_steps)
-        callback.update_locals(dict(zip(_ON_POLICY_LOCALS, told, strict=True)))
+        seen = {"self": model, "env": env, "callback": callback, "rollout_buffer": rollout_buffer}
+        callback.update_locals(seen | {"n_rollout_steps": n_rollout_steps})
         for n_steps in range(n_rollout_steps):
             masks = get_action_masks(env) if use_masking else None
             acted = actor.act(model._last_obs, masks)
             taken = self._clipped(acted.actions)
             new_obs, rewards, dones, infos = stepped = step(taken)
             model.num_timesteps += env.num_envs
-            told = (n_steps, *acted, taken, masks, *stepped)
-            callback.update_locals(dict(zip(_ON_POLICY_STEP, told, strict=True)))
+            told = {"n_steps": n_steps, **_seen(stepped), **acted._asdict()}
+            callback.update_locals(told | {"clipped_actions": taken, "action_masks": masks})
             if not callback.on_step():
                 return False
             model._update_info_buffer(infos, dones)
@@ -274,16 +273,6 @@ def _estimate_advantages(buffer: Any, last_values: NDArray[Any], dones: Any) -> 
 # -- off-policy ------------------------------------------------------------------------------------
 
 
-_OFF_POLICY_LOCALS = (
-    *("self", "env", "callback", "train_freq", "replay_buffer", "action_noise"),
-    *("learning_starts", "log_interval", "continue_training"),
-)
-_OFF_POLICY_STEP = (
-    *("num_collected_steps", "num_collected_episodes", "actions", "buffer_actions"),
-    *("new_obs", "rewards", "dones", "infos"),
-)
-
-
 class TransitionCollector:
     """Collects transitions for DQN, QR-DQN, SAC, TQC, CrossQ, TD3, DDPG and kin.
 
@@ -321,17 +310,19 @@ class TransitionCollector:
         self._is_ready = False
         callback.on_rollout_start()
         step, store = self._storing(env, replay_buffer)
-        told: tuple[Any, ...] = (model, env, callback, train_freq, replay_buffer, action_noise)
-        told = (*told, learning_starts, log_interval, True)
-        callback.update_locals(dict(zip(_OFF_POLICY_LOCALS, told, strict=True)))
+        seen = {"self": model, "env": env, "callback": callback, "replay_buffer": replay_buffer}
+        seen |= {"train_freq": train_freq, "action_noise": action_noise}
+        seen |= {"learning_starts": learning_starts, "log_interval": log_interval}
+        callback.update_locals(seen | {"continue_training": True})
         steps = episodes = 0
         while should_collect_more_steps(train_freq, steps, episodes):
             actions, stored = self._sample(learning_starts, action_noise, n_envs)
             new_obs, rewards, dones, infos = stepped = step(actions)
             model.num_timesteps += n_envs
             steps += 1
-            told = (steps, episodes, actions, stored, *stepped)
-            callback.update_locals(dict(zip(_OFF_POLICY_STEP, told, strict=True)))
+            told = {"actions": actions, "buffer_actions": stored, **_seen(stepped)}
+            counted = {"num_collected_steps": steps, "num_collected_episodes": episodes}
+            callback.update_locals(told | counted)
             if not callback.on_step():
                 return RolloutReturn(steps * n_envs, episodes, continue_training=False)
             model._update_info_buffer(infos, dones)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
@@ -61,8 +60,7 @@ class Forward:
         with torch.no_grad():
             self._function = traced(of_tensors, tensors, kept, example).on(np)
         self._places: list[int] = []
-        self._views: dict[str, NDArray[Any]] = {}
-        self._kept_views: list[Any] = []
+        self._run: Callable[[Any], Any]
         self.refresh()
 
     @property
@@ -80,24 +78,20 @@ class Forward:
             copied: Whether matrices are copied column by column, until the next refresh. NumPy
                 multiplies several rows with those up to four times faster.
         """
-        self._kept_views = [arrays_of(own[name]) for own, name in self._kept]
         tensors = [own[last] for own, last in self._sources.values()]
         places = [] if copied else [tensor.data_ptr() for tensor in tensors]
-        if not copied and places == self._places:
+        if places and places == self._places and not self._kept:
             return
         self._places = places
-        self._views = {
-            name: tensor.detach().numpy()
-            for name, tensor in zip(self._sources, tensors, strict=True)
-        }
+        views = [tensor.detach().numpy() for tensor in tensors]
         if copied:
-            for name, view in self._views.items():
-                if view.ndim == 2:
-                    self._views[name] = np.array(view, order="F")
+            views = [np.array(one, order="F") if one.ndim == 2 else one for one in views]
+        kept = [arrays_of(own[name]) for own, name in self._kept]
+        self._run = self._function.having(dict(zip(self._sources, views, strict=True)), kept)
 
     def __call__(self, observations: Any) -> Any:
         """Return what the function says of observations."""
-        return self._function(self._views, self._kept_views, observations)
+        return self._run(observations)
 
 
 _Source = tuple[dict[str, Any], str]

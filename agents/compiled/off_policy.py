@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -154,7 +155,7 @@ class ReplayLearning:
         model, batch = self._model, self._batch(batch_size)
         own: dict[str, Any] = {
             "batch": batch,
-            "noise": self._noise(torch.as_tensor(batch["actions"])),
+            "noise": self._noise(batch["actions"]),
         }
         delay = getattr(model, "policy_delay", None)
         model._n_updates += 1
@@ -171,22 +172,26 @@ class ReplayLearning:
         is_plain = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage
         if not is_plain or "sample" in vars(buffer) or normalizer is not None:
             return flatten(buffer.sample(size, env=normalizer)._asdict())
-        stored = buffer.buffer_size if buffer.full else buffer.pos
-        rows = np.random.randint(0, stored, size=size)
-        at = rows, np.random.randint(0, high=buffer.n_envs, size=(size,))
-        dones = buffer.dones[at] * (1 - buffer.timeouts[at])
-        batch = {name: getattr(buffer, name)[at] for name in _STORED}
-        return batch | {"dones": dones[:, None], "rewards": buffer.rewards[at][:, None]}
+        stored, envs = buffer.buffer_size if buffer.full else buffer.pos, buffer.n_envs
+        rows = np.random.randint(0, stored, size=size) * envs
+        rows += np.random.randint(0, high=envs, size=(size,))
 
-    def _noise(self, actions: Tensor) -> list[Tensor]:
+        def taken(values: NDArray[Any], *shape: int) -> Any:
+            return values.reshape(-1, *shape).take(rows, axis=0)
+
+        batch = {name: taken(of, *of.shape[2:]) for name, of in _stored(buffer)}
+        dones = taken(buffer.dones, 1) * (1 - taken(buffer.timeouts, 1))
+        return batch | {"dones": dones, "rewards": taken(buffer.rewards, 1)}
+
+    def _noise(self, actions: Any) -> list[Tensor]:
         """Return standard noise of the actions that an update draws, in the order of ``train``."""
         model = self._model
-        if isinstance(model, SAC | TQC):
-            return [torch.randn(actions.shape, dtype=self._dtype) for _ in range(2)]
         if self._follows_steps:
             return []
+        if isinstance(model, SAC | TQC):
+            return [torch.randn(actions.shape, dtype=self._dtype) for _ in range(2)]
         span = model.target_noise_clip
-        noise = torch.empty_like(actions).normal_(0, model.target_policy_noise)
+        noise = torch.empty_like(torch.as_tensor(actions)).normal_(0, model.target_policy_noise)
         return [noise.clamp(-span, span)]
 
     def _planned(self, own: dict[str, Any]) -> Planned:
@@ -293,6 +298,10 @@ class ReplayLearning:
             name: target * (1 - tau) + tau * everything[self._followed[name]]
             for name, target in state["targets"].items()
         }
+
+
+def _stored(buffer: ReplayBuffer) -> list[tuple[str, NDArray[Any]]]:
+    return [(name, getattr(buffer, name)) for name in _STORED]
 
 
 _STORED = ("observations", "actions", "next_observations")

@@ -74,7 +74,8 @@ class Done(NamedTuple):
     Attributes:
         state: After the last update, packed.
         count: Updates that were begun; the last one was not taken where a limit was passed.
-        figures: Shape (updates, figures); of a single one, shape (figures,).
+        figures: Shape (updates, figures + 1); of a single one, shape (figures + 1,). The last says
+            once more whether all gradients were finite: a host reads one array faster than two.
         well: Whether all gradients were finite.
         finite: Shape (parameters,): whether the gradients of each were.
         said: What projections say, a row for each update.
@@ -110,10 +111,11 @@ class Program:
         self._step, self._layout, self._stops = step, layout, stops
         self.tags: list[str] = []
         self.names: list[str] = []
-        self.one, self.many = jax.jit(self._one), jax.jit(self._many)
+        self.one, self.many = jax.jit(self._one, static_argnums=3), jax.jit(self._many)
 
-    def _one(self, packed: Any, shared: Any, own: Any) -> Done:
-        state = self._layout.unpacked(packed)
+    def _one(self, packed: Any, shared: Any, leaves: list[Any], form: Any) -> Done:
+        """Take one update, which gets leaves of this form."""
+        state, own = self._layout.unpacked(packed), jax.tree.unflatten(form, leaves)
         return self._done(*self._taken(state, shared, own))
 
     def _taken(self, state: Any, shared: Any, own: Any) -> tuple[Any, Done]:
@@ -124,8 +126,9 @@ class Program:
             is_over = figures["approx_kl"] > shared["numbers"]["most_kl"]
             after = jax.tree.map(lambda old, new: jnp.where(is_over, old, new), state, after)
         self.tags, self.names = list(figures), list(finite)
-        told, wells = jnp.stack(list(figures.values())), jnp.stack(list(finite.values()))
+        wells = jnp.stack(list(finite.values()))
         well = jnp.all(wells) | is_over
+        told = jnp.stack([*figures.values(), well])
         return after, Done(None, jnp.array(1), told, well, wells, said, is_over)
 
     def _done(self, state: Any, done: Done) -> Done:

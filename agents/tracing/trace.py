@@ -45,10 +45,10 @@ class Traced:
     """
 
     def __init__(
-        self, name: str, graph: GraphModule, read: Read, result: Any, places: Places
+        self, name: str, graph: GraphModule, reads: list[Read], result: Any, places: Places
     ) -> None:
         self.name = name
-        self._read = read
+        self._reads = reads
         self._result = result
         self._places = places
         table = Table(graph)
@@ -57,7 +57,7 @@ class Traced:
         self.operations = len(self._table)
         self.targets = frozenset(one.target for one in self._table)
 
-    def on(self, arrays: ModuleType) -> Callable[..., Any]:
+    def on(self, arrays: ModuleType) -> Any:
         """Return the function on arrays of a library.
 
         Arguments and result are nested as those of the traced function. A result on NumPy may
@@ -65,6 +65,9 @@ class Traced:
 
         Args:
             arrays: ``numpy`` or ``jax.numpy``.
+
+        Returns:
+            A function; on NumPy it is an ``OnNumpy``.
 
         Raises:
             UsageError: If the library lacks an operation.
@@ -78,24 +81,10 @@ class Traced:
         steps = [step_of(table[one.target], one, arrays is np) for one in left]
         rest = values[self._inputs :]
         if arrays is np:
-            return self._on_numpy(rest, steps, build)
+            return OnNumpy(self.name, self._reads, partial(_run, rest, steps, build))
         used = {slot.index for slot in self._results}.union(*(one.slots() for one in left))
         constants = {slot: values[slot] for slot in used if values[slot] is not None}
         return self._on_jax(arrays, rest, steps, build, constants)
-
-    def _on_numpy(self, rest: list[Any], steps: Sequence[Step], build: Build) -> Callable[..., Any]:
-        read = self._read
-
-        def function(*arguments: Any) -> Any:
-            values: list[Any] = []
-            read(arguments, values)
-            values += rest
-            with np.errstate(all="ignore"):  # torch does not warn either
-                for step in steps:
-                    step(values)
-            return build(values)
-
-        return function
 
     def _on_jax(
         self,
@@ -105,11 +94,8 @@ class Traced:
         build: Build,
         constants: dict[int, Any],
     ) -> Callable[..., Any]:
-        read = self._read
-
         def function(*arguments: Any) -> Any:
-            given: list[Any] = []
-            read(arguments, given)
+            given = _read(self.name, self._reads, arguments, [])
             values = [arrays.asarray(one) for one in given]  # outside jit it may be NumPy's
             values += rest
             for slot, constant in constants.items():
@@ -145,6 +131,47 @@ class Traced:
         return values, left
 
 
+class OnNumpy:
+    """A traced function on NumPy.
+
+    Args:
+        name: The function's.
+        reads: What reads each argument.
+        run: Makes the result of what was read.
+    """
+
+    def __init__(self, name: str, reads: list[Read], run: Callable[[list[Any]], Any]) -> None:
+        self._name, self._reads, self._run = name, reads, run
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Return the function's result."""
+        return self._run(_read(self._name, self._reads, arguments, []))
+
+    def having(self, *leading: Any) -> Callable[..., Any]:
+        """Return the function of its other arguments; many arrays take time to be read."""
+        count = len(leading)
+        before = _read(self._name, self._reads[:count], leading, [])
+        name, reads, run = self._name, self._reads[count:], self._run
+        return lambda *arguments: run(_read(name, reads, arguments, before.copy()))
+
+
+def _read(name: str, reads: list[Read], arguments: tuple[Any, ...], into: list[Any]) -> list[Any]:
+    """Return a list with the arrays of all arguments behind what was in it."""
+    if len(arguments) != len(reads):
+        raise UsageError(f"{name} takes {len(reads)} arguments, not {len(arguments)}")
+    for read, one in zip(reads, arguments, strict=True):
+        read(one, into)
+    return into
+
+
+def _run(rest: list[Any], steps: Sequence[Step], build: Build, values: list[Any]) -> Any:
+    values += rest
+    with np.errstate(all="ignore"):  # torch does not warn either
+        for step in steps:
+            step(values)
+    return build(values)
+
+
 def traced(function: Callable[..., Any], *examples: Any, name: str | None = None) -> Traced:
     """Trace a torch function.
 
@@ -177,8 +204,8 @@ def traced(function: Callable[..., Any], *examples: Any, name: str | None = None
     except RuntimeError as error:
         raise refusal(name, error) from error
     check(name, graph, places)
-    read = reader(examples, f"{name}: arguments")
-    return Traced(name, graph, read, results[0], places)
+    reads = [reader(one, f"{name}: arguments[{i}]") for i, one in enumerate(examples)]
+    return Traced(name, graph, reads, results[0], places)
 
 
 def _pure(flat: Callable[..., Any], leaves: list[Tensor], places: Places) -> GraphModule:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from holdfast.agents.base import garbage
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.loop import run_stream
 from holdfast.continual.policies.restore import initial_files
@@ -131,7 +132,7 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
     if scenario.agent.init is not None:
         agent.initial = initial_files(scenario)
     try:
-        with device_told(scenario, agent):
+        with device_told(scenario, agent), garbage.apart():
             if 0 < finished < len(scenario.stream_tasks):
                 kind.bring_back(folder, agent, finished)
             run_stream(list(stream.train_stream)[finished:], agent, methods, journal)

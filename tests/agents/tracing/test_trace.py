@@ -137,7 +137,7 @@ def test_arguments_of_another_form_are_refused() -> None:
         function = traced(nested, TREE, PAIR, None).on(library)
         with pytest.raises(UsageError, match=r"nested: arguments\[0\]\['b'\] has the shape \(4,\)"):
             function({"b": np.zeros(4), "a": {"x": np.ones(2)}}, arrays(PAIR), None)
-        with pytest.raises(UsageError, match=r"nested: arguments has 1 entries, not 3"):
+        with pytest.raises(UsageError, match=r"nested takes 3 arguments, not 1"):
             function({})
         with pytest.raises(UsageError, match=r"arguments\[0\]\['a'\] has 2 entries, not 1"):
             function({"b": np.zeros(3), "a": {"x": np.ones(2), "y": 0}}, arrays(PAIR), None)

@@ -1,0 +1,41 @@
+"""Python's garbage collector, and what it need not look at again.
+
+A full collection walks over every object there is, and after the imports that learning needs these
+are hundreds of thousands: a twelfth of the time of small updates. What has been there before is set
+apart while an agent learns; what comes later is collected as ever.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Set apart what is there, until the block ends.
+
+    Where a program has frozen objects itself, nothing is done.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    set_apart()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def set_apart_again() -> None:
+    """Set apart what has come since, and collect what is gone; outside of ``apart`` do nothing."""
+    if gc.get_freeze_count():
+        set_apart()
+
+
+def set_apart() -> None:
+    """Collect, then set apart what is left."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
