@@ -20,6 +20,7 @@ from torch import nn
 
 from holdfast.agents.compiled.distributions import Choices, Floats, Masks, distribution_of
 from holdfast.agents.compiled.forward import Forward, fits
+from holdfast.agents.sb3.greedy_action import most_likely
 from holdfast.errors import UsageError
 
 _LONG = 5
@@ -304,3 +305,69 @@ def _mean_quantiles(network: Any, observations: Any) -> Any:
 def _gaussian_said(network: Any, observations: Any) -> Any:
     mean, log_std, _ = network.get_action_dist_params(observations)
     return mean, log_std.exp()
+
+
+# -- measured --------------------------------------------------------------------------------------
+
+
+class Greedy:
+    """The most likely actions of a model: by NumPy where it says the same, else by ``predict``.
+
+    Args:
+        model: The algorithm.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._known: list[tuple[int, Forward]] = []
+        self._chosen: dict[int, Forward | None] = {}
+        self._is_traced = True
+
+    def look(self) -> None:
+        """Look at the policy again: its weights have changed, or what acts in it."""
+        self._chosen.clear()
+
+    def __call__(self, observations: Any) -> NDArray[Any]:
+        """Return an action for each row of observations, as environments take them."""
+        named = isinstance(observations, dict)
+        rows = len(next(iter(observations.values())) if named else observations)
+        if rows not in self._chosen:
+            self._chosen[rows] = self._program(rows, observations)
+        program = self._chosen[rows]
+        if program is None:
+            return self._predicted(observations)
+        return self._shaped(program(observations))
+
+    def _program(self, rows: int, observations: Any) -> Forward | None:
+        """Return the program of the policy as it is now, traced where it is another one."""
+        found = (one for count, one in self._known if count == rows and one.is_current)
+        program = next(found, None) or self._traced(rows, observations)
+        if program is not None:
+            program.refresh(copied=rows > 1)
+        return program
+
+    def _traced(self, rows: int, observations: Any) -> Forward | None:
+        policy = self._model.policy
+        network = _acting_network(self._model) or policy
+        known = type(policy).predict is BasePolicy.predict and fits(network, rows)
+        if not (self._is_traced and known):
+            return None
+        try:
+            program = Forward(most_likely, policy, observations)
+            is_same = _near(self._shaped(program(observations)), self._predicted(observations))
+        except UsageError:
+            is_same = False
+        if not is_same:
+            self._is_traced = False  # nor will it be in other views
+            return None
+        self._known.append((rows, program))
+        return program
+
+    def _shaped(self, actions: NDArray[Any]) -> NDArray[Any]:
+        if actions.dtype == bool:  # bits, which predict gives as numbers
+            actions = actions.astype(np.float32)
+        return actions.reshape(-1, *self._model.action_space.shape)
+
+    def _predicted(self, observations: Any) -> NDArray[Any]:
+        actions: NDArray[Any] = self._model.predict(observations, deterministic=True)[0]
+        return actions

@@ -90,6 +90,7 @@ class StableBaselinesAgent:
         self.plan = Plan()
         self._others = losses.Others()
         self._engine: Any = None  # the compiled one, while the doors are open
+        self._greedy: Any = None  # what acts where the compiled one learns and is measured
         self.has_heads = scenario.stream.task_id == "heads"
         self.normalizer: TaskNormalize | None = None
         self.model = None
@@ -229,9 +230,12 @@ class StableBaselinesAgent:
         self.networks.maps_above_heads.clear()
         set_weight_decay(model.policy, wanted.get("weight_decay"))
         if options.engine == "compiled":
-            from holdfast.agents.compiled.engine import check  # here: the other needs none of it
+            # Here: the other needs none of it.
+            from holdfast.agents.compiled.actors import Greedy
+            from holdfast.agents.compiled.engine import check
 
             check(model, self.device)
+            self._greedy = Greedy(model)
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
 
@@ -461,6 +465,8 @@ class StableBaselinesAgent:
         was_training = self.policy.training
         with self.plan.viewing(task_index, self.current_task):
             self.policy.set_training_mode(False)
+            if self._greedy is not None:
+                self._greedy.look()
             try:
                 yield self._act
             finally:
@@ -479,6 +485,8 @@ class StableBaselinesAgent:
             observations = self.normalizer.normalize_obs(observations)
         takes_masks = action_masks is not None and self.takes_masks
         masks = {"action_masks": action_masks} if takes_masks else {}
+        if self._greedy is not None and deterministic and not masks:
+            return self._greedy(observations), state
         actions, state = self.model.predict(
             observations, state, episode_starts, deterministic, **masks
         )

@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from holdfast.agents.compiled.actors import (
+    Greedy,
     NumpyActor,
     NumpyPredictor,
     TorchActor,
@@ -26,6 +27,7 @@ from holdfast.agents.compiled.actors import (
     actor_critic,
     predictor,
 )
+from holdfast.agents.compiled.forward import Forward
 from holdfast.agents.doors.networks import install
 from holdfast.agents.modules.heads import install_heads
 
@@ -354,3 +356,99 @@ def test_a_predict_of_its_own_is_called() -> None:
     found = predict(observations)
     torch.manual_seed(0)
     np.testing.assert_array_equal(found, model.predict(observations)[0])
+
+
+# -- measured --------------------------------------------------------------------------------------
+
+
+def greedy_of(made: Any, actions: str, rows: int = 4, *, single: bool = True) -> Any:
+    """Return what is measured of a model, and observations."""
+    env = mixed(ACTIONS[actions], rows, single=single)
+    model = made("MlpPolicy" if single else "MultiInputPolicy", env, seed=0, device="cpu")
+    _spread(model.policy)
+    model.policy.set_training_mode(False)
+    return Greedy(model), model, env.reset()
+
+
+def alone(greedy: Greedy, model: Any, observations: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what is done where ``predict`` cannot be called."""
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("predict was called")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "predict", forbidden)
+        return greedy(observations)
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["vector", "dict"])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize(
+    ("made", "actions"),
+    [
+        *((made, name) for made in (PPO, A2C) for name in ACTIONS),
+        *((made, "one choice") for made in (DQN, QRDQN)),
+        *((made, "box") for made in (SAC, TQC, TD3, DDPG)),
+    ],
+)
+def test_what_is_measured_acts_as_predict_does(
+    made: Any, actions: str, rows: int, single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, model, observations = greedy_of(made, actions, rows, single=single)
+    greedy(observations)
+    for scale in (1, -1, 3):
+        moved = (
+            {name: scale * values for name, values in observations.items() if name == "walk"}
+            | {"clock": observations["clock"]}
+            if not single
+            else scale * observations
+        )
+        found = alone(greedy, model, moved, monkeypatch)
+        wanted, _ = model.predict(moved, deterministic=True)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+        assert found.dtype == wanted.dtype
+        assert found.shape == wanted.shape
+
+
+def test_each_view_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    greedy, model, observations = greedy_of(PPO, "box")
+    scaled = Scaled()
+    model.policy.mlp_extractor.policy_net.append(scaled)
+    traced = []
+    monkeypatch.setattr(
+        "holdfast.agents.compiled.actors.Forward",
+        lambda *given: traced.append(given) or Forward(*given),
+    )
+
+    def measured() -> None:
+        greedy.look()
+        wanted, _ = model.predict(observations, deterministic=True)
+        np.testing.assert_allclose(greedy(observations), wanted, rtol=1e-5, atol=1e-5)
+
+    for number in (1.0, -3.0, 1.0, -3.0):
+        scaled.number = number
+        measured()
+        with torch.no_grad():  # an update in between
+            model.policy.action_net.weight += 0.1
+    assert len(traced) == 2
+
+
+def test_predict_acts_where_numpy_says_something_else() -> None:
+    model, _, observations = predicting(_Doubled)
+    greedy = Greedy(model)
+    for _ in range(2):
+        wanted, _ = model.predict(observations, deterministic=True)
+        np.testing.assert_array_equal(greedy(observations), wanted)
+
+
+def test_predict_acts_on_pictures_below_hooks_and_where_it_is_another() -> None:
+    pictures = A2C("CnnPolicy", DummyVecEnv([FakeImageEnv]), seed=0, device="cpu")
+    hooked = PPO("MlpPolicy", mixed(ACTIONS["box"], 3, single=True), seed=0, device="cpu")
+    calls: list[int] = []
+    hooked.policy.action_net.register_forward_hook(lambda *_: calls.append(1))
+    choices = MaskablePPO("MlpPolicy", mixed(ACTIONS["one choice"], 3, single=True), seed=0)
+    for model in (pictures, hooked, choices):
+        observations = model.env.reset()
+        wanted, _ = model.predict(observations, deterministic=True)
+        np.testing.assert_array_equal(Greedy(model)(observations), wanted)
+    assert len(calls) == 2
