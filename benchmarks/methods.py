@@ -1,12 +1,15 @@
 """The tables of the methods: every method, seed by seed, and what beats ``naive``.
 
-Four scenarios are run as they are shipped. In ``methods-discrete`` (PPO) and ``methods-continuous``
-(SAC) the references and the first tier have seeds 0 to 4, the others seeds 0 to 2; ``expandable``,
-with its ablations, has seeds 0 to 2, ``split-digits``, which is supervised, seeds 0 to 4. Cells
-that are finished in the runs folder are not run again. A method is compared with ``naive`` of the
-same seed: the mean of the differences in average performance, with Student's 95% interval, and one
-test for the table, corrected by Holm for all comparisons in it. Forgetting is that at the task
-boundaries, which cells of an older window of evaluations have, too.
+Four scenarios are run as they are shipped. In ``methods-discrete`` (PPO) the references and the
+first tier have seeds 0 to 4, the others seeds 0 to 2; ``methods-continuous`` (SAC) and
+``split-digits``, which is supervised, have seeds 0 to 4, ``expandable``, with its ablations, has
+seeds 0 to 2. Cells that are finished in the runs folder are not run again. A method is compared
+with ``naive`` of the same seed: the mean of the differences in average performance, with Student's
+95% interval, and one test for the table, corrected by Holm for all comparisons in it. Forgetting is
+that at the task boundaries, which cells of an older window of evaluations have, too.
+
+The strengths of ``methods-continuous`` come from ``methods-continuous-tuning``, on other seeds,
+which is run before it. Both learn under the compiled engine; methods that need the other have it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +29,13 @@ import holdfast
 from holdfast.continual.reports.tables import p_value, possible
 from holdfast.continual.results.statistics import compare, holm
 from holdfast.continual.results.study import gather
+from holdfast.registry import NOT_COMPILED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 SCENARIOS = ("methods-discrete", "methods-continuous", "expandable", "split-digits")
+TUNING = "methods-continuous-tuning"
+COMPILED = ("methods-continuous", TUNING)
 REFERENCES = ("naive", "isolated", "joint", "frozen")
 FIRST_TIER = (
     *("l2", "ewc", "mas", "si", "agem", "cloning"),
@@ -61,41 +67,78 @@ class Row(NamedTuple):
 
 def seeds_of(scenario: str, method: str) -> list[int]:
     """Return the seeds that a method is run with."""
-    if scenario.startswith("methods"):
+    if scenario == "methods-discrete":
         return list(range(5 if method in (*REFERENCES, *FIRST_TIER) else 3))
     return list(range(3 if scenario == "expandable" else 5))
 
 
 def run(scenario: str, runs: Path, jobs: int) -> None:
     """Run what is not finished yet, a seed of every method at a time."""
-    for seed in range(5):
-        loaded = holdfast.load(scenario, [f"seeds=[{seed}]"])
-        methods = [m for m in loaded.methods if seed in seeds_of(scenario, m.parts[0].name)]
-        if methods:
-            holdfast.run(loaded.model_copy(update={"methods": methods}), runs=runs, jobs=jobs)
+    shipped = holdfast.load(scenario)
+    seeds = shipped.seeds if scenario == TUNING else range(5)
+    for seed in seeds:
+        methods = [
+            method
+            for method in shipped.methods
+            if scenario == TUNING or seed in seeds_of(scenario, method.parts[0].name)
+        ]
+        for engine in ("compiled", "sb3") if scenario in COMPILED else ("sb3",):
+            own = tuple(m for m in methods if _engine(scenario, m) == engine)
+            agent = shipped.agent.model_copy(update={"engine": engine})
+            changed = {"methods": own, "seeds": (seed,), "agent": agent}
+            if own:
+                holdfast.run(shipped.model_copy(update=changed), runs=runs, jobs=jobs)
+
+
+def _engine(scenario: str, method: Any) -> str:
+    """Return the engine that a method is run under."""
+    needs_sb3 = any(part.name in NOT_COMPILED for part in method.parts)
+    return "sb3" if needs_sb3 or scenario not in COMPILED else "compiled"
 
 
 def write(folder: Path, path: Path) -> None:
     """Write a line per finished cell, in the order of the shipped scenario."""
     found = {method.label: method.cells for method in gather(folder).methods}
-    shipped = holdfast.load(folder.name)
-    cells = [cell for method in shipped.methods for cell in found.get(method.label, ())]
+    labels = dict.fromkeys(cell.label for cell in holdfast.load(folder.name).cells())
+    cells = [cell for label in labels for cell in found.get(label, ())]
     names = list(cells[0].metrics)
     with path.open("w", newline="", encoding="utf-8") as file:
         file.writelines(f"# {line}\n" for line in header("methods.py", arguments=()))
         table = csv.writer(file)
-        table.writerow(["method", "seed", *names, *COSTS])
+        table.writerow(["method", "seed", *names, *COSTS, "engine"])
         for cell in cells:
             numbers = [f"{cell.metrics[name]:.4f}" for name in names]
             costs = [cell.info.get(cost, "") for cost in COSTS]
-            table.writerow([cell.folder.label, cell.folder.seed, *numbers, *costs])
+            engine = cell.folder.scenario.agent.engine
+            table.writerow([cell.folder.label, cell.folder.seed, *numbers, *costs, engine])
+
+
+def tuned(path: Path) -> dict[str, tuple[str, float]]:
+    """Return the point of each method with the greatest mean average performance, and that mean."""
+    best: dict[str, tuple[str, float]] = {}
+    for label, values in _performances(path).items():
+        method, mean = label.split("-strength=")[0], float(np.mean(values))
+        if method not in best or mean > best[method][1]:
+            best[method] = label, mean
+    return best
+
+
+def _performances(path: Path) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for cell in _cells(path):
+        found.setdefault(cell["method"], []).append(float(cell[PERFORMANCE]))
+    return found
+
+
+def _cells(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def rows(path: Path) -> list[Row]:
     """Return the table of one scenario, from what ``write`` wrote."""
     trained = len(set(holdfast.load(path.stem).stream_tasks))
-    with path.open(encoding="utf-8") as file:
-        cells = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    cells = _cells(path)
     labels = dict.fromkeys(cell["method"] for cell in cells)
     return [_row(label, cells, trained) for label in labels]
 
@@ -146,20 +189,23 @@ def markdown(table: Sequence[Row]) -> str:
     return "\n".join([*lines, "", possible(tested)])
 
 
-def main(runs: Path, jobs: int, only_tables: bool) -> None:
+def main(chosen: Sequence[str], runs: Path, jobs: int, only_tables: bool) -> None:
     """Run, print the tables, and write one file of results per scenario."""
-    for scenario in SCENARIOS:
+    for scenario in chosen:
         if not only_tables:
             run(scenario, runs, jobs)
         path = RESULTS / f"{scenario}.csv"
         write(runs / scenario, path)
-        print(f"{scenario}\n\n{markdown(rows(path))}\n")
+        found = markdown(rows(path)) if scenario != TUNING else str(tuned(path))
+        print(f"{scenario}\n\n{found}\n")
 
 
 if __name__ == "__main__":
+    every = (TUNING, *SCENARIOS)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
     parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
     parser.add_argument("--tables", action="store_true", help="run nothing; read what is there")
+    parser.add_argument("--only", choices=every, nargs="+", default=every, help="scenarios")
     options = parser.parse_args()
-    main(options.runs, options.jobs, options.tables)
+    main(options.only, options.runs, options.jobs, options.tables)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from holdfast.continual.policies.trust import remember
 from holdfast.continual.run_folder.cells import cells_in
+from holdfast.continual.run_folder.files import write_whole
 from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder, begun_by
 from holdfast.continual.run_folder.scenario_diff import NO_MATTER, text_diff
-from holdfast.errors import CheckpointUnusable, UsageError
+from holdfast.errors import CheckpointUnusable, InUse, UsageError
 from holdfast.scenarios.schema.scenario import Cell, Scenario
 from holdfast.scenarios.source.override import NoSuchPlace
 from holdfast.scenarios.source.regular_file import check_folder, is_there, remove
@@ -30,7 +31,7 @@ def prepare(
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
     seeds, and what it sweeps, may grow and shrink from run to run; its description, pool and
-    resources may change.
+    resources may change, and so may the engine, which unfinished cells go on under.
 
     Args:
         runs: The folder of all results.
@@ -72,10 +73,12 @@ def prepare(
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
             RunFolder.create(path, scenario.only(cell), position=order.index(cell.label), **swept)
-    folders = [
-        RunFolder(path, given=_as_begun(scenario.only(cell), RunFolder(path).scenario))
-        for path, cell in wanted.items()
-    ]
+    folders = []
+    for path, cell in wanted.items():
+        begun = RunFolder(path).scenario
+        folder = RunFolder(path, given=_as_begun(scenario.only(cell), begun))
+        _change_engine(folder, begun.agent.engine)
+        folders.append(folder)
     if unknown := remember(folders):
         tell(unknown)
     return folders
@@ -100,12 +103,37 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         new = _as_begun(scenario.only(cell), old).model_copy(update=NO_MATTER)
     except (CheckpointUnusable, NoSuchPlace) as error:
         return str(error)
+    # What is kept changes no number, and an engine changes them by rounding alone.
     checkpoint = old.checkpoint.model_copy(update={"keep": new.checkpoint.keep})
-    old = old.model_copy(update={"checkpoint": checkpoint})  # what is kept changes no number
+    agent = old.agent.model_copy(update={"engine": new.agent.engine})
+    old = old.model_copy(update={"checkpoint": checkpoint, "agent": agent})
     if old == new:
         return ""
     name = scenario.source or "the scenario given now"
     return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
+
+
+def _change_engine(folder: RunFolder, begun: str) -> None:
+    """Let an unfinished cell go on under the engine that the user's file names now.
+
+    ``run.json`` then says which engine learned from which stage on. A cell that another process
+    runs is left to it.
+
+    Args:
+        folder: With the scenario as the user's file gives it.
+        begun: The engine that the folder's own scenario names.
+    """
+    engine = folder.scenario.agent.engine
+    if begun == engine:
+        return
+    with suppress(InUse), folder.lock():
+        info = folder.info()
+        if info.get("status") == "finished":
+            return
+        if info.get("status", "pending") != "pending":
+            engines = info.get("engines") or [{"engine": begun, "stage": 0}]
+            folder.update(engines=[*engines, {"engine": engine, "stage": info.get("stages", 0)}])
+        write_whole(folder.path / SCENARIO, folder.scenario.to_yaml().encode())
 
 
 def _as_begun(scenario: Scenario, begun: Scenario) -> Scenario:

@@ -364,19 +364,20 @@ def _score_form(form: Any) -> str:
 
 def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
     """Return which versions, commits and machines the numbers come from."""
-    infos = [cell.info for method in done for cell in method.cells]
+    cells = [cell for method in done for cell in method.cells]
+    infos = [cell.info for cell in cells]
     versions: dict[str, set[str]] = {}
     for info in infos:
         for package, version in (info.get("versions") or {}).items():
             versions.setdefault(package, set()).add(str(version))
     shown = [f"{package} {' and '.join(sorted(found))}" for package, found in versions.items()]
     tuned: dict[str, str] = {}
-    for method in done:
-        for cell in method.cells:
-            tuned |= cell.folder.scenario.tuned
+    for cell in cells:
+        tuned |= cell.folder.scenario.tuned
     lines = [
         ("Versions", shown),
         ("Learning rules", sorted({str(info.get("learning_rules", 1)) for info in infos})),
+        ("Engines", sorted({name for cell in cells for name in _engines(cell)})),
         ("Commits", sorted({str(info["commit"]) for info in infos if info.get("commit")})),
         ("Machines", sorted({_machine(info) for info in infos if info.get("host")})),
         ("Ended", sorted({str(info["ended"])[:10] for info in infos if info.get("ended")})),
@@ -385,6 +386,11 @@ def _origin(done: Sequence[MethodResults]) -> doc.Bullets:
     return doc.Bullets(
         tuple(doc.words(f"{title}: ", doc.Run(", ".join(found))) for title, found in lines if found)
     )
+
+
+def _engines(cell: CellResults) -> list[str]:
+    changed = [entry["engine"] for entry in cell.info.get("engines", ())]
+    return changed or [cell.folder.scenario.agent.engine]
 
 
 def _machine(info: dict[str, Any]) -> str:

@@ -54,6 +54,15 @@ class _Failed(BaseModel):
     reason: Long | None = None
 
 
+class _Engine(BaseModel):
+    """Which engine learned from a stage on."""
+
+    model_config = _STRICT
+
+    engine: Literal["sb3", "compiled"]
+    stage: Count
+
+
 class RunInfo(BaseModel):
     """What ``run.json`` holds; ``runs/README.md`` says what it means."""
 
@@ -63,6 +72,7 @@ class RunInfo(BaseModel):
     reason: Long | None = None
     failures: list[_Failed] = []
     fallbacks: list[dict[str, Any]] = []
+    engines: list[_Engine] = []
     stages: Count = 0
     learning_rules: Count = 1
     scenario: Short = ""

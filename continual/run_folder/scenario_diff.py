@@ -30,9 +30,12 @@ _VISIT = re.compile(r"-\d+$")
 def setting(scenario: Scenario) -> dict[str, Any]:
     """Return all of a scenario but what its cells may differ in.
 
-    Checkpoints inside tasks decide which random numbers are drawn, as a seed does.
+    Checkpoints inside tasks and the engine decide which random numbers are drawn, as a seed does.
     """
-    return scenario.model_dump(exclude={"methods", "seeds", "checkpoint", *NO_MATTER})
+    left_out = {"methods", "seeds", "checkpoint", *NO_MATTER}
+    found = scenario.model_dump(exclude=left_out)
+    del found["agent"]["engine"]
+    return found
 
 
 def difference(one: RunFolder, other: RunFolder) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kills import assert_unharmed, cell, silent, two_tasks
+from kills import Kills, assert_unharmed, cell, silent, two_tasks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -212,6 +213,45 @@ def test_what_one_engine_left_the_other_goes_on_with(
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=2e-5, msg=key)
     assert any(not value.equal(left[key]) for key, value in ours.items())
+
+
+@pytest.mark.parametrize("before", ["sb3", "compiled"])
+@pytest.mark.parametrize("name", slowly("ppo", "dqn", "sac", fast=("ppo",)))
+def test_a_cell_goes_on_under_the_engine_that_its_file_names_now(
+    name: str, before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = "compiled" if before == "sb3" else "sb3"
+    data = {one: scenario(name, agent={"engine": one}) for one in (before, now)}
+    cell(tmp_path, data[now])
+    folder = cell(tmp_path, data[before])  # that has not begun: nothing is told of a change
+    assert folder.read_scenario().agent.engine == before
+    assert "engines" not in folder.info()
+    with monkeypatch.context() as patch:
+        Kills(patch, [160 + 140]).attempt(folder)  # inside the second task
+    known = folder.path / "scores.jsonl"
+    first = known.read_bytes()
+    folder = cell(tmp_path, data[now])
+    assert folder.read_scenario().agent.engine == now
+    with monkeypatch.context() as patch:
+        attempts = Kills(patch, [])
+        attempts.attempt(folder)
+    assert attempts.begun[0] > 160 + 48  # it went on from the checkpoint inside that task
+    told = folder.info()
+    assert told["status"] == "finished"
+    assert told["engines"] == [{"engine": before, "stage": 0}, {"engine": now, "stage": 1}]
+    ends = known.read_bytes()
+    of_first_task = [line for line in first.splitlines() if json.loads(line)["step"] <= 160]
+    assert ends.splitlines()[: len(of_first_task)] == of_first_task
+    assert ends.count(b"\n") == straight_lines(tmp_path / "straight", data[now])
+    assert cell(tmp_path, data[before]).info() == told  # a finished cell is left alone
+    assert folder.read_scenario().agent.engine == now
+
+
+def straight_lines(place: Path, data: dict[str, Any]) -> int:
+    """Return how many episodes the cell measures that nothing interrupts."""
+    folder = cell(place, data)
+    run_cell(folder, silent)
+    return (folder.path / "scores.jsonl").read_bytes().count(b"\n")
 
 
 def _learned(name: str, engine: str, make_agent: Any) -> tuple[StableBaselinesAgent, Any]:
