@@ -42,10 +42,10 @@ class Engine:
     """
 
     def __init__(self, model: Any, works: Works) -> None:
-        if works.hosted:
+        if works.hosted and isinstance(model, _ON_POLICY):
             raise UsageError(
                 "agent.engine: compiled: a method acts on the host after every update "
-                "(gradients.after_update); use engine: sb3"
+                "(gradients.after_update), and all of a rollout's are one call; use engine: sb3"
             )
         start_jax()
         # Here: they import jax, which only this engine needs.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,12 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import replaced
+from holdfast.agents.compiled.kept import Source, is_tensors, kept_tensors, replaced_by, settings
 from holdfast.agents.compiled.transfer import arrays_of
 from holdfast.errors import UsageError
 
 _MOST_WEIGHTS = 1_000_000
 """Above it, torch multiplies several rows at once faster than NumPy, by more than a call costs."""
-
-_PUBLISHED = ("torch", "stable_baselines3", "sb3_contrib")
-_OF_MODULES = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
 
 
 class Forward:
@@ -47,12 +43,12 @@ class Forward:
             raise UsageError("NumPy acts on the CPU alone")
         if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
             raise UsageError("a hook waits for calls of the network")
-        self._settings = _settings(network)
+        self._settings = settings(network)
         self._seen = [own[name] for own, name in self._settings]
-        self._kept = [(own, name) for own, name in self._settings if _is_tensors(own[name])]
+        self._kept = kept_tensors(self._settings)
 
         def of_tensors(tensors: dict[str, Tensor], kept: list[Any], observations: Any) -> Any:
-            with _set(self._kept, kept), replaced(network, tensors):
+            with replaced_by(self._kept, kept), replaced(network, tensors):
                 return function(network, observations)
 
         example = obs_as_tensor(observations, torch.device("cpu"))
@@ -94,13 +90,9 @@ class Forward:
         return self._run(observations)
 
 
-_Source = tuple[dict[str, Any], str]
-"""Where a module keeps something: by name, for it may be replaced."""
-
-
-def _sources(network: nn.Module) -> dict[str, _Source]:
+def _sources(network: nn.Module) -> dict[str, Source]:
     """Return where parameters and buffers are, each of them once."""
-    found: dict[str, _Source] = {}
+    found: dict[str, Source] = {}
     seen: set[int] = set()
     for path, module in network.named_modules():
         for own in (module._parameters, module._buffers):
@@ -111,40 +103,11 @@ def _sources(network: nn.Module) -> dict[str, _Source]:
     return found
 
 
-def _settings(network: nn.Module) -> list[_Source]:
-    """Return what modules that are not torch's or Stable-Baselines3's keep besides."""
-    return [
-        (vars(module), name)
-        for module in network.modules()
-        if type(module).__module__.split(".")[0] not in _PUBLISHED
-        for name in vars(module)
-        if name not in _OF_MODULES
-    ]
-
-
-@contextmanager
-def _set(settings: list[_Source], values: list[Any]) -> Iterator[None]:
-    saved = [own[name] for own, name in settings]
-    try:
-        for (own, name), value in zip(settings, values, strict=True):
-            own[name] = value
-        yield
-    finally:
-        for (own, name), value in zip(settings, saved, strict=True):
-            own[name] = value
-
-
-def _is_tensors(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return bool(value) and all(isinstance(one, Tensor) for one in value)
-    return isinstance(value, Tensor)
-
-
 def _is_alike(value: Any, seen: Any) -> bool:
     """Return whether a trace that saw one value holds for another."""
     if value is seen:
         return True
-    if not (_is_tensors(value) and _is_tensors(seen)):
+    if not (is_tensors(value) and is_tensors(seen)):
         return False
     if isinstance(value, Tensor) or isinstance(seen, Tensor):
         return isinstance(value, type(seen)) and value.shape == seen.shape

@@ -17,7 +17,8 @@ from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
 from holdfast.agents.compiled import account
-from holdfast.agents.compiled.rounds import Planned, Rounds
+from holdfast.agents.compiled.kept import kept_tensors, replaced_by, settings
+from holdfast.agents.compiled.rounds import Planned, Rounds, joined
 from holdfast.agents.compiled.transfer import (
     arrays_of,
     copy_into,
@@ -69,6 +70,7 @@ class ReplayLearning:
             for name, p in named.items()
             if name not in known and name not in followed
         } | dict(model.policy.named_buffers())
+        self._kept = kept_tensors(settings(model.policy))
         self._targets = {name: named[name].detach() for name in followed}
         self._actors = [
             (update.parameters[name].detach().view(-1).numpy(), key, name)
@@ -105,7 +107,14 @@ class ReplayLearning:
                 (flat, places[key]["parameters"][name]) for flat, key, name in self._actors
             ]
         planned = [self._planned(own) for own in drawn]
-        shared = {"rates": self._rates(), **self._fixed}
+        is_hosted = any(update.hosted for update in self._updates.values())
+        rounds = [[one] for one in planned] if is_hosted else [planned]
+        self._log(joined([self._round(updates) for updates in rounds]))
+
+    def _round(self, planned: list[Planned]) -> dict[str, Any]:
+        """Do updates in one call, and return their figures."""
+        kept = arrays_of([own[name] for own, name in self._kept])
+        shared = {"rates": self._rates(), "kept": kept, **self._fixed}
         outcome = self._rounds.run(self._state, shared, planned)
         self._state, self._is_settled = outcome.state, False
         vector = np.asarray(self._state[0])
@@ -114,7 +123,10 @@ class ReplayLearning:
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
         account.add(steps=sum(len(update.own["given"]) for update in planned))
-        self._log(outcome.figures)
+        for key in planned[-1].own["given"]:
+            for action in self._updates[key].hosted:
+                action()
+        return outcome.figures
 
     def settle(self) -> None:
         """Write all that has changed into the model, its optimizers and the methods' functions.
@@ -222,6 +234,12 @@ class ReplayLearning:
         self, how: Any, state: State, shared: Tensors, own: Tensors
     ) -> tuple[State, Named, Named, Any]:
         """Return what one update makes of the state, in the order of the model's own ``train``."""
+        with replaced_by(self._kept, shared["kept"]):
+            return self._updated(how, state, shared, own)
+
+    def _updated(
+        self, how: Any, state: State, shared: Tensors, own: Tensors
+    ) -> tuple[State, Named, Named, Any]:
         called: dict[str, Called] = dict(how[0])
         after, temperature = dict(state), self._temperature(state)
         figures: Named = {}

@@ -13,6 +13,7 @@ from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import Arrays, rollout_arrays
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled import account
+from holdfast.agents.compiled.kept import kept_tensors, replaced_by, settings
 from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
 from holdfast.agents.compiled.update import State, Update, filled
@@ -33,6 +34,7 @@ class RolloutLearning:
         self._model, self._update = model, update
         self._epochs = getattr(model, "n_epochs", 1)
         self._limit = getattr(model, "target_kl", None)
+        self._kept = kept_tensors(settings(model.policy))
         self._rounds = Rounds(self._one, stops=self._limit is not None)
 
     def train(self) -> None:
@@ -49,6 +51,7 @@ class RolloutLearning:
         buffers = dict(model.policy.named_buffers())  # as a method has them by now
         shared = {
             "rows": self._padded(rows),
+            "kept": arrays_of([own[name] for own, name in self._kept]),
             "numbers": self._numbers(),
             "buffers": arrays_of(buffers),
         }
@@ -77,7 +80,8 @@ class RolloutLearning:
         batch = {name: rows[own["index"]] for name, rows in shared["rows"].items()}
 
         def loss(parameters: Named) -> tuple[Tensor, Named]:
-            return self._loss(parameters, batch, shared)
+            with replaced_by(self._kept, shared["kept"]):
+                return self._loss(parameters, batch, shared)
 
         called, _ = how
         rates = shared["numbers"]["rates"]

@@ -122,7 +122,7 @@ class Rounds:
             if done.is_over:
                 is_over = True
                 break
-        return Outcome(state, _joined(figures), said, count, is_over)
+        return Outcome(state, joined(figures), said, count, is_over)
 
     def _single(self, state: Any, shared: Any, update: Planned) -> Outcome:
         """Run a round of one update, as most off-policy ones are: what is around it counts."""
@@ -187,7 +187,8 @@ def _check(program: programs.Program, done: programs.Done, *, is_well: Any) -> N
         raise diverged([n for n, well in zip(program.names, finite, strict=True) if not well])
 
 
-def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return figures of several rounds as those of one, shape (updates,) by tag."""
     tags = dict.fromkeys(tag for part in parts for tag in part)
     return {tag: np.concatenate([part[tag] for part in parts if tag in part]) for tag in tags}
 

@@ -25,6 +25,7 @@ from holdfast.agents.doors.gradients import (
     Work,
     Works,
     merged,
+    of_groups,
     parted,
 )
 from holdfast.errors import UsageError
@@ -61,6 +62,7 @@ class Update:
 
     Attributes:
         parts: By kind, the functions that are called in it, each with its part.
+        hosted: What is called on the host after it.
         touched: Parameters that the loss reaches; known once functions look at steps.
         form: Of the functions' states: a program is traced for one.
     """
@@ -80,6 +82,9 @@ class Update:
         self.parts: dict[str, list[tuple[Work, Part]]] = {
             kind: parted(getattr(works, kind), detached, groups) for kind in KINDS
         }
+        self.hosted = [
+            action for action, of in works.hosted if of_groups(detached, groups, of)
+        ]
         self.touched: set[str] | None = None
         self.form: Hashable = None
 

@@ -154,7 +154,6 @@ COMPILED = frozenset({"ppo", "a2c", "maskable_ppo", "dqn", "qrdqn", "sac", "tqc"
 """Algorithms that ``engine: compiled`` knows."""
 
 NOT_COMPILED: dict[str, str] = ON_HOST | {
-    "vcl": "its weights are drawn on the host after every update",
     "expandable": "which of its modules acts is decided while they learn",
 }
 """Methods that ``engine: compiled`` cannot take, each with the reason."""
