@@ -2,13 +2,16 @@
 
 Both learn with the same settings, in this process, on one core, in turns; each prints the median of
 its turns. What is compiled is compiled in a first turn that does not count, and is printed apart.
-``--case`` chooses; every case names environment, algorithm and settings.
+``--case`` chooses; every case names environment, algorithm and settings. ``--sbx`` lets SBX take
+part, in a process of an interpreter that has it (``pip install sbx-rl``).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +39,7 @@ class Case(NamedTuple):
         steps: Of a turn.
         settings: Arguments of the algorithm.
         wanted: Least ratio to Stable-Baselines3.
+        wanted_sbx: Least ratio to SBX.
     """
 
     algorithm: type[Any]
@@ -44,6 +48,7 @@ class Case(NamedTuple):
     steps: int
     settings: dict[str, Any]
     wanted: float
+    wanted_sbx: float = 1.1
 
 
 _OFF = {"learning_starts": 100, "buffer_size": 50_000}
@@ -54,7 +59,7 @@ def _wide(layers: list[int], batch: int) -> dict[str, Any]:
 
 
 CASES = {
-    "ppo": Case(PPO, "CartPole-v1", 8, 16_384, {"n_steps": 256}, 9.0),
+    "ppo": Case(PPO, "CartPole-v1", 8, 16_384, {"n_steps": 256}, 9.0, 4.5),
     "dqn": Case(DQN, "CartPole-v1", 1, 4_000, dict(_OFF), 5.0),
     "sac-2x128": Case(SAC, "Pendulum-v1", 1, 600, _wide([128] * 2, 128), 3.5),
     "sac-2x256": Case(SAC, "Pendulum-v1", 1, 400, _wide([256] * 2, 256), 1.8),
@@ -85,24 +90,84 @@ class Side:
         return self._case.steps / (time.process_time() - started)
 
 
+class Sbx:
+    """SBX in a process of its own.
+
+    Args:
+        case: What it learns.
+        python: An interpreter that has it.
+    """
+
+    def __init__(self, case: Case, python: str) -> None:
+        program = Path(__file__).with_name("sbx_turns.py")
+        what = (case.algorithm.__name__, case.env, str(case.n_envs), str(case.steps))
+        self._process = subprocess.Popen(
+            [python, str(program), *what, json.dumps(case.settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def turn(self) -> float:
+        """Learn for a turn, and return its steps per second of processor time."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
 def _nothing(_step: int) -> None:
     """Watch no step."""
 
 
-def measured(case: Case, turns: int) -> tuple[float, float, float]:
-    """Return the steps per second of both sides, and the seconds of the first compiled turn."""
-    sides = [Side(case, is_compiled=compiled) for compiled in (False, True)]
+class Measured(NamedTuple):
+    """Medians of the steps per second, and the seconds of the compiled first turn.
+
+    Attributes:
+        sb3: Of Stable-Baselines3.
+        compiled: Of the compiled engine.
+        sbx: Of SBX; NaN where it took no part.
+        first_s: Processor seconds of the first turns of the two that are in this process.
+    """
+
+    sb3: float
+    compiled: float
+    sbx: float
+    first_s: float
+
+
+def measured(case: Case, turns: int, sbx: str | None) -> Measured:
+    """Let all sides take turns."""
+    sides: list[Side | Sbx] = [Side(case, is_compiled=compiled) for compiled in (False, True)]
     started = time.process_time()
     for side in sides:
         side.turn()
     first = time.process_time() - started
-    found: list[list[float]] = [[], []]
+    peer = Sbx(case, sbx) if sbx else None
+    if peer:
+        peer.turn()
+        sides.append(peer)
+    found: list[list[float]] = [[] for _ in sides]
     with garbage.apart():  # for both, as a cell does it
         for number in range(turns):
-            order = (0, 1) if number % 2 else (1, 0)
-            for place in order:
+            places = range(len(sides))
+            for place in places if number % 2 else reversed(places):
                 found[place].append(sides[place].turn())
-    return statistics.median(found[0]), statistics.median(found[1]), first
+    if peer:
+        peer.close()
+    medians = [statistics.median(own) for own in found]
+    return Measured(medians[0], medians[1], medians[2] if peer else float("nan"), first)
+
+
+COLUMNS = (
+    "case,sb3_steps_per_s,compiled_steps_per_s,ratio,wanted,"
+    "sbx_steps_per_s,ratio_sbx,wanted_sbx,first_turns_s"
+)
 
 
 def main() -> None:
@@ -110,18 +175,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--sbx", metavar="PYTHON", help="an interpreter that has SBX")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/engine.csv")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name in chosen.case:
-        theirs, ours, first = measured(CASES[name], chosen.turns)
-        ratio, wanted = ours / theirs, str(CASES[name].wanted)
-        rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ratio:.2f}", wanted, f"{first:.1f}"))
+        case = CASES[name]
+        found = measured(case, chosen.turns, chosen.sbx)
+        cells = (
+            *(f"{found.sb3:.0f}", f"{found.compiled:.0f}"),
+            *(f"{found.compiled / found.sb3:.2f}", str(case.wanted)),
+            *(f"{found.sbx:.0f}", f"{found.compiled / found.sbx:.2f}", str(case.wanted_sbx)),
+            f"{found.first_s:.1f}",
+        )
+        rows.append((name, *cells))
         print(*rows[-1], sep="\t", flush=True)
     if chosen.keep:
-        columns = "case,sb3_steps_per_s,compiled_steps_per_s,ratio,wanted,first_turns_s\n"
-        RESULTS.write_text(columns + "".join(",".join(row) + "\n" for row in rows))
+        RESULTS.write_text("".join(f"{line}\n" for line in (COLUMNS, *map(",".join, rows))))
 
 
 if __name__ == "__main__":
