@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 
 from holdfast.agents.base import garbage
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.compiled.engine import Engine
 from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy
@@ -76,7 +77,7 @@ class Side:
         env = make_vec_env(case.env, n_envs=case.n_envs, seed=0)
         self._model = case.algorithm("MlpPolicy", env, seed=0, **case.settings)
         self._model.set_logger(Logger(None, []))
-        self._engine = Engine(self._model, Works()) if is_compiled else None
+        self._engine = Engine(self._model, Works(), GradientNorms()) if is_compiled else None
 
     def turn(self) -> float:
         """Learn for a turn, and return its steps per second of processor time."""

@@ -20,6 +20,7 @@ from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from torch import nn
 from torch.optim import Optimizer
 
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.parameters import (
     ENTROPY_COEFFICIENT,
     group_of,
@@ -39,9 +40,10 @@ class Engine:
     Args:
         model: A Stable-Baselines3 model that ``check`` has passed.
         works: What methods do to its updates.
+        norms: Takes how large gradients are.
     """
 
-    def __init__(self, model: Any, works: Works) -> None:
+    def __init__(self, model: Any, works: Works, norms: GradientNorms) -> None:
         if works.hosted and isinstance(model, _ON_POLICY):
             raise UsageError(
                 "agent.engine: compiled: a method acts on the host after every update "
@@ -57,12 +59,12 @@ class Engine:
         self._replayed: ReplayLearning | None = None
         self._train: Any
         if isinstance(model, _ON_POLICY):
-            self._train = RolloutLearning(model, updates["policy"]).train
+            self._train = RolloutLearning(model, updates["policy"], norms).train
             return
         parameters = dict(model.policy.named_parameters())
         names = {id(parameter): name for name, parameter in parameters.items()}
         followed = {names[id(t)]: name for name, t in target_parameters(model.policy).items()}
-        replayed = self._replayed = ReplayLearning(model, updates, followed, _acts)
+        replayed = self._replayed = ReplayLearning(model, updates, followed, _acts, norms)
         self._train = replayed.train
 
     @contextmanager

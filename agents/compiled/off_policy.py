@@ -15,6 +15,7 @@ from torch import Tensor
 
 from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import flatten
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
 from holdfast.agents.compiled import account
 from holdfast.agents.compiled.kept import kept_tensors, replaced_by, settings
@@ -26,7 +27,7 @@ from holdfast.agents.compiled.transfer import (
     tensors_of,
     write,
 )
-from holdfast.agents.compiled.update import Called, State, Update, filled
+from holdfast.agents.compiled.update import NORM, Called, State, Update, filled, norms_in
 from holdfast.agents.doors.gradients import Tensors
 
 ENTROPY = "entropy"
@@ -44,6 +45,7 @@ class ReplayLearning:
             the entropy coefficient is learned.
         followed: Names of target networks' parameters to those that they follow.
         acts: Whether a parameter of this name acts.
+        norms: Takes how large gradients are.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class ReplayLearning:
         updates: dict[str, Update],
         followed: dict[str, str],
         acts: Callable[[str], bool],
+        norms: GradientNorms,
     ) -> None:
         self._model, self._updates, self._followed = model, updates, followed
+        self._norms = norms
         self._rounds = Rounds(self._one)
         self._dtype = next(model.policy.parameters()).dtype
         self._kind = next(model.policy.parameters()).detach().numpy().dtype
@@ -123,6 +127,9 @@ class ReplayLearning:
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
         account.add(steps=sum(len(update.own["given"]) for update in planned))
+        for key, update in self._updates.items():
+            own = {t: v for t, v in outcome.figures.items() if t.startswith(f"{key}/")}
+            self._norms.add(update.optimizer, norms_in(own))
         for key in planned[-1].own["given"]:
             for action in self._updates[key].hosted:
                 action()
@@ -225,6 +232,8 @@ class ReplayLearning:
         """Record what ``train`` records, under its names."""
         logger = self._model.logger
         for tag, values in figures.items():
+            if NORM in tag:
+                continue
             logger.record(f"train/{tag}", values[0] if len(values) == 1 else values.mean())
         logger.record("train/n_updates", self._model._n_updates, exclude="tensorboard")
 
@@ -259,6 +268,7 @@ class ReplayLearning:
                 shared["rates"][key],
             )
             figures[_TAGS[key]] = told["loss"]
+            figures |= {f"{key}/{tag}": of for tag, of in told.items() if tag.startswith(NORM)}
             finite |= well
             after["targets"] = self._copied(after, copied)
         if "tau" in own:

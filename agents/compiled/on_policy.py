@@ -11,12 +11,13 @@ from torch import Tensor
 
 from holdfast.agents.algorithms import losses
 from holdfast.agents.base.buffers import Arrays, rollout_arrays
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled import account
 from holdfast.agents.compiled.kept import kept_tensors, replaced_by, settings
 from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
-from holdfast.agents.compiled.update import State, Update, filled
+from holdfast.agents.compiled.update import NORM, State, Update, filled, norms_in
 from holdfast.agents.doors.gradients import Tensors
 
 _NOT_LEARNED_FROM = ("rewards", "episode_starts")
@@ -28,10 +29,11 @@ class RolloutLearning:
     Args:
         model: PPO, MaskablePPO or A2C.
         update: Of its only optimizer.
+        norms: Takes how large gradients are.
     """
 
-    def __init__(self, model: Any, update: Update) -> None:
-        self._model, self._update = model, update
+    def __init__(self, model: Any, update: Update, norms: GradientNorms) -> None:
+        self._model, self._update, self._norms = model, update, norms
         self._epochs = getattr(model, "n_epochs", 1)
         self._limit = getattr(model, "target_kl", None)
         self._kept = kept_tensors(settings(model.policy))
@@ -65,7 +67,10 @@ class RolloutLearning:
         begun = self._rounds.begun(arrays_of(state_of(update)))
         outcome = self._rounds.run(begun, shared, planned)
         write(update, self._rounds.told(outcome.state))
-        account.add(steps=outcome.begun - outcome.is_over)
+        taken = outcome.begun - outcome.is_over
+        account.add(steps=taken)
+        told = norms_in(outcome.figures)
+        self._norms.add(update.optimizer, {group: of[:taken] for group, of in told.items()})
         update.undraw(len(planned) - outcome.begun)
         update.tell(outcome.said)
         batches = len(indices) // self._epochs
@@ -143,7 +148,7 @@ class RolloutLearning:
         is_ppo = "approx_kl" in outcome.figures
         model._n_updates += -(-outcome.begun // batches)
         for tag, values in outcome.figures.items():
-            if tag == "loss":
+            if tag == "loss" or tag.startswith(NORM):
                 continue
             within = values[(outcome.begun - 1) // batches * batches :]  # of the last epoch
             named = "policy_loss" if tag == "policy_gradient_loss" and not is_ppo else tag

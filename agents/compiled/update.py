@@ -33,6 +33,9 @@ from holdfast.errors import UsageError
 Loss = Callable[[Named], tuple[Tensor, Named]]
 """Parameters to the loss, and to figures that are logged."""
 
+NORM = "gradient_norm/"
+"""Before a group of parameters, among figures: the norm of its gradient."""
+
 KINDS = ("terms", "scales", "projections", "looks", "rewrites")
 
 State = dict[str, Any]
@@ -77,14 +80,13 @@ class Update:
         norm: float | None,
     ) -> None:
         self.optimizer, self.parameters = optimizer, dict(parameters)
+        self._groups = groups
         self.stepper, self.norm = Stepper(optimizer, parameters), norm
         detached = {name: p.detach() for name, p in parameters.items()}
         self.parts: dict[str, list[tuple[Work, Part]]] = {
             kind: parted(getattr(works, kind), detached, groups) for kind in KINDS
         }
-        self.hosted = [
-            action for action, of in works.hosted if of_groups(detached, groups, of)
-        ]
+        self.hosted = [action for action, of in works.hosted if of_groups(detached, groups, of)]
         self.touched: set[str] | None = None
         self.form: Hashable = None
 
@@ -143,6 +145,7 @@ class Update:
                 gradients[name] = gradients[name] * factor
         if self.norm is not None:
             gradients = clipped(gradients, self.norm)
+        figures |= self._norms(gradients)
         states = {kind: list(state["works"][kind]) for kind in ("projections", "looks")}
         said = self._project(flags["projections"], parameters, gradients, states, given)
         # A sum of squares is what clipping computes too; it overflows at gradients of 1e19.
@@ -153,6 +156,15 @@ class Update:
         copied = self._rewrite(flags["rewrites"], values, moments, fixed, given)
         after = {"parameters": values, "moments": moments, "count": count, "works": states}
         return after, figures, finite, said, copied
+
+    def _norms(self, gradients: Named) -> Named:
+        """Return the norm of the gradient of each group, as figures."""
+        squares: dict[str, Tensor] = {}
+        for name, gradient in gradients.items():
+            if (group := self._groups.get(name)) is not None:
+                square = gradient.square().sum()
+                squares[group] = squares[group] + square if group in squares else square
+        return {f"{NORM}{group}": square.sqrt() for group, square in squares.items()}
 
     def _project(
         self,
@@ -298,6 +310,12 @@ class Update:
             kind: [part.state or {} for _, part in self.parts[kind]]
             for kind in ("projections", "looks")
         }
+
+
+def norms_in(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the norms of gradients that are among figures, by group."""
+    found = ((tag.split(NORM), values) for tag, values in figures.items() if NORM in tag)
+    return {group: values for (_, group), values in found}
 
 
 def filled(given: Tensors, everything: Named, temperature: Tensor) -> dict[str, list[Tensors]]:

@@ -25,6 +25,7 @@ from holdfast.agents.base.buffers import (
     raw_rollout,
 )
 from holdfast.agents.base.device import device_of
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.base.parameters import (
     Named,
@@ -89,6 +90,7 @@ class StableBaselinesAgent:
         self.networks = Networks()
         self.plan = Plan()
         self._others = losses.Others()
+        self.gradient_norms = GradientNorms()
         self._engine: Any = None  # the compiled one, while the doors are open
         self._greedy: Any = None  # what acts where the compiled one learns and is measured
         self.has_heads = scenario.stream.task_id == "heads"
@@ -365,7 +367,7 @@ class StableBaselinesAgent:
             return
         from holdfast.agents.compiled.engine import Engine  # here: the other needs none of it
 
-        self._engine = Engine(self.model, self.gradients.works)
+        self._engine = Engine(self.model, self.gradients.works, self.gradient_norms)
         try:
             with self._engine.attached():
                 yield

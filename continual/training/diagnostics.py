@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from holdfast.agents.base.agent import Act, Agent
-from holdfast.agents.base.parameters import below, group_of, named_parameters, optimizers_of
+from holdfast.agents.base.parameters import below, group_of, named_parameters
 from holdfast.agents.modules import plasticity
 from holdfast.agents.modules.units import activations, magnitudes
 from holdfast.agents.sb3.learner import StableBaselinesAgent
@@ -43,8 +42,6 @@ OBSERVATIONS = 512
 """At least the features of a layer, for its rank to be the network's and not the batch's."""
 
 TAU = 0.025
-_SAMPLED = 16
-"""Every so many updates the norm of the gradient is taken: each time would cost some percent."""
 
 _PLACE = re.compile(r"(\.(\d+|trunk|columns|cnn|linear))+$")
 
@@ -68,7 +65,6 @@ class Diagnostics:
         self._seen: dict[int, dict[str, NDArray[Any]]] = {}
         self._reference: dict[str, Tensor] = {}
         self._points: list[str] = []  # as they are written: to write each again takes long
-        self._norms = GradientNorms()
         self._methods = [method for method in methods if getattr(method, "has_importance", False)]
         self._free: FreeWeights | None = None
         self._earlier: Collection[int] = ()
@@ -87,12 +83,13 @@ class Diagnostics:
 
     def inside(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what a checkpoint inside a task keeps: plain data and tensors."""
-        told, tensors = self._norms.told()
+        told, tensors = ([], {}) if self.agent is None else self.agent.gradient_norms.told()
         return {"points": len(self._points), "updates": told}, tensors
 
     def put_back(self, told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Put back the norms that ``inside`` gave, after ``attach``."""
-        self._norms.put_back(told["updates"], tensors)
+        if self.agent is not None:
+            self.agent.gradient_norms.put_back(told["updates"], tensors)
 
     def watched(self, tasks: int) -> Any:
         """Return the agent, for an evaluation whose observations become the fixed set.
@@ -127,20 +124,21 @@ class Diagnostics:
         """
         if self.agent is None:
             return
-        self._norms.attach(self.agent.policy)
+        self.agent.gradient_norms.attach(self.agent.policy)
         self._free, self._earlier = None, earlier
         if self._methods:
             self._free = FreeWeights(self.agent.policy, self._methods, self._policy_input(earlier))
 
     def detach(self) -> None:
         """Follow no gradients any more."""
-        self._norms.detach()
+        if self.agent is not None:
+            self.agent.gradient_norms.detach()
 
     def measure(self, stage: int, step: int) -> dict[str, float]:
         """Record one point and return its numbers by TensorBoard tag."""
         if self.agent is None:
             return {}
-        found = self._weights() | self._norms.take()
+        found = self._weights() | self.agent.gradient_norms.take()
         if (observations := self._policy_input()) is not None:
             found |= measure_units(self.agent.policy, observations)
         if self._free is not None:
@@ -203,60 +201,6 @@ def measure_units(policy: Any, observations: Any) -> dict[str, float]:
         found[f"effective_rank/{group}"] = float(np.mean([*map(plasticity.effective_rank, values)]))
         found[f"srank/{group}"] = float(np.mean([*map(plasticity.srank, values)]))
     return found
-
-
-class GradientNorms:
-    """Means of the gradient's norm by group, over a sample of the updates."""
-
-    def __init__(self) -> None:
-        self._handles: list[Any] = []
-        self._found: dict[str, list[Tensor]] = {}
-        self._updates: list[list[int]] = []  # of each optimizer
-
-    def attach(self, policy: Any) -> None:
-        """Hook the optimizers of a policy; norms of an earlier one are forgotten."""
-        self.detach()
-        self._found, self._updates = {}, []
-        groups = {group: named_parameters(policy, group) for group in GROUPS}
-        for optimizer in optimizers_of(policy):
-            moved = {id(p) for entry in optimizer.param_groups for p in entry["params"]}
-            own = {g: [p for p in found.values() if id(p) in moved] for g, found in groups.items()}
-            self._updates.append([0])
-            sample = partial(self._sample, own, self._updates[-1])
-            self._handles.append(optimizer.register_step_pre_hook(sample))
-
-    def _sample(self, own: dict[str, list[Any]], updates: list[int], *_: object) -> None:
-        updates[0] += 1
-        if updates[0] % _SAMPLED != 1:
-            return
-        for group, parameters in own.items():
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            if gradients:
-                norm = torch.stack(torch._foreach_norm(gradients)).norm()
-                self._found.setdefault(group, []).append(norm)
-
-    def told(self) -> tuple[list[int], dict[str, Tensor]]:
-        """Return the updates of each optimizer, and the norms since the last ``take``."""
-        norms = {group: torch.stack(found) for group, found in self._found.items()}
-        return [updates[0] for updates in self._updates], norms
-
-    def put_back(self, updates: list[int], norms: dict[str, Tensor]) -> None:
-        """Put back what ``told`` gave, into the optimizers of a policy that was attached."""
-        for own, count in zip(self._updates, updates, strict=True):
-            own[0] = int(count)
-        self._found = {group: list(found.unbind()) for group, found in norms.items()}
-
-    def take(self) -> dict[str, float]:
-        """Return the means since the last call, and forget them."""
-        found, self._found = self._found, {}
-        means = {group: torch.stack(norms).double().mean() for group, norms in found.items()}
-        return {f"gradient_norm/{group}": float(mean) for group, mean in means.items()}
-
-    def detach(self) -> None:
-        """Remove the hooks; what was sampled stays until it is taken."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
 
 class _Watched:

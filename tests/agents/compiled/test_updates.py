@@ -24,6 +24,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.compiled.engine import Engine, check
 from holdfast.agents.doors.gradients import Works
 
@@ -123,10 +124,14 @@ def compare(
     """Train two models, and compare all that came of it; return the compiled one."""
     theirs, ours = make(), make()
     before = numbers(theirs)
+    norms = GradientNorms(), GradientNorms()
+    for one, model in zip(norms, (theirs, ours), strict=True):
+        one.attach(model.policy)
     expected = trained(theirs, calls, **given) | numbers(theirs)
     check(ours, "cpu")
-    with Engine(ours, Works()).attached():
+    with Engine(ours, Works(), norms[1]).attached():
         found = trained(ours, calls, **given)
+    compare_norms(*(one.told() for one in norms), near=max(logged, 1e-9))
     found |= numbers(ours)
     assert found.keys() == expected.keys()
     for one, other in zip(found.pop("logged"), expected.pop("logged"), strict=True):
@@ -141,6 +146,14 @@ def compare(
     assert learned > 1e3 * small
     assert ours._n_updates == theirs._n_updates
     return ours
+
+
+def compare_norms(theirs: Any, ours: Any, near: float) -> None:
+    """Compare how large the gradients of sampled updates were, and how many updates there were."""
+    assert theirs[0] == ours[0]
+    assert theirs[1].keys() == ours[1].keys() != set()
+    for group, expected in theirs[1].items():
+        torch.testing.assert_close(ours[1][group], expected, rtol=near, atol=near, msg=group)
 
 
 def steps_taken(model: Any) -> int:

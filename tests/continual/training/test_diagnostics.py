@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from holdfast.agents.base import gradient_norms
+from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.results.markdown_page import markdown
@@ -25,7 +27,7 @@ from holdfast.continual.run_folder.plasticity_record import (
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training import diagnostics
 from holdfast.continual.training.cell import run_cell
-from holdfast.continual.training.diagnostics import Diagnostics, GradientNorms, measure_units
+from holdfast.continual.training.diagnostics import Diagnostics, measure_units
 from holdfast.errors import CheckpointUnusable
 
 EWC = {"ewc": {"floor": 1e-5, "samples": 64}}
@@ -142,7 +144,7 @@ def test_units_by_hand() -> None:
 
 
 def test_gradient_norms_are_those_of_sampled_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "_SAMPLED", 2)
+    monkeypatch.setattr(gradient_norms, "SAMPLED", 2)
     policy: Any = Tiny()
     policy.optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     norms = GradientNorms()
