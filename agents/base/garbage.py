@@ -21,20 +21,25 @@ def apart() -> Iterator[None]:
     if gc.get_freeze_count():
         yield
         return
-    set_apart()
+    _set_apart()
+    _is_open.append(True)
     try:
         yield
     finally:
+        _is_open.pop()
         gc.unfreeze()
 
 
 def set_apart_again() -> None:
     """Set apart what has come since, and collect what is gone; outside of ``apart`` do nothing."""
-    if gc.get_freeze_count():
-        set_apart()
+    if _is_open:
+        _set_apart()
 
 
-def set_apart() -> None:
+_is_open: list[bool] = []
+
+
+def _set_apart() -> None:
     """Collect, then set apart what is left."""
     gc.unfreeze()
     gc.collect()

@@ -53,6 +53,7 @@ def test_the_freezing_of_a_program_around_is_left_alone() -> None:
     gc.freeze()
     count = gc.get_freeze_count()
     with garbage.apart():
+        garbage.set_apart_again()
         assert gc.get_freeze_count() == count
     assert gc.get_freeze_count() == count
     gc.unfreeze()
