@@ -18,9 +18,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
+from holdfast.agents.base.greedy_action import most_likely
 from holdfast.agents.compiled.distributions import Choices, Floats, Masks, distribution_of
 from holdfast.agents.compiled.forward import Forward, fits
-from holdfast.agents.sb3.greedy_action import most_likely
 from holdfast.errors import UsageError
 
 _LONG = 5

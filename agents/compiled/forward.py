@@ -11,7 +11,13 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import replaced
-from holdfast.agents.compiled.kept import Source, is_tensors, kept_tensors, replaced_by, settings
+from holdfast.agents.compiled.attributes import (
+    Source,
+    is_tensors,
+    kept_tensors,
+    replaced_by,
+    settings,
+)
 from holdfast.agents.compiled.transfer import arrays_of
 from holdfast.errors import UsageError
 

@@ -18,7 +18,7 @@ from holdfast.agents.base.buffers import flatten
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
 from holdfast.agents.compiled import account
-from holdfast.agents.compiled.kept import kept_tensors, replaced_by, settings
+from holdfast.agents.compiled.attributes import kept_tensors, replaced_by, settings
 from holdfast.agents.compiled.rounds import Planned, Rounds, joined
 from holdfast.agents.compiled.transfer import (
     arrays_of,

@@ -14,7 +14,7 @@ from holdfast.agents.base.buffers import Arrays, rollout_arrays
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled import account
-from holdfast.agents.compiled.kept import kept_tensors, replaced_by, settings
+from holdfast.agents.compiled.attributes import kept_tensors, replaced_by, settings
 from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
 from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
 from holdfast.agents.compiled.update import NORM, State, Update, filled, norms_in

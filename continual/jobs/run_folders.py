@@ -73,12 +73,7 @@ def prepare(
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
             RunFolder.create(path, scenario.only(cell), position=order.index(cell.label), **swept)
-    folders = []
-    for path, cell in wanted.items():
-        begun = RunFolder(path).scenario
-        folder = RunFolder(path, given=_as_begun(scenario.only(cell), begun))
-        _change_engine(folder, begun.agent.engine)
-        folders.append(folder)
+    folders = [_going_on(path, scenario.only(cell)) for path, cell in wanted.items()]
     if unknown := remember(folders):
         tell(unknown)
     return folders
@@ -111,6 +106,14 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         return ""
     name = scenario.source or "the scenario given now"
     return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
+
+
+def _going_on(path: Path, scenario: Scenario) -> RunFolder:
+    """Return the folder of a cell that is to run, with its scenario as the user's file gives it."""
+    begun = RunFolder(path).scenario
+    folder = RunFolder(path, given=_as_begun(scenario, begun))
+    _change_engine(folder, begun.agent.engine)
+    return folder
 
 
 def _change_engine(folder: RunFolder, begun: str) -> None:

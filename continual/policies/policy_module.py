@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor, nn
 
-from holdfast.agents.sb3.greedy_action import most_likely
+from holdfast.agents.base.greedy_action import most_likely
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.envs.base.fitting import Beside, PadAction, PadObservation, TaskId
 from holdfast.scenarios.schema.observation_keys import OBSERVATION, TASK_ID

@@ -23,8 +23,8 @@ import holdfast
 from holdfast.continual.results.study import gather
 from holdfast.scenarios.schema.scenario import Scenario
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "engines-learn.csv"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "engines-learn.csv"
 ENGINES = ("sb3", "compiled")
 
 
@@ -129,7 +129,7 @@ def main(chosen: Sequence[str], runs: Path, jobs: int, seeds: int) -> None:
         print(f"{name}: sb3, compiled {means}; difference {low:.1f} to {high:.1f}", end="; ")
         print(f"holds 0: {low <= 0 <= high}; within {quarter:.0f}: {max(-low, high) <= quarter}")
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("engines_learn.py", arguments=()))
+        file.writelines(f"# {line}\n" for line in header("-m engines.learning", arguments=()))
         file.write(
             "# case, engine, seed, mean return of 20 episodes at the start and at each sixteenth\n"
         )

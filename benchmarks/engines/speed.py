@@ -27,7 +27,7 @@ from holdfast.agents.compiled.engine import Engine
 from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy
 
-RESULTS = Path(__file__).parent / "results" / "engine.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "engine.csv"
 
 
 class Case(NamedTuple):
