@@ -381,14 +381,22 @@ def alone(greedy: Greedy, model: Any, observations: Any, monkeypatch: pytest.Mon
         return greedy(observations)
 
 
-@pytest.mark.parametrize("single", [True, False], ids=["vector", "dict"])
-@pytest.mark.parametrize("rows", [1, 4])
+def _quickly(made: Any, actions: str, rows: int, single: bool) -> Any:
+    is_quick = made in (PPO, DQN, SAC) and (rows, single) in ((4, True), (1, False))
+    return pytest.param(made, actions, rows, single, marks=[] if is_quick else [pytest.mark.slow])
+
+
 @pytest.mark.parametrize(
-    ("made", "actions"),
+    ("made", "actions", "rows", "single"),
     [
-        *((made, name) for made in (PPO, A2C) for name in ACTIONS),
-        *((made, "one choice") for made in (DQN, QRDQN)),
-        *((made, "box") for made in (SAC, TQC, TD3, DDPG)),
+        _quickly(made, actions, rows, single)
+        for made, actions in (
+            *((made, name) for made in (PPO, A2C) for name in ACTIONS),
+            *((made, "one choice") for made in (DQN, QRDQN)),
+            *((made, "box") for made in (SAC, TQC, TD3, DDPG)),
+        )
+        for rows in (1, 4)
+        for single in (True, False)
     ],
 )
 def test_what_is_measured_acts_as_predict_does(
