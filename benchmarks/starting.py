@@ -9,9 +9,9 @@ a while slows both. Every number is of new processes.
   ``--jobs 1`` and ``--jobs 2``, and the processor time that the process which takes it has had by
   then: about what a machine needs that has nothing else to do.
 * The command: processor time of all its processes, for one rollout of 16 steps and its report.
-* Memory: the quickstart under ``naive`` with 2,048 steps a task. The cell's peak is what its
-  ``run.json`` says. That of the command is a little higher: when a process ends, the libraries
-  below torch read pages of theirs back in.
+* Memory: the quickstart under ``naive`` and ``engine: sb3``, 2,048 steps a task. The cell's peak is
+  what its ``run.json`` says. That of the command is a little higher: when a process ends, the
+  libraries below torch read pages of theirs back in.
 """
 
 from __future__ import annotations
@@ -125,8 +125,10 @@ def first_step(source: Path, jobs: int) -> dict[str, float]:
 
 def memory(source: Path) -> dict[str, float]:
     """Return the peak memory of a small cell, and that of its command."""
+    names_engine = "engine:" in (source / "scenarios" / "quickstart.yaml").read_text("utf-8")
+    engine = ["agent.engine=sb3"] if names_engine else []  # older commits know no such key
     with tempfile.TemporaryDirectory() as folder:
-        ran = run(source, folder, "-m", "holdfast", "run", "quickstart", *SMALL)
+        ran = run(source, folder, "-m", "holdfast", "run", "quickstart", *SMALL, *engine)
         (cell,) = Path(folder).rglob("run.json")
         peak_bytes = RunFolder(cell.parent).info()["peak_memory_bytes"]
     return {"memory of a cell, GB": peak_bytes / 1e9, "memory, command, GB": ran.peak_bytes / 1e9}

@@ -129,7 +129,7 @@ def main(chosen: Sequence[str], runs: Path, jobs: int, seeds: int) -> None:
         print(f"{name}: sb3, compiled {means}; difference {low:.1f} to {high:.1f}", end="; ")
         print(f"holds 0: {low <= 0 <= high}; within {quarter:.0f}: {max(-low, high) <= quarter}")
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("-m engines.learning", arguments=()))
+        file.writelines(f"# {line}\n" for line in header("engines/learning.py"))
         file.write(
             "# case, engine, seed, mean return of 20 episodes at the start and at each sixteenth\n"
         )
