@@ -125,12 +125,13 @@ def tuned(path: Path) -> dict[str, tuple[str, float]]:
 
 def _performances(path: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for cell in _cells(path):
+    for cell in cells_of(path):
         found.setdefault(cell["method"], []).append(float(cell[PERFORMANCE]))
     return found
 
 
-def _cells(path: Path) -> list[dict[str, str]]:
+def cells_of(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a file that ``write`` wrote, by column."""
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
@@ -138,7 +139,7 @@ def _cells(path: Path) -> list[dict[str, str]]:
 def rows(path: Path) -> list[Row]:
     """Return the table of one scenario, from what ``write`` wrote."""
     trained = len(set(holdfast.load(path.stem).stream_tasks))
-    cells = _cells(path)
+    cells = cells_of(path)
     labels = dict.fromkeys(cell["method"] for cell in cells)
     return [_row(label, cells, trained) for label in labels]
 

@@ -248,6 +248,27 @@ def test_the_tables_of_methods_are_those_of_the_published_cells(
     assert shown.strip() == markdown(rows(RESULTS / f"{scenario}.csv"))
 
 
+def test_strengths_of_continuous_control_are_the_best_of_their_tuning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On seeds that the table does not report, as many trials for each."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from methods import RESULTS, TUNING, cells_of, tuned
+
+    cells = cells_of(RESULTS / f"{TUNING}.csv")
+    reported = {cell["seed"] for cell in cells_of(RESULTS / "methods-continuous.csv")}
+    assert reported.isdisjoint(cell["seed"] for cell in cells)
+    shipped = {m.parts[0].name: m.parts[0].arguments for m in load("methods-continuous").methods}
+    found = tuned(RESULTS / f"{TUNING}.csv")
+    assert set(found) == {"l2", "ewc", "mas", "si", "rwalk", "vcl"}
+    for name, (label, _) in found.items():
+        given = shipped[name]
+        point = f"{name}-strength={given['strength']:g}"
+        floor = f"-floor={given.get('floor', 0):g}" if name == "ewc" else ""
+        assert label == point + floor
+        assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 6 * 3
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCED.sub("", PAGES[page])

@@ -1,8 +1,9 @@
 """Python's garbage collector, and what it need not look at again.
 
 A full collection walks over every object there is, and after the imports that learning needs these
-are hundreds of thousands: a twelfth of the time of small updates. What has been there before is set
-apart while an agent learns; what comes later is collected as ever.
+are hundreds of thousands. Meanwhile memory that hangs in cycles grows, is given back to the system
+and taken again. Both together were three tenths of the time of TD3's compiled updates, 2x256. What
+has been there before is set apart while an agent learns; what comes later is collected as ever.
 """
 
 from __future__ import annotations

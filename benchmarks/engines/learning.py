@@ -24,7 +24,7 @@ from holdfast.continual.results.study import gather
 from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "engines-learn.csv"
+RESULTS = ROOT / "benchmarks" / "results" / "engines-learning.csv"
 ENGINES = ("sb3", "compiled")
 
 

@@ -1,4 +1,4 @@
-"""Turns of SBX for ``engine.py``, in an interpreter that has it: Stable-Baselines3 written in JAX.
+"""Turns of SBX, Stable-Baselines3 in JAX, for ``speed.py``: in an interpreter that has it.
 
 Its arguments are an algorithm, an environment, how many of it, the steps of a turn, and the
 algorithm's settings as JSON. For each line it reads it learns for a turn, and prints its

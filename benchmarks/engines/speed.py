@@ -27,7 +27,7 @@ from holdfast.agents.compiled.engine import Engine
 from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy
 
-RESULTS = Path(__file__).parents[1] / "results" / "engine.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "engines-speed.csv"
 
 
 class Case(NamedTuple):
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--sbx", metavar="PYTHON", help="an interpreter that has SBX")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/engine.csv")
+    parser.add_argument("--keep", action="store_true", help="write results/engines-speed.csv")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

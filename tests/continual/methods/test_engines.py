@@ -104,3 +104,39 @@ def test_a_method_that_looks_at_a_tensor_is_refused_with_its_line(train: Any) ->
     with pytest.raises(UsageError, match=said) as refused:
         train("ppo", lambda: [Peeks()], tasks=1, agent={"engine": "compiled"})
     assert refused.value.__cause__ is None  # what torch passed through says nothing more
+
+
+class Hosted(Method):
+    """Keeps, on the host, what the actor's weights are after each of its updates."""
+
+    doors = ("gradients",)
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def pre_adapt(self, doors: Any, experience: Any) -> None:
+        def look() -> None:
+            actor = doors.gradients.parameters("actor").values()
+            self.seen.append(torch.cat([p.reshape(-1).clone() for p in actor]))
+
+        doors.gradients.after_update(look, "actor")
+
+
+@pytest.mark.parametrize("world", ["dqn", *(pytest.param(w, marks=SLOW) for w in ("sac", "td3"))])
+def test_the_host_acts_after_every_update_of_the_actor(
+    world: str, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.agents.compiled.collection.collecting", lambda _: nullcontext())
+    seen = {}
+    for engine in ("sb3", "compiled"):
+        agent, hosted = {"engine": engine, "train_freq": 4, "gradient_steps": 3}, Hosted()
+        train(world, lambda hosted=hosted: [hosted], tasks=1, agent=agent)
+        seen[engine] = torch.stack(hosted.seen)
+    assert len(seen["sb3"]) > 6
+    assert (seen["sb3"].diff(dim=0).abs().amax(1) > 0).all()
+    torch.testing.assert_close(seen["compiled"], seen["sb3"], rtol=0, atol=TOLERANCE[world])
+
+
+def test_the_host_cannot_act_inside_the_one_call_of_a_rollout(train: Any) -> None:
+    with pytest.raises(UsageError, match=r"after_update\), and all of a rollout's are one call"):
+        train("ppo", lambda: [Hosted()], tasks=1, agent={"engine": "compiled"})
