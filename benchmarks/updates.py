@@ -30,17 +30,24 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.memory_budget import kept_bytes
 from holdfast.continual.training.preflight import build
-from holdfast.registry import METHODS
+from holdfast.registry import METHODS, NOT_COMPILED
 from holdfast.scenarios.checks.methods import can_take, method_signature
 from holdfast.scenarios.schema.scenario import Scenario
 
-RESULTS = Path(__file__).parent / "results" / "updates.csv"
+RESULTS = Path(__file__).parent / "results"
+FILES = {"sb3": RESULTS / "updates.csv", "compiled": RESULTS / "updates-compiled.csv"}
 TASKS = 5
-GOALS = {
-    **dict.fromkeys(("l2", "ewc", "mas", "si", "rwalk"), 1.15),
-    **dict.fromkeys(("vcl", "parseval"), 1.5),
-    **dict.fromkeys(("agem", "cloning"), 2.2),
-    "progressive": 3.0,
+GOALS: dict[str, dict[str, float]] = {
+    "sb3": {
+        **dict.fromkeys(("l2", "ewc", "mas", "si", "rwalk"), 1.15),
+        **dict.fromkeys(("vcl", "parseval"), 1.5),
+        **dict.fromkeys(("agem", "cloning"), 2.2),
+        "progressive": 3.0,
+    },
+    "compiled": {
+        **dict.fromkeys(("l2", "ewc", "mas", "packnet"), 1.15),
+        **dict.fromkeys(("agem", "cloning"), 2.0),
+    },
 }
 # No update of these differs from naive's, or there is none.
 LEFT_OUT = ("naive", "isolated", "joint", "frozen")
@@ -76,7 +83,7 @@ class Row(NamedTuple):
     planned_per_task: float
 
 
-def scenario_of(algorithm: str, method: str, tasks: int = TASKS) -> Scenario:
+def scenario_of(algorithm: str, method: str, engine: str, tasks: int = TASKS) -> Scenario:
     """Return equal tasks for one method."""
     arguments, env, n_envs, steps = SETTINGS[algorithm]
     return Scenario.model_validate(
@@ -84,7 +91,7 @@ def scenario_of(algorithm: str, method: str, tasks: int = TASKS) -> Scenario:
             "tasks": [{"name": f"t{i}", "env": env, "steps": steps} for i in range(tasks)],
             "stream": {"task_count": "known"},
             "n_envs": n_envs,
-            "agent": {"algorithm": algorithm, **arguments},
+            "agent": {"algorithm": algorithm, "engine": engine, **arguments},
             "methods": [method],
         }
     )
@@ -147,14 +154,14 @@ class Trained:
         return (time.perf_counter() - began) / int(updates)
 
 
-def measure(algorithm: str, method: str, pairs: int) -> Row:
+def measure(algorithm: str, method: str, engine: str, pairs: int) -> Row:
     """Return what a method costs on an algorithm."""
-    scenario = scenario_of(algorithm, method)
-    ours, naive = Trained(scenario), Trained(scenario_of(algorithm, "naive"))
+    scenario = scenario_of(algorithm, method, engine)
+    ours, naive = Trained(scenario), Trained(scenario_of(algorithm, "naive", engine))
     with naive.ready(), ours.ready():
         alternate(naive.update_s, ours.update_s, 2)
         measured = alternate(naive.update_s, ours.update_s, pairs)
-    finished = scenario_of(algorithm, method, TASKS - 1)
+    finished = scenario_of(algorithm, method, engine, TASKS - 1)
     (planned,) = estimate(finished, build(finished)).values()
     before, after = (statistics.median(side) * 1e6 for side in zip(*measured, strict=True))
     return Row(
@@ -163,7 +170,7 @@ def measure(algorithm: str, method: str, pairs: int) -> Row:
         naive_us=before,
         method_us=after,
         ratio=statistics.median(second / first for first, second in measured),
-        goal=GOALS.get(method),
+        goal=GOALS[engine].get(method),
         kept_per_task=ours.kept_per_task,
         planned_per_task=planned.kept_bytes,
     )
@@ -181,24 +188,26 @@ def show(row: Row) -> None:
     )
 
 
-def main(names: Sequence[str], pairs: int) -> None:
-    """Measure, print the table, and write ``results/updates.csv`` if nothing was left out."""
+def main(names: Sequence[str], engine: str, pairs: int) -> None:
+    """Measure, print the table, and write the engine's file if nothing was left out."""
     torch.set_num_threads(1)
-    print(*header("updates.py"), sep="\n")
+    head = header("updates.py")
+    print(*head, sep="\n")
+    refused = NOT_COMPILED if engine == "compiled" else ()
     rows = []
     for algorithm in SETTINGS:
-        for name in names or [name for name in METHODS if name not in LEFT_OUT]:
+        for name in names or [n for n in METHODS if n not in LEFT_OUT and n not in refused]:
             if can_take(algorithm, method_signature(name)):
-                rows.append(measure(algorithm, name, pairs))
+                rows.append(measure(algorithm, name, engine, pairs))
                 show(rows[-1])
-    if names:
-        return
-    write_table(RESULTS, header("updates.py"), rows)
+    if not names:
+        write_table(FILES[engine], head, rows)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", help="only these; the file is then not written")
+    parser.add_argument("--engine", choices=FILES, default="sb3")
     parser.add_argument("--pairs", type=int, default=30, help="turns of each side")
     options = parser.parse_args()
-    main(options.methods, options.pairs)
+    main(options.methods, options.engine, options.pairs)

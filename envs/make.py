@@ -53,7 +53,7 @@ def make_env(
         UsageError: A name, argument or change is wrong; see the classes in this module.
         EnvironmentFailed: The constructor raised something else.
     """
-    AT_WORK.enter(None, f"task '{task.name}' ({task.env}), being built")
+    AT_WORK.enter(f"task '{task.name}' ({task.env}), being built")
     env = bare(scenario, task, render_mode)
     env = changed(env, scenario, task, n_envs=n_envs, applied=applied, taken=taken)
     return Guard(env, task.name, scenario.on_nan)

@@ -5,6 +5,7 @@ Torch's hooks see no step inside a program, and whoever times learning times the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,22 +24,29 @@ class Account:
     making_s: float = 0.0
 
 
-_open: list[Account] = []
+class _Open(threading.local):
+    """Those of this thread: agents that learn in lockstep have one each."""
+
+    def __init__(self) -> None:
+        self.accounts: list[Account] = []
+
+
+_OPEN = _Open()
 
 
 @contextmanager
 def opened() -> Iterator[Account]:
-    """Count what the compiled programs of this process do inside the block."""
+    """Count what the compiled programs of this thread do inside the block."""
     account = Account()
-    _open.append(account)
+    _OPEN.accounts.append(account)
     try:
         yield account
     finally:
-        _open.remove(account)
+        _OPEN.accounts.remove(account)
 
 
 def add(*, steps: int = 0, making_s: float = 0.0) -> None:
     """Add to every account that is open."""
-    for account in _open:
+    for account in _OPEN.accounts:
         account.steps += steps
         account.making_s += making_s

@@ -82,7 +82,7 @@ class ReplayLearning:
             for name in update.parameters
             if acts(name)
         ]
-        self._acting: list[tuple[Any, slice]] = []
+        self._acting: list[tuple[Any, slice | int]] = []
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """Do what the model's own ``train`` does.
@@ -121,9 +121,10 @@ class ReplayLearning:
         shared = {"rates": self._rates(), "kept": kept, **self._fixed}
         outcome = self._rounds.run(self._state, shared, planned)
         self._state, self._is_settled = outcome.state, False
-        vector = np.asarray(self._state[0])
+        vector, beside = self._rounds.parts(self._state)
         for flat, place in self._acting:
-            np.copyto(flat, vector[place])
+            is_inside = isinstance(place, slice)
+            np.copyto(flat, vector[place] if is_inside else np.ravel(beside[place]))
         for key, update in self._updates.items():
             update.tell([said[key] for said in outcome.said if key in said])
         account.add(steps=sum(len(update.own["given"]) for update in planned))

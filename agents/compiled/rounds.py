@@ -9,11 +9,11 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from holdfast.agents.base import garbage
 from holdfast.agents.compiled import account, programs
+from holdfast.agents.compiled.lockstep import here
 from holdfast.agents.compiled.transfer import array_of, tensors_of
 from holdfast.agents.doors.gradients import diverged
 from holdfast.agents.tracing.trace import traced
@@ -67,6 +67,8 @@ class Rounds:
         self._programs: dict[Any, Any] = {}
         self._lengths: dict[Any, int] = {}
         self._called: set[Any] = set()
+        self._lane = here()
+        self._waited_s = 0.0
         self._form: Any = None
         self._layout: Any = None
 
@@ -85,10 +87,14 @@ class Rounds:
         """Return where in the vector of a state each of its arrays lies, nested."""
         return self._layout.places()
 
+    def parts(self, state: Any) -> tuple[Any, list[Any]]:
+        """Return the vector of a state, and what is beside it, for reading."""
+        vector, rest = state.packed() if isinstance(state, programs.Row) else state
+        return np.asarray(vector), rest
+
     def told(self, state: Any) -> Any:
         """Return a state as nested arrays, for reading."""
-        vector, rest = state
-        return self._layout.unpacked((np.asarray(vector), rest))
+        return self._layout.unpacked(self.parts(state))
 
     def run(self, state: Any, shared: Any, planned: list[Planned]) -> Outcome:
         """Run a round of updates.
@@ -110,7 +116,8 @@ class Rounds:
             length = self._lengths[key] = max(self._lengths.get(key, 1), _power(len(owns)))
             with self._made(key, length):
                 program = self._program(key, state, shared, owns[0])
-                done = program.many(state, shared, stacked(owns, length), len(owns))
+                call = programs.Call(state, shared, stacked(owns, length), len(owns), None)
+                done = self._done(program, call)
             state, taken = done.state, int(done.count)
             _check(program, done, is_well=done.well)
             told = np.asarray(done.figures)[:taken, :-1]
@@ -131,12 +138,28 @@ class Rounds:
         key = update.how, form, tuple(array.shape for array in arrays)
         with self._made(key, 1):
             program = self._program(key, state, shared, update.own)
-            done = program.one(state, shared, arrays, form)
+            done = self._done(program, programs.Call(state, shared, arrays, None, form))
         told = np.asarray(done.figures)
         _check(program, done, is_well=told[-1])
         figures = {tag: told[place : place + 1] for place, tag in enumerate(program.tags)}
         said = [done.said] if jax.tree.leaves(done.said) else []
         return Outcome(done.state, figures, said, 1, self._stops and bool(done.is_over))
+
+    def _done(self, program: programs.Program, call: programs.Call) -> programs.Done:
+        """Take updates, with those of others that learn in lockstep."""
+        if self._lane is None:
+            return program.alone(call)
+        done: programs.Done
+
+        def together(calls: list[programs.Call]) -> list[tuple[programs.Done, float]]:
+            began = time.monotonic()
+            done = program.together(calls)
+            return [(one, time.monotonic() - began) for one in done]
+
+        began = time.monotonic()
+        done, worked_s = self._lane.meet((program, call.kind), call, together)
+        self._waited_s += time.monotonic() - began - worked_s
+        return done
 
     @contextmanager
     def _made(self, key: Any, length: int) -> Iterator[None]:
@@ -144,11 +167,11 @@ class Rounds:
         if (key, length) in self._called:
             yield
             return
-        began = time.monotonic()
+        began, waited_s = time.monotonic(), self._waited_s
         yield
         self._called.add((key, length))
         garbage.set_apart_again()  # tracing leaves as many objects as imports do
-        account.add(making_s=time.monotonic() - began)
+        account.add(making_s=time.monotonic() - began - (self._waited_s - waited_s))
 
     def _program(self, key: Any, state: Any, shared: Any, own: Any) -> Any:
         if key not in self._programs:
@@ -164,8 +187,7 @@ class Rounds:
             except UsageError as error:
                 # Its text has the place; what torch passed through on the way says nothing more.
                 raise UsageError(f"agent.engine: compiled: {error}; or write engine: sb3") from None
-            program = programs.Program(step.on(jnp), self._layout, stops=self._stops)
-            self._programs[key] = program
+            self._programs[key] = programs.program_of(step, self._layout, stops=self._stops)
         return self._programs[key]
 
 

@@ -8,7 +8,7 @@ compiled, scanned, and mapped over lanes; on NumPy it costs little more than its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -23,6 +23,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
 
 from holdfast.agents.tracing.decompositions import decompositions
 from holdfast.agents.tracing.operations import operations
@@ -45,10 +46,20 @@ class Traced:
     """
 
     def __init__(
-        self, name: str, graph: GraphModule, reads: list[Read], result: Any, places: Places
+        self,
+        name: str,
+        graph: GraphModule,
+        examples: tuple[Any, ...],
+        result: Any,
+        places: Places,
     ) -> None:
         self.name = name
-        self._reads = reads
+        self._reads = [
+            reader(one, f"{name}: arguments[{number}]") for number, one in enumerate(examples)
+        ]
+        leaves, form = tree_flatten(examples)
+        shapes = [None if one is None else (tuple(one.shape), one.dtype) for one in leaves]
+        self._form = f"{form} {shapes}"
         self._result = result
         self._places = places
         table = Table(graph)
@@ -56,6 +67,14 @@ class Traced:
         self._size, self._inputs, self._results = table.size, table.inputs, table.results
         self.operations = len(self._table)
         self.targets = frozenset(one.target for one in self._table)
+
+    def content(self) -> Hashable:
+        """Return what is equal for traces that do the same to arguments of the same form."""
+        constants = (
+            (slot, one.dtype.str, one.shape, one.tobytes()) for slot, one in self._constants.items()
+        )
+        table = repr((self._table, self._inputs, self._results, self._result))
+        return self._form, table, tuple(constants)
 
     def on(self, arrays: ModuleType) -> Any:
         """Return the function on arrays of a library.
@@ -204,8 +223,7 @@ def traced(function: Callable[..., Any], *examples: Any, name: str | None = None
     except RuntimeError as error:
         raise refusal(name, error) from error
     check(name, graph, places)
-    reads = [reader(one, f"{name}: arguments[{i}]") for i, one in enumerate(examples)]
-    return Traced(name, graph, reads, results[0], places)
+    return Traced(name, graph, examples, results[0], places)
 
 
 def _pure(flat: Callable[..., Any], leaves: list[Tensor], places: Places) -> GraphModule:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ RESULTS = ROOT / "benchmarks" / "results" / "engines-learning.csv"
 ENGINES = ("sb3", "compiled")
 
 
+Measure = Literal["return", "success"]
+
+
 class Case(NamedTuple):
     """A task and an agent.
 
@@ -36,8 +40,10 @@ class Case(NamedTuple):
         steps: Of the task.
         agent: Section of the scenario.
         n_envs: Side by side.
-        random: Return of random actions.
-        best: Return of a good policy.
+        random: What random actions get.
+        best: What a good policy gets.
+        measure: ``return`` or ``success``, of an episode.
+        task: More of the task's keys.
     """
 
     env: str
@@ -46,6 +52,8 @@ class Case(NamedTuple):
     n_envs: int
     random: float
     best: float
+    measure: Measure = "return"
+    task: Mapping[str, Any] = MappingProxyType({})
 
 
 _NARROW = {"policy_kwargs": {"net_arch": [64, 64]}}
@@ -63,13 +71,41 @@ _DQN = {
     **_NARROW,
 }
 _PPO = {"n_steps": 64, "batch_size": 128, "gae_lambda": 0.9, "gamma": 0.98, "learning_rate": 1e-3}
+_WIDE = {"batch_size": 128, "policy_kwargs": {"net_arch": [128, 128]}}
+# One update for two steps, and for four as in scenarios/continual_world/cw-mini.yaml.
+_CHEETAH = {"learning_rate": 1e-3, "learning_starts": 5000, "train_freq": 2, **_WIDE}
+_WINDOW = {
+    "learning_rate": {"linear": [1e-3, 1e-4]},
+    "gamma": 0.95,
+    "tau": 0.01,
+    "learning_starts": 2000,
+    "buffer_size": 80_000,
+    "train_freq": 1,
+    "gradient_steps": 4,
+    **_WIDE,
+}
 CASES = {
     "ppo-cartpole": Case("CartPole-v1", 32_768, {"algorithm": "ppo", **_PPO}, 8, 20, 500),
     "ppo-acrobot": Case("Acrobot-v1", 65_536, {"algorithm": "ppo", **_PPO}, 8, -500, -80),
     "dqn-cartpole": Case("CartPole-v1", 50_000, {"algorithm": "dqn", **_DQN}, 1, 20, 500),
     "sac-pendulum": Case("Pendulum-v1", 8_000, {"algorithm": "sac", **_PENDULUM}, 1, -1250, -150),
     "td3-pendulum": Case("Pendulum-v1", 8_000, {"algorithm": "td3", **_PENDULUM}, 1, -1250, -150),
+    **{
+        f"{name}-cheetah": Case(
+            "HalfCheetah-v5", 100_000, {"algorithm": name, **_CHEETAH}, 1, -280, 4000
+        )
+        for name in ("sac", "td3")
+    },
+    **{
+        f"{name}-window": Case(
+            *("MetaWorld/WindowClose-v3", 80_000, {"algorithm": name, **_WINDOW, **own}, 16, 0, 1),
+            measure="success",
+            task={"kwargs": {"partially_observable": False}, "changes": {"time_limit": 200}},
+        )
+        for name, own in (("sac", {"ent_coef": "auto_0.1"}), ("td3", {}))
+    },
 }
+"""HalfCheetah's best is what SAC reaches in about so many steps; Meta-World's are successes."""
 
 
 def scenario(name: str, engine: str, seeds: int) -> Scenario:
@@ -77,25 +113,30 @@ def scenario(name: str, engine: str, seeds: int) -> Scenario:
     case = CASES[name]
     data = {
         "name": f"{name}-{engine}",
-        "tasks": [{"name": "alone", "env": case.env, "steps": case.steps}],
+        "tasks": [{"name": "alone", "env": case.env, "steps": case.steps, **case.task}],
+        "backend": "envpool" if case.env.startswith("MetaWorld") else "gymnasium",
         "n_envs": case.n_envs,
         "agent": {**case.agent, "engine": engine},
         "methods": ["naive"],
         "seeds": list(range(seeds)),
         "evaluation": {"every": case.steps // 16, "episodes": 20},
-        "score": {"random": case.random, "reference": case.best},
+        "score": {"random": case.random, "reference": case.best}
+        if case.measure == "return"
+        else case.measure,
     }
     return Scenario.model_validate(data)
 
 
-def returns(folder: Path) -> dict[int, list[float]]:
-    """Return mean returns of a scenario's cells at each evaluation, by seed."""
+def means(folder: Path, measure: Measure) -> dict[int, list[float]]:
+    """Return the means of a scenario's cells at each evaluation, by seed."""
     found: dict[int, list[float]] = {}
     for method in gather(folder).methods:
         for cell in method.cells:
             points: dict[int, list[float]] = {}
             for episode in cell.folder.scores():
-                points.setdefault(episode["step"], []).append(episode["return"])
+                value = episode[measure]
+                assert value is not None, measure
+                points.setdefault(episode["step"], []).append(value)
             found[cell.folder.seed] = [float(np.mean(points[step])) for step in sorted(points)]
     return found
 
@@ -116,24 +157,37 @@ def main(chosen: Sequence[str], runs: Path, jobs: int, seeds: int) -> None:
     lines = []
     for name in chosen:
         case, ends = CASES[name], []
+        digits = 1 if case.measure == "return" else 3
         for engine in ENGINES:
             made = scenario(name, engine, seeds)
             holdfast.run(made, runs=runs, jobs=jobs)
-            found = returns(runs / made.name)
+            found = means(runs / made.name, case.measure)
             ends.append(np.array([curve[-1] for curve in found.values()]))
             for seed, curve in found.items():
-                lines.append([name, engine, seed, *(f"{value:.1f}" for value in curve)])
+                lines.append([name, engine, seed, *(f"{value:.{digits}f}" for value in curve)])
         low, high = difference(ends[1], ends[0])
         quarter = (case.best - case.random) / 4
-        means = " ".join(f"{values.mean():.1f} +- {values.std(ddof=1):.1f}" for values in ends)
-        print(f"{name}: sb3, compiled {means}; difference {low:.1f} to {high:.1f}", end="; ")
-        print(f"holds 0: {low <= 0 <= high}; within {quarter:.0f}: {max(-low, high) <= quarter}")
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("engines/learning.py"))
-        file.write(
-            "# case, engine, seed, mean return of 20 episodes at the start and at each sixteenth\n"
+        ended = " ".join(
+            f"{values.mean():.{digits}f} +- {values.std(ddof=1):.{digits}f}" for values in ends
         )
-        csv.writer(file).writerows(lines)
+        span = f"{low:.{digits}f} to {high:.{digits}f}"
+        print(f"{name}: sb3, compiled {ended}; difference {span}", end="; ")
+        print(f"holds 0: {low <= 0 <= high}; within {quarter:g}: {max(-low, high) <= quarter}")
+    kept = [row for row in _published() if row[0] not in chosen]
+    arguments = ("--case", *chosen, "--seeds", str(seeds))
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        file.writelines(
+            f"# {line}\n" for line in header("engines/learning.py", arguments=arguments)
+        )
+        file.write("# case, engine, seed, then of 20 episodes at the start and at each sixteenth\n")
+        csv.writer(file).writerows([*kept, *lines])
+
+
+def _published() -> list[list[str]]:
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(line for line in file if not line.startswith("#")))
 
 
 if __name__ == "__main__":

@@ -32,17 +32,30 @@ def run_one(turn: Turn, tell: Tell, *, capture: bool = False) -> Outcome:
         tell: Takes progress.
         capture: Write all that this process prints to the cell's log and nowhere else.
     """
+    with stoppable() as check, AT_WORK.guests():
+        return attempted(turn, tell, check, capture=capture)
+
+
+def attempted(turn: Turn, tell: Tell, check: Callable[[], None], *, capture: bool) -> Outcome:
+    """Run a cell as ``run_one`` does, inside of its blocks.
+
+    Args:
+        turn: As there.
+        tell: As there.
+        check: Raises KeyboardInterrupt where the process was told to stop.
+        capture: As there.
+    """
     from holdfast.continual.training.cell import run_cell  # here: it imports torch and avalanche
 
     name, began = cell_name(turn.folder), time.monotonic()
     patience_s = PATIENCE_S if turn.attempt > 1 else 0.0
+
+    def tell_and_check(progress: Progress) -> None:
+        check()
+        tell(progress)
+
     try:
-        with stoppable() as check, AT_WORK.guests(), AT_WORK.cell(str(turn.folder.path)):
-
-            def tell_and_check(progress: Progress) -> None:
-                check()
-                tell(progress)
-
+        with AT_WORK.cell(str(turn.folder.path)):
             ran = run_cell(turn.folder, tell_and_check, capture=capture, patience_s=patience_s)
     except InUse as error:
         return Outcome(name, "in use", user=error.user)

@@ -60,6 +60,7 @@ class Cost:
         most_s: Wall time if every episode lasts until its time limit.
         is_open: Whether no time limit is known, so that evaluation may take longer.
         memory_bytes: Of the process.
+        own_bytes: Of these, what the cell takes in a process that has others.
         disk_bytes: Of checkpoints and scores.
         kept_bytes: Of what methods keep and networks grow by, per task of the stream.
     """
@@ -69,6 +70,7 @@ class Cost:
     most_s: float
     is_open: bool
     memory_bytes: float
+    own_bytes: float
     disk_bytes: float
     kept_bytes: float
 
@@ -240,6 +242,7 @@ def _cost(scenario: Scenario, point: _Point, buffer: Buffer | None) -> Cost:
         most_s=fixed_s + count * rounds * max(limit, least) * step_s,
         is_open=point.limit == 0,
         memory_bytes=peak_memory() + filled + kept,
+        own_bytes=filled + kept,
         kept_bytes=kept / len(stages),
         disk_bytes=disk + count * scenario.evaluation.episodes * _SCORE_BYTES,
     )

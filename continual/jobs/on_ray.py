@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,7 +20,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.jobs.attempt import note_end, run_one
+from holdfast.continual.jobs.attempt import note_end
+from holdfast.continual.jobs.company import run_together
 from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure
@@ -184,19 +185,21 @@ class _OnRay:
         if not turns:
             return
         mailbox, task = _mailbox(), _task(self._scenario)
-        running: dict[Any, Turn] = {}
+        running: dict[Any, tuple[Turn, ...]] = {}
         here = str(Path.cwd()), version("holdfast"), mailbox
         try:
             while turns or running:
                 while turns and len(running) < (self._jobs or len(turns) + len(running)):
-                    turn = turns.take()
-                    running[task.remote(pickle.dumps(turn), str(turn.folder.path), *here)] = turn
+                    taken = turns.take()
+                    path = str(taken[0].folder.path)
+                    running[task.remote(pickle.dumps(taken), path, *here)] = taken
                 done, _ = ray.wait(list(running), timeout=_LOOK_S)
                 for progress in _news(mailbox):
                     turns.watcher.progress(progress)
                 for ref in done:
-                    turn = running.pop(ref)
-                    turns.ended(turn, _outcome(ref, turn))
+                    taken = running.pop(ref)
+                    for turn, outcome in zip(taken, _outcomes(ref, taken), strict=True):
+                        turns.ended(turn, outcome)
         finally:
             _stop(running)
             ray.kill(mailbox)
@@ -248,24 +251,27 @@ def _task(scenario: Scenario) -> Any:
         memory=int(needs.get("memory", 0)) or None,
         max_retries=0,  # tried again by us, who write that down
         scheduling_strategy="SPREAD",
-    )(_cell)
+    )(_cells)
 
 
-def _outcome(ref: Any, turn: Turn) -> Outcome:
-    """Return how a task ended: as it says, or lost with its process or node."""
+def _outcomes(ref: Any, turns: Sequence[Turn]) -> list[Outcome]:
+    """Return how the cells of a task ended: as it says, or lost with its process or node."""
     import ray
 
     try:
-        outcome: Outcome = ray.get(ref)
+        found: list[Outcome] | Failure = ray.get(ref)
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = f"the Ray task was lost ({type(error).__name__}): {lines[0] if lines else ''}"
-        note_end(turn.folder, "failed", text)
-        return Outcome(cell_name(turn.folder), "failed", failure=Failure(text, 1, may_pass=True))
-    return outcome
+        for turn in turns:
+            note_end(turn.folder, "failed", text)
+        found = Failure(text, 1, may_pass=True)
+    if isinstance(found, Failure):
+        return [Outcome(cell_name(turn.folder), "failed", failure=found) for turn in turns]
+    return found
 
 
-def _stop(running: dict[Any, Turn]) -> None:
+def _stop(running: dict[Any, tuple[Turn, ...]]) -> None:
     """End tasks, and mark the cells that they ran as stopped."""
     import ray
 
@@ -278,29 +284,38 @@ def _stop(running: dict[Any, Turn]) -> None:
     finally:  # also where a second Ctrl-C cuts the wait short
         for ref in running:
             ray.cancel(ref, force=True)
-        for turn in running.values():
-            note_end(turn.folder, "stopped", "stopped from outside")
+        for turns in running.values():
+            for turn in turns:
+                note_end(turn.folder, "stopped", "stopped from outside")
 
 
 # -- in a process of the cluster -------------------------------------------------------------------
 
 
-def _cell(pickled: bytes, path: str, cwd: str, made_by: str, mailbox: Any) -> Outcome:
-    """Run a cell. The body of a task; ``pickled`` is its turn, which an equal version alone reads.
+def _cells(
+    pickled: bytes, path: str, cwd: str, made_by: str, mailbox: Any
+) -> list[Outcome] | Failure:
+    """Run cells. The body of a task; ``pickled`` are their turns, which an equal version reads.
 
-    The turn brings the scenario that the user gave: what lies in the folder decides nothing.
+    A turn brings the scenario that the user gave: what lies in the folder decides nothing.
     """
     folder = RunFolder(Path(path))
     if wrong := _unlike(folder, made_by):
-        return Outcome(cell_name(folder), "failed", failure=Failure(wrong, 2))
-    turn: Turn = pickle.loads(pickled)  # noqa: S301  # from the process that started this task
+        return Failure(wrong, 2)
+    turns: tuple[Turn, ...] = pickle.loads(pickled)  # noqa: S301  # from the process that started this task
     with suppress(OSError):  # environments may read files from there, as they would here
         os.chdir(cwd)
 
     def tell(progress: Progress) -> None:
         mailbox.put.remote(pickle.dumps(progress))
 
-    return run_one(turn, tell, capture=True)
+    found: dict[str, Outcome] = {}
+
+    def ended(turn: Turn, outcome: Outcome) -> None:
+        found[cell_name(turn.folder)] = outcome
+
+    run_together(turns, tell, ended, capture=True)
+    return [found[cell_name(turn.folder)] for turn in turns]
 
 
 def _unlike(folder: RunFolder, made_by: str) -> str:

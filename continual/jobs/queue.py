@@ -102,9 +102,19 @@ class Turns:
     def __len__(self) -> int:
         return len(self._line)
 
-    def take(self) -> Turn:
-        """Return the first in the line, which leaves it."""
-        return self._line.popleft()
+    def take(self) -> tuple[Turn, ...]:
+        """Return the first in the line, and others that learn in lockstep with it; they leave it.
+
+        One that is tried again learns without others: what ended its process would end theirs.
+        """
+        first = self._line.popleft()
+        if first.attempt > 1 or not first.folder.in_lockstep:
+            return (first,)
+        like = [turn for turn in self._line if _is_seed_of(turn, first)]
+        others = like[: first.folder.scenario.agent.seeds_abreast - 1]
+        for turn in others:
+            self._line.remove(turn)
+        return (first, *others)
 
     def ended(self, turn: Turn, outcome: Outcome) -> None:
         """Take how an attempt ended: the cell comes back to the line, or that was it."""
@@ -126,6 +136,12 @@ class Turns:
         if before is not None and failure.is_like(before) and turn.folder.size() == size:
             return False
         return not any(task.exclusive for task in turn.folder.scenario.tasks)
+
+
+def _is_seed_of(turn: Turn, first: Turn) -> bool:
+    """Return whether a cell differs from another in its seed alone, and may learn beside it."""
+    is_like = turn.folder.path.parent == first.folder.path.parent
+    return is_like and turn.attempt == 1 and turn.folder.in_lockstep
 
 
 class Execute(Protocol):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from holdfast.continual.jobs import queue
-from holdfast.continual.jobs.attempt import run_one
 from holdfast.continual.jobs.backend import settle
+from holdfast.continual.jobs.company import run_together
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.run_folders import prepare
@@ -102,8 +102,7 @@ class _InThisProcess:
 
     def __call__(self, turns: queue.Turns) -> None:
         while turns:
-            turn = turns.take()
-            turns.ended(turn, run_one(turn, turns.watcher.progress))
+            run_together(turns.take(), turns.watcher.progress, turns.ended)
 
 
 def run_cells(

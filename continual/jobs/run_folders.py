@@ -100,7 +100,8 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         return str(error)
     # What is kept changes no number, and an engine changes them by rounding alone.
     checkpoint = old.checkpoint.model_copy(update={"keep": new.checkpoint.keep})
-    agent = old.agent.model_copy(update={"engine": new.agent.engine})
+    kept = {name: getattr(new.agent, name) for name in ("engine", "seeds_at_once")}
+    agent = old.agent.model_copy(update=kept)
     old = old.model_copy(update={"checkpoint": checkpoint, "agent": agent})
     if old == new:
         return ""

@@ -87,7 +87,9 @@ def tune(
         check_inside(made.folder)
         _settle(made, overwrite=overwrite)
         study = _open(made)
-        wanted, abreast = trials or made.tune.trials, max(1, jobs // len(made.seeds))
+        # Seeds that learn in lockstep take one job.
+        beside = jobs * min(made.scenario.agent.seeds_abreast, len(made.seeds))
+        wanted, abreast = trials or made.tune.trials, max(1, beside // len(made.seeds))
         while batch := _next(study, made, wanted, abreast):
             _run(study, made, batch, jobs, watcher)
         tell_results(made.folder, study, made, scenario.source)

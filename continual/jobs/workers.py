@@ -21,7 +21,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from holdfast.continual.jobs.attempt import note_end, run_one, stoppable
+from holdfast.continual.jobs.attempt import note_end, stoppable
+from holdfast.continual.jobs.company import run_together
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
@@ -71,8 +72,8 @@ class Workers:
     def __call__(self, turns: Turns) -> None:
         """Run all cells in the line; then the workers end."""
         for worker in self._workers:
-            worker.give(turns.take() if turns else None)
-        while turns or any(worker.turn for worker in self._workers):
+            worker.give(turns.take() if turns else ())
+        while turns or any(worker.turns for worker in self._workers):
             while turns and len(self._workers) < self._jobs:
                 self._start().give(turns.take())
             heard = wait([source for worker in self._workers for source in worker.sources])
@@ -92,19 +93,18 @@ class Workers:
 
 
 def _listen(worker: _Worker, turns: Turns) -> None:
-    """Take what a worker says and give it the next cell where it is done."""
-    turn, found = worker.turn, worker.receive()
-    if isinstance(found, Outcome):
-        assert turn is not None
-        turns.ended(turn, found)
-        if worker.is_alive:
-            worker.give(turns.take() if turns else None)
-    elif found is not None:
-        turns.watcher.progress(found)
+    """Take what a worker says and give it the next cells where it is done."""
+    for found in worker.receive():
+        if not isinstance(found, Outcome):
+            turns.watcher.progress(found)
+            continue
+        turns.ended(worker.turns.pop(found.cell), found)
+        if worker.is_alive and not worker.turns:
+            worker.give(turns.take() if turns else ())
 
 
 class _Worker:
-    """One process and the cell that it runs, if any."""
+    """One process and the cells that it runs, if any, by name."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -113,7 +113,7 @@ class _Worker:
         self._note, self._mark = context.RawArray("c", BYTES), new_mark()
         arguments = self._theirs, self._note
         self.process = context.Process(target=_work, args=arguments, name=NAME)
-        self.turn: Turn | None = None
+        self.turns: dict[str, Turn] = {}
         self.is_alive = False
 
     def start(self) -> None:
@@ -150,22 +150,23 @@ class _Worker:
             raise EOFError
         return self.connection.recv()
 
-    def give(self, turn: Turn | None) -> None:
-        """Give the process a cell to run; without one, it ends."""
-        self.turn, self._since = turn, time.monotonic()
+    def give(self, turns: Sequence[Turn]) -> None:
+        """Give the process cells to run; without any, it ends."""
+        self.turns = {cell_name(turn.folder): turn for turn in turns}
+        self._since = time.monotonic()
         with suppress(BrokenPipeError):  # it died; receive says so
-            self.connection.send(turn)
+            self.connection.send(tuple(turns))
 
-    def receive(self) -> Progress | Outcome | None:
-        """Return what the process sent, or how its cell ended if the process is gone."""
+    def receive(self) -> list[Progress | Outcome]:
+        """Return what the process sent, or how its cells ended if the process is gone."""
         try:
             found: Progress | Outcome = self._message()
         except (EOFError, OSError):  # OSError: the message ends half-way
             self.is_alive = False
             self.end()
             self.connection.close()
-            return None if self.turn is None else self._death(self.turn.folder)
-        return found
+            return [self._death(turn.folder) for turn in self.turns.values()]
+        return [found]
 
     def end(self) -> None:
         """Wait for the end of the process, and end what it has left behind."""
@@ -213,8 +214,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.kill()
             worker.end()
             worker.connection.close()
-            if worker.turn is not None:
-                note_end(worker.turn.folder, "stopped", "stopped from outside")
+            for turn in worker.turns.values():
+                note_end(turn.folder, "stopped", "stopped from outside")
 
 
 @contextmanager
@@ -250,26 +251,34 @@ def _inherited(mark: str) -> Iterator[None]:
 
 
 def _work(connection: Connection, note: Any) -> None:
-    """Run the cells that come through the pipe, until None comes. The body of a worker."""
+    """Run the cells that come through the pipe, until none come. The body of a worker."""
     os.set_inheritable(connection.fileno(), False)
     AT_WORK.share(memoryview(note).cast("B"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     for stream in (sys.stdout, sys.stderr):  # so that a crash leaves whole lines in the log
         getattr(stream, "reconfigure", lambda **_: None)(line_buffering=True)
+
+    def send(found: Outcome | Failure | None) -> None:
+        try:
+            connection.send(found)
+        except OSError:  # an environment has closed the pipe; the run folder says so
+            os._exit(EnvironmentFailed.exit_code)
+
+    def ended(_: Turn, outcome: Outcome) -> None:
+        send(outcome)
+
     import holdfast.continual.training.preflight  # noqa: F401  # before it is asked for: it takes seconds
 
     with suppress(EOFError), AT_WORK.keeping(connection.fileno()):  # the parent may be gone
-        while (given := connection.recv()) is not None:
+        while given := connection.recv():
             try:
-                is_turn = isinstance(given, Turn)
-                found = run_one(given, connection.send, capture=True) if is_turn else _build(*given)
-            except KeyboardInterrupt:  # SIGTERM; the cell is marked as stopped
+                if isinstance(given[0], Turn):
+                    run_together(given, connection.send, ended, capture=True)
+                else:
+                    send(_build(*given))
+            except KeyboardInterrupt:  # SIGTERM; the cells are marked as stopped
                 os._exit(Stopped.exit_code)  # at once: everything that matters is on disk
-            try:
-                connection.send(found)
-            except OSError:  # an environment has closed the pipe; the run folder says so
-                os._exit(EnvironmentFailed.exit_code)
     # Threads that environments started would hold the process; everything that matters is on disk.
     os._exit(0)
 

@@ -73,6 +73,7 @@ class RunInfo(BaseModel):
     failures: list[_Failed] = []
     fallbacks: list[dict[str, Any]] = []
     engines: list[_Engine] = []
+    lockstep: bool = False
     stages: Count = 0
     learning_rules: Count = 1
     scenario: Short = ""

@@ -189,6 +189,13 @@ class RunFolder:
         has_begun = info.get("status", "pending") != "pending" or info.get("stages", 0)
         return rules if has_begun and rules != LEARNING_RULES else None
 
+    @property
+    def in_lockstep(self) -> bool:
+        """Whether the cell learns, or is to learn, in lockstep, which rounds otherwise."""
+        agent = self.scenario.agent
+        begun = self.info().get("lockstep") if agent.engine == "compiled" else False
+        return agent.seeds_abreast > 1 if begun is None else bool(begun)
+
     def update(self, **changes: Any) -> None:
         """Change entries of ``run.json`` and keep the others; the file is replaced whole."""
         known = {

@@ -30,11 +30,12 @@ _VISIT = re.compile(r"-\d+$")
 def setting(scenario: Scenario) -> dict[str, Any]:
     """Return all of a scenario but what its cells may differ in.
 
-    Checkpoints inside tasks and the engine decide which random numbers are drawn, as a seed does.
+    Checkpoints inside tasks, the engine and lockstep decide on random numbers, as a seed does.
     """
     left_out = {"methods", "seeds", "checkpoint", *NO_MATTER}
     found = scenario.model_dump(exclude=left_out)
-    del found["agent"]["engine"]
+    for name in ("engine", "seeds_at_once"):
+        del found["agent"][name]
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from holdfast.agents.base import garbage
+from holdfast.agents.compiled.lockstep import here
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.loop import run_stream
 from holdfast.continual.policies.restore import initial_files
@@ -65,6 +66,7 @@ def run_cell(
             learning_rules=LEARNING_RULES,
             failures=failures,
             checkpoints=saved,
+            **_mode(folder.scenario),
             **_origin(),
         )
         with logged(folder.path, capture=capture) as log:
@@ -154,6 +156,12 @@ def _origin() -> dict[str, Any]:
         "host": platform.node(),
         "cores": os.cpu_count(),
     }
+
+
+def _mode(scenario: Scenario) -> dict[str, Any]:
+    """Return whether the cell learns in lockstep, in which it will go on."""
+    is_compiled = scenario.agent.engine == "compiled"
+    return {"lockstep": here() is not None} if is_compiled else {}
 
 
 def _checkpoints(scenario: Scenario) -> dict[str, Any]:

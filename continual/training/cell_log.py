@@ -107,7 +107,7 @@ def logged(folder: Path, *, capture: bool) -> Iterator[CellLog]:
 
 @contextmanager
 def _captured(descriptor: int) -> Iterator[None]:
-    _flush()
+    flush()
     kept = [(number, os.dup(number)) for number in (1, 2)]
     had_handler = faulthandler.is_enabled()
     try:
@@ -119,14 +119,14 @@ def _captured(descriptor: int) -> Iterator[None]:
         faulthandler.disable()
         if had_handler and sys.stderr is not None:
             faulthandler.enable()
-        _flush()
+        flush()
         for number, copy in kept:
             with suppress(OSError):  # an environment has closed it
                 os.dup2(copy, number)
                 os.close(copy)
 
 
-def _flush() -> None:
+def flush() -> None:
     """Write out what was printed so far, in Python and in compiled code."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # full, closed, or None

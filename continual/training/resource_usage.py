@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
@@ -39,7 +40,8 @@ class Spent:
         with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._meter = _energy_meter()
-        self._hook = register_optimizer_step_post_hook(lambda *_: self._count(1))
+        self._thread = threading.get_ident()
+        self._hook = register_optimizer_step_post_hook(lambda *_: self._count_step())
         self._accounts = ExitStack()
         self._compiled = self._accounts.enter_context(opened())
 
@@ -90,6 +92,11 @@ class Spent:
         """Count the steps inside compiled programs, which the hook does not see."""
         self._count(self._compiled.steps)
         self._compiled.steps = 0
+
+    def _count_step(self) -> None:
+        """Count a step of this cell's; others may run in other threads."""
+        if threading.get_ident() == self._thread:
+            self._count(1)
 
     def _count(self, steps: int) -> None:
         if self._learning:

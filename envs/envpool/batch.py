@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class Batch:
     def __init__(self, env: gym.Env[Any, Any], task_name: str) -> None:
         layers = []
         self.env, self._task_name = env, task_name
+        self._note = sys.intern(f"task '{task_name}', in EnvPool")
         while isinstance(env, gym.Wrapper):
             layers.append(env)
             env = env.env
@@ -175,8 +177,8 @@ class Batch:
         self.env.close()
 
     def _called(self, place: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        if AT_WORK.owner is not self:
-            AT_WORK.enter(self, f"task '{self._task_name}', in EnvPool")
+        if AT_WORK.note is not self._note:
+            AT_WORK.enter(self._note)
         try:
             return function(*arguments)
         except Exception as error:

@@ -5,6 +5,7 @@ The groups' learners each see a vector environment of Stable-Baselines3's, ``Sea
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,6 +68,7 @@ class Teams:
         self.envs, self._seeds, self._autoreset = list(envs), list(seeds), autoreset
         task = scenario.tasks[task_index]
         self._task = task.name
+        self._note = sys.intern(f"task '{task.name}'")
         shown = task_index if shown is None else shown
         self._agents: dict[str, Member] = {}
         self.seats: dict[str, Seats] = {}
@@ -256,8 +258,8 @@ class Teams:
         )
 
     def _called(self, place: str, function: Callable[[], Any]) -> Any:
-        if AT_WORK.owner is not self:
-            AT_WORK.enter(self, f"task '{self._task}'")
+        if AT_WORK.note is not self._note:
+            AT_WORK.enter(self._note)
         try:
             return function()
         except HoldfastError:

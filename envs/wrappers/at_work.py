@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from holdfast.errors import EnvironmentFailed
 
@@ -23,12 +24,12 @@ class AtWork:
     """Notes which environment is at work, and which descriptors of this process must stay open.
 
     Attributes:
-        owner: Who noted last. Compared at every step, so that a note is written at a change alone.
+        note: The last one. Compared at every step, so that one is written at a change alone.
     """
 
     def __init__(self) -> None:
-        self.owner: object = None
-        self._note = memoryview(bytearray(BYTES))
+        self.note: str | None = None
+        self._shared = memoryview(bytearray(BYTES))
         self._kept: dict[int, tuple[int, int]] = {}
         self._is_copy = self._has_guests = False
         self._is_watched = False
@@ -40,13 +41,13 @@ class AtWork:
             note: Holds ``BYTES``.
             is_watched: Whether that process is the parent, and has the same input and outputs.
         """
-        self._note, self._is_watched = note, is_watched
+        self._shared, self._is_watched = note, is_watched
 
-    def enter(self, owner: object, name: str) -> None:
-        """Note that an environment is at work."""
+    def enter(self, note: str) -> None:
+        """Note which environment is at work."""
         self.end_copy()
-        self._write(0, _FOLDER, name.encode(errors="replace"))
-        self.owner = owner
+        self._write(0, _FOLDER, note.encode(errors="replace"))
+        self.note = note
 
     @contextmanager
     def cell(self, folder: str) -> Iterator[None]:
@@ -55,11 +56,21 @@ class AtWork:
         try:
             yield
         finally:
-            self._note[_FOLDER] = 0
+            self._shared[_FOLDER] = 0
+
+    def view(self) -> Any:
+        """Return what is noted of the cell that runs, for ``look``."""
+        return read(self._shared, of_folder=True), dict(self._kept)
+
+    def look(self, view: Any) -> None:
+        """Note again what ``view`` gave, as another cell of this process goes on."""
+        folder, self._kept = view
+        self._write(_FOLDER, BYTES, os.fsencode(folder))
+        self.note = None
 
     def _write(self, first: int, end: int, text: bytes) -> None:
         text = text[: end - first - 1] + b"\0"
-        self._note[first : first + len(text)] = text
+        self._shared[first : first + len(text)] = text
 
     @contextmanager
     def keeping(self, descriptor: int) -> Iterator[None]:
@@ -112,7 +123,7 @@ class AtWork:
         try:
             yield
         finally:
-            self._has_guests, self.owner, self._note[0] = False, None, 0
+            self._has_guests, self.note, self._shared[0] = False, None, 0
             if folder is not None:
                 with suppress(OSError):
                     os.chdir(folder)
@@ -142,7 +153,7 @@ class AtWork:
         """
         if not self._has_guests:
             return
-        self.owner, self._is_copy = None, True
+        self.note, self._is_copy = None, True
         for signaled in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(signaled) is not signal.SIG_IGN:
                 signal.signal(signaled, signal.SIG_DFL)

@@ -24,9 +24,17 @@ def check_engine(data: Mapping[str, Any], *, is_team: bool) -> list[Finding]:
         is_team: Whether there are many agents.
     """
     agent = mapping(data.get("agent"))
+    in_lockstep = agent.get("seeds_at_once", 1) != 1
     if agent.get("engine", "sb3") != "compiled":
-        return []
-    return [*_check_agent(agent, is_team=is_team), *_check_tasks(data), *_check_methods(data)]
+        message = "only engine: compiled takes seeds at once; add it, or remove this"
+        return [Finding(("agent", "seeds_at_once"), message)] if in_lockstep else []
+    lockstep = _check_lockstep(data) if in_lockstep else ()
+    return [
+        *_check_agent(agent, is_team=is_team),
+        *_check_tasks(data),
+        *_check_methods(data),
+        *lockstep,
+    ]
 
 
 def _check_agent(agent: Mapping[str, Any], *, is_team: bool) -> Iterator[Finding]:
@@ -51,6 +59,21 @@ def _check_tasks(data: Mapping[str, Any]) -> Iterator[Finding]:
         if mapping(task).get("opponents"):
             message = f"past selves are taken at every step; remove the opponents, {_REMEDY}"
             yield Finding(("tasks", index, "opponents"), message)
+
+
+def _check_lockstep(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find what keeps seeds from waiting for each other."""
+    for index, task in enumerate(entries(data.get("tasks"))):
+        for key, why in _ALONE.items():
+            if mapping(task).get(key):
+                message = f"{why} seeds at once; remove it, or write seeds_at_once: 1"
+                yield Finding(("tasks", index, key), message)
+
+
+_ALONE = {
+    "exclusive": "there is one of it, which cannot serve",
+    "rate": "what keeps pace with the clock waits for no",
+}
 
 
 def _check_methods(data: Mapping[str, Any]) -> Iterator[Finding]:

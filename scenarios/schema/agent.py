@@ -10,7 +10,11 @@ from pydantic import AfterValidator, BaseModel, Field, Tag
 
 from holdfast.errors import UsageError
 from holdfast.registry import SUPERVISED
-from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Text, told_by
+from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Positive, Text, told_by
+
+AUTO_SEEDS = 8
+"""Seeds that ``seeds_at_once: auto`` takes together."""
+_ROLLOUTS = ("ppo", "a2c", "maskable_ppo")
 
 Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
 Statistics = Literal["running", "first_task", "per_task"]
@@ -66,6 +70,11 @@ class Agent(BaseModel):
     """Scaling of observations and rewards."""
     engine: Literal["sb3", "compiled"] = "sb3"
     """sb3: Stable-Baselines3's own updates. compiled: the same ones, compiled; faster."""
+    seeds_at_once: Annotated[
+        Annotated[Positive, Tag("number")] | Annotated[Literal["auto"], Tag("word")],
+        told_by(str, tag="word", other="number"),
+    ] = 1
+    """Seeds of a method that learn in lockstep in one process. Needs engine: compiled."""
     init: Text | None = None
     """Weights to start from: a run folder or a Stable-Baselines3 zip."""
 
@@ -73,6 +82,26 @@ class Agent(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The algorithm's own arguments, in plain form, as the scenario gives them."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def seeds_abreast(self) -> int:
+        """How many seeds learn in lockstep at most; ``auto`` where that was measured to pay."""
+        if self.engine != "compiled":
+            return 1
+        if self.seeds_at_once == "auto":
+            return AUTO_SEEDS if self._is_small else 1
+        return self.seeds_at_once
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether it learns from rollouts, with layers that calls cost more than arithmetic."""
+        networks = self.arguments.get("policy_kwargs") or {}
+        layers = networks.get("net_arch", [64, 64])
+        parts = layers.values() if isinstance(layers, Mapping) else [layers]
+        is_narrow = set(networks) <= {"net_arch"} and all(
+            isinstance(width, int) and width <= 64 for part in parts for width in part
+        )
+        return self.algorithm in _ROLLOUTS and self.policy in ("auto", "MlpPolicy") and is_narrow
 
 
 def is_supervised(agent: Any) -> bool:

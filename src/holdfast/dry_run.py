@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.continual.jobs.estimate import Cost, estimate
 from holdfast.continual.results.formatting import NA, duration, plural, size
 from holdfast.continual.run_folder.record import RunFolder
+from holdfast.continual.training.memory_budget import LANE_BYTES
 from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
 from holdfast.printing import aligned
@@ -45,7 +47,7 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
     left = {label: len(scenario.seeds) - count for label, count in finished.items()}
     rows = [_row(label, left[label], cost) for label, cost in costs.items()]
     return "\n".join(
-        [*lines, "", *aligned([head, *rows], right=True), "", *_sums(costs, left, jobs)]
+        [*lines, "", *aligned([head, *rows], right=True), "", *_sums(scenario, costs, left, jobs)]
     )
 
 
@@ -61,13 +63,20 @@ def _row(label: str, left: int, cost: Cost) -> tuple[str, ...]:
     )
 
 
-def _sums(costs: dict[str, Cost], left: dict[str, int], jobs: int) -> list[str]:
-    """Return the lines about all cells together."""
+def _sums(scenario: Scenario, costs: dict[str, Cost], left: dict[str, int], jobs: int) -> list[str]:
+    """Return the lines about all cells together.
+
+    Seeds that learn in lockstep share a process, and take their turns in it.
+    """
     count = sum(left.values())
-    beside = max(1, min(jobs, count))
-    least = sum(cost.least_s * left[label] for label, cost in costs.items()) / beside
-    most = sum(cost.most_s * left[label] for label, cost in costs.items()) / beside
-    memory = max(cost.memory_bytes for cost in costs.values()) * beside
+    abreast = min(scenario.agent.seeds_abreast, len(scenario.seeds))
+    processes = max(1, min(jobs, sum(ceil(cells / abreast) for cells in left.values())))
+    least = sum(cost.least_s * left[label] for label, cost in costs.items()) / processes
+    most = sum(cost.most_s * left[label] for label, cost in costs.items()) / processes
+    beside = max(1, min(processes * abreast, count))
+    shared = max(cost.memory_bytes for cost in costs.values()) * processes
+    own = max(cost.own_bytes for cost in costs.values()) + LANE_BYTES
+    memory = shared + own * (beside - processes)
     disk = sum(cost.disk_bytes * left[label] for label, cost in costs.items())
     lines = [
         f"In all, {plural(beside, 'cell')} at a time: {_span(least, most) if count else NA}, "

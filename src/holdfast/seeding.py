@@ -69,11 +69,7 @@ def isolated(seed: int, *spaces: Any) -> Iterator[None]:
         seed: Seed for the block.
         *spaces: Gymnasium spaces whose own generators are put back too (DQN draws from one).
     """
-    import torch  # here, because `validate` and `report` import this module without torch
-
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    kept = global_states()
     space_states = [space.np_random.bit_generator.state for space in spaces]
     seed_everything(seed)
     for space in spaces:
@@ -81,17 +77,33 @@ def isolated(seed: int, *spaces: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
+        set_global_states(kept)
         for space, state in zip(spaces, space_states, strict=True):
             space.np_random.bit_generator.state = state
 
 
+def global_states() -> Any:
+    """Return the state of the global generators of Python, NumPy and torch, for this process."""
+    import torch  # here, because `validate` and `report` import this module without torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def set_global_states(states: Any) -> None:
+    """Put back what ``global_states`` gave."""
+    import torch  # here, as above
+
+    of_python, of_numpy, of_torch, of_cuda = states
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+    torch.set_rng_state(of_torch)
+    if of_cuda is not None:
+        torch.cuda.set_rng_state_all(of_cuda)
+
+
 def random_states() -> dict[str, Any]:
-    """Return the state of the global generators of Python, NumPy and torch, as named tensors."""
+    """Return the state of the global generators as named tensors, which a checkpoint keeps."""
     import torch  # here, because `validate` and `report` import this module without torch
 
     legacy: dict[str, Any] = np.random.get_state(legacy=False)

@@ -126,9 +126,9 @@ def test_a_note_is_cut_and_read_back() -> None:
     at_work.share(memoryview(note))
     assert (read(note), read(note, of_folder=True)) == ("", "")
     with at_work.cell("runs/größe/naive/seed-0"):
-        at_work.enter(None, "ä" * 2000)
+        at_work.enter("ä" * 2000)
         assert set(read(note)) <= {"ä", "\ufffd"}
-        at_work.enter(None, "task 'a' (Odd)")
+        at_work.enter("task 'a' (Odd)")
         assert read(note) == "task 'a' (Odd)"
         assert read(note, of_folder=True) == "runs/größe/naive/seed-0"
     assert read(note, of_folder=True) == ""

@@ -109,6 +109,47 @@ def test_a_setting_that_it_cannot_take(problems, override, path, message) -> Non
     assert (found.path, found.message) == (path, message)
 
 
+def test_seeds_at_once_need_this_engine(problems) -> None:
+    (found,) = problems(BOX, "agent.engine=sb3", "agent.seeds_at_once=2")
+    assert found.path == "agent.seeds_at_once"
+    assert found.message == "only engine: compiled takes seeds at once; add it, or remove this"
+
+
+@pytest.mark.parametrize("count", ["2", "auto"])
+@pytest.mark.parametrize(
+    ("override", "path", "message"),
+    [
+        (
+            "tasks.a.exclusive=true",
+            "tasks[0].exclusive",
+            "there is one of it, which cannot serve seeds at once; remove it, or write "
+            "seeds_at_once: 1",
+        ),
+        (
+            "tasks.a.rate=50",
+            "tasks[0].rate",
+            "what keeps pace with the clock waits for no seeds at once; remove it, or write "
+            "seeds_at_once: 1",
+        ),
+    ],
+)
+def test_what_cannot_learn_in_lockstep(problems, count, override, path, message) -> None:
+    (found,) = problems(BOX, f"agent.seeds_at_once={count}", override)
+    assert (found.path, found.message) == (path, message)
+
+
+def test_learning_at_the_end_of_episodes_in_lockstep(problems) -> None:
+    """Episodes of seeds end at different steps; one that is alone counts steps as well."""
+    (found,) = problems(BOX, "agent.seeds_at_once=2", "agent.train_freq=[1, episode]")
+    assert found.path == "agent.train_freq"
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1.5"])
+def test_a_number_of_seeds_that_is_none(problems, count) -> None:
+    (found,) = problems(BOX, f"agent.seeds_at_once={count}")
+    assert found.path.startswith("agent.seeds_at_once")
+
+
 def test_what_is_off_is_not_refused(write) -> None:
     assert load(write(BOX), ["agent.use_sde=false", "agent.device=cpu"]).agent.engine == "compiled"
 

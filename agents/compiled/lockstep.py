@@ -1,0 +1,184 @@
+"""Lockstep: agents that learn side by side in one process, and whose updates are taken together.
+
+Each runs in a thread of its own as it would alone, and only one of them at a time. Where an agent
+is to be updated it waits for the others; the last one to come has the updates of all done at once.
+What belongs to the process and not to an agent, such as the global generators of random numbers, is
+put away and brought back whenever another one goes on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Scene(Protocol):
+    """What belongs to the process, as one of the agents has it; made as it is now."""
+
+    def leave(self) -> None:
+        """Put it away."""
+
+    def enter(self) -> None:
+        """Bring it back."""
+
+
+class Offer(NamedTuple):
+    """What an agent brings to a meeting.
+
+    Attributes:
+        kind: Offers of one kind are taken together.
+        given: Its own part.
+        together: Makes a list of results of a list of parts.
+    """
+
+    kind: Hashable
+    given: Any
+    together: Callable[[list[Any]], list[Any]]
+
+
+class Lane:
+    """The place of one agent.
+
+    Args:
+        lockstep: Those that learn together.
+        scene: Its own.
+    """
+
+    def __init__(self, lockstep: Lockstep, scene: Scene) -> None:
+        self.scene = scene
+        self.thread: threading.Thread | None = None
+        self.offer: Offer | None = None
+        self.result: Any = None
+        self.is_running = True
+        self._lockstep = lockstep
+        self._baton = threading.Lock()
+        self._baton.acquire()
+
+    def meet(self, kind: Hashable, given: Any, together: Callable[[list[Any]], list[Any]]) -> Any:
+        """Wait for the others, let parts of one kind be taken together, and return one's result.
+
+        Raises:
+            KeyboardInterrupt: All were told to stop.
+        """
+        self.offer = Offer(kind, given, together)
+        following = self._lockstep.next_after(self)
+        if following is not self:
+            self.scene.leave()
+            following.go_on()
+            self.wait()
+        result, self.result = self.result, None
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def go_on(self) -> None:
+        """Let it go on, which whoever calls this must not."""
+        self._lockstep.going = self
+        self._baton.release()
+
+    def wait(self) -> None:
+        """Wait until it may go on."""
+        self._baton.acquire()
+        self.scene.enter()
+        if self._lockstep.stops:
+            raise KeyboardInterrupt
+
+
+class Lockstep:
+    """Agents that learn side by side.
+
+    Args:
+        scenes: Of each.
+
+    Attributes:
+        stops: Whether all were told to stop.
+        going: The one that runs.
+    """
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self.stops = False
+        self.going: Lane | None = None
+        self._lanes = [Lane(self, scene) for scene in scenes]
+        self._ended = threading.Event()
+        self._errors: list[BaseException] = []
+
+    def run(self, bodies: Sequence[Callable[[], None]]) -> None:
+        """Run a function for each agent; return when all have ended.
+
+        Raises:
+            BaseException: The first that one of them raised. A KeyboardInterrupt of this thread is
+                raised in each of them, and then here.
+        """
+        for lane, body in zip(self._lanes, bodies, strict=True):
+            lane.thread = threading.Thread(target=self._run, args=(lane, body), daemon=True)
+            lane.thread.start()
+        self._lanes[0].go_on()
+        try:
+            self._ended.wait()
+        except KeyboardInterrupt:
+            self._stop()
+            self._ended.wait()
+            raise
+        for lane in self._lanes:
+            assert lane.thread is not None
+            lane.thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def next_after(self, lane: Lane) -> Lane:
+        """Return who goes on when an agent waits or has ended; where all wait, they have met."""
+        place = self._lanes.index(lane)
+        order = [*self._lanes[place + 1 :], *self._lanes[: place + 1]]
+        running = [one for one in order if one.is_running]
+        if self.stops:
+            return running[0]
+        following = next((one for one in running if one.offer is None), None)
+        if following is None:
+            _take_together(running)
+            return lane if lane.is_running else running[0]
+        return following
+
+    def _run(self, lane: Lane, body: Callable[[], None]) -> None:
+        try:
+            lane.wait()
+            _HERE.lane = lane
+            body()
+        except BaseException as error:  # told in the thread that waits for all
+            self._errors.append(error)
+        lane.is_running = False
+        if any(one.is_running for one in self._lanes):
+            self.next_after(lane).go_on()
+        else:
+            self._ended.set()
+
+    def _stop(self) -> None:
+        """Raise KeyboardInterrupt in the agent that runs; the others raise it when they go on."""
+        self.stops = True
+        if self.going is not None and self.going.thread is not None:
+            ident = ctypes.c_ulong(self.going.thread.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(KeyboardInterrupt))
+
+
+def here() -> Lane | None:
+    """Return the place of the agent that this thread runs; None where it learns alone."""
+    return getattr(_HERE, "lane", None)
+
+
+_HERE = threading.local()
+
+
+def _take_together(lanes: list[Lane]) -> None:
+    """Let offers of one kind be taken together, and leave each agent its result."""
+    kinds: dict[Hashable, list[tuple[Lane, Offer]]] = {}
+    for lane in lanes:
+        assert lane.offer is not None
+        kinds.setdefault(lane.offer.kind, []).append((lane, lane.offer))
+    for of_kind in kinds.values():
+        try:
+            results = of_kind[0][1].together([offer.given for _, offer in of_kind])
+        except Exception as error:  # raised by each of them
+            results = [error] * len(of_kind)
+        for (lane, _), result in zip(of_kind, results, strict=True):
+            lane.offer, lane.result = None, result
