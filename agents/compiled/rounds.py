@@ -67,7 +67,6 @@ class Rounds:
         self._programs: dict[Any, Any] = {}
         self._lengths: dict[Any, int] = {}
         self._called: set[Any] = set()
-        self._lane = here()
         self._waited_s = 0.0
         self._form: Any = None
         self._layout: Any = None
@@ -147,7 +146,8 @@ class Rounds:
 
     def _done(self, program: programs.Program, call: programs.Call) -> programs.Done:
         """Take updates, with those of others that learn in lockstep."""
-        if self._lane is None:
+        lane = here()
+        if lane is None:
             return program.alone(call)
         done: programs.Done
 
@@ -157,7 +157,7 @@ class Rounds:
             return [(one, time.monotonic() - began) for one in done]
 
         began = time.monotonic()
-        done, worked_s = self._lane.meet((program, call.kind), call, together)
+        done, worked_s = lane.meet((program, call.kind), call, together)
         self._waited_s += time.monotonic() - began - worked_s
         return done
 

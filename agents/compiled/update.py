@@ -53,6 +53,12 @@ class Called:
     flags: tuple[tuple[tuple[tuple[str, Hashable], ...] | None, ...], ...]
 
 
+_NOTHING: tuple[Called, dict[str, list[Tensors]]] = (
+    Called(((),) * len(KINDS)),
+    {kind: [] for kind in KINDS},
+)
+
+
 class Update:
     """The update of one optimizer of a model.
 
@@ -275,6 +281,8 @@ class Update:
 
     def draw(self) -> tuple[Called, dict[str, list[Tensors]]]:
         """Return which functions the next update calls, and what each gets."""
+        if not any(self.parts.values()):  # of a rollout's 320 updates, a twentieth of the time
+            return _NOTHING
         called, given = [], {}
         for kind in KINDS:
             drawn = [

@@ -13,8 +13,9 @@ import json
 import statistics
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from stable_baselines3 import DQN, PPO, SAC, TD3
@@ -24,8 +25,13 @@ from stable_baselines3.common.logger import Logger
 from holdfast.agents.base import garbage
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.compiled.engine import Engine
+from holdfast.agents.compiled.lockstep import Lockstep
 from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy
+from holdfast.continual.jobs.company import Scene
+from holdfast.envs.make import stream_spaces
+from holdfast.envs.vector import pooled
+from holdfast.scenarios.schema.scenario import Scenario
 
 RESULTS = Path(__file__).parents[1] / "results" / "engines-speed.csv"
 
@@ -41,6 +47,8 @@ class Case(NamedTuple):
         settings: Arguments of the algorithm.
         wanted: Least ratio to Stable-Baselines3.
         wanted_sbx: Least ratio to SBX.
+        seeds: That learn in lockstep under the compiled engine; their steps are counted together.
+        backend: What the compiled engine's environments are stepped by; the others have Gymnasium.
     """
 
     algorithm: type[Any]
@@ -50,6 +58,8 @@ class Case(NamedTuple):
     settings: dict[str, Any]
     wanted: float
     wanted_sbx: float = 1.1
+    seeds: int = 1
+    backend: Literal["gymnasium", "envpool"] = "gymnasium"
 
 
 _OFF = {"learning_starts": 100, "buffer_size": 50_000}
@@ -61,6 +71,13 @@ def _wide(layers: list[int], batch: int) -> dict[str, Any]:
 
 CASES = {
     "ppo": Case(PPO, "CartPole-v1", 8, 16_384, {"n_steps": 256}, 9.0, 4.5),
+    "ppo-envpool": Case(
+        *(PPO, "CartPole-v1", 8, 16_384, {"n_steps": 256}, 9.0, 4.5), backend="envpool"
+    ),
+    "ppo-8-seeds": Case(*(PPO, "CartPole-v1", 8, 16_384, {"n_steps": 256}, 9.0, 4.5), seeds=8),
+    "ppo-envpool-8-seeds": Case(
+        *(PPO, "CartPole-v1", 8, 16_384, {"n_steps": 256}, 18.0, 10.0), seeds=8, backend="envpool"
+    ),
     "dqn": Case(DQN, "CartPole-v1", 1, 4_000, dict(_OFF), 5.0),
     "sac-2x128": Case(SAC, "Pendulum-v1", 1, 600, _wide([128] * 2, 128), 3.5),
     "sac-2x256": Case(SAC, "Pendulum-v1", 1, 400, _wide([256] * 2, 256), 1.8),
@@ -69,26 +86,55 @@ CASES = {
 }
 
 
+def _envs(case: Case) -> Any:
+    """Return the compiled engine's environments."""
+    if case.backend == "gymnasium":
+        return make_vec_env(case.env, n_envs=case.n_envs, seed=0)
+    task = {"name": "alone", "env": case.env, "steps": case.steps}
+    name = case.algorithm.__name__.lower()
+    scenario = Scenario.model_validate(
+        {
+            "tasks": [task],
+            "n_envs": case.n_envs,
+            "agent": {"algorithm": name},
+            "backend": case.backend,
+        }
+    )
+    return pooled(scenario, 0, stream_spaces(scenario), case.n_envs, seed=0)
+
+
 class Side:
-    """One engine, with a model that goes on from turn to turn."""
+    """One engine, with models that go on from turn to turn."""
 
     def __init__(self, case: Case, *, is_compiled: bool) -> None:
-        self._case = case
-        env = make_vec_env(case.env, n_envs=case.n_envs, seed=0)
-        self._model = case.algorithm("MlpPolicy", env, seed=0, **case.settings)
-        self._model.set_logger(Logger(None, []))
-        self._engine = Engine(self._model, Works(), GradientNorms()) if is_compiled else None
+        self._case, self._seeds = case, case.seeds if is_compiled else 1
+        self._models, self._engines = [], []
+        for seed in range(self._seeds):
+            plain = make_vec_env(case.env, n_envs=case.n_envs, seed=0) if not is_compiled else None
+            env = plain or _envs(case)
+            model = case.algorithm("MlpPolicy", env, seed=seed, **case.settings)
+            model.set_logger(Logger(None, []))
+            self._models.append(model)
+            if is_compiled:
+                self._engines.append(Engine(model, Works(), GradientNorms()))
 
     def turn(self) -> float:
         """Learn for a turn, and return its steps per second of processor time."""
         started = time.process_time()
-        if self._engine is None:
-            self._model.learn(self._case.steps, reset_num_timesteps=True)
+        if not self._engines:
+            self._models[0].learn(self._case.steps, reset_num_timesteps=True)
+        elif self._seeds == 1:
+            self._learn(0)
         else:
-            learn = learn_on_policy if hasattr(self._model, "rollout_buffer") else learn_off_policy
-            with self._engine.attached():
-                learn(self._model, self._case.steps, Watching(_nothing, None), _nothing)
-        return self._case.steps / (time.process_time() - started)
+            bodies = [partial(self._learn, number) for number in range(self._seeds)]
+            Lockstep([Scene() for _ in bodies]).run(bodies)
+        return self._seeds * self._case.steps / (time.process_time() - started)
+
+    def _learn(self, number: int) -> None:
+        model = self._models[number]
+        learn = learn_on_policy if hasattr(model, "rollout_buffer") else learn_off_policy
+        with self._engines[number].attached():
+            learn(model, self._case.steps, Watching(_nothing, None), _nothing)
 
 
 class Sbx:
