@@ -30,7 +30,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.memory_budget import kept_bytes
 from holdfast.continual.training.preflight import build
-from holdfast.registry import METHODS, NOT_COMPILED
+from holdfast.registry import METHODS
 from holdfast.scenarios.checks.methods import can_take, method_signature
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -193,10 +193,10 @@ def main(names: Sequence[str], engine: str, pairs: int) -> None:
     torch.set_num_threads(1)
     head = header("updates.py")
     print(*head, sep="\n")
-    refused = NOT_COMPILED if engine == "compiled" else ()
+    every = METHODS if engine == "sb3" else GOALS[engine]
     rows = []
     for algorithm in SETTINGS:
-        for name in names or [n for n in METHODS if n not in LEFT_OUT and n not in refused]:
+        for name in names or [name for name in every if name not in LEFT_OUT]:
             if can_take(algorithm, method_signature(name)):
                 rows.append(measure(algorithm, name, engine, pairs))
                 show(rows[-1])
@@ -207,7 +207,8 @@ def main(names: Sequence[str], engine: str, pairs: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", help="only these; the file is then not written")
-    parser.add_argument("--engine", choices=FILES, default="sb3")
+    told = "compiled measures the methods that have a goal there"
+    parser.add_argument("--engine", choices=FILES, default="sb3", help=told)
     parser.add_argument("--pairs", type=int, default=30, help="turns of each side")
     options = parser.parse_args()
     main(options.methods, options.engine, options.pairs)

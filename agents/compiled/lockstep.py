@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 
@@ -103,6 +104,7 @@ class Lockstep:
         self._lanes = [Lane(self, scene) for scene in scenes]
         self._ended = threading.Event()
         self._errors: list[BaseException] = []
+        self._interrupts = threading.Lock()  # held while one is sent, or a lane ends
 
     def run(self, bodies: Sequence[Callable[[], None]]) -> None:
         """Run a function for each agent; return when all have ended.
@@ -147,18 +149,30 @@ class Lockstep:
             body()
         except BaseException as error:  # told in the thread that waits for all
             self._errors.append(error)
-        lane.is_running = False
+        self._end(lane)
         if any(one.is_running for one in self._lanes):
             self.next_after(lane).go_on()
         else:
             self._ended.set()
 
+    def _end(self, lane: Lane) -> None:
+        """Note that one has ended; a KeyboardInterrupt that is under way to it arrives in here."""
+        while lane.is_running:
+            with suppress(KeyboardInterrupt), self._interrupts:
+                lane.is_running = False
+        with suppress(KeyboardInterrupt):
+            for _ in range(100):  # it is raised between two instructions
+                pass
+
     def _stop(self) -> None:
         """Raise KeyboardInterrupt in the agent that runs; the others raise it when they go on."""
         self.stops = True
-        if self.going is not None and self.going.thread is not None:
-            ident = ctypes.c_ulong(self.going.thread.ident or 0)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(KeyboardInterrupt))
+        going = self.going
+        with self._interrupts:
+            if going is not None and going.is_running and going.thread is not None:
+                ident = ctypes.c_ulong(going.thread.ident or 0)
+                raised = ctypes.py_object(KeyboardInterrupt)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, raised)
 
 
 def here() -> Lane | None:

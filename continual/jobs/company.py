@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from holdfast import seeding
+from holdfast.agents.compiled.lockstep import Lockstep
 from holdfast.continual.jobs.attempt import attempted, run_one, stoppable
 from holdfast.continual.jobs.queue import Outcome, Turn
 from holdfast.continual.progress import Tell
@@ -36,8 +37,6 @@ def run_together(
         for turn in turns:
             ended(turn, run_one(turn, tell, capture=capture))
         return
-    from holdfast.agents.compiled.lockstep import Lockstep  # here: its package imports torch
-
     with stoppable() as check, AT_WORK.guests():
 
         def body(turn: Turn) -> None:

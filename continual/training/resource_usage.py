@@ -15,6 +15,7 @@ from typing import Any
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from holdfast.agents.compiled.account import opened
+from holdfast.agents.compiled.lockstep import here
 
 
 class Spent:
@@ -39,7 +40,8 @@ class Spent:
         # A worker process runs one cell after another: each has a peak of its own.
         with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        self._meter = _energy_meter()
+        # Seeds that learn in lockstep share a process: no meter tells whose the energy was.
+        self._meter = _energy_meter() if here() is None else None
         self._thread = threading.get_ident()
         self._hook = register_optimizer_step_post_hook(lambda *_: self._count_step())
         self._accounts = ExitStack()

@@ -197,3 +197,24 @@ def test_ctrl_c_stops_cells_that_continue(
     run_cells(killer.folders, execute=cluster)
     assert [folder.info()["status"] for folder in killer.folders] == ["finished"] * 2
     same(killer.folders, serial)
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+def test_seeds_in_lockstep_are_one_task_and_each_is_tried_again_alone(
+    tmp_path: Path, make_scenario: Make, cluster: Execute
+) -> None:
+    agent = {"algorithm": "ppo", "engine": "compiled", "seeds_at_once": 2, "n_steps": 128}
+    scenario = scenario_of(make_scenario, agent=agent)
+    straight = prepare(tmp_path / "straight", scenario)
+    run_cells(straight)
+    killer = Killer(lambda pid: os.kill(pid, signal.SIGKILL))
+    killer.folders = prepare(tmp_path / "runs", scenario)
+    found = run_cells(killer.folders, watcher=killer, execute=cluster)
+    assert [(o.cell, o.status, o.attempt) for o in found] == [
+        ("ewc/seed-0", "finished", 2),
+        ("ewc/seed-1", "finished", 2),
+    ]
+    assert len(killer.retried) == 2
+    assert all(folder.info()["lockstep"] for folder in killer.folders)
+    same(killer.folders, straight)
