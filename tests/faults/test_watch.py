@@ -22,7 +22,7 @@ from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.watch import watched
 
 def work():
-    AT_WORK.enter(None, "task 'a' (Odd)")
+    AT_WORK.enter("task 'a' (Odd)")
     {body}
 
 watched(work)
@@ -92,7 +92,7 @@ def test_a_shell_sees_success_only_where_the_command_came_to_its_end(
 
 
 def test_a_death_before_any_environment_blames_none(tmp_path: Path) -> None:
-    body = "AT_WORK.enter(None, ''); os._exit(0)"
+    body = "AT_WORK.enter(''); os._exit(0)"
     done = subprocess.run(
         command(body), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
