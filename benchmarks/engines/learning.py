@@ -174,11 +174,10 @@ def main(chosen: Sequence[str], runs: Path, jobs: int, seeds: int) -> None:
         print(f"{name}: sb3, compiled {ended}; difference {span}", end="; ")
         print(f"holds 0: {low <= 0 <= high}; within {quarter:g}: {max(-low, high) <= quarter}")
     kept = [row for row in _published() if row[0] not in chosen]
-    arguments = ("--case", *chosen, "--seeds", str(seeds))
+    command = f"python -m engines.learning --case {' '.join(chosen)} --seeds {seeds}"
+    head = [f"in benchmarks/: OMP_NUM_THREADS=1 {command}", *header()[1:]]
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(
-            f"# {line}\n" for line in header("engines/learning.py", arguments=arguments)
-        )
+        file.writelines(f"# {line}\n" for line in head)
         file.write("# case, engine, seed, then of 20 episodes at the start and at each sixteenth\n")
         csv.writer(file).writerows([*kept, *lines])
 
