@@ -118,6 +118,7 @@ def test_one_that_fails_goes_on_alone_as_if_nothing_had_been(
         assert_same(folder, straight[seed])
 
 
+@pytest.mark.slow
 def test_a_cell_that_began_alone_goes_on_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +170,7 @@ def luck(folder: RunFolder) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the sums of rewards
-@pytest.mark.parametrize("how", ["raises", "diverges"])
+@pytest.mark.parametrize("how", ["raises", pytest.param("diverges", marks=pytest.mark.slow)])
 def test_a_seed_whose_environment_fails_or_that_diverges_ends_alone(
     how: str, fragile: dict[str, Any], tmp_path: Path
 ) -> None:
