@@ -202,6 +202,11 @@ CASES: dict[str, Any] = {
         {"calls": 30, "gradient_steps": 1, "batch_size": 32},
         1e-9,
     ),
+    "sac with large arrays": (
+        partial(off_policy, SAC, "Pendulum-v1", policy_kwargs={"net_arch": [160, 160]}),
+        {"calls": 5, "gradient_steps": 1, "batch_size": 16},
+        1e-9,
+    ),
     "td3": (
         partial(off_policy, TD3, "Pendulum-v1", policy_kwargs={"net_arch": [32, 32]}),
         {"calls": 30, "gradient_steps": 1, "batch_size": 32},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch.optim import SGD, AdamW, RMSprop
 
 from holdfast.agents.base.gradient_norms import GradientNorms
+from holdfast.agents.compiled import programs
 from holdfast.agents.compiled.engine import Engine, check
 from holdfast.agents.doors.gradients import Works
 
@@ -98,6 +100,25 @@ def test_dqn() -> None:
 def test_actor_and_critic(algorithm: Any) -> None:
     make = partial(off_policy, algorithm, "Pendulum-v1", policy_kwargs={"net_arch": [32, 32]})
     compare(make, 30, gradient_steps=1, batch_size=32)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("algorithm", [SAC, DQN])
+def test_arrays_that_are_too_large_for_the_vector(algorithm: Any) -> None:
+    """The state has some beside its vector; what acts is read from there as well."""
+    env = "CartPole-v1" if algorithm is DQN else "Pendulum-v1"
+    make = partial(off_policy, algorithm, env, policy_kwargs={"net_arch": [160, 160]})
+    assert programs._SMALL < 160 * 160
+    ours = compare(make, 5, gradient_steps=1, batch_size=16)
+    assert max(p.numel() for p in ours.policy.parameters()) == 160 * 160
+    acting = ours.policy.q_net if algorithm is DQN else ours.policy.actor
+    with Engine(ours, Works(), GradientNorms()).attached():
+        before = deepcopy(acting.state_dict())
+        trained(ours, 2, gradient_steps=1, batch_size=16)
+        inside = deepcopy(acting.state_dict())
+    for name, value in acting.state_dict().items():
+        assert value.equal(inside[name]), name
+        assert not value.equal(before[name]), name
 
 
 def test_ppo_by_default_in_float32() -> None:
