@@ -39,7 +39,7 @@ class Offer(NamedTuple):
     together: Callable[[list[Any]], list[Any]]
 
 
-class Lane:
+class Member:
     """The place of one agent.
 
     Args:
@@ -100,11 +100,11 @@ class Lockstep:
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.stops = False
-        self.going: Lane | None = None
-        self._lanes = [Lane(self, scene) for scene in scenes]
+        self.going: Member | None = None
+        self._members = [Member(self, scene) for scene in scenes]
         self._ended = threading.Event()
         self._errors: list[BaseException] = []
-        self._interrupts = threading.Lock()  # held while one is sent, or a lane ends
+        self._interrupts = threading.Lock()  # held while one is sent, or a member ends
 
     def run(self, bodies: Sequence[Callable[[], None]]) -> None:
         """Run a function for each agent; return when all have ended.
@@ -113,53 +113,53 @@ class Lockstep:
             BaseException: The first that one of them raised. A KeyboardInterrupt of this thread is
                 raised in each of them, and then here.
         """
-        for lane, body in zip(self._lanes, bodies, strict=True):
-            lane.thread = threading.Thread(target=self._run, args=(lane, body), daemon=True)
-            lane.thread.start()
-        self._lanes[0].go_on()
+        for member, body in zip(self._members, bodies, strict=True):
+            member.thread = threading.Thread(target=self._run, args=(member, body), daemon=True)
+            member.thread.start()
+        self._members[0].go_on()
         try:
             self._ended.wait()
         except KeyboardInterrupt:
             self._stop()
             self._ended.wait()
             raise
-        for lane in self._lanes:
-            assert lane.thread is not None
-            lane.thread.join()
+        for member in self._members:
+            assert member.thread is not None
+            member.thread.join()
         if self._errors:
             raise self._errors[0]
 
-    def next_after(self, lane: Lane) -> Lane:
+    def next_after(self, member: Member) -> Member:
         """Return who goes on when an agent waits or has ended; where all wait, they have met."""
-        place = self._lanes.index(lane)
-        order = [*self._lanes[place + 1 :], *self._lanes[: place + 1]]
+        place = self._members.index(member)
+        order = [*self._members[place + 1 :], *self._members[: place + 1]]
         running = [one for one in order if one.is_running]
         if self.stops:
             return running[0]
         following = next((one for one in running if one.offer is None), None)
         if following is None:
             _take_together(running)
-            return lane if lane.is_running else running[0]
+            return member if member.is_running else running[0]
         return following
 
-    def _run(self, lane: Lane, body: Callable[[], None]) -> None:
+    def _run(self, member: Member, body: Callable[[], None]) -> None:
         try:
-            lane.wait()
-            _HERE.lane = lane
+            member.wait()
+            _HERE.member = member
             body()
         except BaseException as error:  # told in the thread that waits for all
             self._errors.append(error)
-        self._end(lane)
-        if any(one.is_running for one in self._lanes):
-            self.next_after(lane).go_on()
+        self._end(member)
+        if any(one.is_running for one in self._members):
+            self.next_after(member).go_on()
         else:
             self._ended.set()
 
-    def _end(self, lane: Lane) -> None:
+    def _end(self, member: Member) -> None:
         """Note that one has ended; a KeyboardInterrupt that is under way to it arrives in here."""
-        while lane.is_running:
+        while member.is_running:
             with suppress(KeyboardInterrupt), self._interrupts:
-                lane.is_running = False
+                member.is_running = False
         with suppress(KeyboardInterrupt):
             for _ in range(100):  # it is raised between two instructions
                 pass
@@ -175,24 +175,24 @@ class Lockstep:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, raised)
 
 
-def here() -> Lane | None:
+def here() -> Member | None:
     """Return the place of the agent that this thread runs; None where it learns alone."""
-    return getattr(_HERE, "lane", None)
+    return getattr(_HERE, "member", None)
 
 
 _HERE = threading.local()
 
 
-def _take_together(lanes: list[Lane]) -> None:
+def _take_together(members: list[Member]) -> None:
     """Let offers of one kind be taken together, and leave each agent its result."""
-    kinds: dict[Hashable, list[tuple[Lane, Offer]]] = {}
-    for lane in lanes:
-        assert lane.offer is not None
-        kinds.setdefault(lane.offer.kind, []).append((lane, lane.offer))
+    kinds: dict[Hashable, list[tuple[Member, Offer]]] = {}
+    for member in members:
+        assert member.offer is not None
+        kinds.setdefault(member.offer.kind, []).append((member, member.offer))
     for of_kind in kinds.values():
         try:
             results = of_kind[0][1].together([offer.given for _, offer in of_kind])
         except Exception as error:  # raised by each of them
             results = [error] * len(of_kind)
-        for (lane, _), result in zip(of_kind, results, strict=True):
-            lane.offer, lane.result = None, result
+        for (member, _), result in zip(of_kind, results, strict=True):
+            member.offer, member.result = None, result

@@ -146,8 +146,8 @@ class Rounds:
 
     def _done(self, program: programs.Program, call: programs.Call) -> programs.Done:
         """Take updates, with those of others that learn in lockstep."""
-        lane = here()
-        if lane is None:
+        member = here()
+        if member is None:
             return program.alone(call)
         done: programs.Done
 
@@ -157,7 +157,7 @@ class Rounds:
             return [(one, time.monotonic() - began) for one in done]
 
         began = time.monotonic()
-        done, worked_s = lane.meet((program, call.kind), call, together)
+        done, worked_s = member.meet((program, call.kind), call, together)
         self._waited_s += time.monotonic() - began - worked_s
         return done
 

@@ -77,7 +77,7 @@ def compiled_rate(seeds: int, layers: list[int], count: int) -> float:
     from holdfast.agents.compiled import lockstep
     from holdfast.agents.compiled.engine import Engine, start_jax
     from holdfast.agents.doors.gradients import Works
-    from holdfast.continual.jobs.company import Scene
+    from holdfast.continual.jobs.lockstep_cells import Scene
 
     start_jax()
     from holdfast.agents.compiled import programs

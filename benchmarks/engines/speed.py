@@ -28,7 +28,7 @@ from holdfast.agents.compiled.engine import Engine
 from holdfast.agents.compiled.lockstep import Lockstep
 from holdfast.agents.doors.gradients import Works
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy
-from holdfast.continual.jobs.company import Scene
+from holdfast.continual.jobs.lockstep_cells import Scene
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.vector import pooled
 from holdfast.scenarios.schema.scenario import Scenario

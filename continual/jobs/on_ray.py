@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.continual.jobs.attempt import note_end
-from holdfast.continual.jobs.company import run_together
+from holdfast.continual.jobs.lockstep_cells import run_together
 from holdfast.continual.jobs.queue import Execute, Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress
 from holdfast.continual.results.failure import Failure

@@ -111,7 +111,7 @@ class Turns:
         if first.attempt > 1 or not first.folder.in_lockstep:
             return (first,)
         like = [turn for turn in self._line if _is_seed_of(turn, first)]
-        others = like[: first.folder.scenario.agent.seeds_abreast - 1]
+        others = like[: first.folder.scenario.agent.most_in_lockstep - 1]
         for turn in others:
             self._line.remove(turn)
         return (first, *others)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from holdfast.continual.jobs import queue
 from holdfast.continual.jobs.backend import settle
-from holdfast.continual.jobs.company import run_together
+from holdfast.continual.jobs.lockstep_cells import run_together
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.run_folders import prepare

@@ -88,7 +88,7 @@ def tune(
         _settle(made, overwrite=overwrite)
         study = _open(made)
         # Seeds that learn in lockstep take one job.
-        beside = jobs * min(made.scenario.agent.seeds_abreast, len(made.seeds))
+        beside = jobs * min(made.scenario.agent.most_in_lockstep, len(made.seeds))
         wanted, abreast = trials or made.tune.trials, max(1, beside // len(made.seeds))
         while batch := _next(study, made, wanted, abreast):
             _run(study, made, batch, jobs, watcher)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.continual.jobs.attempt import note_end, stoppable
-from holdfast.continual.jobs.company import run_together
+from holdfast.continual.jobs.lockstep_cells import run_together
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.queue import Outcome, Turn, Turns, cell_name
 from holdfast.continual.progress import Progress

@@ -194,7 +194,7 @@ class RunFolder:
         """Whether the cell learns, or is to learn, in lockstep, which rounds otherwise."""
         agent = self.scenario.agent
         begun = self.info().get("lockstep") if agent.engine == "compiled" else False
-        return agent.seeds_abreast > 1 if begun is None else bool(begun)
+        return agent.most_in_lockstep > 1 if begun is None else bool(begun)
 
     def update(self, **changes: Any) -> None:
         """Change entries of ``run.json`` and keep the others; the file is replaced whole."""

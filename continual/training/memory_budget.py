@@ -17,7 +17,7 @@ from holdfast.scenarios.checks.memory import memory_bytes
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.signature import signature
 
-LANE_BYTES = 130_000_000
+SEED_BYTES = 130_000_000
 """What a small cell takes in a process in which others learn in lockstep, buffers apart: its share
 of 1.33 GB for three, where one took 1.07 GB."""
 _FLOAT = 4  # bytes of each reward, done and timeout
@@ -77,20 +77,20 @@ def check_room(scenario: Scenario, buffer: Buffer | None, jobs: int = 1) -> None
     raise ScenarioError([scenario.problem("agent.buffer_size", text)])
 
 
-def check_lanes(scenario: Scenario, jobs: int = 1) -> None:
+def check_seeds(scenario: Scenario, jobs: int = 1) -> None:
     """Raise if seeds in lockstep, in ``jobs`` processes, take more than the memory.
 
     Raises:
         ScenarioError: Names how many fit.
     """
-    abreast, memory = min(scenario.agent.seeds_abreast, len(scenario.seeds)), memory_bytes()
-    needed = jobs * abreast * LANE_BYTES
-    if abreast == 1 or needed <= memory:
+    seeds, memory = scenario.seeds_in_lockstep, memory_bytes()
+    needed = jobs * seeds * SEED_BYTES
+    if seeds == 1 or needed <= memory:
         return
     in_jobs = f" in each of {jobs} processes" if jobs > 1 else ""
-    most = max(memory // (jobs * LANE_BYTES), 1)
+    most = max(memory // (jobs * SEED_BYTES), 1)
     text = (
-        f"{abreast} seeds at once{in_jobs} take about {size(needed)}, and this machine has "
+        f"{seeds} seeds at once{in_jobs} take about {size(needed)}, and this machine has "
         f"{size(memory)} of memory; take {most} at most"
     )
     raise ScenarioError([scenario.problem("agent.seeds_at_once", text)])

@@ -10,7 +10,7 @@ from holdfast import seeding
 from holdfast.continual.experience import Experience
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.restore import initial_files
-from holdfast.continual.training.memory_budget import Buffer, check_lanes, check_room, replay_buffer
+from holdfast.continual.training.memory_budget import Buffer, check_room, check_seeds, replay_buffer
 from holdfast.errors import ScenarioError, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -36,7 +36,7 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
     robots = [task.name for task in scenario.tasks if task.exclusive]
     if robots and jobs > 1:
         raise UsageError(f"--jobs {jobs}: task '{robots[0]}' is exclusive; run one cell at a time")
-    check_lanes(scenario, jobs)
+    check_seeds(scenario, jobs)
     # In this process: starting a pool for each method would take longer than all the rest.
     scenario = scenario.model_copy(update={"pool": scenario.pool.model_copy(update={"workers": 0})})
     seed = scenario.seeds[0]
@@ -48,8 +48,7 @@ def build(scenario: Scenario, *, jobs: int = 1) -> Buffer | None:
             if (point := (cell.point, alone.is_one_task)) not in buffers:
                 experience, transition = kind_of(alone).build(seed)
                 buffers[point] = transition and replay_buffer(alone, *transition)
-                abreast = min(alone.agent.seeds_abreast, len(scenario.seeds))
-                check_room(alone, buffers[point], jobs * abreast)
+                check_room(alone, buffers[point], jobs * scenario.seeds_in_lockstep)
             _build_agent(alone, experience, f"methods[{cell.listed}]")
     return next(iter(buffers.values()))
 

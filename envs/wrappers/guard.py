@@ -113,8 +113,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _enter(self) -> None:
         """Note that this environment is at work, for whoever finds the process dead.
 
-        Copies of an environment have one note. To write it whenever another copy steps took as long
-        as a step of CartPole.
+        Copies of an environment have one note. To write it whenever another copy steps was a tenth
+        of a cell of the quickstart, as profiled.
         """
         if not self._note:
             spec = self.env.unwrapped.spec

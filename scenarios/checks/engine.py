@@ -6,13 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast.registry import ALGORITHMS, COMPILED, NOT_COMPILED, SUPERVISED
-from holdfast.scenarios.checks.messages import Finding, entries, mapping
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
 from holdfast.scenarios.schema.method_spec import parts_of
 
 _REMEDY = "or write engine: sb3"
 _CLOSED = {
     "use_sde": "state-dependent noise is drawn between its updates; remove it",
     "policies": "teams learn by Stable-Baselines3's own updates; remove it",
+}
+_TASKS = {
+    "opponents": f"past selves are taken at every step; remove the opponents, {_REMEDY}",
+}
+_ONE = "remove it, or write seeds_at_once: 1"
+_ALONE = {
+    "exclusive": f"there is one of it, which cannot serve seeds at once; {_ONE}",
+    "rate": f"what keeps pace with the clock waits for no seeds at once; {_ONE}",
 }
 
 
@@ -28,12 +36,10 @@ def check_engine(data: Mapping[str, Any], *, is_team: bool) -> list[Finding]:
     if agent.get("engine", "sb3") != "compiled":
         message = "only engine: compiled takes seeds at once; add it, or remove this"
         return [Finding(("agent", "seeds_at_once"), message)] if in_lockstep else []
-    lockstep = _check_lockstep(data) if in_lockstep else ()
     return [
         *_check_agent(agent, is_team=is_team),
-        *_check_tasks(data),
+        *_check_tasks(data, in_lockstep=in_lockstep),
         *_check_methods(data),
-        *lockstep,
     ]
 
 
@@ -54,26 +60,11 @@ def _check_agent(agent: Mapping[str, Any], *, is_team: bool) -> Iterator[Finding
         yield Finding(("agent", "device"), message)
 
 
-def _check_tasks(data: Mapping[str, Any]) -> Iterator[Finding]:
-    for index, task in enumerate(entries(data.get("tasks"))):
-        if mapping(task).get("opponents"):
-            message = f"past selves are taken at every step; remove the opponents, {_REMEDY}"
-            yield Finding(("tasks", index, "opponents"), message)
-
-
-def _check_lockstep(data: Mapping[str, Any]) -> Iterator[Finding]:
-    """Find what keeps seeds from waiting for each other."""
-    for index, task in enumerate(entries(data.get("tasks"))):
-        for key, why in _ALONE.items():
-            if mapping(task).get(key):
-                message = f"{why} seeds at once; remove it, or write seeds_at_once: 1"
-                yield Finding(("tasks", index, key), message)
-
-
-_ALONE = {
-    "exclusive": "there is one of it, which cannot serve",
-    "rate": "what keeps pace with the clock waits for no",
-}
+def _check_tasks(data: Mapping[str, Any], *, in_lockstep: bool) -> Iterator[Finding]:
+    for index, task in tasks_of(data):
+        yield from refused(task, _TASKS, ("tasks", index))
+        if in_lockstep:
+            yield from refused(task, _ALONE, ("tasks", index))
 
 
 def _check_methods(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast.registry import AT_ONCE
-from holdfast.scenarios.checks.messages import Finding, entries, mapping
+from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
 from holdfast.scenarios.schema.method_spec import parts_of
 
 _REMEDY = "or write stream: {boundaries: known}"
@@ -75,15 +75,14 @@ def _check_worlds(data: Mapping[str, Any]) -> Iterator[Finding]:
     if mapping(data.get("pool")).get("workers"):
         message = "a process that is started again would not know where the stream is; remove it"
         yield Finding(("pool", "workers"), f"{message}, {_REMEDY}")
-    for index, task in enumerate(entries(data.get("tasks"))):
-        for key, why in _WORLDS.items():
-            if mapping(task).get(key):
-                message = f"{why}; write stream: {{boundaries: known}}"
-                yield Finding(("tasks", index, key), message)
+    for index, task in tasks_of(data):
+        yield from refused(task, _WORLDS, ("tasks", index))
 
 
+_KNOWN = "write stream: {boundaries: known}"
 _WORLDS = {
-    "opponents": "a game seats its learner again at every task, and boundaries are hidden",
+    "opponents": "a game seats its learner again at every task, and boundaries are hidden; "
+    f"{_KNOWN}",
     "exclusive": "an environment that exists once is given up to be measured, and boundaries are "
-    "hidden",
+    f"hidden; {_KNOWN}",
 }

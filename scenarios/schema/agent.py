@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, Tag
 
 from holdfast.errors import UsageError
-from holdfast.registry import SUPERVISED
+from holdfast.registry import ALGORITHMS, SUPERVISED
 from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Positive, Text, told_by
 
 AUTO_SEEDS = 8
 """Seeds that ``seeds_at_once: auto`` takes together."""
-_ROLLOUTS = ("ppo", "a2c", "maskable_ppo")
 
 Policies = Literal["shared", "independent"] | dict[Name, tuple[Text, ...]]
 Statistics = Literal["running", "first_task", "per_task"]
@@ -84,7 +83,7 @@ class Agent(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
     @property
-    def seeds_abreast(self) -> int:
+    def most_in_lockstep(self) -> int:
         """How many seeds learn in lockstep at most; ``auto`` where that was measured to pay."""
         if self.engine != "compiled":
             return 1
@@ -101,7 +100,9 @@ class Agent(BaseModel):
         is_narrow = set(networks) <= {"net_arch"} and all(
             isinstance(width, int) and width <= 64 for part in parts for width in part
         )
-        return self.algorithm in _ROLLOUTS and self.policy in ("auto", "MlpPolicy") and is_narrow
+        known = ALGORITHMS.get(self.algorithm)
+        has_rollouts = known is not None and known.on_policy is True
+        return has_rollouts and self.policy in ("auto", "MlpPolicy") and is_narrow
 
 
 def is_supervised(agent: Any) -> bool:

@@ -201,6 +201,11 @@ class Scenario(BaseModel):
         return self.agent.policies is None and not self.is_supervised and not plays
 
     @property
+    def seeds_in_lockstep(self) -> int:
+        """How many seeds of a method learn in lockstep in one process."""
+        return min(self.agent.most_in_lockstep, len(self.seeds))
+
+    @property
     def total_steps(self) -> int:
         """Environment steps of one cell over the whole stream."""
         return sum(self.stage_steps)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from holdfast.continual.jobs.estimate import Cost, estimate
 from holdfast.continual.results.formatting import NA, duration, plural, size
 from holdfast.continual.run_folder.record import RunFolder
-from holdfast.continual.training.memory_budget import LANE_BYTES
+from holdfast.continual.training.memory_budget import SEED_BYTES
 from holdfast.continual.training.preflight import build
 from holdfast.errors import CheckpointUnusable
 from holdfast.printing import aligned
@@ -69,13 +69,13 @@ def _sums(scenario: Scenario, costs: dict[str, Cost], left: dict[str, int], jobs
     Seeds that learn in lockstep share a process, and take their turns in it.
     """
     count = sum(left.values())
-    abreast = min(scenario.agent.seeds_abreast, len(scenario.seeds))
+    abreast = scenario.seeds_in_lockstep
     processes = max(1, min(jobs, sum(ceil(cells / abreast) for cells in left.values())))
     least = sum(cost.least_s * left[label] for label, cost in costs.items()) / processes
     most = sum(cost.most_s * left[label] for label, cost in costs.items()) / processes
     beside = max(1, min(processes * abreast, count))
     shared = max(cost.memory_bytes for cost in costs.values()) * processes
-    own = max(cost.own_bytes for cost in costs.values()) + LANE_BYTES
+    own = max(cost.own_bytes for cost in costs.values()) + SEED_BYTES
     memory = shared + own * (beside - processes)
     disk = sum(cost.disk_bytes * left[label] for label, cost in costs.items())
     lines = [

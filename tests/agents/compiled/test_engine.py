@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kills import Kills, assert_unharmed, cell, silent, two_tasks
+from compiled_agents import AGENTS, scenario
+from kills import Kills, assert_unharmed, cell, silent
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -29,22 +30,6 @@ from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import Diverged
 from holdfast.scenarios.schema.scenario import Scenario
-
-NETS = {"policy_kwargs": {"net_arch": [16]}}
-OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
-AGENTS: dict[str, dict[str, Any]] = {
-    "ppo": {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS},
-    "a2c": {"algorithm": "a2c", "n_steps": 16, **NETS},
-    "dqn": {"algorithm": "dqn", "train_freq": 3, "target_update_interval": 20, **OFF},
-    "sac": {"algorithm": "sac", "train_freq": 2, **OFF},
-    "td3": {"algorithm": "td3", "train_freq": 3, "gradient_steps": 3, **OFF},
-}
-
-
-def scenario(name: str, method: Any = "naive", **more: Any) -> dict[str, Any]:
-    agent = {**AGENTS[name], "engine": "compiled", **more.pop("agent", {})}
-    opposite = {"changes": [{}, {"action_map": [1, 0]}]} if name in ("ppo", "a2c", "dqn") else {}
-    return two_tasks(agent, method, **opposite, **more)
 
 
 def slowly(*names: str, fast: tuple[str, ...]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled_models import numbers, off_policy, on_policy, trained
+from compiled_agents import numbers, off_policy, on_policy, trained
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.compiled.engine import Engine
-from holdfast.agents.compiled.lockstep import Lane, Lockstep, here
+from holdfast.agents.compiled.lockstep import Lockstep, Member, here
 from holdfast.agents.doors.gradients import Works
-from holdfast.continual.jobs.company import Scene
+from holdfast.continual.jobs.lockstep_cells import Scene
 
 
 def side_by_side(bodies: list[Callable[[], None]]) -> None:
@@ -29,10 +30,10 @@ def side_by_side(bodies: list[Callable[[], None]]) -> None:
         before.enter()
 
 
-def place() -> Lane:
-    lane = here()
-    assert lane is not None
-    return lane
+def place() -> Member:
+    member = here()
+    assert member is not None
+    return member
 
 
 # -- who runs when ---------------------------------------------------------------------------------
@@ -112,8 +113,8 @@ def test_each_draws_as_if_it_were_alone() -> None:
         for _ in range(3):
             # One of NumPy's normal draws leaves another for the next.
             found += [random.random(), random.gauss(0, 1), np.random.normal()]
-            if (lane := here()) is not None:
-                lane.meet("all", None, lambda parts: parts)
+            if (member := here()) is not None:
+                member.meet("all", None, lambda parts: parts)
         return found
 
     results: dict[int, list[float]] = {}
@@ -144,18 +145,19 @@ def test_a_keyboard_interrupt_is_raised_in_all_of_them() -> None:
             stopped.append(number)
             raise
 
-    lockstep = Lockstep([Scene() for _ in range(3)])
+    def interrupt() -> None:
+        waits.wait()
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
 
-    class Interrupted(threading.Event().__class__):  # type: ignore[misc]  # of the main thread
-        def wait(self, timeout: float | None = None) -> bool:
-            if not stopped and not waits.is_set():
-                waits.wait()
-                raise KeyboardInterrupt
-            return bool(super().wait(timeout))
-
-    lockstep._ended = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        lockstep.run([partial(body, number) for number in range(3)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side([partial(body, number) for number in range(3)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped[0] == 0  # which ran; the others waited, or had not begun
 
 
@@ -184,6 +186,14 @@ def learned(
     return found
 
 
+def actor_and_critic(
+    algorithm: Any, width: int, *, calls: int
+) -> tuple[Any, dict[str, int], float]:
+    nets = {"net_arch": [width, width]}
+    make = partial(off_policy, algorithm, "Pendulum-v1", policy_kwargs=nets)
+    return make, {"calls": calls, "gradient_steps": 1, "batch_size": 32}, 1e-9
+
+
 LIMITED: dict[str, Any] = {"target_kl": 0.01, "learning_rate": 3e-3, "n_steps": 256, "n_envs": 2}
 CASES: dict[str, Any] = {
     "ppo": (partial(on_policy, PPO, "CartPole-v1", double=False), {"calls": 1}, 5e-7),
@@ -197,21 +207,9 @@ CASES: dict[str, Any] = {
         {"calls": 80, "gradient_steps": 4, "batch_size": 32},
         5e-7,
     ),
-    "sac": (
-        partial(off_policy, SAC, "Pendulum-v1", policy_kwargs={"net_arch": [32, 32]}),
-        {"calls": 30, "gradient_steps": 1, "batch_size": 32},
-        1e-9,
-    ),
-    "sac with large arrays": (
-        partial(off_policy, SAC, "Pendulum-v1", policy_kwargs={"net_arch": [160, 160]}),
-        {"calls": 5, "gradient_steps": 1, "batch_size": 16},
-        1e-9,
-    ),
-    "td3": (
-        partial(off_policy, TD3, "Pendulum-v1", policy_kwargs={"net_arch": [32, 32]}),
-        {"calls": 30, "gradient_steps": 1, "batch_size": 32},
-        1e-9,
-    ),
+    "sac": actor_and_critic(SAC, 32, calls=30),
+    "sac with large arrays": actor_and_critic(SAC, 160, calls=5),
+    "td3": actor_and_critic(TD3, 32, calls=30),
 }
 
 
@@ -238,3 +236,18 @@ def test_a_seed_is_the_same_bits_beside_any_and_near_one_that_learns_alone(
                 np.testing.assert_allclose(
                     found[0][seed][quantity], value, rtol=0, atol=near, err_msg=quantity
                 )
+
+
+def test_what_a_trace_has_frozen_is_each_ones_own() -> None:
+    """The entropy's coefficient is a number in the program: unequal ones do not share it."""
+
+    def make(seed: int) -> Any:
+        return on_policy(
+            PPO, "CartPole-v1", double=False, n_steps=64, seed=seed, ent_coef=0.5 * seed
+        )
+
+    together = learned(make, (0, 1), in_lanes=True, calls=1)
+    for seed, own in learned(make, (0, 1), in_lanes=False, calls=1).items():
+        for quantity, value in own.items():
+            if quantity != "logged":
+                np.testing.assert_allclose(together[seed][quantity], value, rtol=0, atol=5e-7)

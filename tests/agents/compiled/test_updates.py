@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compiled_models import numbers, off_policy, on_policy, trained
+from compiled_agents import numbers, off_policy, on_policy, trained
 from sb3_contrib import QRDQN, TQC, MaskablePPO
 from shapes import Shapes
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3

@@ -99,6 +99,28 @@ def test_tensors_from_outside_are_frozen() -> None:
         assert_equal(program.on(library)(arrays(x)), before, 1e-6)
 
 
+def test_contents_are_equal_where_traces_do_the_same_and_else_differ() -> None:
+    """As large constants do in one entry, which a text of them leaves out."""
+    table = torch.arange(5000.0)
+    other = table.clone()
+    other[2500] += 1.0
+
+    def content(factor: float, kept: Tensor, name: str = "x", rows: int = 1) -> Any:
+        def function(named: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"result": factor * named[name] + kept}
+
+        return traced(function, {name: torch.ones(rows, 5000)}).content()
+
+    same = content(2.0, table)
+    assert hash(same) == hash(content(2.0, table.clone()))
+    assert same == content(2.0, table.clone())
+    assert same != content(2.0, other)
+    assert same != content(3.0, table)
+    assert same != content(2.0, table, name="y")
+    assert same != content(2.0, table, rows=2)
+    assert same != content(2.0, table.double())
+
+
 def test_what_depends_on_no_argument_is_computed_once() -> None:
     def function(x: Tensor) -> tuple[Tensor, Tensor]:
         table = torch.linspace(0, 1, 4).softmax(0).cumsum(0)

@@ -1,4 +1,4 @@
-"""Models that have collected and not learned, and what their ``train`` makes of them."""
+"""Agents for the compiled engine: short cells; models that have collected and not learned."""
 
 from __future__ import annotations
 
@@ -7,11 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from kills import two_tasks
 from sb3_contrib import QRDQN
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from torch.optim import Adam
+
+NETS = {"policy_kwargs": {"net_arch": [16]}}
+OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
+AGENTS: dict[str, dict[str, Any]] = {
+    "ppo": {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS},
+    "a2c": {"algorithm": "a2c", "n_steps": 16, **NETS},
+    "dqn": {"algorithm": "dqn", "train_freq": 3, "target_update_interval": 20, **OFF},
+    "sac": {"algorithm": "sac", "train_freq": 2, **OFF},
+    "td3": {"algorithm": "td3", "train_freq": 3, "gradient_steps": 3, **OFF},
+}
+
+
+def scenario(name: str, method: Any = "naive", **more: Any) -> dict[str, Any]:
+    """Return two short tasks for an algorithm; what is to learn twice has opposite ones."""
+    agent = {**AGENTS[name], "engine": "compiled", **more.pop("agent", {})}
+    opposite = {"changes": [{}, {"action_map": [1, 0]}]} if name in ("ppo", "a2c", "dqn") else {}
+    return two_tasks(agent, method, **opposite, **more)
 
 
 def on_policy(

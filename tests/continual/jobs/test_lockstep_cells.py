@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import compiled_agents
 import gymnasium as gym
 import pytest
 from cells import Interrupted
 from gymnasium.envs.classic_control import CartPoleEnv
-from kills import Kills, assert_same, content, two_tasks
+from kills import Kills, assert_same, content
 
 from holdfast.continual.jobs.queue import Turn, Turns, Unwatched
 from holdfast.continual.jobs.run import run_cells
@@ -25,24 +26,12 @@ from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.scenarios.schema.scenario import Scenario
 
-NETS = {"policy_kwargs": {"net_arch": [16]}}
-OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
-AGENTS: dict[str, dict[str, Any]] = {
-    "ppo": {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS},
-    "a2c": {"algorithm": "a2c", "n_steps": 16, **NETS},
-    "dqn": {"algorithm": "dqn", "train_freq": 3, "target_update_interval": 20, **OFF},
-    "sac": {"algorithm": "sac", "train_freq": 2, **OFF},
-    "td3": {"algorithm": "td3", "train_freq": 3, "gradient_steps": 3, **OFF},
-}
-
 
 def scenario(
     name: str, seeds: Sequence[int], at_once: int, method: Any = "naive", **more: Any
 ) -> dict[str, Any]:
-    agent = {**AGENTS[name], "engine": "compiled", "seeds_at_once": at_once}
-    opposite = {"changes": [{}, {"action_map": [1, 0]}]} if name in ("ppo", "a2c", "dqn") else {}
-    made = two_tasks({**agent, **more.pop("agent", {})}, method, **opposite, **more)
-    return made | {"seeds": list(seeds)}
+    agent = {"seeds_at_once": at_once, **more.pop("agent", {})}
+    return compiled_agents.scenario(name, method, agent=agent, **more) | {"seeds": list(seeds)}
 
 
 def cells(runs: Path, data: dict[str, Any]) -> dict[int, RunFolder]:
@@ -304,7 +293,7 @@ def test_a_process_that_dies_takes_its_cells_with_it_and_each_is_tried_again_alo
     folders = ran(tmp_path / "died", data, jobs=2)
     assert (tmp_path / "dead").exists()
     failures = [len(folder.info()["failures"]) for folder in folders.values()]
-    assert sum(failures) in (1, 3)  # of the company that one of them took with it
+    assert sum(failures) in (1, 3)  # of those in lockstep that one of them took with it
     straight = ran(tmp_path / "straight", data, jobs=2)
     for seed, folder in folders.items():
         assert_same(folder, straight[seed])
@@ -319,8 +308,8 @@ def test_a_process_that_dies_takes_its_cells_with_it_and_each_is_tried_again_alo
 def taken(turns: Turns) -> list[list[str]]:
     found = []
     while turns:
-        company = turns.take()
-        found.append([f"{turn.folder.label}/{turn.folder.path.name}" for turn in company])
+        together = turns.take()
+        found.append([f"{turn.folder.label}/{turn.folder.path.name}" for turn in together])
     return found
 
 
@@ -355,7 +344,7 @@ def test_one_that_is_tried_again_is_taken_alone(tmp_path: Path) -> None:
 def test_auto_decides_by_algorithm_and_width(agent: dict[str, Any], count: int) -> None:
     data = scenario("ppo", [0], 2)
     data["agent"] = {"algorithm": "ppo", "engine": "compiled", "seeds_at_once": "auto", **agent}
-    assert Scenario.model_validate(data).agent.seeds_abreast == count
+    assert Scenario.model_validate(data).agent.most_in_lockstep == count
 
 
 def test_how_many_seeds_learn_at_once_makes_no_other_scenario(tmp_path: Path) -> None:
