@@ -188,7 +188,7 @@ def header(
     """Return what made the numbers: command, versions, machine.
 
     Args:
-        script: The file that was run.
+        script: The file that was run, or a module, which is run in ``benchmarks/``.
         more: Further packages whose versions matter.
         arguments: What followed it; None for those that it got.
     """
@@ -196,8 +196,11 @@ def header(
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     models = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     versions = ", ".join(f"{name} {version(name)}" for name in (*PACKAGES, *more))
+    is_file = script.endswith(".py")
+    run = f"python benchmarks/{script}" if is_file else f"python -m {script}"
+    place = "" if is_file else "in benchmarks/: "
     return [
-        f"OMP_NUM_THREADS=1 python {' '.join([f'benchmarks/{script}', *given])}",
+        f"{place}OMP_NUM_THREADS=1 {' '.join([run, *given])}",
         f"Python {platform.python_version()}, {versions}",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {', '.join(models)}",
     ]

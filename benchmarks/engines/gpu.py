@@ -20,6 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
+
+from holdfast.agents.base.gradient_norms import GradientNorms
+from holdfast.agents.compiled.engine import Engine, start_jax
+from holdfast.agents.compiled.lockstep import Lockstep
+from holdfast.agents.doors.gradients import Works
+from holdfast.continual.jobs.lockstep_cells import Scene
 
 SEEDS = (1, 10, 32)
 SETTINGS: dict[str, Any] = {"buffer_size": 2000, "learning_starts": 10**6, "batch_size": 128}
@@ -27,10 +37,6 @@ SETTINGS: dict[str, Any] = {"buffer_size": 2000, "learning_starts": 10**6, "batc
 
 def model_of(seed: int, layers: list[int], device: str = "cpu") -> Any:
     """Return SAC with a filled buffer, which has learned nothing."""
-    from stable_baselines3 import SAC
-    from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.logger import Logger
-
     env = make_vec_env("Pendulum-v1", seed=seed)
     model = SAC(
         *("MlpPolicy", env),
@@ -46,14 +52,8 @@ def model_of(seed: int, layers: list[int], device: str = "cpu") -> Any:
 
 def learned(layers: list[int], into: Path) -> None:
     """Write the weights after ten updates in float64."""
-    import torch
-
-    from holdfast.agents.base.gradient_norms import GradientNorms
-    from holdfast.agents.compiled.engine import Engine, start_jax
-    from holdfast.agents.doors.gradients import Works
-
     start_jax()
-    import jax
+    import jax  # here: start_jax says how it is to be imported
 
     jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
     torch.set_default_dtype(torch.float64)
@@ -73,14 +73,8 @@ def learned(layers: list[int], into: Path) -> None:
 
 def compiled_rate(seeds: int, layers: list[int], count: int) -> float:
     """Return updates a second, of all agents together; compilation is not part of it."""
-    from holdfast.agents.base.gradient_norms import GradientNorms
-    from holdfast.agents.compiled import lockstep
-    from holdfast.agents.compiled.engine import Engine, start_jax
-    from holdfast.agents.doors.gradients import Works
-    from holdfast.continual.jobs.lockstep_cells import Scene
-
     start_jax()
-    from holdfast.agents.compiled import programs
+    from holdfast.agents.compiled import programs  # here: it imports jax
 
     programs.LANES = seeds
     times: list[float] = []
@@ -98,7 +92,7 @@ def compiled_rate(seeds: int, layers: list[int], count: int) -> float:
         body(0)
     else:
         scenes = [Scene() for _ in range(seeds)]
-        lockstep.Lockstep(scenes).run([partial(body, seed) for seed in range(seeds)])
+        Lockstep(scenes).run([partial(body, seed) for seed in range(seeds)])
     return seeds * count / (max(times) - min(times))
 
 

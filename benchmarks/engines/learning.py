@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -173,13 +174,21 @@ def main(chosen: Sequence[str], runs: Path, jobs: int, seeds: int) -> None:
         span = f"{low:.{digits}f} to {high:.{digits}f}"
         print(f"{name}: sb3, compiled {ended}; difference {span}", end="; ")
         print(f"holds 0: {low <= 0 <= high}; within {quarter:g}: {max(-low, high) <= quarter}")
-    kept = [row for row in _published() if row[0] not in chosen]
-    command = f"python -m engines.learning --case {' '.join(chosen)} --seeds {seeds}"
-    head = [f"in benchmarks/: OMP_NUM_THREADS=1 {command}", *header()[1:]]
+    write([*(row for row in _published() if row[0] not in chosen), *lines])
+
+
+def write(rows: Sequence[Sequence[Any]]) -> None:
+    """Write the table, below the command of each case in it, in the order of cases."""
+    count = Counter(row[0] for row in rows)
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in head)
+        for case in (case for case in CASES if case in count):
+            given = ("--case", case, "--seeds", str(count[case] // len(ENGINES)))
+            command, *machine = header("engines.learning", arguments=given)
+            file.write(f"# {command}\n")
+        file.writelines(f"# {line}\n" for line in machine)
         file.write("# case, engine, seed, then of 20 episodes at the start and at each sixteenth\n")
-        csv.writer(file).writerows([*kept, *lines])
+        ordered = [row for case in CASES for row in rows if row[0] == case]
+        csv.writer(file, lineterminator="\n").writerows(ordered)
 
 
 def _published() -> list[list[str]]:

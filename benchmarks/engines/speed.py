@@ -12,12 +12,14 @@ import argparse
 import json
 import statistics
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from overhead import header, write_table
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
@@ -211,10 +213,18 @@ def measured(case: Case, turns: int, sbx: str | None) -> Measured:
     return Measured(medians[0], medians[1], medians[2] if peer else float("nan"), first)
 
 
-COLUMNS = (
-    "case,sb3_steps_per_s,compiled_steps_per_s,ratio,wanted,"
-    "sbx_steps_per_s,ratio_sbx,wanted_sbx,first_turns_s"
-)
+class Row(NamedTuple):
+    """One case; the columns of the table."""
+
+    case: str
+    sb3_steps_per_s: float
+    compiled_steps_per_s: float
+    ratio: float
+    wanted: float
+    sbx_steps_per_s: float
+    ratio_sbx: float
+    wanted_sbx: float
+    first_turns_s: float
 
 
 def main() -> None:
@@ -230,16 +240,15 @@ def main() -> None:
     for name in chosen.case:
         case = CASES[name]
         found = measured(case, chosen.turns, chosen.sbx)
-        cells = (
-            *(f"{found.sb3:.0f}", f"{found.compiled:.0f}"),
-            *(f"{found.compiled / found.sb3:.2f}", str(case.wanted)),
-            *(f"{found.sbx:.0f}", f"{found.compiled / found.sbx:.2f}", str(case.wanted_sbx)),
-            f"{found.first_s:.1f}",
+        row = Row(
+            *(name, found.sb3, found.compiled, found.compiled / found.sb3, case.wanted),
+            *(found.sbx, found.compiled / found.sbx, case.wanted_sbx, found.first_s),
         )
-        rows.append((name, *cells))
-        print(*rows[-1], sep="\t", flush=True)
+        rows.append(row)
+        print(*(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row), flush=True)
     if chosen.keep:
-        RESULTS.write_text("".join(f"{line}\n" for line in (COLUMNS, *map(",".join, rows))))
+        given = ["PYTHON" if word == chosen.sbx else word for word in sys.argv[1:]]
+        write_table(RESULTS, header("engines.speed", arguments=given), rows)
 
 
 if __name__ == "__main__":
