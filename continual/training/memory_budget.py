@@ -17,9 +17,9 @@ from holdfast.scenarios.checks.memory import memory_bytes
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.signature import signature
 
-SEED_BYTES = 130_000_000
-"""What a small cell takes in a process in which others learn in lockstep, buffers apart: its share
-of 1.33 GB for three, where one took 1.07 GB."""
+SEED_BYTES = 80_000_000
+"""What a cell of SAC with layers of 256 takes in a process in which others learn in lockstep: a
+sixth of what eight took (1.67 GB) beyond two (1.19 GB)."""
 _FLOAT = 4  # bytes of each reward, done and timeout
 
 
