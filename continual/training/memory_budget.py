@@ -20,6 +20,8 @@ from holdfast.signature import signature
 SEED_BYTES = 80_000_000
 """What a cell of SAC with layers of 256 takes in a process in which others learn in lockstep: a
 sixth of what eight took (1.67 GB) beyond two (1.19 GB)."""
+PROCESS_BYTES = 1_030_000_000
+"""What their process takes itself."""
 _FLOAT = 4  # bytes of each reward, done and timeout
 
 
@@ -84,11 +86,11 @@ def check_seeds(scenario: Scenario, jobs: int = 1) -> None:
         ScenarioError: Names how many fit.
     """
     seeds, memory = scenario.seeds_in_lockstep, memory_bytes()
-    needed = jobs * seeds * SEED_BYTES
+    needed = jobs * (PROCESS_BYTES + seeds * SEED_BYTES)
     if seeds == 1 or needed <= memory:
         return
     in_jobs = f" in each of {jobs} processes" if jobs > 1 else ""
-    most = max(memory // (jobs * SEED_BYTES), 1)
+    most = max((memory // jobs - PROCESS_BYTES) // SEED_BYTES, 1)
     text = (
         f"{seeds} seeds at once{in_jobs} take about {size(needed)}, and this machine has "
         f"{size(memory)} of memory; take {most} at most"

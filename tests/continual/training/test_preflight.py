@@ -149,12 +149,12 @@ def test_seeds_at_once_that_do_not_fit_are_refused(
     agent = {**PPO, "engine": "compiled", "seeds_at_once": 8}
     tasks = [{"name": name, "env": "CartPole-v1", "steps": 64} for name in ("left", "right")]
     scenario = make_scenario(tasks=tasks, agent=agent, seeds=list(range(9)))
-    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: 16 * memory_budget.SEED_BYTES)
+    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: 2 * (1_030 + 8 * 80) * 10**6)
     build(scenario, jobs=2)
     with pytest.raises(ScenarioError, match=r"agent\.seeds_at_once: 8 seeds at once in each of 3"):
         build(scenario, jobs=3)
-    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: 7 * memory_budget.SEED_BYTES)
-    with pytest.raises(ScenarioError, match=r"8 seeds at once take about 1\.0 GB.*take 7 at most"):
+    monkeypatch.setattr(memory_budget, "memory_bytes", lambda: (1_030 + 7 * 80) * 10**6)
+    with pytest.raises(ScenarioError, match=r"8 seeds at once take about 1\.7 GB.*take 7 at most"):
         build(scenario)
     build(make_scenario(tasks=tasks, agent=agent, seeds=[0, 1]))
 
