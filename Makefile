@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 # Small networks are bound by overhead, not arithmetic: one thread each, processes side by side.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup format lint type test slow soak check demo bench
+.PHONY: help setup format lint type test slow soak check demo bench tables
 .NOTPARALLEL:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make format   put style and format right'
 	@echo 'make type     check types'
 	@echo 'make check    lint, type and test'
+	@echo 'make tables   run what the published tables lack, write them, say what changed; may take hours'
 	@echo 'make bench    measure the overhead over plain Stable-Baselines3, of methods, of a start'
 
 setup: $(VENV)/.up-to-date
@@ -84,3 +85,7 @@ bench: setup
 	$(ONE_THREAD) $(BIN)/python benchmarks/overhead.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/updates.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/starting.py
+
+# ONLY=quickstart for one of them.
+tables: setup
+	cd benchmarks && $(ONE_THREAD) "$(abspath $(BIN)/python)" -m tables $(if $(ONLY),--only $(ONLY))

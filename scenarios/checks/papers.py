@@ -1,12 +1,14 @@
 """Presets: the constants of a paper, by the key ``paper:`` of a method or of the agent.
 
 They are written out when the scenario is read; what the scenario gives itself wins. The resolved
-scenario holds the numbers, not the name.
+scenario holds the numbers, not the name. Counts of steps and updates belong to the paper's budget
+of a task: where the longest task of a scenario has fewer steps, they shrink with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from holdfast.scenarios.checks.messages import Checked, Finding, choice
@@ -64,6 +66,11 @@ PAPERS: dict[str, Preset] = {
     }
 }
 
+STEPS = {"continual-world": 1_000_000}
+"""Of a task, in each paper."""
+COUNTS = ("buffer_size", "learning_starts", "exploration_steps", "retrain_updates")
+"""What is a number of steps or updates of a task, and shrinks with it."""
+
 
 def expand(data: Mapping[str, Any]) -> Checked:
     """Return a scenario's data with its numbers for every ``paper:``, and what is wrong with it."""
@@ -80,7 +87,8 @@ def expand(data: Mapping[str, Any]) -> Checked:
             message = f"{paper} says nothing about '{name}'; it does about: {known}"
             found.append(Finding((*path, KEY), message))
         else:
-            return _merged(rest, PAPERS[paper][name])
+            share = min(_longest(data.get("tasks")) / STEPS[paper], 1.0)
+            return _merged(rest, _shrunk(PAPERS[paper][name], share))
         return rest
 
     def filled_method(entry: Any, path: KeyPath) -> Any:
@@ -96,6 +104,21 @@ def expand(data: Mapping[str, Any]) -> Checked:
     if isinstance(methods, list):
         data["methods"] = filled_method(methods, ("methods",))
     return Checked(found, data)
+
+
+def _longest(tasks: Any) -> float:
+    """Return the steps of the longest task; infinite where none says, or not rightly."""
+    listed = tasks if isinstance(tasks, list) else []
+    given = [task.get("steps") for task in listed if isinstance(task, Mapping)]
+    return max((steps for steps in given if type(steps) is int and steps > 0), default=inf)
+
+
+def _shrunk(preset: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Return a preset for tasks of a share of the paper's steps."""
+    return {
+        key: max(round(value * share), 1) if key in COUNTS else value
+        for key, value in preset.items()
+    }
 
 
 def _merged(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,26 @@ def test_every_preset_is_taken_by_its_method(write, name: str) -> None:
     assert scenario.methods[0].parts[0].name == name
 
 
+def test_counts_follow_the_steps_of_the_longest_task(write) -> None:
+    """Tasks of 1,000 and 50,000 steps are a twentieth of the paper's million; its rates stay."""
+    methods = "methods=[{packnet: {paper: continual-world}}, {cloning: {paper: continual-world}}]"
+    scenario = load(write(CW), [methods, "tasks[1].steps=50000"])
+    agent = scenario.agent.arguments
+    assert (agent["buffer_size"], agent["learning_starts"]) == (50_000, 500)
+    assert (agent["train_freq"], agent["gradient_steps"]) == (50, 50)
+    packnet, cloning = (method.parts[0].arguments for method in scenario.methods)
+    assert (packnet["retrain_updates"], packnet["clip_norm"]) == (5_000, 2e-5)
+    assert (cloning["exploration_steps"], cloning["samples"]) == (500, 10_000)
+    longer = load(write(CW), ["tasks[1].steps=3000000", "agent.learning_starts=7"])
+    assert longer.agent.arguments["buffer_size"] == 1_000_000
+    assert longer.agent.arguments["learning_starts"] == 7
+
+
+@pytest.mark.parametrize("tasks", ["3", "[3, {}]", "[{steps: -1}, {steps: true}]"])
+def test_tasks_that_say_no_steps_leave_the_paper_its_own(problems, tasks: str) -> None:
+    assert not any("paper" in found.path for found in problems(CW, f"tasks={tasks}"))
+
+
 @pytest.mark.parametrize(
     ("override", "path", "message"),
     [

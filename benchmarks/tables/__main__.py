@@ -1,0 +1,61 @@
+"""Run what the published tables lack, write them, put them into the pages, say what changed.
+
+Below the pages' marks ``<!-- SCENARIO:begin -->`` stand the tables themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tables.comparison import markdown, rows, tuned
+from tables.published import TABLES, Table, cells_of, changes, finished, run, text_of
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")]
+
+
+def main(chosen: list[Table], runs: Path, jobs: int, only_read: bool) -> None:
+    """Do it for each table in turn."""
+    for table in chosen:
+        if not only_read:
+            run(table, runs, jobs)
+        before = table.path.read_text("utf-8") if table.path.exists() else ""
+        after = text_of(table, finished(table, runs))
+        table.path.write_text(after, encoding="utf-8")
+        print(f"\n{table.scenario}\n")
+        cells = cells_of(after)
+        if table.tuning:
+            print(*(f"{label}: {mean:.3f}" for label, mean in tuned(cells).values()), sep="\n")
+        else:
+            text = markdown(rows(cells))
+            print(text)
+            show(table.scenario, text)
+        print("", *(changes(before, after) or ["Nothing changed."]), sep="\n")
+
+
+def show(name: str, text: str) -> None:
+    """Put a table between its marks on every page that has them."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    for page in PAGES:
+        content = page.read_text("utf-8")
+        if begin in content:
+            head, _, rest = content.partition(begin)
+            tail = rest.partition(end)[2]
+            page.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    names = [table.scenario for table in TABLES]
+    parser = argparse.ArgumentParser(prog="python -m tables", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
+    parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
+    parser.add_argument("--read", action="store_true", help="run nothing; read what is there")
+    parser.add_argument("--only", choices=names, nargs="+", default=names, help="scenarios")
+    given = parser.parse_args()
+    main(
+        [table for table in TABLES if table.scenario in given.only],
+        given.runs,
+        given.jobs,
+        given.read,
+    )

@@ -1,0 +1,71 @@
+"""Which tasks of Meta-World are learned alone within the budget of ``cw10-lite``.
+
+Every task is a stream of its own, learned with the agent and the steps of the shipped scenario by
+one seed. Twenty episodes at each eighth of the steps, without exploration, say how often it
+succeeds. Tasks that are finished in the runs folder are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.learning import means
+from overhead import header
+
+import holdfast
+from holdfast.scenarios.schema.scenario import Scenario
+
+RESULTS = Path(__file__).parents[1] / "results" / "cw10-lite-alone.csv"
+CW10 = (
+    *("Hammer", "PushWall", "FaucetClose", "PushBack", "StickPull"),
+    *("HandlePressSide", "Push", "ShelfPlace", "WindowClose", "PegUnplugSide"),
+)
+OTHERS = (
+    *("ButtonPress", "ButtonPressTopdown", "ButtonPressTopdownWall", "ButtonPressWall"),
+    *("CoffeeButton", "DialTurn", "DoorClose", "DoorLock", "DoorOpen", "DoorUnlock"),
+    *("DrawerClose", "DrawerOpen", "FaucetOpen", "HandlePress", "HandlePull", "HandlePullSide"),
+    *("LeverPull", "PlateSlide", "PlateSlideBack", "PlateSlideBackSide", "PlateSlideSide"),
+    *("Reach", "ReachWall", "Soccer", "SweepInto", "WindowOpen"),
+)
+"""Those of Continual World's fifty whose objects need not be lifted."""
+
+
+def scenario(base: Scenario, task: str, seed: int) -> Scenario:
+    """Return one task of Meta-World, learned as in a shipped scenario."""
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_unset=True)
+    steps = base.tasks[0].steps
+    one = {**data["tasks"][0], "name": "alone", "env": f"MetaWorld/{task}-v3"}
+    data.update(name=f"alone-{task}", tasks=[one], methods=["naive"], seeds=[seed])
+    data["stream"] = {"task_id": "hidden"}
+    data["evaluation"] = {"every": steps // 8, "episodes": 20}
+    return Scenario.model_validate(data)
+
+
+def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
+    """Run, print and write a line per task."""
+    seed = base.seeds[0]
+    rows = []
+    for task in tasks:
+        made = scenario(base, task, seed)
+        holdfast.run(made, runs=runs, jobs=jobs)
+        curve = means(runs / made.name, "success")[seed]
+        rows.append([task, seed, *(f"{value:.2f}" for value in curve)])
+        print(*rows[-1], flush=True)
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        file.writelines(f"# {line}\n" for line in header("tables.alone"))
+        file.write("# task, seed, then successes of 20 episodes at the start and each eighth\n")
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenario", default="cw10-lite")
+    parser.add_argument("--tasks", nargs="+", default=[*CW10, *OTHERS])
+    parser.add_argument("--runs", type=Path, default=Path("runs/alone"))
+    parser.add_argument("--jobs", type=int, default=2)
+    chosen = parser.parse_args()
+    main(holdfast.load(chosen.scenario), chosen.tasks, chosen.runs, chosen.jobs)
