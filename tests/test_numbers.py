@@ -1,0 +1,113 @@
+"""The numbers on the pages are those of the files in ``benchmarks/results``."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+ENGINE = (ROOT / "docs" / "engine.md").read_text("utf-8")
+
+
+def lines_of(name: str) -> list[list[str]]:
+    """Return the lines of a file of results, those that say what made it apart."""
+    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(line for line in file if not line.startswith("#")))
+
+
+def cells_of(name: str) -> list[dict[str, str]]:
+    """Return the lines of a file of results by column."""
+    head, *lines = lines_of(name)
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def shown(page: str, first: str) -> list[list[str]]:
+    """Return the cells below the head of the table on a page whose head begins with ``first``."""
+    lines = page[page.index(f"\n| {first} |") + 1 :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+LEARNED = {
+    "PPO, CartPole": "ppo-cartpole",
+    "PPO, Acrobot": "ppo-acrobot",
+    "DQN, CartPole, twenty seeds": "dqn-cartpole",
+    "SAC, Pendulum": "sac-pendulum",
+    "TD3, Pendulum": "td3-pendulum",
+}
+
+
+def welch(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Return Welch's 95% interval of the difference of means, by its formula."""
+    errors = [values.var(ddof=1) / len(values) for values in (ours, theirs)]
+    squares = [e**2 / (len(v) - 1) for e, v in zip(errors, (ours, theirs), strict=True)]
+    freedom = sum(errors) ** 2 / sum(squares)
+    half = t.ppf(0.975, freedom) * np.sqrt(sum(errors))
+    middle = ours.mean() - theirs.mean()
+    return middle - half, middle + half
+
+
+def ends(case: str, engine: str, *, whole: bool = False) -> np.ndarray:
+    """Return what each seed of a case ended with, or its mean since learning began."""
+    curves = [line[3:] for line in lines_of("engines-learning.csv") if line[:2] == [case, engine]]
+    values = np.array(curves, dtype=float)
+    return values[:, 1:].mean(axis=1) if whole else values[:, -1]
+
+
+def test_what_agents_learn_under_both_engines() -> None:
+    table = shown(ENGINE, "mean return at the end")
+    assert [row[0] for row in table] == list(LEARNED)
+    for name, *numbers in table:
+        ours, theirs = (ends(LEARNED[name], engine) for engine in ("compiled", "sb3"))
+        low, high = welch(ours, theirs)
+        spreads = [f"{v.mean():.0f} ± {v.std(ddof=1):.0f}" for v in (ours, theirs)]
+        assert numbers == [*spreads, f"{low:.0f} to {high:.0f}"], name
+
+
+def test_the_means_of_the_curves_of_dqn() -> None:
+    ours, theirs = (ends("dqn-cartpole", engine, whole=True) for engine in ("compiled", "sb3"))
+    low, high = welch(ours, theirs)
+    words = re.sub(r"\s+", " ", ENGINE)
+    told = f"is {ours.mean():.0f} here and {theirs.mean():.0f} there ({low:.0f} to {high:.0f})"
+    assert told in words
+
+
+TIMED = {
+    "PPO, CartPole, 8 environments": "ppo",
+    "the same, 8 seeds at once, all counted": "ppo-8-seeds",
+    "the same with EnvPool under the compiled engine": "ppo-envpool",
+    "with EnvPool, 8 seeds at once": "ppo-envpool-8-seeds",
+    "DQN, CartPole": "dqn",
+    "SAC, Pendulum, 2x128, batch 128": "sac-2x128",
+    "SAC, Pendulum, 2x256, batch 256": "sac-2x256",
+    "SAC, Pendulum, 4x256, batch 128": "sac-4x256",
+    "TD3, Pendulum, 2x256, batch 256": "td3-2x256",
+}
+
+
+def test_how_fast_the_engines_are() -> None:
+    cells = {cell["case"]: cell for cell in cells_of("engines-speed.csv")}
+    table = shown(ENGINE, "case")
+    assert {TIMED[row[0]] for row in table} == set(cells)
+    for name, *numbers in table:
+        cell = cells[TIMED[name]]
+        speeds = [f"{int(cell[f'{side}_steps_per_s']):,}" for side in ("sb3", "compiled", "sbx")]
+        wanted = [*speeds[:2], cell["ratio"], speeds[2], cell["ratio_sbx"]]
+        assert numbers == [*wanted, f"{cell['first_turns_s']} s"], name
+
+
+@pytest.mark.parametrize(("row", "algorithm"), [("PPO, 2x64", "ppo"), ("SAC, 2x256", "sac")])
+def test_what_methods_cost_in_compiled_updates(row: str, algorithm: str) -> None:
+    ratios = {
+        cell["method"]: f"{float(cell['ratio']):.2f}"
+        for cell in cells_of("updates-compiled.csv")
+        if cell["algorithm"] == algorithm
+    }
+    names = re.findall(r"`(.+?)`", ENGINE[ENGINE.index("\n| ratio |") :].splitlines()[1])
+    found = {label: numbers for label, *numbers in shown(ENGINE, "ratio")}
+    assert found[row] == [ratios[name] for name in names]
