@@ -142,7 +142,7 @@ def possible(seeds: Sequence[int]) -> str:
     >>> possible([5] * 6).partition(", ")[2]
     "which Holm's correction for 6 comparisons makes 0.048."
     >>> possible([10] * 4).partition(" no ")[2]
-    "p-value can be below 1e-05, which Holm's correction for 4 comparisons makes 4e-05."
+    "p-value can be below 0.0002, which Holm's correction for 4 comparisons makes 0.0008."
     """
     if not seeds:
         return ""
