@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from holdfast.names.load import load
+from holdfast.names.schema.scenario import Scenario
 
 import holdfast
 from holdfast.continual.results.study import gather
-from holdfast.scenarios.load import load
-from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -20,12 +20,12 @@ from tables.comparison import markdown, rows, tuned  # noqa: E402
 from tables.kept_cells import CELLS, keep, restore  # noqa: E402
 from tables.published import TABLES, Table, cells_of, finished, text_of  # noqa: E402
 
-NAMES = [table.scenario for table in TABLES]
+NAMES = [table.name for table in TABLES]
 
 
-@pytest.mark.parametrize("table", [t for t in TABLES if not t.tuning], ids=lambda t: t.scenario)
+@pytest.mark.parametrize("table", [t for t in TABLES if not t.tuning], ids=lambda t: t.name)
 def test_the_pages_show_what_the_cells_say(table: Table) -> None:
-    begin, end = f"<!-- {table.scenario}:begin -->", f"<!-- {table.scenario}:end -->"
+    begin, end = f"<!-- {table.name}:begin -->", f"<!-- {table.name}:end -->"
     shown = [
         text.split(begin)[1].split(end)[0].strip()
         for text in (page.read_text("utf-8") for page in PAGES)
@@ -39,7 +39,7 @@ def test_the_pages_show_what_the_cells_say(table: Table) -> None:
 def test_every_method_has_the_same_seeds(table: Table) -> None:
     """No fewer than five, and none of a tuning."""
     cells = cells_of(table.path.read_text("utf-8"))
-    labels = dict.fromkeys(cell.label for cell in load(table.scenario).cells())
+    labels = dict.fromkeys(cell.label for cell in table.scenario.cells())
     found = {(cell["method"], int(cell["seed"])) for cell in cells}
     assert found == {(label, seed) for label in labels for seed in table.seeds}
     if table.tuning:
@@ -52,7 +52,7 @@ def test_every_method_has_the_same_seeds(table: Table) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES, ids=NAMES)
 def test_tables_come_from_the_scores_on_file(table: Table, tmp_path: Path) -> None:
-    assert restore(table.scenario, tmp_path) > 0
+    assert restore(table.name, tmp_path) > 0
     assert text_of(table, finished(table, tmp_path)) == table.path.read_text("utf-8")
 
 
@@ -93,7 +93,7 @@ def test_a_kept_cell_is_the_cell_that_ran(tmp_path: Path) -> None:
 
 def test_strengths_of_continuous_control_are_the_best_of_their_tuning() -> None:
     """As many trials for each."""
-    (tuning,) = (table for table in TABLES if table.scenario == "methods-continuous-tuning")
+    (tuning,) = (table for table in TABLES if table.name == "methods-continuous-tuning")
     cells = cells_of(tuning.path.read_text("utf-8"))
     shipped = {m.parts[0].name: m.parts[0].arguments for m in load("methods-continuous").methods}
     found = tuned(cells)

@@ -23,14 +23,14 @@ def main(chosen: list[Table], runs: Path, jobs: int, only_read: bool) -> None:
         before = table.path.read_text("utf-8") if table.path.exists() else ""
         after = text_of(table, finished(table, runs))
         table.path.write_text(after, encoding="utf-8")
-        print(f"\n{table.scenario}\n")
+        print(f"\n{table.name}\n")
         cells = cells_of(after)
         if table.tuning:
             print(*(f"{label}: {mean:.3f}" for label, mean in tuned(cells).values()), sep="\n")
         else:
             text = markdown(rows(cells))
             print(text)
-            show(table.scenario, text)
+            show(table.name, text)
         print("", *(changes(before, after) or ["Nothing changed."]), sep="\n")
 
 
@@ -46,7 +46,7 @@ def show(name: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    names = [table.scenario for table in TABLES]
+    names = [table.name for table in TABLES]
     parser = argparse.ArgumentParser(prog="python -m tables", description=__doc__)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
     parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=names, nargs="+", default=names, help="scenarios")
     given = parser.parse_args()
     main(
-        [table for table in TABLES if table.scenario in given.only],
+        [table for table in TABLES if table.name in given.only],
         given.runs,
         given.jobs,
         given.read,

@@ -30,25 +30,35 @@ class Table(NamedTuple):
     """One table.
 
     Attributes:
-        scenario: The shipped scenario.
+        name: Of the table, its files and its run folder: that of a shipped scenario, if no other is
+            given.
         seeds: Of every method.
         compiled: Whether what can learns under the compiled engine, whatever the scenario says.
         tuning: Whether it serves to choose arguments, on seeds that no other table reports.
+        of: The shipped scenario.
+        overrides: Of its values.
     """
 
-    scenario: str
+    name: str
     seeds: Sequence[int]
     compiled: bool = False
     tuning: bool = False
+    of: str = ""
+    overrides: Sequence[str] = ()
+
+    @property
+    def scenario(self) -> Scenario:
+        """What its cells are of, whatever their seeds."""
+        return holdfast.load(self.of or self.name, [f"name={self.name}", *self.overrides])
 
     @property
     def path(self) -> Path:
         """The file of its cells."""
-        return RESULTS / f"{self.scenario}.csv"
+        return RESULTS / f"{self.name}.csv"
 
     def plan(self) -> Iterator[Scenario]:
         """Yield what is run for it, a seed of every method at a time."""
-        shipped = holdfast.load(self.scenario)
+        shipped = self.scenario
         engines = ("compiled", "sb3") if self.compiled else (shipped.agent.engine,)
         for seed in self.seeds:
             for engine in engines:
@@ -65,26 +75,38 @@ class Table(NamedTuple):
 
 TABLES = (
     Table("quickstart", range(10)),
-    Table("methods-discrete", range(10), compiled=True),
+    Table("methods-discrete", range(5), compiled=True),
     Table("methods-continuous-tuning", range(100, 103), compiled=True, tuning=True),
-    Table("methods-continuous", range(10), compiled=True),
-    Table("expandable", range(10), compiled=True),
-    Table("split-digits", range(10)),
+    Table("methods-continuous", range(5), compiled=True),
+    Table("expandable", range(5), compiled=True),
+    Table("split-digits", range(5)),
+    Table(
+        *("cw10-lite-tuning", (100,)),
+        tuning=True,
+        of="cw10-lite",
+        overrides=[
+            "methods=[{ewc: {paper: continual-world, strength: 1000.0}}, "
+            "{ewc: {paper: continual-world, strength: 10000.0}}, "
+            "{cloning: {strength: 1.0}}, {cloning: {strength: 10.0}}, "
+            "{packnet: {retrain: 0.1}}, {packnet: {retrain: 0.2}}]"
+        ],
+    ),
+    Table("cw10-lite", range(5)),
 )
 
 
 def run(table: Table, runs: Path, jobs: int) -> None:
     """Run what is neither in the runs folder nor on file, and keep it, seed by seed."""
-    restore(table.scenario, runs)
+    restore(table.name, runs)
     for planned in table.plan():
         holdfast.run(planned, runs=runs, jobs=jobs)
-        keep(finished(table, runs), table.scenario)
+        keep(finished(table, runs), table.name)
 
 
 def finished(table: Table, runs: Path) -> list[CellResults]:
     """Return the finished cells of a table, methods and seeds in its order."""
-    found = {method.label: method.cells for method in gather(runs / table.scenario).methods}
-    labels = dict.fromkeys(cell.label for cell in holdfast.load(table.scenario).cells())
+    found = {method.label: method.cells for method in gather(runs / table.name).methods}
+    labels = dict.fromkeys(cell.label for cell in table.scenario.cells())
     cells = [cell for label in labels for cell in found.get(label, ())]
     return [cell for cell in cells if cell.folder.seed in table.seeds]
 
@@ -112,7 +134,7 @@ def text_of(table: Table, cells: Sequence[CellResults]) -> str:
 
 def _origin(table: Table, cells: Sequence[CellResults]) -> Iterator[str]:
     """Yield what made the cells, as they say themselves."""
-    yield f"in benchmarks/: OMP_NUM_THREADS=1 python -m tables --only {table.scenario}"
+    yield f"in benchmarks/: OMP_NUM_THREADS=1 python -m tables --only {table.name}"
     for versions, count in Counter(str(cell.info["versions"]) for cell in cells).items():
         yield f"{count} cells: " + versions.strip("{}").replace("'", "").replace(": ", " ")
     commits = Counter(str(cell.info.get("commit"))[:10] for cell in cells)
