@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from holdfast.names.load import load
-from holdfast.names.schema.scenario import Scenario
 
 import holdfast
 from holdfast.continual.results.study import gather
+from holdfast.scenarios.load import load
+from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
