@@ -42,7 +42,7 @@ def load(
     Args:
         path: The file, or the name of a shipped scenario: ``cw10``.
         overrides: ``key=value`` in YAML, checked like the file: ``agent.learning_rate=1e-4``,
-            ``tasks[0].steps=1000``.
+            ``tasks[0].steps=1000``; or ``@best.yaml``, a file of them, here or beside the scenario.
         folder: Where ``module:Name`` and ``agent.init`` are looked for. Default: the file's folder.
 
     Raises:
@@ -50,7 +50,7 @@ def load(
     """
     path = located(path)
     source = read(_content(path, bounds.FILE_BYTES), str(path))
-    _override(source, list(overrides))
+    _override(source, list(overrides), path.parent)
     source = with_task_defaults(source)
     place = Path(folder) if folder else path.parent
     with remembering():
@@ -100,7 +100,7 @@ def load_resolved(
     return scenario
 
 
-def _override(source: Source, texts: Sequence[str]) -> None:
+def _override(source: Source, texts: Sequence[str], folder: Path) -> None:
     """Set values of a source; see ``override``."""
     if len(texts) > bounds.OVERRIDES:
         message = (
@@ -109,7 +109,7 @@ def _override(source: Source, texts: Sequence[str]) -> None:
         )
         raise ScenarioError([Place("overrides").problem(message)])
     for text in texts:
-        override(source, text)
+        override(source, text, folder)
 
 
 def _content(path: Path, most: int) -> bytes:

@@ -22,11 +22,15 @@ FAMILIES = {
 """Folders, each with what its scenarios have in common."""
 
 
+LITE = "lite.yaml"
+"""Overrides for the scenarios of a folder, with which they end within an hour: ``@lite.yaml``."""
+
+
 @cache
 def shipped() -> dict[str, Path]:
     """Return the file of every scenario by its name, family by family."""
     files = (path for family in FAMILIES for path in sorted((FOLDER / family).glob("*.yaml")))
-    return {path.stem: path for path in files}
+    return {path.stem: path for path in files if path.name != LITE}
 
 
 def located(named: str | Path) -> Path:

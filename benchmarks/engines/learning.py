@@ -73,7 +73,7 @@ _DQN = {
 }
 _PPO = {"n_steps": 64, "batch_size": 128, "gae_lambda": 0.9, "gamma": 0.98, "learning_rate": 1e-3}
 _WIDE = {"batch_size": 128, "policy_kwargs": {"net_arch": [128, 128]}}
-# One update for two steps, and for four as in scenarios/continual_world/cw-mini.yaml.
+# One update for two steps, and for four as in scenarios/continual_world/cw10-lite.yaml.
 _CHEETAH = {"learning_rate": 1e-3, "learning_starts": 5000, "train_freq": 2, **_WIDE}
 _WINDOW = {
     "learning_rate": {"linear": [1e-3, 1e-4]},

@@ -18,17 +18,19 @@ class NoSuchPlace(ValueError):
     """A path leads nowhere in the data; the text says what to write."""
 
 
-def override(source: Source, text: str) -> None:
+def override(source: Source, text: str, folder: Path = Path()) -> None:
     """Set values of a source from ``tasks[0].steps=100``, or from a file of them: ``@best.yaml``.
 
-    The key is a path: ``tasks[0].steps``, ``tasks.0.steps``, or by name ``tasks.left.steps``. A
-    mistake goes to ``source.problems``, placed as ``override tasks.0.steps=100``, or in the file.
+    A file that is not there is looked for in ``folder``, that of the scenario. The key is a path:
+    ``tasks[0].steps``, ``tasks.0.steps``, or by name ``tasks.left.steps``. A mistake goes to
+    ``source.problems``, placed as ``override tasks.0.steps=100``, or in the file.
 
     Raises:
         ScenarioError: If the scenario holds too much with it.
     """
     if text.startswith("@"):
-        _override_by_file(source, Path(text[1:]))
+        here, beside = Path(text[1:]), folder / text[1:]
+        _override_by_file(source, beside if not _is_file(here) and _is_file(beside) else here)
         return
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     place = Place(f"override {shown}")
@@ -79,6 +81,14 @@ def _override_by_file(source: Source, path: Path) -> None:
         return
     for key in given.data:
         _set(source, undotted(str(key)), given, (key,), given.keys[(key,)])
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there; a path that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _count(source: Source, given: Source, place: Place) -> None:

@@ -14,15 +14,27 @@ import holdfast
 from holdfast import listing
 from holdfast.errors import ScenarioError
 from holdfast.scenarios.json_schema import json_schema
-from holdfast.scenarios.shipped import FAMILIES, FOLDER, located, shipped
+from holdfast.scenarios.shipped import FAMILIES, FOLDER, LITE, located, shipped
 from holdfast.scenarios.source.yaml_file import read
 
 
 def test_every_file_has_a_name_of_its_own_and_a_family() -> None:
-    files = sorted(FOLDER.rglob("*.yaml"))
+    files = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != LITE)
     assert sorted(shipped().values()) == files
     assert len({path.stem for path in files}) == len(files) > 40
     assert {path.parent for path in files} == {FOLDER / family for family in FAMILIES}
+
+
+def test_lite_makes_walkers_take_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From anywhere: the file lies beside the scenarios. Robots of four tasks, learned twice."""
+    pytest.importorskip("mujoco")
+    monkeypatch.chdir(tmp_path)
+    names = [name for name in shipped() if name.partition("-")[0] in ("cheetah", "walker", "ant")]
+    suites = [name for name in names if name != "cheetah-physics"]
+    assert len(suites) == 9
+    for name in suites:
+        assert f"holdfast run {name} @{LITE}" in shipped()[name].read_text("utf-8")
+        assert holdfast.load(name, [f"@{LITE}"]).total_steps == 8 * 60_000
 
 
 @pytest.mark.parametrize("family", FAMILIES)

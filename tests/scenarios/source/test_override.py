@@ -54,6 +54,25 @@ def test_a_file_of_overrides(write, tmp_path: Path) -> None:
     assert scenario.tuned == {"ppo-x=0.5": "on seeds 1"}
 
 
+def test_a_file_of_overrides_may_lie_beside_the_scenario(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One where the command runs comes first."""
+    scenario, here = write(), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (scenario.parent / "small.yaml").write_text("agent.gamma: 0.9\n", encoding="utf-8")
+    assert load(scenario, ["@small.yaml"]).agent.arguments == {"gamma": 0.9}
+    (here / "small.yaml").write_text("agent.gamma: 0.8\n", encoding="utf-8")
+    assert load(scenario, ["@small.yaml"]).agent.arguments == {"gamma": 0.8}
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "no\0where"])
+def test_a_file_of_overrides_that_cannot_be_is_a_mistake(write, name: str) -> None:
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        load(write(), [f"@{name}"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
