@@ -111,3 +111,91 @@ def test_what_methods_cost_in_compiled_updates(row: str, algorithm: str) -> None
     names = re.findall(r"`(.+?)`", ENGINE[ENGINE.index("\n| ratio |") :].splitlines()[1])
     found = {label: numbers for label, *numbers in shown(ENGINE, "ratio")}
     assert found[row] == [ratios[name] for name in names]
+
+
+BENCHMARKS = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+TEAMS = (ROOT / "docs" / "teams.md").read_text("utf-8")
+
+
+def short(number: float, digits: int = 2) -> str:
+    """Return a number as the pages write it in text: .97, -1.04."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{number:.{digits}f}")
+
+
+def says(page: str, text: str) -> bool:
+    """Return whether a page says so, wherever its lines break."""
+    return re.sub(r"\s+", " ", text) in re.sub(r"\s+", " ", page)
+
+
+def result(name: str, measure: str) -> float:
+    """Return the one result of a file whose measure begins so."""
+    (found,) = (c["result"] for c in cells_of(name) if c["measure"].startswith(measure))
+    return float(found)
+
+
+def test_what_holdfast_costs() -> None:
+    sac, ppo = (result("overhead.csv", f"naive / plain, {name}") for name in ("SAC", "PPO"))
+    assert says(BENCHMARKS, f"missed its goal there ({sac:.3f}, twelve pairs of 400 steps)")
+    assert says(BENCHMARKS, f"PPO gave {ppo:.3f}")
+    (first,) = (
+        float(cell["now"])
+        for cell in cells_of("starting.csv")
+        if cell["measure"] == "first step, --jobs 1, wall s"
+    )
+    assert says(BENCHMARKS, f"The first step came after {first:.1f} s")
+
+
+def test_how_fast_environments_and_teams_are() -> None:
+    bare = "EnvPool, adapter / bare, "
+    cheetah = result("throughput.csv", f"{bare}HalfCheetah")
+    go1 = result("throughput.csv", f"{bare}Go1Handstand-v1, n_envs 64")
+    assert says(BENCHMARKS, f"HalfCheetah ({cheetah:.3f}) and 64 copies of Go1Handstand")
+    assert says(BENCHMARKS, f"which falls every 20 steps ({go1:.3f})")
+    step, learn = (result("teams.csv", name) for name in ("stepping", "learning"))
+    assert says(BENCHMARKS, f"is {step:.2f} times SuperSuit's speed in `results/teams.csv`")
+    assert says(BENCHMARKS, f"Learning is {learn:.2f} times as fast")
+
+
+def test_what_teams_learn_beside_skrl() -> None:
+    words = {
+        ("simple_speaker_listener_v4", "ippo"): "{0:.1f} for IPPO, skrl's {1:.1f} (difference "
+        "{2:.2f}, 95% interval {3:.2f} to {4:.2f}, {5:.1f}%)",
+        ("simple_speaker_listener_v4", "mappo"): "{0:.1f} for MAPPO, skrl's {1:.1f} ({2:.2f}, "
+        "{3:.2f} to {4:.2f}, {5:.1f}%)",
+        ("simple_spread_v3", "ippo"): "{0:.1f} for IPPO, skrl's {1:.1f} ({2:.2f}, {3:.2f} to "
+        "{4:.2f}, {5:.1f}%)",
+        ("simple_spread_v3", "mappo"): "{0:.1f} for MAPPO, skrl's {1:.1f} ({2:.2f}, {3:.2f} to "
+        "{4:.2f}, {5:.1f}%)",
+    }
+    for cell in cells_of("peers.csv"):
+        if cell["seed"] == "IQM":
+            names = ("holdfast", "skrl", "difference", "low", "high")
+            numbers = [*(float(cell[name]) for name in names), 100 * float(cell["of_return"])]
+            told = words.pop((cell["environment"], cell["algorithm"])).format(*numbers)
+            assert says(BENCHMARKS, told), told
+    assert not words
+
+
+def test_what_teams_keep() -> None:
+    cells = cells_of("spread-wirings.csv")
+    for method in ("naive", "ewc", "cloning", "packnet"):
+        own = [cell for cell in cells if cell["method"] == method]
+        assert len(own) == 5
+        columns = ("average_performance/cw", "forgetting/cw")
+        values = [np.array([float(cell[name]) for cell in own]) for name in columns]
+        told = " / ".join(f"{short(v.mean())} ±{short(v.std(ddof=1))}" for v in values)
+        assert says(TEAMS, f"{method} {told}"), told
+
+
+def test_who_wins_at_connect_four() -> None:
+    games = {(c["player"], c["opponent"]): c for c in cells_of("connect-four-cross-play.csv")}
+
+    def told(player: str, opponent: str) -> str:
+        cell = games[player, opponent]
+        rate, low, high = (short(float(cell[name])) for name in ("win_rate", "low", "high"))
+        return f"{rate} ({low} to {high})"
+
+    learned, later = "naive-seed-0-1", "naive-seed-0-2"
+    assert says(TEAMS, f"against a random player {told(learned, 'random')}")
+    assert says(TEAMS, f"minimax of two moves {told(learned, 'minimax-2')}")
+    assert says(TEAMS, f"alone {told(later, 'random')} and {told(later, 'minimax-2')}")
