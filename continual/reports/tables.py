@@ -141,6 +141,8 @@ def possible(seeds: Sequence[int]) -> str:
     'With 5 seeds no p-value can be below 0.008'
     >>> possible([5] * 6).partition(", ")[2]
     "which Holm's correction for 6 comparisons makes 0.048."
+    >>> possible([10] * 6).partition(", ")[0]
+    'With 10 seeds no p-value can be below 0.0002'
     """
     if not seeds:
         return ""
@@ -149,14 +151,18 @@ def possible(seeds: Sequence[int]) -> str:
     most = plural(max(seeds), "seed")
     text = (
         f"With {most if min(seeds) == max(seeds) else f'{min(seeds)} to {most}'} no p-value can be "
-        f"below {p_value(smallest_p(max(seeds))).text}, which Holm's correction for "
-        f"{plural(len(seeds), 'comparison')} makes {p_value(float(lowest.min())).text}"
+        f"below {_smallest(smallest_p(max(seeds)))}, which Holm's correction for "
+        f"{plural(len(seeds), 'comparison')} makes {_smallest(float(lowest.min()))}"
     )
     if not reached:
         return f"{text}: no method can reach {ALPHA}, however large its gain."
     if reached < len(seeds):
         return f"{text}: at most {reached} of {len(seeds)} methods can reach {ALPHA}."
     return f"{text}."
+
+
+def _smallest(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
 
 
 def _of_comparisons(summary: Summary) -> str:
