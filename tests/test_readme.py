@@ -269,6 +269,28 @@ def test_strengths_of_continuous_control_are_the_best_of_their_tuning(
         assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 6 * 3
 
 
+def test_the_table_of_continual_control_is_that_of_its_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten seeds a method, at the points that were best on others, as many trials for each."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from control import CELLS, SEEDS, TABLE, TRIALS, markdown, rows, tuned
+    from methods import cells_of
+
+    table, cells = rows(), cells_of(TRIALS)
+    text = PAGES["docs/methods.md"].split("<!-- continual-control:begin -->")[1]
+    assert text.split("<!-- continual-control:end -->")[0].strip() == markdown(table)
+    assert [(row["method"], row["p"]) for row in cells_of(TABLE)] == [
+        (row.method, f"{row.p:.4g}") for row in table
+    ]
+    assert {row.seeds for row in table} == {len(SEEDS)}
+    assert {cell["seed"] for cell in cells_of(CELLS)}.isdisjoint(cell["seed"] for cell in cells)
+    points = [f"{row.method}-{row.point}" for row in table if row.point]
+    assert sorted(points) == sorted(label for label, _ in tuned().values())
+    for name in tuned():
+        assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 3 * 2
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCED.sub("", PAGES[page])
