@@ -15,6 +15,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from tables import control  # noqa: E402
 from tables.__main__ import PAGES  # noqa: E402
 from tables.comparison import markdown, rows, tuned  # noqa: E402
 from tables.kept_cells import CELLS, keep, restore  # noqa: E402
@@ -106,6 +107,39 @@ def test_strengths_of_continuous_control_are_the_best_of_their_tuning() -> None:
         assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 6 * 3
 
 
+def test_the_table_of_continual_control_is_that_of_its_cells() -> None:
+    """Ten seeds a method, at the points that were best on others, as many trials for each."""
+    table, cells = control.rows(), cells_of(control.TRIALS.read_text("utf-8"))
+    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    shown = text.split("<!-- continual-control:begin -->")[1]
+    assert shown.split("<!-- continual-control:end -->")[0].strip() == control.markdown(table)
+    assert [(row["method"], row["p"]) for row in cells_of(control.TABLE.read_text("utf-8"))] == [
+        (row.method, f"{row.p:.4g}") for row in table
+    ]
+    assert {row.seeds for row in table} == {len(control.SEEDS)}
+    reported = {cell["seed"] for cell in cells_of(control.CELLS.read_text("utf-8"))}
+    assert reported.isdisjoint(cell["seed"] for cell in cells)
+    points = [f"{row.method}-{row.point}" for row in table if row.point]
+    assert sorted(points) == sorted(label for label, _ in control.tuned().values())
+    for name in control.tuned():
+        assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 3 * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(control.SCENARIO, control.CELLS), (control.TUNING, control.TRIALS)],
+)
+def test_continual_control_comes_from_the_scores_on_file(
+    name: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert restore(name, tmp_path) > 0
+    monkeypatch.setattr(control, "keep", lambda cells, name: None)
+    control.write(tmp_path / name, tmp_path / "cells.csv")
+    again, published = (one.read_text("utf-8") for one in (tmp_path / "cells.csv", path))
+    assert cells_of(again) == cells_of(published)
+
+
 def test_files_of_cells_belong_to_tables() -> None:
     names = {path.name.removesuffix(".csv.xz").rpartition("-")[0] for path in CELLS.iterdir()}
-    assert names <= set(NAMES)
+    assert names <= {*NAMES, control.SCENARIO, control.TUNING}

@@ -22,6 +22,7 @@ from holdfast.envs.wrappers.guard import LARGEST, Guard
 from holdfast.envs.wrappers.observation_changes import (
     ObservationMask,
     ObservationNoise,
+    ObservationOffset,
     ObservationPermutation,
 )
 from holdfast.errors import EnvironmentFailed, UsageError
@@ -29,7 +30,10 @@ from holdfast.errors import EnvironmentFailed, UsageError
 Ids = NDArray[np.int32]
 
 _ACTIONS = (ActionMap, ActionGain, DeadActuators, PadAction)
-_OBSERVATIONS = (ObservationPermutation, ObservationMask, FilterObservation, PadObservation)
+_OBSERVATIONS = (
+    *(ObservationOffset, ObservationPermutation, ObservationMask),
+    *(FilterObservation, PadObservation),
+)
 _OTHERS = (ObservationNoise, FlattenObservation, RewardScale, Guard, TaskId)
 
 

@@ -22,7 +22,8 @@ def apply_changes(env: gym.Env[Any, Any], changes: Changes) -> gym.Env[Any, Any]
     """Return the environment with every change but ``time_limit``, which belongs to its making.
 
     An action passes map, gain, delay and dead actuators in that order before it reaches the
-    environment; an observation passes noise, permutation and mask in that order on its way back.
+    environment; an observation passes noise, offset, permutation and mask in that order on its way
+    back.
 
     Raises:
         UsageError: If a change does not fit the environment; the text begins with its key.
@@ -99,6 +100,7 @@ _CHANGES: Mapping[str, Callable[[gym.Env[Any, Any], Any], gym.Env[Any, Any]]] = 
     "action_gain": ActionGain,
     "action_map": ActionMap,
     "observation_noise": observation_changes.ObservationNoise,
+    "observation_offset": observation_changes.ObservationOffset,
     "observation_permutation": observation_changes.ObservationPermutation,
     "observation_mask": observation_changes.ObservationMask,
     "reward_scale": RewardScale,

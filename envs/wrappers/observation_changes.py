@@ -96,6 +96,38 @@ class ObservationNoise(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return np.minimum(np.maximum(noisy, self._low), self._high).astype(self._dtype)
 
 
+class ObservationOffset(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Adds the same numbers to every observation, as sensors that are off; the bounds move along.
+
+    Args:
+        env: The environment to change.
+        offset: One number for all entries, or one for each, in units of the observation.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], offset: float | Sequence[float]) -> None:
+        RecordConstructorArgs.__init__(self, offset=offset)
+        gym.ObservationWrapper.__init__(self, env)
+        space = vector(env.observation_space, "observation_offset", "observations")
+        if not np.issubdtype(space.dtype, np.floating):
+            raise UsageError(
+                f"changes.observation_offset: needs observations of fractions, but they are {space}"
+            )
+        numbers = np.atleast_1d(np.asarray(offset, dtype=space.dtype))
+        if len(numbers) not in (1, space.shape[0]):
+            raise UsageError(
+                "changes.observation_offset: must be one number, or one for each of "
+                f"{space.shape[0]} entries, got {len(numbers)}"
+            )
+        self._offset = np.broadcast_to(numbers, space.shape)
+        self.observation_space = Box(
+            space.low + self._offset, space.high + self._offset, dtype=space.dtype.type
+        )
+
+    def observation(self, observation: Any) -> Any:
+        """Return the observation with the offset added."""
+        return observation + self._offset  # (..., entries)
+
+
 class ObservationPermutation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Shows the entries of the observation in another order; the bounds move along.
 

@@ -19,7 +19,7 @@ from holdfast.scenarios.schema.fields import (
     told_by,
 )
 
-Gain = Annotated[
+OneOrEach = Annotated[
     Annotated[Number, Tag("number")]
     | Annotated[tuple[Number, ...], Field(min_length=1), Tag("list")],
     told_by(list, tuple, tag="list", other="number"),
@@ -61,7 +61,7 @@ class Changes(Sparse):
     """Factors on a MuJoCo model's physics."""
     action_map: Annotated[tuple[Index, ...], Field(min_length=1)] | None = None
     """Discrete: action i becomes entry i. Box: a permutation of dimensions."""
-    action_gain: Gain | None = None
+    action_gain: OneOrEach | None = None
     """Factor on the actions, one number or one for each dimension."""
     action_delay: Index | None = None
     """Steps by which every action arrives late."""
@@ -69,6 +69,8 @@ class Changes(Sparse):
     """Action dimensions that do nothing: indices, or MuJoCo actuator names."""
     observation_noise: AtLeastZero | None = None
     """Standard deviation of the Gaussian noise added to observations."""
+    observation_offset: OneOrEach | None = None
+    """Added to the observation, one number or one for each entry: a sensor that is off."""
     observation_permutation: Permutation | None = None
     """Order in which the entries of the observation are shown."""
     observation_mask: Indices | None = None

@@ -120,11 +120,13 @@ def visited(task: Task, number: int, seed: int) -> Task:
 
     rng = seeding.generator(seed, "sample", task.name, number)
     data = task.model_dump(exclude={"sample"}, exclude_unset=True)
-    for path, text in task.sample.items():
+    for path, draws in task.sample.items():
         place, keys = data, sample_path(path)
         for key in keys[:-1]:
             place = place.setdefault(key, {})
-        place[keys[-1]] = draw(text, rng)
+        place[keys[-1]] = (
+            [draw(text, rng) for text in draws] if isinstance(draws, tuple) else draw(draws, rng)
+        )
     return Task.model_validate({**data, "name": f"{task.name}-{number}"})
 
 

@@ -76,7 +76,10 @@ def read_distribution(text: str) -> tuple[str, list[float]]:
     match = _DRAW.fullmatch(text.replace(" ", ""))
     if not match or match[1] not in _DRAWS:
         kinds = ", ".join(_DRAWS)
-        raise ValueError(f"{text!r} is no distribution, like uniform(-15, -5); there are: {kinds}")
+        cut = "; within [ ], a text that has a comma needs quotes" if ")" not in text else ""
+        raise ValueError(
+            f"{text!r} is no distribution, like uniform(-15, -5); there are: {kinds}{cut}"
+        )
     try:
         numbers = [float(number) for number in match[2].split(",")]
     except ValueError:
@@ -103,6 +106,11 @@ def _distribution(text: str) -> str:
 
 
 Distribution = Annotated[str, Field(strict=True), AfterValidator(_distribution)]
+Draws = Annotated[
+    Annotated[Distribution, Tag("one")]
+    | Annotated[tuple[Distribution, ...], Field(min_length=1), Tag("list")],
+    told_by(list, tuple, tag="list", other="one"),
+]
 
 
 class Drift(Sparse):
@@ -194,8 +202,10 @@ class Task(BaseModel):
     """Changes to the environment, as small wrappers."""
     wrappers: tuple[Wrapper, ...] = ()
     """frame_stack, atari, or module:Class; outermost last."""
-    sample: dict[Text, Distribution] = Field(default_factory=dict)
-    """Drawn at every visit: {gravity: uniform(-15, -5)}; see Distribution."""
+    sample: dict[Text, Draws] = Field(default_factory=dict)
+    """Drawn at every visit: {gravity: uniform(-15, -5)}, or a list of them for a list of numbers;
+    see Distribution.
+    """
     randomize: dict[Text, Distribution] = Field(default_factory=dict)
     """Attributes of the unwrapped environment, drawn at every reset."""
     drift: dict[Text, Drift] = Field(default_factory=dict)

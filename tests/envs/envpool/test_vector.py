@@ -87,6 +87,7 @@ def check_equal(one, two):
         ("CartPole-v1", {"action_map": [1, 0]}),
         ("CartPole-v1", {"action_map": [1]}),
         ("CartPole-v1", {"observation_noise": 0.1}),
+        ("CartPole-v1", {"observation_offset": [0.5, -2.0, 0.0, 1.5]}),
         ("CartPole-v1", {"observation_permutation": [2, 0, 3, 1]}),
         ("CartPole-v1", {"observation_mask": [1, 3]}),
         ("CartPole-v1", {"reward_scale": -0.3}),

@@ -110,6 +110,7 @@ def test_changes_compose_in_the_stated_order():
     changes = Changes.model_validate(
         {
             "action_map": [1, 0],
+            "observation_offset": [4.0, 0.0, 0.0, 8.0],
             "observation_permutation": [3, 2, 1, 0],
             "observation_mask": [0],
             "reward_scale": 2.0,
@@ -118,7 +119,9 @@ def test_changes_compose_in_the_stated_order():
     env, plain = apply_changes(cartpole(), changes), cartpole()
     env.reset(seed=5), plain.reset(seed=5)
     ours, theirs = env.step(0), plain.step(1)
-    assert ours[0].tolist() == [0.0, *theirs[0][2::-1].tolist()]  # masked after the permutation
+    x, speed, angle, _ = theirs[0]
+    # Moved first, then reversed; masked after the permutation.
+    assert ours[0].tolist() == [0.0, angle, speed, x + np.float32(4.0)]
     assert ours[1] == 2.0
 
 
@@ -140,6 +143,7 @@ BOX_CHANGES = [
     {"action_delay": 3},
     {"dead_actuators": [0]},
     {"observation_noise": 0.1},
+    {"observation_offset": [0.5, -2.0, 0.0]},
     {"observation_permutation": [2, 0, 1]},
     {"observation_mask": [1]},
     {"reward_scale": -1.0},

@@ -8,11 +8,15 @@ from gymnasium.spaces import Box, Discrete
 from holdfast.envs.wrappers.observation_changes import (
     ObservationMask,
     ObservationNoise,
+    ObservationOffset,
     ObservationPermutation,
 )
 from holdfast.errors import UsageError
 
 SPACE = Box(np.array([1, -20, 0], np.float32), np.array([3, 20, 9], np.float32))
+
+
+PICTURE, COUNTS = Box(0, 1, (2, 2)), Box(0, 9, (2,), np.int64)
 
 
 class Still(gym.Env):
@@ -75,6 +79,21 @@ def test_entries_are_shown_in_the_asked_order_with_their_bounds():
     assert env.observation_space.high.tolist() == [9, 3, 20]
 
 
+def test_an_offset_is_added_to_each_entry_and_to_its_bounds():
+    env = ObservationOffset(Still(), [0.5, -2, 0])
+    assert env.reset(seed=0)[0].tolist() == [2.5, 8, 5]
+    assert env.step(0)[0].tolist() == [2.5, 8, 5]
+    assert env.observation_space.low.tolist() == [1.5, -22, 0]
+    assert env.observation_space.high.tolist() == [3.5, 18, 9]
+    assert env.reset()[0].dtype == np.float32
+    assert env.observation(np.zeros((2, 3), np.float32)).tolist() == [[0.5, -2, 0]] * 2
+    assert env.unwrapped.shown.tolist() == [2, 10, 5]
+
+
+def test_one_offset_is_for_all_entries():
+    assert ObservationOffset(Still(), -1.5).reset(seed=0)[0].tolist() == [0.5, 8.5, 3.5]
+
+
 def test_masked_entries_are_zero_and_the_space_holds_them():
     env = ObservationMask(Still(), [0, 2])
     observation, _ = env.reset(seed=0)
@@ -87,6 +106,9 @@ def test_masked_entries_are_zero_and_the_space_holds_them():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        (lambda: ObservationOffset(Still(), [1, 2]), "one for each of 3 entries, got 2"),
+        (lambda: ObservationOffset(Still(PICTURE, 1), 1), "needs a vector of observations"),
+        (lambda: ObservationOffset(Still(COUNTS, (1, 2)), 1), "needs observations of fractions"),
         (lambda: ObservationPermutation(Still(), [0, 1]), "every entry from 0 to 2 once"),
         (lambda: ObservationMask(Still(), [3]), "3 is not one of .* entries, 0 to 2"),
         (lambda: ObservationNoise(Still(Discrete(3), 1), 1.0), "needs observations in a Box"),

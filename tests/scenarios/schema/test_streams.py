@@ -13,6 +13,7 @@ from holdfast.scenarios.load import load, load_resolved
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.streams import draw, drawn
 from holdfast.scenarios.schema.task import Drift
+from holdfast.seeding import generator
 
 One = Callable[..., Problem]
 
@@ -90,6 +91,21 @@ def test_every_visit_to_a_sampled_task_is_a_task_of_its_own() -> None:
     assert first.tasks[0] == scenario({**HIDDEN}, "ab", b=sample).tasks[0]
 
 
+def test_a_list_of_distributions_is_drawn_entry_by_entry(tmp_path: Any) -> None:
+    texts = ["normal(0, 2)", "choice(7)", "uniform(5, 6)"]
+    sample = {"changes.observation_offset": texts}
+    (cell, other) = cells(scenario({**HIDDEN, "repeat": 2}, "a", a=sample))[:2]
+    first, second = (task.changes.observation_offset for task in cell.tasks)
+    rng = generator(cell.seeds[0], "sample", "a", 1)
+    assert first == tuple(draw(text, rng) for text in texts)
+    assert first[1] == second[1] == 7
+    assert first != second
+    assert first != other.tasks[0].changes.observation_offset
+    path = tmp_path / "scenario.yaml"
+    path.write_text(cell.to_yaml())
+    assert load_resolved(path) == cell
+
+
 def test_what_was_drawn_is_recorded_and_stays(tmp_path: Any) -> None:
     (cell, *_) = cells(scenario({**HIDDEN, "steps": 450}, "ab", a={"g": "normal(10, 1)"}))
     path = tmp_path / "scenario.yaml"
@@ -137,6 +153,8 @@ def test_sampled_tasks_have_no_number(one: One) -> None:
         ("{gravity: 'normal(0, 0)'}", "standard deviation above 0"),
         ("{gravity: 'integers(1.5, 3)'}", "whole numbers"),
         ("{gravity: 'choice(a, b)'}", "takes numbers"),
+        ("{gravity: ['uniform(1, 2)', 'uniform(2, 1)']}", "smaller number first"),
+        ("{gravity: []}", "must not be empty"),
         ("{changes.gain: 'uniform(1, 2)'}", "no change 'gain'"),
     ],
 )
