@@ -30,26 +30,21 @@ class Table(NamedTuple):
     """One table.
 
     Attributes:
-        name: Of the table, its files and its run folder: that of a shipped scenario, if no other is
-            given.
+        name: Of the table, its files and its run folder: that of a shipped scenario.
         seeds: Of every method.
         compiled: Whether what can learns under the compiled engine, whatever the scenario says.
         tuning: Whether it serves to choose arguments, on seeds that no other table reports.
-        of: The shipped scenario.
-        overrides: Of its values.
     """
 
     name: str
     seeds: Sequence[int]
     compiled: bool = False
     tuning: bool = False
-    of: str = ""
-    overrides: Sequence[str] = ()
 
     @property
     def scenario(self) -> Scenario:
         """What its cells are of, whatever their seeds."""
-        return holdfast.load(self.of or self.name, [f"name={self.name}", *self.overrides])
+        return holdfast.load(self.name)
 
     @property
     def path(self) -> Path:
@@ -80,18 +75,6 @@ TABLES = (
     Table("methods-continuous", range(5), compiled=True),
     Table("expandable", range(5), compiled=True),
     Table("split-digits", range(5)),
-    Table(
-        *("cw10-lite-tuning", (100,)),
-        tuning=True,
-        of="cw10-lite",
-        overrides=[
-            "methods=[{ewc: {paper: continual-world, strength: 1000.0}}, "
-            "{ewc: {paper: continual-world, strength: 10000.0}}, "
-            "{cloning: {strength: 1.0}}, {cloning: {strength: 10.0}}, "
-            "{packnet: {retrain: 0.1}}, {packnet: {retrain: 0.2}}]"
-        ],
-    ),
-    Table("cw10-lite", range(5)),
 )
 
 
