@@ -56,7 +56,9 @@ def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
         rows.append([task, seed, *(f"{value:.2f}" for value in curve)])
         print(*rows[-1], flush=True)
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {line}\n" for line in header("tables.alone"))
+        file.writelines(
+            f"# {line}\n" for line in header("tables.alone", arguments=("--tasks", *tasks))
+        )
         file.write("# task, seed, then successes of 20 episodes at the start and each eighth\n")
         csv.writer(file, lineterminator="\n").writerows(rows)
 

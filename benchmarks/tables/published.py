@@ -73,7 +73,6 @@ TABLES = (
     Table("methods-discrete", range(5), compiled=True),
     Table("methods-continuous-tuning", range(100, 103), compiled=True, tuning=True),
     Table("methods-continuous", range(5), compiled=True),
-    Table("expandable", range(5), compiled=True),
     Table("split-digits", range(5)),
 )
 
