@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +25,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from overhead import header, write_table
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import holdfast
 from holdfast.continual.reports.tables import p_value, possible
-from holdfast.continual.results.curves import Curves
+from holdfast.continual.results.curves import Curves, Span, inside
 from holdfast.continual.results.statistics import compare, holm
 from holdfast.continual.results.study import gather
 from holdfast.registry import NOT_COMPILED
@@ -129,17 +132,66 @@ def write(folder: Path, path: Path) -> None:
 def failures(curves: Curves) -> int:
     """Return how many tasks failed.
 
-    >>> from holdfast.continual.results.curves import Span
     >>> values = np.array([[0.0, 0.0], [0.3, 0.0], [0.9, 0.0], [0.0, 0.01], [0.0, 0.04]])
     >>> failures(Curves(np.arange(5), values, (Span(0, 2, 0), Span(2, 4, 1))))
     1
     """
-    return sum(
-        bool(
-            curves.values[(curves.steps > s.start) & (curves.steps <= s.end), s.task].max() < FAILED
-        )
-        for s in curves.spans
-    )
+    return sum(_failed(curves, span) for span in curves.spans)
+
+
+def _failed(curves: Curves, span: Span) -> bool:
+    return bool(_own(curves, span).max() < FAILED)
+
+
+def _own(curves: Curves, span: Span) -> NDArray[np.float64]:
+    """Return the scores of a task at the evaluations inside its training."""
+    return np.asarray(curves.values[inside(curves, span), span.task])
+
+
+def why(folder: Path) -> None:
+    """Print where methods gain and lose, and what else is known of the tasks that fail."""
+    cells = {m.label: {c.folder.seed: c for c in m.cells} for m in gather(folder).methods}
+    failed = {
+        (seed, stage)
+        for seed, cell in cells["naive"].items()
+        for stage, span in enumerate(cell.curves.spans)
+        if _failed(cell.curves, span)
+    }
+    print("score while learning (tasks); of the actor: gradient norm, dormant share, entropy")
+    for label, own in cells.items():
+        scores: dict[str, list[float]] = {}
+        states: dict[str, list[tuple[float, float, float]]] = {}
+        for seed, cell in own.items():
+            for stage, span in enumerate(cell.curves.spans):
+                at = "where naive fails" if (seed, stage) in failed else "elsewhere"
+                mean = float(_own(cell.curves, span).mean())
+                scores.setdefault(at if stage else "first", []).append(mean)
+                kind = "failed" if _failed(cell.curves, span) else "others"
+                states.setdefault(kind, []).append(_state(cell.folder.path, stage, span))
+        print(label, *(f"{k}: {np.mean(v):.2f} ({len(v)})" for k, v in sorted(scores.items())))
+        for kind, found in sorted(states.items()):
+            norm, dormant, entropy = np.array(found).T
+            print(
+                f"  {kind} ({len(found)}): {np.median(norm):.2f} (at most {norm.max():.4f}), "
+                f"{dormant.mean():.2f}, {np.median(entropy):.2g} (at most {entropy.max():.2g})"
+            )
+
+
+def _state(cell: Path, stage: int, span: Span) -> tuple[float, float, float]:
+    """Return the median gradient norm, the dormant share at the end, and the median entropy."""
+    looks = json.loads((cell / "plasticity.json").read_text("utf-8"))
+    rows = [look for look in looks if look["stage"] == stage]
+    norms = [row["gradient_norm/actor"] for row in rows if "gradient_norm/actor" in row]
+    entropies = [value for step, value in _entropies(cell / "tb") if span.start < step <= span.end]
+    return float(np.median(norms)), rows[-1]["dormant_fraction/actor"], float(np.median(entropies))
+
+
+@cache
+def _entropies(folder: Path) -> list[tuple[int, float]]:
+    """Return the policy's mean entropy at each rollout, with its step."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, -event.value) for event in events.Scalars("train/entropy_loss")]
 
 
 def returns(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -272,5 +324,9 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
     parser.add_argument("--only", choices=every, nargs="+", default=every, help="scenarios")
     parser.add_argument("--tables", action="store_true", help="run nothing; read what is there")
+    parser.add_argument("--why", action="store_true", help="print what is known of failures")
     options = parser.parse_args()
-    main(options.runs, options.jobs, options.only, options.tables)
+    if options.why:
+        why(options.runs / SCENARIO)
+    else:
+        main(options.runs, options.jobs, options.only, options.tables)

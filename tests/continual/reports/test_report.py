@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
+from report_tables import rows
 from study import write_study
-from tables import rows
 
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,11 @@ def test_a_child_that_comes_back_ends_and_records_nothing(tmp_path: Path) -> Non
 
 def test_a_child_that_stays_holds_no_lock(tmp_path: Path) -> None:
     assert done_by(tmp_path, FORKS.strip()) == " True\n"
-    subprocess.run(["kill", (tmp_path / "child").read_text()], check=False)
+    child, until = tmp_path / "child", time.monotonic() + 30
+    while not (child.exists() and child.read_text()):  # it may come to that after its parent's end
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    subprocess.run(["kill", child.read_text()], check=False)
 
 
 def test_a_note_is_cut_and_read_back() -> None:
