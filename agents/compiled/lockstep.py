@@ -118,16 +118,24 @@ class Lockstep:
             member.thread.start()
         self._members[0].go_on()
         try:
-            self._ended.wait()
+            self._wait()
         except KeyboardInterrupt:
             self._stop()
-            self._ended.wait()
+            self._wait()
             raise
         for member in self._members:
             assert member.thread is not None
             member.thread.join()
         if self._errors:
             raise self._errors[0]
+
+    def _wait(self) -> None:
+        """Wait for all to end.
+
+        A signal that comes just before a lock is waited for is seen only when that waiting ends.
+        """
+        while not self._ended.wait(timeout=0.5):
+            pass
 
     def next_after(self, member: Member) -> Member:
         """Return who goes on when an agent waits or has ended; where all wait, they have met."""
