@@ -88,5 +88,4 @@ bench: setup
 
 # ONLY=quickstart for one of them.
 tables: setup
-	cd benchmarks && $(ONE_THREAD) "$(abspath $(BIN)/python)" -m tables $(if $(ONLY),--only $(ONLY))
-	$(if $(ONLY),,cd benchmarks && $(ONE_THREAD) "$(abspath $(BIN)/python)" -m tables.control)
+	cd benchmarks && $(ONE_THREAD) "$(abspath $(BIN)/python)" -m method_tables $(if $(ONLY),--only $(ONLY))

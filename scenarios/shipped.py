@@ -10,7 +10,6 @@ FOLDER = Path(__file__).resolve().parent
 FAMILIES = {
     "": "The scenario to begin with.",
     "continual_world": "Continual World: robot arms of Meta-World, in the orders of the paper.",
-    "control": "Classic control whose sensors are off by other numbers in every task.",
     "custom_env": "An environment of one's own, with the scenario beside it.",
     "games": "Turn-based games, played against opponents and past selves.",
     "grids": "Rooms, doors and keys on small grids, seen from inside.",

@@ -199,3 +199,51 @@ def test_who_wins_at_connect_four() -> None:
     assert says(TEAMS, f"against a random player {told(learned, 'random')}")
     assert says(TEAMS, f"minimax of two moves {told(learned, 'minimax-2')}")
     assert says(TEAMS, f"alone {told(later, 'random')} and {told(later, 'minimax-2')}")
+
+
+METHODS = (ROOT / "docs" / "methods.md").read_text("utf-8")
+
+
+def test_the_quickstart_under_both_engines() -> None:
+    """Over seeds 0 to 4: Welch's interval of each method's difference holds 0."""
+    means, intervals = [], []
+    for method in ("naive", "ewc", "cloning", "progressive", "isolated"):
+        ours, theirs = (
+            np.array(
+                [
+                    np.mean([float(cell[name]) for name in cell if name.startswith("final ")])
+                    for cell in cells_of(name)
+                    if cell["method"] == method and int(cell["seed"]) < 5
+                ]
+            )
+            for name in ("quickstart.csv", "quickstart-sb3.csv")
+        )
+        means.append(short(theirs.mean()))
+        intervals.append(welch(ours, theirs))
+    assert all(low <= 0 <= high for low, high in intervals if low == low)
+    low, high = max(intervals, key=lambda ends: ends[1] - ends[0])
+    told = f"{', '.join(means[:-1])} and {means[-1]} over seeds 0 to 4"
+    assert says(METHODS, told), told
+    assert says(METHODS, f"the widest is {short(low)} to +{short(high)}"), (low, high)
+
+
+def test_the_points_that_were_tried_on_continual_control() -> None:
+    """Returns: a score of 1 is 400 steps, one of 0 is 22."""
+    scores: dict[str, list[float]] = {}
+    for cell in cells_of("continual-control-tuning.csv"):
+        scores.setdefault(cell["method"], []).append(float(cell["auc/cw"]))
+    means = {label: f"{22 + 378 * np.mean(values):.0f}" for label, values in scores.items()}
+    for method, _, told, _ in shown(METHODS, "method | points"):
+        own = [mean for label, mean in means.items() if label.startswith(f"{method}-")]
+        assert told == ", ".join(own), method
+
+
+def test_the_strengths_that_were_tried_on_continuous_control() -> None:
+    cells = cells_of("methods-continuous-tuning.csv")
+    for method, _, _, mean, _ in shown(METHODS, "method | strengths"):
+        labels = {c["method"] for c in cells if c["method"].startswith(f"{method}-")}
+        means = [
+            np.mean([float(c["average_performance/cw"]) for c in cells if c["method"] == label])
+            for label in labels
+        ]
+        assert (len(means), short(max(means))) == (6, mean), method

@@ -9,39 +9,39 @@ import pytest
 
 import holdfast
 from holdfast.continual.results.study import gather
-from holdfast.scenarios.load import load
 from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))  # last: its modules have names of every day
 
-from tables import control  # noqa: E402
-from tables.__main__ import PAGES  # noqa: E402
-from tables.comparison import markdown, rows, tuned  # noqa: E402
-from tables.kept_cells import CELLS, keep, restore  # noqa: E402
-from tables.published import TABLES, Table, cells_of, finished, text_of  # noqa: E402
+from method_tables.__main__ import PAGES, text_on_page  # noqa: E402
+from method_tables.comparison import tuned  # noqa: E402
+from method_tables.kept_cells import CELLS, keep, restore  # noqa: E402
+from method_tables.table import TABLES, Table, cells_of, finished, text_of  # noqa: E402
 
-NAMES = [table.name for table in TABLES]
+BY_NAME = {table.name: table for table in TABLES}
 
 
-@pytest.mark.parametrize("table", [t for t in TABLES if not t.tuning], ids=lambda t: t.name)
-def test_the_pages_show_what_the_cells_say(table: Table) -> None:
-    begin, end = f"<!-- {table.name}:begin -->", f"<!-- {table.name}:end -->"
+def cells_on_file(name: str) -> list[dict[str, str]]:
+    return cells_of(BY_NAME[name].path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", [table.name for table in TABLES if not table.tuning])
+def test_the_pages_show_what_the_cells_say(name: str) -> None:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     shown = [
         text.split(begin)[1].split(end)[0].strip()
         for text in (page.read_text("utf-8") for page in PAGES)
         if begin in text
     ]
-    wanted = markdown(rows(cells_of(table.path.read_text("utf-8"))))
-    assert shown == [wanted]
+    assert shown == [text_on_page(BY_NAME[name], cells_on_file(name))]
 
 
-@pytest.mark.parametrize("table", TABLES, ids=NAMES)
+@pytest.mark.parametrize("table", TABLES, ids=BY_NAME)
 def test_every_method_has_the_same_seeds(table: Table) -> None:
     """No fewer than five, and none of a tuning."""
-    cells = cells_of(table.path.read_text("utf-8"))
     labels = dict.fromkeys(cell.label for cell in table.scenario.cells())
-    found = {(cell["method"], int(cell["seed"])) for cell in cells}
+    found = {(cell["method"], int(cell["seed"])) for cell in cells_on_file(table.name)}
     assert found == {(label, seed) for label in labels for seed in table.seeds}
     if table.tuning:
         reported = {seed for other in TABLES if not other.tuning for seed in other.seeds}
@@ -51,7 +51,7 @@ def test_every_method_has_the_same_seeds(table: Table) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", TABLES, ids=NAMES)
+@pytest.mark.parametrize("table", TABLES, ids=BY_NAME)
 def test_tables_come_from_the_scores_on_file(table: Table, tmp_path: Path) -> None:
     assert restore(table.name, tmp_path) > 0
     assert text_of(table, finished(table, tmp_path)) == table.path.read_text("utf-8")
@@ -92,54 +92,22 @@ def test_a_kept_cell_is_the_cell_that_ran(tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in before] == times
 
 
-def test_strengths_of_continuous_control_are_the_best_of_their_tuning() -> None:
-    """As many trials for each."""
-    (tuning,) = (table for table in TABLES if table.name == "methods-continuous-tuning")
-    cells = cells_of(tuning.path.read_text("utf-8"))
-    shipped = {m.parts[0].name: m.parts[0].arguments for m in load("methods-continuous").methods}
-    found = tuned(cells)
-    assert set(found) == {"l2", "ewc", "mas", "si", "rwalk", "vcl"}
-    for name, (label, _) in found.items():
-        given = shipped[name]
-        point = f"{name}-strength={given['strength']:g}"
-        floor = f"-floor={given.get('floor', 0):g}" if name == "ewc" else ""
-        assert label == point + floor
-        assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 6 * 3
-
-
-def test_the_table_of_continual_control_is_that_of_its_cells() -> None:
-    """Ten seeds a method, at the points that were best on others, as many trials for each."""
-    table, cells = control.rows(), cells_of(control.TRIALS.read_text("utf-8"))
-    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
-    shown = text.split("<!-- continual-control:begin -->")[1]
-    assert shown.split("<!-- continual-control:end -->")[0].strip() == control.markdown(table)
-    assert [(row["method"], row["p"]) for row in cells_of(control.TABLE.read_text("utf-8"))] == [
-        (row.method, f"{row.p:.4g}") for row in table
-    ]
-    assert {row.seeds for row in table} == {len(control.SEEDS)}
-    reported = {cell["seed"] for cell in cells_of(control.CELLS.read_text("utf-8"))}
-    assert reported.isdisjoint(cell["seed"] for cell in cells)
-    points = [f"{row.method}-{row.point}" for row in table if row.point]
-    assert sorted(points) == sorted(label for label, _ in control.tuned().values())
-    for name in control.tuned():
-        assert sum(cell["method"].startswith(f"{name}-") for cell in cells) == 3 * 2
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "path"),
-    [(control.SCENARIO, control.CELLS), (control.TUNING, control.TRIALS)],
+    ("name", "points", "seeds"), [("methods-continuous", 6, 3), ("continual-control", 3, 2)]
 )
-def test_continual_control_comes_from_the_scores_on_file(
-    name: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_points_of_a_table_are_the_best_of_its_tuning(
+    name: str, points: int, seeds: int
 ) -> None:
-    assert restore(name, tmp_path) > 0
-    monkeypatch.setattr(control, "keep", lambda cells, name: None)
-    control.write(tmp_path / name, tmp_path / "cells.csv")
-    again, published = (one.read_text("utf-8") for one in (tmp_path / "cells.csv", path))
-    assert cells_of(again) == cells_of(published)
+    """As many trials for each method that was tuned."""
+    tuning = BY_NAME[f"{name}-tuning"]
+    cells = cells_on_file(tuning.name)
+    taken = {part.name: part.arguments for part in BY_NAME[name].methods.values()}
+    for method, (label, _) in tuned(cells, tuning.methods, tuning.measure).items():
+        assert taken[method] == tuning.methods[label].arguments
+        own = [cell for cell in cells if tuning.methods[cell["method"]].name == method]
+        assert len(own) == points * seeds
 
 
 def test_files_of_cells_belong_to_tables() -> None:
     names = {path.name.removesuffix(".csv.xz").rpartition("-")[0] for path in CELLS.iterdir()}
-    assert names <= {*NAMES, control.SCENARIO, control.TUNING}
+    assert names == set(BY_NAME)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tables.comparison import markdown, rows, tuned
-from tables.published import TABLES, Table, cells_of, changes, finished, run, text_of
+from method_tables import continual_control
+from method_tables.comparison import markdown, rows, tuned
+from method_tables.table import TABLES, Table, cells_of, changes, finished, run, text_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -26,12 +27,20 @@ def main(chosen: list[Table], runs: Path, jobs: int, only_read: bool) -> None:
         print(f"\n{table.name}\n")
         cells = cells_of(after)
         if table.tuning:
-            print(*(f"{label}: {mean:.3f}" for label, mean in tuned(cells).values()), sep="\n")
+            best = tuned(cells, table.methods, table.measure)
+            print(*(f"{label}: {mean:.3f}" for label, mean in best.values()), sep="\n")
         else:
-            text = markdown(rows(cells))
+            text = text_on_page(table, cells)
             print(text)
             show(table.name, text)
         print("", *(changes(before, after) or ["Nothing changed."]), sep="\n")
+
+
+def text_on_page(table: Table, cells: list[dict[str, str]]) -> str:
+    """Return a table as the pages show it."""
+    if table.name == continual_control.SCENARIO:
+        return continual_control.markdown(cells)
+    return markdown(rows(cells, table.measure))
 
 
 def show(name: str, text: str) -> None:
@@ -47,7 +56,7 @@ def show(name: str, text: str) -> None:
 
 if __name__ == "__main__":
     names = [table.name for table in TABLES]
-    parser = argparse.ArgumentParser(prog="python -m tables", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m method_tables", description=__doc__)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
     parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
     parser.add_argument("--read", action="store_true", help="run nothing; read what is there")

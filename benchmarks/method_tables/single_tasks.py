@@ -19,7 +19,8 @@ from overhead import header
 import holdfast
 from holdfast.scenarios.schema.scenario import Scenario
 
-RESULTS = Path(__file__).parents[1] / "results" / "cw10-lite-alone.csv"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "single-tasks.csv"
 CW10 = (
     *("Hammer", "PushWall", "FaucetClose", "PushBack", "StickPull"),
     *("HandlePressSide", "Push", "ShelfPlace", "WindowClose", "PegUnplugSide"),
@@ -57,7 +58,8 @@ def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
         print(*rows[-1], flush=True)
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         file.writelines(
-            f"# {line}\n" for line in header("tables.alone", arguments=("--tasks", *tasks))
+            f"# {line}\n"
+            for line in header("method_tables.single_tasks", arguments=("--tasks", *tasks))
         )
         file.write("# task, seed, then successes of 20 episodes at the start and each eighth\n")
         csv.writer(file, lineterminator="\n").writerows(rows)
@@ -67,7 +69,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenario", default="cw10-lite")
     parser.add_argument("--tasks", nargs="+", default=[*CW10, *OTHERS])
-    parser.add_argument("--runs", type=Path, default=Path("runs/alone"))
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "single-tasks")
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
     main(holdfast.load(chosen.scenario), chosen.tasks, chosen.runs, chosen.jobs)

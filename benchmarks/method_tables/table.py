@@ -14,16 +14,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 import holdfast
-from holdfast.continual.results.curves import matrix
+from holdfast.continual.results.curves import Curves, Span, inside, matrix
 from holdfast.continual.results.study import CellResults, gather
 from holdfast.registry import NOT_COMPILED
-from holdfast.scenarios.schema.method_spec import Method
+from holdfast.scenarios.schema.method_spec import Method, MethodPart
 from holdfast.scenarios.schema.scenario import Scenario
-from tables.kept_cells import CELLS, keep, restore
+from method_tables.comparison import PERFORMANCE
+from method_tables.kept_cells import CELLS, keep, restore
 
 RESULTS = CELLS.parent
 COSTS = ("parameters", "stored_bytes", "wall_s")
+FAILED = 0.05
+"""A task failed if no score of its own training came above this."""
 
 
 class Table(NamedTuple):
@@ -34,12 +40,16 @@ class Table(NamedTuple):
         seeds: Of every method.
         compiled: Whether what can learns under the compiled engine, whatever the scenario says.
         tuning: Whether it serves to choose arguments, on seeds that no other table reports.
+        seeds_at_once: How many learn in lockstep where they learn under the compiled engine.
+        measure: The metric that is compared.
     """
 
     name: str
     seeds: Sequence[int]
     compiled: bool = False
     tuning: bool = False
+    seeds_at_once: int = 1
+    measure: str = PERFORMANCE
 
     @property
     def scenario(self) -> Scenario:
@@ -47,20 +57,28 @@ class Table(NamedTuple):
         return holdfast.load(self.name)
 
     @property
+    def methods(self) -> dict[str, MethodPart]:
+        """The method of each label, and its arguments."""
+        return {cell.label: cell.method.parts[0] for cell in self.scenario.cells()}
+
+    @property
     def path(self) -> Path:
         """The file of its cells."""
         return RESULTS / f"{self.name}.csv"
 
     def plan(self) -> Iterator[Scenario]:
-        """Yield what is run for it, a seed of every method at a time."""
+        """Yield what is run for it, a seed of every method at a time, or all that go together."""
         shipped = self.scenario
         engines = ("compiled", "sb3") if self.compiled else (shipped.agent.engine,)
-        for seed in self.seeds:
+        together = [(seed,) for seed in self.seeds] if self.seeds_at_once == 1 else [(*self.seeds,)]
+        for seeds in together:
             for engine in engines:
                 own = tuple(m for m in shipped.methods if engine == self._engine(m, engines))
-                agent = shipped.agent.model_copy(update={"engine": engine})
-                changed = {"methods": own, "seeds": (seed,), "agent": agent}
+                at_once = self.seeds_at_once if engine == "compiled" else 1
+                how = {"engine": engine, "seeds_at_once": at_once}
+                agent = shipped.agent.model_copy(update=how)
                 if own:
+                    changed = {"methods": own, "seeds": seeds, "agent": agent}
                     yield shipped.model_copy(update=changed)
 
     def _engine(self, method: Method, engines: Sequence[str]) -> str:
@@ -74,6 +92,8 @@ TABLES = (
     Table("methods-continuous-tuning", range(100, 103), compiled=True, tuning=True),
     Table("methods-continuous", range(5), compiled=True),
     Table("split-digits", range(5)),
+    Table("continual-control-tuning", (100, 101), True, True, 8, "auc/cw"),
+    Table("continual-control", range(10), compiled=True, seeds_at_once=8, measure="auc/cw"),
 )
 
 
@@ -100,7 +120,7 @@ def text_of(table: Table, cells: Sequence[CellResults]) -> str:
     metrics = list(cells[0].metrics)
     finals = [f"final {task.name}" for task in cells[0].folder.scenario.tasks]
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["method", "seed", *metrics, *finals, *COSTS, "engine"])
+    lines.writerow(["method", "seed", *metrics, *finals, "failed", *COSTS, "engine"])
     for cell in cells:
         numbers = [*(cell.metrics[name] for name in metrics), *matrix(cell.curves)[-1]]
         costs = [cell.info.get(cost, "") for cost in COSTS]
@@ -108,7 +128,7 @@ def text_of(table: Table, cells: Sequence[CellResults]) -> str:
             [
                 *(cell.folder.label, cell.folder.seed),
                 *(f"{number:.4f}" for number in numbers),
-                *(*costs, cell.folder.scenario.agent.engine),
+                *(failures(cell.curves), *costs, cell.folder.scenario.agent.engine),
             ]
         )
     return text.getvalue()
@@ -116,13 +136,33 @@ def text_of(table: Table, cells: Sequence[CellResults]) -> str:
 
 def _origin(table: Table, cells: Sequence[CellResults]) -> Iterator[str]:
     """Yield what made the cells, as they say themselves."""
-    yield f"in benchmarks/: OMP_NUM_THREADS=1 python -m tables --only {table.name}"
+    yield f"in benchmarks/: OMP_NUM_THREADS=1 python -m method_tables --only {table.name}"
     for versions, count in Counter(str(cell.info["versions"]) for cell in cells).items():
         yield f"{count} cells: " + versions.strip("{}").replace("'", "").replace(": ", " ")
     commits = Counter(str(cell.info.get("commit"))[:10] for cell in cells)
     yield "commits: " + ", ".join(f"{commit} ({count})" for commit, count in commits.items())
     hours = sum(float(cell.info.get("wall_s") or 0) for cell in cells) / 3600
     yield f"{hours:.1f} hours of cells, of one thread each"
+
+
+def failures(curves: Curves) -> int:
+    """Return how many tasks of the stream failed.
+
+    >>> values = np.array([[0.0, 0.0], [0.3, 0.0], [0.9, 0.0], [0.0, 0.01], [0.0, 0.04]])
+    >>> failures(Curves(np.arange(5), values, (Span(0, 2, 0), Span(2, 4, 1))))
+    1
+    """
+    return sum(has_failed(curves, span) for span in curves.spans)
+
+
+def has_failed(curves: Curves, span: Span) -> bool:
+    """Return whether a task failed in a stage of its own."""
+    return bool(own_scores(curves, span).max() < FAILED)
+
+
+def own_scores(curves: Curves, span: Span) -> NDArray[np.float64]:
+    """Return the scores of a task at the evaluations inside its training."""
+    return np.asarray(curves.values[inside(curves, span), span.task])
 
 
 def cells_of(text: str) -> list[dict[str, str]]:

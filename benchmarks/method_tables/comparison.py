@@ -7,7 +7,7 @@ comparisons in it. Forgetting is that at the task boundaries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.stats import t
 
 from holdfast.continual.reports.tables import p_value, possible
 from holdfast.continual.results.statistics import compare, holm
+from holdfast.scenarios.schema.method_spec import MethodPart
 
 PERFORMANCE, FORGETTING = "average_performance/cw", "forgetting/boundary"
 
@@ -25,9 +26,9 @@ class Row(NamedTuple):
 
     Attributes:
         label: The method's label.
-        performance: Average performance, per seed.
+        performance: Average performance, or what else is compared, per seed.
         forgetting: Forgetting at the boundaries, per seed.
-        gain: Mean difference in average performance to ``naive`` of the same seed.
+        gain: Mean difference in performance to ``naive`` of the same seed.
         interval: Half the width of its 95% interval.
         p: Of the test against ``naive``, uncorrected.
     """
@@ -40,21 +41,24 @@ class Row(NamedTuple):
     p: float
 
 
-def rows(cells: Sequence[dict[str, str]]) -> list[Row]:
+def rows(cells: Sequence[dict[str, str]], measure: str = PERFORMANCE) -> list[Row]:
     """Return the table of one scenario's cells."""
     labels = dict.fromkeys(cell["method"] for cell in cells)
-    return [_row(label, cells) for label in labels]
+    return [_row(label, cells, measure) for label in labels]
 
 
-def _row(label: str, cells: Sequence[dict[str, str]]) -> Row:
+def _row(label: str, cells: Sequence[dict[str, str]], measure: str) -> Row:
     own = [cell for cell in cells if cell["method"] == label]
-    naive = {cell["seed"]: float(cell[PERFORMANCE]) for cell in cells if cell["method"] == "naive"}
-    performance, forgetting = (
-        np.array([float(cell[name]) for cell in own]) for name in (PERFORMANCE, FORGETTING)
-    )
+    naive = {cell["seed"]: float(cell[measure]) for cell in cells if cell["method"] == "naive"}
+    performance, forgetting = (column(own, name) for name in (measure, FORGETTING))
     theirs = np.array([naive[cell["seed"]] for cell in own])
     p = float("nan") if label == "naive" else compare(performance, theirs).p
     return Row(label, performance, forgetting, *paired(performance - theirs), p)
+
+
+def column(cells: Sequence[dict[str, str]], name: str) -> NDArray[np.float64]:
+    """Return a column of cells, as numbers."""
+    return np.array([float(cell[name]) for cell in cells])
 
 
 def paired(differences: NDArray[np.float64]) -> tuple[float, float]:
@@ -81,7 +85,7 @@ def markdown(table: Sequence[Row]) -> str:
         cells = (
             row.label,
             str(len(row.performance)),
-            *(_spread(values) for values in (row.performance, row.forgetting)),
+            *(spread(values) for values in (row.performance, row.forgetting)),
             "" if is_naive else f"{row.gain:+.2f} ({low:+.2f} to {high:+.2f})",
             "" if is_naive else p_value(float(p)).text,
         )
@@ -90,19 +94,29 @@ def markdown(table: Sequence[Row]) -> str:
     return "\n".join([*lines, "", possible(tested)])
 
 
-def _spread(values: NDArray[np.float64]) -> str:
-    mean = round(float(values.mean()), 2) + 0.0  # no negative zero
-    return f"{mean:.2f} ± {values.std(ddof=1):.2f}"
+def spread(values: NDArray[np.float64], digits: int = 2) -> str:
+    """Return mean and standard deviation.
+
+    >>> spread(np.array([-0.001, 0.0])), spread(np.array([1.0, 3.0]), 0)
+    ('0.00 ± 0.00', '2 ± 1')
+    """
+    mean = round(float(values.mean()), digits) + 0.0  # no negative zero
+    return f"{mean:.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def tuned(cells: Sequence[dict[str, str]]) -> dict[str, tuple[str, float]]:
-    """Return the point of each method with the greatest mean average performance, and that mean."""
-    found: dict[str, list[float]] = {}
-    for cell in cells:
-        found.setdefault(cell["method"], []).append(float(cell[PERFORMANCE]))
+def tuned(
+    cells: Sequence[dict[str, str]], methods: Mapping[str, MethodPart], measure: str = PERFORMANCE
+) -> dict[str, tuple[str, float]]:
+    """Return the point of each method with the greatest mean, and that mean.
+
+    Args:
+        cells: Of points, by their labels.
+        methods: The method of each label.
+        measure: What is averaged.
+    """
     best: dict[str, tuple[str, float]] = {}
-    for label, values in found.items():
-        method, mean = label.split("-strength=")[0], float(np.mean(values))
-        if method not in best or mean > best[method][1]:
-            best[method] = label, mean
+    for label, part in methods.items():
+        mean = float(column([cell for cell in cells if cell["method"] == label], measure).mean())
+        if part.name not in best or mean > best[part.name][1]:
+            best[part.name] = label, mean
     return best
