@@ -87,6 +87,8 @@ _DRAWER = {
     "gradient_steps": 4,
     **_WIDE,
 }
+# At TD3's rate SAC falls after it has learned, with most seeds.
+_STEADY = {"learning_rate": 3e-4, "ent_coef": "auto_0.1"}
 _NOISE = {"action_noise": {"normal": 0.1}}
 CASES = {
     "ppo-cartpole": Case("CartPole-v1", 32_768, {"algorithm": "ppo", **_PPO}, 8, 20, 500),
@@ -108,7 +110,7 @@ CASES = {
             episodes=10,
             task={"kwargs": {"partially_observable": False}, "changes": {"time_limit": 200}},
         )
-        for name, own in (("sac", {"ent_coef": "auto_0.1"}), ("td3", _NOISE))
+        for name, own in (("sac", _STEADY), ("td3", _NOISE))
     },
 }
 """HalfCheetah's best is what SAC reaches in about so many steps; Meta-World's are successes."""
