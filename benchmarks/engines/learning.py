@@ -3,14 +3,14 @@
 Both engines learn single tasks with the same settings over the same seeds. Float32 rounds
 differently in them, so that runs part, and what is compared is how well they end: the mean return
 at the end over seeds, with Welch's 95% interval of the difference. It should hold 0, and lie within
-a quarter of the range from random to best. Cells that are finished are not run again.
+a quarter of the range from random to best. Seeds are run one after the other, and each curve is on
+file as soon as it is there; what is on file is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -116,7 +116,7 @@ CASES = {
 """HalfCheetah's best is what SAC reaches in about so many steps; Meta-World's are successes."""
 
 
-def scenario(name: str, engine: str, seeds: int) -> Scenario:
+def scenario(name: str, engine: str, seed: int) -> Scenario:
     """Return one task under one engine."""
     case = CASES[name]
     data = {
@@ -126,7 +126,7 @@ def scenario(name: str, engine: str, seeds: int) -> Scenario:
         "n_envs": case.n_envs,
         "agent": {**case.agent, "engine": engine},
         "methods": ["naive"],
-        "seeds": list(range(seeds)),
+        "seeds": [seed],
         "evaluation": {"every": case.steps // 16, "episodes": case.episodes},
         "score": {"random": case.random, "reference": case.best}
         if case.measure == "return"
@@ -135,18 +135,16 @@ def scenario(name: str, engine: str, seeds: int) -> Scenario:
     return Scenario.model_validate(data)
 
 
-def means(folder: Path, measure: Measure) -> dict[int, list[float]]:
-    """Return the means of a scenario's cells at each evaluation, by seed."""
-    found: dict[int, list[float]] = {}
-    for method in gather(folder).methods:
-        for cell in method.cells:
-            points: dict[int, list[float]] = {}
-            for episode in cell.folder.scores():
-                value = episode[measure]
-                assert value is not None, measure
-                points.setdefault(episode["step"], []).append(value)
-            found[cell.folder.seed] = [float(np.mean(points[step])) for step in sorted(points)]
-    return found
+def curve(folder: Path, seed: int, measure: Measure) -> list[float]:
+    """Return the means of a cell of a scenario at each evaluation."""
+    cells = (cell for method in gather(folder).methods for cell in method.cells)
+    (own,) = (cell for cell in cells if cell.folder.seed == seed)
+    points: dict[int, list[float]] = {}
+    for episode in own.folder.scores():
+        value = episode[measure]
+        assert value is not None, measure
+        points.setdefault(episode["step"], []).append(value)
+    return [float(np.mean(points[step])) for step in sorted(points)]
 
 
 def difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float]:
@@ -160,42 +158,49 @@ def difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[
     return float(interval.low), float(interval.high)
 
 
-def main(chosen: Sequence[str], runs: Path, jobs: int, seeds: int) -> None:
-    """Run, print a line per case, and write every seed's curve."""
-    lines = []
+def main(chosen: Sequence[str], runs: Path, seeds: int) -> None:
+    """Run what is not on file, and print a line per case."""
     for name in chosen:
-        case, ends = CASES[name], []
+        case = CASES[name]
         digits = 1 if case.measure == "return" else 3
-        for engine in ENGINES:
-            made = scenario(name, engine, seeds)
-            holdfast.run(made, runs=runs, jobs=jobs)
-            found = means(runs / made.name, case.measure)
-            ends.append(np.array([curve[-1] for curve in found.values()]))
-            for seed, curve in found.items():
-                lines.append([name, engine, seed, *(f"{value:.{digits}f}" for value in curve)])
-        low, high = difference(ends[1], ends[0])
+        for seed in range(seeds):
+            on_file = {(row[1], int(row[2])) for row in _published() if row[0] == name}
+            for engine in ENGINES:
+                if (engine, seed) in on_file:
+                    continue
+                made = scenario(name, engine, seed)
+                holdfast.run(made, runs=runs)
+                values = curve(runs / made.name, seed, case.measure)
+                add([name, engine, str(seed), *(f"{value:.{digits}f}" for value in values)])
+        found = [row for row in _published() if row[0] == name]
+        theirs, ours = (
+            np.array([float(row[-1]) for row in found if row[1] == engine]) for engine in ENGINES
+        )
+        low, high = difference(ours, theirs)
         quarter = (case.best - case.random) / 4
         ended = " ".join(
-            f"{values.mean():.{digits}f} +- {values.std(ddof=1):.{digits}f}" for values in ends
+            f"{v.mean():.{digits}f} +- {v.std(ddof=1):.{digits}f}" for v in (theirs, ours)
         )
         span = f"{low:.{digits}f} to {high:.{digits}f}"
         print(f"{name}: sb3, compiled {ended}; difference {span}", end="; ")
         print(f"holds 0: {low <= 0 <= high}; within {quarter:g}: {max(-low, high) <= quarter}")
-    write([*(row for row in _published() if row[0] not in chosen), *lines])
 
 
-def write(rows: Sequence[Sequence[Any]]) -> None:
-    """Write the table, below the command of each case in it, in the order of cases."""
-    count = Counter(row[0] for row in rows)
+def add(row: list[str]) -> None:
+    """Write a curve into the table, below the command of each case, in the order of cases."""
+    rows = sorted(
+        [*_published(), row],
+        key=lambda row: ([*CASES].index(row[0]), ENGINES.index(row[1]), int(row[2])),
+    )
+    seeds = {row[0]: int(row[2]) + 1 for row in rows}
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        for case in (case for case in CASES if case in count):
-            given = ("--case", case, "--seeds", str(count[case] // len(ENGINES)))
+        for case, count in seeds.items():
+            given = ("--case", case, "--seeds", str(count))
             command, *machine = header("engines.learning", arguments=given)
             file.write(f"# {command}\n")
         file.writelines(f"# {line}\n" for line in machine)
         file.write("# case, engine, seed, then the mean at the start and at each sixteenth\n")
-        ordered = [row for case in CASES for row in rows if row[0] == case]
-        csv.writer(file, lineterminator="\n").writerows(ordered)
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _published() -> list[list[str]]:
@@ -209,7 +214,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
-    parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    main(options.case, options.runs, options.jobs, options.seeds)
+    main(options.case, options.runs, options.seeds)

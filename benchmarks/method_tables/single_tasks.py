@@ -2,7 +2,7 @@
 
 Every task is a stream of its own, learned with the agent and the steps of the shipped scenario by
 one seed. Twenty episodes at each eighth of the steps, without exploration, say how often it
-succeeds. Tasks that are finished in the runs folder are not run again.
+succeeds. Tasks that are on file are not run again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engines.learning import means
+from engines.learning import curve
 from overhead import header
 
 import holdfast
@@ -47,22 +47,31 @@ def scenario(base: Scenario, task: str, seed: int) -> Scenario:
 
 
 def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
-    """Run, print and write a line per task."""
+    """Run what is not on file, print and write a line per task."""
     seed = base.seeds[0]
-    rows = []
+    on_file = {row[0]: row for row in _published()}
     for task in tasks:
-        made = scenario(base, task, seed)
-        holdfast.run(made, runs=runs, jobs=jobs)
-        curve = means(runs / made.name, "success")[seed]
-        rows.append([task, seed, *(f"{value:.2f}" for value in curve)])
-        print(*rows[-1], flush=True)
+        if task not in on_file:
+            made = scenario(base, task, seed)
+            holdfast.run(made, runs=runs, jobs=jobs)
+            values = curve(runs / made.name, seed, "success")
+            on_file[task] = [task, str(seed), *(f"{value:.2f}" for value in values)]
+            _write([on_file[one] for one in (*CW10, *OTHERS) if one in on_file])
+        print(*on_file[task], flush=True)
+
+
+def _write(rows: Sequence[Sequence[str]]) -> None:
+    tasks = [row[0] for row in rows]
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(
-            f"# {line}\n"
-            for line in header("method_tables.single_tasks", arguments=("--tasks", *tasks))
-        )
+        for line in header("method_tables.single_tasks", arguments=("--tasks", *tasks)):
+            file.write(f"# {line}\n")
         file.write("# task, seed, then successes of 20 episodes at the start and each eighth\n")
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _published() -> list[list[str]]:
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(line for line in file if not line.startswith("#")))
 
 
 if __name__ == "__main__":
