@@ -110,6 +110,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "packnet": {},
     "progressive": {},
     "componet": {},
+    "cka-rl": {},
     "hat": {},
     "expandable": {"episodes": 2, "samples": 48},
     "progress-compress": {"updates": 8, "samples": 48, "batch_size": 16},
@@ -120,7 +121,17 @@ METHODS: dict[str, dict[str, Any]] = {
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
     *("naive", "isolated", "joint", "l2", "ewc", "mas", "si", "vcl", "cloning", "distillation"),
-    *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet", "hat"),
+    *(
+        "replay",
+        "perfect-memory",
+        "er-ace",
+        "agem",
+        "packnet",
+        "progressive",
+        "componet",
+        "cka-rl",
+        "hat",
+    ),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")

@@ -128,6 +128,7 @@ METHODS: dict[str, str] = {
     "packnet": f"{_METHODS}.architecture.packnet:PackNet",
     "progressive": f"{_METHODS}.architecture.progressive:Progressive",
     "componet": f"{_METHODS}.architecture.componet:CompoNet",
+    "cka-rl": f"{_METHODS}.architecture.cka_rl:CkaRl",
     "hat": f"{_METHODS}.architecture.hat:HAT",
     "expandable": f"{_METHODS}.architecture.expandable:Expandable",
     "progress-compress": f"{_METHODS}.architecture.progress_compress:ProgressCompress",

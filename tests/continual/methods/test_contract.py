@@ -236,7 +236,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Called]:
 
 
 WITHOUT = ("naive", "isolated", "joint", "frozen", "replay", "perfect-memory", "progressive")
-WITHOUT += ("componet", "progress-compress")
+WITHOUT += ("componet", "cka-rl", "progress-compress")
 
 
 @pytest.mark.parametrize(("world", "name"), QUICK)

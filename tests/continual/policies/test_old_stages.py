@@ -26,7 +26,7 @@ ARGUMENTS: dict[str, Any] = {
     "progress-compress": {"updates": 2},
     "generative-replay": {"updates": 2},
 }
-GROWING = ("progressive", "componet", "expandable", "progress-compress")
+GROWING = ("progressive", "componet", "cka-rl", "expandable", "progress-compress")
 FEW = ("ewc", "packnet")
 STAGES = 4
 
@@ -82,8 +82,8 @@ def test_old_policies_act_alike(method: str, tmp_path: Path) -> None:
     assert all(not checkpoint.load(places / f"task-{s}").dropped for s in range(STAGES))
     old_stages.thin_out(places, needed_to_act(kind_of(scenario).methods()))
     thinned = [checkpoint.load(places / f"task-{s}").dropped for s in range(STAGES)]
-    # Of columns and composed modules, everything acts.
-    is_thinned = method not in ("progressive", "componet")
+    # Of columns, composed modules and vectors, everything acts.
+    is_thinned = method not in ("progressive", "componet", "cka-rl")
     assert [bool(dropped) for dropped in thinned] == [is_thinned, is_thinned, False, False]
     assert ("optimizer" in thinned[0]) == (method not in GROWING)
     assert {stage: acted(folder, stage) for stage in range(STAGES)} == before

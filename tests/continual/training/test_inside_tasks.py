@@ -105,6 +105,7 @@ METHODS: dict[str, Any] = {
     "hat": "hat",
     "progressive": "progressive",
     "componet": "componet",
+    "cka-rl": "cka-rl",
     "progress-compress": {"progress-compress": {"samples": 40, "updates": 3, "batch_size": 8}},
     "expandable": {"expandable": {"samples": 40, "threshold": 1e9, "patience": 0.4}},
     "ewc and packnet": ["packnet", {"cloning": {"samples": 40, "batch_size": 8}}, "l2-init"],
