@@ -121,17 +121,8 @@ METHODS: dict[str, dict[str, Any]] = {
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
     *("naive", "isolated", "joint", "l2", "ewc", "mas", "si", "vcl", "cloning", "distillation"),
-    *(
-        "replay",
-        "perfect-memory",
-        "er-ace",
-        "agem",
-        "packnet",
-        "progressive",
-        "componet",
-        "cka-rl",
-        "hat",
-    ),
+    *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet"),
+    *("cka-rl", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
