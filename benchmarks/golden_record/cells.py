@@ -117,6 +117,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "redo": {"tau": 0.5, "period": 6, "samples": 32},
     "shrink-perturb": {},
     "continual-backprop": {"replacement_rate": 0.05, "maturity": 4, "samples": 16},
+    "weight-clipping": {"kappa": 1.0},
 }
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
@@ -124,6 +125,7 @@ WITH_SAC = (
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet"),
     *("cka-rl", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
+    *("weight-clipping",),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

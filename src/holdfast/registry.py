@@ -135,6 +135,7 @@ METHODS: dict[str, str] = {
     "redo": f"{_METHODS}.plasticity.redo:ReDo",
     "shrink-perturb": f"{_METHODS}.plasticity.shrink_perturb:ShrinkPerturb",
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
+    "weight-clipping": f"{_METHODS}.plasticity.weight_clipping:WeightClipping",
 }
 
 

@@ -81,6 +81,7 @@ METHODS: dict[str, Any] = {
     "l2-init": "l2-init",
     "redo": {"redo": {"period": 7, "tau": 0.5, "samples": 8}},
     "parseval": "parseval",
+    "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "continual-backprop": {
         "continual-backprop": {"maturity": 5, "replacement_rate": 0.02, "samples": 8}

@@ -101,6 +101,7 @@ METHODS: dict[str, Any] = {
     },
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "parseval": "parseval",
+    "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
