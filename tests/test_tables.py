@@ -23,26 +23,38 @@ BY_NAME = {table.name: table for table in TABLES}
 
 
 def cells_on_file(name: str) -> list[dict[str, str]]:
-    return cells_of(BY_NAME[name].path.read_text("utf-8"))
+    path = BY_NAME[name].path
+    return cells_of(path.read_text("utf-8")) if path.exists() else []
+
+
+def is_begun(table: Table) -> bool:
+    """Return whether cells are missing."""
+    return len(cells_on_file(table.name)) < len(table.cells)
+
+
+BEGUN = [table for table in TABLES if is_begun(table)]
+WHOLE = [table for table in TABLES if table not in BEGUN]
 
 
 @pytest.mark.parametrize("name", [table.name for table in TABLES if not table.tuning])
 def test_the_pages_show_what_the_cells_say(name: str) -> None:
+    """Of those tables that are whole."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     shown = [
         text.split(begin)[1].split(end)[0].strip()
         for text in (page.read_text("utf-8") for page in PAGES)
         if begin in text
     ]
-    assert shown == [text_on_page(BY_NAME[name], cells_on_file(name))]
+    whole = BY_NAME[name] in WHOLE
+    assert shown == ([text_on_page(BY_NAME[name], cells_on_file(name))] if whole else [])
 
 
 @pytest.mark.parametrize("table", TABLES, ids=BY_NAME)
 def test_every_method_has_the_same_seeds(table: Table) -> None:
-    """No fewer than five, and none of a tuning."""
-    labels = dict.fromkeys(cell.label for cell in table.scenario.cells())
-    found = {(cell["method"], int(cell["seed"])) for cell in cells_on_file(table.name)}
-    assert found == {(label, seed) for label in labels for seed in table.seeds}
+    """No fewer than five, and none of a tuning; a table that is begun has some of them."""
+    found = [(cell["method"], int(cell["seed"])) for cell in cells_on_file(table.name)]
+    assert len(found) == len({*found})
+    assert {*found} <= table.cells if table in BEGUN else {*found} == table.cells
     if table.tuning:
         reported = {seed for other in TABLES if not other.tuning for seed in other.seeds}
         assert reported.isdisjoint(table.seeds)
@@ -51,7 +63,7 @@ def test_every_method_has_the_same_seeds(table: Table) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", TABLES, ids=BY_NAME)
+@pytest.mark.parametrize("table", [t for t in TABLES if t.path.exists()], ids=lambda t: t.name)
 def test_tables_come_from_the_scores_on_file(table: Table, tmp_path: Path) -> None:
     assert restore(table.name, tmp_path) > 0
     assert text_of(table, finished(table, tmp_path)) == table.path.read_text("utf-8")
@@ -110,4 +122,4 @@ def test_the_points_of_a_table_are_the_best_of_its_tuning(
 
 def test_files_of_cells_belong_to_tables() -> None:
     names = {path.name.removesuffix(".csv.xz").rpartition("-")[0] for path in CELLS.iterdir()}
-    assert names == set(BY_NAME)
+    assert names == {table.name for table in TABLES if table.path.exists()}

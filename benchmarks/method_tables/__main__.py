@@ -22,11 +22,19 @@ def main(chosen: list[Table], runs: Path, jobs: int, only_read: bool) -> None:
         if not only_read:
             run(table, runs, jobs)
         before = table.path.read_text("utf-8") if table.path.exists() else ""
-        after = text_of(table, finished(table, runs))
-        table.path.write_text(after, encoding="utf-8")
+        found = finished(table, runs)
         print(f"\n{table.name}\n")
+        if not found:
+            print("No cell is there.")
+            continue
+        after = text_of(table, found)
+        table.path.write_text(after, encoding="utf-8")
         cells = cells_of(after)
-        if table.tuning:
+        if len(cells) < len(table.cells):
+            print(
+                f"{len(cells)} of {len(table.cells)} cells are there; the pages stay as they are."
+            )
+        elif table.tuning:
             best = tuned(cells, table.methods, table.measure)
             print(*(f"{label}: {mean:.3f}" for label, mean in best.values()), sep="\n")
         else:

@@ -2,7 +2,8 @@
 
 A table has one shipped scenario, every method of it on the same seeds. Cells are first restored
 from those on file, so that only what is missing is run; then they are kept, and written with their
-metrics as ``results/<scenario>.csv``, which every printed number is computed from.
+metrics as ``results/<scenario>.csv``, which every printed number is computed from. A table that is
+begun has some of its cells on file, and stands on no page.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class Table(NamedTuple):
         return {cell.label: cell.method.parts[0] for cell in self.scenario.cells()}
 
     @property
+    def cells(self) -> set[tuple[str, int]]:
+        """Label and seed of each of its cells."""
+        return {(label, seed) for label in self.methods for seed in self.seeds}
+
+    @property
     def path(self) -> Path:
         """The file of its cells."""
         return RESULTS / f"{self.name}.csv"
@@ -94,15 +100,22 @@ TABLES = (
     Table("split-digits", range(5)),
     Table("continual-control-tuning", (100, 101), True, True, 8, "auc/cw"),
     Table("continual-control", range(10), compiled=True, seeds_at_once=8, measure="auc/cw"),
+    Table("cw10-lite-tuning", (100,), tuning=True),
+    Table("cw10-lite", range(5)),
 )
 
 
 def run(table: Table, runs: Path, jobs: int) -> None:
-    """Run what is neither in the runs folder nor on file, and keep it, seed by seed."""
+    """Run what is neither in the runs folder nor on file, and keep it, seed by seed.
+
+    What is finished is kept where the others fail or are stopped, too.
+    """
     restore(table.name, runs)
     for planned in table.plan():
-        holdfast.run(planned, runs=runs, jobs=jobs)
-        keep(finished(table, runs), table.name)
+        try:
+            holdfast.run(planned, runs=runs, jobs=jobs)
+        finally:
+            keep(finished(table, runs), table.name)
 
 
 def finished(table: Table, runs: Path) -> list[CellResults]:

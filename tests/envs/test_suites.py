@@ -36,7 +36,7 @@ def test_all_suites_are_here():
         if (robot, axis) != ("hopper", "transfer")
     ]
     robots = ["playground-go1", "playground-spot", "playground-panda"]
-    others = {"cw10-lite", "cw20", "atari-cycles", "vizdoom-objectives"}
+    others = {"cw10-lite", "cw10-lite-tuning", "cw20", "atari-cycles", "vizdoom-objectives"}
     expected = {*triplets, *axes, *robots, *others}
     assert set(HEAVY) == expected
 

@@ -36,6 +36,17 @@ def test_it_is_cw10_with_other_tasks_in_the_places_of_those_that_take_longer() -
     assert lite.evaluation.deterministic
 
 
+def test_its_tuning_is_of_the_same_stream_and_agent() -> None:
+    pytest.importorskip("envpool")
+    shipped, tuning = load("cw10-lite"), load("cw10-lite-tuning")
+    for key in ("tasks", "stream", "agent", "backend", "n_envs", "evaluation", "score"):
+        assert getattr(shipped, key) == getattr(tuning, key), key
+    assert set(tuning.seeds).isdisjoint(shipped.seeds)
+    points = [method.parts[0].name for method in tuning.methods]
+    assert points == [name for name in ("ewc", "cloning", "packnet") for _ in range(2)]
+    assert {*shipped.methods[2:]} < {*tuning.methods}
+
+
 @pytest.mark.slow
 def test_every_method_runs_and_packnet_alone_keeps_the_first_task(tmp_path) -> None:
     pytest.importorskip("envpool")
