@@ -22,6 +22,7 @@ from holdfast.scenarios.checks.memory import check_memory
 from holdfast.scenarios.checks.messages import Checked, Finding, entries, findings
 from holdfast.scenarios.checks.methods import check_methods, setting_of
 from holdfast.scenarios.checks.multiagent import check_team, is_team
+from holdfast.scenarios.checks.streaming import check_streaming
 from holdfast.scenarios.checks.supervised import check_supervised
 from holdfast.scenarios.checks.sweep import check_sweep, check_tune
 from holdfast.scenarios.checks.tasks import check_stream, check_tasks
@@ -213,6 +214,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     found += few(check_memory(data, folder))
     of_data = setting.algorithm == SUPERVISED
     found += check_engine(data, is_team=is_team(data))
+    found += check_streaming(data)
     found += check_hidden(data, is_team=is_team(data), is_supervised=of_data)
     wrong, tasks = check_supervised(data, setting.algorithm, folder)
     found += wrong

@@ -34,7 +34,7 @@ ORDER = (
     *("envs.multiagent", "envs", "envs.checks"),
     *("agents", "agents.base", "agents.tracing", "agents.doors", "agents.modules"),
     "agents.algorithms",
-    *("agents.compiled", "agents.sb3", "agents.teams", "agents.supervised"),
+    *("agents.compiled", "agents.streaming", "agents.sb3", "agents.teams", "agents.supervised"),
     *("continual", "continual.run_folder", "continual.results", "continual.streams"),
     *("continual.methods", "continual.policies", "continual.kinds", "continual.training"),
     "continual.jobs",

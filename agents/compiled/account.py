@@ -1,6 +1,7 @@
 """What compiled programs did that nothing else sees: optimizer steps, and seconds of making them.
 
-Torch's hooks see no step inside a program, and whoever times learning times the making too.
+Torch's hooks see no step inside a program, nor those of streaming learners in NumPy; and whoever
+times learning times the making too.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def policy_name(policy: str, algorithm: str, observations: gym.Space[Any]) -> st
     middle = "Lstm" if algorithm == "recurrent_ppo" else ""
     if isinstance(observations, gym.spaces.Dict):
         return f"MultiInput{middle}Policy"
-    kind = "Cnn" if is_image_space(observations) else "Mlp"
+    flattens = registry.algorithm(algorithm).is_streaming
+    kind = "Cnn" if is_image_space(observations) and not flattens else "Mlp"
     return f"{kind}{middle}Policy"
 
 

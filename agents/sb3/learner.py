@@ -214,6 +214,9 @@ class StableBaselinesAgent:
         options = self.scenario.agent
         env = self._env = experience.make_env(interleaved=self.is_interleaved)
         arguments = build_arguments(options.arguments, env.action_space, self.scenario.folder)
+        if self.algorithm.is_streaming:  # it normalises what it is shown, but for the task id
+            own = arguments.get("policy_kwargs") or {}
+            arguments["policy_kwargs"] = {**own, "id_width": self.scenario.id_width}
         env = self._normalized(env, experience.stage)
         model_class = registry.load(self.algorithm.target, self.scenario.folder)
         model = model_class(
@@ -281,7 +284,8 @@ class StableBaselinesAgent:
 
     def turn(self, pauses: Pauses, stop: Stop, steps: int, scale: int = 1) -> Turn:
         """Return what says when this learner pauses; arguments as those of ``Turn``."""
-        waits = self.scenario.n_envs == 1 and not self.algorithm.on_policy
+        by_steps = not self.algorithm.on_policy or self.algorithm.is_streaming
+        waits = self.scenario.n_envs == 1 and by_steps
         return Turn(pauses, stop, steps, scale, waits)
 
     def learn_by_turns(

@@ -67,6 +67,9 @@ def check_policy(scenario: Scenario, observations: Space) -> None:
         return
     entries = observations.spaces if isinstance(observations, spaces.Dict) else {"": observations}
     beside = bool(scenario.id_width) and len(observations.shape or ()) != 1
+    if ALGORITHMS[agent.algorithm].is_streaming:
+        _check_one_array(scenario, observations, beside)
+        return
     _check_form(scenario, "" not in entries, beside)
     given = agent.arguments.get("policy_kwargs")
     own = isinstance(given, Mapping) and "features_extractor" in given
@@ -77,6 +80,19 @@ def check_policy(scenario: Scenario, observations: Space) -> None:
     for key, space in entries.items():
         if is_image_space(space) and min(_sides(space)) < SMALLEST:
             raise ScenarioError([scenario.problem("tasks", _too_small(key, *_sides(space)))])
+
+
+def _check_one_array(scenario: Scenario, observations: Space, beside: bool) -> None:
+    """Raise unless a streaming learner is shown one array of numbers."""
+    name = scenario.agent.algorithm
+    if beside and isinstance(observations, Box):
+        text = f"{name} reads one array, and the task id stands beside an observation that is no "
+        text += "vector; write stream: {task_id: hidden}, or flatten the observation in wrappers:"
+        raise ScenarioError([scenario.problem("stream.task_id", text)])
+    if not isinstance(observations, Box):
+        text = f"{name} reads one array of numbers, and observations are {observations}; flatten "
+        text += "them with wrappers: [gymnasium.wrappers:FlattenObservation]"
+        raise ScenarioError([scenario.problem("tasks", text)])
 
 
 def _check_form(scenario: Scenario, is_dict: bool, beside: bool) -> None:

@@ -45,7 +45,8 @@ _RANGES: dict[str, tuple[float, float | None, bool]] = {
         (0, None, True, "learning_rate clip_range clip_range_vf max_grad_norm target_kl"),
         (0, None, True, "rms_prop_eps"),
         (0, 1, False, "gamma gae_lambda momentum exploration_fraction exploration_initial_eps"),
-        (0, 1, False, "exploration_final_eps"),
+        (0, 1, False, "exploration_final_eps trace_lambda sparsity"),
+        (0, None, True, "kappa kappa_policy kappa_value"),
         (0, 1, True, "tau line_search_shrinking_factor"),
         (1, None, False, "n_steps batch_size n_epochs buffer_size train_freq hidden policy_delay"),
         (
@@ -66,7 +67,7 @@ _POLICY_FORMS = {
     "features_extractor_class": "features_extractor: module:Class",
 }
 _POLICY_PLAIN = ("activation", "layer_norm", "optimizer", "weight_decay", "features_extractor")
-_POLICY_GIVEN = ("observation_space", "action_space", "lr_schedule", *_POLICY_FORMS)
+_POLICY_GIVEN = ("observation_space", "action_space", "lr_schedule", "id_width", *_POLICY_FORMS)
 
 
 def meant_algorithm(data: Any) -> str | None:

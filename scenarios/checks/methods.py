@@ -264,6 +264,12 @@ def _check_doors(
 
 def _lacking(name: str, known: Signature, algorithm: str, table: Algorithm) -> str:
     """Return what an algorithm lacks for a method; empty where it has all."""
+    if table.is_streaming and not set(words(known, "doors")) <= table.doors:
+        usable = ", ".join(_methods_for(algorithm))
+        return (
+            f"'{name}' cannot reach '{algorithm}': its traces mix the gradients of many steps, and "
+            f"it keeps nothing of a step; methods for '{algorithm}': {usable}"
+        )
     if table.on_policy and known.attributes.get("on_policy") is False:
         others = _algorithms(lambda entry: not entry.on_policy)
         return (

@@ -44,7 +44,9 @@ _OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
     (("agent", "init"), None, "a team begins with fresh weights; remove it"),
 )
 # Their loops are not a plain sequence of steps of all environments.
-_ALGORITHMS = tuple(name for name in ALGORITHMS if name != "recurrent_ppo")
+_ALGORITHMS = tuple(
+    name for name, entry in ALGORITHMS.items() if name != "recurrent_ppo" and not entry.is_streaming
+)
 
 
 def is_team(data: Mapping[str, Any]) -> bool:

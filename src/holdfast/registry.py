@@ -39,6 +39,8 @@ class Algorithm:
             ``values`` (as a unit Gaussian), or None where one observation does not determine it.
         shown: What it is shown of a team beside each agent's own observation: ``state``, the
             environment's global one, and ``joint``, all agents of its group as one row.
+        is_streaming: Whether it learns from each step at once, by eligibility traces: its rollout
+            is one step, it has one environment, and normalises what it is shown by itself.
     """
 
     target: str
@@ -47,6 +49,7 @@ class Algorithm:
     doors: frozenset[str] = _ALL_DOORS
     output: Output | None = "distribution"
     shown: frozenset[str] = frozenset()
+    is_streaming: bool = False
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -74,6 +77,18 @@ ALGORITHMS: dict[str, Algorithm] = {
         output=None,
     ),
     "maskable_ppo": Algorithm("sb3_contrib.ppo_mask.ppo_mask:MaskablePPO", True, _COUNTABLE),
+    # Their traces mix the gradients of many steps, and nothing is kept of a step: there is neither
+    # a gradient of one loss to change, nor a batch to mix with.
+    "stream_q": Algorithm(
+        "holdfast.agents.streaming.stream_q:StreamQ",
+        *(True, _DISCRETE, _LIFECYCLE, "values"),
+        is_streaming=True,
+    ),
+    "stream_ac": Algorithm(
+        "holdfast.agents.streaming.stream_ac:StreamAC",
+        *(True, _BOX | _DISCRETE, _LIFECYCLE),
+        is_streaming=True,
+    ),
 }
 
 _MIXING = "holdfast.agents.algorithms.mixing"

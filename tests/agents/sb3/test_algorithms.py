@@ -29,6 +29,8 @@ ENVS = {
     "ddpg": ("Pendulum-v1", OFF),
     "tqc": ("Pendulum-v1", OFF),
     "crossq": ("Pendulum-v1", OFF),
+    "stream_q": ("CartPole-v1", "kappa: 2.0"),
+    "stream_ac": ("Pendulum-v1", "kappa_value: 2.0"),
 }
 
 MASKED = '''
@@ -97,7 +99,7 @@ def run_yaml(tmp_path: Path) -> Callable[..., Any]:
 tasks:
   - {{name: a, env: {env}, steps: 60, changes: {{time_limit: 30}}}}
   - {{name: b, env: {env}, steps: 60, changes: {{time_limit: 30, reward_scale: 2.0}}}}
-n_envs: 2
+n_envs: {1 if ALGORITHMS[algorithm].is_streaming else 2}
 stream: {{task_id: {task_id}, task_count: known}}
 agent: {{algorithm: {algorithm}, {arguments}, policy_kwargs: {{net_arch: [16]}}{more}}}
 methods: [{method}]

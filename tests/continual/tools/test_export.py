@@ -63,6 +63,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "ddpg": ({"taken": "box"}, {"algorithm": "ddpg", **OFF_POLICY}, {}),
     "tqc": ({"taken": "box"}, {"algorithm": "tqc", **OFF_POLICY}, {}),
     "crossq": ({"taken": "box"}, {"algorithm": "crossq", **OFF_POLICY}, {}),
+    "stream_q": ({}, {"algorithm": "stream_q"}, {}),
+    "stream_ac": ({}, {"algorithm": "stream_ac"}, {}),
+    "stream_ac of boxes": ({"taken": "box"}, {"algorithm": "stream_ac"}, {}),
 }
 
 
