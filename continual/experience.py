@@ -23,6 +23,7 @@ class Experience(Start, Protocol):
         task_count: Length of the stream.
         earlier_tasks: Indices of the tasks of the stages before this one, in order.
         first: The first stage, where one model learns the stream as a single task; else None.
+        is_detected: Whether a detector finds where methods are told that a task ends.
     """
 
     task: Any
@@ -31,6 +32,8 @@ class Experience(Start, Protocol):
 
     @property
     def first(self) -> Any: ...  # noqa: D102  # see above
+    @property
+    def is_detected(self) -> bool: ...  # noqa: D102  # see above
 
     def train(self) -> Any:
         """Return a copy without what the scenario hides from the learner."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from holdfast.agents.base.pauses import Pauses
     from holdfast.continual.experience import Experience
     from holdfast.continual.method import Method
+    from holdfast.continual.slots import Slots
 
 
 class Journal(Protocol):
@@ -30,6 +31,13 @@ class Journal(Protocol):
         Args:
             experience: The task.
             told: The same, as methods were told of it.
+        """
+
+    def slots(self, told: Experience) -> Slots:
+        """Return the slots between detected boundaries, the one that a run goes on in begun.
+
+        Args:
+            told: The first experience, as methods are told of it.
         """
 
     def learned(self) -> None:
@@ -81,9 +89,10 @@ def _run_unannounced(
     """Train over boundaries that neither the agent nor a method is told of.
 
     Both begin once, and learn the stream as one task; what is measured and saved between two stages
-    is outside of them.
+    is outside of them. Where a detector finds boundaries, methods are told of those.
     """
     told = first.train()
+    given = {"boundary": journal.slots(told).begin_next} if first.is_detected else {}
     for method in methods:
         method.pre_adapt(agent.doors(method), told)
     agent.start(first)
@@ -91,7 +100,7 @@ def _run_unannounced(
         pauses = journal.pauses(experience, told)
         if experience.stage == 0 and (pauses is None or pauses.resumed is None):
             journal.before_learning()
-        agent.learn(experience, journal.watch(experience), journal.log, pauses)
+        agent.learn(experience, journal.watch(experience), journal.log, pauses, **given)
         journal.learned()
         if experience is experiences[-1]:
             for method in methods:

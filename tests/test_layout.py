@@ -33,7 +33,7 @@ ORDER = (
     *("envs.datasets", "envs.wrappers", "envs.processes", "envs.base", "envs.envpool"),
     *("envs.multiagent", "envs", "envs.checks"),
     *("agents", "agents.base", "agents.tracing", "agents.doors", "agents.modules"),
-    "agents.algorithms",
+    *("agents.detection", "agents.algorithms"),
     *("agents.compiled", "agents.streaming", "agents.sb3", "agents.teams", "agents.supervised"),
     *("continual", "continual.run_folder", "continual.results", "continual.streams"),
     *("continual.methods", "continual.policies", "continual.kinds", "continual.training"),

@@ -23,6 +23,9 @@ Files = dict[str, dict[str, Tensor]]
 Watch = Callable[[int], None]
 """Called after every environment step with the steps taken in this task so far."""
 
+Boundary = Callable[[int], None]
+"""Tells methods of a boundary that a detector found, with the steps of the slot that ends there."""
+
 Log = Callable[[Mapping[str, float], int], None]
 """Takes scalars by TensorBoard tag and the environment step of the stream."""
 

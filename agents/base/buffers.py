@@ -35,15 +35,33 @@ def as_seen(space: gym.Space[Any], batch: Observations) -> Observations:
 
 
 def transitions(
-    model: Any, kept: Callable[[], Arrays], count: int, rng: np.random.Generator
+    model: Any,
+    kept: Callable[[], Arrays],
+    count: int,
+    rng: np.random.Generator,
+    *,
+    since: int = 0,
 ) -> Arrays:
-    """Return up to ``count`` raw rows, each at most once: of the replay buffer, or of rollouts."""
+    """Return up to ``count`` raw rows, each at most once: of the replay buffer, or of rollouts.
+
+    Args:
+        model: The algorithm.
+        kept: Returns the rows of rollouts.
+        count: Of rows.
+        rng: Chooses.
+        since: Step of the model from which on rows of its replay buffer count.
+    """
     if isinstance(model, OnPolicyAlgorithm):
         recent = kept()
         rows = choose(len(recent["actions"]), count, rng)
         return {name: values[rows] for name, values in recent.items()}
     buffer = model.replay_buffer
-    return stored_rows(buffer, choose(stored_count(buffer), count, rng))
+    if not since:
+        return stored_rows(buffer, choose(stored_count(buffer), count, rng))
+    newest = min((model.num_timesteps - since) // buffer.n_envs, buffer.size())
+    rows = choose(newest * buffer.n_envs, count, rng)
+    first = (buffer.pos - newest) * buffer.n_envs  # below 0 where the ring was closed
+    return stored_rows(buffer, (first + rows) % (buffer.buffer_size * buffer.n_envs))
 
 
 def current_observations(

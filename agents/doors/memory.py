@@ -67,7 +67,8 @@ class Memory:
         the rollouts that ``keep_rollouts`` asked for (``rollout_arrays``).
         """
         learner = self._learner
-        return buffers.transitions(learner.model, learner.recent.rows, count, rng)
+        recent = learner.recent
+        return buffers.transitions(learner.model, recent.rows, count, rng, since=recent.since)
 
     def rollouts(self) -> list[Arrays]:
         """Return the kept rollouts in time order; each array has the shape (steps, n_envs, ...)."""
@@ -101,18 +102,29 @@ class Recent:
         wanted: Steps that an on-policy agent is asked to keep; 0 where no method asked.
         rollouts: Those kept, newest last.
         recorded: Rollouts of this task so far, those that were dropped among them.
+        since: Step of the model at which the slot began, where a detector finds boundaries; rows
+            of the replay buffer from before are none of the finished task's.
     """
 
     def __init__(self) -> None:
         self.mixers: list[Mixer] = []
         self.wanted, self._kept = 0, 0
         self.rollouts: deque[Arrays] = deque()
-        self.recorded = 0
+        self.recorded, self.since = 0, 0
+        self._mixed: Any = None  # the buffer whose batches are mixed
 
     def clear(self) -> None:
         """Drop all rollouts: a new task starts."""
         self.rollouts.clear()
         self.recorded = 0
+
+    def begin_slot(self, step: int) -> None:
+        """Drop what is of the slot before; the numbers of rollouts go on."""
+        self.rollouts.clear()
+        self.since = step
+        if self._mixed is not None:
+            del self._mixed.sample  # the instance's; the class's shows again
+            self._mixed = None
 
     def parts(self) -> Parts:
         """Return the rollouts by name, as a checkpoint keeps them; none of them ever changes."""
@@ -162,7 +174,7 @@ class Recent:
                 tensors = mixer(tensors)
             return type(batch)(**buffers.unflatten(tensors, batch._asdict()))
 
-        buffer.sample = sample
+        buffer.sample, self._mixed = sample, buffer
 
     def detach(self) -> None:
         """Forget what the methods asked for; what was kept stays until the next task starts."""

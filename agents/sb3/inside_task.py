@@ -60,6 +60,7 @@ class Learner(Protocol):
     gradients: Gradients
     normalizer: TaskNormalize | None
     past: PastSelves
+    detector: Any
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102  # of its tensors
@@ -143,6 +144,8 @@ def taken(learner: Learner, number: int, rows: ReplayRows, explorer: Explorer | 
     if learner.normalizer is not None:
         files["normalization"] = learner.normalizer.tensors()
     files["past_selves"] = learner.past.tensors()
+    if learner.detector is not None:
+        files["detector"] = learner.detector.state()
     if not isinstance(model, OnPolicyAlgorithm):
         steps = model.num_timesteps // model.n_envs
         stored, values["rows"] = rows.take(model.replay_buffer, number, steps)
@@ -163,6 +166,9 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
     if learner.normalizer is not None:
         learner.normalizer.load_tensors(files["normalization"])
     learner.past.load_tensors(files.get("past_selves", {}))
+    if learner.detector is not None:
+        learner.detector.load_state(files["detector"])
+        learner.recent.since = learner.detector.slot_step
     learner.past.next_step = int(values["next_self"])
     learner.gradients.works.put_back(
         put_together(values["works"], files.get("works", {}), learner.device)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from holdfast import registry
 from holdfast.agents.algorithms import losses
-from holdfast.agents.base.agent import Files, Log, Observations, TaskStart, Watch
+from holdfast.agents.base.agent import Boundary, Files, Log, Observations, TaskStart, Watch
 from holdfast.agents.base.buffers import (
     Arrays,
     as_seen,
@@ -32,6 +32,7 @@ from holdfast.agents.base.parameters import (
     overlaid,
 )
 from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn
+from holdfast.agents.detection.detector import Detector, Watched
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.exploration import Explorer, exploring
 from holdfast.agents.doors.gradients import Gradients, Tensors, Works
@@ -78,6 +79,7 @@ class StableBaselinesAgent:
         past: What it plays against in self-play; empty elsewhere.
         entropies: Of ``per_task``: the coefficient of each task at its last end.
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
+        detector: Finds the boundaries that methods are told of; None where nothing does.
     """
 
     model: Any
@@ -104,6 +106,7 @@ class StableBaselinesAgent:
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
         self.is_interleaved = False
+        self.detector: Detector | None = None
         self._rows = ReplayRows()
         self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
@@ -217,7 +220,7 @@ class StableBaselinesAgent:
         if self.algorithm.is_streaming:  # it normalises what it is shown, but for the task id
             own = arguments.get("policy_kwargs") or {}
             arguments["policy_kwargs"] = {**own, "id_width": self.scenario.id_width}
-        env = self._normalized(env, experience.stage)
+        env = self._normalized(self._watched(env), experience.stage)
         model_class = registry.load(self.algorithm.target, self.scenario.folder)
         model = model_class(
             policy_name(options.policy, options.algorithm, env.observation_space),
@@ -244,6 +247,17 @@ class StableBaselinesAgent:
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         return model
 
+    def _watched(self, env: VecEnv) -> VecEnv:
+        """Return environments that a detector looks at, where the scenario asks for one."""
+        options = self.scenario.detector
+        if options is None or not self.scenario.detects_boundaries:
+            return env
+        if self.detector is None:
+            assert self._begun is not None
+            spaces = env.observation_space, env.action_space
+            self.detector = Detector(options, *spaces, env.num_envs, self._begun.seed)
+        return Watched(env, self.detector)
+
     def _normalized(self, env: VecEnv, stage: int) -> VecEnv:
         """Return environments whose signals are normalised, where the scenario asks for that."""
         options = self.scenario.agent
@@ -261,11 +275,23 @@ class StableBaselinesAgent:
     # -- learning ----------------------------------------------------------------------------------
 
     def learn(
-        self, experience: TaskStart, watch: Watch, log: Log, pauses: Pauses | None = None
+        self,
+        experience: TaskStart,
+        watch: Watch,
+        log: Log,
+        pauses: Pauses | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         """Take and learn from exactly ``experience.steps`` environment steps.
 
         Where the lifecycle is frozen, no step is taken and ``watch`` is called as if they were.
+
+        Args:
+            experience: The task.
+            watch: Called after every environment step.
+            log: Takes scalars.
+            pauses: Where checkpoints are taken inside the task; None where there are none.
+            boundary: Tells methods of a boundary that the detector found.
 
         Raises:
             Diverged: If a gradient is not finite; the step is not taken.
@@ -278,7 +304,7 @@ class StableBaselinesAgent:
             self._begun, self._rows = experience, ReplayRows()
             self.current_task = experience.task_index
             self.plan.reached(experience.stage, self.scenario.stream_tasks)
-            self._whole.learn(experience, watch, log, pauses, turn)
+            self._whole.learn(experience, watch, log, pauses, turn, boundary)
             return
         self.learn_by_turns(experience, watch, log, turn)
 
@@ -531,7 +557,7 @@ class StableBaselinesAgent:
         """Go on in these environments, newly built."""
         assert self._begun is not None
         self._env, statistics = env, {} if self.normalizer is None else self.normalizer.tensors()
-        seen = self._normalized(env, self._begun.stage)
+        seen = self._normalized(self._watched(env), self._begun.stage)
         if self.normalizer is not None:
             self.normalizer.load_tensors(statistics)
         if self.past.rule is not None:

@@ -6,6 +6,7 @@ round of off-policy steps, that spans a boundary is collected in pieces, and com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from holdfast import seeding
-from holdfast.agents.base.agent import Files, Log, TaskStart, Watch
+from holdfast.agents.base.agent import Boundary, Files, Log, TaskStart, Watch
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.base.pauses import Again, Inside, Pauses, Turn, flattened
 from holdfast.agents.sb3.budget import Updated, Watching, set_length, stream_logger
@@ -80,6 +81,7 @@ class WholeStream:
         log: Log,
         pauses: Pauses | None,
         turn: Turn | None,
+        boundary: Boundary | None = None,
     ) -> None:
         """Learn up to the end of a stage.
 
@@ -89,6 +91,7 @@ class WholeStream:
             log: Takes scalars.
             pauses: What was kept, where the stream goes on from a checkpoint.
             turn: Says when checkpoints are taken inside the stage; None where there are none.
+            boundary: Tells methods of a boundary that the detector found.
         """
         model = self._learner.model
         self._watch, self._first = watch, experience.first_step
@@ -103,6 +106,8 @@ class WholeStream:
 
         def updated(step: int) -> None:
             self._learner.plan.updated(step)
+            if boundary is not None and step < self._steps:
+                self._detect(step, boundary)
             if turn is not None and step < end:
                 assert self._callback is not None
                 at_start = self._callback.at_start(model.env)
@@ -115,6 +120,22 @@ class WholeStream:
             self._started.on_training_end()
             self._opened.close()
             self._learner.close()
+
+    def _detect(self, step: int, boundary: Boundary) -> None:
+        """Let methods end their slot and begin the next, if a detection is to take effect."""
+        learner, model = self._learner, self._learner.model
+        detector = learner.detector
+        if not math.isnan(detector.statistic):
+            model.logger.record("detector/statistic", detector.statistic)
+        if not detector.is_due(on_policy=isinstance(model, OnPolicyAlgorithm)):
+            return
+        steps = step - detector.slot_step
+        self._opened.close()
+        vars(getattr(model, "replay_buffer", self)).pop("sample", None)  # what methods mixed in
+        detector.begin_slot()
+        boundary(steps)
+        learner.recent.begin_slot(step)
+        learner.opened(self._opened)
 
     def _begin(self, log: Log) -> None:
         model = self._learner.model

@@ -289,6 +289,9 @@ def _shortened(scenario: Scenario, steps: int) -> Scenario:
         kind_of(scenario).shortened(task, _EPISODE)
     names = tuple(scenario.tasks[index].name for index in scenario.stream_tasks)
     given["stream"] |= {"order": names, "repeat": 1, "steps": None}  # as many stages, all short
+    if scenario.detects_boundaries:  # so few steps make no slot, and methods shall do their work
+        given["stream"]["boundaries"] = "known"
+        del given["detector"]
     off_policy = algorithm(scenario.agent.algorithm).on_policy is False
     if off_policy or "learning_starts" in given["agent"]:
         given["agent"]["learning_starts"] = 0

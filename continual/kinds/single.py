@@ -101,6 +101,16 @@ class Single(Kind):
 
         check_actions(self.scenario, spaces)
         check_policy(self.scenario, spaces.observation)
+        detector = self.scenario.detector
+        if detector is not None and detector.signal == "dynamics":
+            from holdfast.agents.detection.signals import check_spaces
+
+            try:
+                check_spaces(spaces.observation, spaces.action)
+            except UsageError as error:
+                raise ScenarioError(
+                    [self.scenario.problem("detector.signal", str(error))]
+                ) from error
 
     def identity(self, task: Task) -> str:
         """Return the same text for tasks that are built alike."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from holdfast.continual.reports import figures, tables
 from holdfast.continual.reports.axes import Bounds
+from holdfast.continual.reports.detection_report import detection_sections
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.reports.summary import (
@@ -74,7 +75,8 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
         parts.append(doc.Section("Not in these numbers", (doc.Bullets(missing),), is_overview=True))
     if done:
         parts += _scores(results, done, summary)
-    parts += [*team_sections(results), *game_sections(results), *plasticity_sections(results)]
+    parts += [*detection_sections(results), *team_sections(results), *game_sections(results)]
+    parts += plasticity_sections(results)
     parts.append(doc.Section("Definitions", tuple(_definitions(results))))
     if done:
         parts.append(doc.Section("Origin", (_origin(done),)))

@@ -23,6 +23,7 @@ MOST_BYTES = {
     "run.json": 8 * MEGABYTE,
     "scores.jsonl": 1 << 30,
     "plasticity.json": 64 * MEGABYTE,
+    "detections.json": 4 * MEGABYTE,
     "plasticity.safetensors": 1 << 30,
     "cross-play.json": 64 * MEGABYTE,
     "study.yaml": MEGABYTE,

@@ -35,6 +35,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         seed: Seed of the agent and of the training environments.
         first: The first stage of a stream that one model learns as a single task, as where its
             boundaries are hidden; None where every task begins again.
+        is_detected: Whether a detector finds where methods are told that a task ends.
     """
 
     first: StageExperience | None = None
@@ -50,6 +51,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         self.steps: int = scenario.stage_steps[stage]
         self.first_step = sum(scenario.stage_steps[:stage])
         self.seed = seeding.task_seed(seed, stage)
+        self.is_detected = scenario.detects_boundaries
         self._cell_seed = seed
         self._given: list[np.random.Generator | torch.Generator] = []  # shared with train()'s copy
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
@@ -77,6 +79,11 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         made = torch.Generator(device=device).manual_seed(int(seed))
         self._given.append(made)
         return made
+
+    def begin_slot(self, slot: int) -> None:
+        """Become what methods are told of the slot of this number; generators are its own."""
+        self.stage = slot
+        self._given.clear()  # not replaced: shared with the stage whose copy this is
 
     def generators(self) -> dict[str, Tensor]:
         """Return the states of the generators that methods were given, by number."""

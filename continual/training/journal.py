@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
+
+from torch import Tensor
 
 from holdfast.agents.base.agent import Agent
 from holdfast.agents.base.pauses import unflattened
@@ -14,11 +17,14 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods, needed_to_act
 from holdfast.continual.progress import Progress, Tell
+from holdfast.continual.results.detection import changes_of, outcome
 from holdfast.continual.results.formatting import cut_note, fenced
 from holdfast.continual.run_folder import checkpoint, inside_task, old_stages
+from holdfast.continual.run_folder.detections import write_detections
 from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.run_folder.files import csv_table, write_whole
 from holdfast.continual.run_folder.record import RunFolder
+from holdfast.continual.slots import Slots
 from holdfast.continual.streams.evaluation import evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.streams.rotation import Rotation
@@ -73,6 +79,7 @@ class CellJournal:
         self.place, self.environment_failures = (0, 0), 0
         self.told_cut = False
         self.boundary: inside_task.Found | None = None
+        self._slots: Slots | None = None
         self.diagnostics = Diagnostics(folder.path, agent, methods)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
@@ -232,6 +239,18 @@ class CellJournal:
         store = inside_task.InsideTask(self.checkpoints, experience.stage)
         return TaskPauses(self, experience, told, store, None)
 
+    def slots(self, told: Experience) -> Slots:
+        """Return the slots between detected boundaries, the one that the run goes on in begun."""
+        self._slots = Slots(told, self.agent, self.methods, self._detected)
+        found = self.inside or self.boundary
+        if found is not None:
+            self._slots.resume(found.files)
+        return self._slots
+
+    def slot_files(self) -> dict[str, dict[str, Tensor]]:
+        """Return what a checkpoint needs to go on inside a slot; nothing where there are none."""
+        return {} if self._slots is None else self._slots.files()
+
     def learned(self) -> None:
         """Count updates as extra ones from here on."""
         self.spent.learning = False
@@ -244,6 +263,7 @@ class CellJournal:
         self.diagnostics.detach()
         self._log_drift(experience)
         self._record_drift(experience)
+        self._log_detections(step)
         self.board.scalars(self.diagnostics.measure(stages, step), step)
         self.scores.log_metrics(stages, step, self.board)
         now = time.monotonic()
@@ -256,7 +276,7 @@ class CellJournal:
             self.board.session_finished(step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
-        files = self.agent.files() | states
+        files = self.agent.files() | states | self.slot_files()
         if experience.first is not None:
             files[GENERATORS] = experience.first.generators()
         self.kept.append(kept_bytes(files.values()))
@@ -328,6 +348,31 @@ class CellJournal:
         made_folder(folder, folders=2)
         text = csv_table(["step", *names], rows)
         write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
+
+    def _detected(self) -> None:
+        """Log and write that a slot has begun."""
+        assert self._slots is not None
+        found = self._slots.detections
+        step, begun, _ = found[-1]
+        self.board.scalars({"detector/slot": float(len(found))}, begun)
+        self._record_detections()
+        self._tell(*self.place, f"a change was detected at step {step:,}")
+
+    def _log_detections(self, step: int) -> None:
+        """Log and write what was detected so far, beside the true changes."""
+        if self._slots is None:
+            return
+        self._record_detections()
+        found = outcome(changes_of(self.scenario), [at for at, *_ in self._slots.detections], step)
+        scalars = {"false_alarms": float(found.false_alarms), "missed": float(found.missed)}
+        if known := [delay for delay in found.delays if delay is not None]:
+            scalars["median_delay"] = float(median(known))
+        self.board.scalars({f"detector/{name}": value for name, value in scalars.items()}, step)
+
+    def _record_detections(self) -> None:
+        """Write all changes that were detected so far."""
+        if self._slots is not None:
+            write_detections(self.folder.path, self._slots.detections)
 
     def _tell(self, stages: int, step: int, note: str = "") -> None:
         task = self.scenario.tasks[self.order[min(stages, len(self.order) - 1)]].name

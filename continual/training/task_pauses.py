@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from holdfast.agents.base.agent import Agent
 from holdfast.agents.base.pauses import Inside
 from holdfast.continual.experience import Experience
@@ -37,6 +39,9 @@ class Recording(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint inside a task keeps of the run."""
+
+    def slot_files(self) -> dict[str, dict[str, Tensor]]:
+        """Return what a checkpoint needs to go on inside a slot; nothing where there are none."""
 
     def note(self, text: str) -> None:
         """Tell of something, beside how far the run is."""
@@ -88,6 +93,7 @@ class TaskPauses:
         journal, files = self._journal, dict(inside.files)
         with journal.training.paused(step):
             files |= {f"method-{n}": method.state() for n, method in enumerate(self._methods)}
+            files |= journal.slot_files()
             files[GENERATORS] = self._told.generators()
             norms, files[_NORMS] = journal.diagnostics.inside()
             journal.board.flush()  # a resume trusts what was logged up to here

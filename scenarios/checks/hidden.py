@@ -1,4 +1,4 @@
-"""What cannot hold where the stream hides its boundaries: nothing happens at one."""
+"""What cannot hold where the stream hides its boundaries, or a detector is to find them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,39 @@ def check_hidden(data: Mapping[str, Any], *, is_team: bool, is_supervised: bool)
         is_team: Whether there are many agents.
         is_supervised: Whether tasks are data sets.
     """
-    if mapping(data.get("stream")).get("boundaries") != "hidden":
-        return [] if is_team or is_supervised else [*_check_at_once(data)]
+    boundaries = mapping(data.get("stream")).get("boundaries", "known")
+    found = [*_check_detector(data, boundaries)]
+    if boundaries not in ("hidden", "detected"):
+        return found if is_team or is_supervised else [*found, *_check_at_once(data)]
     if is_team or is_supervised:
         who = "a team" if is_team else "the supervised agent"
         message = f"{who} begins its models again at every task; write boundaries: known"
         return [Finding(("stream", "boundaries"), message)]
-    return [*_check_agent(data), *_check_worlds(data)]
+    return [*found, *_check_agent(data), *_check_worlds(data)]
+
+
+def _check_detector(data: Mapping[str, Any], boundaries: Any) -> Iterator[Finding]:
+    """Yield what does not go with a detector, or what a detector does not go with."""
+    stream = mapping(data.get("stream"))
+    if boundaries != "detected":
+        if data.get("detector") is not None:
+            message = (
+                "nothing asks for what it finds; write stream: {boundaries: detected}, or remove it"
+            )
+            yield Finding(("detector",), message, at_key=True)
+        return
+    if stream.get("task_id", "observed") == "observed":
+        message = (
+            "an id that is seen tells where a task ends, and nothing is left to detect; write "
+            f"task_id: hidden, {_REMEDY}"
+        )
+        yield Finding(("stream", "task_id"), message)
+    if stream.get("task_count") == "known":
+        message = f"a detector does not find how many tasks come; remove it, {_REMEDY}"
+        yield Finding(("stream", "task_count"), message)
+    if mapping(data.get("agent")).get("engine") == "compiled":
+        message = f"compiled looks at no detector between its updates; write sb3, {_REMEDY}"
+        yield Finding(("agent", "engine"), message)
 
 
 def _check_at_once(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -180,6 +180,22 @@ def _cannot_be_here(name: str, known: Signature, setting: Setting, *, alone: boo
         )
     if setting.is_team and known.attributes.get("not_in_teams"):
         return f"'{name}' does not work in a team: {known.attributes['not_in_teams']}"
+    if setting.stream.get("boundaries") == "detected":
+        return _unfit_for_slots(name, known)
+    return ""
+
+
+def _unfit_for_slots(name: str, known: Signature) -> str:
+    """Return why a method cannot take boundaries that a detector finds; empty where it can."""
+    instead = "take another method, or write stream: {boundaries: known}"
+    if unknown := [need for need in words(known, "needs") if need != "boundaries"]:
+        told = " and ".join(_TOLD.get(need, need) for need in unknown)
+        return f"'{name}' must be told {told}, which a detector does not find; {instead}"
+    if closed := [door for door in words(known, "doors") if door not in _OF_A_LIVING_MODEL]:
+        return (
+            f"'{name}' goes through the {closed[0]} door, which opens where a model is built for a "
+            f"task, and over detected boundaries one model lives on; {instead}"
+        )
     return ""
 
 
@@ -188,6 +204,15 @@ def _check_packages(name: str, known: Signature, place: KeyPath) -> Iterator[Fin
         if importlib.util.find_spec(package) is None:
             message = f"'{name}' needs the package '{package}', which is not installed; "
             yield Finding(place, f"{message}install it with: pip install {package}")
+
+
+_OF_A_LIVING_MODEL = ("gradients", "memory", "output")
+_TOLD = {
+    "task_id": "which task it is in",
+    "evaluation_task_id": "which task it is measured on",
+    "task_count": "how many tasks come",
+    "score": "how returns become scores",
+}
 
 
 def words(known: Signature, attribute: str) -> tuple[str, ...]:

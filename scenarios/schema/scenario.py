@@ -18,6 +18,7 @@ from holdfast.errors import Problem
 from holdfast.registry import AT_ONCE
 from holdfast.scenarios.schema.agent import Agent, is_supervised
 from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
+from holdfast.scenarios.schema.detector import Detector
 from holdfast.scenarios.schema.fields import SECTION, Name, Positive, Seeds, Text
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.schema.sections import (
@@ -53,6 +54,8 @@ class Scenario(BaseModel):
     """The tasks, in training order."""
     stream: Stream = Field(default_factory=Stream)
     """Order, and what is known of it."""
+    detector: Detector | None = Field(default=None, exclude_if=operator.not_)
+    """Test that finds where tasks end, under stream: {boundaries: detected}."""
     spaces: Spaces = Field(default_factory=Spaces)
     """Treatment of unequal spaces."""
     n_envs: Annotated[Positive, Field(le=bounds.N_ENVS)] = 1
@@ -100,6 +103,17 @@ class Scenario(BaseModel):
         if isinstance(plan, Mapping):
             plan = {"episodes": 1, **plan}
         return {"score": {"random": 0.0, "reference": 1.0}, **data, "evaluation": plan}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_detector(cls, data: Any) -> Any:
+        """Detect by the default test where boundaries are detected and nothing else is written."""
+        if not isinstance(data, Mapping) or data.get("detector") is not None:
+            return data
+        stream = data.get("stream")
+        asked = stream.get("boundaries") if isinstance(stream, Mapping) else None
+        asked = stream.boundaries if isinstance(stream, Stream) else asked
+        return {**data, "detector": {}} if asked == "detected" else data
 
     _document: Source | None = PrivateAttr(None)  # what it was read from
     _source: Path | None = PrivateAttr(None)
@@ -182,9 +196,15 @@ class Scenario(BaseModel):
     def hides_boundaries(self) -> bool:
         """Whether one learner lives through the stream, and nothing tells it where a task ends.
 
-        Old runs of teams and games have the key as well; they began again at every task.
+        Also where a detector tells methods of one. Old runs of teams and games have the key as
+        well; they began again at every task.
         """
-        return self.stream.boundaries == "hidden" and self._has_one_model
+        return self.stream.boundaries != "known" and self._has_one_model
+
+    @property
+    def detects_boundaries(self) -> bool:
+        """Whether methods are told of the boundaries that a detector finds."""
+        return self.stream.boundaries == "detected" and self._has_one_model
 
     @property
     def is_one_task(self) -> bool:

@@ -44,8 +44,8 @@ class Stream(BaseModel):
     """Instead of repeat: the order is gone through until so many steps are taken."""
     task_id: Literal["hidden", "observed", "heads"] = "observed"
     """Nothing, a one-hot beside the observation, or a head per task."""
-    boundaries: Literal["known", "hidden"] = "known"
-    """known tells methods where a task ends."""
+    boundaries: Literal["known", "hidden", "detected"] = "known"
+    """known tells methods where a task ends; detected tells them where detector: finds it."""
     task_count: Literal["known", "unknown"] = "unknown"
     """known tells methods how many tasks there are."""
     max_tasks: Annotated[Positive, Field(le=bounds.STAGES)] | None = None

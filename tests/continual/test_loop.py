@@ -11,7 +11,6 @@ import gymnasium as gym
 import pytest
 import torch
 from cells import Interrupted, finish, interrupting
-from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.agents.sb3.learner import StableBaselinesAgent
@@ -237,10 +236,3 @@ def test_a_stream_without_a_boundary_has_no_forgetting_rather_than_none_of_it(
     events = EventAccumulator(str(folder.path / "tb")).Reload()
     assert "continual/average_performance" in events.Tags()["scalars"]
     assert "continual/forgetting" not in events.Tags()["scalars"]
-
-
-def test_boundaries_that_a_detector_would_find_are_refused_until_there_is_one(
-    make_scenario: Callable[..., Scenario],
-) -> None:
-    with pytest.raises(ValidationError, match="'known' or 'hidden'"):
-        make_scenario(stream={"boundaries": "detected"})

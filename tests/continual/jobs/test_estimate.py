@@ -35,6 +35,19 @@ def test_making_programs_is_no_part_of_the_pace(
     assert costs["compiled"].least_s > 0.5  # the making is counted, once a task
 
 
+def test_slots_are_estimated_as_tasks_though_a_sample_has_none(
+    make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "STRETCH_S", 0.05)
+    stream = {"boundaries": "detected", "task_id": "hidden"}
+    agent = {"algorithm": "ppo", "n_steps": 64, "batch_size": 16}
+    methods = [{"ewc": {"samples": 200}}]
+    scenario = make_scenario(agent=agent, methods=methods, stream=stream)
+    cost = estimate(scenario, build(scenario))["ewc"]
+    assert cost.steps_per_s > 0
+    assert 0 < cost.least_s <= cost.most_s
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_disk_is_estimated_to_a_few_percent(
