@@ -102,6 +102,7 @@ METHODS: dict[str, Any] = {
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
+    "reptile": "reptile",
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
