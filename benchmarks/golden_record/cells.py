@@ -118,13 +118,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "continual-backprop": {"replacement_rate": 0.05, "maturity": 4, "samples": 16},
     "weight-clipping": {"kappa": 1.0},
     "reptile": {},
+    "fire": {},
 }
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
     *("naive", "isolated", "joint", "l2", "ewc", "mas", "si", "vcl", "cloning", "distillation"),
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
-    *("weight-clipping", "reptile"),
+    *("weight-clipping", "reptile", "fire"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

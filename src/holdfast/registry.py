@@ -136,6 +136,7 @@ METHODS: dict[str, str] = {
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
     "weight-clipping": f"{_METHODS}.plasticity.weight_clipping:WeightClipping",
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",
+    "fire": f"{_METHODS}.plasticity.fire:FIRE",
 }
 
 

@@ -237,7 +237,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Called]:
 
 
 WITHOUT = ("naive", "isolated", "joint", "frozen", "replay", "perfect-memory", "progressive")
-WITHOUT += ("componet", "progress-compress", "reptile")
+WITHOUT += ("componet", "progress-compress", "fire", "reptile")
 
 
 @pytest.mark.parametrize(("world", "name"), QUICK)

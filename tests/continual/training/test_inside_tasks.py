@@ -103,6 +103,7 @@ METHODS: dict[str, Any] = {
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
     "reptile": "reptile",
+    "fire": "fire",
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
