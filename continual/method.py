@@ -38,8 +38,8 @@ class Method(Protocol):
     ``doors`` has the doors that the class declares; reading another raises.
 
     ============  ================================================================================
-    gradients     add, scale, project, watch, rewrite: functions of each update; parameters by
-                  group, fresh weights, hidden units, the algorithm's own loss
+    gradients     add, add_moving, scale, project, revise, watch, rewrite: functions of each update;
+                  parameters by group, fresh weights, hidden units, the algorithm's own loss
     memory        rows of the task, rollouts, batches; mix old rows into batches
     networks      map the modules of the coming model to others
     lifecycle     what a task start carries; work at steps; a view of each finished task

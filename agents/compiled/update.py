@@ -1,7 +1,8 @@
 """One update of one optimizer as a pure function of tensors, with what methods do to it.
 
 The order is that of the gradient door: raw gradient, terms, scales; clipping; projections, step,
-looks, rewrites. The hooks of ``agents/sb3/updates.py`` do the same to the published ``train``.
+revisions, looks, rewrites. The hooks of ``agents/sb3/updates.py`` do the same to the published
+``train``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_flatten
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled.optimizers import Moments, Stepper, clipped
 from holdfast.agents.doors.gradients import (
+    Move,
     Part,
     Rewritten,
     Step,
@@ -36,7 +38,10 @@ Loss = Callable[[Named], tuple[Tensor, Named]]
 NORM = "gradient_norm/"
 """Before a group of parameters, among figures: the norm of its gradient."""
 
-KINDS = ("terms", "scales", "projections", "looks", "rewrites")
+KINDS = ("terms", "moving", "scales", "projections", "revisions", "looks", "rewrites")
+
+_MOVING = ("moving", "projections", "revisions", "looks")
+"""Kinds of functions that change their state."""
 
 State = dict[str, Any]
 """What an update changes: ``parameters``, ``moments``, ``count``, and states of ``works``."""
@@ -128,6 +133,7 @@ class Update:
             rates: Learning rate of each parameter group.
         """
         parameters: Named = state["parameters"]
+        states = {kind: list(state["works"][kind]) for kind in _MOVING}
         raw, figures = self.raw(loss, parameters)
         flags = dict(zip(KINDS, called.flags, strict=True))
 
@@ -143,7 +149,8 @@ class Update:
             return found
 
         gradients = dict(raw)
-        for name, value in merged(results("terms"), torch.add).items():
+        terms = results("terms") + self._moving_terms(flags["moving"], parameters, states, given)
+        for name, value in merged(terms, torch.add).items():
             if name in gradients:
                 gradients[name] = gradients[name] + value
         for name, factor in merged(results("scales"), torch.mul).items():
@@ -152,12 +159,13 @@ class Update:
         if self.norm is not None:
             gradients = clipped(gradients, self.norm)
         figures |= self._norms(gradients)
-        states = {kind: list(state["works"][kind]) for kind in ("projections", "looks")}
         said = self._project(flags["projections"], parameters, gradients, states, given)
         # A sum of squares is what clipping computes too; it overflows at gradients of 1e19.
         finite = {name: g.square().sum().isfinite() for name, g in gradients.items()}
         count = state["count"] + 1
         values, moments = self.stepper.step(parameters, gradients, state["moments"], count, rates)
+        move = Move(parameters, gradients, values, rates[0])
+        self._revise(flags["revisions"], move, states, given)
         self._look(flags["looks"], (parameters, raw, values), states, given)
         copied = self._rewrite(flags["rewrites"], values, moments, fixed, given)
         after = {"parameters": values, "moments": moments, "count": count, "works": states}
@@ -171,6 +179,41 @@ class Update:
                 square = gradient.square().sum()
                 squares[group] = squares[group] + square if group in squares else square
         return {f"{NORM}{group}": square.sqrt() for group, square in squares.items()}
+
+    def _moving_terms(
+        self,
+        flags: tuple[Any, ...],
+        parameters: Named,
+        states: dict[str, list[Tensors]],
+        given: Tensors,
+    ) -> list[Named]:
+        """Return what moving terms add."""
+        found = []
+        for number, (work, part) in enumerate(self.parts["moving"]):
+            if flags[number] is not None:
+                own = {name: parameters[name] for name in part.parameters}
+                before, batch = states["moving"][number], given["moving"][number]
+                added, after = work.function(own, before, batch, **dict(flags[number]))
+                states["moving"][number] = after
+                found.append(added)
+        return found
+
+    def _revise(
+        self, flags: tuple[Any, ...], move: Move, states: dict[str, list[Tensors]], given: Tensors
+    ) -> None:
+        """Write what revisions make of a step into the weights after it."""
+        for number, (work, part) in enumerate(self.parts["revisions"]):
+            if flags[number] is not None:
+                names = [name for name in part.parameters if name in move.gradients]
+                own = move._replace(
+                    before={name: move.before[name] for name in names},
+                    gradients={name: move.gradients[name] for name in names},
+                    after={name: move.after[name] for name in names},
+                )
+                before, batch = states["revisions"][number], given["revisions"][number]
+                values, after = work.function(own, before, batch, **dict(flags[number]))
+                states["revisions"][number] = after
+                move.after.update(values)
 
     def _project(
         self,
@@ -314,10 +357,7 @@ class Update:
 
     def moving(self) -> dict[str, list[Tensors]]:
         """Return the states of functions that change them."""
-        return {
-            kind: [part.state or {} for _, part in self.parts[kind]]
-            for kind in ("projections", "looks")
-        }
+        return {kind: [part.state or {} for _, part in self.parts[kind]] for kind in _MOVING}
 
 
 def norms_in(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ In one update of an optimizer, in this order::
 
     backward   raw gradient; + terms; x scales
     clip       where the algorithm does
-    step       projections; finite check; the step; looks; rewrites
+    step       projections; finite check; the step; revisions; looks; rewrites
 
 A function is given all that it needs as named tensors: the parameters, its state, and what the host
 drew for this update. It has fixed shapes, reads no tensor on the host and takes no branch on data,
@@ -33,11 +33,33 @@ Term = Callable[..., Named]
 Scale = Callable[..., Named]
 """``factors(parameters, state, batch)``: factors of gradients by name; others keep theirs."""
 
+MovingTerm = Callable[..., tuple[Named, Tensors]]
+"""``term(parameters, state, batch)``: the gradients to add by name, and new state."""
+
 Projection = Callable[..., tuple[Named, Tensors]]
 """``projection(parameters, gradients, state, batch)``: what replaces gradients, and new state."""
 
+Revision = Callable[..., tuple[Named, Tensors]]
+"""``revision(move, state, batch)``: the weights that replace those after a step, and new state."""
+
 Look = Callable[..., Tensors]
 """``look(step, state, batch)``: the new state."""
+
+
+class Move(NamedTuple):
+    """A step of one optimizer, parameter by parameter; those that got no gradient are left out.
+
+    Attributes:
+        before: The weights before the step, by name.
+        gradients: What the optimizer got: after terms, scales, clipping and projections.
+        after: The weights after the step.
+        rate: Learning rate of the step, shape (); of the optimizer's first group.
+    """
+
+    before: Named
+    gradients: Named
+    after: Named
+    rate: Tensor
 
 
 class Step(NamedTuple):
@@ -224,8 +246,10 @@ class Works:
     """Requests of the methods for the coming task, in their order."""
 
     terms: list[Work] = field(default_factory=list)
+    moving: list[Work] = field(default_factory=list)
     scales: list[Work] = field(default_factory=list)
     projections: list[Work] = field(default_factory=list)
+    revisions: list[Work] = field(default_factory=list)
     looks: list[Work] = field(default_factory=list)
     rewrites: list[Work] = field(default_factory=list)
     hosted: list[tuple[Callable[[], None], tuple[str, ...]]] = field(default_factory=list)
@@ -240,6 +264,8 @@ class Works:
         Raises:
             CheckpointUnusable: If others were added.
         """
+        # Checkpoints of versions that knew fewer kinds have none of them.
+        told = [*told, *([] for _ in self._functions()[len(told) :])]
         counts = [len(works) for works in self._functions()]
         if counts != [len(known) for known in told]:
             raise CheckpointUnusable(
@@ -251,7 +277,8 @@ class Works:
                 work.put_back(one)
 
     def _functions(self) -> list[list[Work]]:
-        return [self.terms, self.scales, self.projections, self.looks, self.rewrites]
+        first = [self.terms, self.scales, self.projections, self.looks, self.rewrites]
+        return [*first, self.revisions, self.moving]
 
 
 class _Learner(Protocol):
@@ -267,6 +294,7 @@ class _Learner(Protocol):
         self, parameters: Named, rows: Mapping[str, Any], noise: torch.Generator
     ) -> Tensors: ...
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named: ...
+    def last_loss(self) -> float | None: ...
     def train_more(self, updates: int) -> None: ...
 
 
@@ -298,6 +326,10 @@ class Gradients:
         """Add ``term(parameters, state, batch)`` to the gradients, before clipping."""
         return _added(self.works.terms, term, **options)
 
+    def add_moving(self, term: MovingTerm, **options: Any) -> Work:
+        """Add such a term that returns its new state beside the gradients."""
+        return _added(self.works.moving, term, **options)
+
     def scale(self, factors: Scale, **options: Any) -> Work:
         """Multiply gradients, terms included and before clipping, by what ``factors`` returns."""
         return _added(self.works.scales, factors, **options)
@@ -308,6 +340,10 @@ class Gradients:
         ``after`` takes the new state on the host, to look at what it counts.
         """
         return _added(self.works.projections, projection, **options)
+
+    def revise(self, revision: Revision, **options: Any) -> Work:
+        """Replace the weights that a step has led to: for what changes how an optimizer steps."""
+        return _added(self.works.revisions, revision, **options)
 
     def watch(self, look: Look, **options: Any) -> Work:
         """Follow every step; parameters that no gradient reached in the first one are left out."""
@@ -371,6 +407,14 @@ class Gradients:
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
         """Return the gradient of the algorithm's own loss: a pure function of its arguments."""
         return self._learner.loss_gradient(parameters, inputs)
+
+    def last_loss(self) -> float | None:
+        """Return the actor's own loss in the last round of updates, as the algorithm logs it.
+
+        Read it when work is due after a round (``lifecycle.after_steps``): the log is emptied
+        later. None where there was no update of the actor since.
+        """
+        return self._learner.last_loss()
 
     def train_more(self, updates: int) -> None:
         """Do gradient updates on the replay buffer after the task, without environment steps.

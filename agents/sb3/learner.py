@@ -60,6 +60,13 @@ from holdfast.agents.sb3.weights_io import (
 from holdfast.agents.sb3.whole_stream import WholeStream
 from holdfast.scenarios.schema.scenario import Scenario
 
+_ACTOR_LOSSES = (
+    "train/policy_gradient_loss",  # PPO
+    "train/policy_loss",  # A2C
+    "train/actor_loss",
+    "train/loss",  # DQN; of PPO it is the sum of all
+)
+
 
 class StableBaselinesAgent:
     """A learner that builds a fresh Stable-Baselines3 model at every task start.
@@ -453,6 +460,11 @@ class StableBaselinesAgent:
     def loss_gradient(self, parameters: Named, inputs: Tensors) -> Named:
         """Return the gradient of the algorithm's own loss."""
         return losses.loss_gradient(self.model, parameters, inputs)
+
+    def last_loss(self) -> float | None:
+        """Return the actor's own loss in the last round of updates, as the algorithm logs it."""
+        logged = self.model.logger.name_to_value
+        return next((float(logged[tag]) for tag in _ACTOR_LOSSES if tag in logged), None)
 
     def recent_scores(self, count: int) -> list[float]:
         """Return how the last training episodes of the current task went, oldest first.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,9 +24,11 @@ from holdfast.agents.base.parameters import (
     group_of,
     named_parameters,
     optimizers_of,
+    snapshot,
     target_parameters,
 )
 from holdfast.agents.doors.gradients import (
+    Move,
     Part,
     Rewritten,
     Step,
@@ -81,7 +84,7 @@ class Updates:
             groups: The group of each parameter.
             targets: The slowly moving copies, by the name of the parameter that each one follows.
         """
-        in_backward = bool(works.terms or works.scales or works.looks)
+        in_backward = bool(works.terms or works.moving or works.scales or works.looks)
         for optimizer in optimizers:
             members = {id(p) for group in optimizer.param_groups for p in group["params"]}
             own = {name: p for name, p in parameters.items() if id(p) in members}
@@ -124,8 +127,10 @@ class _Update:
         self.detached = {name: p.detach() for name, p in parameters.items()}
         self.flat = {name: p.view(-1) for name, p in self.detached.items()}
         self.terms, self.scales = self._parts(works.terms), self._parts(works.scales)
+        self.moving, self.revisions = self._parts(works.moving), self._parts(works.revisions)
         self.projections, self.looks = self._parts(works.projections), self._parts(works.looks)
         self.rewrites = self._parts(works.rewrites)
+        self.before: Named = {}
         self.hosted = [
             action for action, of in works.hosted if of_groups(self.detached, self.groups, of)
         ]
@@ -140,6 +145,12 @@ class _Update:
     def _given(parts: list[tuple[Work, Part]]) -> Iterator[Named | None]:
         return (work(part, part.parameters) for work, part in parts)
 
+    def _moved(self) -> Iterator[Named]:
+        for work, part in self.moving:
+            if (given := work(part, part.parameters)) is not None:
+                gradients, part.state = given
+                yield gradients
+
     def open(self) -> None:
         self.is_open, self.extra = True, None
         self.raw = {}
@@ -149,7 +160,8 @@ class _Update:
             if not self.is_open:
                 return None
             if self.extra is None:
-                self.extra = merged(self._given(self.terms), torch.add)
+                terms = chain(self._given(self.terms), self._moved())
+                self.extra = merged(terms, torch.add)
                 self.factors = merged(self._given(self.scales), torch.mul)
             if self.looks:
                 self.raw[name] = gradient
@@ -164,8 +176,10 @@ class _Update:
             self._project(work, part)
         self._check()
         self.begun = [self._begin(work, part) for work, part in self.looks]
-        for work, part in self.rewrites:
+        for work, part in (*self.revisions, *self.rewrites):
             work.begin(part)
+        if self.revisions:
+            self.before = snapshot(self.detached)
 
     def _project(self, work: Work, part: Part) -> None:
         gradients = {n: g for n in part.parameters if (g := self.parameters[n].grad) is not None}
@@ -178,6 +192,19 @@ class _Update:
             self.parameters[name].grad = gradient
         if work.after is not None:
             work.after(part.state)
+
+    @torch.no_grad()
+    def _revise(self, work: Work, part: Part) -> None:
+        gradients = {n: g for n in part.parameters if (g := self.parameters[n].grad) is not None}
+        before = {name: self.before[name] for name in gradients}
+        after = {name: part.parameters[name] for name in gradients}
+        first = next(iter(self.detached.values()))
+        rate = torch.as_tensor(self.optimizer.param_groups[0]["lr"]).to(first)
+        revised = work(part, Move(before, gradients, after, rate))
+        if revised is not None:
+            values, part.state = revised
+            for name, value in values.items():
+                self.parameters[name].copy_(value)
 
     def _begin(self, work: Work, part: Part) -> tuple[Tensor, Tensor] | None:
         """Return the weights before a step that is yet to be taken, and their gradients."""
@@ -194,6 +221,8 @@ class _Update:
         self.is_open, self.extra = False, None
         if self.rewrites:
             adam.correct(self.optimizer)
+        for work, part in self.revisions:
+            self._revise(work, part)
         for (work, part), begun in zip(self.looks, self.begun, strict=True):
             if begun is not None:
                 after = torch.cat([self.flat[name] for name in part.parameters])

@@ -118,6 +118,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "shrink-perturb": {},
     "continual-backprop": {"replacement_rate": 0.05, "maturity": 4, "samples": 16},
     "weight-clipping": {"kappa": 1.0},
+    "reptile": {},
+    "fire": {},
 }
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
@@ -125,7 +127,7 @@ WITH_SAC = (
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet"),
     *("cka-rl", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
-    *("weight-clipping",),
+    *("weight-clipping", "reptile", "fire"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

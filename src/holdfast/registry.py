@@ -151,6 +151,8 @@ METHODS: dict[str, str] = {
     "shrink-perturb": f"{_METHODS}.plasticity.shrink_perturb:ShrinkPerturb",
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
     "weight-clipping": f"{_METHODS}.plasticity.weight_clipping:WeightClipping",
+    "reptile": f"{_METHODS}.regularization.reptile:Reptile",
+    "fire": f"{_METHODS}.plasticity.fire:FIRE",
 }
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from holdfast.agents.base.parameters import named_parameters, optimizers_of
-from holdfast.agents.doors.gradients import Works
+from holdfast.agents.doors.gradients import Move, Part, Step, Work, Works
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.agents.sb3.updates import Updates
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.methods.rehearsal.cloning import Cloning
-from holdfast.errors import Diverged
+from holdfast.errors import CheckpointUnusable, Diverged
 
 EXTRACTOR = {"features_extractor": "double:DoubleFlatten", "net_arch": [8]}
 PPO = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32, "n_epochs": 1, "max_grad_norm": 1e9}
@@ -168,3 +168,68 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
     with pytest.raises(Diverged, match=r"actor\.weight is not finite"):
         optimizer.step()
     assert torch.equal(weight.detach(), torch.ones(2))
+
+
+def _attached(**works: Any) -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+    """Return a weight of 1 and an unused one, with SGD of rate 1/2, under functions of methods."""
+    weight, unused = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+    optimizer = torch.optim.SGD([weight, unused], lr=0.5)
+    Updates().attach(Works(**works), {"w": weight, "unused": unused}, [optimizer])
+    return weight, optimizer
+
+
+def _update(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer, slope: float) -> None:
+    optimizer.zero_grad()
+    (slope * weight).sum().backward()
+    optimizer.step()
+
+
+def test_a_moving_term_gets_the_state_that_it_returned() -> None:
+    """It adds what the weight was in the update before: the gradients are 2, then 2 + 1."""
+
+    def term(parameters: dict[str, Tensor], state: Any, _: Any) -> Any:
+        return {"w": state["old"]}, {"old": parameters["w"].clone()}
+
+    moving = Work(term, {"old": torch.zeros(1)})
+    weight, optimizer = _attached(moving=[moving])
+    _update(weight, optimizer, 2.0)
+    assert weight.item() == 1 - 0.5 * 2
+    _update(weight, optimizer, 2.0)
+    assert weight.item() == 0 - 0.5 * (2 + 1)
+    moving.stop()
+    _update(weight, optimizer, 2.0)
+    assert weight.item() == -1.5 - 0.5 * 2
+
+
+def test_a_revision_replaces_what_the_step_led_to_before_others_look() -> None:
+    """It doubles each step and counts them; the look sees the doubled step."""
+    seen: list[Any] = []
+
+    def revision(move: Move, state: Any, _: Any) -> Any:
+        assert move.after.keys() == move.gradients.keys() == {"w"}  # the other has no gradient
+        seen.append((move.before["w"].item(), move.gradients["w"].item(), move.rate.item()))
+        count = state["count"] + 1
+        return {"w": move.before["w"] + 2 * (move.after["w"] - move.before["w"])}, {"count": count}
+
+    def look(step: Step, state: Any, _: Any) -> Any:
+        return {"moved": state["moved"] + step.after - step.before}
+
+    revisions = [Work(revision, lambda _: {"count": torch.zeros(())})]
+    looks = [Work(look, lambda _: {"moved": torch.zeros(1)})]
+    weight, optimizer = _attached(revisions=revisions, looks=looks)
+    _update(weight, optimizer, 2.0)
+    _update(weight, optimizer, 3.0)
+    assert seen == [(1.0, 2.0, 0.5), (-1.0, 3.0, 0.5)]
+    assert weight.item() == -1 - 3
+    assert revisions[0].parts[0].state == {"count": torch.tensor(2.0)}
+    assert looks[0].parts[0].state == {"moved": torch.tensor([-5.0])}
+
+
+def test_a_checkpoint_that_knows_fewer_kinds_of_functions_is_read() -> None:
+    given = Works(terms=[Work(lambda *_: {}, parts=[Part({}, updates=3)])])
+    old = given.told()[:5]
+    works = Works(terms=[Work(lambda *_: {}, parts=[Part({})])])
+    works.put_back(old)
+    assert works.terms[0].parts[0].updates == 3
+    with pytest.raises(CheckpointUnusable, match="other functions"):
+        Works(revisions=[Work(lambda *_: {})]).put_back(old)

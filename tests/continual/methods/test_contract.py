@@ -237,7 +237,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Called]:
 
 
 WITHOUT = ("naive", "isolated", "joint", "frozen", "replay", "perfect-memory", "progressive")
-WITHOUT += ("componet", "cka-rl", "progress-compress")
+WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile")
 
 
 @pytest.mark.parametrize(("world", "name"), QUICK)

@@ -102,6 +102,8 @@ METHODS: dict[str, Any] = {
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
+    "reptile": "reptile",
+    "fire": "fire",
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",

@@ -147,14 +147,13 @@ def test_a_method_that_needs_what_the_stream_hides(one, stream, method, message)
 
 
 @pytest.mark.parametrize("method", ["ewc", "cloning", "progressive"])
-def test_trpo_takes_references_only(one, write, method: str) -> None:
+def test_trpo_takes_what_goes_through_no_gradients(one, write, method: str) -> None:
     trpo = "agent.algorithm=trpo"
     message = one(trpo, f"methods=[{method}]").message
     assert "which 'trpo' does not have; algorithms that have it: ppo, a2c" in message
-    assert message.endswith("methods for 'trpo': naive, isolated, joint, frozen")
-    assert (
-        load(write(), [trpo, "methods=[naive, isolated, joint, frozen]"]).agent.algorithm == "trpo"
-    )
+    assert message.endswith("methods for 'trpo': naive, isolated, joint, frozen, reptile")
+    taken = "methods=[naive, isolated, joint, frozen, reptile]"
+    assert load(write(), [trpo, taken]).agent.algorithm == "trpo"
 
 
 def test_an_algorithm_without_policy_output(one) -> None:
