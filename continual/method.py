@@ -83,7 +83,7 @@ class Method(Protocol):
         not_in_teams: Why it cannot work in a team; empty where it can.
         takes_heads: Whether what it maps networks to works with ``task_id: heads`` too.
         claims: What no other method composed with it may have too: ``views``, ``projection``,
-            ``exploration``.
+            ``exploration``, ``weights`` (it sets them outside of updates).
         alone: Whether it composes with nothing: a whole way of learning the stream.
         packages: What it imports that may be missing; ``validate`` looks.
         limits: Smallest and largest value of numeric arguments; None where there is no largest. An

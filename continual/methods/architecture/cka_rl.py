@@ -54,7 +54,7 @@ class CkaRl(Method):
     needs = ("boundaries", "task_id", "evaluation_task_id")
     doors = ("networks", "lifecycle")
     algorithms = ("ppo", "a2c", "maskable_ppo", "sac", "tqc", "mappo")
-    claims = ("views",)
+    claims = ("views", "weights")
     refuses = (("weights", False, "it would drop the base"),)
     grows = "networks"
     memory = "one actor per task, and 9 more (`pool_size`)"
