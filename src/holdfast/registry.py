@@ -135,6 +135,7 @@ METHODS: dict[str, str] = {
     "shrink-perturb": f"{_METHODS}.plasticity.shrink_perturb:ShrinkPerturb",
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
     "weight-clipping": f"{_METHODS}.plasticity.weight_clipping:WeightClipping",
+    "trac": f"{_METHODS}.plasticity.trac:TRAC",
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",
     "fire": f"{_METHODS}.plasticity.fire:FIRE",
 }

@@ -49,6 +49,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "shrink-perturb": {"period": 1},
     "continual-backprop": {"replacement_rate": 0.5, "maturity": 1, "samples": 16},
     "weight-clipping": {"kappa": 0.7},
+    "trac": {"scale": 0.1},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {

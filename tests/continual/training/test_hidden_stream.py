@@ -82,6 +82,7 @@ METHODS: dict[str, Any] = {
     "redo": {"redo": {"period": 7, "tau": 0.5, "samples": 8}},
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
+    "trac": {"trac": {"scale": 0.1}},
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "continual-backprop": {
         "continual-backprop": {"maturity": 5, "replacement_rate": 0.02, "samples": 8}

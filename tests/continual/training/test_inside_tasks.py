@@ -102,6 +102,7 @@ METHODS: dict[str, Any] = {
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
+    "trac": {"trac": {"scale": 0.1}},
     "reptile": "reptile",
     "fire": "fire",
     "packnet": "packnet",
