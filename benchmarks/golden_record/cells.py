@@ -118,6 +118,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "continual-backprop": {"replacement_rate": 0.05, "maturity": 4, "samples": 16},
     "weight-clipping": {"kappa": 1.0},
     "trac": {"scale": 0.1},
+    "upgd": {"beta": 0.9, "sigma": 0.5},
     "reptile": {},
     "fire": {},
 }
@@ -126,7 +127,7 @@ WITH_SAC = (
     *("naive", "isolated", "joint", "l2", "ewc", "mas", "si", "vcl", "cloning", "distillation"),
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
-    *("weight-clipping", "reptile", "fire", "trac"),
+    *("weight-clipping", "reptile", "fire", "trac", "upgd"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

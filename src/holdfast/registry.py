@@ -136,6 +136,7 @@ METHODS: dict[str, str] = {
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
     "weight-clipping": f"{_METHODS}.plasticity.weight_clipping:WeightClipping",
     "trac": f"{_METHODS}.plasticity.trac:TRAC",
+    "upgd": f"{_METHODS}.plasticity.upgd:UPGD",
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",
     "fire": f"{_METHODS}.plasticity.fire:FIRE",
 }

@@ -50,6 +50,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "continual-backprop": {"replacement_rate": 0.5, "maturity": 1, "samples": 16},
     "weight-clipping": {"kappa": 0.7},
     "trac": {"scale": 0.1},
+    "upgd": {"beta": 0.9, "sigma": 0.5},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {

@@ -83,6 +83,7 @@ METHODS: dict[str, Any] = {
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
     "trac": {"trac": {"scale": 0.1}},
+    "upgd": {"upgd": {"beta": 0.9, "sigma": 0.5}},
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "continual-backprop": {
         "continual-backprop": {"maturity": 5, "replacement_rate": 0.02, "samples": 8}

@@ -103,6 +103,7 @@ METHODS: dict[str, Any] = {
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
     "trac": {"trac": {"scale": 0.1}},
+    "upgd": {"upgd": {"beta": 0.9, "sigma": 0.5}},
     "reptile": "reptile",
     "fire": "fire",
     "packnet": "packnet",
