@@ -49,6 +49,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "shrink-perturb": {"period": 1},
     "continual-backprop": {"replacement_rate": 0.5, "maturity": 1, "samples": 16},
     "weight-clipping": {"kappa": 0.7},
+    "c-chain": {"warmup": 3, "batch_size": 8, "window": 4},
+    "trac": {"scale": 0.1},
+    "upgd": {"beta": 0.9, "sigma": 0.5},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {
