@@ -41,7 +41,8 @@ class GradientNorms:
             sample = partial(self._sample, own, self._updates[-1])
             handle = optimizer.register_step_pre_hook(sample)
             # First, also where doors are open already: methods change gradients in such hooks.
-            optimizer._optimizer_step_pre_hooks.move_to_end(handle.id, last=False)
+            hooks: Any = optimizer._optimizer_step_pre_hooks  # an OrderedDict, typed as a dict
+            hooks.move_to_end(handle.id, last=False)
             self._handles.append(handle)
 
     def _sample(self, own: dict[str, list[Any]], updates: list[int], *_: object) -> None:
