@@ -39,7 +39,11 @@ class GradientNorms:
             self._places[id(optimizer)] = len(self._updates)
             self._updates.append([0])
             sample = partial(self._sample, own, self._updates[-1])
-            self._handles.append(optimizer.register_step_pre_hook(sample))
+            handle = optimizer.register_step_pre_hook(sample)
+            # First, also where doors are open already: methods change gradients in such hooks.
+            hooks: Any = optimizer._optimizer_step_pre_hooks  # an OrderedDict, typed as a dict
+            hooks.move_to_end(handle.id, last=False)
+            self._handles.append(handle)
 
     def _sample(self, own: dict[str, list[Any]], updates: list[int], *_: object) -> None:
         updates[0] += 1

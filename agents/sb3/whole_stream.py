@@ -131,7 +131,6 @@ class WholeStream:
             return
         steps = step - detector.slot_step
         self._opened.close()
-        vars(getattr(model, "replay_buffer", self)).pop("sample", None)  # what methods mixed in
         detector.begin_slot()
         boundary(steps)
         learner.recent.begin_slot(step)

@@ -80,7 +80,9 @@ class CellJournal:
         self.told_cut = False
         self.boundary: inside_task.Found | None = None
         self._slots: Slots | None = None
-        self.diagnostics = Diagnostics(folder.path, agent, methods)
+        # Free weights are those of a task; a slot may begin anywhere in one.
+        held = () if self.scenario.detects_boundaries else methods
+        self.diagnostics = Diagnostics(folder.path, agent, held)
         checkpoint.remove_leftovers(self.checkpoints)
         if self.scenario.checkpoint.keep == "policies":
             old_stages.thin_out(self.checkpoints, needed_to_act(methods))
@@ -356,7 +358,10 @@ class CellJournal:
         step, begun, _ = found[-1]
         self.board.scalars({"detector/slot": float(len(found))}, begun)
         self._record_detections()
-        self._tell(*self.place, f"a change was detected at step {step:,}")
+        note, options = f"a change was detected at step {step:,}", self.scenario.detector
+        if options is not None and len(found) >= options.most:
+            note += f"; detector.most: {options.most} ends the search here"
+        self._tell(*self.place, note)
 
     def _log_detections(self, step: int) -> None:
         """Log and write what was detected so far, beside the true changes."""

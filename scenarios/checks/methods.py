@@ -196,6 +196,11 @@ def _unfit_for_slots(name: str, known: Signature) -> str:
             f"'{name}' goes through the {closed[0]} door, which opens where a model is built for a "
             f"task, and over detected boundaries one model lives on; {instead}"
         )
+    if known.attributes.get("grows") == "transitions":
+        return (
+            f"'{name}' keeps every transition of a task, and a slot may be longer than what the "
+            f"replay buffer holds; {instead}"
+        )
     return ""
 
 

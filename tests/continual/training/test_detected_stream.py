@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from kills import assert_unharmed, cell, silent
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.continual.methods.regularization.ewc import EWC
+from holdfast.continual.reports.detection_report import detection_sections
+from holdfast.continual.results.document import Table
+from holdfast.continual.results.study import gather
 from holdfast.continual.run_folder.detections import read_detections
 from holdfast.continual.training.cell import run_cell
 
@@ -89,6 +93,17 @@ def test_a_model_of_the_dynamics_survives_kills(
     (folder,) = (tmp_path / "killed" / "demo").glob("*/seed-*")
     found = [one.step for one in read_detections(folder)]
     assert [step // 800 for step in found] == [1, 2, 3]  # one in each stage after the first
+    (section,) = detection_sections(gather(folder))
+    table = section.blocks[1]
+    assert isinstance(table, Table)
+    delays = [step % 800 for step in found]
+    told = ["ewc", "3", "0", "0", *[f"{np.median(delays):,.0f}"] * 2]
+    assert [cell.text for cell in table.rows[0]] == told
+    view = EventAccumulator(str(folder / "tb")).Reload()
+    names = ("false_alarms", "missed", "median_delay")
+    last = [view.Scalars(f"detector/{name}")[-1].value for name in names]
+    assert last == [0.0, 0.0, np.median(delays)]
+    assert [point.value for point in view.Scalars("detector/slot")] == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
@@ -125,3 +140,52 @@ def test_methods_are_told_of_slots_and_see_the_rows_of_each(
     assert [rows for _, rows in slots[:-1]] == [min(steps, most) for steps in lengths]
     tensors = load_file(folder.path / "checkpoints" / "task-3" / "detector.safetensors")
     assert tensors["slot"].item() == len(begun)
+
+
+TAKEN: dict[str, list[Any]] = {
+    "ppo": [
+        *METHODS.values(),
+        {"gem": {"samples": 32, "batch_size": 8}},
+        {"pcgrad": {"samples": 32, "batch_size": 8}},
+        "distillation",
+        {"clear": {"samples": 64}},
+        {"redo": {"period": 7, "samples": 8}},
+        "parseval",
+        "l2-init",
+        {"continual-backprop": {"maturity": 5, "samples": 8}},
+        "naive",
+    ],
+    "sac": [
+        {"replay": {"samples": 64}},
+        {"er-ace": {"samples": 32}},
+        {"agem": {"samples": 32, "batch_size": 8}},
+        ["si", {"redo": {"period": 7, "samples": 8}}],
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name, methods in TAKEN.items() for method in methods]
+)
+def test_every_method_that_is_taken_lives_over_slots(
+    name: str, method: Any, tmp_path: Path
+) -> None:
+    agent = {"ppo": PPO, "sac": SAC}[name]
+    folder = cell(tmp_path, scenario(agent, method, checkpoint={"every": "off"}))
+    run_cell(folder, silent)
+    assert folder.info()["status"] == "finished"
+    assert sum(one.begun is not None for one in read_detections(folder.path)) >= 3
+
+
+def test_a_line_says_that_no_more_is_looked_for(tmp_path: Path) -> None:
+    notes: list[str] = []
+    data = scenario(PPO, "naive", detector={**OFTEN, "most": 2}, checkpoint={"every": "off"})
+    folder = cell(tmp_path, data)
+    run_cell(folder, lambda progress: notes.append(progress.note))
+    told = [note for note in notes if "was detected" in note]
+    first, second = (one.step for one in read_detections(folder.path))
+    assert told == [
+        f"a change was detected at step {first}",
+        f"a change was detected at step {second}; detector.most: 2 ends the search here",
+    ]

@@ -62,6 +62,7 @@ DETECTED = "stream={boundaries: detected, task_id: hidden}"
         ("methods=[packnet]", "methods[0]", "how many tasks come, which a detector does not find"),
         ("methods=[cloning]", "methods[0]", "lifecycle door"),
         ("methods=[vcl]", "methods[0]", "networks door"),
+        ("methods=[perfect-memory]", "methods[0]", "longer than what the replay buffer holds"),
         ("methods=[isolated]", "methods[0]", "lifecycle door"),
         ("methods=[joint]", "methods[0]", "lifecycle door"),
     ],
