@@ -117,6 +117,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "shrink-perturb": {},
     "continual-backprop": {"replacement_rate": 0.05, "maturity": 4, "samples": 16},
     "weight-clipping": {"kappa": 1.0},
+    "c-chain": {"warmup": 3, "batch_size": 8, "window": 4},
     "trac": {"scale": 0.1},
     "upgd": {"beta": 0.9, "sigma": 0.5},
     "reptile": {},
@@ -127,7 +128,7 @@ WITH_SAC = (
     *("naive", "isolated", "joint", "l2", "ewc", "mas", "si", "vcl", "cloning", "distillation"),
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
-    *("weight-clipping", "reptile", "fire", "trac", "upgd"),
+    *("weight-clipping", "reptile", "fire", "trac", "upgd", "c-chain"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

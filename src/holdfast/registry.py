@@ -135,6 +135,7 @@ METHODS: dict[str, str] = {
     "shrink-perturb": f"{_METHODS}.plasticity.shrink_perturb:ShrinkPerturb",
     "continual-backprop": f"{_METHODS}.plasticity.continual_backprop:ContinualBackprop",
     "weight-clipping": f"{_METHODS}.plasticity.weight_clipping:WeightClipping",
+    "c-chain": f"{_METHODS}.plasticity.c_chain:CChain",
     "trac": f"{_METHODS}.plasticity.trac:TRAC",
     "upgd": f"{_METHODS}.plasticity.upgd:UPGD",
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",

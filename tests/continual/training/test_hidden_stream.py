@@ -82,6 +82,7 @@ METHODS: dict[str, Any] = {
     "redo": {"redo": {"period": 7, "tau": 0.5, "samples": 8}},
     "parseval": "parseval",
     "weight-clipping": {"weight-clipping": {"kappa": 0.7}},
+    "c-chain": {"c-chain": {"warmup": 3, "batch_size": 8, "window": 4}},
     "trac": {"trac": {"scale": 0.1}},
     "upgd": {"upgd": {"beta": 0.9, "sigma": 0.5}},
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
