@@ -49,7 +49,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "shrink-perturb": {"period": 1},
     "continual-backprop": {"replacement_rate": 0.5, "maturity": 1, "samples": 16},
     "weight-clipping": {"kappa": 0.7},
-    "c-chain": {"warmup": 3, "batch_size": 8, "window": 4},
+    # A coefficient of about one: a larger one multiplies the rounding of what it compares.
+    "c-chain": {"warmup": 3, "batch_size": 8, "window": 4, "scale": 1e-5},
     "trac": {"scale": 0.1},
     "upgd": {"beta": 0.9, "sigma": 0.5},
 }
