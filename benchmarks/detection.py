@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import platform
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from overhead import header
 from stable_baselines3 import PPO
 
 from holdfast.agents.detection.detector import Detector, Watched
@@ -38,7 +37,6 @@ from holdfast.scenarios.schema.detector import Detector as Options
 from holdfast.scenarios.schema.scenario import Scenario
 
 RESULTS = Path(__file__).parent / "results" / "detection.csv"
-PACKAGES = ("holdfast", "stable_baselines3", "torch", "gymnasium", "numpy", "scipy")
 DETECTORS: dict[str, dict[str, Any]] = {
     "dynamics page_hinkley": {},
     "dynamics adwin": {"adwin": {}},
@@ -162,10 +160,7 @@ def main() -> None:
             print(f"{stream} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
         table += rows(stream, found)
         with given.out.open("w", newline="", encoding="utf-8") as file:
-            versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-            command = f"python benchmarks/detection.py --seeds {given.seeds}"
-            file.write(f"# {command} --streams {' '.join(given.streams)}\n# {versions}\n")
-            file.write(f"# {platform.platform()}\n")
+            file.writelines(f"# {line}\n" for line in header("detection.py", "scipy"))
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(table)

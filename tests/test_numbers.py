@@ -247,3 +247,65 @@ def test_the_strengths_that_were_tried_on_continuous_control() -> None:
             for label in labels
         ]
         assert (len(means), short(max(means))) == (6, mean), method
+
+
+STREAMING = (ROOT / "docs" / "streaming.md").read_text("utf-8")
+
+
+def test_what_streaming_learners_learn() -> None:
+    lines = lines_of("streaming-learning.csv")
+    table = shown(STREAMING, "learner")
+    assert [row[0] for row in table] == ["`stream_q`", "`dqn`"]
+    for label, *numbers in table:
+        curves = [line[3:] for line in lines if line[:2] == ["cartpole", label.strip("`")]]
+        values = np.array(curves, dtype=float)
+        last = values[:, -1]
+        assert numbers == [
+            str(len(values)),
+            f"{last.mean():.0f} ± {last.std(ddof=1):.0f}",
+            f"{np.median(last):.0f}",
+            f"{values[:, 1:].mean():.0f}",
+            str(int((values == 500).any(axis=1).sum())),
+        ], label
+
+
+def test_how_fast_streaming_learners_are() -> None:
+    names = {
+        "`stream_q`, CartPole, 2x32": "stream_q",
+        "`stream_ac`, CartPole, 2x128": "stream_ac",
+        "`stream_ac`, Pendulum, 2x128": "stream_ac-box",
+    }
+    cells = {cell["case"]: cell for cell in cells_of("engines-streaming.csv")}
+    table = shown(STREAMING, "case")
+    assert {names[row[0]] for row in table} == set(cells)
+    for name, *numbers in table:
+        cell = cells[names[name]]
+        speeds = [f"{float(cell[side]):,.0f}" for side in ("torch", "streaming")]
+        assert numbers == [*speeds, f"{float(cell['ratio']):.2f}"], name
+
+
+def test_what_detectors_find() -> None:
+    """Of seeds that agree, the interval is left out."""
+
+    def told(cell: dict[str, str], name: str, ends: str) -> str:
+        value, low, high = (
+            f"{float(cell[key]):,g}" for key in (name, f"{ends}_low", f"{ends}_high")
+        )
+        agree = float(cell[name]) in (0.0, 8000.0)
+        return value if agree else f"{value} [{low}, {high}]"
+
+    page = (ROOT / "docs" / "detection.md").read_text("utf-8")
+    cells = {(cell["stream"], cell["detector"]): cell for cell in cells_of("detection.csv")}
+    table = shown(page, "signal and test")
+    assert {("none", row[0].split(" (")[0].replace("`", "").replace(",", "")) for row in table} == {
+        key for key in cells if key[0] == "none"
+    }
+    for name, *numbers in table:
+        detector = name.split(" (")[0].replace("`", "").replace(",", "")
+        abrupt, none = (cells[stream, detector] for stream in ("abrupt", "none"))
+        assert numbers == [
+            told(abrupt, "missed", "missed"),
+            told(abrupt, "false_alarms", "false"),
+            told(abrupt, "delay", "delay"),
+            f"{float(none['false_alarms']):g}",
+        ], name

@@ -10,27 +10,22 @@ file as soon as it is there; what is on file is not run again.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from curves import Measure, curve, on_file, write
 from numpy.typing import NDArray
-from overhead import header
 from scipy.stats import ttest_ind
 
 import holdfast
-from holdfast.continual.results.study import gather
 from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "engines-learning.csv"
 ENGINES = ("sb3", "compiled")
-
-
-Measure = Literal["return", "success"]
 
 
 class Case(NamedTuple):
@@ -61,7 +56,7 @@ class Case(NamedTuple):
 
 _NARROW = {"policy_kwargs": {"net_arch": [64, 64]}}
 _PENDULUM = {"learning_rate": 1e-3, "batch_size": 128, "learning_starts": 500, **_NARROW}
-_DQN = {
+DQN = {
     "learning_rate": 2.3e-3,
     "batch_size": 64,
     "buffer_size": 100_000,
@@ -73,7 +68,7 @@ _DQN = {
     "exploration_final_eps": 0.04,
     **_NARROW,
 }
-_PPO = {"n_steps": 64, "batch_size": 128, "gae_lambda": 0.9, "gamma": 0.98, "learning_rate": 1e-3}
+PPO = {"n_steps": 64, "batch_size": 128, "gae_lambda": 0.9, "gamma": 0.98, "learning_rate": 1e-3}
 _WIDE = {"batch_size": 128, "policy_kwargs": {"net_arch": [128, 128]}}
 # One update for four steps, as in scenarios/continual_world/cw10-lite.yaml.
 _CHEETAH = {"learning_rate": 1e-3, "learning_starts": 5000, "train_freq": 4, **_WIDE}
@@ -91,9 +86,9 @@ _DRAWER = {
 _STEADY = {"learning_rate": 3e-4, "ent_coef": "auto_0.1"}
 _NOISE = {"action_noise": {"normal": 0.1}}
 CASES = {
-    "ppo-cartpole": Case("CartPole-v1", 32_768, {"algorithm": "ppo", **_PPO}, 8, 20, 500),
-    "ppo-acrobot": Case("Acrobot-v1", 65_536, {"algorithm": "ppo", **_PPO}, 8, -500, -80),
-    "dqn-cartpole": Case("CartPole-v1", 50_000, {"algorithm": "dqn", **_DQN}, 1, 20, 500),
+    "ppo-cartpole": Case("CartPole-v1", 32_768, {"algorithm": "ppo", **PPO}, 8, 20, 500),
+    "ppo-acrobot": Case("Acrobot-v1", 65_536, {"algorithm": "ppo", **PPO}, 8, -500, -80),
+    "dqn-cartpole": Case("CartPole-v1", 50_000, {"algorithm": "dqn", **DQN}, 1, 20, 500),
     "sac-pendulum": Case("Pendulum-v1", 8_000, {"algorithm": "sac", **_PENDULUM}, 1, -1250, -150),
     "td3-pendulum": Case("Pendulum-v1", 8_000, {"algorithm": "td3", **_PENDULUM}, 1, -1250, -150),
     **{
@@ -135,18 +130,6 @@ def scenario(name: str, engine: str, seed: int) -> Scenario:
     return Scenario.model_validate(data)
 
 
-def curve(folder: Path, seed: int, measure: Measure) -> list[float]:
-    """Return the means of a cell of a scenario at each evaluation."""
-    cells = (cell for method in gather(folder).methods for cell in method.cells)
-    (own,) = (cell for cell in cells if cell.folder.seed == seed)
-    points: dict[int, list[float]] = {}
-    for episode in own.folder.scores():
-        value = episode[measure]
-        assert value is not None, measure
-        points.setdefault(episode["step"], []).append(value)
-    return [float(np.mean(points[step])) for step in sorted(points)]
-
-
 def difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float]:
     """Return Welch's 95% interval of the difference of two means.
 
@@ -164,15 +147,15 @@ def main(chosen: Sequence[str], runs: Path, seeds: int) -> None:
         case = CASES[name]
         digits = 1 if case.measure == "return" else 3
         for seed in range(seeds):
-            on_file = {(row[1], int(row[2])) for row in _published() if row[0] == name}
+            known = {(row[1], int(row[2])) for row in on_file(RESULTS) if row[0] == name}
             for engine in ENGINES:
-                if (engine, seed) in on_file:
+                if (engine, seed) in known:
                     continue
                 made = scenario(name, engine, seed)
                 holdfast.run(made, runs=runs)
                 values = curve(runs / made.name, seed, case.measure)
                 add([name, engine, str(seed), *(f"{value:.{digits}f}" for value in values)])
-        found = [row for row in _published() if row[0] == name]
+        found = [row for row in on_file(RESULTS) if row[0] == name]
         theirs, ours = (
             np.array([float(row[-1]) for row in found if row[1] == engine]) for engine in ENGINES
         )
@@ -189,25 +172,13 @@ def main(chosen: Sequence[str], runs: Path, seeds: int) -> None:
 def add(row: list[str]) -> None:
     """Write a curve into the table, below the command of each case, in the order of cases."""
     rows = sorted(
-        [*_published(), row],
+        [*on_file(RESULTS), row],
         key=lambda row: ([*CASES].index(row[0]), ENGINES.index(row[1]), int(row[2])),
     )
     seeds = {row[0]: int(row[2]) + 1 for row in rows}
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        for case, count in seeds.items():
-            given = ("--case", case, "--seeds", str(count))
-            command, *machine = header("engines.learning", arguments=given)
-            file.write(f"# {command}\n")
-        file.writelines(f"# {line}\n" for line in machine)
-        file.write("# case, engine, seed, then the mean at the start and at each sixteenth\n")
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _published() -> list[list[str]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(line for line in file if not line.startswith("#")))
+    commands = [("--case", case, "--seeds", str(count)) for case, count in seeds.items()]
+    columns = "case, engine, seed, then the mean at the start and at each sixteenth"
+    write(RESULTS, rows, "engines.learning", commands, columns)
 
 
 if __name__ == "__main__":

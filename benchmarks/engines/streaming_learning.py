@@ -1,21 +1,22 @@
 """What streaming learners learn of single tasks, beside a learner with memory at equal steps.
 
-Each cell is one seed; cells that are finished are not run again. The table has every seed's curve.
+Each cell is one seed, whose curve is on file as soon as it is there; what is on file is not run
+again.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from overhead import header
+from curves import curve, on_file, write
+from numpy.typing import NDArray
 
 import holdfast
-from engines.learning import _DQN, _PPO, difference, means
+from engines.learning import DQN, PPO, difference
 from holdfast.scenarios.schema.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ class Case(NamedTuple):
     task: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
-_DQN_AGENT, _PPO_AGENT = {"algorithm": "dqn", **_DQN}, {"algorithm": "ppo", **_PPO}
+_DQN_AGENT, _PPO_AGENT = {"algorithm": "dqn", **DQN}, {"algorithm": "ppo", **PPO}
 _Q, _AC = {"algorithm": "stream_q"}, {"algorithm": "stream_ac"}
 CASES = {
     "cartpole": Case("CartPole-v1", 10_000, {"stream_q": _Q, "dqn": _DQN_AGENT, "stream_ac": _AC}),
@@ -51,7 +52,7 @@ CASES = {
 }
 
 
-def scenario(name: str, label: str, seeds: Sequence[int]) -> Scenario:
+def scenario(name: str, label: str, seed: int) -> Scenario:
     """Return one task and one learner."""
     case = CASES[name]
     data = {
@@ -59,55 +60,65 @@ def scenario(name: str, label: str, seeds: Sequence[int]) -> Scenario:
         "tasks": [{"name": "alone", "env": case.env, "steps": case.steps, **case.task}],
         "agent": case.agents[label],
         "methods": ["naive"],
-        "seeds": list(seeds),
+        "seeds": [seed],
         "evaluation": {"every": case.steps // 8, "episodes": 5},
     }
     return Scenario.model_validate(data)
 
 
-def main(chosen: Sequence[str], runs: Path, seeds: int) -> None:
-    """Run one cell after another, print a line per learner, and write every seed's curve."""
-    rows = [row for row in _published() if row[0] not in chosen]
+def main(chosen: Sequence[str], labels: Sequence[str], runs: Path, seeds: int) -> None:
+    """Run what is not on file, and print a line per learner."""
     for name in chosen:
-        ends = {}
+        ends: dict[str, NDArray[np.float64]] = {}
         for label in CASES[name].agents:
-            made = scenario(name, label, range(seeds))
-            holdfast.run(made, runs=runs, jobs=1)
-            found = means(runs / made.name, "return")
-            ends[label] = np.array([curve[-1] for curve in found.values()])
-            for seed, curve in sorted(found.items()):
-                rows.append([name, label, str(seed), *(f"{value:.1f}" for value in curve)])
-            _write(rows, seeds, chosen)  # after each: they take long
+            if label not in labels:
+                continue
+            for seed in range(seeds):
+                if [name, label, str(seed)] not in [row[:3] for row in on_file(RESULTS)]:
+                    made = scenario(name, label, seed)
+                    holdfast.run(made, runs=runs)
+                    values = curve(runs / made.name, seed)
+                    add([name, label, str(seed), *(f"{value:.1f}" for value in values)])
+            found = [row for row in on_file(RESULTS) if row[:2] == [name, label]]
+            ends[label] = np.array([float(row[-1]) for row in found])
         others = [label for label in ends if not label.startswith("stream")]
-        for label, values in ends.items():
-            text = f"{name}: {label} {values.mean():.1f} +- {values.std(ddof=1):.1f}"
+        for label, last in ends.items():
+            text = f"{name}: {label} {last.mean():.1f} +- {last.std(ddof=1):.1f}"
             for other in others if label not in others else ():
-                low, high = difference(values, ends[other])
+                low, high = difference(last, ends[other])
                 text += f"; minus {other} {low:.1f} to {high:.1f}"
             print(text)
 
 
-def _write(rows: Sequence[Sequence[str]], seeds: int, chosen: Sequence[str]) -> None:
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        given = ("--case", *chosen, "--seeds", str(seeds))
-        file.writelines(
-            f"# {line}\n" for line in header("engines.streaming_learning", arguments=given)
-        )
-        file.write("# case, learner, seed, then of 5 episodes at the start and at each eighth\n")
-        csv.writer(file, lineterminator="\n").writerows(rows)
+def add(row: list[str]) -> None:
+    """Write a curve into the table, below the commands, in the order of cases and learners."""
+    rows = sorted(
+        [*on_file(RESULTS), row],
+        key=lambda row: (
+            [*CASES].index(row[0]),
+            [*CASES[row[0]].agents].index(row[1]),
+            int(row[2]),
+        ),
+    )
+    seeds = {(row[0], row[1]): int(row[2]) + 1 for row in rows}
+    commands = [
+        ("--case", case, "--learner", label, "--seeds", str(count))
+        for (case, label), count in seeds.items()
+    ]
+    columns = "case, learner, seed, then of 5 episodes at the start and at each eighth"
+    write(RESULTS, rows, "engines.streaming_learning", commands, columns)
 
 
-def _published() -> list[list[str]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(line for line in file if not line.startswith("#")))
+def _place(case: str, label: str) -> tuple[int, int]:
+    return [*CASES].index(case), [*CASES[case].agents].index(label)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=CASES, nargs="+", default=["cartpole"])
+    labels = list(dict.fromkeys(label for case in CASES.values() for label in case.agents))
+    parser.add_argument("--learner", choices=labels, nargs="+", default=labels)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    main(options.case, options.runs, options.seeds)
+    main(options.case, options.learner, options.runs, options.seeds)

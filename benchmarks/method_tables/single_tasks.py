@@ -8,13 +8,11 @@ succeeds. Tasks that are on file are not run again.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engines.learning import curve
-from overhead import header
+from curves import curve, on_file, write
 
 import holdfast
 from holdfast.scenarios.schema.scenario import Scenario
@@ -49,29 +47,18 @@ def scenario(base: Scenario, task: str, seed: int) -> Scenario:
 def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
     """Run what is not on file, print and write a line per task."""
     seed = base.seeds[0]
-    on_file = {row[0]: row for row in _published()}
     for task in tasks:
-        if task not in on_file:
+        rows = {row[0]: row for row in on_file(RESULTS)}
+        if task not in rows:
             made = scenario(base, task, seed)
             holdfast.run(made, runs=runs, jobs=jobs)
             values = curve(runs / made.name, seed, "success")
-            on_file[task] = [task, str(seed), *(f"{value:.2f}" for value in values)]
-            _write([on_file[one] for one in (*CW10, *OTHERS) if one in on_file])
-        print(*on_file[task], flush=True)
-
-
-def _write(rows: Sequence[Sequence[str]]) -> None:
-    tasks = [row[0] for row in rows]
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        for line in header("method_tables.single_tasks", arguments=("--tasks", *tasks)):
-            file.write(f"# {line}\n")
-        file.write("# task, seed, then successes of 20 episodes at the start and each eighth\n")
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _published() -> list[list[str]]:
-    with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(line for line in file if not line.startswith("#")))
+            rows[task] = [task, str(seed), *(f"{value:.2f}" for value in values)]
+            known = [one for one in (*CW10, *OTHERS) if one in rows]
+            columns = "task, seed, then successes of 20 episodes at the start and each eighth"
+            kept = [rows[one] for one in known]
+            write(RESULTS, kept, "method_tables.single_tasks", [("--tasks", *known)], columns)
+        print(*rows[task], flush=True)
 
 
 if __name__ == "__main__":

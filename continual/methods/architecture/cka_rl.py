@@ -209,12 +209,14 @@ class MixedLinear(nn.Module):
             return nn.functional.linear(inputs, self.weight, self.bias)
         share = self._mixture[0].share()
         weight = added(self.weight, self.weight_vectors, share)
-        return nn.functional.linear(inputs, weight, added(self.bias, self.bias_vectors, share))
+        bias = added(self.bias, self.bias_vectors, share)
+        return nn.functional.linear(inputs, weight, bias)
 
 
 def added(own: Tensor, vectors: Tensor, share: Tensor) -> Tensor:
     """Return a tensor with the mixture added: own + sum over j of share_j vectors_j."""
-    return own + torch.tensordot(share, vectors, 1)
+    mixed: Tensor = torch.tensordot(share, vectors, 1)
+    return own + mixed
 
 
 def merged(vectors: list[Named], size: int) -> list[Named]:
