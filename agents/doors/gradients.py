@@ -255,8 +255,14 @@ class Works:
     hosted: list[tuple[Callable[[], None], tuple[str, ...]]] = field(default_factory=list)
 
     def told(self) -> list[Any]:
-        """Return how far each function has come in its task; see ``Work``."""
-        return [[work.told() for work in works] for works in self._functions()]
+        """Return how far each function has come in its task; see ``Work``.
+
+        Kinds that came later are left out where there is none, as earlier versions know them not.
+        """
+        told = [[work.told() for work in works] for works in self._functions()]
+        while len(told) > _FIRST_KINDS and not told[-1]:
+            told.pop()
+        return told
 
     def put_back(self, told: list[Any]) -> None:
         """Put back what ``told`` gave, once the same functions were added and attached again.
@@ -264,7 +270,6 @@ class Works:
         Raises:
             CheckpointUnusable: If others were added.
         """
-        # Checkpoints of versions that knew fewer kinds have none of them.
         told = [*told, *([] for _ in self._functions()[len(told) :])]
         counts = [len(works) for works in self._functions()]
         if counts != [len(known) for known in told]:
@@ -279,6 +284,10 @@ class Works:
     def _functions(self) -> list[list[Work]]:
         first = [self.terms, self.scales, self.projections, self.looks, self.rewrites]
         return [*first, self.revisions, self.moving]
+
+
+_FIRST_KINDS = 5
+"""Terms, scales, projections, looks and rewrites, which every checkpoint tells of."""
 
 
 class _Learner(Protocol):
