@@ -61,6 +61,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("sac", "tqc", "crossq"), OFF),
     **dict.fromkeys(("td3", "ddpg"), NOISY),
     **dict.fromkeys(("dqn", "qrdqn", "vdn", "qmix"), VALUES),
+    **dict.fromkeys(("stream_q", "stream_ac"), SMALL),
     "supervised": {"hidden": [8], "learning_rate": 0.1, "batch_size": 16},
 }
 
@@ -184,6 +185,8 @@ OTHER: dict[str, Scenario] = {
     "trpo-frozen": cell("trpo", POLE, of("frozen"), n_envs=2),
     "recurrent-si": cell("recurrent_ppo", POLE, of("si"), n_envs=2),
     "maskable-er-ace": cell("maskable_ppo", walks({}, {"wind": 1.0}), of("er-ace")),
+    "stream-q": cell("stream_q", POLE, "naive"),
+    "stream-ac": cell("stream_ac", PENDULUM, "isolated"),
     "ppo-ewc-and-cloning": cell("ppo", POLE, [of("ewc"), of("cloning")], n_envs=2),
     "sac-replay-and-mas": cell("sac", PENDULUM, [of("replay"), of("mas")]),
     # Spaces of actions and observations.

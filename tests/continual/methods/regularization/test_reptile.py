@@ -32,15 +32,16 @@ def test_each_task_starts_a_part_of_the_way_from_the_last_start(world: str, trai
         ends.append({n: t.clone() for n, t in agent.policy.state_dict().items()})
 
     train(world, lambda: [method], watch=watch)
-    fresh = train(world, tasks=1, agent={"learning_rate": 0.0}).policy.state_dict()
-    assert all(torch.equal(starts[0][name], value) for name, value in fresh.items())
+    fresh = train(world, agent={"learning_rate": 0.0}).policy.state_dict()
+    for name, value in fresh.items():  # targets that follow what stays still do it to rounding
+        torch.testing.assert_close(starts[0][name], value, msg=name)
     for task in (1, 2):
         for name, begun in starts[task].items():
             if name not in ends[0]:
                 continue  # the entropy coefficient
             before, after = starts[task - 1][name], ends[task - 1][name]
             torch.testing.assert_close(begun, before + 0.25 * (after - before), msg=name)
-        moved = [name for name, begun in starts[task].items() if not begun.equal(ends[task][name])]
+        moved = [name for name, end in ends[task].items() if not end.equal(starts[task][name])]
         assert len(moved) > 4
 
 
