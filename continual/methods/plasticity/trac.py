@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, snapshot
-from holdfast.agents.doors.gradients import Move, Tensors, Work
-from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.plasticity.lasting import Lasting
+from holdfast.agents.doors.gradients import Move, Tensors
+from holdfast.continual.method import Doors, Experience
+from holdfast.continual.methods.plasticity.lasting_state import LastingState
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 """Discounts of the six tuners whose scales are added, as in the paper."""
@@ -22,7 +23,7 @@ EPSILON = 1e-8
 
 
 @dataclass(kw_only=True, eq=False)
-class TRAC(Method):
+class TRAC(LastingState):
     """Scales, update by update, how far the weights are from where they began: TRAC.
 
     After each step of the optimizer, which went from theta to theta + u with the gradient g, for
@@ -57,14 +58,10 @@ class TRAC(Method):
     )
 
     scale: Annotated[float, (1e-30, None)] = 1e-8
-    _work: Work | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._lasting = Lasting(begun)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Scale the steps of the coming task."""
-        self._work = doors.gradients.revise(self.revised, state=self._lasting.begun)
+        self._work = doors.gradients.revise(self.revised, state=partial(self.begun, fresh=begun))
 
     def revised(self, move: Move, state: Tensors, _batch: Tensors) -> tuple[Named, Tensors]:
         """Return the weights after a step, and the tuners."""
@@ -85,19 +82,6 @@ class TRAC(Method):
         torch._foreach_add_(sums, starts)
         tuned = {"sigma": sigma, "variance": variance, "scales": scales}
         return dict(zip(names, sums, strict=True)), {"start": state["start"], **tuned}
-
-    def post_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Keep the tuners for the next task."""
-        self._lasting.keep(self._work)
-        self._work = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Return where the weights began, and the tuners of each optimizer."""
-        return self._lasting.state()
-
-    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take them back."""
-        self._lasting.load(tensors, doors.facts.device)
 
 
 def begun(parameters: Named) -> Tensors:

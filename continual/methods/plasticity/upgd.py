@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from holdfast.agents.base.parameters import Named
-from holdfast.agents.doors.gradients import Move, Tensors, Work
-from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.plasticity.lasting import Lasting
+from holdfast.agents.doors.gradients import Move, Tensors
+from holdfast.continual.method import Doors, Experience
+from holdfast.continual.methods.plasticity.lasting_state import LastingState
 
 
 @dataclass(kw_only=True, eq=False)
-class UPGD(Method):
+class UPGD(LastingState):
     """Lets weights of little use take larger and noisy steps, and useful ones smaller: UPGD.
 
     After each step of the optimizer, which went from theta to theta + u with the gradient g, for
@@ -56,10 +56,6 @@ class UPGD(Method):
     beta: Annotated[float, (0, 0.999999)] = 0.999
     sigma: Annotated[float, (0, None)] = 0.001
     weight_decay: Annotated[float, (0, None)] = 0.001
-    _work: Work | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._lasting = Lasting(begun)
 
     def pre_adapt(self, doors: Doors, experience: Experience) -> None:
         """Gate the steps of the coming task."""
@@ -70,7 +66,7 @@ class UPGD(Method):
                 return {}
             return {n: torch.empty_like(p).normal_(generator=noise) for n, p in parameters.items()}
 
-        state = self._lasting.begun
+        state = partial(self.begun, fresh=begun)
         self._work = doors.gradients.revise(self.revised, state=state, batch=draw)
 
     def revised(self, move: Move, state: Tensors, batch: Tensors) -> tuple[Named, Tensors]:
@@ -93,19 +89,6 @@ class UPGD(Method):
             gate = 1 - torch.sigmoid(utility[name] / largest)
             values[name] = before * (1 - move.rate * self.weight_decay) + 2 * gate * step
         return values, {"utility": utility, "updates": updates}
-
-    def post_adapt(self, doors: Doors, experience: Experience) -> None:
-        """Keep the utilities for the next task."""
-        self._lasting.keep(self._work)
-        self._work = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the utilities, and the updates of each optimizer."""
-        return self._lasting.state()
-
-    def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
-        """Take them back."""
-        self._lasting.load(tensors, doors.facts.device)
 
 
 def begun(parameters: Named) -> Tensors:
