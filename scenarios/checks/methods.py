@@ -189,7 +189,8 @@ def _unfit_for_slots(name: str, known: Signature) -> str:
     """Return why a method cannot take boundaries that a detector finds; empty where it can."""
     instead = "take another method, or write stream: {boundaries: known}"
     if unknown := [need for need in words(known, "needs") if need != "boundaries"]:
-        told = " and ".join(_TOLD.get(need, need) for need in unknown)
+        *first, last = (_TOLD.get(need, need) for need in unknown)
+        told = f"{', '.join(first)} and {last}" if first else last
         return f"'{name}' must be told {told}, which a detector does not find; {instead}"
     if closed := [door for door in words(known, "doors") if door not in _OF_A_LIVING_MODEL]:
         return (

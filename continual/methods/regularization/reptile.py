@@ -31,9 +31,9 @@ class Reptile(Method):
     entropy coefficient.
 
     Args:
-        step_size: Part of the way, epsilon of the paper; 1 goes on from the end, as ``naive``. The
-            paper's experiments anneal it from 1 in batches of 5 tasks, of which each has a fifth:
-            hence .2.
+        step_size: Part of the way, epsilon of the paper; 1 goes on from the end, as ``naive``. Most
+            of the authors' commands (openai/supervised-reptile) anneal it from 1 to 0 over batches
+            of 3 to 10 tasks, which share the step: .2 is a task's share of 5 at the start.
     """
 
     needs = ("boundaries",)
