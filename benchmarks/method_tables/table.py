@@ -100,6 +100,7 @@ TABLES = (
     Table("split-digits", range(5)),
     Table("continual-control-tuning", (100, 101), True, True, 8, "auc/cw"),
     Table("continual-control", range(10), compiled=True, seeds_at_once=8, measure="auc/cw"),
+    Table("expandable", range(5), compiled=True),
     Table("cw10-lite-tuning", (100,), tuning=True),
     Table("cw10-lite", range(5)),
 )
