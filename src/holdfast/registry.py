@@ -156,6 +156,7 @@ METHODS: dict[str, str] = {
     "upgd": f"{_METHODS}.plasticity.upgd:UPGD",
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",
     "fire": f"{_METHODS}.plasticity.fire:FIRE",
+    "spectral": f"{_METHODS}.plasticity.spectral:Spectral",
 }
 
 

@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "c-chain": {"warmup": 3, "batch_size": 8, "window": 4, "scale": 1e-5},
     "trac": {"scale": 0.1},
     "upgd": {"beta": 0.9, "sigma": 0.5},
+    "spectral": {"strength": 0.1},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {
