@@ -125,6 +125,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "reptile": {},
     "fire": {},
     "spectral": {},
+    "cpr": {"replacement_rate": 0.5, "period": 5},
 }
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
@@ -132,7 +133,7 @@ WITH_SAC = (
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet"),
     *("cka-rl", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
-    *("weight-clipping", "reptile", "fire", "trac", "upgd", "c-chain", "spectral"),
+    *("weight-clipping", "reptile", "fire", "trac", "upgd", "c-chain", "spectral", "cpr"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

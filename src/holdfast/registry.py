@@ -157,6 +157,7 @@ METHODS: dict[str, str] = {
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",
     "fire": f"{_METHODS}.plasticity.fire:FIRE",
     "spectral": f"{_METHODS}.plasticity.spectral:Spectral",
+    "cpr": f"{_METHODS}.plasticity.cpr:CPR",
 }
 
 

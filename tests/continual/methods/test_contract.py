@@ -54,6 +54,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "trac": {"scale": 0.1},
     "upgd": {"beta": 0.9, "sigma": 0.5},
     "spectral": {"strength": 0.1},
+    "cpr": {"replacement_rate": 0.5, "period": 2},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {

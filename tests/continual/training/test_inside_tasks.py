@@ -106,6 +106,7 @@ METHODS: dict[str, Any] = {
     "trac": {"trac": {"scale": 0.1}},
     "upgd": {"upgd": {"beta": 0.9, "sigma": 0.5}},
     "spectral": {"spectral": {"strength": 0.1}},
+    "cpr": {"cpr": {"replacement_rate": 0.5, "period": 7}},
     "reptile": "reptile",
     "fire": "fire",
     "packnet": "packnet",
