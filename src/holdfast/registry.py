@@ -158,6 +158,7 @@ METHODS: dict[str, str] = {
     "fire": f"{_METHODS}.plasticity.fire:FIRE",
     "spectral": f"{_METHODS}.plasticity.spectral:Spectral",
     "cpr": f"{_METHODS}.plasticity.cpr:CPR",
+    "reset-distill": f"{_METHODS}.rehearsal.reset_distill:ResetDistill",
 }
 
 

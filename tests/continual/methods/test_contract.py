@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "upgd": {"beta": 0.9, "sigma": 0.5},
     "spectral": {"strength": 0.1},
     "cpr": {"replacement_rate": 0.5, "period": 2},
+    "reset-distill": {**FEW, "observations": 48, "updates": 3},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {
@@ -243,7 +244,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Called]:
 
 
 WITHOUT = ("naive", "isolated", "joint", "frozen", "replay", "perfect-memory", "progressive")
-WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile")
+WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile", "reset-distill")
 
 
 @pytest.mark.parametrize(("world", "name"), QUICK)

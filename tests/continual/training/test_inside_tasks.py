@@ -109,6 +109,9 @@ METHODS: dict[str, Any] = {
     "cpr": {"cpr": {"replacement_rate": 0.5, "period": 7}},
     "reptile": "reptile",
     "fire": "fire",
+    "reset-distill": {
+        "reset-distill": {"samples": 40, "observations": 40, "updates": 3, "batch_size": 8}
+    },
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
