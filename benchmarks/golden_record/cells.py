@@ -124,6 +124,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "upgd": {"beta": 0.9, "sigma": 0.5},
     "reptile": {},
     "fire": {},
+    "spectral": {},
+    "cpr": {"replacement_rate": 0.5, "period": 5},
+    "reset-distill": {**FEW, "observations": 64, "updates": 8},
 }
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
@@ -131,7 +134,8 @@ WITH_SAC = (
     *("replay", "perfect-memory", "er-ace", "agem", "packnet", "progressive", "componet"),
     *("cka-rl", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
-    *("weight-clipping", "reptile", "fire", "trac", "upgd", "c-chain"),
+    *("weight-clipping", "reptile", "fire", "trac", "upgd", "c-chain", "spectral", "cpr"),
+    *("reset-distill",),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,27 @@ class Imitation:
             return self.strength * imitation_loss(output.spec, stored, current, self.temperature)
 
         return clipped(gradient_of(loss, parameters), self.clip_norm)
+
+
+def descended(
+    tensors: Named, gradient: Callable[[Named], Named], *, updates: int, learning_rate: float
+) -> Named:
+    """Return tensors after steps of Adam, outside of the agent's own updates.
+
+    Args:
+        tensors: Where it starts, by name; they stay as they are.
+        gradient: Of the loss at tensors of these names; called once for each step.
+        updates: Steps.
+        learning_rate: Of these steps.
+    """
+    leaves = {name: tensor.clone() for name, tensor in tensors.items()}
+    optimizer = torch.optim.Adam(list(leaves.values()), lr=learning_rate)
+    for _ in range(updates):
+        found = gradient(leaves)
+        for name, leaf in leaves.items():
+            leaf.grad = found[name]
+        optimizer.step()
+    return leaves
 
 
 def clipped(gradients: Named, norm: float | None) -> Named:

@@ -156,6 +156,9 @@ METHODS: dict[str, str] = {
     "upgd": f"{_METHODS}.plasticity.upgd:UPGD",
     "reptile": f"{_METHODS}.regularization.reptile:Reptile",
     "fire": f"{_METHODS}.plasticity.fire:FIRE",
+    "spectral": f"{_METHODS}.plasticity.spectral:Spectral",
+    "cpr": f"{_METHODS}.plasticity.cpr:CPR",
+    "reset-distill": f"{_METHODS}.rehearsal.reset_distill:ResetDistill",
 }
 
 

@@ -15,7 +15,7 @@ from holdfast.agents.doors.networks import Slot
 from holdfast.agents.doors.outputs import Reader
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.progressive import Adapter, Columns
-from holdfast.continual.methods.imitation import Imitation
+from holdfast.continual.methods.imitation import Imitation, descended
 from holdfast.continual.methods.regularization.importance import fisher_information
 from holdfast.continual.methods.regularization.quadratic import Quadratic, pull
 from holdfast.continual.methods.snapshots import DEVIATION
@@ -149,18 +149,17 @@ class ProgressCompress(Method):
         """
         observations, outputs = taught
         imitation = Imitation(1.0, self.temperature)
-        leaves = {name: tensor.clone() for name, tensor in kept.items()}
-        optimizer = torch.optim.Adam(list(leaves.values()), lr=self.learning_rate)
         count, held_by = len(next(iter(outputs.values()))), self.penalty.tensors()
-        for _ in range(self.updates):
+
+        def gradient(leaves: Named) -> Named:
             rows = torch.as_tensor(rng.integers(count, size=self.batch_size))
             said = {name: values[rows] for name, values in outputs.items()}
-            gradients = imitation.gradient(output, leaves, _rows(observations, rows), said)
+            found = imitation.gradient(output, leaves, _rows(observations, rows), said)
             held = pull(leaves, held_by, {})
-            for name, leaf in leaves.items():
-                leaf.grad = gradients[name] + held[name] if name in held else gradients[name]
-            optimizer.step()
-        return leaves
+            return {n: g + held[n] if n in held else g for n, g in found.items()}
+
+        rate = self.learning_rate
+        return descended(kept, gradient, updates=self.updates, learning_rate=rate)
 
     def _keep_views(self, doors: Doors) -> None:
         """Act on every task by the knowledge base, with its own deviation."""

@@ -53,6 +53,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "c-chain": {"warmup": 3, "batch_size": 8, "window": 4, "scale": 1e-5},
     "trac": {"scale": 0.1},
     "upgd": {"beta": 0.9, "sigma": 0.5},
+    "spectral": {"strength": 0.1},
+    "cpr": {"replacement_rate": 0.5, "period": 2},
+    "reset-distill": {**FEW, "observations": 48, "updates": 3},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {
@@ -241,7 +244,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Called]:
 
 
 WITHOUT = ("naive", "isolated", "joint", "frozen", "replay", "perfect-memory", "progressive")
-WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile")
+WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile", "reset-distill")
 
 
 @pytest.mark.parametrize(("world", "name"), QUICK)

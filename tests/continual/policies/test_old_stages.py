@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, Any] = {
     "expandable": {"threshold": 1e9, "patience": 0.5},
     "progress-compress": {"updates": 2},
     "generative-replay": {"updates": 2},
+    "reset-distill": {"updates": 2},
 }
 GROWING = ("progressive", "componet", "cka-rl", "expandable", "progress-compress")
 FEW = ("ewc", "packnet")

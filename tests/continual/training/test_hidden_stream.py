@@ -85,6 +85,8 @@ METHODS: dict[str, Any] = {
     "c-chain": {"c-chain": {"warmup": 3, "batch_size": 8, "window": 4}},
     "trac": {"trac": {"scale": 0.1}},
     "upgd": {"upgd": {"beta": 0.9, "sigma": 0.5}},
+    "spectral": {"spectral": {"strength": 0.1}},
+    "cpr": {"cpr": {"replacement_rate": 0.5, "period": 7}},
     "shrink-perturb": {"shrink-perturb": {"period": 7}},
     "continual-backprop": {
         "continual-backprop": {"maturity": 5, "replacement_rate": 0.02, "samples": 8}

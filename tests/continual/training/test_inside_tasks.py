@@ -105,8 +105,13 @@ METHODS: dict[str, Any] = {
     "c-chain": {"c-chain": {"warmup": 3, "batch_size": 8, "window": 4}},
     "trac": {"trac": {"scale": 0.1}},
     "upgd": {"upgd": {"beta": 0.9, "sigma": 0.5}},
+    "spectral": {"spectral": {"strength": 0.1}},
+    "cpr": {"cpr": {"replacement_rate": 0.5, "period": 7}},
     "reptile": "reptile",
     "fire": "fire",
+    "reset-distill": {
+        "reset-distill": {"samples": 40, "observations": 40, "updates": 3, "batch_size": 8}
+    },
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
