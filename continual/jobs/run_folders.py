@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -77,12 +77,7 @@ def prepare(
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
             RunFolder.create(path, scenario.only(cell), position=order.index(cell.label), **swept)
-    began = {path: RunFolder(path).scenario for path in wanted}
-    folders = [_going_on(path, scenario.only(cell), began[path]) for path, cell in wanted.items()]
-    longer = [count for one in folders if (count := extend(one, began[one.path]))]
-    if longer:
-        goes = "goes" if len(longer) == 1 else "go"
-        tell(f"{plural(len(longer), 'cell')} {goes} on: {plural(max(longer), 'more stage')}")
+    folders = _all_going_on({path: scenario.only(cell) for path, cell in wanted.items()}, tell)
     if unknown := remember(folders):
         tell(unknown)
     return folders
@@ -115,6 +110,18 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
     name = scenario.source or "the scenario given now"
     diff = text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
     return f"{diff}\n{advice(new, old)}".rstrip()
+
+
+def _all_going_on(
+    scenarios: Mapping[Path, Scenario], tell: Callable[[str], None]
+) -> list[RunFolder]:
+    """Return the folders of cells that are to run, and tell which of them have more to learn now."""
+    began = {path: RunFolder(path).scenario for path in scenarios}
+    folders = [_going_on(path, given, began[path]) for path, given in scenarios.items()]
+    if more := [count for one in folders if (count := extend(one, began[one.path]))]:
+        goes = "goes" if len(more) == 1 else "go"
+        tell(f"{plural(len(more), 'cell')} {goes} on: {plural(max(more), 'more stage')}")
+    return folders
 
 
 def _as_given(old: Scenario, new: Scenario) -> Scenario:

@@ -41,15 +41,8 @@ def obstacle(new: Scenario, old: Scenario) -> str:
         new: As the user's file gives it; ``is_longer`` than the other.
         old: As the run folder has it.
     """
-    if old.is_supervised:
-        return "a supervised model is built for the classes of all its tasks"
-    if old.is_one_task:
-        return (
-            "one model learned the stream as a single task, whose schedules ended with it; begin "
-            "with a longer stream"
-        )
-    if old.stream.task_count == "known":
-        return "methods were told how many tasks come; begin with stream: {task_count: unknown}"
+    if old.closed:
+        return old.closed
     if old.id_width != new.id_width:
         return (
             f"its task id is {old.id_width} wide, and would have to be {new.id_width}; to add "
