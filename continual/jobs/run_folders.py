@@ -115,7 +115,7 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
 def _all_going_on(
     scenarios: Mapping[Path, Scenario], tell: Callable[[str], None]
 ) -> list[RunFolder]:
-    """Return the folders of cells that are to run, and tell which of them have more to learn now."""
+    """Return the folders of cells that are to run; tell which of them have more to learn now."""
     began = {path: RunFolder(path).scenario for path in scenarios}
     folders = [_going_on(path, given, began[path]) for path, given in scenarios.items()]
     if more := [count for one in folders if (count := extend(one, began[one.path]))]:
