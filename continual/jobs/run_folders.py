@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from holdfast.continual.policies.trust import remember
+from holdfast.continual.results.formatting import plural
 from holdfast.continual.run_folder.cells import cells_in
+from holdfast.continual.run_folder.extension import advice, extend, is_longer, obstacle
 from holdfast.continual.run_folder.files import write_whole
 from holdfast.continual.run_folder.record import LOCK, RUN, SCENARIO, RunFolder, begun_by
 from holdfast.continual.run_folder.scenario_diff import NO_MATTER, text_diff
@@ -31,14 +33,16 @@ def prepare(
 
     Cells that are there already are kept if they run the same scenario; its lists of methods and
     seeds, and what it sweeps, may grow and shrink from run to run; its description, pool and
-    resources may change, and so may the engine, which unfinished cells go on under.
+    resources may change, and so may the engine, which unfinished cells go on under. Its stream may
+    become longer: cells then go on where they have ended.
 
     Args:
         runs: The folder of all results.
         scenario: The resolved scenario.
         overwrite: Delete the scenario's cells that are there, and those of a different scenario
             under its name, and start again.
-        tell: Takes a line, where they cannot be remembered as runs of the user's own.
+        tell: Takes a line where cells go on in a longer stream, or cannot be remembered as runs of
+            the user's own.
 
     Raises:
         UsageError: If a cell there is of a different scenario (the text shows the difference), or
@@ -73,7 +77,7 @@ def prepare(
         if not is_there(path / SCENARIO):
             swept = {"sweep": dict(cell.sweep), "point": cell.point} if cell.sweep else {}
             RunFolder.create(path, scenario.only(cell), position=order.index(cell.label), **swept)
-    folders = [_going_on(path, scenario.only(cell)) for path, cell in wanted.items()]
+    folders = _all_going_on({path: scenario.only(cell) for path, cell in wanted.items()}, tell)
     if unknown := remember(folders):
         tell(unknown)
     return folders
@@ -98,20 +102,41 @@ def _difference(path: Path, scenario: Scenario, cell: Cell | None) -> str:
         new = _as_begun(scenario.only(cell), old).model_copy(update=NO_MATTER)
     except (CheckpointUnusable, NoSuchPlace) as error:
         return str(error)
-    # What is kept changes no number, and an engine changes them by rounding alone.
+    old = _as_given(old, new)
+    if old == new:
+        return ""
+    if is_longer(new, old):
+        return obstacle(new, old)
+    name = scenario.source or "the scenario given now"
+    diff = text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
+    return f"{diff}\n{advice(new, old)}".rstrip()
+
+
+def _all_going_on(
+    scenarios: Mapping[Path, Scenario], tell: Callable[[str], None]
+) -> list[RunFolder]:
+    """Return the folders of cells that are to run; tell which of them have more to learn now."""
+    began = {path: RunFolder(path).scenario for path in scenarios}
+    folders = [_going_on(path, given, began[path]) for path, given in scenarios.items()]
+    if more := [count for one in folders if (count := extend(one, began[one.path]))]:
+        goes = "goes" if len(more) == 1 else "go"
+        tell(f"{plural(len(more), 'cell')} {goes} on: {plural(max(more), 'more stage')}")
+    return folders
+
+
+def _as_given(old: Scenario, new: Scenario) -> Scenario:
+    """Return a cell's scenario with all that may be another one in the user's file as it is there.
+
+    What is kept changes no number, and an engine changes them by rounding alone.
+    """
     checkpoint = old.checkpoint.model_copy(update={"keep": new.checkpoint.keep})
     kept = {name: getattr(new.agent, name) for name in ("engine", "seeds_at_once")}
     agent = old.agent.model_copy(update=kept)
-    old = old.model_copy(update={"checkpoint": checkpoint, "agent": agent})
-    if old == new:
-        return ""
-    name = scenario.source or "the scenario given now"
-    return text_diff(old.to_yaml(), new.to_yaml(), path / SCENARIO, name)
+    return old.model_copy(update={"checkpoint": checkpoint, "agent": agent})
 
 
-def _going_on(path: Path, scenario: Scenario) -> RunFolder:
+def _going_on(path: Path, scenario: Scenario, begun: Scenario) -> RunFolder:
     """Return the folder of a cell that is to run, with its scenario as the user's file gives it."""
-    begun = RunFolder(path).scenario
     folder = RunFolder(path, given=_as_begun(scenario, begun))
     _change_engine(folder, begun.agent.engine)
     return folder

@@ -254,7 +254,7 @@ def _strange(folder: RunFolder, others: Sequence[RunFolder]) -> str:
     names = [task.name for task in folder.scenario.tasks]
     for other in others:
         if names != [task.name for task in other.scenario.tasks]:
-            return f"it drew other tasks than {_place(other)}; report its folder by itself"
+            return f"it has other tasks than {_place(other)}; report its folder by itself"
         if text := difference(other, folder):
             return f"it is of a different scenario than {_place(other)}: {changed(text)}"
     return ""

@@ -64,6 +64,15 @@ class _Engine(BaseModel):
     stage: Count
 
 
+class _Extension(BaseModel):
+    """From which stage on a stream was made longer, and by which tasks."""
+
+    model_config = _STRICT
+
+    stage: Count
+    tasks: list[Short]
+
+
 class RunInfo(BaseModel):
     """What ``run.json`` holds; ``runs/README.md`` says what it means."""
 
@@ -74,6 +83,7 @@ class RunInfo(BaseModel):
     failures: list[_Failed] = []
     fallbacks: list[dict[str, Any]] = []
     engines: list[_Engine] = []
+    extended: list[_Extension] = []
     lockstep: bool = False
     stages: Count = 0
     learning_rules: Count = 1

@@ -216,6 +216,20 @@ class Scenario(BaseModel):
         return self.hides_boundaries or (self._has_one_model and any(n in AT_ONCE for n in names))
 
     @property
+    def closed(self) -> str:
+        """Why a run of it cannot take up more stages once it has ended; empty where it can."""
+        if self.is_supervised:
+            return "a supervised model is built for the classes of all its tasks"
+        if self.is_one_task:
+            return (
+                "one model learned the stream as a single task, whose schedules ended with it; "
+                "begin with a longer stream"
+            )
+        if self.stream.task_count == "known":
+            return "methods were told how many tasks come; begin with stream: {task_count: unknown}"
+        return ""
+
+    @property
     def _has_one_model(self) -> bool:
         plays = any(task.opponents is not None for task in self.tasks)
         return self.agent.policies is None and not self.is_supervised and not plays
