@@ -1,4 +1,4 @@
-"""Learning curves on file: a line for each cell, written as soon as the cell is finished."""
+"""Learning curves and outcomes on file: lines for each cell, written as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def curve(folder: Path, seed: int, measure: Measure = "return") -> list[float]:
 
 
 def on_file(path: Path) -> list[list[str]]:
-    """Return the lines of a file of curves; none where there is no file."""
+    """Return the lines of such a file; none where there is no file."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -48,11 +48,11 @@ def write(
     commands: Iterable[Sequence[str]],
     columns: str,
 ) -> None:
-    """Write a file of curves.
+    """Write such a file.
 
     Args:
         path: Of the file.
-        rows: Its lines: what names a cell, then the curve.
+        rows: Its lines: what names a cell, then its numbers.
         module: What made them, in ``benchmarks/``.
         commands: The arguments that it got, of each of its runs.
         columns: What stands in a line, in words.

@@ -10,22 +10,23 @@ takes no notice of a detector, so that all of them look at the same learning. St
   detection counts as false.
 
 A delay is from a change to the first detection before the next one, a missed change counted as its
-phase's length. Intervals are bootstrap intervals over seeds.
+phase's length. Intervals are bootstrap intervals over seeds. A seed of a stream that is on file is
+not learned again.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from overhead import header
+from curves import on_file, write
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
 from holdfast.agents.detection.detector import Detector, Watched
@@ -58,10 +59,8 @@ WORLDS = (
     {"m": 0.7, "l": 0.8},
 )
 PHASE = 8_000
-COLUMNS = (
-    *("stream", "detector", "seeds", "steps", "changes", "missed", "missed_low", "missed_high"),
-    *("false_alarms", "false_low", "false_high", "delay", "delay_low", "delay_high"),
-)
+STREAMS = ("abrupt", "none", "recurring", "gradual")
+COLUMNS = "stream, detector, seed, steps, changes, missed, false alarms, median delay in steps"
 N_ENVS, N_STEPS = 4, 512
 
 
@@ -124,47 +123,52 @@ def learned(stream: str, seed: int) -> dict[str, Outcome]:
     }
 
 
-def rows(stream: str, found: list[dict[str, Outcome]]) -> Iterator[list[Any]]:
-    """Yield a row of the table for each detector: means over seeds, with intervals."""
-    steps = scenario_of(stream).total_steps
-    for name in DETECTORS:
-        outcomes = [one[name] for one in found]
-        row: list[Any] = [stream, name, len(outcomes), steps, len(outcomes[0].delays)]
-        row += _told([one.missed for one in outcomes])
-        row += _told([one.false_alarms for one in outcomes])
-        delays = [float(np.median(one.counted)) for one in outcomes if one.counted]
-        yield row + (_told(delays) if delays else ["", "", ""])
-
-
-def _told(values: list[float] | list[int]) -> list[Any]:
-    made = estimate(np.array(values, dtype=np.float64))
-    numbers = (made.value, made.low, made.high)
-    return [round(float(number), 1) if np.isfinite(number) else "" for number in numbers]
-
-
-def main() -> None:
-    """Learn all streams, and write the table after each of them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--streams", nargs="+", default=["abrupt", "none", "recurring", "gradual"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    table: list[list[Any]] = []
-    for stream in given.streams:
-        found = []
-        for seed in range(given.seeds):
+def main(streams: Sequence[str], seeds: int) -> None:
+    """Learn what is not on file, and print a line for each detector on each stream."""
+    for stream in streams:
+        for seed in range(seeds):
+            if any(row[0] == stream and int(row[2]) == seed for row in on_file(RESULTS)):
+                continue
             began = time.perf_counter()
-            found.append(learned(stream, seed))
+            add(stream, seed, learned(stream, seed))
             seconds = time.perf_counter() - began
             print(f"{stream} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
-        table += rows(stream, found)
-        with given.out.open("w", newline="", encoding="utf-8") as file:
-            file.writelines(f"# {line}\n" for line in header("detection.py", "scipy"))
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(table)
+        for name in DETECTORS:
+            found = [row for row in on_file(RESULTS) if row[:2] == [stream, name]]
+            columns = zip(*(row[5:] for row in found), strict=True)
+            told = [_told(np.array([float(v) for v in values if v])) for values in columns]
+            words = ("missed", "false alarms", "median delay")
+            numbers = ", ".join(f"{w} {t}" for w, t in zip(words, told, strict=True) if t)
+            print(f"{stream}, {len(found)} seeds, {name}: {numbers}")
+
+
+def add(stream: str, seed: int, found: Mapping[str, Outcome]) -> None:
+    """Write what each detector made of a stream into the table, in the order of streams."""
+    steps = scenario_of(stream).total_steps
+    rows = on_file(RESULTS)
+    for name, one in found.items():
+        delay = f"{np.median(one.counted):g}" if one.counted else ""
+        counts = (steps, len(one.delays), one.missed, one.false_alarms)
+        rows.append([stream, name, str(seed), *(str(count) for count in counts), delay])
+    names = [*DETECTORS]
+    rows.sort(key=lambda row: (STREAMS.index(row[0]), int(row[2]), names.index(row[1])))
+    seeds = {row[0]: int(row[2]) + 1 for row in rows}
+    commands = [("--streams", name, "--seeds", str(count)) for name, count in seeds.items()]
+    write(RESULTS, rows, "detection", commands, COLUMNS)
+
+
+def _told(values: NDArray[np.float64]) -> str:
+    """Return a mean over seeds with its interval; nothing where no seed has a number."""
+    if not len(values):
+        return ""
+    made = estimate(values)
+    return f"{made.value:,.1f} [{made.low:,.1f}, {made.high:,.1f}]"
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--streams", nargs="+", choices=STREAMS, default=STREAMS)
+    parser.add_argument("--seeds", type=int, default=20)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    main(given.streams, given.seeds)

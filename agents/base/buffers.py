@@ -41,6 +41,7 @@ def transitions(
     rng: np.random.Generator,
     *,
     since: int = 0,
+    until: int = 0,
 ) -> Arrays:
     """Return up to ``count`` raw rows, each at most once: of the replay buffer, or of rollouts.
 
@@ -50,16 +51,19 @@ def transitions(
         count: Of rows.
         rng: Chooses.
         since: Step of the model from which on rows of its replay buffer count.
+        until: Step of the model up to which they count, if some do; 0 for all.
     """
     if isinstance(model, OnPolicyAlgorithm):
         recent = kept()
         rows = choose(len(recent["actions"]), count, rng)
         return {name: values[rows] for name, values in recent.items()}
     buffer = model.replay_buffer
-    if not since:
+    if not since and not until:
         return stored_rows(buffer, choose(stored_count(buffer), count, rng))
     newest = min((model.num_timesteps - since) // buffer.n_envs, buffer.size())
-    rows = choose(newest * buffer.n_envs, count, rng)
+    late = (model.num_timesteps - until) // buffer.n_envs if until else 0
+    counted = newest - late if late < newest else newest
+    rows = choose(counted * buffer.n_envs, count, rng)
     first = (buffer.pos - newest) * buffer.n_envs  # below 0 where the ring was closed
     return stored_rows(buffer, (first + rows) % (buffer.buffer_size * buffer.n_envs))
 

@@ -22,9 +22,13 @@ class ChangeTest(Protocol):
 
     Attributes:
         statistic: What is compared with a bound, as of the last number; NaN before the first.
+        age: Numbers since the change, as far as the test can tell, once it has told of one.
     """
 
     statistic: float
+
+    @property
+    def age(self) -> int: ...  # noqa: D102  # see above
 
     def update(self, value: float) -> bool:
         """Take the next number, and return whether there was a change."""
@@ -44,6 +48,7 @@ class PageHinkley:
 
     With the mean x_t of the numbers so far, m_t = sum of (x - x_t - tolerance), it tells of a rise
     where m_t - min m > threshold; of a fall likewise with -x. The last number counts in its mean.
+    The change was where m was least, as is usual for sums of this kind.
     Source: Page 1954, "Continuous inspection schemes", in the form of Gama et al. 2014, "A survey
     on concept drift adaptation", section 3.2.2.
 
@@ -63,6 +68,12 @@ class PageHinkley:
         self.statistic = math.nan
         self._count, self._mean = 0, 0.0
         self._sums = np.zeros(len(self._signs))  # m_t - min m
+        self._runs = np.zeros(len(self._signs), dtype=np.int64)  # numbers since m was least
+
+    @property
+    def age(self) -> int:
+        """Numbers since the sum that tells of the change began to grow."""
+        return int(self._runs[self._sums.argmax()])
 
     def update(self, value: float) -> bool:
         """Take the next number, and return whether there was a change."""
@@ -71,6 +82,7 @@ class PageHinkley:
         for place, sign in enumerate(self._signs):
             above = sign * (value - self._mean) - self._tolerance
             self._sums[place] = max(0.0, self._sums[place] + above)
+            self._runs[place] = self._runs[place] + 1 if self._sums[place] else 0
         self.statistic = float(self._sums.max())
         return self.statistic > self._threshold
 
@@ -109,6 +121,11 @@ class Adwin:
         self.statistic = math.nan
         self._seen = 0
         self._buckets = np.empty((0, 3))  # oldest first: count, sum, sum of squared deviations
+
+    @property
+    def age(self) -> int:
+        """Numbers that are left in the window, once its older part was cut off."""
+        return int(self._buckets[:, 0].sum())
 
     def update(self, value: float) -> bool:
         """Take the next number, and return whether there was a change."""
@@ -183,6 +200,11 @@ class KolmogorovSmirnov:
         self._seen = 0
         self._numbers = np.empty(0)
 
+    @property
+    def age(self) -> int:
+        """The newest numbers, which differ."""
+        return self._recent
+
     def update(self, value: float) -> bool:
         """Take the next number, and return whether there was a change."""
         self._seen += 1
@@ -215,6 +237,6 @@ _BUCKETS = 5
 """Of one size; Bifet and Gavalda's M."""
 
 _LEAST = 1e-300
-_PAGE_HINKLEY = ("statistic", "_count", "_mean", "_sums")
+_PAGE_HINKLEY = ("statistic", "_count", "_mean", "_sums", "_runs")
 _ADWIN = ("statistic", "_seen", "_buckets")
 _KS = ("statistic", "_seen", "_numbers")

@@ -58,6 +58,7 @@ class Detector:
         slot: Number of the slot, from 0.
         slot_step: Step of the stream at which it began.
         detections: So far, in order; the last may not have taken effect yet.
+        changed: Step of the stream at which the world changed, as far as the last detection tells.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Detector:
         self._signal: Signal = signals[options.signal]()
         self._test = _test_of(options)
         self.slot, self.slot_step, self._step, self._has_ended = 0, 0, 0, False
+        self.changed = 0
         self.detections: list[Detection] = []
 
     @property
@@ -109,6 +111,9 @@ class Detector:
         if any(self._test.update(number) for number in numbers):
             self.detections.append(Detection(self._step, -1, self._test.statistic))
             self._has_ended = bool(lived.ends.any())
+            # Returns come at the ends of episodes; how old a change is they tell in no steps.
+            age = 0 if self._options.signal == "return" else self._test.age
+            self.changed = max(self.slot_step, self._step - age)
 
     def is_due(self, *, on_policy: bool) -> bool:
         """Return whether a detection is to take effect now, between two rounds of learning.
@@ -143,7 +148,7 @@ class Detector:
         self._test.load_state(below(tensors, "test"))
 
 
-_OWN = ("slot", "slot_step", "_step", "_has_ended")
+_OWN = ("slot", "slot_step", "changed", "_step", "_has_ended")
 
 
 def _test_of(options: Options) -> ChangeTest:

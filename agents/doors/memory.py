@@ -68,7 +68,9 @@ class Memory:
         """
         learner = self._learner
         recent = learner.recent
-        return buffers.transitions(learner.model, recent.rows, count, rng, since=recent.since)
+        return buffers.transitions(
+            learner.model, recent.rows, count, rng, since=recent.since, until=recent.until
+        )
 
     def rollouts(self) -> list[Arrays]:
         """Return the kept rollouts in time order; each array has the shape (steps, n_envs, ...)."""
@@ -104,13 +106,14 @@ class Recent:
         recorded: Rollouts of this task so far, those that were dropped among them.
         since: Step of the model at which the slot began, where a detector finds boundaries; rows
             of the replay buffer from before are none of the finished task's.
+        until: Step of the model after which rows are those of the next slot already; 0 where none.
     """
 
     def __init__(self) -> None:
         self.mixers: list[Mixer] = []
         self.wanted, self._kept = 0, 0
         self.rollouts: deque[Arrays] = deque()
-        self.recorded, self.since = 0, 0
+        self.recorded, self.since, self.until = 0, 0, 0
         self._mixed: Any = None  # the buffer whose batches are mixed
 
     def clear(self) -> None:
@@ -118,10 +121,21 @@ class Recent:
         self.rollouts.clear()
         self.recorded = 0
 
+    def end_slot(self, step: int, changed: int) -> None:
+        """Leave out what came after the change that ends the slot, where anything else is kept.
+
+        Args:
+            step: Of the model.
+            changed: Step of the model at which the world changed.
+        """
+        self.until, end = changed, step
+        while len(self.rollouts) > 1 and end > changed:
+            end -= _rows(self.rollouts.pop())
+
     def begin_slot(self, step: int) -> None:
         """Drop what is of the slot before; the numbers of rollouts go on."""
         self.rollouts.clear()
-        self.since = step
+        self.since, self.until = step, 0
         if self._mixed is not None:
             del self._mixed.sample  # the instance's; the class's shows again
             self._mixed = None

@@ -132,6 +132,7 @@ class WholeStream:
         steps = step - detector.slot_step
         self._opened.close()
         detector.begin_slot()
+        learner.recent.end_slot(step, detector.changed)
         boundary(steps)
         learner.recent.begin_slot(step)
         learner.opened(self._opened)

@@ -192,7 +192,10 @@ def _unfit_for_slots(name: str, known: Signature) -> str:
         *first, last = (_TOLD.get(need, need) for need in unknown)
         told = f"{', '.join(first)} and {last}" if first else last
         return f"'{name}' must be told {told}, which a detector does not find; {instead}"
-    if closed := [door for door in words(known, "doors") if door not in _OF_A_LIVING_MODEL]:
+    open_doors = set(_OF_A_LIVING_MODEL)
+    if words(known, "claims") == ("exploration",):  # all that it does there, and that needs an id
+        open_doors.add("lifecycle")
+    if closed := [door for door in words(known, "doors") if door not in open_doors]:
         return (
             f"'{name}' goes through the {closed[0]} door, which opens where a model is built for a "
             f"task, and over detected boundaries one model lives on; {instead}"

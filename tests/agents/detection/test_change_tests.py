@@ -54,6 +54,16 @@ def test_page_hinkley_by_hand() -> None:
     test = PageHinkley(0.5, 2.4, "up")
     assert [test.update(number) for number in (1.0, 1.0, 4.0, 4.0)] == [False, False, False, True]
     assert test.statistic == pytest.approx(2.5)  # 1.5 - -1
+    assert test.age == 2  # m was least after the second number
+
+
+def test_the_age_of_a_change_says_when_it_was() -> None:
+    """ADWIN drops its oldest buckets, and knows it no finer than by those."""
+    for seed in range(5):
+        for name, margin in (("page_hinkley", 10), ("adwin", 256)):
+            test, numbers = MAKE[name](), moved(seed)
+            place = next(n for n, number in enumerate(numbers) if test.update(float(number)))
+            assert abs(place + 1 - test.age - 500) <= margin, (name, seed)
 
 
 def cut_of(window: NDArray[np.float64], sizes: list[int], delta: float) -> bool:

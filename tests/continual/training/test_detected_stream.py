@@ -11,6 +11,7 @@ from kills import assert_unharmed, cell, silent
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from holdfast.agents.detection.detector import Detector
 from holdfast.continual.methods.regularization.ewc import EWC
 from holdfast.continual.reports.detection_report import detection_sections
 from holdfast.continual.results.document import Table
@@ -63,6 +64,7 @@ METHODS: dict[str, Any] = {
     "si": "si",
     "rwalk": "rwalk",
     "agem": {"agem": {"samples": 32, "batch_size": 8}},
+    "cloning": {"cloning": {"samples": 32, "batch_size": 8}},
 }
 
 
@@ -71,6 +73,7 @@ METHODS: dict[str, Any] = {
     [
         (PPO, "ewc"),
         pytest.param(SAC, "ewc", marks=pytest.mark.slow),
+        pytest.param(SAC, "cloning", marks=pytest.mark.slow),
         *(pytest.param(PPO, name, marks=pytest.mark.slow) for name in METHODS if name != "ewc"),
     ],
 )
@@ -112,7 +115,8 @@ def test_methods_are_told_of_slots_and_see_the_rows_of_each(
 ) -> None:
     told: list[tuple[str, int]] = []
     slots: list[tuple[int, int]] = []
-    begin, end = EWC.pre_adapt, EWC.post_adapt
+    changes: list[int] = []
+    begin, end, begin_slot = EWC.pre_adapt, EWC.post_adapt, Detector.begin_slot
 
     def pre_adapt(method: EWC, doors: Any, experience: Any) -> None:
         told.append(("begin", experience.stage))
@@ -124,6 +128,11 @@ def test_methods_are_told_of_slots_and_see_the_rows_of_each(
         slots.append((experience.steps, len(rows["actions"])))
         end(method, doors, experience)
 
+    def noted(detector: Detector) -> None:
+        changes.append(detector.changed)
+        begin_slot(detector)
+
+    monkeypatch.setattr(Detector, "begin_slot", noted)
     monkeypatch.setattr(EWC, "pre_adapt", pre_adapt)
     monkeypatch.setattr(EWC, "post_adapt", post_adapt)
     method = {"ewc": {"strength": 10.0, "samples": 1_000}}
@@ -135,11 +144,25 @@ def test_methods_are_told_of_slots_and_see_the_rows_of_each(
     assert told == [(what, slot) for slot in range(count) for what in ("begin", "end")]
     lengths = np.diff([0, *begun]).tolist()
     assert [steps for steps, _ in slots[:-1]] == lengths
-    # SAC's buffer has the last 150 rows of each slot; PPO's rollouts are kept whole.
-    most = 150 if agent is SAC else 10_000
-    assert [rows for _, rows in slots[:-1]] == [min(steps, most) for steps in lengths]
+    assert [rows for _, rows in slots[:-1]] == [
+        _rows_before(change, start, end, agent)
+        for change, start, end in zip(changes, [0, *begun], begun, strict=False)
+    ]
     tensors = load_file(folder.path / "checkpoints" / "task-3" / "detector.safetensors")
     assert tensors["slot"].item() == len(begun)
+
+
+def _rows_before(change: int, start: int, end: int, agent: dict[str, Any]) -> int:
+    """Return how many rows of a slot a method may see: those from before the change, if any are.
+
+    SAC's buffer has the last 150 rows of each slot; PPO's rollouts are whole ones of 24 steps of
+    two environments, the newest at least until the change.
+    """
+    if agent is SAC:
+        kept, late = min(end - start, 150), (end - change) // 2 * 2  # of two environments
+        return kept - late if late < kept else kept
+    ends = range(start + 48, end + 1, 48)
+    return 48 * max(1, sum(last <= change for last in ends))
 
 
 TAKEN: dict[str, list[Any]] = {

@@ -60,7 +60,7 @@ DETECTED = "stream={boundaries: detected, task_id: hidden}"
         ("agent.normalize={observations: per_task}", "agent.normalize.observations", "running"),
         ("carry.optimizer=false", "carry.optimizer", "nothing is dropped"),
         ("methods=[packnet]", "methods[0]", "how many tasks come, which a detector does not find"),
-        ("methods=[cloning]", "methods[0]", "lifecycle door"),
+        ("methods=[generative-replay]", "methods[0]", "lifecycle door"),
         ("methods=[vcl]", "methods[0]", "networks door"),
         ("methods=[perfect-memory]", "methods[0]", "longer than what the replay buffer holds"),
         ("methods=[isolated]", "methods[0]", "lifecycle door"),
