@@ -54,8 +54,9 @@ def online_sections(results: Results) -> list[doc.Section]:
     window = results.scenario.evaluation.window or 1_000
     legend = doc.words(
         "Mean ± standard deviation over seeds, of the rewards while it learned. Online return: "
-        "reward per step over the whole life. Reward rate: over the last "
-        f"{window:,} steps. Regret: what the reference (`score: reference`, over `evaluation: most_steps`) would have earned more, "
+        f"reward per step over the whole life. Reward rate: over the last {window:,} steps. "
+        "Regret: what the reference (`score: reference`, over `evaluation: most_steps`) would have "
+        "earned more, "
         "summed over all phases. Late steps: those that came too late for the task's `rate`."
     )
     table = by_method(done, _LIFE, _life)
