@@ -10,6 +10,7 @@ from gymnasium.wrappers import AtariPreprocessing, FlattenObservation, FrameStac
 
 from holdfast.envs.base.loading import build, class_names, imported, naming
 from holdfast.envs.base.spaces import StreamSpaces, merged_spaces
+from holdfast.envs.endless import check_endless
 from holdfast.envs.envpool.single import EnvPoolSingle
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.envs.wrappers.changes import apply_changes
@@ -175,9 +176,14 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
             cause = cause or error
             continue
         try:
+            if scenario.endless:
+                check_endless(env, is_saved=scenario.saves_worlds)
             found.append(StreamSpaces(env.observation_space, env.action_space))
             if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
                 problems.append(scenario.problem(f"tasks[{index}]", _NO_MASKS.format(task.name)))
+        except UsageError as error:
+            problems.append(scenario.problem(f"tasks[{index}].env", f"task '{task.name}': {error}"))
+            cause = cause or error
         finally:
             env.close()
     if problems:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from holdfast.envs.base.fitting import fit
 from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.endless import World
 from holdfast.envs.make import make_env
 from holdfast.envs.wrappers.drift import Applied
 from holdfast.envs.wrappers.robot import ExclusiveEnv, Slot
@@ -108,22 +109,6 @@ def pooled(
 
     env = task_env(scenario, task_index, spaces)
     return EnvPoolVector(env, n_envs, seed, scenario.tasks[task_index].name)
-
-
-class World(NamedTuple):
-    """What an environment is for a part of its life.
-
-    Attributes:
-        make: Builds it.
-        steps: Steps of this environment before the next world takes its place.
-        seed: Of the first environment of those side by side.
-        takes_over: Whether it goes on with the turns of the world before it, both interleaved.
-    """
-
-    make: Callable[..., gym.Env[Any, Any]]
-    steps: int
-    seed: int
-    takes_over: bool = False
 
 
 class Successive(gym.Wrapper[Any, Any, Any, Any]):

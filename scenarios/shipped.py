@@ -11,6 +11,7 @@ FAMILIES = {
     "": "The scenario to begin with.",
     "continual_world": "Continual World: robot arms of Meta-World, in the orders of the paper.",
     "custom_env": "An environment of one's own, with the scenario beside it.",
+    "endless": "One life in a world without episodes, which changes and never begins again.",
     "games": "Turn-based games, played against opponents and past selves.",
     "grids": "Rooms, doors and keys on small grids, seen from inside.",
     "locomotion": "Robots of MuJoCo that walk, under changed bodies, gravity and ground.",

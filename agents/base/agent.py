@@ -53,12 +53,15 @@ class Start(Protocol):
 class TaskStart(Start, Protocol):
     """Start of a single agent's task."""
 
-    def make_env(self, *, interleaved: bool = False, turns: Sequence[Any] = ()) -> VecEnv:
+    def make_env(
+        self, *, interleaved: bool = False, turns: Sequence[Any] = (), begun: int = 0
+    ) -> VecEnv:
         """Return the training environments, newly built.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
             turns: What ``worlds`` gave, where those of an earlier stage went on until here.
+            begun: Steps of this stage that endless worlds have taken.
         """
 
     def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:

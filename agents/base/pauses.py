@@ -140,10 +140,8 @@ class Turn:
 
 def flattened(inside: Inside) -> dict[str, Named]:
     """Return what an agent is as files alone, its parts and its plain data among them."""
-    text = json.dumps(inside.values).encode()
-    told = {"json": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     parts = {f"{_PART}{name}": made() for name, made in inside.parts.items()}
-    return inside.files | parts | {_VALUES: told}
+    return inside.files | parts | {_VALUES: as_file(inside.values)}
 
 
 def unflattened(files: Mapping[str, Named]) -> Inside:
@@ -153,9 +151,19 @@ def unflattened(files: Mapping[str, Named]) -> Inside:
         for name, tensors in files.items()
         if name.startswith(_PART)
     }
-    told = files.get(_VALUES)
-    values = {} if told is None else json.loads(told["json"].numpy().tobytes())
+    values = of_file(files[_VALUES]) if _VALUES in files else {}
     return Inside(dict(files), parts, values)
+
+
+def as_file(plain: Any) -> Named:
+    """Return plain data as a file of tensors, which bounds neither its size nor its numbers."""
+    text = json.dumps(plain).encode()
+    return {"json": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+
+def of_file(tensors: Mapping[str, Tensor]) -> Any:
+    """Return what ``as_file`` was given."""
+    return json.loads(tensors["json"].numpy().tobytes())
 
 
 _PART, _VALUES = "part-", "values"

@@ -117,10 +117,26 @@ def fitting(what: str, remedy: str) -> Iterator[None]:
         ) from error
 
 
-def taken(learner: Learner, number: int, rows: ReplayRows, explorer: Explorer | None) -> Inside:
-    """Return all that a learner is inside its task, episodes that are under way cut short."""
+def taken(
+    learner: Learner,
+    number: int,
+    rows: ReplayRows,
+    explorer: Explorer | None,
+    *,
+    cuts: bool = True,
+) -> Inside:
+    """Return all that a learner is inside its task.
+
+    Args:
+        learner: The learner.
+        number: Of the pause in this task.
+        rows: Of its replay buffer, those that were written before.
+        explorer: Explores in its place; None where it does so itself.
+        cuts: Whether episodes that are under way are cut short.
+    """
     model = learner.model
-    model_state.cut_episodes(model)
+    if cuts:
+        model_state.cut_episodes(model)
     if explorer is not None:
         explorer.cut()
     works: dict[str, Any] = {}

@@ -57,7 +57,7 @@ from holdfast.agents.sb3.weights_io import (
     load_policy,
     of_checkpoint,
 )
-from holdfast.agents.sb3.whole_stream import WholeStream
+from holdfast.agents.sb3.whole_stream import Lasting, WholeStream
 from holdfast.scenarios.schema.scenario import Scenario
 
 _ACTOR_LOSSES = (
@@ -304,10 +304,14 @@ class StableBaselinesAgent:
             Diverged: If a gradient is not finite; the step is not taken.
         """
         turn = None
-        if pauses is not None and pauses.every:
-            turn = self.turn(pauses, Alone(self, pauses, experience.steps), experience.steps)
         if experience.is_hidden:
-            self._whole = self._whole or WholeStream(self, self.scenario.total_steps)
+            self._whole = self._whole or WholeStream(self, self.scenario)
+        if pauses is not None and pauses.every:
+            stop: Stop = Alone(self, pauses, experience.steps)
+            if self._whole is not None and self.scenario.keeps_worlds:
+                stop = Lasting(self._whole, experience, pauses)
+            turn = self.turn(pauses, stop, experience.steps)
+        if self._whole is not None:
             self._begun, self._rows = experience, ReplayRows()
             self.current_task = experience.task_index
             self.plan.reached(experience.stage, self.scenario.stream_tasks)
@@ -318,7 +322,7 @@ class StableBaselinesAgent:
     def turn(self, pauses: Pauses, stop: Stop, steps: int, scale: int = 1) -> Turn:
         """Return what says when this learner pauses; arguments as those of ``Turn``."""
         by_steps = not self.algorithm.on_policy or self.algorithm.is_streaming
-        waits = self.scenario.n_envs == 1 and by_steps
+        waits = self.scenario.n_envs == 1 and by_steps and not self.scenario.endless
         return Turn(pauses, stop, steps, scale, waits)
 
     def learn_by_turns(
@@ -370,7 +374,9 @@ class StableBaselinesAgent:
         turn.begin(self.model.num_timesteps)
 
     def is_endless(self) -> bool:
-        """Return whether no episode of this task has ended and nothing says that one will."""
+        """Return whether a world must not begin again, as no episode has ended or seems to end."""
+        if self.scenario.keeps_worlds:  # it is saved, and does not begin again
+            return False
         return not self.model.ep_info_buffer and not has_limit(self._env)
 
     def train_more(self, updates: int) -> None:
@@ -545,7 +551,8 @@ class StableBaselinesAgent:
             number: Of the pause in this task, from 1.
         """
         self._settle()
-        return taken(self, number, self._rows, self._explorer)
+        cuts = not self.scenario.keeps_worlds
+        return taken(self, number, self._rows, self._explorer, cuts=cuts)
 
     def put_back(self, inside: Inside) -> None:
         """Put back what ``inside`` gave, into a task that has just begun."""

@@ -20,10 +20,11 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from holdfast import seeding
 from holdfast.agents.base.agent import Boundary, Files, Log, TaskStart, Watch
 from holdfast.agents.base.parameters import Named
-from holdfast.agents.base.pauses import Again, Inside, Pauses, Turn, flattened
+from holdfast.agents.base.pauses import Again, Inside, Pauses, Turn, as_file, flattened, of_file
 from holdfast.agents.sb3.budget import Updated, Watching, set_length, stream_logger
 from holdfast.agents.sb3.inside_task import RANDOM, Learner, fitting, put_back, taken
 from holdfast.agents.sb3.replay_rows import ReplayRows
+from holdfast.scenarios.schema.scenario import Scenario
 
 
 class Living(Learner, Protocol):
@@ -39,6 +40,9 @@ class Living(Learner, Protocol):
 
     def is_endless(self) -> bool:
         """Return whether no episode has ended and nothing says that one will."""
+
+    def inside(self, number: int) -> Inside:
+        """Return all that it is inside its stage."""
 
     def put_back(self, inside: Inside) -> None:
         """Put back what was kept inside a stage."""
@@ -61,11 +65,12 @@ class WholeStream:
 
     Args:
         learner: Its model was built for the first task, and stays.
-        steps: Environment steps of the whole stream.
+        scenario: Of the stream.
     """
 
-    def __init__(self, learner: Living, steps: int) -> None:
-        self._learner, self._steps = learner, steps
+    def __init__(self, learner: Living, scenario: Scenario) -> None:
+        self._learner, self._steps = learner, scenario.total_steps
+        self._is_endless, self._keeps_worlds = scenario.endless, scenario.keeps_worlds
         self._opened = ExitStack()
         self._callback: Watching | None = None
         self._started: Any = None
@@ -127,7 +132,8 @@ class WholeStream:
         detector = learner.detector
         if not math.isnan(detector.statistic):
             model.logger.record("detector/statistic", detector.statistic)
-        if not detector.is_due(on_policy=isinstance(model, OnPolicyAlgorithm)):
+        at_once = isinstance(model, OnPolicyAlgorithm) or self._is_endless
+        if not detector.is_due(on_policy=at_once):
             return
         steps = step - detector.slot_step
         self._opened.close()
@@ -213,17 +219,32 @@ class WholeStream:
 
     def files(self) -> Files:
         """Return all that the learner is at a boundary, as a checkpoint holds it."""
-        model = self._learner.model
-        inside = taken(self._learner, 0, ReplayRows(), None)
+        inside = taken(self._learner, 0, ReplayRows(), None, cuts=not self._keeps_worlds)
         inside.files["episodes"]["episodes"][:, 2] = 0.0  # seconds, which no two runs share
+        return flattened(self._with_steps(inside))
+
+    def inside(self, number: int) -> Inside:
+        """Return all that the learner is inside a stage whose worlds go on.
+
+        Args:
+            number: Of the pause in this stage, from 1.
+        """
+        return self._with_steps(self._learner.inside(number))
+
+    def _with_steps(self, inside: Inside) -> Inside:
+        """Return what a learner is, with what it goes on with in the middle of an episode."""
+        model = self._learner.model
         inside.files["last"] = _last(model)
         if self._collected and isinstance(model, OnPolicyAlgorithm):
             inside.files["rollout"] = _arrays(model.rollout_buffer)
         inside.files[RANDOM] = seeding.random_states()
         inside.values["collected"] = self._collected
-        if self._learner.is_interleaved and model.num_timesteps < self._steps:
-            inside.values["turns"] = self._learner.worlds()
-        return flattened(inside)
+        if model.num_timesteps < self._steps:
+            if self._learner.is_interleaved:
+                inside.values["turns"] = self._learner.worlds()
+            if self._is_endless:
+                inside.files[_WORLDS] = as_file(self._learner.worlds())
+        return inside
 
     def _resume(self, experience: TaskStart, pauses: Pauses, turn: Turn | None) -> int:
         """Put back what was kept, and return at which step of the stage that was."""
@@ -236,14 +257,28 @@ class WholeStream:
         with fitting("the checkpoint at a hidden boundary", "start the cell again (--overwrite)"):
             pauses.put_back()
             put_back(self._learner, inside, ReplayRows(), None)
-            self._put_back(experience, inside)
+            self._go_on(experience, inside)
         return 0
 
-    def _put_back(self, experience: TaskStart, inside: Inside) -> None:
+    def put_back(self, experience: TaskStart, inside: Inside, begun: int) -> None:
+        """Put back what ``inside`` gave.
+
+        Args:
+            experience: The stage.
+            inside: What was kept.
+            begun: Steps of this stage that were taken.
+        """
+        self._learner.put_back(inside)
+        self._go_on(experience, inside, begun)
+
+    def _go_on(self, experience: TaskStart, inside: Inside, begun: int = 0) -> None:
+        """Go on where the environments were, with the rollout or round that was under way."""
         learner, model = self._learner, self._learner.model
         model.env.close()
         turns = inside.values.get("turns", ())
-        env = experience.make_env(interleaved=learner.is_interleaved, turns=turns)
+        if _WORLDS in inside.files:
+            turns = of_file(inside.files[_WORLDS])
+        env = experience.make_env(interleaved=learner.is_interleaved, turns=turns, begun=begun)
         learner.go_on_in(env)
         if learner.normalizer is not None:  # the first observation was counted before
             learner.normalizer.load_tensors(inside.files["normalization"])
@@ -258,6 +293,38 @@ class WholeStream:
             _set_arrays(model.rollout_buffer, inside.files["rollout"])
             model.rollout_buffer.pos = self._collected
         seeding.set_random_states(inside.files[RANDOM])
+
+
+class Lasting:
+    """Makes the learner of an endless stream pause: its worlds are saved, and do not begin again.
+
+    Args:
+        whole: The learning of the stream.
+        experience: The stage.
+        pauses: What keeps the pauses.
+    """
+
+    def __init__(self, whole: WholeStream, experience: TaskStart, pauses: Pauses) -> None:
+        self._whole, self._experience, self._pauses = whole, experience, pauses
+        self._number = 0
+
+    def pause(self, step: int, *, is_last: bool) -> None:  # noqa: ARG002  # never at a stage's end
+        """Keep all, worlds included."""
+        self._number += 1
+        inside = self._whole.inside(self._number)
+        inside.values["again"] = {"number": self._number, "step": step}
+        self._pauses.save(step, inside)
+
+    def resume(self) -> None:
+        """Put back what was kept."""
+        inside = self._pauses.resumed
+        assert inside is not None
+        remedy = "remove the folders checkpoints/task-*.at-* of the cell, and the task begins again"
+        with fitting("the checkpoint inside the task", remedy):
+            told = inside.values["again"]
+            self._number = int(told["number"])
+            self._pauses.put_back()
+            self._whole.put_back(self._experience, inside, int(told["step"]))
 
 
 def _noise(model: Any) -> Any:
@@ -282,6 +349,12 @@ def _going_on(buffer: Any, *, is_begun: bool) -> Iterator[None]:
 # -- what Stable-Baselines3 keeps between two steps ------------------------------------------------
 
 
+_RETURNS = "returns"
+"""Of a normaliser: discounted, of the episodes under way; of episodes that were cut they are 0."""
+
+_WORLDS = "worlds"
+"""File of what endless worlds go on with; their generators have numbers too large for others."""
+
 _LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 
 
@@ -294,6 +367,8 @@ def _last(model: Any) -> Named:
         for key, rows in entries.items():
             if rows is not None:
                 found[f"{name}/{key}"] = torch.as_tensor(np.array(rows))
+    if model._vec_normalize_env is not None and model._vec_normalize_env.returns.any():
+        found[_RETURNS] = torch.as_tensor(model._vec_normalize_env.returns.copy())
     for pair, states in enumerate(getattr(model, "_last_lstm_states", None) or ()):
         found |= {f"_last_lstm_states/{pair}/{n}": t.clone() for n, t in enumerate(states)}
     return found
@@ -309,6 +384,8 @@ def _set_last(model: Any, tensors: Named) -> None:
         }
         if rows:
             setattr(model, name, rows.get("", rows))
+    if _RETURNS in tensors:
+        model._vec_normalize_env.returns[:] = tensors[_RETURNS].numpy()
     states = getattr(model, "_last_lstm_states", None)
     if states is not None:
         kept = [

@@ -12,7 +12,6 @@ import numpy as np
 
 from holdfast.continual.reports import figures, tables
 from holdfast.continual.reports.axes import Bounds
-from holdfast.continual.reports.detection_report import detection_sections
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.reports.summary import (
@@ -25,6 +24,7 @@ from holdfast.continual.reports.summary import (
 from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.reports.templates import environment
+from holdfast.continual.reports.unannounced_report import detection_sections, online_sections
 from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
@@ -75,7 +75,12 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
         parts.append(doc.Section("Not in these numbers", (doc.Bullets(missing),), is_overview=True))
     if done:
         parts += _scores(results, done, summary)
-    parts += [*detection_sections(results), *team_sections(results), *game_sections(results)]
+    parts += [
+        *detection_sections(results),
+        *online_sections(results),
+        *team_sections(results),
+        *game_sections(results),
+    ]
     parts += plasticity_sections(results)
     parts.append(doc.Section("Definitions", tuple(_definitions(results))))
     if done:

@@ -24,6 +24,7 @@ MOST_BYTES = {
     "scores.jsonl": 1 << 30,
     "plasticity.json": 64 * MEGABYTE,
     "detections.json": 4 * MEGABYTE,
+    "online.json": 64 * MEGABYTE,
     "plasticity.safetensors": 1 << 30,
     "cross-play.json": 64 * MEGABYTE,
     "study.yaml": MEGABYTE,

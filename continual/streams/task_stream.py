@@ -17,14 +17,16 @@ from holdfast.continual.streams.evaluation import Stepped, play
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.base.spaces import StreamSpaces
+from holdfast.envs.endless import WINDOW, Endless, Online, World, ended, endless_vector
 from holdfast.envs.envpool.batch import Batch, write
 from holdfast.envs.envpool.single import rows
 from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
-from holdfast.envs.vector import Interleaved, Successive, World, pooled, task_env, vectorize
+from holdfast.envs.vector import Interleaved, Successive, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
+from holdfast.errors import EnvironmentFailed
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 from holdfast.seeding import derive
@@ -46,6 +48,9 @@ MOST_PROCESSES = 4
 MOST_IN_POOL = 64
 """As ``MOST_COPIES``, in one EnvPool."""
 
+
+MOST_DRIFTED = 1_000
+"""Steps of a stage of an endless stream at which what a drift sets is noted, at most."""
 
 MOST_OPEN = 32
 """Tasks whose evaluation environments stay open; of more, those measured last."""
@@ -72,7 +77,9 @@ class TaskExperience(StageExperience):
     """One task at one place of the stream, with the environments to train in.
 
     Attributes:
-        drifted: What a drift has set so far, with the step of the task.
+        drifted: What a drift has set so far, with the step of the task; of an endless stream, at
+            ``MOST_DRIFTED`` steps at most.
+        online: What the worlds of an endless stream were paid; one for all stages.
     """
 
     def __init__(
@@ -102,17 +109,27 @@ class TaskExperience(StageExperience):
             self._pooled = partial(pooled, scenario, order[stage], spaces, self._n_envs)
         self._stage_steps = scenario.stage_steps
         self.later: list[TaskExperience] = []  # stages after this one, where one model learns all
+        self._keeps_worlds, self._endless = scenario.keeps_worlds, scenario.endless
+        self.online = Online(scenario.evaluation.window or WINDOW)
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
+        every = -(-self.steps // MOST_DRIFTED)
+        if self._endless and self.drifted and step // every == self.drifted[-1][0] // every:
+            return
         self.drifted.append((step, values))
 
-    def make_env(self, *, interleaved: bool = False, turns: Sequence[Any] = ()) -> VecEnv:
+    def make_env(
+        self, *, interleaved: bool = False, turns: Sequence[Any] = (), begun: int = 0
+    ) -> VecEnv:
         """Return the training environments, newly built and seeded.
 
         Args:
             interleaved: All tasks of the stream, taking turns, instead of this one alone.
             turns: What ``worlds`` gave, where those of an earlier stage went on until here.
+            begun: Steps of this stage that endless worlds have taken.
         """
+        if self._endless:
+            return endless_vector(self._endless_makers(turns, begun), self.seed)
         return self._made(self._makers(interleaved, None, turns), self.seed, interleaved)
 
     def build_again(self, env: VecEnv, again: Again, *, interleaved: bool = False) -> VecEnv:
@@ -124,6 +141,9 @@ class TaskExperience(StageExperience):
             interleaved: As for ``make_env``.
         """
         seed = derive(self.seed, "checkpoint", again.number)
+        if self._endless:
+            env.close()
+            return endless_vector(self._endless_makers(again.worlds, again.step), seed)
         makers = self._makers(interleaved, again)
         if isinstance(env, ProcessPool):
             env.rebuild(makers, seed)
@@ -164,18 +184,58 @@ class TaskExperience(StageExperience):
             return [*made]
 
         def worlds(index: int) -> list[World]:
-            here = World(made[index], self.steps // n_envs - taken, self.seed)
-            return [here] + [
-                World(
-                    each[index] if interleaved else stage._make_one,
-                    stage.steps // n_envs,
-                    stage.seed,
-                    takes_over=interleaved,
-                )
-                for stage in self.later
-            ]
+            later = each[index] if interleaved else None
+            return self._lives(made[index], taken, later)
 
         return [partial(Successive, worlds(index), index) for index in range(n_envs)]
+
+    def _lives(
+        self,
+        make: Callable[[], gym.Env[Any, Any]],
+        taken: int,
+        later: Callable[..., gym.Env[Any, Any]] | None = None,
+    ) -> list[World]:
+        """Return what an environment is in this stage and in those after it.
+
+        Args:
+            make: Builds it as it is in this stage.
+            taken: Its steps in this stage so far.
+            later: Builds it in the others, if not each in its own way.
+        """
+        n_envs = self._n_envs
+        here = World(make, self.steps // n_envs - taken, self.seed)
+        return [here] + [
+            World(
+                later or stage._make_one,
+                stage.steps // n_envs,
+                stage.seed,
+                takes_over=later is not None,
+            )
+            for stage in self.later
+        ]
+
+    def _endless_makers(
+        self, saved: Sequence[Any], begun: int
+    ) -> list[Callable[[], gym.Env[Any, Any]]]:
+        """Return what builds each endless world, to go on with what ``worlds`` gave."""
+        online, *states = saved or [None] * (self._n_envs + 1)
+        if online is not None:
+            self.online.load_state(online)
+        taken = begun // self._n_envs
+        worlds = self._lives(partial(self._make_one, taken=taken), taken)
+        return [
+            partial(
+                Endless,
+                worlds,
+                index,
+                self.online,
+                stage=self.stage,
+                state=state,
+                within=begun > 0,
+                resets=not self._keeps_worlds,
+            )
+            for index, state in enumerate(states)
+        ]
 
     def _all_at_once(self) -> list[Callable[..., gym.Env[Any, Any]]]:
         """Return what builds environments in which all tasks of the stream take turns."""
@@ -187,7 +247,9 @@ class TaskExperience(StageExperience):
         return [partial(_interleaved, each, shares, first) for first in firsts]
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
-        """Return what environments that are built again go on with: whose turn it is."""
+        """Return what environments that are built again go on with: whose turn it is, or all."""
+        if self._endless:
+            return [self.online.state(), *env.env_method("get_state")]
         return list(env.env_method("turns")) if interleaved else []
 
 
@@ -233,6 +295,7 @@ class EvalExperience(MeasuredExperience):
         steps = scenario.stage_steps
         stages = zip(scenario.stream_tasks, steps, accumulate(steps), strict=True)
         self._visits = [(end - own, own) for index, own, end in stages if index == task_index]
+        self._endless, self._n_envs = scenario.endless, scenario.n_envs
 
     @cached_property
     def environments(self) -> list[gym.Env[Any, Any]]:
@@ -257,8 +320,13 @@ class EvalExperience(MeasuredExperience):
     def show_step(self, step: int) -> None:
         """Set what drifts as it is at this step of the stream, while the task is measured.
 
-        Before the task's first visit it is as at its start, after a visit as at its end.
+        Before the task's first visit it is as at its start, after a visit as at its end. A world
+        that has a clock of its own, and a method ``show_step`` for it, begins at that step.
         """
+        for env in self.environments if self._endless else ():
+            world: Any = env.unwrapped
+            if callable(getattr(world, "show_step", None)):
+                world.show_step(step // self._n_envs)
         began = [(first, steps) for first, steps in self._visits if first < step]
         first, steps = began[-1] if began else (step, 0)
         for env in self.environments if self.task.drift else ():
@@ -285,6 +353,13 @@ class EvalExperience(MeasuredExperience):
                 deterministic=deterministic,
                 most_steps=self.most_steps,
             )
+        if self._endless:
+            if short := [one for one in played if not one.is_cut]:
+                raise EnvironmentFailed(
+                    f"task '{self.task.name}', in evaluation: "
+                    f"{ended(envs[0], step=short[0].length)}"
+                )
+            played = [one._replace(is_cut=False) for one in played]  # as long as was asked for
         return played
 
     def close(self) -> None:
@@ -443,6 +518,7 @@ def make_stream(
     if scenario.is_one_task:
         for stage, one in enumerate(train):
             one.first, one.later = train[0], train[stage + 1 :]
+            one.online = train[0].online
     assert scenario.backend != "auto"  # settled before anything is built
     measured: list[MeasuredExperience] = [
         PooledEvalExperience(scenario, index, spaces)

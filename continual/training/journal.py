@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -19,10 +20,17 @@ from holdfast.continual.policies.restore import load_methods, needed_to_act
 from holdfast.continual.progress import Progress, Tell
 from holdfast.continual.results.detection import changes_of, outcome
 from holdfast.continual.results.formatting import cut_note, fenced
+from holdfast.continual.results.online import (
+    online_return,
+    phases_of,
+    reference_rates,
+    regret,
+)
 from holdfast.continual.run_folder import checkpoint, inside_task, old_stages
 from holdfast.continual.run_folder.detections import write_detections
 from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.run_folder.files import csv_table, write_whole
+from holdfast.continual.run_folder.online_record import read_online, write_online
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.slots import Slots
 from holdfast.continual.streams.evaluation import evaluate
@@ -92,15 +100,14 @@ class CellJournal:
                 f"{self.checkpoints}: holds a checkpoint of stage {saved.state['stage']}, which "
                 "the stream does not have; start the cell again with --overwrite"
             )
-        damage += self._lost(-1 if saved is None else int(saved.state["stage"]), damage)
         self.resumed_at = 0 if saved is None else int(saved.state["stage"]) + 1
+        damage += self._lost(self.resumed_at - 1, damage)
         inside_task.drop(self.checkpoints, keep=[self.resumed_at])
         self.store = inside_task.InsideTask(self.checkpoints, self.resumed_at)
         self.inside, more = self.store.newest()
         damage += more
         state = {} if saved is None else saved.state
-        if self.inside is not None:
-            state = self.inside.state
+        state = state if self.inside is None else self.inside.state
         folder.truncate(state.get("scores_bytes", 0))
         if saved is not None:
             self._load(saved)
@@ -116,6 +123,7 @@ class CellJournal:
             self.environment_failures = int(state.get("environment_failures", 0))
         if step:
             self.diagnostics.resume(step, points)
+        self.online = read_online(folder.path, step)
         self.spent = Spent(state.get("spent", {}) if state else None)
         self.board = self._open_board(step)
         self.began = time.monotonic()
@@ -218,6 +226,7 @@ class CellJournal:
                     self._evaluate(stage, first + step)
                     self.board.scalars(self.diagnostics.measure(stage, first + step), first + step)
                 self._log_drift(experience)
+                self._log_online(experience, first + step)
                 self._tell(stage, first + step)
             elif step % _LOOK_EVERY < self.scenario.n_envs and time.monotonic() >= next_look:
                 next_look = time.monotonic() + 1.0
@@ -266,6 +275,7 @@ class CellJournal:
         self._log_drift(experience)
         self._record_drift(experience)
         self._log_detections(step)
+        self._log_online(experience, step)
         self.board.scalars(self.diagnostics.measure(stages, step), step)
         self.scores.log_metrics(stages, step, self.board)
         now = time.monotonic()
@@ -350,6 +360,21 @@ class CellJournal:
         made_folder(folder, folders=2)
         text = csv_table(["step", *names], rows)
         write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
+
+    def _log_online(self, experience: Experience, step: int) -> None:
+        """Log and write what an endless stream was paid so far."""
+        if not self.scenario.endless:
+            return
+        paid = getattr(experience, "online").point(experience.stage)  # noqa: B009  # as drifted
+        self.online.append({"stage": float(experience.stage), "step": float(step), **paid})
+        write_online(self.folder.path, self.online)
+        phases = phases_of(self.online, self.scenario)
+        scalars = {"return": online_return(phases), "reward_rate": paid["reward_rate"]}
+        lost = regret(phases, reference_rates(self.scenario))
+        scalars |= {} if isnan(lost) else {"regret": lost}
+        if self.scenario.tasks[experience.task_index].rate is not None:
+            scalars["late_steps"] = paid["late_steps"]
+        self.board.scalars({f"online/{name}": value for name, value in scalars.items()}, step)
 
     def _detected(self) -> None:
         """Log and write that a slot has begun."""

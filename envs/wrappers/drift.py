@@ -64,6 +64,14 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         self._taken += 1
         return self.env.step(action)
 
+    def get_state(self) -> dict[str, Any]:
+        """Return nothing: the step at which a drift is, is told when it is built."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:  # noqa: ARG002  # it is empty
+        """Set all that drifts at the next step, as the environment's own state may hold it, too."""
+        self._set.clear()
+
     def _values(self, drift: Mapping[str, Drift], step: int) -> dict[str, float]:
         return {name: entry.at(step, self._steps) for name, entry in drift.items()}
 

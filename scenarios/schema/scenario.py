@@ -19,7 +19,7 @@ from holdfast.registry import AT_ONCE
 from holdfast.scenarios.schema.agent import Agent, is_supervised
 from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
 from holdfast.scenarios.schema.detector import Detector
-from holdfast.scenarios.schema.fields import SECTION, Name, Positive, Seeds, Text
+from holdfast.scenarios.schema.fields import SECTION, Flag, Name, Positive, Seeds, Text
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.schema.sections import (
     Carry,
@@ -54,6 +54,8 @@ class Scenario(BaseModel):
     """The tasks, in training order."""
     stream: Stream = Field(default_factory=Stream)
     """Order, and what is known of it."""
+    endless: Annotated[Flag, Field(exclude_if=operator.not_)] = False
+    """The environments have no episodes: nothing is reset at a boundary or a checkpoint."""
     detector: Detector | None = Field(default=None, exclude_if=operator.not_)
     """Test that finds where tasks end, under stream: {boundaries: detected}."""
     spaces: Spaces = Field(default_factory=Spaces)
@@ -228,6 +230,20 @@ class Scenario(BaseModel):
         if self.stream.task_count == "known":
             return "methods were told how many tasks come; begin with stream: {task_count: unknown}"
         return ""
+
+    @property
+    def keeps_worlds(self) -> bool:
+        """Whether a world lives from the first step to the last, over boundaries and checkpoints.
+
+        An endless stream whose worlds may begin again is one of hidden boundaries otherwise.
+        """
+        return self.endless and not self.checkpoint.resets
+
+    @property
+    def saves_worlds(self) -> bool:
+        """Whether a world that lives on is put back: from a checkpoint, or in the next stage."""
+        is_put_back = self.checkpoint.every != "off" or len(self.stream_tasks) > 1
+        return self.keeps_worlds and is_put_back
 
     @property
     def _has_one_model(self) -> bool:

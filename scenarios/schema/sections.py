@@ -83,8 +83,10 @@ class Evaluation(BaseModel):
     """Tasks measured at each evaluation: all, those seen so far, or {sample: 10} by turns."""
     most_steps: Annotated[Steps | None, Field(exclude_if=operator.not_)] = None
     """Steps after which an episode is cut, and recorded as cut. Default: the task's time limit,
-    that of the environment's spec, or 10,000.
+    that of the environment's spec, or 10,000. An endless stream states it.
     """
+    window: Annotated[Steps | None, Field(exclude_if=operator.not_, le=bounds.WINDOW)] = None
+    """Newest steps that the reward rate of an endless stream is taken over. Default: 1,000."""
 
     @property
     def words(self) -> str:

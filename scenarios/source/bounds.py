@@ -63,6 +63,9 @@ METHODS = 200
 EPISODE_STEPS = 10_000
 """Steps after which an evaluation episode is cut, where nothing says how long it may last."""
 
+WINDOW = 1_000_000
+"""Newest rewards of an endless stream that are kept for its reward rate."""
+
 SEEDS = 1_000
 """Seeds."""
 

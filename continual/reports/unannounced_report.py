@@ -1,4 +1,4 @@
-"""The part of a report about detected changes of task, beside the true ones."""
+"""Parts of a report on streams that announce nothing: detected changes, and endless lives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import numpy as np
 from holdfast.continual.reports.tables import by_method, over
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.detection import Outcome, changes_of, outcome
+from holdfast.continual.results.online import (
+    online_return,
+    phases_of,
+    reference_rates,
+    regret,
+)
 from holdfast.continual.results.study import CellResults, MethodResults, Results
 from holdfast.continual.run_folder.detections import read_detections
+from holdfast.continual.run_folder.online_record import read_online
 
 _TITLES = (
     "changes",
@@ -34,6 +41,40 @@ def detection_sections(results: Results) -> list[doc.Section]:
     )
     table = by_method(done, _TITLES, _cells)
     return [doc.Section("Detected changes", (doc.Paragraph(legend), table))]
+
+
+_LIFE = ("online return", "reward rate at the end", "regret", "late steps")
+
+
+def online_sections(results: Results) -> list[doc.Section]:
+    """Return a table of what endless lives were paid; none where there are episodes."""
+    done = [method for method in results.methods if method.cells]
+    if not results.scenario.endless or not done:
+        return []
+    window = results.scenario.evaluation.window or 1_000
+    legend = doc.words(
+        "Mean ± standard deviation over seeds, of the rewards while it learned. Online return: "
+        f"reward per step over the whole life. Reward rate: over the last {window:,} steps. "
+        "Regret: what the reference (`score: reference`, over `evaluation: most_steps`) would have "
+        "earned more, "
+        "summed over all phases. Late steps: those that came too late for the task's `rate`."
+    )
+    table = by_method(done, _LIFE, _life)
+    return [doc.Section("Life without episodes", (doc.Paragraph(legend), table))]
+
+
+def _life(method: MethodResults) -> Iterator[doc.Cell]:
+    points = [read_online(cell.folder.path) for cell in method.cells]
+    cells = zip(points, method.cells, strict=True)
+    lives = [(phases_of(p, c.folder.scenario), c.folder.scenario) for p, c in cells]
+    yield over([online_return(phases) for phases, _ in lives], _exact)
+    yield over([p[-1]["reward_rate"] if p else float("nan") for p in points], _exact)
+    yield over([regret(phases, reference_rates(of)) for phases, of in lives], _whole)
+    yield over([p[-1]["late_steps"] if p else float("nan") for p in points], _whole)
+
+
+def _exact(value: float) -> str:
+    return f"{value:.4f}"
 
 
 def outcome_of(cell: CellResults) -> Outcome:
