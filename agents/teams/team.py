@@ -62,7 +62,13 @@ class GroupStart:
     seats: VecEnv
     is_hidden: bool = False
 
-    def make_env(self, *, interleaved: bool = False, turns: Sequence[Any] = ()) -> VecEnv:  # noqa: ARG002
+    def make_env(
+        self,
+        *,
+        interleaved: bool = False,
+        turns: Sequence[Any] = (),  # noqa: ARG002
+        begun: int = 0,  # noqa: ARG002
+    ) -> VecEnv:
         """Return the group's seats."""
         assert not interleaved  # `joint` is refused by validate
         return self.seats
