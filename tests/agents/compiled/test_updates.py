@@ -103,7 +103,7 @@ def test_actor_and_critic(algorithm: Any) -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("algorithm", [SAC, DQN])
+@pytest.mark.parametrize("algorithm", [pytest.param(SAC, marks=pytest.mark.slow), DQN])
 def test_arrays_that_are_too_large_for_the_vector(algorithm: Any) -> None:
     """The state has some beside its vector; what acts is read from there as well."""
     env = "CartPole-v1" if algorithm is DQN else "Pendulum-v1"

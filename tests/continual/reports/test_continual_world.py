@@ -117,7 +117,9 @@ def values(method: MethodSummary) -> list[float]:
         pytest.param((0, 1, 2), 100, 10, id="window of 10"),
         pytest.param((0, 1, 2, 0, 1, 2), 20, 2, id="repeated tasks"),
         pytest.param((2, 0, 1, 0), 10, 1, id="one repeated task"),
-        pytest.param(tuple(range(20)), 50, 5, id="20 tasks of 50 points"),
+        pytest.param(
+            *(tuple(range(20)), 50, 5), id="20 tasks of 50 points", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_random_curves(tmp_path: Path, order: tuple[int, ...], points: int, last: int) -> None:

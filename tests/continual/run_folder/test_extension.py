@@ -82,7 +82,10 @@ def assert_same(longer: RunFolder, whole: RunFolder) -> None:
     [
         (PPO, {"ewc": {"samples": 16}}, {}),
         (SAC, "naive", {"carry": {"replay_buffer": True, "optimizer": True}}),
-        (PPO, "naive", {"stream": {"max_tasks": 4, "task_id": "heads"}}),
+        pytest.param(
+            *(PPO, "naive", {"stream": {"max_tasks": 4, "task_id": "heads"}}),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(PPO, "progressive", {}, marks=pytest.mark.slow),
         pytest.param(PPO, {"cloning": {"samples": 16}}, {}, marks=pytest.mark.slow),
         pytest.param(PPO, "naive", {"stream": {"task_id": "hidden"}}, marks=pytest.mark.slow),
@@ -107,6 +110,7 @@ def test_a_longer_run_is_one_that_always_had_the_task(
     assert len(RunFolder(longer.path).scenario.tasks) == 3
 
 
+@pytest.mark.slow
 def test_killed_on_its_way_it_is_still_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
