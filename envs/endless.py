@@ -15,9 +15,6 @@ from holdfast.errors import EnvironmentFailed, UsageError
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-WINDOW = 1_000
-"""Newest steps that a reward rate is taken over, where the scenario does not say."""
-
 
 class World(NamedTuple):
     """What an environment is for a part of its life.
@@ -48,7 +45,7 @@ class Online:
     {'phase_steps': 3.0, 'phase_return': 7.0, 'reward_rate': 3.0, 'late_steps': 0.0}
     """
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int) -> None:
         self._newest = np.zeros(window)
         self._phases: dict[int, list[float]] = {}
         self._steps, self._late = 0, 0
@@ -120,6 +117,7 @@ class Endless(gym.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         self._worlds, self._index, self._online = list(worlds), index, online
         super().__init__(self._worlds[0].make())
+        # Those of the first world: a wrapper's follow its environment, and worlds take turns.
         self.action_space, self.observation_space = self.action_space, self.observation_space
         self._stage, self._steps, self._last = stage, 0, None
         self._state, self._within, self._resets = state, within, resets

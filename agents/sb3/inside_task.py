@@ -94,8 +94,7 @@ class Alone:
         """Put back what was kept, and build the environments again."""
         inside = self._pauses.resumed
         assert inside is not None
-        remedy = "remove the folders checkpoints/task-*.at-* of the cell, and the task begins again"
-        with fitting("the checkpoint inside the task", remedy):
+        with fitting(INSIDE, BEGIN_AGAIN):
             told = inside.values["again"]
             again = Again(int(told["number"]), int(told["step"]), list(told["worlds"]))
             self._pauses.put_back()
@@ -104,6 +103,10 @@ class Alone:
         self._number = again.number
         if again.step < self._steps:
             self._agent.build_again(again)
+
+
+INSIDE = "the checkpoint inside the task"
+BEGIN_AGAIN = "remove the folders checkpoints/task-*.at-* of the cell, and the task begins again"
 
 
 @contextmanager

@@ -22,7 +22,15 @@ from holdfast.agents.base.agent import Boundary, Files, Log, TaskStart, Watch
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.base.pauses import Again, Inside, Pauses, Turn, as_file, flattened, of_file
 from holdfast.agents.sb3.budget import Updated, Watching, set_length, stream_logger
-from holdfast.agents.sb3.inside_task import RANDOM, Learner, fitting, put_back, taken
+from holdfast.agents.sb3.inside_task import (
+    BEGIN_AGAIN,
+    INSIDE,
+    RANDOM,
+    Learner,
+    fitting,
+    put_back,
+    taken,
+)
 from holdfast.agents.sb3.replay_rows import ReplayRows
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -319,8 +327,7 @@ class Lasting:
         """Put back what was kept."""
         inside = self._pauses.resumed
         assert inside is not None
-        remedy = "remove the folders checkpoints/task-*.at-* of the cell, and the task begins again"
-        with fitting("the checkpoint inside the task", remedy):
+        with fitting(INSIDE, BEGIN_AGAIN):
             told = inside.values["again"]
             self._number = int(told["number"])
             self._pauses.put_back()

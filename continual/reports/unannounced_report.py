@@ -51,13 +51,13 @@ def online_sections(results: Results) -> list[doc.Section]:
     done = [method for method in results.methods if method.cells]
     if not results.scenario.endless or not done:
         return []
-    window = results.scenario.evaluation.window or 1_000
+    window = results.scenario.evaluation.rate_steps
     legend = doc.words(
         "Mean ± standard deviation over seeds, of the rewards while it learned. Online return: "
         f"reward per step over the whole life. Reward rate: over the last {window:,} steps. "
         "Regret: what the reference (`score: reference`, over `evaluation: most_steps`) would have "
-        "earned more, "
-        "summed over all phases. Late steps: those that came too late for the task's `rate`."
+        "earned more, summed over all phases. Late steps: those that came too late for the task's "
+        "`rate`."
     )
     table = by_method(done, _LIFE, _life)
     return [doc.Section("Life without episodes", (doc.Paragraph(legend), table))]

@@ -17,7 +17,7 @@ from holdfast.continual.streams.evaluation import Stepped, play
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.base.fitting import TaskId
 from holdfast.envs.base.spaces import StreamSpaces
-from holdfast.envs.endless import WINDOW, Endless, Online, World, ended, endless_vector
+from holdfast.envs.endless import Endless, Online, World, ended, endless_vector
 from holdfast.envs.envpool.batch import Batch, write
 from holdfast.envs.envpool.single import rows
 from holdfast.envs.make import stream_spaces
@@ -110,7 +110,7 @@ class TaskExperience(StageExperience):
         self._stage_steps = scenario.stage_steps
         self.later: list[TaskExperience] = []  # stages after this one, where one model learns all
         self._keeps_worlds, self._endless = scenario.keeps_worlds, scenario.endless
-        self.online = Online(scenario.evaluation.window or WINDOW)
+        self.online = Online(scenario.evaluation.rate_steps)
 
     def _note_drift(self, step: int, values: dict[str, float]) -> None:
         every = -(-self.steps // MOST_DRIFTED)

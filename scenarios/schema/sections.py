@@ -89,6 +89,11 @@ class Evaluation(BaseModel):
     """Newest steps that the reward rate of an endless stream is taken over. Default: 1,000."""
 
     @property
+    def rate_steps(self) -> int:
+        """Newest steps that a reward rate is taken over."""
+        return self.window or 1_000
+
+    @property
     def words(self) -> str:
         """Which tasks are measured, in words: ``all tasks``."""
         if not isinstance(self.tasks, Sample):

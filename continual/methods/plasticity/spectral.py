@@ -26,12 +26,14 @@ class Spectral(Method):
         strength * sum over layers of (sigma(W)^exponent - 1)^2 + ||b||^(2 exponent)
 
     with sigma the largest singular value of a layer's weight W, of shape (out, in), and b its bias.
-    Source: Lewandowski et al. 2025, Learning Continually by Spectral Regularization
-    (arXiv:2406.06811). A convolution's kernel counts as a matrix of shape (out, the rest), a
-    recurrent layer's four gates as one. Normalisations are left alone, and so are the heads of
-    tasks, whose matrices stand one below the other: both ours. It needs no boundaries.
+    After Lewandowski et al. 2025, Learning Continually by Spectral Regularization
+    (arXiv:2406.06811), whose beginning alone could be read: the form of the penalty, with its
+    exponent and the term of biases, is that of a public re-implementation. A convolution's kernel
+    counts as a matrix of shape (out, the rest), a recurrent layer's four gates as one.
+    Normalisations are left alone, and so are the heads of tasks, whose matrices stand one below the
+    other: both ours. It needs no boundaries.
 
-    As in the paper, one step of power iteration per update follows the singular vectors, with what
+    One step of power iteration per update follows the singular vectors, with what
     the last one found. Ours: they begin, at task starts where boundaries are known, with those of a
     singular value decomposition. The gradient is that at the vectors found, ``u v^T`` for sigma.
 

@@ -18,6 +18,10 @@ import pytest
 from kills import assert_same, assert_unharmed, cell, silent
 from safetensors.torch import load_file
 
+from holdfast.continual.reports.unannounced_report import online_sections
+from holdfast.continual.results.document import Table
+from holdfast.continual.results.study import gather
+from holdfast.continual.run_folder.detections import read_detections
 from holdfast.continual.run_folder.online_record import read_online
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
@@ -104,6 +108,24 @@ class Counter(gym.Env[Any, Any]):
         self.count = state["count"]
 
 
+class Slow(Counter):
+    """Takes longer for a step than its rate allows, once in ten steps."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.03 if self.count % 10 == 5 else 0.0)
+        return super().step(action)
+
+
+class Tilting(Counter):
+    """Shows and pays what a drift sets."""
+
+    slope = 0.0
+
+    def step(self, action: Any) -> Any:
+        super().step(action)
+        return np.full(1, self.slope, np.float32), self.slope, False, False, {}
+
+
 class Forgetful(Counter):
     """Has no state to be saved."""
 
@@ -137,6 +159,62 @@ def test_the_world_is_reset_only_where_that_is_asked_for(resets: bool, tmp_path:
     }
     last = load_file(folder.path / "checkpoints" / "task-1" / "last.safetensors")["_last_obs/"]
     assert last.item() == (100 - 96 if resets else 200)
+
+
+def test_steps_that_came_too_late_are_counted(tmp_path: Path) -> None:
+    given = counting("Slow", checkpoint={"every": "off"})
+    given["tasks"] = [{**given["tasks"][0], "rate": 100.0}]
+    folder = cell(tmp_path, given)
+    run_cell(folder, silent)
+    late = read_online(folder.path)[-1]["late_steps"]
+    assert 10 <= late <= 60  # ten of its own; a busy machine adds some
+
+
+def test_a_drift_moves_at_every_step_and_goes_on_after_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = counting("Tilting")
+    drift = {"slope": {"linear": [0.0, 1.0], "per": "step"}}
+    given["tasks"] = [{**task, "kwargs": {}, "drift": drift} for task in given["tasks"]]
+    assert_unharmed(monkeypatch, tmp_path, given, [60, 130])
+    for name in ("straight", "killed"):
+        (folder,) = (tmp_path / name / "life").glob("*/seed-*")
+        first, last = (
+            [p for p in read_online(folder) if p["stage"] == stage][-1] for stage in (0, 1)
+        )
+        assert first["phase_return"] == pytest.approx(50.0, abs=1.0)  # the mean slope is .5
+        assert last["phase_return"] == pytest.approx(50.0, abs=1.0)
+
+
+def test_a_detector_finds_a_phase_and_the_report_says_what_was_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pay falls from 3 to 1 with the second phase, and no episode ends."""
+    given = counting("Counter", methods=[{"ewc": {"samples": 16}}])
+    given["tasks"] = [
+        {**t, "kwargs": {"pay": p}} for t, p in zip(given["tasks"], (3.0, 1.0), strict=True)
+    ]
+    given |= {
+        "agent": AGENTS["dqn"],
+        "stream": {"task_id": "hidden", "boundaries": "detected"},
+        "detector": {
+            "signal": "reward",
+            "page_hinkley": {"tolerance": 0.1, "threshold": 5.0},
+            "cooldown": 20,
+        },
+        "score": {"random": 0.0, "reference": 40.0},  # 2 a step
+    }
+    assert_unharmed(monkeypatch, tmp_path, given, [50, 150])
+    (folder,) = (tmp_path / "killed" / "life").glob("*/seed-*")
+    (found,) = read_detections(folder)
+    assert 100 < found.step <= 110
+    assert found.begun is not None
+    assert found.begun - found.step <= 16  # no episode's end is waited for
+    (section,) = online_sections(gather(folder))
+    table = section.blocks[1]
+    assert isinstance(table, Table)
+    told = ["ewc-samples=16", "2.0000", "1.0000", "0", "0"]  # 200 steps, 400 paid, 400 by reference
+    assert [one.text for one in table.rows[0]][1:] == told[1:]
 
 
 @pytest.mark.parametrize(
