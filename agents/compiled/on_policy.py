@@ -71,7 +71,7 @@ class RolloutLearning:
         account.add(steps=taken)
         told = norms_in(outcome.figures)
         self._norms.add(update.optimizer, {group: of[:taken] for group, of in told.items()})
-        update.undraw(len(planned) - outcome.begun)
+        update.undraw(len(planned) - taken)
         update.tell(outcome.said)
         batches = len(indices) // self._epochs
         if outcome.is_over:  # go on where Stable-Baselines3 does, which shuffles epoch by epoch

@@ -10,6 +10,7 @@ import torch
 
 from holdfast.agents.doors.gradients import Move
 from holdfast.agents.modules.units import HiddenLayer, Outgoing
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.methods.plasticity.cpr import CPR, begun, shares, shrunk
 
 # A network of 1 input, 2 units, 2 units and 1 output.
@@ -114,3 +115,21 @@ def test_it_is_refused_by_name_where_it_cannot_work(refusal: Any) -> None:
     assert refusal("cpr") == refusal("cpr", "sac") == ""
     assert "cpr" in refusal("cpr", "trpo")
     assert "cpr" in refusal("cpr", "recurrent_ppo")
+
+
+@pytest.mark.parametrize("engine", ["sb3", "compiled"])
+def test_updates_that_a_limit_stops_are_not_counted(make_scenario: Any, engine: str) -> None:
+    """Adam counts what was taken; the compiled engine draws for whole rollouts before that."""
+    agent = {"algorithm": "ppo", "engine": engine, "n_steps": 128, "batch_size": 32, "n_epochs": 5}
+    agent |= {"target_kl": 0.003, "learning_rate": 3e-3, "policy_kwargs": {"net_arch": [16]}}
+    tasks = [{"name": "a", "env": "CartPole-v1", "steps": 1024}]
+    scenario = make_scenario(tasks=tasks, agent=agent, methods=[{"cpr": {"period": 7}}], n_envs=2)
+    kind = kind_of(scenario)
+    learner, (method,) = kind.agent(), kind.methods()
+    (experience,) = kind.stream(0, on_failure=None).train_stream
+    method.pre_adapt(learner.doors(method), experience.train())
+    learner.start(experience)
+    learner.learn(experience, lambda _: None, lambda *_: None)
+    taken = int(next(iter(learner.model.policy.optimizer.state.values()))["step"])
+    assert [part.updates for part in method._work.parts] == [taken]
+    assert 0 < taken < 160  # 5 epochs of 8 batches in 4 rollouts, some of them cut short
