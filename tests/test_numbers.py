@@ -42,6 +42,7 @@ LEARNED = {
     "SAC, Pendulum": "sac-pendulum",
     "TD3, Pendulum": "td3-pendulum",
     "SAC, HalfCheetah": "sac-cheetah",
+    "TD3, HalfCheetah": "td3-cheetah",
     "SAC, drawer-close (success)": "sac-drawer",
     "TD3, drawer-close (success), {} seeds": "td3-drawer",
 }
