@@ -23,7 +23,6 @@ from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.run_folder.cells import task_index
 from holdfast.continual.run_folder.extension import obstacle
 from holdfast.continual.run_folder.files import write_whole
-from holdfast.continual.run_folder.old_stages import DROPPED
 from holdfast.continual.run_folder.record import SCENARIO, SCORES, RunFolder
 from holdfast.errors import EnvironmentFailed, ScenarioError, UsageError
 from holdfast.scenarios.load import load, load_resolved
@@ -122,8 +121,6 @@ def adapt(
         HoldfastError: The first failure, after all others have run.
     """
     trials = [trial for cell in cells for trial in _trials(cell, plan, given, stages)]
-    for trial in trials if not overwrite else ():
-        trial.check()
     for cell in cells:
         made_folder(adapt_work(cell, plan), folders=3)
         with cell.lock():
@@ -131,6 +128,8 @@ def adapt(
                 remove(adapt_work(cell, plan))
                 made_folder(adapt_work(cell, plan), folders=3)
             adapt_record(cell, plan).begin(plan)
+    for trial in trials:
+        trial.check()
     left = [trial for trial in trials if not trial.is_done]
     folders = [trial.prepared() for trial in left]
     outcomes = run_cells(folders, jobs=jobs, watcher=watcher)
@@ -300,7 +299,7 @@ def _whole_stages(cell: RunFolder, asked: Sequence[int] | None) -> list[int]:
     whole = [
         one
         for one in stages
-        if DROPPED not in checkpoint.read_manifest(checkpoint.task_folder(place, one))
+        if checkpoint.DROPPED not in checkpoint.read_manifest(checkpoint.task_folder(place, one))
     ]
     if lacking := [one for one in stages if one not in whole] if asked else []:
         raise UsageError(

@@ -222,6 +222,6 @@ def scales(env: gym.Env[Any, Any], seed: int) -> NDArray[np.float64]:
         seen.append(observation)
         if terminated or truncated:
             observation, _ = env.reset()
-    found = np.std(np.array(seen, dtype=np.float64), axis=0)
+    found: NDArray[np.float64] = np.std(np.array(seen, dtype=np.float64), axis=0)
     found[count:] = 0.0
     return found

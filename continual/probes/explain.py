@@ -50,13 +50,13 @@ class States(NamedTuple):
 
     Attributes:
         observations: As the stream has them, shape (states, entries).
-        count: Entries that are the task's own; behind them are padding and the task id.
+        own: Entries that are the task's own; behind them are padding and the task id.
         steps: Step of the episode, shape (states,).
         rest: Return from there on, shape (states,).
     """
 
     observations: NDArray[Any]
-    count: int
+    own: int
     steps: Array
     rest: Array
 
@@ -226,20 +226,20 @@ def _one(view: View, true: View, states: States, stage: int, task: str) -> Expla
     base = seen.mean(dim=0)
     spec = view.agent.output().spec
     shares = view.of(lambda output: attributions(output, spec, seen, base))
-    shares[:, states.count :] = 0.0  # padding and the task id are no part of the task
-    removed = max(1, states.count // 4)
+    shares[:, states.own :] = 0.0  # padding and the task id are no part of the task
+    removed = max(1, states.own // 4)
     top, random = view.of(
         lambda output: deleted(
             lambda others: gap(spec, view.agent.policy, output(seen), others),
             output,
             seen,
-            shares[:, : states.count],
+            shares[:, : states.own],
             removed,
         )
     )
     low, high = student((top - random).tolist())
     total = shares.sum(dim=1, keepdim=True)
-    mean = (shares / torch.where(total > 0, total, 1.0)).mean(dim=0)[: states.count]
+    mean = (shares / torch.where(total > 0, total, 1.0)).mean(dim=0)[: states.own]
     departs, clusters = departures(view, true, seen, states)
     return Explained(
         stage=stage,
@@ -373,7 +373,7 @@ def departures(view: View, true: View, seen: Tensor, states: States) -> tuple[fl
     else:
         far = actions != own
     departed = np.flatnonzero(far.reshape(len(far), -1).any(axis=1))
-    rows = states.observations[:, : states.count].astype(np.float64)
+    rows = states.observations[:, : states.own].astype(np.float64)
     spread = rows.std(axis=0)
     scaled = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     clusters = [

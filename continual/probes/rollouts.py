@@ -187,16 +187,16 @@ class Player(NamedTuple):
     """A policy of a run in a task."""
 
     agent: Any
-    index: int
+    task: int
     seed: int
 
     @contextmanager
     def acting(self) -> Iterator[Any]:
         """Act as in evaluation."""
-        derived = seeding.derive(self.seed, "evaluation", self.index)
+        derived = seeding.derive(self.seed, "evaluation", self.task)
         with (
             seeding.isolated(derived, *self.agent.random_spaces),
-            self.agent.view(self.index) as act,
+            self.agent.view(self.task) as act,
         ):
             yield act
 

@@ -176,9 +176,11 @@ def _are_equal(one: Any, other: Any) -> bool:
         return is_like and all(map(_are_equal, one, other))
     if isinstance(one, np.random.Generator):
         return _are_equal(one.bit_generator.state, other.bit_generator.state)
+    if isinstance(one, np.random.RandomState):
+        return _are_equal(one.get_state(), other.get_state())
     if isinstance(one, np.ndarray | float | np.generic):
         is_number = np.asarray(one).dtype.kind in "fc"
-        return np.array_equal(one, other, equal_nan=is_number)
+        return bool(np.array_equal(one, other, equal_nan=is_number))
     return bool(one == other)
 
 
@@ -219,7 +221,7 @@ def _put_plain(layer: Any, attributes: dict[str, Any]) -> None:
 
 def _is_plain(value: Any, depth: int) -> bool:
     if isinstance(value, np.ndarray):
-        return value.dtype.kind != "O"
+        return bool(value.dtype.kind != "O")
     if isinstance(value, (*_SINGLE, np.random.Generator, np.random.RandomState)):
         return True
     if depth == 0:

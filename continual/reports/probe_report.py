@@ -71,7 +71,7 @@ class Found(NamedTuple):
 def probe_sections(results: Results) -> Iterator[Section]:
     """Return the sections on what probes found in the cells of a report."""
     cells = [cell.folder for method in results.methods for cell in method.cells]
-    yield from stress_sections(cells)
+    yield from stress_sections(cells, [method.label for method in results.methods])
     yield from adapt_sections(cells)
     yield from counterfactual_sections(cells)
     yield from explain_sections(cells)
@@ -80,8 +80,15 @@ def probe_sections(results: Results) -> Iterator[Section]:
 # -- stress ----------------------------------------------------------------------------------------
 
 
-def stress_sections(cells: Sequence[RunFolder]) -> list[Section]:
-    """Return the section on robustness; none where no cell was stressed."""
+def stress_sections(
+    cells: Sequence[RunFolder], methods: Sequence[str] | None = None
+) -> list[Section]:
+    """Return the section on robustness; none where no cell was stressed.
+
+    Args:
+        cells: The cells.
+        methods: Labels of all methods, whose places give colours; None for those of the cells.
+    """
     plan, found, notes = _gathered(cells, outcomes.stress_record)
     if plan is None:
         return []
@@ -96,15 +103,22 @@ def stress_sections(cells: Sequence[RunFolder]) -> list[Section]:
         "divergence of the policy from what it would do (arXiv:2003.08938); its radius is in "
         "standard deviations of each entry under random actions. Means over tasks, then over seeds."
     )
-    legend = Legend(tuple(enumerate(_labels(found))))
-    shown = [Figure(_title(c), _chart(found, c), spoken=_title(c)) for c in changes if c in _UNITS]
+    labels = _labels(found)
+    order = list(methods or dict.fromkeys(cell.label for cell in cells))
+    legend = Legend(tuple((order.index(label), label) for label in labels))
+    shown = [
+        Figure(_title(one), _chart(found, one, order), spoken=_title(one))
+        for one in changes
+        if one in _UNITS
+    ]
     blocks: list[Block] = [
         Paragraph(told),
         *([Bullets(notes)] if notes else []),
         _areas(found, changes, "the end of the stream", _at_end),
         _areas(found, changes, "the end of each task's own training", _when_learned),
-        *([legend, Figures(tuple(shown))] if shown else []),
     ]
+    if shown:
+        blocks += [legend, Figures(tuple(shown))]
     return [Section("Robustness", tuple(blocks))]
 
 
@@ -187,16 +201,16 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _chart(found: Sequence[Found], change: str) -> Curves:
+def _chart(found: Sequence[Found], change: str, order: Sequence[str]) -> Curves:
     """Return every method's curve at the end of the stream."""
     lines = []
-    for index, label in enumerate(_labels(found)):
+    for label in _labels(found):
         own = [_mean_curve(_at_end(one), change) for one in found if one.label == label]
         known = [one for one in own if len(one[0])]
         if known:
             x = known[0][0]
             alike = np.array([y for levels, y in known if np.array_equal(levels, x)])
-            lines.append(Line(label, index, x, *mean_band(alike)))
+            lines.append(Line(label, order.index(label), x, *mean_band(alike)))
     ends = [part for line in lines for part in line.ends]
     return Curves(lines, (_UNITS[change], "score"), bounds(*ends, least=(0, 1)))
 
@@ -380,7 +394,7 @@ def _lost(found: Sequence[Found], plan: CounterfactualPlan) -> Table:
     rows = []
     for label in _labels(found):
         own = [one for one in found if one.label == label]
-        states = over(float(len(one.results)) for one in own)
+        states = over((float(len(one.results)) for one in own), lambda count: f"{count:.0f}")
         rows.append((given(label), states, *(mean(measure, own) for _, measure in measures)))
     return Table(head("method", "states", *(title for title, _ in measures)), tuple(rows))
 

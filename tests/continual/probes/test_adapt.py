@@ -36,6 +36,7 @@ def results(cell: RunFolder, plan: AdaptPlan) -> dict[int, Adapted]:
     return {one.stage: one for one in outcomes.adapt_record(cell, plan).read()[1]}
 
 
+@pytest.mark.slow
 def test_it_is_a_run_that_had_the_task(tmp_path: Path, make_small: Callable[..., Scenario]) -> None:
     """Bit for bit, under a method that keeps something of every task."""
     keys: dict[str, Any] = {

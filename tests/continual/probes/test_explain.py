@@ -119,7 +119,8 @@ def test_what_keeps_its_weights_departs_nowhere(
     tmp_path: Path, make_small: Callable[..., Scenario]
 ) -> None:
     agent = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32}
-    (cell,) = run_all(make_small(methods=["packnet"], agent=agent), tmp_path)
+    keys: dict[str, Any] = {"methods": ["packnet"], "stream": {"task_count": "known"}}
+    (cell,) = run_all(make_small(**keys, agent=agent), tmp_path)
     probe.explain([cell], PLAN, ["plain"])
     found = results(cell)
     assert found[1, "plain"].departs == 0.0

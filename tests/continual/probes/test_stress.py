@@ -200,3 +200,25 @@ def test_a_supervised_run_is_refused(tmp_path: Path) -> None:
     made = RunFolder.create(tmp_path / "d/naive/seed-0", Scenario.model_validate(given))
     with pytest.raises(UsageError, match="of a supervised model"):
         probe.stress(made.path, PLAN)
+
+
+def test_all_levels_fit_a_continuous_policy(run: Callable[..., RunFolder]) -> None:
+    """By default what fits a task is tried; explanations read the same policy."""
+    cell = run("sac", tasks=1, steps=32, evaluation={"episodes": 1})
+    probe.stress(cell.path, plan_of([], 1))
+    found = outcomes.stress_record(cell).read()[1]
+    counts = {change: sum(one.change == change for one in found) for change in probe.GRID}
+    assert counts == {
+        "observation_noise": 4, "action_delay": 3, "action_gain": 4,
+        "dead_actuators": 1, "observation_mask": 3, "attack": 3,
+    }  # fmt: skip
+    by_place = {one.place: one.total for one in found}
+    clean = by_place[0, "t0", "unchanged", 0.0]
+    assert by_place[0, "t0", "dead_actuators", 0.0] != clean
+    assert by_place[0, "t0", "attack", 0.2] != clean
+    from holdfast.continual.probes.explain import explain
+
+    explain([cell], outcomes.ExplainPlan(states=10))
+    (one,) = outcomes.explain_record(cell).read()[1]
+    assert sum(one.shares) == pytest.approx(1.0)
+    assert one.departs == 0.0
