@@ -191,3 +191,8 @@ def test_a_stage_that_keeps_its_policy_alone(
     plan = AdaptPlan(task="t0", steps=32, every=32, episodes=1)
     with pytest.raises(UsageError, match=r"of stage 0 only what its policy.*\{keep: all\}"):
         probe.adapt([cell], plan, stages=[0])
+    # The last stage again, from the one before it, with its replay buffer and its networks.
+    last = AdaptPlan(task="t2", steps=32, every=32, episodes=1)
+    probe.adapt([cell], last, stages=[1])
+    (after,) = outcomes.adapt_work(cell, last).glob("naive-after-1/seed-3")
+    assert are_equal(policy(after, 2), policy(cell.path, 2))
