@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from holdfast.continual.probes.outcomes import (
     StressPlan,
     stress_record,
 )
-from holdfast.continual.probes.record import Tell, probed_cells
+from holdfast.continual.probes.record import Tell
 from holdfast.continual.results.curves import Array, curves
 from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.run_folder.cells import task_index
@@ -58,35 +57,33 @@ class Choice(NamedTuple):
 
 
 def stress(
-    path: Path,
+    cells: Sequence[RunFolder],
     plan: StressPlan,
     choice: Choice = Choice(),  # noqa: B008  # it is immutable
     tell: Tell = lambda *_: None,
     *,
     overwrite: bool = False,
-    trust_code: bool = False,
-) -> list[RunFolder]:
-    """Measure every stage of runs under stress, and return their cells; what is on file is kept.
+) -> None:
+    """Measure every stage of runs under stress; what is on file is kept.
 
     A stage is measured in the tasks that were trained up to its end.
 
     Args:
-        path: A scenario's, a method's or a cell's folder.
+        cells: The runs, as ``probed_cells`` returns them.
         plan: What is measured.
         choice: Which tasks and stages; those asked for are measured whether trained or not.
         tell: Takes how many levels of how many are done.
         overwrite: Delete results of another plan.
-        trust_code: As of ``open_run``.
 
     Raises:
         UsageError: There is nothing to measure, or results of another plan are there; a change of
             the plan does not fit a task.
         CheckpointUnusable: If a checkpoint or a record cannot be read.
     """
-    cells = probed_cells(path, "stress", trust_code=trust_code)
     pairs = {cell.path: list(_pairs(cell, choice)) for cell in cells}
     if not any(pairs.values()):
-        raise UsageError(f"{path}: no stage was finished yet, so that no policy can be stressed")
+        where = ", ".join(str(cell.path) for cell in cells)
+        raise UsageError(f"{where}: no stage was finished yet, so that no policy can be stressed")
     done, wanted = 0, {cell.path: _wanted(cell, pairs[cell.path], plan) for cell in cells}
     total = sum(len(levels) for of_cell in wanted.values() for levels in of_cell.values())
     for cell in cells:
@@ -95,7 +92,6 @@ def stress(
             for count in _measure(cell, wanted[cell.path], plan, known):
                 done += count
                 tell(done, total)
-    return cells
 
 
 def _pairs(cell: RunFolder, choice: Choice) -> Iterator[tuple[int, int]]:

@@ -52,13 +52,14 @@ def stress(
     """
     from holdfast.continual.probes import outcomes
     from holdfast.continual.probes import stress as probe
+    from holdfast.continual.probes.record import probed_cells
     from holdfast.continual.reports.probe_report import stress_sections
     from holdfast.progress import counted
 
-    plan = probe.plan_of(levels or (), episodes)
+    plan, choice = probe.plan_of(levels or (), episodes), probe.Choice(task, stage)
+    cells = probed_cells(run, "stress", trust_code=trust_code)
     with stop_told(), counted(console(), "stress") as tell:
-        choice = probe.Choice(task, stage)
-        cells = probe.stress(run, plan, choice, tell, overwrite=overwrite, trust_code=trust_code)
+        probe.stress(cells, plan, choice, tell, overwrite=overwrite)
     _written(run, "stress", stress_sections(cells), outcomes.stress_table(cells))
 
 

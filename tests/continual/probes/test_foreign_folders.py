@@ -22,7 +22,7 @@ from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, CodeNotTrusted
 
 PROBES: dict[str, Callable[[RunFolder], object]] = {
-    STRESS: lambda cell: stress(cell.path, plan_of(["action_delay=1"], 1)),
+    STRESS: lambda cell: stress([cell], plan_of(["action_delay=1"], 1)),
     EXPLAIN: lambda cell: explain([cell], ExplainPlan(states=4)),
     ADAPT: lambda cell: adapt([cell], AdaptPlan(task="plain", steps=32, every=32, episodes=1)),
     COUNTERFACTUAL: lambda cell: counterfactual(

@@ -17,6 +17,7 @@ from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.probes import outcomes
 from holdfast.continual.probes import stress as probe
 from holdfast.continual.probes.outcomes import Stressed
+from holdfast.continual.probes.record import probed_cells
 from holdfast.continual.probes.stress import Choice, plan_of
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.make import make_env
@@ -32,7 +33,7 @@ def results(cell: RunFolder) -> dict[tuple[Any, ...], Stressed]:
 
 
 def test_levels_are_what_an_episode_by_hand_gives(cell: RunFolder) -> None:
-    probe.stress(cell.path, PLAN)
+    probe.stress([cell], PLAN)
     found = results(cell)
     # Of each stage the tasks that were trained: (0, plain), (1, plain), (1, swapped).
     assert len(found) == 3 * 4
@@ -67,15 +68,13 @@ def test_levels_are_what_an_episode_by_hand_gives(cell: RunFolder) -> None:
 def test_what_is_on_file_is_not_measured_again(
     cell: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe.stress(cell.path, PLAN, Choice(stages=[1], tasks=["plain"]))
+    probe.stress([cell], PLAN, Choice(stages=[1], tasks=["plain"]))
     path = cell.path / outcomes.STRESS
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # killed while it wrote
     told: list[tuple[int, int]] = []
-    probe.stress(
-        cell.path, PLAN, Choice(stages=[1], tasks=["plain"]), lambda *done: told.append(done)
-    )
+    probe.stress([cell], PLAN, Choice(stages=[1], tasks=["plain"]), lambda *done: told.append(done))
     assert path.read_bytes() == whole
     assert told == [(2, 4), (3, 4), (4, 4)]
 
@@ -83,9 +82,9 @@ def test_what_is_on_file_is_not_measured_again(
         raise AssertionError
 
     monkeypatch.setattr(probe, "Trial", never)
-    probe.stress(cell.path, PLAN, Choice(stages=[1], tasks=["plain"]))
+    probe.stress([cell], PLAN, Choice(stages=[1], tasks=["plain"]))
     with pytest.raises(UsageError, match=r"another plan \(episodes 3, now 2\).*--overwrite"):
-        probe.stress(cell.path, PLAN.model_copy(update={"episodes": 2}))
+        probe.stress([cell], PLAN.model_copy(update={"episodes": 2}))
     assert path.read_bytes() == whole
 
 
@@ -169,26 +168,26 @@ def test_what_does_not_fit_is_refused(
     before = {path: path.read_bytes() for path in cell.path.rglob("*") if path.is_file()}
     for text, match in (("action_gain=[0.5]", "continuous"), ("observation_mask=[9]", "9 is not")):
         with pytest.raises(UsageError, match=match):
-            probe.stress(cell.path, plan_of([text], 1))
+            probe.stress([cell], plan_of([text], 1))
     with pytest.raises(UsageError, match="no task 'plane'; did you mean 'plain'"):
-        probe.stress(cell.path, PLAN, Choice(tasks=["plane"]))
+        probe.stress([cell], PLAN, Choice(tasks=["plane"]))
     with pytest.raises(UsageError, match="no checkpoint of stage 7"):
-        probe.stress(cell.path, PLAN, Choice(stages=[7]))
+        probe.stress([cell], PLAN, Choice(stages=[7]))
     after = {path: path.read_bytes() for path in cell.path.rglob("*") if path.is_file()}
     assert after == before
     team = RunFolder.create(tmp_path / "team/naive/seed-0", team_scenario("ppo", {"env": "r:R"}))
     with pytest.raises(UsageError, match=r"looks at single agents.*of a team"):
-        probe.stress(team.path, PLAN)
+        probed_cells(team.path, "stress")
     tasks = [{"name": "arm", "env": "CartPole-v1", "steps": 64, "exclusive": True}]
     robot = RunFolder.create(tmp_path / "robot/naive/seed-3", make_small(tasks=tasks))
     with pytest.raises(UsageError, match="does not try things on a real machine"):
-        probe.stress(robot.path, PLAN)
+        probed_cells(robot.path, "stress")
     new = RunFolder.create(tmp_path / "new/naive/seed-3", make_small())
     with pytest.raises(UsageError, match="no stage was finished yet"):
-        probe.stress(new.path, PLAN)
+        probe.stress([new], PLAN)
     (cell.path / outcomes.STRESS).write_bytes(PLAN.model_dump_json().encode() + b"\n[]\n")
     with pytest.raises(CheckpointUnusable, match=r"stress.jsonl:2"):
-        probe.stress(cell.path, PLAN)
+        probe.stress([cell], PLAN)
 
 
 def test_a_supervised_run_is_refused(tmp_path: Path) -> None:
@@ -199,13 +198,13 @@ def test_a_supervised_run_is_refused(tmp_path: Path) -> None:
     }  # fmt: skip
     made = RunFolder.create(tmp_path / "d/naive/seed-0", Scenario.model_validate(given))
     with pytest.raises(UsageError, match="of a supervised model"):
-        probe.stress(made.path, PLAN)
+        probed_cells(made.path, "stress")
 
 
 def test_all_levels_fit_a_continuous_policy(run: Callable[..., RunFolder]) -> None:
     """By default what fits a task is tried; explanations read the same policy."""
     cell = run("sac", tasks=1, steps=32, evaluation={"episodes": 1})
-    probe.stress(cell.path, plan_of([], 1))
+    probe.stress([cell], plan_of([], 1))
     found = outcomes.stress_record(cell).read()[1]
     counts = {change: sum(one.change == change for one in found) for change in probe.GRID}
     assert counts == {
