@@ -67,6 +67,7 @@ class Kind(Protocol):
         uncuttable: Why its stream cannot be cut short for tuning; empty where it can.
         unmoved: Why it cannot be measured in another environment; empty where it can.
         uncheckable: Why ``check-env`` has nothing to check; empty where it has.
+        unprobed: Why probes such as ``stress`` do not look at it; empty where they do.
     """
 
     scenario: Scenario
@@ -78,6 +79,7 @@ class Kind(Protocol):
     uncuttable: ClassVar[str] = ""
     unmoved: ClassVar[str] = "--env and --kwargs are for single agents in environments"
     uncheckable: ClassVar[str] = ""
+    unprobed: ClassVar[str] = "looks at single agents in environments"
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario

@@ -36,7 +36,7 @@ class Single(Kind):
         "action = agent.act(observation)"
     )
     is_diagnosed = True
-    unmoved = ""
+    unmoved = unprobed = ""
 
     @property
     def _frozen(self) -> Callable[[OpponentSpec, Path | None], PolicyPlayer]:

@@ -32,6 +32,7 @@ class Supervised(Kind):
     )
     unfilmable = "data sets have nothing to film"
     uncuttable = "data sets are no stream of steps; tune on held-out seeds: instead"
+    unprobed = f"{Kind.unprobed}; this run is of a supervised model"
     uncheckable = (
         "the supervised agent learns data sets, and there is no environment to check; `holdfast "
         "validate --build` loads them"

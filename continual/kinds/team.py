@@ -32,6 +32,7 @@ class Team(Kind):
         "actions = agent.act({name: observations[name] for name in env.agents})",
         place=" in a team",
     )
+    unprobed = f"{Kind.unprobed}; this run is of a team (agent.policies)"
 
     def stream(self, seed: int, spaces: Any = None, *, on_failure: OnFailure | None = None) -> Any:
         """Return the stream; see ``Kind``."""

@@ -56,7 +56,7 @@ class Deployed(nn.Module):
         for layer in self._shown:
             seen = _observed(layer, seen)
         if self._normalizer is not None:
-            seen = _normalized(self._normalizer, seen)
+            seen = normalized(self._normalizer, seen)
         seen = _channels_first(self.policy.observation_space, seen)
         if action_masks is not None:
             for pad in self._taken[::-1]:
@@ -118,7 +118,7 @@ def _observed(layer: gym.Wrapper[Any, Any, Any, Any], seen: Seen) -> Seen:
     return {**entries, TASK_ID: shown}
 
 
-def _normalized(normalizer: Any, seen: Seen) -> Seen:
+def normalized(normalizer: Any, seen: Seen) -> Seen:
     """Return what ``TaskNormalize`` makes of a batch, with its statistics as constants."""
 
     def scaled(values: Tensor, moments: Any) -> Tensor:
@@ -131,11 +131,11 @@ def _normalized(normalizer: Any, seen: Seen) -> Seen:
     if isinstance(seen, dict):
         keys = normalizer.norm_obs_keys or ()
         return {k: scaled(v, normalizer.obs_rms[k]) if k in keys else v for k, v in seen.items()}
-    normalized = scaled(seen, normalizer.obs_rms)
+    made = scaled(seen, normalizer.obs_rms)
     if normalizer.id_width:
         own = seen.shape[-1] - normalizer.id_width
-        normalized = torch.cat([normalized[..., :own], seen[..., own:].float()], -1)
-    return normalized
+        made = torch.cat([made[..., :own], seen[..., own:].float()], -1)
+    return made
 
 
 def _channels_first(space: gym.Space[Any], seen: Seen) -> Seen:

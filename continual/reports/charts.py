@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from holdfast.continual.reports import axes
 from holdfast.continual.reports.axes import Bounds, Frame
+from holdfast.continual.reports.templates import FOLDER
 from holdfast.continual.results.curves import Span
 from holdfast.continual.results.svg import element, picture
 
@@ -386,8 +386,6 @@ def _overlap(one: Box, other: Box) -> float:
 @cache
 def style_sheet() -> str:
     """Return the style of charts in files: the page's variables have their light colours."""
-    page, chart = (
-        Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "chart.css")
-    )
+    page, chart = (FOLDER.joinpath(name).read_text("utf-8") for name in ("page.css", "chart.css"))
     light = dict(reversed(re.findall(r"--([\w-]+): (#\w+)", page)))  # of two, the first is light
     return re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], chart)

@@ -14,6 +14,7 @@ from holdfast.continual.reports import figures, tables
 from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
+from holdfast.continual.reports.probe_report import probe_sections
 from holdfast.continual.reports.summary import (
     BASELINE,
     COMPARED,
@@ -82,6 +83,7 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
         *game_sections(results),
     ]
     parts += plasticity_sections(results)
+    parts += probe_sections(results)
     parts.append(doc.Section("Definitions", tuple(_definitions(results))))
     if done:
         parts.append(doc.Section("Origin", (_origin(done),)))

@@ -1,4 +1,4 @@
-"""The command line: ``holdfast run|tune|validate|schema|list|check-env|new``, and those of results.
+"""The command line: ``holdfast run|tune|validate|schema|list|check-env|new``, results and probes.
 
 Everything heavy is imported inside the commands, so that ``--help`` and ``validate`` stay quick.
 Exit codes are those of :mod:`holdfast.errors`.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 from typer.core import TyperGroup
 
+from holdfast.cli_probes import app as of_probes
 from holdfast.cli_results import app as of_results
 from holdfast.envs.processes.escapes import Escaped
 from holdfast.errors import HoldfastError, InUse, ScenarioError, UsageError
@@ -334,6 +335,7 @@ def new_(
 
 
 app.add_typer(of_results)
+app.add_typer(of_probes)
 
 
 # -- run -------------------------------------------------------------------------------------------
