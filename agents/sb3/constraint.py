@@ -151,8 +151,8 @@ class Counted(VecEnvWrapper):
         if self._buffer is not None:
             at = self._buffer.pos  # of the row that this step will be
             self._buffer.own_rewards[at], self._buffer.costs[at] = rewards, costs
-        weighed = self.multiplier.weighed(rewards, costs).astype(rewards.dtype)
-        return seen, weighed, ends, infos
+        # In the numbers' own precision, as a buffer's rows are weighed again.
+        return seen, self.multiplier.weighed(rewards, costs.astype(rewards.dtype)), ends, infos
 
     def _end(self, place: int) -> None:
         cost = float(self._episodes[place])

@@ -210,6 +210,8 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
         rows.put_back(model.replay_buffer, values["rows"], inside.parts, steps)
         if waiting := model_state.unstacked(files.get("waiting", {})):
             model.replay_buffer.pending = waiting
+    if learner.counted is not None:  # rows that were written down before the multiplier moved
+        learner.counted.weigh_rows()
 
 
 def has_limit(env: Any) -> bool:

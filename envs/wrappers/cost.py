@@ -99,9 +99,8 @@ def _reading(env: gym.Env[Any, Any], term: CostTerm, at: int) -> Reading:
 def _of_info(name: str, key: str) -> Reading:
     def read(_observation: Any, _action: Any, info: dict[str, Any]) -> float:
         if name not in info:
-            raise EnvironmentFailed(
-                f"{key}.info: a step told no '{name}'; it told {', '.join(map(str, info)) or 'none'}"
-            )
+            told = ", ".join(map(str, info)) or "nothing"
+            raise EnvironmentFailed(f"{key}.info: a step told no '{name}'; it told {told}")
         return float(info[name])
 
     return read
