@@ -16,7 +16,7 @@ from curves import on_file, write
 from numpy.typing import NDArray
 
 import holdfast
-from holdfast.continual.reports.unannounced_report import outcome_of
+from holdfast.continual.reports.stream_report import outcome_of
 from holdfast.continual.results.statistics import estimate
 from holdfast.continual.results.study import CellResults, gather
 from holdfast.scenarios.schema.scenario import Scenario

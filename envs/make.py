@@ -14,6 +14,7 @@ from holdfast.envs.endless import check_endless
 from holdfast.envs.envpool.single import EnvPoolSingle
 from holdfast.envs.wrappers.at_work import AT_WORK
 from holdfast.envs.wrappers.changes import apply_changes
+from holdfast.envs.wrappers.cost import Costs
 from holdfast.envs.wrappers.drift import Applied, Drifting, Randomized
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.envs.wrappers.robot import Paced
@@ -102,6 +103,8 @@ def changed(
     """
     with naming(task):
         try:
+            if task.cost is not None:
+                env = Costs(env, task.cost)
             if task.rate is not None:
                 env = Paced(env, task.rate)
             if task.randomize:

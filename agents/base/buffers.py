@@ -186,6 +186,8 @@ def unflatten(flat: dict[str, Tensor], like: dict[str, Any]) -> dict[str, Any]:
 
 
 _ROWS = ("actions", "rewards", "dones", "timeouts")
+COST_ROWS = ("own_rewards", "costs")
+"""Beside them under a constraint: rewards as the environment gave them, and costs."""
 
 
 def stored_rows(buffer: ReplayBuffer, rows: NDArray[np.int64]) -> Arrays:
@@ -244,7 +246,8 @@ def ring_arrays(buffer: Any) -> Arrays:
     for name in ("observations", "next_observations"):
         for key, stored in observation_arrays(buffer, name).items():
             arrays[f"{name}.{key}"] = stored
-    return arrays | {name: getattr(buffer, name) for name in _ROWS}
+    more = [name for name in COST_ROWS if hasattr(buffer, name)]
+    return arrays | {name: getattr(buffer, name) for name in (*_ROWS, *more)}
 
 
 def load_buffer_arrays(buffer: Any, arrays: Arrays) -> None:

@@ -18,6 +18,7 @@ from holdfast.agents.doors.gradients import Gradients
 from holdfast.agents.doors.lifecycle import Plan
 from holdfast.agents.doors.memory import Recent
 from holdfast.agents.sb3 import model_state
+from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
 from holdfast.agents.sb3.weights_io import (
@@ -61,6 +62,7 @@ class Learner(Protocol):
     normalizer: TaskNormalize | None
     past: PastSelves
     detector: Any
+    counted: Counted | None
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102  # of its tensors
@@ -165,6 +167,8 @@ def taken(
     files["past_selves"] = learner.past.tensors()
     if learner.detector is not None:
         files["detector"] = learner.detector.state()
+    if learner.counted is not None:
+        files["costs"] = learner.counted.tensors()
     if not isinstance(model, OnPolicyAlgorithm):
         steps = model.num_timesteps // model.n_envs
         stored, values["rows"] = rows.take(model.replay_buffer, number, steps)
@@ -188,6 +192,8 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
     if learner.detector is not None:
         learner.detector.load_state(files["detector"])
         learner.recent.since = learner.detector.slot_step
+    if learner.counted is not None:
+        learner.counted.load_tensors(files["costs"])
     learner.past.next_step = int(values["next_self"])
     learner.gradients.works.put_back(
         put_together(values["works"], files.get("works", {}), learner.device)
@@ -204,6 +210,8 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
         rows.put_back(model.replay_buffer, values["rows"], inside.parts, steps)
         if waiting := model_state.unstacked(files.get("waiting", {})):
             model.replay_buffer.pending = waiting
+    if learner.counted is not None:  # rows that were written down before the multiplier moved
+        learner.counted.weigh_rows()
 
 
 def has_limit(env: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
 
@@ -47,6 +48,7 @@ from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layer
 from holdfast.agents.sb3 import carry
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
+from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
 from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
@@ -87,6 +89,7 @@ class StableBaselinesAgent:
         entropies: Of ``per_task``: the coefficient of each task at its last end.
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
         detector: Finds the boundaries that methods are told of; None where nothing does.
+        counted: Counts what the current task costs, and weighs it; None where it costs nothing.
     """
 
     model: Any
@@ -114,6 +117,7 @@ class StableBaselinesAgent:
         self._begun: TaskStart | None = None
         self.is_interleaved = False
         self.detector: Detector | None = None
+        self.counted: Counted | None = None
         self._rows = ReplayRows()
         self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
@@ -213,6 +217,8 @@ class StableBaselinesAgent:
             with told("policy"):
                 check_policy(self.model, files["policy"], may_grow=may_grow)
         carry.load(self, files, told)
+        if self.counted is not None:
+            self.counted.weigh_rows()  # those that were carried had another multiplier
         self.entropies = files.get("entropy", {})
         with told("past_selves"):
             self.past.load_tensors(files.get("past_selves", {}))
@@ -227,7 +233,7 @@ class StableBaselinesAgent:
         if self.algorithm.is_streaming:  # it normalises what it is shown, but for the task id
             own = arguments.get("policy_kwargs") or {}
             arguments["policy_kwargs"] = {**own, "id_width": self.scenario.id_width}
-        env = self._normalized(self._watched(env), experience.stage)
+        env = self._normalized(self._costed(self._watched(env), experience), experience.stage)
         model_class = registry.load(self.algorithm.target, self.scenario.folder)
         model = model_class(
             policy_name(options.policy, options.algorithm, env.observation_space),
@@ -252,6 +258,8 @@ class StableBaselinesAgent:
             check(model, self.device)
             self._greedy = Greedy(model)
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+        if self.counted is not None:
+            self.counted.follow(model)
         return model
 
     def _watched(self, env: VecEnv) -> VecEnv:
@@ -264,6 +272,19 @@ class StableBaselinesAgent:
             spaces = env.observation_space, env.action_space
             self.detector = Detector(options, *spaces, env.num_envs, self._begun.seed)
         return Watched(env, self.detector)
+
+    def _costed(self, env: VecEnv, experience: TaskStart) -> VecEnv:
+        """Return environments whose costs are counted, where the task has any."""
+        cost = self.scenario.tasks[experience.task_index].cost
+        self.counted = None
+        if cost is not None:
+            self.counted = Counted(env, cost, self.scenario.agent.constraint)
+        return self.counted or env
+
+    @property
+    def training_costs(self) -> dict[str, float] | None:
+        """What the episodes of the current stage cost while they were learned from."""
+        return None if self.counted is None else asdict(self.counted.training)
 
     def _normalized(self, env: VecEnv, stage: int) -> VecEnv:
         """Return environments whose signals are normalised, where the scenario asks for that."""
@@ -313,6 +334,8 @@ class StableBaselinesAgent:
             turn = self.turn(pauses, stop, experience.steps)
         if self._whole is not None:
             self._begun, self._rows = experience, ReplayRows()
+            if self.counted is not None:
+                self.counted.begin_stage()
             self.current_task = experience.task_index
             self.plan.reached(experience.stage, self.scenario.stream_tasks)
             self._whole.learn(experience, watch, log, pauses, turn, boundary)
@@ -359,15 +382,29 @@ class StableBaselinesAgent:
 
     def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:
         """Return what is called after each round of collecting and updating."""
-        if turn is None:
+        if turn is None and self.counted is None:
             return self.plan.updated
-        turn.begin(0)
+        if turn is not None:
+            turn.begin(0)
 
         def updated(step: int) -> None:
             self.plan.updated(step)
+            self._weigh_costs()
+            if turn is None:
+                return
             turn.look(step, at_start=callback.at_start(self._env), is_endless=self.is_endless())
 
         return updated
+
+    def _weigh_costs(self) -> None:
+        """Move the multiplier of costs, once the agent learns, and log it."""
+        if self.counted is None:
+            return
+        model = self.model
+        if isinstance(model, OnPolicyAlgorithm) or model.num_timesteps > model.learning_starts:
+            self.counted.move()
+        for tag, value in self.counted.scalars().items():
+            model.logger.record(tag, value)
 
     def _resume(self, turn: Turn) -> None:
         turn.stop.resume()
@@ -576,7 +613,10 @@ class StableBaselinesAgent:
         """Go on in these environments, newly built."""
         assert self._begun is not None
         self._env, statistics = env, {} if self.normalizer is None else self.normalizer.tensors()
-        seen = self._normalized(self._watched(env), self._begun.stage)
+        watched = self._watched(env)
+        if self.counted is not None:
+            watched = self.counted.go_on_in(watched)
+        seen = self._normalized(watched, self._begun.stage)
         if self.normalizer is not None:
             self.normalizer.load_tensors(statistics)
         if self.past.rule is not None:

@@ -177,6 +177,8 @@ def games(*against: Any, **past: Any) -> Scenario:
     return {"tasks": listed, "agent": agent, "n_envs": 2, "methods": [of("cloning")], **plan}
 
 
+SLOW = {"cost": {"limit": 2, "terms": [{"observation": 2, "above": 1.0, "below": -1.0}]}}
+
 OTHER: dict[str, Scenario] = {
     # Other algorithms, and compositions.
     "a2c-clear": cell("a2c", POLE, of("clear"), n_envs=2),
@@ -193,6 +195,15 @@ OTHER: dict[str, Scenario] = {
     "stream-ac": cell("stream_ac", PENDULUM, "isolated"),
     "ppo-ewc-and-cloning": cell("ppo", POLE, [of("ewc"), of("cloning")], n_envs=2),
     "sac-replay-and-mas": cell("sac", PENDULUM, [of("replay"), of("mas")]),
+    # Limits of cost.
+    "ppo-lagrangian": cell(
+        *("ppo", [{**task, **SLOW} for task in PENDULUM], "naive"),
+        agent={"constraint": {"lagrangian": {}}},
+    ),
+    "sac-controlled": cell(
+        *("sac", [{**task, **SLOW} for task in PENDULUM], of("cloning")),
+        agent={"constraint": {"pid": {}}},
+    ),
     # Spaces of actions and observations.
     "ppo-box-mas": cell("ppo", PENDULUM, of("mas"), n_envs=2),
     "ppo-multi-discrete": cell("ppo", walks({"actions": "two"}, {"actions": "two"}), of("ewc")),

@@ -15,6 +15,11 @@ from holdfast.continual.reports.axes import Bounds
 from holdfast.continual.reports.game_report import game_sections
 from holdfast.continual.reports.plasticity_report import plasticity_sections
 from holdfast.continual.reports.probe_report import probe_sections
+from holdfast.continual.reports.stream_report import (
+    cost_sections,
+    detection_sections,
+    online_sections,
+)
 from holdfast.continual.reports.summary import (
     BASELINE,
     COMPARED,
@@ -25,7 +30,6 @@ from holdfast.continual.reports.summary import (
 from holdfast.continual.reports.tables import over
 from holdfast.continual.reports.team_report import team_sections
 from holdfast.continual.reports.templates import environment
-from holdfast.continual.reports.unannounced_report import detection_sections, online_sections
 from holdfast.continual.results import document as doc
 from holdfast.continual.results import metrics
 from holdfast.continual.results.costs import COSTS
@@ -79,6 +83,7 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
     parts += [
         *detection_sections(results),
         *online_sections(results),
+        *cost_sections(results),
         *team_sections(results),
         *game_sections(results),
     ]

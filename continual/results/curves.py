@@ -6,7 +6,7 @@ one column per task of the scenario. Not measured, or not defined, is NaN and ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.scenarios.schema.scenario import Scenario, Score
 
 Array = NDArray[np.float64]
-Quantity = Literal["score", "return", "success"]
+Quantity = Literal["score", "return", "success", "cost", "violation"]
 Unit = Literal["score", "return", "mixed"]
 Form: TypeAlias = "Score | Literal['return', 'success']"
 """The score of a task, in what is measured."""
@@ -84,8 +84,9 @@ def curves(scores: Iterable[Episode], scenario: Scenario, quantity: Quantity = "
         scores: The record of one cell, in any order.
         scenario: The scenario that was run.
         quantity: ``score`` normalises each task's return by its ``score:`` key, linearly and
-            without clipping (raw returns where a task has none); ``return`` and ``success`` take
-            what was measured.
+            without clipping (raw returns where a task has none); ``return``, ``success`` and
+            ``cost`` take what was measured; ``violation`` is the share of episodes that cost more
+            than the task's limit.
     """
     return curves_of(scores, scenario, [quantity])[0]
 
@@ -124,6 +125,9 @@ def curves_of(
     returns = np.array([episode["return"] for episode in episodes], dtype=np.float64)
     # A None becomes NaN: no success was reported.
     successes = np.array([episode["success"] for episode in episodes], dtype=np.float64)
+    measured = {"return": returns, "success": successes}
+    if {"cost", "violation"} & {*quantities}:
+        measured |= _costs(episodes, columns, scenario)
     stretches = spans(scenario) if known_spans is None else known_spans
     found = []
     for quantity in quantities:
@@ -131,7 +135,7 @@ def curves_of(
         values = np.empty(len(episodes))
         for task in np.unique(columns).tolist():
             at = columns == task
-            values[at] = _values(own[task], returns[at], successes[at])
+            values[at] = _values(own[task], {name: of[at] for name, of in measured.items()})
         total = np.bincount(place, values, minlength=counts.size).reshape(shape)
         means = np.divide(total, counts, out=np.full(shape, np.nan), where=counts > 0)
         found.append(Curves(steps, means, stretches, _unit(forms, quantity)))
@@ -259,13 +263,26 @@ def _last(curves: Curves, span: Span) -> Array:
     return points[-max(1, len(points) // WINDOW) :]
 
 
-def _values(form: Form | Quantity, returns: Array, successes: Array) -> Array:
+def _costs(
+    episodes: Sequence[Episode], columns: NDArray[np.intp], scenario: Scenario
+) -> dict[str, Array]:
+    """Return what each episode cost, and whether that was more than its task's limit."""
+    costs = np.array([episode.get("cost", np.nan) for episode in episodes], dtype=np.float64)
+    limits = np.array([np.nan if t.cost is None else t.cost.limit for t in scenario.tasks])
+    over = costs > limits[columns]
+    return {"cost": costs, "violation": np.where(np.isnan(costs), np.nan, over)}
+
+
+def _values(form: Form | Quantity, measured: Mapping[str, Array]) -> Array:
     if isinstance(form, str):
-        return successes if form == "success" else returns
+        return measured[form]
+    returns = measured["return"]
     return (returns - form.random) / (form.reference - form.random)
 
 
 def _unit(forms: Sequence[Form], quantity: Quantity) -> Unit:
-    if quantity == "return" or (quantity == "score" and all(form == "return" for form in forms)):
+    if quantity in ("return", "cost") or (
+        quantity == "score" and all(form == "return" for form in forms)
+    ):
         return "return"
     return "mixed" if quantity == "score" and "return" in forms else "score"

@@ -38,6 +38,8 @@ class CellResults:
         curves: The record as curves, in scores.
         returns: The same in returns.
         successes: The same in success rates.
+        costs: The same in costs; None where no task has any.
+        violations: The same in shares of episodes that cost more than the limit.
         unseen: Shape (stages + 1, tasks), where the score matrix is of a task without a head of its
             own.
         references: The curves of ``isolated``, by seed: of the same tasks, whatever their seed.
@@ -54,6 +56,8 @@ class CellResults:
     unseen: NDArray[np.bool_]
     references: Mapping[int, Curves] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
+    costs: Curves | None = None
+    violations: Curves | None = None
     episodes: int = 0
     cut: Mapping[str, int] = field(default_factory=dict)
 
@@ -277,6 +281,9 @@ def _measure(folder: RunFolder) -> CellResults:
     points = tuple(read_points(folder.path))
     cut = Counter(score["task"] for score in scores if score.get("cut"))
     found = CellResults(folder, folder.info(), own, returns, successes, marked, points=points)
+    if any(task.cost is not None for task in scenario.tasks):
+        costs, violations = curves_of(scores, scenario, ("cost", "violation"))
+        found = replace(found, costs=costs, violations=violations)
     return replace(found, episodes=len(scores), cut=cut)
 
 

@@ -27,6 +27,7 @@ Episode = TypedDict(
         "opponent": NotRequired[str],
         "seat": NotRequired[str],
         "cut": NotRequired[bool],
+        "cost": NotRequired[float],
     },
 )
 Episode.__doc__ = """One line of ``scores.jsonl``: one evaluation episode.
@@ -37,6 +38,7 @@ its own yet. ``agents`` holds the return of each agent of a team, whose ``return
 In a game, ``success`` is 1 for a win, 0.5 for a draw and 0 for a loss, and ``opponent`` and
 ``seat`` say against whom and in which seat the learner played. ``cut`` marks an episode that did
 not end by itself and was cut after ``evaluation.most_steps``; where it ended, the key is not there.
+``cost`` is there where the task has a ``cost:``, as a sum over the episode.
 """
 
 
@@ -77,6 +79,7 @@ def _is_more(found: dict[str, Any]) -> bool:
         and all(type(value) in _NUMBERS for value in agents.values())
         and all(type(found.get(name, "")) is str for name in ("opponent", "seat"))
         and type(found.get("cut", True)) is bool
+        and type(found.get("cost", 0)) in _NUMBERS
         and not beyond_bounds(found)
     )
 

@@ -25,6 +25,7 @@ MOST_BYTES = {
     "plasticity.json": 64 * MEGABYTE,
     "detections.json": 4 * MEGABYTE,
     "online.json": 64 * MEGABYTE,
+    "costs.json": 64 * MEGABYTE,
     "plasticity.safetensors": 1 << 30,
     "cross-play.json": 64 * MEGABYTE,
     "stress.jsonl": 64 * MEGABYTE,

@@ -22,12 +22,14 @@ class Stepped(NamedTuple):
         rewards: float64.
         is_over: Whether the episode has ended.
         successes: Success reported with this step, never below 0; NaN where none was.
+        costs: Cost of the step; NaN where the task has none.
         games: Of each that is over, who played; None where the task is no game.
     """
 
     rewards: NDArray[np.float64]
     is_over: NDArray[np.bool_]
     successes: NDArray[np.float64]
+    costs: NDArray[np.float64]
     games: list[dict[str, str] | None]
 
 
@@ -100,6 +102,8 @@ def evaluate(
                 row["opponent"], row["seat"] = result.game["opponent"], result.game["seat"]
             if result.is_cut:
                 row["cut"] = True
+            if result.cost is not None:
+                row["cost"] = result.cost
             scores.append(row)
     return scores
 
@@ -117,6 +121,7 @@ def play(
         most_steps: Steps after which an episode is cut.
     """
     totals, lengths = np.zeros(count), np.zeros(count, dtype=int)
+    costs = np.zeros(count)
     successes, running = np.full(count, np.nan), np.ones(count, dtype=bool)
     games: list[dict[str, str] | None] = [None] * count
     state, starts = None, np.ones(count, dtype=bool)
@@ -130,6 +135,7 @@ def play(
         stepped = copies.step(actions, ids)
         totals[ids] += stepped.rewards
         lengths[ids] += 1
+        costs[ids] += stepped.costs
         # Once is enough, as in Continual World.
         successes[ids] = np.fmax(successes[ids], stepped.successes)
         for i, game in zip(ids, stepped.games, strict=True):
@@ -144,6 +150,7 @@ def play(
             None if np.isnan(successes[i]) else float(successes[i]),
             game=games[i],
             is_cut=bool(running[i]),
+            cost=None if np.isnan(costs[i]) else float(costs[i]),
         )
         for i in range(count)
     ]

@@ -107,7 +107,8 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
 class Played(NamedTuple):
     """One episode; of a team, also the return of each agent; of a game, who played.
 
-    ``is_cut`` marks one that was ended from outside, as it did not end by itself.
+    ``is_cut`` marks one that was ended from outside, as it did not end by itself; ``cost`` is None
+    where the task has none.
     """
 
     total: float
@@ -116,6 +117,7 @@ class Played(NamedTuple):
     agents: dict[str, float] | None = None
     game: dict[str, str] | None = None
     is_cut: bool = False
+    cost: float | None = None
 
 
 class MeasuredExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no types

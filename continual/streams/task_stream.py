@@ -24,6 +24,7 @@ from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
 from holdfast.envs.vector import Interleaved, Successive, pooled, task_env, vectorize
+from holdfast.envs.wrappers.cost import COST
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
 from holdfast.errors import EnvironmentFailed
@@ -345,7 +346,7 @@ class EvalExperience(MeasuredExperience):
         played: list[Played] = []
         for start in range(0, len(seeds), len(envs)):
             now = slice(start, start + len(envs))
-            copies = _EnvCopies(envs, seeds[now], turns[now])
+            copies = _EnvCopies(envs, seeds[now], turns[now], has_cost=self.task.cost is not None)
             played += play(
                 copies,
                 act,
@@ -381,8 +382,10 @@ class _EnvCopies:
         envs: list[gym.Env[Any, Any]],
         seeds: Sequence[int],
         options: Sequence[dict[str, Any] | None],
+        *,
+        has_cost: bool,
     ) -> None:
-        self._envs = envs[: len(seeds)]
+        self._envs, self._has_cost = envs[: len(seeds)], has_cost
         self._masked = self._envs[0].has_wrapper_attr(MASKS)
         starts = zip(self._envs, seeds, options, strict=True)
         self._latest = [env.reset(seed=seed, options=given)[0] for env, seed, given in starts]
@@ -399,15 +402,17 @@ class _EnvCopies:
         return np.stack([env.get_wrapper_attr(MASKS)() for env in self._envs])
 
     def step(self, actions: NDArray[Any], ids: NDArray[np.int32]) -> Stepped:
-        rewards, over, successes, games = [], [], [], []
+        rewards, over, successes, costs, games = [], [], [], [], []
         for i in ids:
             self._latest[i], reward, terminated, truncated, info = self._envs[i].step(actions[i])
             rewards.append(float(reward))
             over.append(bool(terminated or truncated))
             success = info.get("is_success", info.get("success"))
             successes.append(np.nan if success is None else max(0.0, float(success)))
+            costs.append(info[COST] if self._has_cost else np.nan)
             games.append(info.get(GAME))
-        return Stepped(np.array(rewards), np.array(over), np.array(successes), games)
+        found = map(np.array, (rewards, over, successes, costs))
+        return Stepped(*found, games)
 
 
 class PooledEvalExperience(MeasuredExperience):
@@ -484,7 +489,7 @@ class _PoolCopies:
         none = np.full(len(ids), np.nan)
         successes = none if steps.successes is None else steps.successes.astype(np.float64)
         over = steps.terminated | steps.truncated
-        return Stepped(steps.rewards, over, successes, [None] * len(ids))
+        return Stepped(steps.rewards, over, successes, none, [None] * len(ids))
 
 
 def make_stream(

@@ -128,6 +128,9 @@ def layout(scenario: Scenario, *, has_success: bool) -> Layout:
         which, of = f"({'|'.join(map(str, shown))})_[^/]+", f"{MOST_LINES} of {count} tasks"
     if any(map(kind.has_own_score, range(count))):
         tasks[f"score of {of}"] = (rf"task/{which}/score$",)
+    if any(task.cost is not None for task in scenario.tasks):
+        tasks[f"cost of an episode of {of}"] = (rf"task/{which}/cost$",)
+        tasks[f"share of violating episodes of {of}"] = (rf"task/{which}/violations$",)
     if has_success:
         tasks[f"success rate of {of}"] = (rf"task/{which}/success_rate$",)
     title = kind.words.chart.replace("every task", of)

@@ -30,7 +30,7 @@ from holdfast.continual.run_folder import checkpoint, inside_task, old_stages
 from holdfast.continual.run_folder.detections import write_detections
 from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.run_folder.files import csv_table, write_whole
-from holdfast.continual.run_folder.online_record import read_online, write_online
+from holdfast.continual.run_folder.point_record import COSTS, ONLINE
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.slots import Slots
 from holdfast.continual.streams.evaluation import evaluate
@@ -123,7 +123,8 @@ class CellJournal:
             self.environment_failures = int(state.get("environment_failures", 0))
         if step:
             self.diagnostics.resume(step, points)
-        self.online = read_online(folder.path, step)
+        self.online = ONLINE.read(folder.path, step)
+        self.training_costs = COSTS.read(folder.path, step)
         self.spent = Spent(state.get("spent", {}) if state else None)
         self.board = self._open_board(step)
         self.began = time.monotonic()
@@ -227,6 +228,7 @@ class CellJournal:
                     self.board.scalars(self.diagnostics.measure(stage, first + step), first + step)
                 self._log_drift(experience)
                 self._log_online(experience, first + step)
+                self._log_costs(experience, first + step)
                 self._tell(stage, first + step)
             elif step % _LOOK_EVERY < self.scenario.n_envs and time.monotonic() >= next_look:
                 next_look = time.monotonic() + 1.0
@@ -276,6 +278,7 @@ class CellJournal:
         self._record_drift(experience)
         self._log_detections(step)
         self._log_online(experience, step)
+        self._log_costs(experience, step)
         self.board.scalars(self.diagnostics.measure(stages, step), step)
         self.scores.log_metrics(stages, step, self.board)
         now = time.monotonic()
@@ -367,7 +370,7 @@ class CellJournal:
             return
         paid = getattr(experience, "online").point(experience.stage)  # noqa: B009  # as drifted
         self.online.append({"stage": float(experience.stage), "step": float(step), **paid})
-        write_online(self.folder.path, self.online)
+        ONLINE.write(self.folder.path, self.online)
         phases = phases_of(self.online, self.scenario)
         scalars = {"return": online_return(phases), "reward_rate": paid["reward_rate"]}
         lost = regret(phases, reference_rates(self.scenario))
@@ -375,6 +378,19 @@ class CellJournal:
         if self.scenario.tasks[experience.task_index].rate is not None:
             scalars["late_steps"] = paid["late_steps"]
         self.board.scalars({f"online/{name}": value for name, value in scalars.items()}, step)
+
+    def _log_costs(self, experience: Experience, step: int) -> None:
+        """Log and write what the stage has cost so far while it is learned."""
+        counted: Mapping[str, float] | None = getattr(self.agent, "training_costs", None)
+        if counted is None:
+            return
+        self.training_costs.append(
+            {"stage": float(experience.stage), "step": float(step), **counted}
+        )
+        COSTS.write(self.folder.path, self.training_costs)
+        scalars = {"training_cost": counted["cost"], "training_violations": counted["violations"]}
+        tag = f"task/{experience.task_index}_{experience.task.name}"
+        self.board.scalars({f"{tag}/{name}": value for name, value in scalars.items()}, step)
 
     def _detected(self) -> None:
         """Log and write that a slot has begun."""

@@ -50,6 +50,7 @@ class Scoreboard:
         self._names = [task.name for task in scenario.tasks]
         self._is_scored = [self._kind.has_own_score(index) for index in range(len(self._names))]
         self._order = scenario.stream_tasks
+        self._has_costs = any(task.cost is not None for task in scenario.tasks)
         (known,) = curves_of(scores, scenario, ["score"])
         self._spans, self._unit = known.spans, known.unit
         self._steps, self._rows = known.steps.tolist(), list(known.values)
@@ -69,15 +70,18 @@ class Scoreboard:
 
     def add(self, scores: Sequence[Episode], step: int, board: TensorBoard) -> None:
         """Take one evaluation point, and log the tasks that were measured."""
-        kinds: tuple[Quantity, ...] = ("return", "success", "score")
+        kinds: tuple[Quantity, ...] = ("return", "success", "score", "cost", "violation")
+        kinds = kinds if self._has_costs else kinds[:3]
         found = curves_of(scores, self._scenario, kinds, self._spans)
-        returns, successes, own = (one.values[0].tolist() for one in found)
+        returns, successes, own, *costs = (one.values[0].tolist() for one in found)
         self._steps.append(step)
         self._rows.append(found[2].values[0])
         self._note(own)
         total, measured = self._kind.words.total, dict.fromkeys(one["task"] for one in scores)
         place = {name: index for index, name in enumerate(self._names)}
-        for values, tag in ((returns, total), (successes, "success_rate"), (own, "score")):
+        named = [(returns, total), (successes, "success_rate"), (own, "score")]
+        named += zip(costs, ("cost", "violations"), strict=False)
+        for values, tag in named:
             indices = [place[name] for name in measured]
             tags = {
                 f"task/{index}_{self._names[index]}/{tag}": values[index]

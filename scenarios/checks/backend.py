@@ -33,6 +33,7 @@ _CHANGES = {
 }
 _KEYS = {
     "exclusive": f"an EnvPool is many environments, not one robot; {_REMEDY}",
+    "cost": f"costs are counted in one environment at a time, EnvPool steps all; {_REMEDY}",
     "rate": f"an EnvPool is many environments, not one in real time; {_REMEDY}",
     "python": f"EnvPool's simulators run in this interpreter; {_REMEDY}",
     **dict.fromkeys(("sample", "drift", "randomize"), _NO_ATTRIBUTES),

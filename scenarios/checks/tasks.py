@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import ALGORITHMS
+from holdfast.registry import ALGORITHMS, AT_ONCE
 from holdfast.scenarios.checks.messages import Finding, did_you_mean, entries, mapping, tasks_of
 from holdfast.scenarios.checks.multiagent import check_opponents, check_partners, is_team
 from holdfast.scenarios.checks.processes import check_pool, check_python
@@ -21,7 +21,7 @@ from holdfast.scenarios.checks.references import (
 )
 from holdfast.scenarios.schema.changes import Changes
 from holdfast.scenarios.schema.fields import whole
-from holdfast.scenarios.schema.method_spec import WRAPPERS, wrapper_of
+from holdfast.scenarios.schema.method_spec import WRAPPERS, parts_of, wrapper_of
 from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -41,6 +41,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
     every = mapping(data.get("evaluation")).get("every")
     names: dict[str, int] = {}
     yield from check_pool(data)
+    yield from _check_costs(data)
     for index, task in tasks_of(data):
         path: KeyPath = ("tasks", index)
         name = task.get("name")
@@ -59,6 +60,46 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
         yield from check_partners(data, index, folder)
         if task.get("exclusive") is True:
             yield from _check_exclusive(path, n_envs, every)
+
+
+def _check_costs(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what does not go with costs, or with what holds an agent to their limits."""
+    agent, place = mapping(data.get("agent")), ("agent", "constraint")
+    costs = {index: task.get("cost") for index, task in tasks_of(data)}
+    if data.get("endless") is True:
+        for index in (index for index, cost in costs.items() if cost is not None):
+            message = "a limit is of an episode, and there are none; remove it, or endless:"
+            yield Finding(("tasks", index, "cost"), message, at_key=True)
+    limits = {str(mapping(cost).get("limit")) for cost in costs.values()}
+    if len(limits) > 1 and (why := _one_for_all(data)):
+        first = next(index for index, cost in costs.items() if cost is not None)
+        message = f"{why}, and cannot tell whose limit holds; give all tasks the same cost:"
+        yield Finding(("tasks", first, "cost"), message, at_key=True)
+    if agent.get("constraint") is None:
+        return
+    for index in (index for index, cost in costs.items() if cost is None):
+        message = (
+            "agent.constraint holds an agent to a limit, and this task has none; write cost: "
+            "{limit: .., terms: [..]}, or remove the constraint"
+        )
+        yield Finding(("tasks", index), message)
+    if why := _one_for_all(data):
+        message = f"{why}: a multiplier of its own for each task needs known ones; remove it"
+        yield Finding(place, message, at_key=True)
+    known = ALGORITHMS.get(str(agent.get("algorithm")))
+    if known is not None and known.is_streaming:
+        message = f"'{agent['algorithm']}' scales rewards itself as they come; remove it"
+        yield Finding(place, message, at_key=True)
+
+
+def _one_for_all(data: Mapping[str, Any]) -> str:
+    """Return why one learner goes through several tasks; empty where each begins by itself."""
+    boundaries = mapping(data.get("stream")).get("boundaries", "known")
+    if boundaries != "known":
+        return f"boundaries are {boundaries}"
+    names = [part["name"] for entry in entries(data.get("methods")) for part in parts_of(entry)]
+    together = next((name for name in names if name in AT_ONCE), None)
+    return f"'{together}' learns all tasks as one" if together else ""
 
 
 def _check_one_agents(

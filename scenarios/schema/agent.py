@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, Tag
 
 from holdfast.errors import UsageError
 from holdfast.registry import ALGORITHMS, SUPERVISED
+from holdfast.scenarios.schema.cost import Constraint
 from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Positive, Text, told_by
 
 AUTO_SEEDS = 8
@@ -74,6 +76,8 @@ class Agent(BaseModel):
         told_by(str, tag="word", other="number"),
     ] = 1
     """Seeds of a method that learn in lockstep in one process. Needs engine: compiled."""
+    constraint: Constraint | None = Field(default=None, exclude_if=operator.not_)
+    """Keeps the agent within the limits of cost: of its tasks."""
     init: Text | None = None
     """Weights to start from: a run folder or a Stable-Baselines3 zip."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, Tag, field_validator, model_validator
 
 from holdfast.scenarios.schema.changes import Changes
+from holdfast.scenarios.schema.cost import Cost
 from holdfast.scenarios.schema.fields import (
     SECTION,
     AboveZero,
@@ -218,6 +220,8 @@ class Task(BaseModel):
     """The environment exists once (a robot): one instance at a time."""
     score: ScoreForm | None = None
     """Rule by which a return becomes a score; overrides the scenario's."""
+    cost: Cost | None = Field(default=None, exclude_if=operator.not_)
+    """What is to stay below a limit beside the return, as a speed."""
     opponents: Opponents | None = None
     """In a turn-based game of PettingZoo's: who plays the seats that do not learn."""
     partners: dict[Name, Partner] = Field(default_factory=dict)

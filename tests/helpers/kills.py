@@ -76,7 +76,7 @@ def cell(runs: Path, data: dict[str, Any]) -> RunFolder:
 def content(folder: RunFolder) -> dict[str, bytes]:
     """Return scores, every tensor of every task boundary, and records, as bytes by file."""
     kinds = ("checkpoints/task-*/*.safetensors", "scores.jsonl", "plasticity.json", "drift/*.csv")
-    kinds += ("detections.json", "online.json")
+    kinds += ("detections.json", "online.json", "costs.json")
     files = [path for kind in kinds for path in folder.path.glob(kind)]
     found = {str(path.relative_to(folder.path)): path.read_bytes() for path in files}
     if "plasticity.json" in found:  # 0 and 0.0 are alike there, and the order of names

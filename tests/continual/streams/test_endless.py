@@ -18,11 +18,11 @@ import pytest
 from kills import assert_same, assert_unharmed, cell, silent
 from safetensors.torch import load_file
 
-from holdfast.continual.reports.unannounced_report import online_sections
+from holdfast.continual.reports.stream_report import online_sections
 from holdfast.continual.results.document import Table
 from holdfast.continual.results.study import gather
 from holdfast.continual.run_folder.detections import read_detections
-from holdfast.continual.run_folder.online_record import read_online
+from holdfast.continual.run_folder.point_record import ONLINE
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.training.cell import run_cell
 from holdfast.continual.training.preflight import build
@@ -76,7 +76,7 @@ def test_checkpoints_change_nothing(tmp_path: Path) -> None:
         given = data("dqn", checkpoint={"every": every, "keep": "all"})
         folder = cell(tmp_path / name, given)
         run_cell(folder, silent)
-        points.append(read_online(folder.path))
+        points.append(ONLINE.read(folder.path))
     assert points[0] == points[1]
     assert [point["step"] for point in points[0]] == [64, 128, 160, 224, 288, 320]
     assert [point["phase_steps"] for point in points[0]] == [64, 128, 160, 64, 128, 160]
@@ -148,7 +148,7 @@ def test_the_world_is_reset_only_where_that_is_asked_for(resets: bool, tmp_path:
     given["checkpoint"] = {"every": 48, "resets": resets}
     folder = cell(tmp_path, given)
     run_cell(folder, silent)
-    points = read_online(folder.path)
+    points = ONLINE.read(folder.path)
     assert points[-1] == {
         "stage": 1,
         "step": 200,
@@ -166,7 +166,7 @@ def test_steps_that_came_too_late_are_counted(tmp_path: Path) -> None:
     given["tasks"] = [{**given["tasks"][0], "rate": 100.0}]
     folder = cell(tmp_path, given)
     run_cell(folder, silent)
-    late = read_online(folder.path)[-1]["late_steps"]
+    late = ONLINE.read(folder.path)[-1]["late_steps"]
     assert 10 <= late <= 60  # ten of its own; a busy machine adds some
 
 
@@ -180,7 +180,7 @@ def test_a_drift_moves_at_every_step_and_goes_on_after_kills(
     for name in ("straight", "killed"):
         (folder,) = (tmp_path / name / "life").glob("*/seed-*")
         first, last = (
-            [p for p in read_online(folder) if p["stage"] == stage][-1] for stage in (0, 1)
+            [p for p in ONLINE.read(folder) if p["stage"] == stage][-1] for stage in (0, 1)
         )
         assert first["phase_return"] == pytest.approx(50.0, abs=1.0)  # the mean slope is .5
         assert last["phase_return"] == pytest.approx(50.0, abs=1.0)

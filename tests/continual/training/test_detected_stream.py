@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from holdfast.agents.detection.detector import Detector
 from holdfast.continual.methods.regularization.ewc import EWC
-from holdfast.continual.reports.unannounced_report import detection_sections
+from holdfast.continual.reports.stream_report import detection_sections
 from holdfast.continual.results.document import Table
 from holdfast.continual.results.study import gather
 from holdfast.continual.run_folder.detections import read_detections

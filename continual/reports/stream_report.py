@@ -1,4 +1,4 @@
-"""Parts of a report on streams that announce nothing: detected changes, and endless lives."""
+"""Parts of a report on what some streams have alone: detected changes, endless lives, costs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from holdfast.continual.results.online import (
     reference_rates,
     regret,
 )
+from holdfast.continual.results.safety import safety_of
 from holdfast.continual.results.study import CellResults, MethodResults, Results
 from holdfast.continual.run_folder.detections import read_detections
-from holdfast.continual.run_folder.online_record import read_online
+from holdfast.continual.run_folder.point_record import ONLINE
 
 _TITLES = (
     "changes",
@@ -64,13 +65,46 @@ def online_sections(results: Results) -> list[doc.Section]:
 
 
 def _life(method: MethodResults) -> Iterator[doc.Cell]:
-    points = [read_online(cell.folder.path) for cell in method.cells]
+    points = [ONLINE.read(cell.folder.path) for cell in method.cells]
     cells = zip(points, method.cells, strict=True)
     lives = [(phases_of(p, c.folder.scenario), c.folder.scenario) for p, c in cells]
     yield over([online_return(phases) for phases, _ in lives], _exact)
     yield over([p[-1]["reward_rate"] if p else float("nan") for p in points], _exact)
     yield over([regret(phases, reference_rates(of)) for phases, of in lives], _whole)
     yield over([p[-1]["late_steps"] if p else float("nan") for p in points], _whole)
+
+
+_COSTS = (
+    "violating episodes at the end",
+    "forgetting of safety",
+    "cost of an episode at the end",
+    "violating episodes while learning",
+    "cost of learning",
+)
+
+
+def cost_sections(results: Results) -> list[doc.Section]:
+    """Return a table of what methods cost; none where no task has a cost."""
+    done = [method for method in results.methods if method.cells]
+    if not done or all(task.cost is None for task in results.scenario.tasks):
+        return []
+    legend = doc.words(
+        "Mean ± standard deviation over seeds, each the mean over the tasks with a `cost:` that "
+        "were trained. An episode violates if it costs more than its task's limit. Forgetting of "
+        "safety: the share of violating episodes at the end of the stream, less that at the end of "
+        "the task's own training; above 0, a limit that was held is held no more. What learning "
+        "cost is that of the episodes learned from, all stages together (`costs.json`)."
+    )
+    return [doc.Section("Costs of tasks", (doc.Paragraph(legend), by_method(done, _COSTS, _cost)))]
+
+
+def _cost(method: MethodResults) -> Iterator[doc.Cell]:
+    found = [safety_of(cell) for cell in method.cells]
+    yield over([one.violations for one in found])
+    yield over([one.forgetting for one in found])
+    yield over([one.cost for one in found], _whole)
+    yield over([one.violations_learning for one in found])
+    yield over([one.cost_learning for one in found], _whole)
 
 
 def _exact(value: float) -> str:

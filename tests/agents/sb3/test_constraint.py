@@ -1,0 +1,167 @@
+"""Costs while learning: multipliers by hand, what is learned from, kills, and what stays equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from kills import assert_unharmed, cell, silent
+from safetensors.torch import load_file
+from stable_baselines3 import DQN
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from holdfast.agents.sb3.constraint import Counted, Multiplier
+from holdfast.continual.results.safety import safety_of
+from holdfast.continual.results.study import gather
+from holdfast.continual.run_folder.point_record import COSTS
+from holdfast.continual.training.cell import run_cell
+from holdfast.scenarios.schema.cost import Constraint, Cost
+
+NETS = {"policy_kwargs": {"net_arch": [8]}}
+PPO = {"algorithm": "ppo", "n_steps": 24, "batch_size": 16, "n_epochs": 2, **NETS}
+SAC = {"algorithm": "sac", "learning_starts": 40, "batch_size": 16, "buffer_size": 100, **NETS}
+TERMS = [{"observation": 2, "above": 1.0}, {"observation": 2, "below": -1.0}]
+
+
+def rule(**given: Any) -> Multiplier:
+    return Multiplier(Constraint.model_validate(given))
+
+
+def test_a_lagrangian_multiplier_climbs_the_violation() -> None:
+    one = rule(lagrangian={"rate": 0.1, "initial": 0.5})
+    found = []
+    for cost in (14.0, 10.0, 2.0, 10.0):
+        one.move(cost, 10.0)
+        found.append(one.value)
+    assert found == pytest.approx([0.9, 0.9, 0.1, 0.1])
+    one.move(0.0, 10.0)
+    assert one.value == 0.0  # never below
+
+
+def test_a_controlled_multiplier_is_that_of_the_paper() -> None:
+    """Stooke et al. 2020, algorithm 2: three steps worked by hand, d = 10."""
+    one = rule(pid={"proportional": 0.1, "integral": 0.01, "derivative": 1.0})
+    found = []
+    # J = 14: over 4, I 4, rise 14 (from 0): .4 + .04 + 14.
+    # J = 13: over 3, I 7, no rise: .3 + .07.    J = 2: over -8, I 0: 0.
+    # J = 11: over 1, I 1, rise 9: .1 + .01 + 9.
+    for cost in (14.0, 13.0, 2.0, 11.0):
+        one.move(cost, 10.0)
+        found.append(one.value)
+    assert found == pytest.approx([14.44, 0.37, 0.0, 9.11])
+    other = rule(pid={"proportional": 0.1, "integral": 0.01, "derivative": 1.0})
+    other.load(one.state())
+    for each in (one, other):
+        each.move(12.0, 10.0)
+    assert one.value == other.value == pytest.approx(0.2 + 0.03 + 1.0)
+
+
+def test_a_fixed_multiplier_stays() -> None:
+    one = rule(fixed={"multiplier": 3.0})
+    one.move(100.0, 1.0)
+    assert one.weighed(np.array([7.0]), np.array([1.0])) == pytest.approx([1.0])  # (7 - 3) / 4
+
+
+class Costly(gym.Env[Any, Any]):
+    """Pays 2 a step, costs 1, and ends after 3 steps."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.left = 3
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return np.zeros(1, np.float32), 2.0, self.left == 0, False, {"cost": 1.0}
+
+
+def test_rewards_in_a_replay_buffer_are_those_of_the_multiplier_as_it_is_now() -> None:
+    """Rate 1, limit 1: an episode of cost 3 lifts the multiplier by 2."""
+    given = Constraint.model_validate({"lagrangian": {"rate": 1.0}})
+    env = Counted(DummyVecEnv([Costly]), Cost(limit=1.0), given)
+    model = DQN("MlpPolicy", env, buffer_size=8, learning_starts=0, seed=0)
+    env.follow(model)
+    model.learn(4)
+    assert model.replay_buffer.rewards[:5, 0].tolist() == [2, 2, 2, 2, 0]
+    env.move()
+    learned = (2 - 2 * 1) / (1 + 2)
+    assert model.replay_buffer.rewards[:5, 0].tolist() == [learned] * 4 + [0]
+    assert env.training.steps == env.training.cost == 4
+    assert (env.training.episodes, env.training.violations) == (1, 1)
+    env.move()  # no episode has ended since
+    assert env.scalars() == {"constraint/multiplier": 2.0, "constraint/cost_rate": 1.0}
+
+
+def scenario(
+    agent: dict[str, Any], constraint: Any, *, cost: bool = True, **more: Any
+) -> dict[str, Any]:
+    """Pendulum whose speed is limited; two tasks of two copies."""
+    task = {"env": "Pendulum-v1", "steps": 160, "changes": {"time_limit": 20}}
+    limits = [{"cost": {"limit": limit, "terms": TERMS}} if cost else {} for limit in (2.0, 5.0)]
+    return {
+        "name": "demo",
+        "tasks": [{"name": n, **task, **c} for n, c in zip("ab", limits, strict=True)],
+        "stream": {"task_id": "hidden"},
+        "n_envs": 2,
+        "agent": {**agent, **({"constraint": constraint} if constraint else {})},
+        "evaluation": {"every": 80, "episodes": 2},
+        "checkpoint": {"every": 48},
+        **more,
+    }
+
+
+def weights(place: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Run a cell and return the weights at its end."""
+    folder = cell(place, data)
+    run_cell(folder, silent)
+    return load_file(folder.path / "checkpoints" / "task-1" / "policy.safetensors")
+
+
+ENGINES = ["sb3", pytest.param("compiled", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
+def test_what_is_only_counted_changes_nothing_and_a_multiplier_does(
+    agent: dict[str, Any], engine: str, tmp_path: Path
+) -> None:
+    agent = {**agent, "engine": engine}
+    plain = weights(tmp_path / "plain", scenario(agent, None, cost=False))
+    for number, constraint in enumerate((None, {"fixed": {"multiplier": 0.0}})):
+        same = weights(tmp_path / str(number), scenario(agent, constraint))
+        assert all((same[name] == plain[name]).all() for name in plain)
+    other = weights(tmp_path / "other", scenario(agent, {"lagrangian": {}}))
+    assert not all((other[name] == plain[name]).all() for name in plain)
+
+
+@pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
+def test_killed_inside_tasks_and_run_again_equals_uninterrupted(
+    agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scenario(agent, {"pid": {}}, carry={"replay_buffer": agent is SAC})
+    assert_unharmed(monkeypatch, tmp_path, data, [70, 200, 260])
+
+
+def test_costs_are_recorded_and_reported(tmp_path: Path) -> None:
+    folder = cell(tmp_path, scenario(PPO, {"pid": {}}))
+    run_cell(folder, silent)
+    points = COSTS.read(folder.path)
+    assert [(p["stage"], p["step"], p["steps"]) for p in points] == [
+        *((0, 80, 80), (0, 160, 160)),
+        *((1, 240, 80), (1, 320, 160)),
+    ]
+    assert all(p["episodes"] <= p["steps"] / 20 for p in points)
+    episodes = folder.scores()
+    assert all(0 <= episode["cost"] <= 20 for episode in episodes)
+    (method,) = gather(folder.path).methods
+    found, last = safety_of(method.cells[0]), [e for e in episodes if e["stage"] == 2]
+    ends = {t: [e["cost"] for e in last if e["task"] == t] for t in "ab"}
+    over = [np.mean(np.array(ends[t]) > limit) for t, limit in (("a", 2.0), ("b", 5.0))]
+    assert found.cost == pytest.approx(np.mean([np.mean(ends[t]) for t in "ab"]))
+    assert found.violations == pytest.approx(np.mean(over))
+    assert found.cost_learning == points[1]["cost"] + points[3]["cost"]
