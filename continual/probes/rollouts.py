@@ -113,7 +113,7 @@ class Rows:
             over.append(bool(terminated or truncated or self._steps[i] >= self._most_steps))
         rewards = np.array([self.rewards[i][-1] for i in ids])
         none = np.full(len(ids), np.nan)
-        return Stepped(rewards, np.array(over), none, [None] * len(ids))
+        return Stepped(rewards, np.array(over), none, none, [None] * len(ids))
 
     def before(self, row: int) -> None:
         """Be told that a row is stepped next."""
