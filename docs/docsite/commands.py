@@ -15,4 +15,5 @@ def page() -> str:
     group = typer.main.get_command(app)
     text = get_docs_for_click(obj=group, ctx=typer.Context(group), name="holdfast")
     _, _, below = text.partition("\n\n")  # the page has a heading of its own
-    return re.sub(r"^\* ", "- ", below, flags=re.M)
+    # Each command has a heading: no list of them, whose sentences it cuts.
+    return re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", "", below)

@@ -56,7 +56,7 @@ def overview() -> str:
     """Return the gallery: scenarios by family, what each is about, and what was measured."""
     lines: list[str] = []
     for family, about in FAMILIES.items():
-        lines += [f"## {about}", "", "| scenario | about | steps a cell | measured |"]
+        lines += [f"## {about.rstrip('.')}", "", "| scenario | about | steps a cell | measured |"]
         lines += ["| --- | --- | ---: | --- |"]
         for file, path in _pages().items():
             if file.parent == FOLDER / family:
@@ -103,7 +103,7 @@ def _facts(scenario: Scenario) -> list[str]:
         "methods": ", ".join(labels),
         "seeds": ", ".join(str(seed) for seed in scenario.seeds),
     }
-    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())]
+    return [f"- **{name}:** {value}" for name, value in facts.items()]
 
 
 def _comment(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ class Example(NamedTuple):
     text: str
 
 
+@cache
 def keys() -> list[Key]:
     """Return every key in the order of the schema, each section's keys below it."""
     schema = json_schema()
@@ -116,16 +118,16 @@ _SECTIONS = {
 
 
 def _entry(key: Key, example: Example, heading: str) -> list[str]:
-    where = f"in a task of `{example.base}`" if key.path.startswith(IN_A_TASK) else ""
-    facts = [key.form, "required" if key.required else key.default and f"default `{key.default}`"]
+    where = "in a task of" if key.path.startswith(IN_A_TASK) else "in"
+    default = f" **Default:** `{key.default}`." if key.default else ""
     return [
         f"{heading} `{key.path}` {{ #{anchor(key.path)} }}",
         "",
         key.description,
         "",
-        "; ".join(fact for fact in facts if fact) + ".",
+        f"**Takes:** {key.form}.{' **Required.**' if key.required else default}",
         "",
-        f"```yaml title=\"{where or f'in {example.base}'}\"",
+        f'```yaml title="{where} {example.base}"',
         example.text.rstrip(),
         "```",
         "",
@@ -146,14 +148,21 @@ def _below(section: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> It
     for name, entry in section.get("properties", {}).items():
         own = f"{path}{name}"
         is_required = name in section.get("required", ())
-        default = entry.get("default", None if is_required else "")
-        text = "" if default in ("", None) else json.dumps(default, ensure_ascii=False)
-        form = _form(entry, defs)
-        yield Key(own, form, text.strip('"'), is_required, _sentence(entry.get("description", "")))
+        about = _sentence(entry.get("description", ""))
+        default = _default(entry, about)
+        yield Key(own, _form(entry, defs), default, is_required, about)
         if own == TASK_DEFAULTS:
             continue
         for mark, inner in _sections(entry, defs):
             yield from _below(inner, defs, f"{own}{mark}.")
+
+
+def _default(entry: Mapping[str, Any], about: str) -> str:
+    """Return a default as YAML writes it; nothing where the description tells a better one."""
+    value = entry.get("default")
+    if value is None or value == "" or "Default:" in about:
+        return ""
+    return json.dumps(value, ensure_ascii=False).strip('"')
 
 
 def _sections(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -197,6 +206,8 @@ def _form(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
     if "enum" in entry:
         return ", ".join(f"`{value}`" for value in entry["enum"])
     kind = entry.get("type", "any value")
+    if kind == "array" and "prefixItems" in entry:
+        return "list of " + " and ".join(_form(form, defs) for form in entry["prefixItems"])
     if kind == "array" and "items" in entry:
         return f"list, each entry: {_form(entry['items'], defs)}"
     if kind == "object":
@@ -222,9 +233,10 @@ def _bounds(entry: Mapping[str, Any]) -> str:
         "le": "at most {}",
         "maxLength": "at most {} characters",
     }
-    told = {
-        text.format(f"{entry[name]:,}"): None for name, text in words.items() if name in entry
-    }
+    known = {name: entry[name] for name in words if name in entry}
+    if "le" in known:  # the narrower of two
+        known.pop("maximum", None)
+    told = [words[name].format(f"{bound:,}") for name, bound in known.items()]
     return f" ({', '.join(told)})" if told else ""
 
 
