@@ -74,9 +74,7 @@ def overview() -> str:
 def style_sheet() -> str:
     """Return the style of charts, with their colours on light and on dark pages."""
     reports = Path(charts.__file__).parent
-    light, dark = re.findall(
-        r":root \{(.*?)\}", (reports / "page.css").read_text("utf-8"), re.S
-    )
+    light, dark = re.findall(r":root \{(.*?)\}", (reports / "page.css").read_text("utf-8"), re.S)
     light, dark = (re.sub(r"color-scheme: [^;]*;", "", colours) for colours in (light, dark))
     chart = (reports / "chart.css").read_text("utf-8")
     return f":root {{{light}}}\n[data-md-color-scheme=slate] {{{dark}}}\n{chart}"
@@ -152,7 +150,9 @@ def _measured(name: str, cells: list[dict[str, str]]) -> list[str]:
     ]
     for index, label in enumerate(dict.fromkeys(cell["method"] for cell in cells)):
         own = [cell for cell in cells if cell["method"] == label]
-        scores, lost = (np.array([float(c[column]) for c in own]) for column in (measure, forgetting))
+        scores, lost = (
+            np.array([float(c[column]) for c in own]) for column in (measure, forgetting)
+        )
         points.append(charts.Point(label, index, interval(scores)))
         lines.append(f"| {label} | {len(own)} | {_spread(scores)} | {_spread(lost)} |")
     return [

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.json_schema import json_schema
 from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
-from holdfast.signature import Argument
 
 EXAMPLES = Path(__file__).with_name("examples.yaml")
 IN_A_TASK = "tasks[]."
@@ -66,7 +64,7 @@ def examples() -> dict[str, Example]:
     }
 
 
-def keys_page() -> str:
+def page() -> str:
     """Return the reference in markdown, a section for each key of the first level."""
     shown = examples()
     lines: list[str] = []
@@ -75,29 +73,6 @@ def keys_page() -> str:
         if key.path in _SECTIONS:
             lines += [f"## {_SECTIONS[key.path]}", ""]
         lines += _entry(key, shown[key.path], "###" if level == "##" else "####")
-    return "\n".join(lines)
-
-
-def arguments_page() -> str:
-    """Return the arguments of methods and algorithms in markdown."""
-    lines = ["## Methods", ""]
-    for row in describe_methods():
-        lines += [f"### `{row.name}`", "", row.summary, ""]
-        told = {
-            "Must be told": ", ".join(row.needs) or "nothing",
-            "Reaches the agent by": ", ".join(row.doors) or "no door",
-            "Algorithms": ", ".join(row.algorithms),
-            "Keeps": row.memory,
-            "Works beside training": row.extra,
-            "Strength": row.convention,
-            "Not in teams": row.not_in_teams,
-        }
-        lines += [*(f"- {what}: {text}" for what, text in told.items() if text), ""]
-        lines += _table(row.arguments)
-    lines += ["## Algorithms", ""]
-    for algorithm in describe_algorithms():
-        lines += [f"### `{algorithm.name}`", "", f"Actions: {', '.join(algorithm.actions)}.", ""]
-        lines += _table(algorithm.arguments)
     return "\n".join(lines)
 
 
@@ -207,7 +182,7 @@ def _form(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in entry["enum"])
     kind = entry.get("type", "any value")
     if kind == "array" and "prefixItems" in entry:
-        return "list of " + " and ".join(_form(form, defs) for form in entry["prefixItems"])
+        return "list of two: " + ", ".join(_form(form, defs) for form in entry["prefixItems"])
     if kind == "array" and "items" in entry:
         return f"list, each entry: {_form(entry['items'], defs)}"
     if kind == "object":
@@ -244,14 +219,3 @@ def _sentence(text: str) -> str:
     """Return a description as one paragraph that ends in a stop."""
     joined = " ".join(text.split()).replace("*", r"\*")
     return joined if joined.endswith((".", ":")) else joined + "."
-
-
-def _table(arguments: tuple[Argument, ...]) -> list[str]:
-    if not arguments:
-        return ["No arguments.", ""]
-    lines = ["| argument | type | default |", "| --- | --- | --- |"]
-    for argument in arguments:
-        default = "required" if argument.required else f"`{argument.default_text}`"
-        kind = (argument.annotation or "any").replace("|", r"\|")
-        lines.append(f"| `{argument.name}` | `{kind}` | {default} |")
-    return [*lines, ""]

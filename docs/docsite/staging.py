@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docsite import commands, gallery, scenario_keys
+from docsite import arguments, commands, gallery, scenario_keys
 from holdfast.continual.results.formatting import fenced
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +26,8 @@ PAGES = (
     "scenarios/custom_env/README.md",
 )
 INSERTED: dict[str, Callable[[], str]] = {
-    "keys": scenario_keys.keys_page,
-    "arguments": scenario_keys.arguments_page,
+    "keys": scenario_keys.page,
+    "arguments": arguments.page,
     "commands": commands.page,
     "gallery": gallery.overview,
 }

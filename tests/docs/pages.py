@@ -12,7 +12,8 @@ from holdfast.scenarios.source.yaml_file import read
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>[\w.: -]+) -->\n)?^ *```(?P<kind>\w*)[^\n]*\n(?P<text>.*?)^ *```", re.M | re.S
+    r"(?:<!-- (?P<mark>[\w.: -]+) -->\n)?^ *```(?P<kind>\w*)[^\n]*\n(?P<text>.*?)^ *```",
+    re.M | re.S,
 )
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from docsite import scenario_keys
+from docsite import arguments, scenario_keys
 from docsite.scenario_keys import IN_A_TASK, Example, examples, keys
 from pages import ROOT, bases, make_room, merged, parsed
 
 from holdfast.registry import ALGORITHMS, METHODS, PLUGINS
 from holdfast.scenarios.load import load
+from holdfast.signature import signature
 
 EXAMPLES = examples()
 BASES = bases()
@@ -38,7 +39,7 @@ def held(entry: Any, found: set[str]) -> set[str]:
 
 def test_every_key_of_the_schema_is_on_the_page() -> None:
     """Walks down from the page's headings: what no heading leads to is missing."""
-    headings = _HEADING.findall(scenario_keys.keys_page())
+    headings = _HEADING.findall(scenario_keys.page())
     assert len(headings) == len(set(headings))
     reached: set[tuple[str, str]] = set()
     for path in headings:
@@ -50,7 +51,9 @@ def test_every_key_of_the_schema_is_on_the_page() -> None:
             sections = {title: SCHEMA["$defs"][title] for title in leads}
             sections = {title: form for title, form in sections.items() if "properties" in form}
     described = {"": SCHEMA} | SCHEMA["$defs"]
-    wanted = {(title, name) for title, form in described.items() for name in form.get("properties", ())}
+    wanted = {
+        (title, name) for title, form in described.items() for name in form.get("properties", ())
+    }
     assert wanted == reached
 
 
@@ -58,7 +61,7 @@ def test_every_key_has_a_description_and_an_example() -> None:
     known = keys()
     assert {key.path for key in known} == set(EXAMPLES)
     assert [key.path for key in known if not key.description.strip(".")] == []
-    page = scenario_keys.keys_page()
+    page = scenario_keys.page()
     assert [path for path, one in EXAMPLES.items() if one.text.rstrip() not in page] == []
 
 
@@ -114,7 +117,7 @@ def test_an_example_of_a_wrong_value_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_argument_of_methods_and_algorithms_is_on_the_page() -> None:
-    page = scenario_keys.arguments_page()
+    page = arguments.page()
     sections = dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", page, re.M | re.S))
     assert set(METHODS) | set(PLUGINS) | set(ALGORITHMS) <= set(sections)
     (methods,) = (form for form in SCHEMA["$defs"]["Method"]["anyOf"] if "properties" in form)
@@ -122,6 +125,14 @@ def test_every_argument_of_methods_and_algorithms_is_on_the_page() -> None:
     for rule in SCHEMA["$defs"]["Agent"]["allOf"]:
         name = rule["if"]["properties"]["algorithm"]["const"]
         wanted[name] = rule["then"]["properties"]
-    for name, arguments in wanted.items():
+    for name, known in wanted.items():
         shown = re.findall(r"^\| `(\w+)` \|", sections[name], re.M)
-        assert set(shown) == set(arguments) - {"paper"}, name
+        assert set(shown) == set(known) - {"paper"}, name
+
+
+def test_arguments_have_the_meaning_that_docstrings_give() -> None:
+    for target in METHODS.values():
+        known = signature(target).arguments
+        told = arguments.meanings(target)
+        assert [one.name for one in known if not told.get(one.name)] == [], target
+    assert "clipping" in arguments.meanings(ALGORITHMS["ppo"].target)["clip_range"].casefold()

@@ -107,6 +107,8 @@ def test_a_zip_does_not_fit_another_task_id(task_id: str, empty: Path) -> None:
     PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8).save("model.zip")
     (later,) = (b.text for b in page_of("docs/sb3.md") if b.named("file") == "later.yaml")
     Path("later.yaml").write_text(later, "utf-8")
-    done = CliRunner().invoke(app, ["validate", "--build", "later.yaml", f"stream.task_id={task_id}"])
+    done = CliRunner().invoke(
+        app, ["validate", "--build", "later.yaml", f"stream.task_id={task_id}"]
+    )
     assert done.exit_code == 2
     assert "do not fit" in done.output
