@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -77,10 +78,20 @@ def _table(arguments: tuple[Argument, ...], told: Mapping[str, str]) -> list[str
     lines = ["| argument | type | default | meaning |", "| --- | --- | --- | --- |"]
     for argument in arguments:
         default = "required" if argument.required else f"`{argument.default_text}`"
-        kind = (argument.annotation or "any").replace("|", r"\|")
         meaning = _plain(told.get(argument.name, ""))
-        lines.append(f"| `{argument.name}` | `{kind}` | {default} | {meaning} |")
+        kind = _kind(argument.annotation)
+        lines.append(f"| `{argument.name}` | {kind} | {default} | {meaning} |")
     return [*lines, ""]
+
+
+def _kind(annotation: str) -> str:
+    """Return an annotation in a table, its choices one by one.
+
+    >>> _kind("Literal['a', 'b'] | None"), _kind("")
+    ("`'a'`, `'b'`, `None`", '`any`')
+    """
+    choices = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), annotation)
+    return ", ".join(f"`{choice}`" for choice in (choices or "any").split(" | "))
 
 
 def _plain(text: str) -> str:

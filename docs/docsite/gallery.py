@@ -82,7 +82,15 @@ def style_sheet() -> str:
 
 def _page(file: Path) -> str:
     scenario, text = _loaded(file), file.read_text("utf-8")
-    lines = [f"# {file.stem}", "", " ".join(scenario.description.split()), ""]
+    lines = [
+        "---",
+        f"title: {file.stem}",
+        "---",
+        f"# {file.stem}",
+        "",
+        " ".join(scenario.description.split()),
+        "",
+    ]
     lines += [fenced(f"holdfast run {file.stem}"), "", *_facts(scenario), ""]
     lines += _header(text)
     cells = _cells(file.stem)
@@ -116,7 +124,7 @@ def _body(text: str) -> str:
 
 
 def _header(text: str) -> list[str]:
-    """Return the head of a scenario's file: its paragraphs, and as they stand those with columns."""
+    """Return the head of a file: paragraphs, and as they stand those with columns."""
     lines: list[str] = []
     for block in "\n".join(_comment(text)).strip().split("\n\n"):
         has_columns = re.search(r"^ |\S   +\S", block, re.M) is not None

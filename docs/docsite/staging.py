@@ -108,7 +108,8 @@ class Staged:
         place = target / "README.md" if file.is_dir() else target.with_name(target.name + ".md")
         if target not in self.shown and not gallery.is_shipped(file):
             self.shown.add(target)
-            self._write(place, f"# `{target.as_posix()}`\n\n{_content(file)}\n")
+            name = target.as_posix()
+            self._write(place, f"---\ntitle: {name}\n---\n# `{name}`\n\n{_content(file)}\n")
         return place
 
     def _copy(self, picture: Path) -> None:

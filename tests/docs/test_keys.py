@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import yaml
 from docsite import arguments, scenario_keys
@@ -136,3 +138,9 @@ def test_arguments_have_the_meaning_that_docstrings_give() -> None:
         told = arguments.meanings(target)
         assert [one.name for one in known if not told.get(one.name)] == [], target
     assert "clipping" in arguments.meanings(ALGORITHMS["ppo"].target)["clip_range"].casefold()
+
+
+def test_examples_in_docstrings() -> None:
+    for module in (arguments, scenario_keys, pages):
+        result = doctest.testmod(module)
+        assert (result.failed, result.attempted > 0) == (0, True), module
