@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import ROOT, Block, blocks
@@ -18,6 +20,7 @@ CHEAP = {
     "run later.yaml": "tasks[0].steps=64 tasks[1].steps=64 agent.n_steps=64 evaluation.episodes=1",
     "run cart.yaml": "tasks[0].steps=64 tasks[1].steps=64 agent.n_steps=64 seeds=[0,1] "
     "evaluation.episodes=1",
+    "run decay.yaml": "tasks[0].steps=64 tasks[1].steps=64 agent.n_steps=64 evaluation.episodes=1",
     "run my_study.yaml": "tasks[0].steps=64 tasks[1].steps=64",
 }
 """Overrides with which a command takes seconds."""
@@ -97,6 +100,22 @@ def test_other_pages(empty: Path) -> None:
     for name in ("docs/trust.md", "docs/policies.md", "docs/own_method.md"):
         text = followed(name)
         assert text or name == "docs/policies.md"
+    command("holdfast run decay.yaml")
+    runs = (empty / "runs" / "decay").glob("*/seed-0/run.json")
+    assert [json.loads(run.read_text("utf-8"))["status"] for run in runs] == ["finished"] * 3
+
+
+def test_a_decay_is_the_gradient_of_the_sum_of_squares(empty: Path) -> None:
+    """Of strength x sum of theta^2, by autograd in float64."""
+    import torch
+
+    found: dict[str, Any] = {}
+    (text,) = (b.text for b in page_of("docs/own_method.md") if b.named("file") == "decay.py")
+    exec(text, found)
+    theta = torch.tensor([1.5, -2.0], dtype=torch.float64, requires_grad=True)
+    (0.25 * theta.square().sum()).backward()
+    method = found["Decay"](strength=0.25)
+    assert torch.equal(method.gradient({"w": theta.detach()}, {}, {})["w"], theta.grad)
 
 
 @pytest.mark.parametrize("task_id", ["observed", "heads"])

@@ -94,7 +94,16 @@ def test_extras_exist() -> None:
 
 
 @pytest.mark.parametrize("page", having("python"))
-def test_python_is_python(page: str) -> None:
+def test_python_is_run_or_a_file(page: str) -> None:
+    """What is neither is a row of a file that is there, which tests/test_readme.py holds to it."""
     for block in BLOCKS[page]:
-        if block.kind == "python" and not (page == "CONTRIBUTING.md" and not block.mark):  # rows
-            compile(block.text, page, "exec")
+        if block.kind == "python":
+            assert block.mark == "run" or block.named("file") or page == "CONTRIBUTING.md"
+            if block.mark:
+                compile(block.text, page, "exec")
+
+
+def test_the_page_of_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = (block for block in BLOCKS["docs/python.md"] if block.mark == "run")
+    exec(block.text, {})
+    assert capsys.readouterr().out.startswith("quickstart ['plain', 'swapped-actions',")
