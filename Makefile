@@ -66,6 +66,7 @@ lint: setup
 type: setup
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
+	$(BIN)/mypy docs/docsite
 
 test: setup
 	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2 --dist worksteal

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from scipy.stats import t
 
 from holdfast.continual.reports import charts
@@ -20,6 +22,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import FAMILIES, FOLDER, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
+Numbers = NDArray[np.float64]
 RESULTS = Path("benchmarks/results")
 MEASURES = {"continual-control": "auc/cw", "continual-control-tuning": "auc/cw"}
 """Metrics that scenarios are compared by; the others are by average performance."""
@@ -179,16 +182,20 @@ def _depth(name: str) -> int:
     return _pages()[shipped()[name]].count("/") - 1
 
 
-def interval(scores: np.ndarray) -> np.ndarray:
-    """Return mean, lower and upper end of Student's 95% interval; NaN ends for one seed."""
-    mean = scores.mean()
+def interval(scores: Numbers) -> tuple[float, float, float]:
+    """Return mean, lower and upper end of Student's 95% interval; NaN ends for one seed.
+
+    >>> interval(np.array([1.0, 3.0]))[0], interval(np.array([1.0]))
+    (2.0, (1.0, nan, nan))
+    """
+    mean = float(scores.mean())
     if len(scores) < 2:
-        return np.array([mean, np.nan, np.nan])
-    half = t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
-    return np.array([mean, mean - half, mean + half])
+        return mean, math.nan, math.nan
+    half = float(t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
+    return mean, mean - half, mean + half
 
 
-def _spread(values: np.ndarray) -> str:
+def _spread(values: Numbers) -> str:
     mean = number(float(values.mean()))
     return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.2f}"
 

@@ -15,7 +15,7 @@ from holdfast.scenarios.source.task_defaults import KEY as TASK_DEFAULTS
 
 EXAMPLES = Path(__file__).with_name("examples.yaml")
 IN_A_TASK = "tasks[]."
-_APART = ("Method", "Wrapper")
+_NAMED = {"Method": "method", "Wrapper": "wrapper"}
 """Definitions whose keys are names: those of ``docs/arguments.md``, and two wrappers."""
 
 
@@ -143,7 +143,7 @@ def _default(entry: Mapping[str, Any], about: str) -> str:
 def _sections(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the sections that a key may hold, and the mark between its path and theirs."""
     name = entry.get("$ref", "").rpartition("/")[2]
-    if name and name not in _APART:
+    if name and name not in _NAMED:
         yield "", defs[name]
     for kind in ("anyOf", "oneOf"):
         for form in entry.get(kind, ()):
@@ -171,7 +171,7 @@ def _form(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
     """Return what a key takes, in words."""
     if "$ref" in entry:
         name = entry["$ref"].rpartition("/")[2]
-        return {"Method": "method", "Wrapper": "wrapper"}.get(name, "mapping of the keys below")
+        return _NAMED.get(name, "mapping of the keys below")
     for kind in ("anyOf", "oneOf"):
         if kind in entry:
             forms = [_form(form, defs) for form in entry[kind] if form.get("type") != "null"]
@@ -180,7 +180,7 @@ def _form(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
         return f"`{entry['const']}`"
     if "enum" in entry:
         return ", ".join(f"`{value}`" for value in entry["enum"])
-    kind = entry.get("type", "any value")
+    kind: str = entry.get("type", "any value")
     if kind == "array" and "prefixItems" in entry:
         return "list of two: " + ", ".join(_form(form, defs) for form in entry["prefixItems"])
     if kind == "array" and "items" in entry:

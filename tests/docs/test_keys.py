@@ -11,7 +11,7 @@ from typing import Any
 import pages
 import pytest
 import yaml
-from docsite import arguments, scenario_keys
+from docsite import arguments, gallery, scenario_keys
 from docsite.scenario_keys import IN_A_TASK, Example, examples, keys
 from pages import ROOT, bases, make_room, merged, parsed
 
@@ -141,6 +141,6 @@ def test_arguments_have_the_meaning_that_docstrings_give() -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    for module in (arguments, scenario_keys, pages):
+    for module in (arguments, gallery, scenario_keys, pages):
         result = doctest.testmod(module)
         assert (result.failed, result.attempted > 0) == (0, True), module

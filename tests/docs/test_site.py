@@ -9,10 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Visit
 from docsite import gallery, staging
 from pages import ROOT
+from scipy.stats import sem, t
 
 from holdfast.scenarios.shipped import shipped
 
@@ -109,11 +111,14 @@ def test_pages_open_without_a_network(site: Path, browser: Any, scheme: str, wid
 
 @pytest.mark.slow
 def test_search_finds_a_key_on_the_disk(site: Path, browser: Any) -> None:
+    """From a page in a folder, whose own links lead to no key."""
     visit = Visit(browser, viewport={"width": 1400, "height": 900}, offline=True)
-    visit.page.goto((site / "index.html").as_uri())
+    visit.page.goto((site / "docs" / "start.html").as_uri())
     visit.page.keyboard.press("Control+k")
-    visit.page.keyboard.type("page_hinkley")
-    visit.page.wait_for_selector("a[href*='docs/keys.html']", timeout=20_000)
+    found = visit.page.locator("a[href*='docs/keys.html#detector.page_hinkley']")
+    assert found.count() == 0
+    visit.page.keyboard.type("page_hinkley tolerance")
+    found.first.wait_for(timeout=30_000)
     assert visit.problems == []
 
 
@@ -126,6 +131,13 @@ def test_numbers_of_the_gallery_are_those_of_the_methods_page() -> None:
     for row in rows:
         assert f"| {' | '.join(row)} |" in page
     assert "<svg" in page
+
+
+def test_an_interval_is_that_of_scipy() -> None:
+    scores = np.array([0.2, 0.5, 0.3, 0.9])
+    mean, *ends = gallery.interval(scores)
+    assert mean == scores.mean()
+    assert ends == pytest.approx(t.interval(0.95, 3, scores.mean(), sem(scores)), rel=1e-12)
 
 
 def test_links_to_files_lead_to_pages_that_show_them(tmp_path: Path) -> None:
