@@ -47,7 +47,8 @@ def pages() -> list[Path]:
 def stage(folder: Path) -> Path:
     """Write all that the generator takes into a folder, and return the file of its settings."""
     source = folder / "source"
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in (source, folder / "site"):
+        shutil.rmtree(old, ignore_errors=True)
     written = Staged(source)
     for page in pages():
         written.add(page, inserted((ROOT / page).read_text("utf-8")))

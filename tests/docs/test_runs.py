@@ -117,7 +117,7 @@ def test_a_decay_is_the_gradient_of_the_sum_of_squares(empty: Path) -> None:
     assert torch.equal(method.gradient({"w": theta.detach()}, {}, {})["w"], theta.grad)
 
 
-@pytest.mark.parametrize("task_id", ["observed", "heads"])
+@pytest.mark.parametrize("task_id", ["observed", pytest.param("heads", marks=pytest.mark.slow)])
 def test_a_zip_does_not_fit_another_task_id(task_id: str, empty: Path) -> None:
     """What the page says of `stream: {task_id: hidden}`: with another, the layers differ."""
     from stable_baselines3 import PPO
