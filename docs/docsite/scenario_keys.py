@@ -172,9 +172,9 @@ def _form(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
     if "$ref" in entry:
         name = entry["$ref"].rpartition("/")[2]
         return _NAMED.get(name, "mapping of the keys below")
-    for kind in ("anyOf", "oneOf"):
-        if kind in entry:
-            forms = [_form(form, defs) for form in entry[kind] if form.get("type") != "null"]
+    for union in ("anyOf", "oneOf"):
+        if union in entry:
+            forms = [_form(form, defs) for form in entry[union] if form.get("type") != "null"]
             return ", or ".join(dict.fromkeys(forms))
     if "const" in entry:
         return f"`{entry['const']}`"

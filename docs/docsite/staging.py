@@ -110,7 +110,8 @@ class Staged:
         if target not in self.shown and not gallery.is_shipped(file):
             self.shown.add(target)
             name = target.as_posix()
-            self._write(place, f"---\ntitle: {name}\n---\n# `{name}`\n\n{_content(file)}\n")
+            head = f"---\ntitle: {name}\nsearch: {{exclude: true}}\n---\n"
+            self._write(place, f"{head}# `{name}`\n\n{_content(file)}\n")
         return place
 
     def _copy(self, picture: Path) -> None:

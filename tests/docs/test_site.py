@@ -115,7 +115,7 @@ def test_search_finds_a_key_on_the_disk(site: Path, browser: Any) -> None:
     visit = Visit(browser, viewport={"width": 1400, "height": 900}, offline=True)
     visit.page.goto((site / "docs" / "start.html").as_uri())
     visit.page.keyboard.press("Control+k")
-    found = visit.page.locator("a[href*='docs/keys.html#detector.page_hinkley']")
+    found = visit.page.locator("a[href*='#detector.page_hinkley.tolerance']")
     assert found.count() == 0
     visit.page.keyboard.type("page_hinkley tolerance")
     found.first.wait_for(timeout=30_000)
