@@ -12,7 +12,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 # Small networks are bound by overhead, not arithmetic: one thread each, processes side by side.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup format lint type test slow soak check demo bench tables
+.PHONY: help setup format lint type test slow soak check demo bench tables docs
 .NOTPARALLEL:
 
 help:
@@ -26,17 +26,18 @@ help:
 	@echo 'make type     check types'
 	@echo 'make check    lint, type and test'
 	@echo 'make tables   run what the published tables lack, write them, say what changed; may take hours'
+	@echo 'make docs     build the documentation site in build/docs/site; needs no network'
 	@echo 'make bench    measure the overhead over plain Stable-Baselines3, of methods, of a start'
 
 setup: $(VENV)/.up-to-date
 
 $(VENV)/.up-to-date: pyproject.toml constraints.txt | $(BIN)/python
 ifdef UV
-	"$(UV)" pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all]' --group dev
+	"$(UV)" pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all]' --group dev --group docs
 else
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
-	$(BIN)/python -m pip install -c constraints.txt -e '.[all]' --group dev
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]' --group dev --group docs
 endif
 	@touch $@
 
@@ -65,6 +66,7 @@ lint: setup
 type: setup
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
+	$(BIN)/mypy docs/docsite
 
 test: setup
 	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2 --dist worksteal
@@ -80,6 +82,10 @@ check: lint type test
 
 demo: setup
 	$(BIN)/holdfast run scenarios/quickstart.yaml --jobs 2
+
+# Every warning is an error: a link or an anchor that leads nowhere, a name that is not there.
+docs: setup
+	cd docs && "$(abspath $(BIN)/python)" -m docsite
 
 bench: setup
 	$(ONE_THREAD) $(BIN)/python benchmarks/overhead.py

@@ -15,7 +15,7 @@ __all__ = ["Doors", "Experience", "Method"]
 class Method(Protocol):
     """One mitigation.
 
-    The loop calls, for each task of the stream::
+    The loop calls, for each task of the stream:
 
         method.pre_adapt(doors, experience)   # before the task's model is built: add to doors
         ...                                   # agent.start, agent.learn
@@ -37,22 +37,20 @@ class Method(Protocol):
 
     ``doors`` has the doors that the class declares; reading another raises.
 
-    ============  ================================================================================
-    gradients     add, add_moving, scale, project, revise, watch, rewrite: functions of each update;
-                  parameters by group, fresh weights, hidden units, the algorithm's own loss
-    memory        rows of the task, rollouts, batches; mix old rows into batches
-    networks      map the modules of the coming model to others
-    lifecycle     what a task start carries; work at steps; a view of each finished task
-    output        what actor and critic say, as a function of parameters and observations
-    plugins       Avalanche's plugins, of the supervised agent
-    ============  ================================================================================
+        gradients   add, add_moving, scale, project, revise, watch, rewrite: functions of each
+                    update; parameters by group, fresh weights, hidden units, the algorithm's loss
+        memory      rows of the task, rollouts, batches; mix old rows into batches
+        networks    map the modules of the coming model to others
+        lifecycle   what a task start carries; work at steps; a view of each finished task
+        output      what actor and critic say, as a function of parameters and observations
+        plugins     Avalanche's plugins, of the supervised agent
 
     Without declaring: ``doors.facts`` (see ``Facts``), ``doors.step``, ``doors.log(tag, value)``,
     ``doors.warn(text)``.
 
     What a gradient function computes is a pure function of named tensors. Its state and what the
     host draws for the update are handed in; shapes are fixed; it reads no tensor on the host and
-    takes no branch on data::
+    takes no branch on data:
 
         class Pull(Method):
             doors = ("gradients",)

@@ -17,8 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from holdfast.agents.base.buffers import COST_ROWS
 from holdfast.agents.base.parameters import Named
-from holdfast.envs.wrappers.cost import costs_of
-from holdfast.scenarios.schema.cost import Constraint, Cost
+from holdfast.scenarios.schema.cost import COST, Constraint, Cost
 
 
 class Multiplier:
@@ -140,7 +139,7 @@ class Counted(VecEnvWrapper):
     def step_wait(self) -> Any:
         """Finish a step, and count what it cost."""
         seen, rewards, ends, infos = self.venv.step_wait()
-        costs = costs_of(infos)
+        costs = np.array([info[COST] for info in infos], dtype=np.float64)
         self._episodes += costs
         self.training.steps += len(costs)
         self.training.cost += float(costs.sum())

@@ -29,7 +29,7 @@ class Met(NamedTuple):
 class TaskAgent:
     """The agent in one task; it does not learn.
 
-    For example::
+    For example:
 
         agent = holdfast.open_run("runs/quickstart/ewc/seed-0").agent("mirrored")
         env = agent.make_env(render_mode="human")
@@ -139,7 +139,7 @@ class TaskAgent:
 class TaskClassifier:
     """The agent of a supervised scenario in one task; it does not learn.
 
-    For example::
+    For example:
 
         agent = holdfast.open_run("runs/split-digits/naive/seed-0").agent("0-or-1")
         classes = agent.act(inputs)

@@ -24,10 +24,10 @@ from holdfast.envs.make import stream_spaces
 from holdfast.envs.processes.pool import OnFailure, ProcessPool
 from holdfast.envs.processes.process import CLOSING_S, STARTING_S
 from holdfast.envs.vector import Interleaved, Successive, pooled, task_env, vectorize
-from holdfast.envs.wrappers.cost import COST
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
 from holdfast.errors import EnvironmentFailed
+from holdfast.scenarios.schema.cost import COST
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Pool, Scenario
 from holdfast.seeding import derive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -12,10 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from holdfast.errors import EnvironmentFailed, UsageError
-from holdfast.scenarios.schema.cost import Cost, CostTerm
-
-COST = "cost"
-"""Key of an info: the cost of the step."""
+from holdfast.scenarios.schema.cost import COST, Cost, CostTerm
 
 Reading = Callable[[Any, Any, dict[str, Any]], float]
 """Observation, action and info of a step to the number that a term looks at."""
@@ -140,8 +137,3 @@ def _of_attribute(unwrapped: Any, path: str, key: str) -> Reading:
     if shape != ():
         raise UsageError(f"{key}: '{path}' has the shape {shape}; add an index, like {path}[0]")
     return lambda _observation, _action, _info: float(value())
-
-
-def costs_of(infos: Sequence[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the costs of a step of environments side by side."""
-    return np.array([info[COST] for info in infos], dtype=np.float64)

@@ -16,6 +16,9 @@ from holdfast.scenarios.schema.fields import (
     Text,
 )
 
+COST = "cost"
+"""Key of an info: what the step cost."""
+
 SOURCES = ("info", "observation", "action", "attribute")
 
 
