@@ -30,7 +30,7 @@ from holdfast.continual.run_folder import checkpoint, inside_task, old_stages
 from holdfast.continual.run_folder.detections import write_detections
 from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.run_folder.files import csv_table, write_whole
-from holdfast.continual.run_folder.point_record import COSTS, ONLINE
+from holdfast.continual.run_folder.point_record import COSTS, ONLINE, PointRecord
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.slots import Slots
 from holdfast.continual.streams.evaluation import evaluate
@@ -123,8 +123,7 @@ class CellJournal:
             self.environment_failures = int(state.get("environment_failures", 0))
         if step:
             self.diagnostics.resume(step, points)
-        self.online = ONLINE.read(folder.path, step)
-        self.training_costs = COSTS.read(folder.path, step)
+        self.points = {r.file: r.read(folder.path, step) for r in (ONLINE, COSTS)}
         self.spent = Spent(state.get("spent", {}) if state else None)
         self.board = self._open_board(step)
         self.began = time.monotonic()
@@ -364,14 +363,21 @@ class CellJournal:
         text = csv_table(["step", *names], rows)
         write_whole(folder / f"stage-{experience.stage}.csv", text.encode())
 
+    def _record(
+        self, record: PointRecord, experience: Experience, step: int, found: Mapping[str, float]
+    ) -> None:
+        """Add a point to a record."""
+        points = self.points[record.file]
+        points.append({"stage": float(experience.stage), "step": float(step), **found})
+        record.write(self.folder.path, points)
+
     def _log_online(self, experience: Experience, step: int) -> None:
         """Log and write what an endless stream was paid so far."""
         if not self.scenario.endless:
             return
         paid = getattr(experience, "online").point(experience.stage)  # noqa: B009  # as drifted
-        self.online.append({"stage": float(experience.stage), "step": float(step), **paid})
-        ONLINE.write(self.folder.path, self.online)
-        phases = phases_of(self.online, self.scenario)
+        self._record(ONLINE, experience, step, paid)
+        phases = phases_of(self.points[ONLINE.file], self.scenario)
         scalars = {"return": online_return(phases), "reward_rate": paid["reward_rate"]}
         lost = regret(phases, reference_rates(self.scenario))
         scalars |= {} if isnan(lost) else {"regret": lost}
@@ -384,10 +390,7 @@ class CellJournal:
         counted: Mapping[str, float] | None = getattr(self.agent, "training_costs", None)
         if counted is None:
             return
-        self.training_costs.append(
-            {"stage": float(experience.stage), "step": float(step), **counted}
-        )
-        COSTS.write(self.folder.path, self.training_costs)
+        self._record(COSTS, experience, step, counted)
         scalars = {"training_cost": counted["cost"], "training_violations": counted["violations"]}
         tag = f"task/{experience.task_index}_{experience.task.name}"
         self.board.scalars({f"{tag}/{name}": value for name, value in scalars.items()}, step)
