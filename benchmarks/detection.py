@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +145,19 @@ def learned(stream: str, seed: int, names: Sequence[str]) -> dict[str, Found]:
     return found
 
 
-def main(streams: Sequence[str], seeds: int) -> None:
+def main(streams: Sequence[str], seeds: int, detectors: Sequence[str]) -> None:
     """Learn what is not on file, and print a line for each detector on each stream."""
     for stream in streams:
         for seed in range(seeds):
             known = {row[1] for row in on_file(RESULTS) if (row[0], int(row[2])) == (stream, seed)}
-            names = [name for name in DETECTORS if name not in known]
+            names = [name for name in detectors if name not in known]
             if not names:
                 continue
             began = time.perf_counter()
             add(stream, seed, learned(stream, seed, names))
             seconds = time.perf_counter() - began
             print(f"{stream} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
-        for name in DETECTORS:
+        for name in detectors:
             found = [row for row in on_file(RESULTS) if row[:2] == [stream, name]]
             measured = [
                 f"{measure} {told}"
@@ -177,9 +178,17 @@ def add(stream: str, seed: int, found: Mapping[str, Found]) -> None:
         rows.append([*own, *(str(count) for count in again or ("", "", ""))])
     names = [*DETECTORS]
     rows.sort(key=lambda row: (STREAMS.index(row[0]), int(row[2]), names.index(row[1])))
-    seeds = {row[0]: int(row[2]) + 1 for row in rows}
-    commands = [("--streams", name, "--seeds", str(count)) for name, count in seeds.items()]
-    write(RESULTS, rows, "detection", commands, COLUMNS)
+    write(RESULTS, rows, "detection", [*commands(rows)], COLUMNS)
+
+
+def commands(rows: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yield the arguments that make these rows: for each stream one for each number of seeds."""
+    for stream in dict.fromkeys(row[0] for row in rows):
+        seeds = Counter(row[1] for row in rows if row[0] == stream)
+        for count in sorted(set(seeds.values()), reverse=True):
+            own = [name for name in DETECTORS if seeds[name] == count]
+            chosen = [] if len(own) == len(DETECTORS) else ["--detectors", *map(repr, own)]
+            yield ["--streams", stream, "--seeds", str(count), *chosen]
 
 
 def _told(values: NDArray[np.float64]) -> str:
@@ -194,6 +203,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", nargs="+", choices=STREAMS, default=STREAMS)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--detectors", nargs="+", choices=[*DETECTORS], default=[*DETECTORS])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    main(given.streams, given.seeds)
+    main(given.streams, given.seeds, given.detectors)

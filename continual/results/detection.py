@@ -107,7 +107,7 @@ def recognition(
         false += is_again and not is_right
         right.append(is_right)
     revisits = recognised = 0
-    for place, (start, after) in enumerate(zip(starts[1:], [*starts[2:], end], strict=True), 1):
+    for place, (start, after) in enumerate(pairwise([*starts, end])):
         if world(start) in [world(before) for before in starts[:place]]:
             inside = [start <= step < after or step == after == end for step, _ in detected]
             revisits += 1
