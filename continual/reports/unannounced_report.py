@@ -43,8 +43,8 @@ def detection_sections(results: Results) -> list[doc.Section]:
     recurs = results.scenario.recurs
     legend = doc.words(
         "Mean ± standard deviation over seeds. The first detection after a change of the world and "
-        "before the next has the delay; all others are false alarms. In the last column a missed "
-        "change counts with the length of its phase. Every detection is in the run folder's "
+        "before the next has the delay; all others are false alarms. Where missed ones count, "
+        "they have the length of their phase. Every detection is in the run folder's "
         "`detections.json`." + (_RECOGNISED if recurs else "")
     )
     table = by_method(done, (*_TITLES, *(_AGAIN if recurs else ())), _cells)

@@ -206,7 +206,7 @@ class Scenario(BaseModel):
     @property
     def recurs(self) -> bool:
         """Whether a slot between detected boundaries may be taken up again."""
-        return self.detector is not None and self.detector.recurring
+        return self.detects_boundaries and self.detector is not None and self.detector.recurring
 
     @property
     def detects_boundaries(self) -> bool:
