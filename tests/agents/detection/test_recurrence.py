@@ -137,7 +137,8 @@ def errors_of(fitted: tuple[Rows, Rows], phi: Rows, y: Rows) -> Rows:
     precision, weighted = fitted
     h = (phi * np.linalg.solve(precision, phi.T).T).sum(axis=1)
     squares = ((y - phi @ np.linalg.solve(precision, weighted)) ** 2).mean(axis=1)
-    return np.log(1e-3 + squares / (1 + h))
+    found: Rows = np.log(1e-3 + squares / (1 + h))
+    return found
 
 
 def test_nothing_is_chosen_from_too_little() -> None:
