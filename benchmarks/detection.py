@@ -10,8 +10,9 @@ takes no notice of a detector, so that all of them look at the same learning. St
   detection counts as false.
 
 A delay is from a change to the first detection before the next one, a missed change counted as its
-phase's length. Intervals are bootstrap intervals over seeds. A seed of a stream that is on file is
-not learned again.
+phase's length. Of a detector that takes up slots again: how many worlds came again, how many of
+them it recognised, and how often it took up a slot of another world. Intervals are bootstrap
+intervals over seeds. A seed of a stream whose detectors are all on file is not learned again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,13 @@ from stable_baselines3 import PPO
 
 from holdfast.agents.detection.detector import Detector, Watched
 from holdfast.agents.detection.signals import Lived
-from holdfast.continual.results.detection import Outcome, changes_of, outcome
+from holdfast.continual.results.detection import (
+    Outcome,
+    Recognition,
+    changes_of,
+    outcome,
+    recognition_of,
+)
 from holdfast.continual.results.statistics import estimate
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.scenarios.schema.detector import Detector as Options
@@ -40,6 +48,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 RESULTS = Path(__file__).parent / "results" / "detection.csv"
 DETECTORS: dict[str, dict[str, Any]] = {
     "dynamics page_hinkley": {},
+    "dynamics page_hinkley recurring": {"recurring": True},
     "dynamics adwin": {"adwin": {}},
     "reward adwin": {"signal": "reward", "adwin": {}},
     "reward kolmogorov_smirnov": {"signal": "reward", "kolmogorov_smirnov": {}},
@@ -60,8 +69,18 @@ WORLDS = (
 )
 PHASE = 8_000
 STREAMS = ("abrupt", "none", "recurring", "gradual")
-COLUMNS = "stream, detector, seed, steps, changes, missed, false alarms, median delay in steps"
+MEASURES = (
+    "missed",
+    "false alarms",
+    "median delay in steps",
+    "worlds that came again",
+    "recognised",
+    "false recognitions",
+)
+COLUMNS = f"stream, detector, seed, steps, changes, {', '.join(MEASURES)}"
 N_ENVS, N_STEPS = 4, 512
+Found = tuple[Outcome, tuple[()] | Recognition]
+"""What a detector made of changes, and of worlds that came again."""
 
 
 def scenario_of(stream: str) -> Scenario:
@@ -88,11 +107,11 @@ def scenario_of(stream: str) -> Scenario:
 class Panel:
     """Detectors that look at the same steps; a detection takes effect after each rollout."""
 
-    def __init__(self, env: Any, seed: int) -> None:
+    def __init__(self, env: Any, seed: int, names: Sequence[str]) -> None:
         spaces = env.observation_space, env.action_space
         self.detectors = {
-            name: Detector(Options.model_validate(keys), *spaces, N_ENVS, seed)
-            for name, keys in DETECTORS.items()
+            name: Detector(Options.model_validate(DETECTORS[name]), *spaces, N_ENVS, seed)
+            for name in names
         }
         self._steps = 0
 
@@ -105,11 +124,11 @@ class Panel:
                 detector.begin_slot()
 
 
-def learned(stream: str, seed: int) -> dict[str, Outcome]:
-    """Return what each detector makes of a stream while it is learned."""
+def learned(stream: str, seed: int, names: Sequence[str]) -> dict[str, Found]:
+    """Return what detectors make of a stream while it is learned."""
     scenario = scenario_of(stream)
     env = make_stream(scenario, seed).train_stream[0].make_env()
-    panel = Panel(env, seed)
+    panel = Panel(env, seed, names)
     watched: Any = Watched(env, panel)  # type: ignore[arg-type]  # looks as a detector does
     steps = scenario.total_steps // (N_ENVS * N_STEPS) * N_ENVS * N_STEPS  # whole rollouts
     rollout: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 512, "n_epochs": 10}
@@ -117,44 +136,59 @@ def learned(stream: str, seed: int) -> dict[str, Outcome]:
     model.learn(steps)
     env.close()
     changes = changes_of(scenario)
-    return {
-        name: outcome(changes, [one.step for one in detector.detections], steps)
-        for name, detector in panel.detectors.items()
-    }
+    found: dict[str, Found] = {}
+    for name, detector in panel.detectors.items():
+        slots = [(one.step, one.slot) for one in detector.detections]
+        recurs = "recurring" in DETECTORS[name]
+        again = recognition_of(scenario, slots, steps) if recurs else ()
+        found[name] = outcome(changes, [step for step, _ in slots], steps), again
+    return found
 
 
-def main(streams: Sequence[str], seeds: int) -> None:
+def main(streams: Sequence[str], seeds: int, detectors: Sequence[str]) -> None:
     """Learn what is not on file, and print a line for each detector on each stream."""
     for stream in streams:
         for seed in range(seeds):
-            if any(row[0] == stream and int(row[2]) == seed for row in on_file(RESULTS)):
+            known = {row[1] for row in on_file(RESULTS) if (row[0], int(row[2])) == (stream, seed)}
+            names = [name for name in detectors if name not in known]
+            if not names:
                 continue
             began = time.perf_counter()
-            add(stream, seed, learned(stream, seed))
+            add(stream, seed, learned(stream, seed, names))
             seconds = time.perf_counter() - began
             print(f"{stream} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
-        for name in DETECTORS:
+        for name in detectors:
             found = [row for row in on_file(RESULTS) if row[:2] == [stream, name]]
-            columns = zip(*(row[5:] for row in found), strict=True)
-            told = [_told(np.array([float(v) for v in values if v])) for values in columns]
-            words = ("missed", "false alarms", "median delay")
-            numbers = ", ".join(f"{w} {t}" for w, t in zip(words, told, strict=True) if t)
-            print(f"{stream}, {len(found)} seeds, {name}: {numbers}")
+            measured = [
+                f"{measure} {told}"
+                for column, measure in enumerate(MEASURES, 5)
+                if (told := _told(np.array([float(row[column]) for row in found if row[column]])))
+            ]
+            print(f"{stream}, {len(found)} seeds, {name}: {', '.join(measured)}")
 
 
-def add(stream: str, seed: int, found: Mapping[str, Outcome]) -> None:
-    """Write what each detector made of a stream into the table, in the order of streams."""
+def add(stream: str, seed: int, found: Mapping[str, Found]) -> None:
+    """Write what detectors made of a stream into the table, in the order of streams."""
     steps = scenario_of(stream).total_steps
     rows = on_file(RESULTS)
-    for name, one in found.items():
+    for name, (one, again) in found.items():
         delay = f"{np.median(one.counted):g}" if one.counted else ""
         counts = (steps, len(one.delays), one.missed, one.false_alarms)
-        rows.append([stream, name, str(seed), *(str(count) for count in counts), delay])
+        own = [stream, name, str(seed), *(str(count) for count in counts), delay]
+        rows.append([*own, *(str(count) for count in again or ("", "", ""))])
     names = [*DETECTORS]
     rows.sort(key=lambda row: (STREAMS.index(row[0]), int(row[2]), names.index(row[1])))
-    seeds = {row[0]: int(row[2]) + 1 for row in rows}
-    commands = [("--streams", name, "--seeds", str(count)) for name, count in seeds.items()]
-    write(RESULTS, rows, "detection", commands, COLUMNS)
+    write(RESULTS, rows, "detection", [*commands(rows)], COLUMNS)
+
+
+def commands(rows: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yield the arguments that make these rows: for each stream one for each number of seeds."""
+    for stream in dict.fromkeys(row[0] for row in rows):
+        seeds = Counter(row[1] for row in rows if row[0] == stream)
+        for count in sorted(set(seeds.values()), reverse=True):
+            own = [name for name in DETECTORS if seeds[name] == count]
+            chosen = [] if len(own) == len(DETECTORS) else ["--detectors", *map(repr, own)]
+            yield ["--streams", stream, "--seeds", str(count), *chosen]
 
 
 def _told(values: NDArray[np.float64]) -> str:
@@ -169,6 +203,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", nargs="+", choices=STREAMS, default=STREAMS)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--detectors", nargs="+", choices=[*DETECTORS], default=[*DETECTORS])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    main(given.streams, given.seeds)
+    main(given.streams, given.seeds, given.detectors)

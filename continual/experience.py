@@ -24,11 +24,14 @@ class Experience(Start, Protocol):
         earlier_tasks: Indices of the tasks of the stages before this one, in order.
         first: The first stage, where one model learns the stream as a single task; else None.
         is_detected: Whether a detector finds where methods are told that a task ends.
+        slot: Which slot it is, where a detector takes up slots again; else None. What a method
+            keeps of a slot, it keeps of its newest visit.
     """
 
     task: Any
     task_count: int
     earlier_tasks: tuple[int, ...]
+    slot: int | None
 
     @property
     def first(self) -> Any: ...  # noqa: D102  # see above

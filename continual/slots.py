@@ -14,8 +14,9 @@ class Slots:
     """Tells methods of the boundaries that a detector finds.
 
     A slot is to them what a task is where boundaries are known: they consolidate at its end, and
-    begin the next one. The agent itself lives on. To go on inside a slot, a method begins it again
-    from the state that it had there; that state is kept.
+    begin the next one. The agent itself lives on. Where slots may come again, each visit is a stage
+    of its own, and ``slot`` of the experience says which slot it is. To go on inside a slot, a
+    method begins it again from the state that it had there; that state is kept.
 
     Args:
         told: The first experience, as methods are told of it; here it becomes that of each slot.
@@ -31,9 +32,12 @@ class Slots:
         self._states = [_copied(method.state()) for method in methods]
 
     @property
-    def detections(self) -> list[tuple[int, int, float]]:
-        """Changes that were found so far: step, step at which a slot began or -1, statistic."""
-        found: list[tuple[int, int, float]] = self._agent.detector.detections
+    def detections(self) -> list[tuple[int, int, float, int]]:
+        """Changes that were found so far: step, step at which a slot began or -1, statistic, slot.
+
+        The slot is -1 where none has begun, and where none can come again.
+        """
+        found: list[tuple[int, int, float, int]] = self._agent.detector.detections
         return found
 
     def begin_next(self, steps: int) -> None:
@@ -47,7 +51,7 @@ class Slots:
             method.post_adapt(self._agent.doors(method), self._told)
         self._told.steps = stated
         self._states = [_copied(method.state()) for method in self._methods]
-        self._told.begin_slot(self._told.stage + 1)
+        self._told.begin_slot(self._told.stage + 1, self._agent.detector.slot)
         for method in self._methods:
             method.pre_adapt(self._agent.doors(method), self._told)
         self._record()
@@ -58,7 +62,8 @@ class Slots:
 
     def resume(self, files: Mapping[str, dict[str, Tensor]]) -> None:
         """Take back what ``files`` gave, among the files of a checkpoint; before ``pre_adapt``."""
-        self._told.begin_slot(int(files["detector"]["slot"]))
+        begun = int((files["detector"]["detections"][:, 1] >= 0).sum())
+        self._told.begin_slot(begun, int(files["detector"]["slot"]))
         self._states = [files.get(f"{_STEM}{number}", {}) for number in range(len(self._methods))]
         for method, state in zip(self._methods, self._states, strict=True):
             method.load_state(self._agent.doors(method), state)

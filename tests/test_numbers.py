@@ -292,26 +292,49 @@ def test_how_fast_streaming_learners_are() -> None:
         assert numbers == [*speeds, f"{float(cell['ratio']):.2f}"], name
 
 
+def over_seeds(column: list[str]) -> str:
+    """Return the mean of a column, with its interval where seeds differ; "none" of no numbers."""
+    values = [float(value) for value in column if value]
+    if not values:
+        return "none"
+    mean = float(np.mean(values))
+    if len(set(values)) == 1:
+        return f"{mean:,g}"
+    made = estimate(np.array(values))
+    assert made.low <= mean <= made.high
+    return f"{mean:,.4g} [{made.low:,.4g}, {made.high:,.4g}]"
+
+
 def test_what_detectors_find() -> None:
     """Means over seeds, with intervals where seeds differ; without a change there is no delay."""
     page = (ROOT / "docs" / "detection.md").read_text("utf-8")
     lines = lines_of("detection.csv")
 
     def told(stream: str, detector: str, column: int) -> str:
-        values = [float(line[column]) for line in lines if line[:2] == [stream, detector]]
-        mean = float(np.mean(values))
-        if len(set(values)) == 1:
-            return f"{mean:,g}"
-        made = estimate(np.array(values))
-        assert made.low <= mean <= made.high
-        return f"{mean:,.4g} [{made.low:,.4g}, {made.high:,.4g}]"
+        return over_seeds([ln[column] for ln in lines if ln[:2] == [stream, detector]])
 
     table = shown(page, "signal and test")
     names = [row[0].split(" (")[0].replace("`", "").replace(",", "") for row in table]
-    assert sorted(names) == sorted({line[1] for line in lines})
+    assert sorted(names) == sorted({line[1] for line in lines if line[0] == "none"})
     for name, (_, *numbers) in zip(names, table, strict=True):
         abrupt = [told("abrupt", name, column) for column in (5, 6, 7)]
         assert numbers == [*abrupt, told("none", name, 6)], name
     counts = {"abrupt": "six changes, {} seeds", "none": "without a change, {} seed"}
     for stream, words in counts.items():
         assert words.format(len({line[2] for line in lines if line[0] == stream})) in page
+
+
+def test_which_slots_detectors_recognise() -> None:
+    """Totals of what came again, means over seeds of the rest."""
+    page = (ROOT / "docs" / "detection.md").read_text("utf-8")
+    names = {"no": "dynamics page_hinkley", "yes": "dynamics page_hinkley recurring"}
+    table = {(row[0].strip("`"), row[1]): row[2:] for row in shown(page, "stream")}
+    assert {(stream, "yes") for stream in ("recurring", "gradual", "abrupt")} < set(table)
+    for (stream, recurs), cells in table.items():
+        lines = [line for line in lines_of("detection.csv") if line[:2] == [stream, names[recurs]]]
+        told = [over_seeds([line[column] for line in lines]) for column in (5, 6, 7)]
+        if not any(float(line[4]) for line in lines):
+            told[0] = "none"  # without a change, none can be missed
+        came, found = (sum(int(line[column] or 0) for line in lines) for column in (8, 9))
+        told += [f"{found} of {came}" if came else "none", over_seeds([ln[10] for ln in lines])]
+        assert cells == [str(len(lines)), *told], (stream, recurs)

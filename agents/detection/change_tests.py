@@ -71,6 +71,11 @@ class PageHinkley:
         self._runs = np.zeros(len(self._signs), dtype=np.int64)  # numbers since m was least
 
     @property
+    def mean(self) -> float:
+        """Of the numbers so far; NaN before the first."""
+        return self._mean if self._count else math.nan
+
+    @property
     def age(self) -> int:
         """Numbers since the sum that tells of the change began to grow."""
         return int(self._runs[self._sums.argmax()])
@@ -93,6 +98,23 @@ class PageHinkley:
     def load_state(self, tensors: Named) -> None:
         """Take back what ``state`` returned."""
         read(self, tensors, _PAGE_HINKLEY)
+
+
+def highest_sum(values: NDArray[np.float64], mean: float, tolerance: float) -> float:
+    """Return the highest statistic of Page's test for a rise above a mean that is known.
+
+    The highest m_t - min m, with m_t = sum of (x - mean - tolerance) and m_0 = 0 (Page 1954).
+
+    Args:
+        values: Shape (count,).
+        mean: That they have without a change.
+        tolerance: Change of the mean that is let pass.
+
+    >>> highest_sum(np.array([0.0, 2.0, 4.0, -9.0]), mean=1.0, tolerance=0.5)
+    3.0
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values - mean - tolerance)])
+    return float((sums - np.minimum.accumulate(sums)).max())
 
 
 class Adwin:

@@ -18,6 +18,7 @@ from holdfast.agents.detection.change_tests import (
     KolmogorovSmirnov,
     PageHinkley,
 )
+from holdfast.agents.detection.recurrence import Recurrence
 from holdfast.agents.detection.signals import Lived, Prediction, Returns, Rewards, Signal
 from holdfast.agents.detection.state import read, written
 from holdfast.scenarios.schema.detector import Detector as Options
@@ -33,11 +34,14 @@ class Detection(NamedTuple):
         step: Of the stream, at which the test told of it.
         begun: Step at which methods were told, and the next slot began; -1 where none has.
         statistic: Of the test.
+        slot: Number of the slot that began, where slots may come again; else, or where none has
+            begun, -1.
     """
 
     step: int
     begun: int
     statistic: float
+    slot: int = -1
 
 
 class Detector:
@@ -45,7 +49,8 @@ class Detector:
 
     What lies between two detections is a slot. A test that has told of a change rests until it
     takes effect (``begin_slot``), and for the cool-down of the slot after; then it begins with
-    nothing seen. After ``most`` detections it rests for good.
+    nothing seen. After ``most`` detections it rests for good. With ``recurring``, an earlier slot
+    may be taken up again; see ``Recurrence``.
 
     Args:
         options: The section ``detector:``.
@@ -55,7 +60,7 @@ class Detector:
         seed: The cell's.
 
     Attributes:
-        slot: Number of the slot, from 0.
+        slot: Number of the slot, from 0; that of an earlier one where it is taken up again.
         slot_step: Step of the stream at which it began.
         detections: So far, in order; the last may not have taken effect yet.
         changed: Step of the stream at which the world changed, as far as the last detection tells.
@@ -78,6 +83,11 @@ class Detector:
         }
         self._signal: Signal = signals[options.signal]()
         self._test = _test_of(options)
+        self._recurrence: Recurrence | None = None
+        if options.recurring:
+            assert isinstance(self._signal, Prediction)  # as for the test, ``Options`` sees to it
+            assert options.page_hinkley is not None
+            self._recurrence = Recurrence(self._signal, options.page_hinkley)
         self.slot, self.slot_step, self._step, self._has_ended = 0, 0, 0, False
         self.changed = 0
         self.detections: list[Detection] = []
@@ -102,11 +112,17 @@ class Detector:
         self._step += self._n_envs
         if self.is_waiting:
             self._has_ended = self._has_ended or bool(lived.ends.any())
+            if self._recurrence is not None:
+                self._recurrence.follow(lived)
             return
         if self.is_exhausted:
             return
+        is_tested = self._step - self.slot_step > self._options.cooldown
+        if is_tested and self._recurrence is not None:
+            assert isinstance(self._test, PageHinkley)
+            self._recurrence.watch(lived, self._test)
         numbers = self._signal.numbers(lived)
-        if self._step - self.slot_step <= self._options.cooldown:
+        if not is_tested:
             return
         if any(self._test.update(number) for number in numbers):
             self.detections.append(Detection(self._step, -1, self._test.statistic))
@@ -119,33 +135,51 @@ class Detector:
         """Return whether a detection is to take effect now, between two rounds of learning.
 
         On-policy at once, as a rollout was just learned from; off-policy once an episode has ended,
-        or after so many steps that none seems to end.
+        or after so many steps that none seems to end. Where slots may come again, not before enough
+        was seen to choose one.
         """
         if not self.is_waiting:
+            return False
+        if self._recurrence is not None and not self._recurrence.is_ready:
             return False
         waited = self._step - self.detections[-1].step
         return on_policy or self._has_ended or waited >= LONGEST_WAIT * self._n_envs
 
     def begin_slot(self) -> None:
-        """Let the last detection take effect: what was seen and learned is forgotten."""
+        """Let the last detection take effect: what was seen and learned is forgotten, or kept."""
         self.detections[-1] = self.detections[-1]._replace(begun=self._step)
-        self.slot, self.slot_step, self._has_ended = self.slot + 1, self._step, False
-        self._signal.forget()
+        self.slot_step, self._has_ended = self._step, False
         self._test.forget()
+        if self._recurrence is None:
+            self.slot += 1
+            self._signal.forget()
+        else:
+            self.slot = self._recurrence.next_slot(self.slot)
+            self.detections[-1] = self.detections[-1]._replace(slot=self.slot)
 
     def state(self) -> Named:
         """Return all that must survive a restart, as named tensors."""
         own = written(vars(self), _OWN)
-        own["detections"] = written({"": np.array(self.detections).reshape(-1, 3)}, [""])[""]
-        return own | flat({"signal": self._signal.state(), "test": self._test.state()})
+        width = 3 if self._recurrence is None else 4  # no slots where their numbers tell nothing
+        rows = np.array(self.detections, dtype=np.float64).reshape(-1, 4)[:, :width]
+        own["detections"] = written({"": rows}, [""])[""]
+        parts = {"signal": self._signal.state(), "test": self._test.state()}
+        if self._recurrence is not None:
+            parts["recurrence"] = self._recurrence.state()
+        return own | flat(parts)
 
     def load_state(self, tensors: Named) -> None:
         """Take back what ``state`` returned."""
         read(self, tensors, _OWN)
         rows = tensors["detections"].tolist()
-        self.detections = [Detection(int(step), int(begun), s) for step, begun, s in rows]
+        self.detections = [
+            Detection(int(step), int(begun), statistic, *map(int, slot))
+            for step, begun, statistic, *slot in rows
+        ]
         self._signal.load_state(below(tensors, "signal"))
         self._test.load_state(below(tensors, "test"))
+        if self._recurrence is not None:
+            self._recurrence.load_state(below(tensors, "recurrence"))
 
 
 _OWN = ("slot", "slot_step", "changed", "_step", "_has_ended")

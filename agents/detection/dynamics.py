@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,18 @@ from holdfast.agents.base.parameters import Named
 from holdfast.agents.detection.state import read, written
 
 Rows = NDArray[np.float64]
+
+
+class Learned(NamedTuple):
+    """What a model has learned; its arrays are never written into.
+
+    Attributes:
+        covariance: Of the weights, in units of the noise's variance; shape (features, features).
+        weights: Their posterior mean, shape (features, outputs).
+    """
+
+    covariance: Rows
+    weights: Rows
 
 
 class Dynamics:
@@ -33,6 +47,9 @@ class Dynamics:
         rng: Draws the features.
         features: Random features D.
         warmup: Transitions that standardise; until then there is no error.
+
+    Attributes:
+        outputs: Length of y.
     """
 
     def __init__(
@@ -47,7 +64,7 @@ class Dynamics:
         self._frequencies = rng.normal(size=(inputs, features)) / np.sqrt(inputs)
         self._phases = rng.uniform(0.0, 2 * np.pi, features)
         self._warmup, self._size = warmup, 1 + inputs + features
-        self._outputs = outputs
+        self.outputs = outputs
         self._waiting = np.empty((0, inputs + outputs))
         self._scales = np.empty((0, 2, inputs + outputs))  # mean and deviation, once known
         self.forget()
@@ -55,7 +72,16 @@ class Dynamics:
     def forget(self) -> None:
         """Begin with the prior again; what standardises stays."""
         self._covariance = _PRIOR * np.eye(self._size)
-        self._weights = np.zeros((self._size, self._outputs))
+        self._weights = np.zeros((self._size, self.outputs))
+
+    @property
+    def learned(self) -> Learned:
+        """What it has learned since ``forget``; set to go on from there."""
+        return Learned(self._covariance, self._weights)
+
+    @learned.setter
+    def learned(self, learned: Learned) -> None:
+        self._covariance, self._weights = learned
 
     def errors(self, inputs: Rows, outputs: Rows) -> Rows:
         """Return the log error of each transition, and learn from all of them.
@@ -76,15 +102,15 @@ class Dynamics:
             # What never moved has no scale; a tiny one would make any movement enormous.
             self._scales = np.array([[mean, np.where(deviation > _LEAST, deviation, 1.0)]])
             rows, self._waiting = self._waiting, self._waiting[:0]
-            for start in range(0, len(rows), _BLOCK):
-                self._learn(*self._standardised(rows[start : start + _BLOCK]))
+            for start in range(0, len(rows), BLOCK):
+                self._learn(*self._standardised(rows[start : start + BLOCK]))
             return np.empty(0)
         return self._learn(*self._standardised(rows))
 
     def _standardised(self, rows: Rows) -> tuple[Rows, Rows]:
         mean, deviation = self._scales[0]
         scaled = (rows - mean) / deviation
-        x, y = scaled[:, : -self._outputs], scaled[:, -self._outputs :]
+        x, y = scaled[:, : -self.outputs], scaled[:, -self.outputs :]
         x = x.clip(-_MOST, _MOST)
         waves = np.cos(x @ self._frequencies + self._phases)
         waves *= np.sqrt(2 / waves.shape[1])
@@ -97,9 +123,9 @@ class Dynamics:
         inflation = 1.0 + np.diagonal(spread)
         found: Rows = np.log(_RIGHT + (error**2).mean(axis=1) / inflation)
         solved = np.linalg.solve(np.eye(len(features)) + spread, gain)  # (batch, size)
-        self._weights += solved.T @ error
-        self._covariance -= gain.T @ solved
-        self._covariance = (self._covariance + self._covariance.T) / 2  # rounding would add up
+        self._weights = self._weights + solved.T @ error
+        covariance = self._covariance - gain.T @ solved
+        self._covariance = (covariance + covariance.T) / 2  # rounding would add up
         return found
 
     def state(self) -> Named:
@@ -112,5 +138,8 @@ class Dynamics:
 
 
 _LEARNED = ("_waiting", "_scales", "_covariance", "_weights")
-_BLOCK, _MOST, _LEAST = 32, 5.0, 1e-8
+BLOCK = 32
+"""Rows that are learned at once, where there are many."""
+
+_MOST, _LEAST = 5.0, 1e-8
 _PRIOR, _RIGHT = 100.0, 1e-3

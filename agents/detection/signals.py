@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.agents.base.parameters import Named
-from holdfast.agents.detection.dynamics import Dynamics
+from holdfast.agents.detection.dynamics import Dynamics, Rows
 from holdfast.errors import UsageError
 
 MOST_ENTRIES = 400
@@ -92,6 +92,9 @@ class Prediction:
         actions: Space of actions; those of a Discrete are taken as one-hot vectors.
         rng: Draws the model's features.
 
+    Attributes:
+        model: Of the dynamics.
+
     Raises:
         UsageError: See ``check_spaces``.
     """
@@ -101,27 +104,30 @@ class Prediction:
     ) -> None:
         width, acts = check_spaces(observations, actions)
         self._count = int(actions.n) if isinstance(actions, gym.spaces.Discrete) else 0
-        self._model = Dynamics(width + acts, width + 1, rng)
+        self.model = Dynamics(width + acts, width + 1, rng)
 
     def numbers(self, lived: Lived) -> list[float]:
         """Return the error in each environment, and learn from them."""
+        return [float(error) for error in self.model.errors(*self.transitions(lived))]
+
+    def transitions(self, lived: Lived) -> tuple[Rows, Rows]:
+        """Return what the model learns from: inputs and outputs, a row for each environment."""
         seen, following = _rows(lived.observations), _rows(lived.following)
         acts = np.eye(self._count)[lived.actions.reshape(-1)] if self._count else lived.actions
         inputs = np.concatenate([seen, _rows(acts)], axis=1)
-        outputs = np.concatenate([following - seen, _rows(lived.rewards)], axis=1)
-        return [float(error) for error in self._model.errors(inputs, outputs)]
+        return inputs, np.concatenate([following - seen, _rows(lived.rewards)], axis=1)
 
     def forget(self) -> None:
         """Learn the dynamics of the new slot from the prior."""
-        self._model.forget()
+        self.model.forget()
 
     def state(self) -> Named:
         """Return what the model has learned."""
-        return self._model.state()
+        return self.model.state()
 
     def load_state(self, tensors: Named) -> None:
         """Take back what ``state`` returned."""
-        self._model.load_state(tensors)
+        self.model.load_state(tensors)
 
 
 def check_spaces(observations: gym.Space[Any], actions: gym.Space[Any]) -> tuple[int, int]:

@@ -8,7 +8,13 @@ import numpy as np
 
 from holdfast.continual.reports.tables import by_method, over
 from holdfast.continual.results import document as doc
-from holdfast.continual.results.detection import Outcome, changes_of, outcome
+from holdfast.continual.results.detection import (
+    Outcome,
+    Recognition,
+    changes_of,
+    outcome,
+    recognition_of,
+)
 from holdfast.continual.results.online import (
     online_return,
     phases_of,
@@ -27,6 +33,7 @@ _TITLES = (
     "median delay (steps)",
     "the same, missed ones counted",
 )
+_AGAIN = ("worlds that came again", "recognised", "false recognitions")
 
 
 def detection_sections(results: Results) -> list[doc.Section]:
@@ -34,15 +41,21 @@ def detection_sections(results: Results) -> list[doc.Section]:
     done = [method for method in results.methods if method.cells]
     if not results.scenario.detects_boundaries or not done:
         return []
+    recurs = results.scenario.recurs
     legend = doc.words(
         "Mean ± standard deviation over seeds. The first detection after a change of the world and "
-        "before the next has the delay; all others are false alarms. In the last column a missed "
-        "change counts with the length of its phase. Every detection is in the run folder's "
-        "`detections.json`."
+        "before the next has the delay; all others are false alarms. Where missed ones count, "
+        "they have the length of their phase. Every detection is in the run folder's "
+        "`detections.json`." + (_RECOGNISED if recurs else "")
     )
-    table = by_method(done, _TITLES, _cells)
+    table = by_method(done, (*_TITLES, *(_AGAIN if recurs else ())), _cells)
     return [doc.Section("Detected changes", (doc.Paragraph(legend), table))]
 
+
+_RECOGNISED = (
+    " A world that came again is recognised where its first detection took up a slot that had "
+    "begun in it; a recognition is false where the slot had begun in another world."
+)
 
 _LIFE = ("online return", "reward rate at the end", "regret", "late steps")
 
@@ -118,6 +131,14 @@ def outcome_of(cell: CellResults) -> Outcome:
     return outcome(changes_of(scenario), detected, scenario.total_steps)
 
 
+def recognition_in(cell: CellResults) -> Recognition:
+    """Return what the detector of a finished cell made of worlds that came again."""
+    scenario = cell.folder.scenario
+    found = read_detections(cell.folder.path)
+    slots = [(one.step, -1 if one.slot is None else one.slot) for one in found]
+    return recognition_of(scenario, slots, scenario.total_steps)
+
+
 def _cells(method: MethodResults) -> Iterator[doc.Cell]:
     found = [outcome_of(cell) for cell in method.cells]
     yield over([len(one.delays) for one in found], _whole)
@@ -125,6 +146,11 @@ def _cells(method: MethodResults) -> Iterator[doc.Cell]:
     yield over([one.false_alarms for one in found], _whole)
     yield over([_median([d for d in one.delays if d is not None]) for one in found], _whole)
     yield over([_median(one.counted) for one in found], _whole)
+    again = [recognition_in(cell) for cell in method.cells if cell.folder.scenario.recurs]
+    if again:
+        yield over([one.revisits for one in again], _whole)
+        yield over([one.recognised for one in again], _whole)
+        yield over([one.false for one in again], _whole)
 
 
 def _median(values: list[int]) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from holdfast.scenarios.schema.scenario import Scenario, Task
@@ -63,6 +64,79 @@ def outcome(changes: Sequence[int], detected: Sequence[int], end: int) -> Outcom
     return Outcome(delays, len(detected) - hits, phases)
 
 
+class Recognition(NamedTuple):
+    """What a detector that takes up slots again made of worlds that come again.
+
+    Attributes:
+        revisits: Changes to a world that was there before.
+        recognised: Those whose first detection took up a slot that had begun in that world.
+        false: Slots that were taken up in another world than they had begun in.
+    """
+
+    revisits: int
+    recognised: int
+    false: int
+
+
+def recognition(
+    changes: Sequence[int],
+    detected: Sequence[tuple[int, int]],
+    end: int,
+    world: Callable[[int], object],
+) -> Recognition:
+    """Return how many worlds that came again were recognised.
+
+    Args:
+        changes: Steps of the stream at which it changed, in order.
+        detected: Steps at which a test told of a change, in order, each with the number of the slot
+            that began; -1 where none has.
+        end: Steps of the stream so far.
+        world: What the world is at a step.
+
+    >>> recognition([10, 20, 30], [(12, 1), (22, 0), (31, 0)], 40, lambda step: "abab"[step // 10])
+    Recognition(revisits=2, recognised=1, false=1)
+    """
+    starts = [0, *(change for change in changes if change < end)]
+    began: dict[int, object] = {0: world(0)}  # where each slot did
+    false, right = 0, []
+    for step, slot in detected:
+        is_again, now = slot in began, world(step)
+        if slot >= 0:
+            began.setdefault(slot, now)
+        is_right = is_again and began[slot] == now
+        false += is_again and not is_right
+        right.append(is_right)
+    revisits = recognised = 0
+    for place, (start, after) in enumerate(pairwise([*starts, end])):
+        if world(start) in [world(before) for before in starts[:place]]:
+            inside = [start <= step < after or step == after == end for step, _ in detected]
+            revisits += 1
+            recognised += inside.count(True) > 0 and right[inside.index(True)]
+    return Recognition(revisits, recognised, false)
+
+
+def recognition_of(
+    scenario: Scenario, detected: Sequence[tuple[int, int]], end: int
+) -> Recognition:
+    """Return how many worlds of a cell's stream that came again were recognised.
+
+    Args:
+        scenario: Of the cell.
+        detected: As for ``recognition``.
+        end: Steps of the stream so far.
+    """
+
+    def world(step: int) -> object:
+        """What drifts counts with its value: worlds that differ by a little are two."""
+        firsts = [0, *accumulate(scenario.stage_steps)][: len(scenario.stream_tasks)]
+        stage = bisect_right(firsts, step) - 1
+        task = scenario.tasks[scenario.stream_tasks[stage]]
+        inside = step - firsts[stage]
+        return _fixed(task), {n: d.at(inside, task.steps) for n, d in task.drift.items()}
+
+    return recognition(changes_of(scenario), detected, end, world)
+
+
 def changes_of(scenario: Scenario) -> list[int]:
     """Return the steps of a cell's stream at which its world changes from one step to the next.
 
@@ -78,7 +152,7 @@ def _worlds(scenario: Scenario) -> Iterator[tuple[int, object]]:
     first = 0
     for index, steps in zip(scenario.stream_tasks, scenario.stage_steps, strict=True):
         task = scenario.tasks[index]
-        fixed = task.model_dump(exclude={"name", "score", "steps", "sample"})
+        fixed = _fixed(task)
         for step in _places(task, steps):
             jumped = {
                 name: drift.at(step, task.steps)
@@ -87,6 +161,11 @@ def _worlds(scenario: Scenario) -> Iterator[tuple[int, object]]:
             }
             yield first + step, (fixed, jumped)
         first += steps
+
+
+def _fixed(task: Task) -> object:
+    """Return what a task is that does not drift."""
+    return task.model_dump(exclude={"name", "score", "steps", "sample"})
 
 
 def _places(task: Task, steps: int) -> list[int]:

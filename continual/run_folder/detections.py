@@ -22,11 +22,13 @@ class Found(NamedTuple):
         step: Of the stream, at which the test told of it.
         begun: Step at which methods were told; None where the stream ended before.
         statistic: Of the test.
+        slot: Number of the slot that began, from 0; None where none has, or none can come again.
     """
 
     step: Count
     begun: Count | None
     statistic: float
+    slot: Count | None = None
 
 
 class _Row(BaseModel):
@@ -35,23 +37,24 @@ class _Row(BaseModel):
     step: Count
     begun: Count | None
     statistic: float
+    slot: Count | None = None
 
 
 _ROWS = TypeAdapter(list[_Row])
 
 
-def write_detections(folder: Path, found: Iterable[tuple[int, int, float]]) -> None:
+def write_detections(folder: Path, found: Iterable[tuple[int, int, float, int]]) -> None:
     """Replace the record of a run folder by these changes.
 
     Args:
         folder: The run folder.
-        found: Step, step at which methods were told or -1, and statistic of each.
+        found: Step, step at which methods were told or -1, statistic, and slot or -1 of each.
     """
-    rows = [
-        json.dumps({"step": step, "begun": None if begun < 0 else begun, "statistic": statistic})
-        for step, begun, statistic in found
-    ]
-    text = ",\n".join(rows)
+    rows = []
+    for step, begun, statistic, slot in found:
+        row = {"step": step, "begun": None if begun < 0 else begun, "statistic": statistic}
+        rows.append(row | ({} if slot < 0 else {"slot": slot}))
+    text = ",\n".join(map(json.dumps, rows))
     write_whole(folder / DETECTIONS, f"[\n{text}\n]\n".encode())
 
 
@@ -67,4 +70,4 @@ def read_detections(folder: Path) -> list[Found]:
     except FileNotFoundError:
         return []
     rows = modelled(_ROWS, found, f"{path}: not a record of detections")
-    return [Found(row.step, row.begun, row.statistic) for row in rows]
+    return [Found(row.step, row.begun, row.statistic, row.slot) for row in rows]

@@ -36,6 +36,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         first: The first stage of a stream that one model learns as a single task, as where its
             boundaries are hidden; None where every task begins again.
         is_detected: Whether a detector finds where methods are told that a task ends.
+        slot: Which slot it is, where a detector takes up slots again; else None.
     """
 
     first: StageExperience | None = None
@@ -52,6 +53,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         self.first_step = sum(scenario.stage_steps[:stage])
         self.seed = seeding.task_seed(seed, stage)
         self.is_detected = scenario.detects_boundaries
+        self.slot: int | None = 0 if scenario.recurs else None
         self._cell_seed = seed
         self._given: list[np.random.Generator | torch.Generator] = []  # shared with train()'s copy
         self._as_attributes("task_index", use_in_train=scenario.stream.task_id != "hidden")
@@ -80,9 +82,10 @@ class StageExperience(CLExperience):  # type: ignore[misc]  # Avalanche ships no
         self._given.append(made)
         return made
 
-    def begin_slot(self, slot: int) -> None:
-        """Become what methods are told of the slot of this number; generators are its own."""
-        self.stage = slot
+    def begin_slot(self, visit: int, slot: int) -> None:
+        """Become what methods are told of a visit to a slot; generators are its own."""
+        self.stage = visit
+        self.slot = None if self.slot is None else slot
         self._given.clear()  # not replaced: shared with the stage whose copy this is
 
     def generators(self) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.method import Method
 from holdfast.continual.policies.restore import load_methods, needed_to_act
 from holdfast.continual.progress import Progress, Tell
-from holdfast.continual.results.detection import changes_of, outcome
+from holdfast.continual.results.detection import changes_of, outcome, recognition_of
 from holdfast.continual.results.formatting import cut_note, fenced
 from holdfast.continual.results.online import (
     online_return,
@@ -399,10 +399,13 @@ class CellJournal:
         """Log and write that a slot has begun."""
         assert self._slots is not None
         found = self._slots.detections
-        step, begun, _ = found[-1]
-        self.board.scalars({"detector/slot": float(len(found))}, begun)
+        step, begun, _, slot = found[-1]
+        self.board.scalars({"detector/slot": float(slot if slot >= 0 else len(found))}, begun)
         self._record_detections()
         note, options = f"a change was detected at step {step:,}", self.scenario.detector
+        if slot >= 0:
+            is_again = slot in {0, *(one[-1] for one in found[:-1])}
+            note += f": slot {slot}{' again' if is_again else ''}"
         if options is not None and len(found) >= options.most:
             note += f"; detector.most: {options.most} ends the search here"
         self._tell(*self.place, note)
@@ -412,10 +415,17 @@ class CellJournal:
         if self._slots is None:
             return
         self._record_detections()
-        found = outcome(changes_of(self.scenario), [at for at, *_ in self._slots.detections], step)
+        detected = self._slots.detections
+        found = outcome(changes_of(self.scenario), [at for at, *_ in detected], step)
         scalars = {"false_alarms": float(found.false_alarms), "missed": float(found.missed)}
         if known := [delay for delay in found.delays if delay is not None]:
             scalars["median_delay"] = float(median(known))
+        if self.scenario.recurs:
+            slots = [(at, slot) for at, _, _, slot in detected]
+            told = recognition_of(self.scenario, slots, step)
+            scalars["false_recognitions"] = float(told.false)
+            if told.revisits:
+                scalars["recognised"] = told.recognised / told.revisits
         self.board.scalars({f"detector/{name}": value for name, value in scalars.items()}, step)
 
     def _record_detections(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +12,7 @@ from holdfast.scenarios.schema.fields import (
     SECTION,
     AboveZero,
     AtLeastZero,
+    Flag,
     Index,
     Positive,
     Sparse,
@@ -76,6 +78,8 @@ class Detector(Sparse):
     """Steps at the start of each slot in which nothing is tested."""
     most: Annotated[Positive, Field(le=bounds.STAGES)] = 100
     """Detections after which no more are made."""
+    recurring: Annotated[Flag, Field(exclude_if=operator.not_)] = False
+    """Whether a slot whose model of the dynamics fits what is seen now is taken up again."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,5 +104,20 @@ class Detector(Sparse):
             raise ValueError(
                 f"page_hinkley on {self.signal} needs threshold: (and tolerance:) in units of "
                 "rewards; write them, or take adwin: {}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_recognise(self) -> Self:
+        """Ask for a model of each slot, and for the test that tells whether it still fits."""
+        if self.recurring and self.signal != "dynamics":
+            raise ValueError(
+                f"recurring compares models of the dynamics, and {self.signal} has none; write "
+                "signal: dynamics, or remove recurring"
+            )
+        if self.recurring and self.page_hinkley is None:
+            raise ValueError(
+                "recurring asks page_hinkley which slot fits; write page_hinkley: {}, or remove "
+                "recurring"
             )
         return self

@@ -204,6 +204,11 @@ class Scenario(BaseModel):
         return self.stream.boundaries != "known" and self._has_one_model
 
     @property
+    def recurs(self) -> bool:
+        """Whether a slot between detected boundaries may be taken up again."""
+        return self.detects_boundaries and self.detector is not None and self.detector.recurring
+
+    @property
     def detects_boundaries(self) -> bool:
         """Whether methods are told of the boundaries that a detector finds."""
         return self.stream.boundaries == "detected" and self._has_one_model

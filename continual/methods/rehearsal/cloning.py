@@ -128,7 +128,8 @@ class Cloning(Method):
         with torch.no_grad():
             outputs = doors.output.of({}, doors.memory.policy_input(observations))
         rows = len(next(iter(observations.values())))
-        self.stored.add(observations, {k: v.expand(rows, -1) for k, v in outputs.items()})
+        labels = {k: v.expand(rows, -1) for k, v in outputs.items()}
+        self.stored.add(observations, labels, experience.slot)
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored observations and outputs."""

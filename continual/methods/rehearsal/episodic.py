@@ -6,10 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
@@ -43,13 +45,68 @@ def draws(doors: Doors, experience: Experience, method: str) -> Draws:
     return Draws(experience.generator(method), noise)
 
 
+class Blocks:
+    """Which rows of a store came together: blocks, whose numbers are not used again.
+
+    Attributes:
+        ends: The row after the last one of each block, in ascending order.
+        slots: Slot that each block is of, where slots may come again; else empty.
+        dropped: Blocks whose numbers come before that of the first.
+    """
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+        self.slots: list[int] = []
+        self.dropped = 0
+
+    def begin(self, slot: int | None) -> slice | NDArray[np.int64]:
+        """Drop the block of an earlier visit to a slot; return which rows of the store are left."""
+        if slot not in self.slots:
+            return slice(None)
+        place, total = self.slots.index(slot), self.ends[-1]
+        start, end = [0, *self.ends][place], self.ends[place]
+        self.dropped += len(self.ends)  # those that stay have other numbers now
+        self.ends = [*self.ends[:place], *(e - (end - start) for e in self.ends[place + 1 :])]
+        del self.slots[place]
+        return np.concatenate([np.arange(start), np.arange(end, total)])
+
+    def end(self, rows: int, slot: int | None) -> None:
+        """Make a block of all rows of the store that are in none yet.
+
+        Args:
+            rows: Of the store.
+            slot: That they are of, where slots may come again.
+        """
+        self.ends.append(rows)
+        self.slots += [] if slot is None else [slot]
+
+    def clear(self) -> None:
+        """Drop all blocks."""
+        self.dropped += len(self.ends)
+        self.ends, self.slots = [], []
+
+    def state(self, rows: Named) -> Named:
+        """Return the rows of the store by path, a settled block for each, and their numbers."""
+        found = settled(rows, self.ends, self.dropped)
+        found |= flat({"dropped": self.dropped} if self.dropped else {})
+        return found | flat({"slots": self.slots} if self.slots else {})
+
+    def load(self, tensors: Named) -> Named:
+        """Take back what ``state`` gave, and return the rows."""
+        self.dropped = int(tensors.get("dropped", 0))
+        self.slots = [int(slot) for slot in tensors.get("slots", ())]
+        rows, self.ends = all_rows(tensors)
+        return rows
+
+
 class EpisodicMemory:
     """Rows of finished tasks, and the gradient of the algorithm's own loss on them.
 
     Off-policy, rows are transitions of the task's replay buffer, raw: what is normalised is
     normalised when it is used. On-policy they are the task's last rollout rows, with
     log-likelihoods, advantages and returns as the policy that collected them had them. A task that
-    comes again is one more task.
+    comes again is one more task; of a slot that a detector takes up again, the rows of the newest
+    visit are kept.
 
     Args:
         samples: Rows kept per task.
@@ -60,30 +117,31 @@ class EpisodicMemory:
         self.samples = samples
         self.batch_size = batch_size
         self._rows: Arrays = {}
-        self._ends: list[int] = []
+        self._blocks = Blocks()
 
     def __len__(self) -> int:
         """Return how many tasks are kept."""
-        return len(self._ends)
+        return len(self._blocks.ends)
 
-    def store(self, doors: Doors, rng: np.random.Generator) -> None:
-        """Keep rows of the task that the agent has just finished."""
+    def store(self, doors: Doors, rng: np.random.Generator, slot: int | None = None) -> None:
+        """Keep rows of the task, or of the slot, that the agent has just finished."""
+        left = self._blocks.begin(slot)
         new = doors.memory.transitions(self.samples, rng)
         if "returns" in new:
             new = {name: rows for name, rows in new.items() if name not in _NOT_LEARNED_FROM}
         self._rows = {
-            name: np.concatenate([self._rows.get(name, rows[:0]), rows])
+            name: np.concatenate([self._rows.get(name, rows[:0])[left], rows])
             for name, rows in new.items()
         }
-        self._ends.append(len(self._rows["actions"]))
+        self._blocks.end(len(self._rows["actions"]), slot)
 
     def batch(self, doors: Doors, parameters: Named, drawn: Draws) -> Tensors:
         """Return what the loss is taken on: one batch of rows of all kept tasks."""
-        return self._batch(doors, parameters, drawn, 0, self._ends[-1])
+        return self._batch(doors, parameters, drawn, 0, self._blocks.ends[-1])
 
     def batches(self, doors: Doors, parameters: Named, drawn: Draws) -> list[Tensors]:
         """Return one batch of each kept task, oldest task first."""
-        spans = zip([0, *self._ends], self._ends, strict=False)
+        spans = pairwise([0, *self._blocks.ends])
         return [self._batch(doors, parameters, drawn, start, end) for start, end in spans]
 
     def _batch(
@@ -97,13 +155,14 @@ class EpisodicMemory:
 
     def state(self) -> dict[str, Tensor]:
         """Return the rows of all tasks, a settled block for each."""
-        return settled(flat(self._rows), self._ends)
+        return self._blocks.state(flat(self._rows))
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
-        rows, self._ends = all_rows(tensors)
+        rows = self._blocks.load(tensors)
         if "ends" in tensors:  # of a version that wrote all rows as one
-            rows, self._ends = below(tensors, "rows"), [int(end) for end in tensors["ends"]]
+            rows = below(tensors, "rows")
+            self._blocks.ends = [int(end) for end in tensors["ends"]]
         self._rows = {name: held.numpy() for name, held in rows.items()}
 
 
@@ -118,21 +177,21 @@ class Labelled:
     def __init__(self) -> None:
         self.observations: Arrays = {}
         self.labels: Named = {}
-        self._ends: list[int] = []
-        self._dropped = 0  # blocks, whose numbers are not used again
+        self._blocks = Blocks()
 
     def __len__(self) -> int:
         """Return how many observations are kept."""
         return len(next(iter(self.observations.values()), ()))
 
-    def add(self, observations: Arrays, labels: Named) -> None:
-        """Keep more of both, in the same order."""
+    def add(self, observations: Arrays, labels: Named, slot: int | None = None) -> None:
+        """Keep more of both, in the same order; of a slot, in place of those of its last visit."""
+        left = self._blocks.begin(slot)
         for key, values in observations.items():
             old = self.observations.get(key, values[:0])
-            self.observations[key] = np.concatenate([old, values])
+            self.observations[key] = np.concatenate([old[left], values])
         for name, label in labels.items():
-            self.labels[name] = torch.cat([self.labels.get(name, label[:0]), label])
-        self._ends.append(len(self))
+            self.labels[name] = torch.cat([self.labels.get(name, label[:0])[left], label])
+        self._blocks.end(len(self), slot)
 
     def draw(self, doors: Doors, rng: np.random.Generator, size: int) -> Tensors | None:
         """Return random observations as the policy takes them, ``seen``, and their ``labels``.
@@ -148,22 +207,19 @@ class Labelled:
 
     def clear(self) -> None:
         """Drop everything."""
-        self._dropped += len(self._ends)
-        self.observations, self.labels, self._ends = {}, {}, []
+        self._blocks.clear()
+        self.observations, self.labels = {}, {}
 
     def state(self) -> dict[str, Tensor]:
         """Return the observations and labels, a settled block for each time that some came."""
-        rows = flat({"observations": self.observations, "label": self.labels})
-        dropped = flat({"dropped": self._dropped} if self._dropped else {})
-        return settled(rows, self._ends, self._dropped) | dropped
+        return self._blocks.state(flat({"observations": self.observations, "label": self.labels}))
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Take back what ``state`` gave."""
-        self._dropped = int(tensors.get("dropped", 0))
-        rows, self._ends = all_rows(tensors)
+        rows = self._blocks.load(tensors)
         if not rows:  # a version before wrote all as one
             rows = {name: held for name, held in tensors.items() if "/" in name}
-            self._ends = [len(held) for held in rows.values()][:1]
+            self._blocks.ends = [len(held) for held in rows.values()][:1]
         self.observations = {k: v.numpy() for k, v in below(rows, "observations").items()}
         self.labels = below(rows, "label", device)
 
@@ -320,7 +376,7 @@ class Projecting(Method):
 
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Keep rows of the finished task."""
-        self.stored.store(doors, experience.generator(self.name, "store"))
+        self.stored.store(doors, experience.generator(self.name, "store"), experience.slot)
         self._tried = self._changed = 0
 
     def state(self) -> dict[str, Tensor]:

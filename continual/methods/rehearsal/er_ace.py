@@ -96,7 +96,7 @@ class ERACE(Method):
         with torch.no_grad():
             said = doors.output.of({}, doors.memory.policy_input(observations))
             actions = draw(doors.output.spec, said, generator)
-        self.stored.add(observations, {"actions": actions})
+        self.stored.add(observations, {"actions": actions}, experience.slot)
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored observations and actions."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from holdfast.agents.base.buffers import Arrays
 from holdfast.continual.method import Doors, Experience, Method
+from holdfast.continual.methods.rehearsal.episodic import Blocks
 from holdfast.continual.methods.rehearsal.selection import coverage_places, placed, reservoir_places
 from holdfast.errors import UsageError
 
@@ -39,7 +40,8 @@ class Replay(Method):
 
     At each task's end the rows of its replay buffer are offered. What is kept of them:
 
-    * ``per_task``: as many of every task, drawn evenly; the store grows with the tasks.
+    * ``per_task``: as many of every task, drawn evenly; the store grows with the tasks. Of a slot
+      that a detector takes up again, those of the newest visit.
     * ``reservoir``: one store, of which every row ever offered is a member with equal chance
       (algorithm R), so that long tasks have more rows.
     * ``coverage``: one store, of rows whose observations are far from those of the others, as
@@ -69,6 +71,7 @@ class Replay(Method):
     strategy: Strategy = "per_task"
     comparisons: Annotated[int, (1, None)] = 1000
     _stored: Arrays = field(init=False, default_factory=dict)
+    _blocks: Blocks = field(init=False, default_factory=Blocks)  # where slots may come again
     _seen = 0
     _distances: Points = field(init=False, default_factory=lambda: np.empty(0, np.float32))
     _projection: Points | None = field(init=False, default=None)
@@ -97,10 +100,13 @@ class Replay(Method):
         rng = experience.generator("replay", "store")
         if self.strategy == "per_task":
             new = doors.memory.transitions(self.samples, rng)
+            left = self._blocks.begin(experience.slot)
             self._stored = {
-                name: np.concatenate([self._stored.get(name, values[:0]), values])
+                name: np.concatenate([self._stored.get(name, values[:0])[left], values])
                 for name, values in new.items()
             }
+            if experience.slot is not None:
+                self._blocks.end(len(self._stored["actions"]), experience.slot)
         else:
             self.offer(doors.memory.transitions(experience.steps, rng), rng)
 
@@ -142,6 +148,9 @@ class Replay(Method):
         """Return the stored transitions, and how they were chosen."""
         stored = {name: torch.as_tensor(values) for name, values in self._stored.items()}
         if self.strategy == "per_task":
+            if self._blocks.slots:
+                stored[f"{_CHOICE}ends"] = torch.tensor(self._blocks.ends)
+                stored[f"{_CHOICE}slots"] = torch.tensor(self._blocks.slots)
             return stored
         stored[f"{_CHOICE}seen"] = torch.tensor(self._seen)
         if self._projection is not None:
@@ -152,6 +161,9 @@ class Replay(Method):
     def load_state(self, doors: Doors, tensors: dict[str, Tensor]) -> None:
         """Take the stored transitions back."""
         self._stored = {n: t.numpy() for n, t in tensors.items() if not n.startswith(_CHOICE)}
+        if f"{_CHOICE}slots" in tensors:
+            self._blocks.ends = tensors[f"{_CHOICE}ends"].tolist()
+            self._blocks.slots = tensors[f"{_CHOICE}slots"].tolist()
         if f"{_CHOICE}seen" in tensors:
             self._seen = int(tensors[f"{_CHOICE}seen"])
         if f"{_CHOICE}projection" in tensors:

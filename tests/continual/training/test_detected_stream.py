@@ -109,6 +109,56 @@ def test_a_model_of_the_dynamics_survives_kills(
     assert [point.value for point in view.Scalars("detector/slot")] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize(
+    "kills",
+    [[1_900], pytest.param([700, 1_100, 1_750, 2_300], marks=pytest.mark.slow)],
+    ids=["one", "many"],
+)
+def test_a_slot_that_comes_again_survives_kills(
+    kills: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Methods keep what is of its newest visit; the evaluation knows that it was recognised."""
+    data = comes_again(PPO, METHODS["cloning"])
+    assert_unharmed(monkeypatch, tmp_path, data, kills)
+    (folder,) = (tmp_path / "killed" / "demo").glob("*/seed-*")
+    found = read_detections(folder)
+    assert [one.step // 800 for one in found] == [1, 2]
+    assert [one.slot for one in found] == [1, 0]
+    kept = load_file(folder / "checkpoints" / "task-2" / "method-0.safetensors")
+    assert kept["slots"].tolist() == [1, 0]
+    assert kept["dropped"].item() == 2  # as many blocks were numbered again
+    (section,) = detection_sections(gather(folder))
+    table = section.blocks[1]
+    assert isinstance(table, Table)
+    assert [cell.text for cell in table.rows[0][-3:]] == ["1", "1", "0"]
+    view = EventAccumulator(str(folder / "tb")).Reload()
+    assert [point.value for point in view.Scalars("detector/slot")] == [1.0, 0.0]
+    assert [point.value for point in view.Scalars("detector/recognised")] == [1.0]
+    assert [point.value for point in view.Scalars("detector/false_recognitions")][-1] == 0.0
+
+
+def comes_again(agent: dict[str, Any], method: Any) -> dict[str, Any]:
+    """Return a scenario of a world, another, and the first again."""
+    test = {"tolerance": 0.5, "threshold": 100.0}
+    detector = {"page_hinkley": test, "cooldown": 100, "recurring": True}
+    data = scenario(agent, method, steps=800, detector=detector)
+    data["stream"] = {"task_id": "hidden", "boundaries": "detected", "order": ["a", "b", "a"]}
+    return data | {"checkpoint": {"every": 200, "keep": "all"}, "evaluation": {"episodes": 1}}
+
+
+@pytest.mark.slow
+def test_replay_of_a_slot_that_comes_again_survives_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = comes_again(SAC, {"replay": {"samples": 64}})
+    assert_unharmed(monkeypatch, tmp_path, data, [1_100, 1_750, 2_300])
+    (folder,) = (tmp_path / "killed" / "demo").glob("*/seed-*")
+    assert [one.slot for one in read_detections(folder)] == [1, 0]
+    kept = load_file(folder / "checkpoints" / "task-2" / "method-0.safetensors")
+    assert kept["choice/slots"].tolist() == [1, 0]
+    assert kept["choice/ends"].tolist() == [64, 128]
+
+
 @pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
 def test_methods_are_told_of_slots_and_see_the_rows_of_each(
     agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -87,6 +87,13 @@ def test_what_a_detector_does_not_go_with(one, override: str, path: str, message
         ("{kolmogorov_smirnov: {recent: 2000}}", "detector.kolmogorov_smirnov", "smaller than"),
         ("{cooldown: -1}", "detector.cooldown", "at least 0"),
         ("{most: 0}", "detector.most", "greater than 0"),
+        ("{recurring: 2}", "detector.recurring", "true or false"),
+        ("{recurring: true, adwin: {}}", "detector", "asks page_hinkley which slot fits"),
+        (
+            "{recurring: true, signal: reward, adwin: {}}",
+            "detector",
+            "recurring compares models of the dynamics, and reward has none",
+        ),
     ],
 )
 def test_wrong_detectors(one, detector: str, path: str, message: str) -> None:

@@ -135,6 +135,25 @@ def test_labelled_rows_come_back_in_blocks_whose_numbers_are_not_used_again() ->
         assert f"settled/{number}/observations/" in memory.state()
 
 
+def test_a_slot_that_comes_again_has_the_rows_of_its_newest_visit() -> None:
+    """The others keep theirs; no block's name means other rows than before."""
+    memory, again, seen = Labelled(), Labelled(), {}
+    visits = [(0, [1.0]), (1, [2.0, 2.5]), (2, [3.0]), (1, [4.0, 4.5, 5.0]), (1, [6.0]), (0, [7.0])]
+    kept = [[1], [1, 2, 2.5], [1, 2, 2.5, 3], [1, 3, 4, 4.5, 5], [1, 3, 6], [3, 6, 7]]
+    for (slot, values), rows in zip(visits, kept, strict=True):
+        memory.add({"": np.array([values]).T}, {"mean": torch.tensor([values]).T}, slot)
+        assert memory.observations[""].T.tolist() == memory.labels["mean"].T.tolist() == [rows]
+        again = Labelled()
+        again.load(memory.state(), torch.device("cpu"))
+        assert again.state().keys() == memory.state().keys()
+        assert all(torch.equal(again.state()[n], held) for n, held in memory.state().items())
+        for name, held in memory.state().items():
+            if name.startswith("settled"):
+                assert torch.equal(seen.setdefault(name, held), held), name
+        memory = again
+    assert memory.state()["slots"].tolist() == [2, 1, 0]
+
+
 def test_sixteen_blocks_become_one() -> None:
     """As files a checkpoint has: 45 tasks, of which the first five were dropped."""
     memory, again = Labelled(), Labelled()
