@@ -27,7 +27,7 @@ from holdfast.scenarios.checks.supervised import check_supervised
 from holdfast.scenarios.checks.sweep import check_sweep, check_tune
 from holdfast.scenarios.checks.tasks import check_stream, check_tasks
 from holdfast.scenarios.schema.scenario import Scenario
-from holdfast.scenarios.shipped import located, shipped
+from holdfast.scenarios.shipped import located, offered, shipped
 from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.override import override
 from holdfast.scenarios.source.task_defaults import with_task_defaults
@@ -133,7 +133,8 @@ def _no_file(path: Path) -> str:
     if len(path.parts) > 1 or path.suffix:
         return "no such file"
     there = "`holdfast list scenarios` shows those there are"
-    hint = suggestion(path.name, shipped(), otherwise=there)
+    known = [*shipped(), *(name for family in offered() for name in family.files)]
+    hint = suggestion(path.name, known, otherwise=there)
     return f"no such file, and no shipped scenario of that name; {hint}"
 
 
@@ -222,7 +223,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
         data["tasks"] = tasks
         of_tasks = (check_tasks(data, folder), check_stream(data), check_backend(data))
         found += [finding for each in of_tasks for finding in few(each)]
-        found += check_checkpoint(data)
+        found += check_checkpoint(data, folder)
         if is_team(data):
             found += few(check_team(data, folder))
     return Checked(found, data)

@@ -18,6 +18,7 @@ from holdfast.agents.doors.gradients import Gradients
 from holdfast.agents.doors.lifecycle import Plan
 from holdfast.agents.doors.memory import Recent
 from holdfast.agents.sb3 import model_state
+from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
 from holdfast.agents.sb3.weights_io import (
@@ -61,6 +62,7 @@ class Learner(Protocol):
     normalizer: TaskNormalize | None
     past: PastSelves
     detector: Any
+    callbacks: Callbacks | None
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102  # of its tensors
@@ -165,10 +167,14 @@ def taken(
     files["past_selves"] = learner.past.tensors()
     if learner.detector is not None:
         files["detector"] = learner.detector.state()
+    if learner.callbacks is not None:
+        files["callbacks"] = learner.callbacks.tensors()
     if not isinstance(model, OnPolicyAlgorithm):
         steps = model.num_timesteps // model.n_envs
         stored, values["rows"] = rows.take(model.replay_buffer, number, steps)
         parts |= stored
+        if own := model_state.own_arrays(model.replay_buffer):
+            files["own_buffer"] = own
         files["waiting"] = model_state.stacked(getattr(model.replay_buffer, "pending", []))
     return Inside(files, parts, values)
 
@@ -188,6 +194,8 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
     if learner.detector is not None:
         learner.detector.load_state(files["detector"])
         learner.recent.since = learner.detector.slot_step
+    if learner.callbacks is not None and "callbacks" in files:
+        learner.callbacks.load(files["callbacks"])
     learner.past.next_step = int(values["next_self"])
     learner.gradients.works.put_back(
         put_together(values["works"], files.get("works", {}), learner.device)
@@ -202,6 +210,7 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
     if not isinstance(model, OnPolicyAlgorithm):
         steps = model.num_timesteps // model.n_envs
         rows.put_back(model.replay_buffer, values["rows"], inside.parts, steps)
+        model_state.set_own_arrays(model.replay_buffer, files.get("own_buffer", {}))
         if waiting := model_state.unstacked(files.get("waiting", {})):
             model.replay_buffer.pending = waiting
 

@@ -31,7 +31,7 @@ from holdfast.agents.base.parameters import (
     Named,
     overlaid,
 )
-from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn
+from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn, of_file
 from holdfast.agents.detection.detector import Detector, Watched
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.exploration import Explorer, exploring
@@ -47,6 +47,7 @@ from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layer
 from holdfast.agents.sb3 import carry
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
+from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
 from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
@@ -85,6 +86,7 @@ class StableBaselinesAgent:
         notices: What a method warns of, in a line each; shown when the task begins.
         past: What it plays against in self-play; empty elsewhere.
         entropies: Of ``per_task``: the coefficient of each task at its last end.
+        callbacks: The user's own; None where the scenario has none.
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
         detector: Finds the boundaries that methods are told of; None where nothing does.
     """
@@ -109,6 +111,7 @@ class StableBaselinesAgent:
         self.notices: list[str] = []
         self.past = PastSelves()
         self.entropies: Named = {}
+        self.callbacks: Callbacks | None = None
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
@@ -214,6 +217,9 @@ class StableBaselinesAgent:
                 check_policy(self.model, files["policy"], may_grow=may_grow)
         carry.load(self, files, told)
         self.entropies = files.get("entropy", {})
+        if specs := self.scenario.agent.callbacks:
+            kept = of_file(files["callbacks"]) if "callbacks" in files else {}
+            self.callbacks = Callbacks(specs, self.scenario.folder, kept)
         with told("past_selves"):
             self.past.load_tensors(files.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
@@ -350,11 +356,12 @@ class StableBaselinesAgent:
         if turn is not None and turn.pauses.resumed is not None:
             resume = partial(self._resume, turn)
         with self._open_doors():
+            called = callback.beside(self.callbacks)
             if on_policy:
-                learn_on_policy(self.model, experience.steps, callback, told, resume)
+                learn_on_policy(self.model, experience.steps, called, told, resume)
             else:
                 with exploring(self.model, self.plan.exploration) as self._explorer:
-                    learn_off_policy(self.model, experience.steps, callback, told, resume)
+                    learn_off_policy(self.model, experience.steps, called, told, resume)
         self.close()
 
     def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:

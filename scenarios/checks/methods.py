@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import registry
+from holdfast.offers import offers
 from holdfast.registry import (
     AGENTS,
     ALGORITHMS,
@@ -22,7 +23,7 @@ from holdfast.registry import (
 from holdfast.scenarios.checks.agent import meant_algorithm
 from holdfast.scenarios.checks.arguments import fit_arguments
 from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
-from holdfast.scenarios.checks.references import NotUsable, is_own, read_own
+from holdfast.scenarios.checks.references import NotUsable, is_offered, is_own, read_offered
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 from holdfast.signature import Signature, broken_contract, signature
@@ -53,9 +54,9 @@ class Setting:
     @property
     def table(self) -> Algorithm | None:
         """The algorithm's entry in the registry, None where it is not known."""
-        own = self.algorithm is not None and is_own(self.algorithm)
-        known = self.algorithm in AGENTS or own
-        return registry.algorithm(self.algorithm) if known and self.algorithm else None
+        name = self.algorithm
+        known = name and (name in AGENTS or is_own(name) or is_offered("agents", name))
+        return registry.algorithm(name) if known and name else None
 
 
 def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
@@ -103,10 +104,14 @@ def method_signature(name: str, folder: Path | None = None) -> Signature:
         return signature(METHODS[name])
     if name in PLUGINS:
         return _plugin_signature(PLUGINS[name])
-    if is_own(name):
-        known = read_own(name, folder, "method")
+    if is_own(name) or is_offered("methods", name):
+        known = read_offered("methods", name, folder, "method")
         return _as_plugin(known) if _AVALANCHE_PLUGIN in known.bases else known
-    raise NotUsable(f"no method '{name}'{did_you_mean(name, [*METHODS, *PLUGINS])}")
+    raise NotUsable(f"no method '{name}'{did_you_mean(name, _all_methods())}")
+
+
+def _all_methods() -> list[str]:
+    return [*METHODS, *PLUGINS, *offers("methods")]
 
 
 _AVALANCHE_PLUGIN = "avalanche.core:BaseSGDPlugin"
@@ -156,7 +161,9 @@ def _check_method(
             found.append(Finding(place, wrong))
             continue
         found += _check_packages(name, known, place)
-        if is_own(name) and (broken := broken_contract(name, setting.folder)):
+        is_foreign = name not in METHODS and name not in PLUGINS
+        target = registry.method_target(name)
+        if is_foreign and (broken := broken_contract(target, setting.folder)):
             found.append(Finding(place, f"'{name}': {broken}"))
         inside = (*place, name) if given else place
         wrong_arguments, arguments = fit_arguments(given, name, known, inside)

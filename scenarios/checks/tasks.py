@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.offers import offers
 from holdfast.registry import ALGORITHMS
 from holdfast.scenarios.checks.messages import Finding, did_you_mean, entries, mapping, tasks_of
 from holdfast.scenarios.checks.multiagent import check_opponents, check_partners, is_team
@@ -15,8 +16,9 @@ from holdfast.scenarios.checks.references import (
     action_space,
     check_environment,
     is_mujoco,
+    is_offered,
     is_own,
-    read_own,
+    read_offered,
     why_not,
 )
 from holdfast.scenarios.schema.changes import Changes
@@ -145,16 +147,16 @@ def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterat
         takes_any = False
         if name in WRAPPERS:
             known = _WRAPPER_ARGUMENTS[name]
-        elif is_own(name):
+        elif is_own(name) or is_offered("changes", name):
             try:
-                found = read_own(name, folder, "wrapper")
+                found = read_offered("changes", name, folder, "wrapper")
             except NotUsable as error:
                 yield Finding(place, str(error))
                 continue
             known = tuple(argument.name for argument in found.arguments[1:])
             takes_any = found.takes_any
         else:
-            hint = did_you_mean(name, [*WRAPPERS, "module:Class"])
+            hint = did_you_mean(name, [*WRAPPERS, *offers("changes"), "module:Class"])
             yield Finding(place, f"no wrapper '{name}'{hint}")
             continue
         for key in arguments:

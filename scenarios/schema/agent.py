@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, Tag
 from holdfast.errors import UsageError
 from holdfast.registry import ALGORITHMS, SUPERVISED
 from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Positive, Text, told_by
+from holdfast.scenarios.schema.method_spec import Callback
 
 AUTO_SEEDS = 8
 """Seeds that ``seeds_at_once: auto`` takes together."""
@@ -74,6 +76,8 @@ class Agent(BaseModel):
         told_by(str, tag="word", other="number"),
     ] = 1
     """Seeds of a method that learn in lockstep in one process. Needs engine: compiled."""
+    callbacks: Annotated[tuple[Callback, ...], Field(exclude_if=operator.not_)] = ()
+    """Callbacks of Stable-Baselines3, your own: module:Class, or {module:Class: {arguments}}."""
     init: Text | None = None
     """Weights to start from: a run folder or a Stable-Baselines3 zip."""
 

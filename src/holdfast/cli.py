@@ -84,7 +84,7 @@ TrustOthers = Annotated[
 ]
 
 
-What = Literal["envs", "agents", "methods", "scenarios"]
+What = Literal["envs", "agents", "methods", "changes", "scenarios"]
 Kind = Literal["env", "scenario", "method"]
 Executor = Literal["processes", "ray"]
 
@@ -273,7 +273,7 @@ def schema(
 def list_(
     what: Annotated[What, typer.Argument(help="What to list.", show_default=False)],
 ) -> None:
-    """List environments, agents (algorithms), methods or shipped scenarios."""
+    """List environments, agents (algorithms), methods, changes to environments, or scenarios."""
     from holdfast import listing
 
     print(getattr(listing, what)())
