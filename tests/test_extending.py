@@ -16,7 +16,7 @@ from holdfast.scenarios.load import load
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
 FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```\w*\n(.*?)```", PAGE, re.S))
-LINE = (ROOT / "tests" / "helpers" / "own_buffers.py").read_text("utf-8")
+LINE = (ROOT / "tests" / "helpers" / "own_parts" / "buffers.py").read_text("utf-8")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kills import assert_unharmed, cell, content, silent, two_tasks
-from own_callbacks import Cooling, Looking
+from own_parts.callbacks import Cooling, Looking
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,7 +21,7 @@ NETS = {"policy_kwargs": {"net_arch": [16]}}
 PPO = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16, "n_epochs": 2, **NETS}
 OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
 SAC = {"algorithm": "sac", "train_freq": 2, **OFF}
-LOOKING, COOLING = "own_callbacks:Looking", {"own_callbacks:Cooling": {"factor": 0.5}}
+LOOKING, COOLING = "own_parts.callbacks:Looking", {"own_parts.callbacks:Cooling": {"factor": 0.5}}
 
 
 def with_callbacks(agent: dict[str, Any], *callbacks: Any) -> dict[str, Any]:
@@ -88,14 +88,16 @@ def test_it_is_in_the_training_and_over_the_tasks(tmp_path: Path) -> None:
 
 
 def test_none_ends_a_task(tmp_path: Path) -> None:
-    folder = cell(tmp_path, two_tasks(with_callbacks(PPO, "own_callbacks:Stopping")))
-    with pytest.raises(UsageError, match=r"'own_callbacks:Stopping' returned False after 20 steps"):
+    folder = cell(tmp_path, two_tasks(with_callbacks(PPO, "own_parts.callbacks:Stopping")))
+    with pytest.raises(
+        UsageError, match=r"'own_parts.callbacks:Stopping' returned False after 20 steps"
+    ):
         run_cell(folder, silent)
 
 
 def test_a_state_that_is_no_plain_data_is_told_at_once(tmp_path: Path) -> None:
-    folder = cell(tmp_path, two_tasks(with_callbacks(PPO, "own_callbacks:Hoarding")))
-    with pytest.raises(UsageError, match=r"state_dict\(\) of 'own_callbacks:Hoarding'"):
+    folder = cell(tmp_path, two_tasks(with_callbacks(PPO, "own_parts.callbacks:Hoarding")))
+    with pytest.raises(UsageError, match=r"state_dict\(\) of 'own_parts.callbacks:Hoarding'"):
         run_cell(folder, silent)
 
 
@@ -106,7 +108,7 @@ agent:
   {more}
 """
 BASE = "stable_baselines3.common.callbacks.BaseCallback"
-OWN = "own_callbacks"
+OWN = "own_parts.callbacks"
 
 
 @pytest.mark.parametrize(
@@ -123,8 +125,6 @@ OWN = "own_callbacks"
     ],
 )
 def test_mistakes_are_told_before_anything_runs(more: str, message: str, tmp_path: Path) -> None:
-    helpers = Path(__file__).parents[2] / "helpers" / "own_callbacks.py"
-    (tmp_path / "own_callbacks.py").write_text(helpers.read_text("utf-8"), "utf-8")
     (tmp_path / "own.yaml").write_text(SCENARIO.format(more=more), "utf-8")
     with pytest.raises(ScenarioError) as caught:
         load(tmp_path / "own.yaml")

@@ -9,7 +9,7 @@ import pytest
 import stable_baselines3
 import torch
 from kills import assert_unharmed, cell, silent, two_tasks
-from own_buffers import Line
+from own_parts.buffers import Line
 from safetensors.torch import load_file
 from stable_baselines3.common.env_util import make_vec_env
 
@@ -22,7 +22,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 NETS = {"policy_kwargs": {"net_arch": [16]}}
 OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
 SAC = {"algorithm": "sac", "train_freq": 2, **OFF}
-FADING = "own_buffers:Fading"
+FADING = "own_parts.buffers:Fading"
 HER = "stable_baselines3:HerReplayBuffer"
 
 
@@ -54,7 +54,7 @@ def test_hindsight_is_that_of_stable_baselines3_bit_for_bit(tmp_path: Path) -> N
     arguments = {**OFF, "learning_starts": 20, "replay_buffer_kwargs": {"n_sampled_goal": 2}}
     scenario = Scenario.model_validate(
         {
-            "tasks": [{"name": "line", "env": "own_buffers:Line", "steps": 60}],
+            "tasks": [{"name": "line", "env": "own_parts.buffers:Line", "steps": 60}],
             "agent": {"algorithm": "sac", **arguments, "replay_buffer_class": HER},
             "stream": {"task_id": "hidden"},
             "evaluation": {"episodes": 1},
@@ -85,8 +85,11 @@ agent: {{algorithm: {algorithm}, replay_buffer_class: "{target}", {more}}}
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"target": "own_buffers:Line"}, "is not derived from stable_baselines3.common.buffers"),
-        ({"target": "own_buffers:Fadin"}, "did you mean 'own_buffers:Fading'?"),
+        (
+            {"target": "own_parts.buffers:Line"},
+            "is not derived from stable_baselines3.common.buffers",
+        ),
+        ({"target": "own_parts.buffers:Fadin"}, "did you mean 'own_parts.buffers:Fading'?"),
         ({"algorithm": "ppo"}, "'ppo' has no argument 'replay_buffer_class'"),
         ({"more": "engine: compiled"}, "its programs draw from Stable-Baselines3's own buffers"),
         ({"rest": "carry: {replay_buffer: true}"}, "keeps beside rows is not carried"),
@@ -97,8 +100,6 @@ agent: {{algorithm: {algorithm}, replay_buffer_class: "{target}", {more}}}
 def test_mistakes_are_told_before_anything_runs(
     given: dict[str, str], message: str, tmp_path: Path
 ) -> None:
-    helpers = Path(__file__).parents[2] / "helpers" / "own_buffers.py"
-    (tmp_path / "own_buffers.py").write_text(helpers.read_text("utf-8"), "utf-8")
     usual = {"target": FADING, "algorithm": "sac", "changes": "{}", "more": "", "rest": ""}
     (tmp_path / "own.yaml").write_text(SCENARIO.format(**(usual | given)), "utf-8")
     with pytest.raises(ScenarioError) as caught:
