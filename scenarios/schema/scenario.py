@@ -164,6 +164,12 @@ class Scenario(BaseModel):
             return Problem(message, path=path, file=str(self.source or ""))
         return self._document.problem(undotted(path), message)
 
+    @property
+    def stated(self) -> Mapping[str, Any]:
+        """What the file that it was read from says, with overrides and without defaults."""
+        data = None if self._document is None else self._document.data
+        return data if isinstance(data, Mapping) else {}
+
     def states(self, *path: str) -> bool:
         """Return whether the file that it was read from has this key; defaults are not stated."""
         found: Any = None if self._document is None else self._document.data

@@ -84,7 +84,7 @@ TrustOthers = Annotated[
 ]
 
 
-What = Literal["envs", "agents", "methods", "changes", "scenarios"]
+What = Literal["envs", "agents", "methods", "changes", "presets", "scenarios"]
 Kind = Literal["env", "scenario", "method"]
 Executor = Literal["processes", "ray"]
 
@@ -273,7 +273,7 @@ def schema(
 def list_(
     what: Annotated[What, typer.Argument(help="What to list.", show_default=False)],
 ) -> None:
-    """List environments, agents (algorithms), methods, changes to environments, or scenarios."""
+    """List environments, agents (algorithms), methods, changes, presets of agents, or scenarios."""
     from holdfast import listing
 
     print(getattr(listing, what)())
@@ -411,6 +411,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
 
 
 def _validate(path: str, overrides: Sequence[str], *, build: bool, trust_code: bool) -> None:
+    from holdfast.scenarios.checks.papers import told
     from holdfast.scenarios.load import load
 
     scenario = load(path, overrides)
@@ -424,6 +425,8 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool, trust_code: b
 
         build_all(_settled(scenario, Path("runs"), overwrite=True))
     print(f"{path}: {'good, and builds' if build else 'good'}; {_counts(scenario)}", flush=True)
+    for line in told(scenario.stated):
+        print(f"  agent.preset: {line}", flush=True)
 
 
 def _counts(scenario: Scenario) -> str:

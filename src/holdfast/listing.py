@@ -143,6 +143,20 @@ def changes() -> str:
     return "\n\n".join([*blocks, *_offered("changes", "wrapper", WRAPPERS)])
 
 
+def presets() -> str:
+    """Return the presets of agents: by environment the algorithms, with their source."""
+    from holdfast.scenarios.checks import papers
+
+    source = f"Of {papers.zoo()['source']}, commit {papers.zoo()['commit'][:12]}"
+    by_env: dict[str, list[str]] = {}
+    for algorithm, each in papers.presets().items():
+        for env in each:
+            by_env.setdefault(env, []).append(algorithm)
+    lines = [(env, ", ".join(algorithms)) for env, algorithms in sorted(by_env.items())]
+    usage = "agent: {algorithm: ppo, preset: CartPole-v1}; holdfast validate says what it sets."
+    return "\n".join([f"{source}: {usage}", "", *aligned(lines)])
+
+
 def scenarios() -> str:
     """Return the scenarios that come with Holdfast, by family, and those of other packages."""
     from holdfast.scenarios.shipped import FAMILIES, FOLDER, offered, shipped
