@@ -13,7 +13,7 @@ from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import SUPERVISED, closest, suggestion
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
-from holdfast.scenarios.checks.backend import check_backend
+from holdfast.scenarios.checks.backend import check_backend, check_trackers
 from holdfast.scenarios.checks.bounds import check_bounds, few
 from holdfast.scenarios.checks.checkpoint import check_checkpoint, default_of
 from holdfast.scenarios.checks.engine import check_engine
@@ -213,6 +213,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     if isinstance(data.get("methods"), list):
         data["methods"] = methods
     found += few(check_memory(data, folder))
+    found += check_trackers(data)
     of_data = setting.algorithm == SUPERVISED
     found += check_engine(data, is_team=is_team(data))
     found += check_streaming(data)

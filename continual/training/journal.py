@@ -44,6 +44,7 @@ from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.scoreboard import Scoreboard
 from holdfast.continual.training.task_pauses import GENERATORS, TaskPauses
 from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.continual.training.trackers import Trackers
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import made_folder
 from holdfast.scenarios.source.yaml_file import dump
@@ -85,7 +86,7 @@ class CellJournal:
         self.order, self.total = self.scenario.stream_tasks, self.scenario.total_steps
         self.checkpoints = folder.path / checkpoint.FOLDER
         self.place, self.environment_failures = (0, 0), 0
-        self.told_cut = False
+        self.told_cut, self.is_finished = False, False
         self.boundary: inside_task.Found | None = None
         self._slots: Slots | None = None
         # Free weights are those of a task; a slot may begin anywhere in one.
@@ -125,10 +126,13 @@ class CellJournal:
             self.diagnostics.resume(step, points)
         self.online = read_online(folder.path, step)
         self.spent = Spent(state.get("spent", {}) if state else None)
+        self.notes: list[str] = []
+        self.trackers = Trackers(folder, self.notes.append)
         self.board = self._open_board(step)
         self.began = time.monotonic()
         note = self._fell_back(damage) if damage else ""
         self._tell(self.resumed_at, step, note)
+        self._tell_trackers()
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         """Load what the end of a stage holds; where one model lives on, methods do so later."""
@@ -168,8 +172,8 @@ class CellJournal:
         if step:
             # At a task's end, an attempt that died there may have logged its last evaluation.
             is_end = self.inside is not None and self.inside.step == self._steps_of_stage()
-            return TensorBoard(path, purge_step=step + (not is_end))
-        board = TensorBoard(path, purge_step=0)
+            return TensorBoard(path, purge_step=step + (not is_end), beside=self.trackers.scalars)
+        board = TensorBoard(path, purge_step=0, beside=self.trackers.scalars)
         stated = dump(self.scenario.model_dump(exclude_defaults=True))
         board.text("scenario", f"Without defaults:\n\n{fenced(stated, 'yaml')}")
         cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
@@ -183,6 +187,13 @@ class CellJournal:
         """Close the event file and stop counting."""
         self.spent.close()
         self.board.close()
+        self.trackers.close(is_finished=self.is_finished)
+        self._tell_trackers()
+
+    def _tell_trackers(self) -> None:
+        """Tell what went wrong with trackers, each once."""
+        while self.notes:
+            self._tell(*self.place, self.notes.pop(0))
 
     # -- the Journal of the loop -------------------------------------------------------------------
 
@@ -284,7 +295,8 @@ class CellJournal:
         states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
         costs = self.costs = self._costs(kept_bytes(states.values()))
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
-        if stages == len(self.order):
+        self.is_finished = stages == len(self.order)
+        if self.is_finished:
             self.board.session_finished(step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
@@ -339,6 +351,7 @@ class CellJournal:
             self.told_cut = True
             self._tell(stages, step, note)
         self.scores.add(scores, step, self.board)
+        self._tell_trackers()
         return scores
 
     def _log_drift(self, experience: Experience) -> None:

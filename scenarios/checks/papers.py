@@ -129,7 +129,7 @@ def zoo() -> dict[str, Any]:
 
 def presets() -> dict[str, dict[str, Any]]:
     """Return the presets by algorithm and environment."""
-    return {name: each for name, each in zoo().items() if isinstance(each, Mapping)}
+    return {name: each for name, each in zoo().items() if isinstance(each, dict)}
 
 
 def _check_preset(agent: Mapping[str, Any]) -> Iterator[Finding]:

@@ -169,10 +169,10 @@ def scenarios() -> str:
         blocks += [
             _shipped(name, file) for name, file in shipped().items() if file.parent == folder
         ]
-    for family in offered():
-        blocks.append(_wrapped(f"{family.offer.name}/: of {family.offer.origin}", 2))
-        blocks += [_shipped(name, file) for name, file in family.files.items()]
-        blocks += [f"    cannot be used: {family.broken}"] if family.broken else []
+    for theirs in offered():
+        blocks.append(_wrapped(f"{theirs.offer.name}/: of {theirs.offer.origin}", 2))
+        blocks += [_shipped(name, file) for name, file in theirs.files.items()]
+        blocks += [f"    cannot be used: {theirs.broken}"] if theirs.broken else []
     blocks.append("Any of them runs by its name, from anywhere: holdfast run quickstart")
     return "\n\n".join(blocks)
 
