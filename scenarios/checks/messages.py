@@ -221,6 +221,8 @@ def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = (
         own += agent_arguments
     elif not section:
         own.append(TASK_DEFAULTS)
+    if section and section[-1] == "changes" and key in ("drift", "randomize", "sample"):
+        return f"unknown key here; '{key}' is a key of the task, beside changes:"
     if section and section[-1] == "changes" and not closest(key, own):
         if key in offers("changes"):
             by = offers("changes")[key].origin

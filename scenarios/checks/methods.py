@@ -22,7 +22,14 @@ from holdfast.registry import (
 )
 from holdfast.scenarios.checks.agent import meant_algorithm
 from holdfast.scenarios.checks.arguments import fit_arguments
-from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
+from holdfast.scenarios.checks.messages import (
+    Checked,
+    Finding,
+    did_you_mean,
+    entries,
+    mapping,
+    tasks_of,
+)
 from holdfast.scenarios.checks.references import NotUsable, is_offered, is_own, read_offered
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
@@ -41,6 +48,7 @@ class Setting:
         folder: The scenario's.
         has_scores: Whether every task says how its returns become scores.
         is_team: Whether there are many agents.
+        sampled: Index of the first task that is drawn at every visit; None where none is.
     """
 
     algorithm: str | None
@@ -50,6 +58,7 @@ class Setting:
     folder: Path | None
     has_scores: bool = True
     is_team: bool = False
+    sampled: int | None = None
 
     @property
     def table(self) -> Algorithm | None:
@@ -71,6 +80,7 @@ def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
         folder=folder,
         has_scores=data.get("score") is not None or (bool(own) and None not in own),
         is_team=agent.get("policies") is not None,
+        sampled=next((index for index, task in tasks_of(data) if task.get("sample")), None),
     )
 
 
@@ -91,7 +101,19 @@ def check_methods(methods: Sequence[Any], setting: Setting) -> Checked:
         seen[index] = parts
         wrong, fitted[index] = _check_method(parts, entry, path, setting)
         found += wrong
+    if not any(_NO_ID in finding.message for finding in found):
+        found += _check_sampled(setting)
     return Checked(found, fitted)
+
+
+_NO_ID = "every visit to a sampled task is a task of its own"
+
+
+def _check_sampled(setting: Setting) -> Iterator[Finding]:
+    """Yield that sampled tasks have no id, where the stream would give them one."""
+    if setting.sampled is not None and setting.stream.get("task_id", "observed") != "hidden":
+        message = f"{_NO_ID}, so that no one-hot can number them; write stream: {{task_id: hidden}}"
+        yield Finding(("tasks", setting.sampled, "sample"), message, at_key=True)
 
 
 def method_signature(name: str, folder: Path | None = None) -> Signature:
@@ -276,6 +298,15 @@ def _check_needs(
     pairs = known.attributes.get("needs_without", ())
     asked = {need: key for key, need in pairs if given.get(key) is None}
     needs = [*words(known, "needs"), *asked]
+    ids = [need for need in needs if need in ("task_id", "evaluation_task_id")]
+    if ids and setting.sampled is not None:
+        message = (
+            f"'{name}' must be told {hidden[ids[0]][1]}, and nothing can tell it: {_NO_ID}, "
+            "without an id; take a method that needs none (`holdfast list methods`), or remove "
+            f"tasks[{setting.sampled}].sample"
+        )
+        yield Finding(place, message)
+        return
     lacking = dict.fromkeys(need for need in needs if hidden.get(need, (False,))[0])
     missing = [hidden[need] for need in lacking]
     if missing:

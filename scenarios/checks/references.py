@@ -272,12 +272,41 @@ def _split(target: str, noun: str) -> tuple[str, str]:
 
 
 def _no_module(module: str, error: ModuleNotFoundError, folder: Path | None) -> str:
-    missing = error.name or module
-    if missing != module.partition(".")[0]:
-        return f"no module '{missing}' in the package '{module.partition('.')[0]}'"
+    missing, root = error.name or module, module.partition(".")[0]
+    if missing != root:
+        above, _, last = missing.rpartition(".")
+        near = closest(last, _modules_of(above, folder))
+        hint = f"; did you mean '{above}.{near}'?" if near else ""
+        return f"no module '{missing}' in the package '{root}'{hint}"
     where = f"neither beside the scenario ({folder}) nor installed" if folder else "not installed"
-    hint = suggestion(module, _modules_in(folder), otherwise=_install(missing))
+    near = closest(root, _modules_in(folder))
+    whole = f"{near}{module.removeprefix(root)}"
+    hint = f"did you mean '{whole}'?" if near else _install(missing)
     return f"no module '{missing}', {where}; {hint}"
+
+
+def _modules_of(package: str, folder: Path | None) -> list[str]:
+    """Return the modules and packages directly in a package; none of what is no package."""
+    with suppress(ModuleNotFoundError, SyntaxError):
+        source = find_source(package, folder)
+        if source.name == "__init__.py":
+            inside = sorted(source.parent.iterdir())
+            return [e.stem for e in inside if e.suffix == ".py" or (e / "__init__.py").is_file()]
+    return []
+
+
+def _module_with(package: str, text: str, folder: Path | None) -> str:
+    """Return the module of a package in whose source a text stands; empty where none has it."""
+    for name in ("", *_modules_of(package, folder)):
+        module = f"{package}.{name}" if name else package
+        with suppress(ModuleNotFoundError, SyntaxError, OSError):
+            tree = ast.parse(find_source(module, folder).read_bytes())
+            for node in ast.walk(tree):
+                named = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+                named = node.name if isinstance(node, ast.ClassDef) else named
+                if named == text:
+                    return module
+    return ""
 
 
 def _modules_in(folder: Path | None) -> list[str]:
@@ -321,6 +350,9 @@ def _check_own_environment(env: str, folder: Path | None) -> None:
             message = f"module '{module}' registers no '{name}'; did you mean '{module}:{near}'?"
             raise NotUsable(message)
         return
+    inside = _module_with(module, name, folder)
+    if inside not in ("", module):
+        raise NotUsable(f"module '{module}' has no environment '{name}'; write '{inside}:{name}'")
     raise NotUsable(_no_name(module, name, [*names, *ids], "environment"))
 
 
@@ -336,6 +368,10 @@ def _no_environment(env: str, folder: Path | None) -> str:
     near = closest(env, [*usable, *offers("environments")])
     if near:
         return f"no environment '{env}'; did you mean '{near}'?"
+    package = env.partition("/")[0]
+    if "/" in env and package.isidentifier() and _modules_of(package, folder):
+        inside = _module_with(package, env, folder) or package
+        return f"no environment '{env}' is registered; did you mean '{inside}:{env}'?"
     module, _, name = env.rpartition(".")
     if module and name.isidentifier() and name != "py":
         return f"no environment '{env}'; a class of your own is written '{module}:{name}'"

@@ -83,13 +83,6 @@ def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
     if not isinstance(stream, Mapping):
         return
     names = [task["name"] for _, task in tasks_of(data) if isinstance(task.get("name"), str)]
-    sampled = next((index for index, task in tasks_of(data) if task.get("sample")), None)
-    if sampled is not None and stream.get("task_id", "observed") != "hidden":
-        message = (
-            "every visit to a sampled task is a task of its own, so that no one-hot can number "
-            "them; write stream: {task_id: hidden}"
-        )
-        yield Finding(("tasks", sampled, "sample"), message, at_key=True)
     if stream.get("steps") is not None and _count(stream.get("repeat", 1)) != 1:
         message = "how long the stream is stands in stream.repeat too; remove one of the two"
         yield Finding(("stream", "steps"), message, at_key=True)

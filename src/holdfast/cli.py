@@ -241,7 +241,8 @@ def validate(
     """Check scenario files and report every mistake at once, with its place."""
     overrides = [text for text in scenarios if _is_override(text)]
     failed: list[HoldfastError] = []
-    for path in [text for text in scenarios if not _is_override(text)]:
+    paths = [text for text in scenarios if not _is_override(text)]
+    for path in paths:
         try:
             _validate(path, overrides, build=build, trust_code=trust_code)
         except HoldfastError as error:
@@ -249,6 +250,9 @@ def validate(
             failed.append(error)
     if failed:
         raise typer.Exit(failed[0].exit_code)
+    stepping = f"what environments do when they are stepped (holdfast check-env {paths[-1]})"
+    building = "whether environments and agents can be built (--build), nor "
+    print(f"Not looked at: {'' if build else building}{stepping}.")
 
 
 @app.command()
