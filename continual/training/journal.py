@@ -85,8 +85,7 @@ class CellJournal:
         self.rotation = Rotation(self.scenario, self.seed)
         self.order, self.total = self.scenario.stream_tasks, self.scenario.total_steps
         self.checkpoints = folder.path / checkpoint.FOLDER
-        self.place, self.environment_failures = (0, 0), 0
-        self.told_cut, self.is_finished = False, False
+        self.place, self.environment_failures, self.told_cut = (0, 0), 0, False
         self.boundary: inside_task.Found | None = None
         self._slots: Slots | None = None
         # Free weights are those of a task; a slot may begin anywhere in one.
@@ -125,14 +124,12 @@ class CellJournal:
         if step:
             self.diagnostics.resume(step, points)
         self.online = read_online(folder.path, step)
+        self.trackers = Trackers(folder)
         self.spent = Spent(state.get("spent", {}) if state else None)
-        self.notes: list[str] = []
-        self.trackers = Trackers(folder, self.notes.append)
         self.board = self._open_board(step)
-        self.began = time.monotonic()
+        self.began, self.is_finished = time.monotonic(), False
         note = self._fell_back(damage) if damage else ""
         self._tell(self.resumed_at, step, note)
-        self._tell_trackers()
 
     def _load(self, saved: checkpoint.Checkpoint) -> None:
         """Load what the end of a stage holds; where one model lives on, methods do so later."""
@@ -192,8 +189,8 @@ class CellJournal:
 
     def _tell_trackers(self) -> None:
         """Tell what went wrong with trackers, each once."""
-        while self.notes:
-            self._tell(*self.place, self.notes.pop(0))
+        while self.trackers.notes:
+            self._tell(*self.place, self.trackers.notes.pop(0))
 
     # -- the Journal of the loop -------------------------------------------------------------------
 

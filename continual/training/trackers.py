@@ -49,11 +49,13 @@ class Trackers:
 
     Args:
         folder: The run folder; ``track`` in its ``run.json`` has the run of each tracker.
-        tell: Takes a line of what went wrong.
+
+    Attributes:
+        notes: What went wrong, a line each, until somebody takes it from here.
     """
 
-    def __init__(self, folder: RunFolder, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, folder: RunFolder) -> None:
+        self.notes: list[str] = []
         self._runs: dict[str, Tracker] = {}
         names = folder.scenario.track
         if not names:
@@ -64,7 +66,7 @@ class Trackers:
             folder.update(track=known | ids)
         for name in names:
             with self._told(name):
-                self._runs[name] = _TRACKERS[name](folder, ids[name], tell)
+                self._runs[name] = _TRACKERS[name](folder, ids[name], self.notes.append)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Hand numbers on; NaN (n/a) is left out."""
@@ -92,7 +94,8 @@ class Trackers:
         except Exception as error:  # of a package and whatever server it reaches
             self._runs.pop(name, None)
             line = " ".join(str(error).split())[:200]
-            self._tell(f"{name} takes no more ({type(error).__name__}: {line}); the run goes on")
+            text = f"{name} takes no more ({type(error).__name__}: {line}); the run goes on"
+            self.notes.append(text)
         finally:
             seeding.set_global_states(kept)
 
@@ -133,7 +136,7 @@ class _WandB:
         quiet = {"console": "off", "silent": True, "init_timeout": _PATIENCE_S}
         quiet |= {"x_disable_stats": True, "disable_git": True, "disable_code": True}
         kept = f"kept in {given['dir']} until wandb sync"
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         if mode == "offline" and "WANDB_MODE" not in os.environ:
             tell(f"wandb: no key (WANDB_API_KEY, wandb login); {kept}")
         try:
