@@ -17,6 +17,7 @@ import gymnasium as gym
 
 from holdfast.envs.base.loading import ImportFailed, MissingPackage, imported, is_old_gym
 from holdfast.errors import UsageError
+from holdfast.offers import offers
 from holdfast.registry import append_path, suggestion
 
 _FILE = re.compile(r"(?P<file>.+\.py)(:(?P<name>.*))?")
@@ -76,9 +77,11 @@ def find(named: str, folder: Path, *, imports: bool = True) -> Found:
     if _MODULE.fullmatch(named):
         if _is_there(named):
             return Found(_all_in(Place(named, folder), named, imports=imports), folder)
+        if named in offers("environments"):
+            return Found((named,), folder)
         modules = [entry.stem for entry in folder.glob("*.py")]
         ids = "holdfast list envs shows the ids"
-        hint = suggestion(named, [*gym.registry, *modules], otherwise=ids)
+        hint = suggestion(named, [*gym.registry, *modules, *offers("environments")], otherwise=ids)
         raise UsageError(f"no environment and no module is called '{named}'; {hint}")
     return Found((named,), folder)
 

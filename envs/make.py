@@ -19,6 +19,7 @@ from holdfast.envs.wrappers.drift import Applied, Drifting, Randomized
 from holdfast.envs.wrappers.guard import Guard
 from holdfast.envs.wrappers.robot import Paced
 from holdfast.errors import HoldfastError, Problem, ScenarioError, UsageError
+from holdfast.offers import meant
 from holdfast.registry import suggestion
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Scenario, Task, Wrapper
@@ -144,7 +145,7 @@ def _frame_stack(env: gym.Env[Any, Any], n: int = 4, **options: Any) -> gym.Env[
 
 
 def _own_wrapper(target: str, folder: Path | None) -> type[gym.Wrapper[Any, Any, Any, Any]]:
-    module, _, name = target.rpartition(":")
+    module, _, name = meant("changes", target).rpartition(":")
     if not module:
         raise UsageError(
             f"wrappers: no wrapper '{target}'; known: frame_stack, atari, module:Class"

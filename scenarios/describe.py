@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.registry import AGENTS, METHODS, PLUGINS
-from holdfast.scenarios.checks.agent import RESERVED
+from holdfast.registry import AGENTS, METHODS, PLUGINS, algorithm
+from holdfast.scenarios.checks.agent import RESERVED, algorithm_signature
 from holdfast.scenarios.checks.methods import can_take, method_signature, words
-from holdfast.signature import Argument, signature
+from holdfast.signature import Argument
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,14 @@ def describe_methods() -> tuple[MethodRow, ...]:
     return tuple(describe_method(name) for name in (*METHODS, *PLUGINS))
 
 
+def describe_algorithm(name: str) -> AlgorithmRow:
+    """Return the row of an algorithm in the registry, or that an installed package offers."""
+    entry, known = algorithm(name), algorithm_signature(name, None)
+    own = tuple(a for a in known.arguments if a.name not in (*RESERVED, "policy", "device"))
+    doors, actions = tuple(sorted(entry.doors)), tuple(sorted(entry.actions))
+    return AlgorithmRow(name, known.summary, entry.on_policy, actions, doors, entry.output, own)
+
+
 def describe_algorithms() -> tuple[AlgorithmRow, ...]:
     """Return a row for every algorithm of the registry."""
-    rows = []
-    for name, entry in AGENTS.items():
-        known = signature(entry.target)
-        own = tuple(a for a in known.arguments if a.name not in (*RESERVED, "policy", "device"))
-        summary = known.summary
-        doors, actions = tuple(sorted(entry.doors)), tuple(sorted(entry.actions))
-        rows.append(AlgorithmRow(name, summary, entry.on_policy, actions, doors, entry.output, own))
-    return tuple(rows)
+    return tuple(describe_algorithm(name) for name in AGENTS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.registry import AGENTS
 from holdfast.scenarios.checks.arguments import annotation_options, form_of, literal_values
-from holdfast.scenarios.checks.papers import KEY, PAPERS
+from holdfast.scenarios.checks.papers import KEY, PAPERS, PRESET, presets, zoo
 from holdfast.scenarios.describe import describe_algorithms, describe_methods
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
 from holdfast.scenarios.schema.scenario import Scenario
@@ -53,7 +53,9 @@ def _add_arguments(definitions: dict[str, Any]) -> None:
     agent["allOf"] = [
         {
             "if": {"properties": {"algorithm": {"const": row.name}}, "required": ["algorithm"]},
-            "then": {"properties": _properties(row.arguments) | _paper(row.name)},
+            "then": {
+                "properties": _properties(row.arguments) | _paper(row.name) | _preset(row.name)
+            },
         }
         for row in describe_algorithms()
     ]
@@ -112,6 +114,13 @@ def _paper(name: str) -> dict[str, Any]:
     """Return the key that takes the constants of a paper, where one has some for this name."""
     papers = [paper for paper, preset in PAPERS.items() if name in preset]
     return {KEY: {"enum": papers, "description": "Constants of a paper."}} if papers else {}
+
+
+def _preset(algorithm: str) -> dict[str, Any]:
+    """Return the key that takes rl-zoo3's numbers for an environment, where it has some."""
+    known = list(presets().get(algorithm, ()))
+    about = f"Numbers of {zoo()['source']} for an environment; what is written beside it wins."
+    return {PRESET: {"enum": known, "description": about}} if known else {}
 
 
 def _type(annotation: str) -> dict[str, Any]:

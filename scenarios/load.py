@@ -13,7 +13,7 @@ from holdfast.errors import Problem, ScenarioError
 from holdfast.registry import SUPERVISED, closest, suggestion
 from holdfast.scenarios.checks import papers
 from holdfast.scenarios.checks.agent import argument_names, check_agent
-from holdfast.scenarios.checks.backend import check_backend
+from holdfast.scenarios.checks.backend import check_backend, check_trackers
 from holdfast.scenarios.checks.bounds import check_bounds, few
 from holdfast.scenarios.checks.checkpoint import check_checkpoint, default_of
 from holdfast.scenarios.checks.engine import check_engine
@@ -27,7 +27,7 @@ from holdfast.scenarios.checks.supervised import check_supervised
 from holdfast.scenarios.checks.sweep import check_sweep, check_tune
 from holdfast.scenarios.checks.tasks import check_stream, check_tasks
 from holdfast.scenarios.schema.scenario import Scenario
-from holdfast.scenarios.shipped import located, shipped
+from holdfast.scenarios.shipped import located, offered, shipped
 from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.override import override
 from holdfast.scenarios.source.task_defaults import with_task_defaults
@@ -133,7 +133,8 @@ def _no_file(path: Path) -> str:
     if len(path.parts) > 1 or path.suffix:
         return "no such file"
     there = "`holdfast list scenarios` shows those there are"
-    hint = suggestion(path.name, shipped(), otherwise=there)
+    known = [*shipped(), *(name for family in offered() for name in family.files)]
+    hint = suggestion(path.name, known, otherwise=there)
     return f"no such file, and no shipped scenario of that name; {hint}"
 
 
@@ -212,6 +213,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     if isinstance(data.get("methods"), list):
         data["methods"] = methods
     found += few(check_memory(data, folder))
+    found += check_trackers(data)
     of_data = setting.algorithm == SUPERVISED
     found += check_engine(data, is_team=is_team(data))
     found += check_streaming(data)
@@ -222,7 +224,7 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
         data["tasks"] = tasks
         of_tasks = (check_tasks(data, folder), check_stream(data), check_backend(data))
         found += [finding for each in of_tasks for finding in few(each)]
-        found += check_checkpoint(data)
+        found += check_checkpoint(data, folder)
         if is_team(data):
             found += few(check_team(data, folder))
     return Checked(found, data)

@@ -1,9 +1,13 @@
-"""The scenarios that come with Holdfast, by family, and where a name leads."""
+"""The scenarios that come with Holdfast or with other packages, and where a name leads."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from holdfast.offers import Offer, offers
+from holdfast.signature import find_source
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -34,13 +38,50 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in files if path.name != LITE}
 
 
-def located(named: str | Path) -> Path:
-    """Return the file that a path or the name of a shipped scenario means.
+class Family(NamedTuple):
+    """Scenarios of an installed package.
 
-    A file that exists wins; of what does not, a word without a suffix may be a shipped scenario.
+    Attributes:
+        offer: What names them.
+        files: By name.
+        broken: Why there are none; empty where there are.
+    """
+
+    offer: Offer
+    files: dict[str, Path]
+    broken: str = ""
+
+
+@cache
+def offered() -> tuple[Family, ...]:
+    """Return the scenarios that other packages offer; none of them is imported."""
+    return tuple(_family(offer) for offer in offers("scenarios").values())
+
+
+def _family(offer: Offer) -> Family:
+    if offer.broken:
+        return Family(offer, {}, offer.broken)
+    try:
+        folder = find_source(offer.target).parent
+    except ModuleNotFoundError as error:
+        return Family(offer, {}, str(error))
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name != LITE}
+    return Family(offer, files, "" if files else f"there is no .yaml file in {offer.target}")
+
+
+def located(named: str | Path) -> Path:
+    """Return the file that a path or the name of a scenario means: a shipped or an offered one.
+
+    A file that exists wins; of what does not, a word without a suffix may be the name of a
+    scenario. Those that come with Holdfast win over those of other packages.
 
     >>> located("cw10").parent.name, str(located("my/cw10")), str(located("cw10.yaml"))
     ('continual_world', 'my/cw10', 'cw10.yaml')
     """
-    path = Path(named)
-    return path if path.is_file() else shipped().get(str(named), path)
+    path, name = Path(named), str(named)
+    if path.is_file() or len(path.parts) != 1 or path.suffix:
+        return path
+    if name in shipped():
+        return shipped()[name]
+    found = (family.files[name] for family in offered() if name in family.files)
+    return next(found, path)

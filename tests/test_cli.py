@@ -139,7 +139,11 @@ def test_an_odd_locale_ends_nothing(scenario: Path) -> None:
 def test_validate_prints_a_line_for_each_good_file(scenario: Path) -> None:
     told = Told("validate", scenario, "seeds=[0, 1]")
     assert told.code == 0
-    assert told.out == f"{scenario}: good; 2 tasks, 2 cells (1 method x 2 seeds) of 128 steps\n"
+    good, left, end = told.out.split("\n")
+    assert good == f"{scenario}: good; 2 tasks, 2 cells (1 method x 2 seeds) of 128 steps"
+    assert left.startswith("Not looked at: whether environments and agents can be built (--build)")
+    assert left.endswith(f"(holdfast check-env {scenario}).")
+    assert not end
 
 
 def test_validate_reports_every_mistake_of_every_file(scenario: Path, tmp_path: Path) -> None:
@@ -160,7 +164,9 @@ def test_validate_build_goes_further(scenario: Path) -> None:
     assert told.code == 2
     place = "override agent.policy=CnnPolicy: agent.policy"
     assert f"{place}: You should use NatureCNN only with images" in told.err
-    assert "good, and builds" in Told("validate", "--build", scenario).out
+    told = Told("validate", "--build", scenario)
+    assert "good, and builds" in told.out
+    assert "Not looked at: what environments do when they are stepped" in told.out
 
 
 # -- schema, list, check-env -----------------------------------------------------------------------

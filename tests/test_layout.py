@@ -27,7 +27,7 @@ FOLDERS = {
 # From left to right: a module imports from its own folder and from those before it. A folder stands
 # for those below it that are not listed; "" is src/holdfast, with the command line.
 ORDER = (
-    *("errors", "home", "seeding", "signature", "registry"),
+    *("errors", "home", "seeding", "signature", "offers", "registry"),
     *("scenarios.custom_env", "scenarios.source", "scenarios.schema", "scenarios.checks"),
     "scenarios",
     *(
@@ -72,6 +72,7 @@ LIGHT = (
     "holdfast.continual.results.metrics",
     "holdfast.continual.jobs.run_folders",
     "holdfast.continual.jobs.run",
+    "holdfast.interactive",
     "holdfast.continual.jobs.tuning_plan",
     "holdfast.continual.kinds.kind",
     "holdfast.continual.run_folder.record",

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
@@ -63,11 +64,20 @@ def build_arguments(
             arguments[name] = _schedule(name, arguments[name])
     if "action_noise" in arguments:
         arguments["action_noise"] = _action_noise(arguments["action_noise"], action_space)
+    if isinstance(arguments.get("replay_buffer_class"), str):
+        arguments["replay_buffer_class"] = _buffer_class(arguments["replay_buffer_class"], folder)
     if isinstance(arguments.get("train_freq"), list):
         arguments["train_freq"] = tuple(arguments["train_freq"])
     if "policy_kwargs" in arguments:
         arguments["policy_kwargs"] = _policy_arguments(arguments["policy_kwargs"] or {}, folder)
     return arguments
+
+
+def _buffer_class(target: str, folder: Path | None) -> type[ReplayBuffer]:
+    made = registry.load(target, folder)
+    if not (isinstance(made, type) and issubclass(made, ReplayBuffer)):
+        raise UsageError(f"agent.replay_buffer_class: '{target}' is no class of replay buffers")
+    return made
 
 
 def policy_name(policy: str, algorithm: str, observations: gym.Space[Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
@@ -115,6 +115,10 @@ class Watching(BaseCallback):
         """Return whether every environment is at the start of an episode."""
         told = getattr(env, "at_start", None)  # of a team, whose agents may end before it
         return bool(np.all(self.locals["dones"])) if told is None else bool(told())
+
+    def beside(self, own: BaseCallback | None) -> BaseCallback:
+        """Return this callback followed by the user's own, where there are any."""
+        return self if own is None else CallbackList([self, own])
 
     def _on_rollout_end(self) -> None:
         if self._rollout_ended is not None:

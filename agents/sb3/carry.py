@@ -13,6 +13,7 @@ from holdfast.agents.base.buffers import buffer_arrays, load_buffer_arrays
 from holdfast.agents.base.observations import TaskNormalize, carried_statistics
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named
 from holdfast.agents.doors.lifecycle import Plan
+from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.weights_io import (
     load_optimizers,
@@ -34,6 +35,7 @@ class Carrying(Protocol):
     past: PastSelves
     current_task: int
     entropies: Named
+    callbacks: Callbacks | None
 
 
 def load(
@@ -89,6 +91,8 @@ def files_of(agent: Carrying) -> Files:
         files["entropy"] = agent.entropies | own
     if agent.past.selves:
         files["past_selves"] = agent.past.tensors()
+    if agent.callbacks is not None:
+        files["callbacks"] = agent.callbacks.tensors()
     if agent.normalizer is not None:
         files["normalization"] = agent.normalizer.tensors()
     if agent.scenario.carry.optimizer:

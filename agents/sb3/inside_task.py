@@ -18,6 +18,7 @@ from holdfast.agents.doors.gradients import Gradients
 from holdfast.agents.doors.lifecycle import Plan
 from holdfast.agents.doors.memory import Recent
 from holdfast.agents.sb3 import model_state
+from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
@@ -63,6 +64,7 @@ class Learner(Protocol):
     past: PastSelves
     detector: Any
     counted: Counted | None
+    callbacks: Callbacks | None
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102  # of its tensors
@@ -169,10 +171,14 @@ def taken(
         files["detector"] = learner.detector.state()
     if learner.counted is not None:
         files["costs"] = learner.counted.tensors()
+    if learner.callbacks is not None:
+        files["callbacks"] = learner.callbacks.tensors()
     if not isinstance(model, OnPolicyAlgorithm):
         steps = model.num_timesteps // model.n_envs
         stored, values["rows"] = rows.take(model.replay_buffer, number, steps)
         parts |= stored
+        if own := model_state.own_arrays(model.replay_buffer):
+            files["own_buffer"] = own
         files["waiting"] = model_state.stacked(getattr(model.replay_buffer, "pending", []))
     return Inside(files, parts, values)
 
@@ -194,6 +200,8 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
         learner.recent.since = learner.detector.slot_step
     if learner.counted is not None:
         learner.counted.load_tensors(files["costs"])
+    if learner.callbacks is not None and "callbacks" in files:
+        learner.callbacks.load(files["callbacks"])
     learner.past.next_step = int(values["next_self"])
     learner.gradients.works.put_back(
         put_together(values["works"], files.get("works", {}), learner.device)
@@ -208,6 +216,7 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
     if not isinstance(model, OnPolicyAlgorithm):
         steps = model.num_timesteps // model.n_envs
         rows.put_back(model.replay_buffer, values["rows"], inside.parts, steps)
+        model_state.set_own_arrays(model.replay_buffer, files.get("own_buffer", {}))
         if waiting := model_state.unstacked(files.get("waiting", {})):
             model.replay_buffer.pending = waiting
     if learner.counted is not None:  # rows that were written down before the multiplier moved

@@ -32,7 +32,7 @@ from holdfast.agents.base.parameters import (
     Named,
     overlaid,
 )
-from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn
+from holdfast.agents.base.pauses import Again, Inside, Pauses, Stop, Turn, of_file
 from holdfast.agents.detection.detector import Detector, Watched
 from holdfast.agents.doors.doors import Doors, Facts, facts_of
 from holdfast.agents.doors.exploration import Explorer, exploring
@@ -48,6 +48,7 @@ from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layer
 from holdfast.agents.sb3 import carry
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
 from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
+from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
 from holdfast.agents.sb3.model_state import begin_again
@@ -87,6 +88,7 @@ class StableBaselinesAgent:
         notices: What a method warns of, in a line each; shown when the task begins.
         past: What it plays against in self-play; empty elsewhere.
         entropies: Of ``per_task``: the coefficient of each task at its last end.
+        callbacks: The user's own; None where the scenario has none.
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
         detector: Finds the boundaries that methods are told of; None where nothing does.
         counted: Counts what the current task costs, and weighs it; None where it costs nothing.
@@ -112,6 +114,7 @@ class StableBaselinesAgent:
         self.notices: list[str] = []
         self.past = PastSelves()
         self.entropies: Named = {}
+        self.callbacks: Callbacks | None = None
         self._loaded: Files | None = None
         self._env: VecEnv | None = None
         self._begun: TaskStart | None = None
@@ -220,6 +223,9 @@ class StableBaselinesAgent:
         if self.counted is not None:
             self.counted.weigh_rows()  # those that were carried had another multiplier
         self.entropies = files.get("entropy", {})
+        if specs := self.scenario.agent.callbacks:
+            kept = of_file(files["callbacks"]) if "callbacks" in files else {}
+            self.callbacks = Callbacks(specs, self.scenario.folder, kept)
         with told("past_selves"):
             self.past.load_tensors(files.get("past_selves", {}))
         task = self.scenario.tasks[experience.task_index]
@@ -373,11 +379,12 @@ class StableBaselinesAgent:
         if turn is not None and turn.pauses.resumed is not None:
             resume = partial(self._resume, turn)
         with self._open_doors():
+            called = callback.beside(self.callbacks)
             if on_policy:
-                learn_on_policy(self.model, experience.steps, callback, told, resume)
+                learn_on_policy(self.model, experience.steps, called, told, resume)
             else:
                 with exploring(self.model, self.plan.exploration) as self._explorer:
-                    learn_off_policy(self.model, experience.steps, callback, told, resume)
+                    learn_off_policy(self.model, experience.steps, called, told, resume)
         self.close()
 
     def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import NStepReplayBuffer
 
+from holdfast.agents.base.buffers import ring_arrays
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.sb3.weights_io import optimizers
 
 _OF_THE_CLOCK = ("start_time",)
+_PUBLISHED = ("stable_baselines3", "sb3_contrib", "holdfast")
 
 
 def counters(model: Any) -> Named:
@@ -93,6 +95,36 @@ def set_logged(model: Any, told: dict[str, Any]) -> None:
         logger.name_to_value[name] = value
         logger.name_to_count[name] = count
         logger.name_to_excluded[name] = tuple(excluded) if excluded else excluded
+
+
+def own_arrays(buffer: Any) -> Named:
+    """Return what a replay buffer of the user's own keeps beside Stable-Baselines3's rows.
+
+    That is every number, and every array of numbers that has a row for each of the buffer's. It is
+    whole each time, as old rows may change. Empty for the buffers of Stable-Baselines3 itself.
+    """
+    if type(buffer).__module__.partition(".")[0] in (
+        "stable_baselines3",
+        "sb3_contrib",
+        "holdfast",
+    ):
+        return {}
+    rows = ring_arrays(buffer)
+    found = {name: number for name, number in counters(buffer).items() if name not in rows}
+    for name, value in vars(buffer).items():
+        is_rows = isinstance(value, np.ndarray) and value.shape[:1] == (buffer.buffer_size,)
+        if is_rows and value.dtype != object and not any(value is known for known in rows.values()):
+            found[name] = torch.as_tensor(value.copy())
+    return found
+
+
+def set_own_arrays(buffer: Any, tensors: Named) -> None:
+    """Put back what ``own_arrays`` gave."""
+    for name, value in tensors.items():
+        if value.ndim:
+            getattr(buffer, name)[:] = value.numpy()
+        else:
+            setattr(buffer, name, value.item())
 
 
 def cut_episodes(model: Any) -> None:

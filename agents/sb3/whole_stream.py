@@ -157,7 +157,8 @@ class WholeStream:
         keeps = isinstance(model, OnPolicyAlgorithm) and self._learner.recent.wanted
         self._callback = Watching(self._look, self._rollout_ended if keeps else None)
         self._learner.opened(self._opened)
-        self._started = model._setup_learn(self._steps, self._callback, True, "task", False)[1]
+        called = self._callback.beside(self._learner.callbacks)
+        self._started = model._setup_learn(self._steps, called, True, "task", False)[1]
         self._started.on_training_start({}, {})
 
     def _look(self, step: int) -> None:

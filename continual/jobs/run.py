@@ -13,7 +13,7 @@ from holdfast.continual.jobs.lockstep_cells import run_together
 from holdfast.continual.jobs.main_guard import check_guard
 from holdfast.continual.jobs.on_ray import connected
 from holdfast.continual.jobs.run_folders import prepare
-from holdfast.continual.jobs.run_handle import OpenedRun
+from holdfast.continual.jobs.run_handle import OpenedRun, Runs
 from holdfast.continual.jobs.workers import Workers
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.envs.wrappers.at_work import AT_WORK
@@ -33,31 +33,11 @@ def run(
     executor: Executor = "processes",
     address: str | None = None,
     trust_code: bool = False,
-) -> list[OpenedRun]:
+    watcher: queue.Watcher | None = None,
+) -> Runs:
     """Run every cell of a scenario and return them opened, in the order of ``scenario.cells()``.
 
-    Finished cells are skipped and interrupted ones continue. One that another process runs is left
-    to it, and comes back as it is: its ``status`` tells. With ``jobs`` above 1, call it below
-    ``if __name__ == "__main__":`` in a script, as for all of Python's multiprocessing; at a prompt,
-    in a notebook, with ``python -c`` or from standard input it needs none.
-
-    Args:
-        scenario: What ``holdfast.load`` returned.
-        runs: The folder of all results.
-        jobs: Cells run side by side, each in a process of its own; results are the same. Default:
-            1; with ``ray``, as many as the cluster has room for.
-        overwrite: Delete results of this scenario that are there, and start again.
-        retries: How often a cell that crashed is tried again, from its last checkpoint.
-        executor: ``processes`` of this machine, or tasks of a ``ray`` cluster.
-        address: Of the cluster, ``HOST:6379``; ``auto`` finds one on this machine. Default:
-            ``RAY_ADDRESS``, or else one that is started here and ends with the run.
-        trust_code: Trust the code that earlier runs name which the scenario names (``partners:``,
-            ``opponents:``); its own code needs no such word.
-
-    Raises:
-        UsageError: The scenario cannot be built, other results are in its place, or the cluster
-            does not answer. Nothing was written then.
-        HoldfastError: The first failure of a cell, after all others have run.
+    ``watcher`` is told what happens; all else is as ``holdfast.run`` says.
     """
     check_guard(1 if executor == "ray" else jobs or 1)
     scenario = scenario.trusting_code() if trust_code else scenario
@@ -66,10 +46,11 @@ def run(
     with made_executor(executor, scenario, jobs=jobs, address=address) as execute:
         execute.build(scenario)
         folders = prepare(runs, scenario, overwrite=overwrite)
-        for outcome in run_cells(folders, retries=retries, execute=execute):
+        outcomes = run_cells(folders, retries=retries, watcher=watcher, execute=execute)
+        for outcome in outcomes:
             if outcome.failure is not None:
                 raise outcome.failure.as_error()
-    return [OpenedRun(folder) for folder in folders]
+    return Runs(OpenedRun(folder) for folder in folders)
 
 
 def made_executor(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.run_folder.cells import find_cells, task_index
@@ -99,3 +99,51 @@ class OpenedRun:
 
     def _at(self, stage: int | None) -> Restored:
         return kind_of(self.scenario).restore(self.folder, stage)
+
+
+class Runs(list[OpenedRun]):
+    """The cells of a scenario, opened."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each cell: what it is, how it went, and its metrics where it finished.
+
+        Metrics have the names of the report (``average_performance``, ``forgetting``, ...), over
+        the tasks; NaN is n/a. Swept keys are columns of their own.
+        """
+        from holdfast.continual.results.study import gather  # here: opening a run needs none of it
+
+        finished = [run.folder.path for run in self if run.status == "finished"]
+        methods = gather(*finished).methods if finished else ()
+        measured = {cell.folder.path: cell.metrics for method in methods for cell in method.cells}
+        rows = []
+        for run in self:
+            info = run.folder.info()
+            known = {
+                _plain(name): value for name, value in measured.get(run.folder.path, {}).items()
+            }
+            cell = {"method": run.folder.label, "seed": run.folder.seed, "status": run.status}
+            rows.append(cell | dict(info.get("sweep", {})) | known | {"wall_s": info.get("wall_s")})
+        return rows
+
+    def table(self) -> Any:
+        """Return ``rows`` as a pandas frame.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas  # here, because only this needs it
+        except ImportError as error:
+            text = "table() needs pandas: pip install pandas; rows() are the same as dicts"
+            raise UsageError(text) from error
+        return pandas.DataFrame(self.rows())
+
+
+def _plain(metric: str) -> str:
+    """Return the name of a metric: with its variant only where there are several.
+
+    >>> _plain("forgetting/cw"), _plain("forgetting/boundary")
+    ('forgetting', 'forgetting_boundary')
+    """
+    name, _, variant = metric.partition("/")
+    return f"{name}_{variant}" if variant == "boundary" else name

@@ -219,10 +219,7 @@ def method_makers(scenario: Scenario) -> list[Callable[[], Method]]:
 
 
 def _make_method(part: MethodPart, scenario: Scenario) -> Method:
-    target = registry.METHODS.get(part.name, part.name)
-    if part.name in registry.PLUGINS:
-        target = registry.PLUGINS[part.name].target
-    made = registry.load(target, scenario.folder)
+    made = registry.load(registry.method_target(part.name), scenario.folder)
     # Plugins are told by their parents' module: to import Avalanche for that takes seconds.
     if any(base.__module__ == "avalanche.core" for base in made.__mro__):
         from holdfast.continual.methods.avalanche.plugin import PluginMethod

@@ -91,6 +91,7 @@ class RunInfo(BaseModel):
     engines: list[_Engine] = []
     extended: list[_Extension] = []
     lockstep: bool = False
+    track: dict[Short, Short] = {}
     stages: Count = 0
     learning_rules: Count = 1
     scenario: Short = ""

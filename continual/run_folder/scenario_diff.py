@@ -19,6 +19,7 @@ NO_MATTER: dict[str, Any] = {
     "description": "",
     "pool": Pool(),
     "resources": Resources(),
+    "track": (),
     "tuned": {},
 }
 """Keys that change no number, and their defaults; they may differ between equal scenarios."""

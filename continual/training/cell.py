@@ -27,6 +27,7 @@ from holdfast.continual.training.device_failure import device_told
 from holdfast.continual.training.journal import CellJournal
 from holdfast.envs.processes.escapes import visible
 from holdfast.errors import FolderUnwritable, HoldfastError, UsageError
+from holdfast.scenarios.checks.own_code import offering_packages
 from holdfast.scenarios.schema.scenario import Scenario
 
 PACKAGES = ("holdfast", "gymnasium", "stable_baselines3", "sb3_contrib", "torch", "avalanche-lib")
@@ -67,7 +68,7 @@ def run_cell(
             failures=failures,
             checkpoints=saved,
             **_mode(folder.scenario),
-            **_origin(),
+            **_origin(folder.scenario),
         )
         with logged(folder.path, capture=capture) as log:
             where = f"process {os.getpid()} on {platform.node()}"
@@ -146,12 +147,14 @@ def _run(folder: RunFolder, tell: Tell) -> dict[str, Any]:
         journal.close()
 
 
-def _origin() -> dict[str, Any]:
+def _origin(scenario: Scenario) -> dict[str, Any]:
     """Return what a reader needs to run the cell again: versions, commit, machine."""
     return {
         "started": _now(),
         "ended": None,
-        "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": sys.version.split()[0]}
+        | offering_packages(scenario),
         "commit": _commit(),
         "host": platform.node(),
         "cores": os.cpu_count(),

@@ -165,6 +165,5 @@ def _attributes(scenario: Scenario) -> dict[str, dict[str, Any]]:
     """Return the class attributes of the cell's methods by name, plugins left out."""
     names = [part.name for part in scenario.methods[0].parts if part.name not in registry.PLUGINS]
     return {
-        name: signature(registry.METHODS.get(name, name), scenario.folder).attributes
-        for name in names
+        name: signature(registry.method_target(name), scenario.folder).attributes for name in names
     }

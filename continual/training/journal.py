@@ -44,6 +44,7 @@ from holdfast.continual.training.resource_usage import Spent
 from holdfast.continual.training.scoreboard import Scoreboard
 from holdfast.continual.training.task_pauses import GENERATORS, TaskPauses
 from holdfast.continual.training.tensorboard import TensorBoard
+from holdfast.continual.training.trackers import Trackers
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.source.regular_file import made_folder
 from holdfast.scenarios.source.yaml_file import dump
@@ -84,8 +85,7 @@ class CellJournal:
         self.rotation = Rotation(self.scenario, self.seed)
         self.order, self.total = self.scenario.stream_tasks, self.scenario.total_steps
         self.checkpoints = folder.path / checkpoint.FOLDER
-        self.place, self.environment_failures = (0, 0), 0
-        self.told_cut = False
+        self.place, self.environment_failures, self.told_cut = (0, 0), 0, False
         self.boundary: inside_task.Found | None = None
         self._slots: Slots | None = None
         # Free weights are those of a task; a slot may begin anywhere in one.
@@ -124,9 +124,10 @@ class CellJournal:
         if step:
             self.diagnostics.resume(step, points)
         self.points = {r.file: r.read(folder.path, step) for r in (ONLINE, COSTS)}
+        self.trackers = Trackers(folder)
         self.spent = Spent(state.get("spent", {}) if state else None)
         self.board = self._open_board(step)
-        self.began = time.monotonic()
+        self.began, self.is_finished = time.monotonic(), False
         note = self._fell_back(damage) if damage else ""
         self._tell(self.resumed_at, step, note)
 
@@ -168,8 +169,8 @@ class CellJournal:
         if step:
             # At a task's end, an attempt that died there may have logged its last evaluation.
             is_end = self.inside is not None and self.inside.step == self._steps_of_stage()
-            return TensorBoard(path, purge_step=step + (not is_end))
-        board = TensorBoard(path, purge_step=0)
+            return TensorBoard(path, purge_step=step + (not is_end), beside=self.trackers.scalars)
+        board = TensorBoard(path, purge_step=0, beside=self.trackers.scalars)
         stated = dump(self.scenario.model_dump(exclude_defaults=True))
         board.text("scenario", f"Without defaults:\n\n{fenced(stated, 'yaml')}")
         cell = f"{self.scenario.name}/{self.folder.label}/seed-{self.seed}"
@@ -183,6 +184,13 @@ class CellJournal:
         """Close the event file and stop counting."""
         self.spent.close()
         self.board.close()
+        self.trackers.close(is_finished=self.is_finished)
+        self._tell_trackers()
+
+    def _tell_trackers(self) -> None:
+        """Tell what went wrong with trackers, each once."""
+        while self.trackers.notes:
+            self._tell(*self.place, self.trackers.notes.pop(0))
 
     # -- the Journal of the loop -------------------------------------------------------------------
 
@@ -286,7 +294,8 @@ class CellJournal:
         states = {f"method-{index}": m.state() for index, m in enumerate(self.methods)}
         costs = self.costs = self._costs(kept_bytes(states.values()))
         self.board.scalars({f"system/{name}": float(cost) for name, cost in costs.items()}, step)
-        if stages == len(self.order):
+        self.is_finished = stages == len(self.order)
+        if self.is_finished:
             self.board.session_finished(step)
         # Before the checkpoint: a resume purges the steps after it, and trusts those up to it.
         self.board.flush()
@@ -341,6 +350,7 @@ class CellJournal:
             self.told_cut = True
             self._tell(stages, step, note)
         self.scores.add(scores, step, self.board)
+        self._tell_trackers()
         return scores
 
     def _log_drift(self, experience: Experience) -> None:

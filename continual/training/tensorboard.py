@@ -9,7 +9,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from holdfast.continual.training.dashboard import COLUMNS, METRICS, Column, Layout, Value
 from holdfast.scenarios.source.regular_file import made_folder
 
+Scalars = Callable[[Mapping[str, float], int], None]
+"""Takes numbers by tag, and their step."""
+
 _PREFIX = "events.out.tfevents."
 
 
@@ -43,13 +46,16 @@ class TensorBoard:
     Args:
         folder: The event folder of one cell; created where missing.
         purge_step: First step that will be logged again; None for a new run.
+        beside: Takes every number, too.
 
     Raises:
         CheckpointUnusable: If the folder, or the one above it, is a link or no folder.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, purge_step: int | None = None, *, beside: Scalars | None = None
+    ) -> None:
+        self._folder, self._beside = folder, beside
         self._writer: RecordWriter | None = None
         with self._told():
             made_folder(folder, folders=2)
@@ -62,6 +68,8 @@ class TensorBoard:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log numbers by tag; NaN (n/a) is left out, as it is no number to draw."""
+        if self._beside is not None:
+            self._beside(values, step)
         known = {tag: float(value) for tag, value in values.items() if not math.isnan(value)}
         found = [Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
         if found:

@@ -18,6 +18,7 @@ from gymnasium.wrappers import TimeLimit
 
 from holdfast.envs.processes.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
+from holdfast.offers import meant
 from holdfast.registry import append_path, suggestion
 from holdfast.scenarios.checks.processes import check_interpreter, interpreter
 from holdfast.scenarios.checks.references import REGISTERED_BY, NotUsable
@@ -56,7 +57,8 @@ def build(
     """Return the environment called ``target``, as its author made it.
 
     Args:
-        target: ``Id-v0``, ``module:Id-v0`` (imports the module first) or ``module:Class``.
+        target: ``Id-v0``, ``module:Id-v0`` (imports the module first), ``module:Class``, or what an
+            installed package offers.
         kwargs: Arguments of the constructor.
         folder: Searched for ``module`` after everything that is installed.
         time_limit: Steps after which an episode is truncated, instead of what the id is registered
@@ -87,6 +89,8 @@ def build(
     options = copy.deepcopy(dict(kwargs))  # the environment may keep and change them
     if render_mode is not None:
         options["render_mode"] = render_mode
+    if target not in gym.registry:
+        target = meant("environments", target)
     module, _, name = target.rpartition(":")
     source = imported(module, folder) if module else None
     if hasattr(source, name):

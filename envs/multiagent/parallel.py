@@ -21,6 +21,7 @@ from holdfast.envs.base.spaces import Space, StreamSpaces, merged_spaces
 from holdfast.envs.multiagent.global_state import Parallel, merged_state, state_space
 from holdfast.envs.wrappers.changes import apply_changes
 from holdfast.errors import EnvironmentFailed, HoldfastError, Problem, ScenarioError, UsageError
+from holdfast.offers import meant
 from holdfast.registry import algorithm, suggestion
 from holdfast.scenarios.schema.agent import Policies, grouped
 from holdfast.scenarios.schema.changes import Changes
@@ -154,6 +155,7 @@ class Cycle(aec_to_parallel_wrapper):  # type: ignore[misc]  # PettingZoo ships 
 
 
 def _made(target: str, kwargs: dict[str, Any], folder: Path | None) -> Any:
+    target = meant("environments", target)
     module, _, name = target.partition(":")
     if name:
         source = imported(module, folder)

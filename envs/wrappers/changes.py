@@ -46,19 +46,24 @@ class SetAttributes(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     Args:
         env: The environment to change.
         values: Value for each attribute; a dotted name reaches into one (``model.opt.timestep``).
+        key: Of the task, which errors name: ``changes.set``, ``drift``.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], values: Mapping[str, Any]) -> None:
-        RecordConstructorArgs.__init__(self, values=values)
+    def __init__(
+        self, env: gym.Env[Any, Any], values: Mapping[str, Any], key: str = "changes.set"
+    ) -> None:
+        RecordConstructorArgs.__init__(self, values=values, key=key)
         gym.Wrapper.__init__(self, env)
+        self._key = key
         self._settings: dict[str, tuple[Any, str, Any]] = {}
         self.change(values)
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Set these attributes from now on, beside those that were set before."""
         for path, value in values.items():
-            owner, name = _owner(self.env.unwrapped, path)
-            self._settings[path] = owner, name, _converted(getattr(owner, name), value, path)
+            owner, name = _owner(self.env.unwrapped, path, self._key)
+            old, key = getattr(owner, name), f"{self._key}.{path}"
+            self._settings[path] = owner, name, _converted(old, value, key)
         self._apply()
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -108,12 +113,12 @@ _CHANGES: Mapping[str, Callable[[gym.Env[Any, Any], Any], gym.Env[Any, Any]]] = 
 """Wrapper of each key of ``changes:``, innermost first."""
 
 
-def _owner(unwrapped: Any, path: str) -> tuple[Any, str]:
+def _owner(unwrapped: Any, path: str, key: str) -> tuple[Any, str]:
     """Return the object that holds the last name of a dotted path, and that name."""
     *parents, last = path.split(".")
     owner = unwrapped
     for position, name in enumerate([*parents, last]):
-        _check_attribute(owner, name, path, ".".join(parents[:position]))
+        _check_attribute(owner, name, f"{key}.{path}", ".".join(parents[:position]))
         if position == len(parents):
             break
         value = getattr(owner, name)
@@ -126,21 +131,19 @@ def _owner(unwrapped: Any, path: str) -> tuple[Any, str]:
     return owner, last
 
 
-def _check_attribute(owner: Any, name: str, path: str, prefix: str) -> None:
+def _check_attribute(owner: Any, name: str, key: str, prefix: str) -> None:
     known = [known for known in dir(owner) if not known.startswith("_")]
     if name in known:
         if callable(getattr(owner, name)):
-            raise UsageError(f"changes.set.{path}: '{name}' is a method, not a value")
+            raise UsageError(f"{key}: '{name}' is a method, not a value")
         return
     hint = suggestion(name, known, f"; did you mean '{f'{prefix}.' if prefix else ''}{{}}'?")
     if name.startswith("_"):
         hint = "; names that begin with an underscore are the environment's own"
-    raise UsageError(
-        f"changes.set.{path}: {type(owner).__name__} has no attribute '{name}' to set{hint}"
-    )
+    raise UsageError(f"{key}: {type(owner).__name__} has no attribute '{name}' to set{hint}")
 
 
-def _converted(old: Any, value: Any, path: str) -> Any:
+def _converted(old: Any, value: Any, key: str) -> Any:
     """Return ``value`` in the type of the attribute's present value.
 
     Raises:
@@ -161,6 +164,5 @@ def _converted(old: Any, value: Any, path: str) -> Any:
         pass
     shape = f" of shape {old.shape}" if isinstance(old, np.ndarray) else ""
     raise UsageError(
-        f"changes.set.{path}: {value!r} does not fit; "
-        f"the attribute is a {type(old).__name__}{shape}: {old!r}"
+        f"{key}: {value!r} does not fit; the attribute is a {type(old).__name__}{shape}: {old!r}"
     )

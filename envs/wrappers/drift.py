@@ -45,7 +45,7 @@ class Drifting(gym.Wrapper[Any, Any, Any, Any]):
         self._fixed: int | None = None
         self._taken = taken
         self._set: dict[str, float] = {}
-        self._attributes = SetAttributes(env, self._values(drift, 0))
+        self._attributes = SetAttributes(env, self._values(drift, 0), "drift")
         self._moving = {name: entry for name, entry in drift.items() if entry.per == "step"}
 
     def show_step(self, step: int) -> None:
@@ -103,7 +103,7 @@ class Randomized(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._randomize = randomize
         self._rng = seeding.generator(0, "randomize")
-        self._attributes = SetAttributes(env, self._drawn())
+        self._attributes = SetAttributes(env, self._drawn(), "randomize")
 
     def reset(self, *, seed: int | None = None, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Draw the attributes and reset the environment."""

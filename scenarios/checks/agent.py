@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.registry import AGENTS, ALGORITHMS, TEAM_ALGORITHMS, algorithm, closest
-from holdfast.scenarios.checks.arguments import Mismatch, convert, out_of_range
+from holdfast.offers import offers
+from holdfast.registry import AGENTS, ALGORITHMS, SUPERVISED, TEAM_ALGORITHMS, algorithm, closest
+from holdfast.scenarios.checks.arguments import Mismatch, convert, fit_arguments, out_of_range
 from holdfast.scenarios.checks.messages import (
     Checked,
     Finding,
@@ -19,9 +20,18 @@ from holdfast.scenarios.checks.messages import (
     show,
     unknown_key,
 )
-from holdfast.scenarios.checks.references import NotUsable, is_own, read_own, run_inside, why_not
+from holdfast.scenarios.checks.references import (
+    NotUsable,
+    is_derived,
+    is_offered,
+    is_own,
+    read_offered,
+    read_own,
+    run_inside,
+    why_not,
+)
 from holdfast.scenarios.schema.agent import Agent
-from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS
+from holdfast.scenarios.schema.method_spec import ACTIVATIONS, LAYER_NORMS, OPTIMIZERS, callback_of
 from holdfast.scenarios.source import bounds
 from holdfast.scenarios.source.yaml_file import KeyPath
 from holdfast.signature import Signature, signature
@@ -32,7 +42,6 @@ RESERVED = {
     "verbose": "holdfast shows progress itself; remove it",
     "tensorboard_log": "TensorBoard files go into the run folder; remove it",
     "_init_setup_model": "the model is always set up; remove it",
-    "replay_buffer_class": "methods change the replay buffer; write a method instead",
     "rollout_buffer_class": "methods change the rollout buffer; write a method instead",
 }
 # By name, whatever the algorithm: lowest, highest, and whether the lowest itself is refused.
@@ -78,13 +87,15 @@ def meant_algorithm(data: Any) -> str | None:
     name = mapping(data).get("algorithm")
     if not isinstance(name, str) or not name:
         return None
-    return name if name in AGENTS or is_own(name) else closest(name, AGENTS)
+    if name in AGENTS or is_own(name) or is_offered("agents", name):
+        return name
+    return closest(name, [*AGENTS, *offers("agents")])
 
 
 def argument_names(data: Any, folder: Path | None) -> tuple[str, ...]:
     """Return the arguments that the section's algorithm takes; PPO's where none is named."""
     try:
-        known = _signature(meant_algorithm(data) or "ppo", folder)
+        known = algorithm_signature(meant_algorithm(data) or "ppo", folder)
     except NotUsable:
         return ()
     return tuple(argument.name for argument in known.arguments)
@@ -98,12 +109,12 @@ def check_agent(agent: Mapping[str, Any], folder: Path | None) -> Checked:
     written, name = agent.get("algorithm"), meant_algorithm(agent)
     found: list[Finding] = []
     if isinstance(written, str) and written and name != written:
-        hint = did_you_mean(written, list(AGENTS))
+        hint = did_you_mean(written, [*AGENTS, *offers("agents")])
         found.append(Finding(("agent", "algorithm"), f"no algorithm '{written}'{hint}"))
     if name is None:
         return Checked(found, agent)
     try:
-        known = _signature(name, folder)
+        known = algorithm_signature(name, folder)
     except NotUsable as error:
         return Checked([*found, Finding(("agent", "algorithm"), str(error))], agent)
     closed = (*RESERVED, "policy", "device")
@@ -125,6 +136,8 @@ def check_agent(agent: Mapping[str, Any], folder: Path | None) -> Checked:
     if "policy_kwargs" in fitted:
         fitted["policy_kwargs"] = options
     found += [*wrong, *_check_init(fitted.get("init"), folder)]
+    found += _check_callbacks(agent, folder)
+    found += _check_buffer(agent, folder)
     normalizes = fitted.get("normalize_advantage", "normalize_advantage" in arguments)
     if fitted.get("batch_size") == 1 and normalizes and name in ("ppo", "maskable_ppo", "mappo"):
         message = "must be at least 2: advantages are normalised over each batch"
@@ -154,10 +167,15 @@ def _check_team(data: Mapping[str, Any], name: str) -> Iterator[Finding]:
         yield Finding(("agent", "policy_kwargs", key), closed[key], at_key=True)
 
 
-def _signature(name: str, folder: Path | None) -> Signature:
+def algorithm_signature(name: str, folder: Path | None) -> Signature:
+    """Return the signature of an algorithm: a known one, one's own, or an installed package's.
+
+    Raises:
+        NotUsable: It is not there.
+    """
     if name in AGENTS:
         return signature(AGENTS[name].target)
-    return read_own(name, folder, "agent")
+    return read_offered("agents", name, folder, "agent")
 
 
 def _unknown(key: str, algorithm: str, known: Signature) -> str:
@@ -291,6 +309,58 @@ def _check_networks(data: Mapping[str, Any], options: Mapping[str, Any]) -> Iter
     if "weight_decay" in options and "weight_decay" in mapping(options.get("optimizer_kwargs")):
         message = "optimizer_kwargs has weight_decay too; remove one of them"
         yield Finding((*path, "weight_decay"), message)
+
+
+def _check_callbacks(agent: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with ``agent.callbacks``; forms are left to the model."""
+    path, seen = ("agent", "callbacks"), set[str]()
+    given = agent.get("callbacks")
+    if not given:
+        return
+    if agent.get("policies") is not None or agent.get("algorithm") == SUPERVISED:
+        what = "a team" if agent.get("policies") is not None else "the supervised agent"
+        message = f"{what} calls no callbacks, only a single agent does; remove them"
+        yield Finding(path, message, at_key=True)
+        return
+    for index, entry in enumerate(given if isinstance(given, list) else ()):
+        spec, place = callback_of(entry), (*path, index)
+        if spec is None or not spec["name"]:
+            continue
+        name = spec["name"]
+        if not is_own(name):
+            yield Finding(place, f"a callback is module:Class, such as my_lab:Probe, not '{name}'")
+            continue
+        if name in seen:
+            yield Finding(place, f"'{name}' is there twice; remove one")
+        seen.add(name)
+        try:
+            known = read_own(name, folder, "callback")
+        except NotUsable as error:
+            yield Finding(place, str(error))
+            continue
+        if not is_derived(name, _CALLBACK, folder):
+            text = f"'{name}' is not derived from stable_baselines3.common.callbacks.{_CALLBACK}"
+            yield Finding(place, text)
+            continue
+        inside = (*place, name) if spec["arguments"] else place
+        yield from fit_arguments(spec["arguments"], name, known, inside).findings
+
+
+def _check_buffer(agent: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what is wrong with ``agent.replay_buffer_class``."""
+    path, target = ("agent", "replay_buffer_class"), agent.get("replay_buffer_class")
+    if not isinstance(target, str) or not is_own(target):
+        return  # reported with the other forms
+    if agent.get("policies") is not None:
+        yield Finding(path, "a team keeps its transitions in buffers of its own; remove it")
+    elif wrong := why_not(read_own, target, folder, "replay buffer"):
+        yield Finding(path, wrong)
+    elif not is_derived(target, _BUFFER, folder):
+        text = f"'{target}' is not derived from stable_baselines3.common.buffers.{_BUFFER}"
+        yield Finding(path, text)
+
+
+_CALLBACK, _BUFFER = "BaseCallback", "ReplayBuffer"
 
 
 def _check_init(init: Any, folder: Path | None) -> Iterator[Finding]:

@@ -12,12 +12,13 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from holdfast.errors import MissingExtra
 from holdfast.registry import suggestion
 from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
 from holdfast.scenarios.checks.references import check_environment, is_own, why_not
+from holdfast.scenarios.schema.fields import Tracker
 from holdfast.scenarios.schema.method_spec import parts_of, wrapper_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -115,6 +116,16 @@ print(json.dumps({name: spec[0] for name, spec in registry.specs.items()}))
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "holdfast"
+
+
+def check_trackers(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield which tracker's package is not installed; forms are left to the model."""
+    given = data.get("track")
+    names = [given] if isinstance(given, str) else given
+    for name in names if isinstance(names, list) else ():
+        if name in get_args(Tracker) and find_spec(name) is None:
+            message = f'{name} needs its package: pip install "holdfast[{name}]"; or remove it'
+            yield Finding(("track",), message)
 
 
 def no_id(env: str) -> str:

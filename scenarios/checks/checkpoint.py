@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from holdfast.registry import algorithm
-from holdfast.scenarios.checks.messages import Finding
+from holdfast.scenarios.checks.messages import Finding, mapping, tasks_of
+from holdfast.scenarios.checks.references import NotUsable, is_derived
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.sections import Checkpoint
 
@@ -16,6 +19,16 @@ LONG = 10
 _WITHOUT_SUCCESSORS = (
     "with agent.optimize_memory_usage: true the replay buffer keeps no successor of its own, which "
     "the last step before a checkpoint needs; write checkpoint: {every: off}, or remove the other"
+)
+
+
+_WHOLE_EPISODES = (
+    "HerReplayBuffer learns from whole episodes, which a checkpoint inside a task cuts; write "
+    "checkpoint: {every: off}"
+)
+_REWARDS_AGAIN = (
+    "HerReplayBuffer asks the environment itself for the reward of another goal, and does not see "
+    "this factor; remove it"
 )
 
 
@@ -36,7 +49,9 @@ def default_of(scenario: Scenario) -> Checkpoint:
     They are off where no task is long, and where they cannot be.
     """
     on_policy = None if scenario.is_supervised else algorithm(scenario.agent.algorithm).on_policy
-    if on_policy is None or scenario.agent.arguments.get("optimize_memory_usage"):
+    given = scenario.agent.arguments
+    keeps_episodes = _keeps_episodes(given.get("replay_buffer_class"), scenario.folder)
+    if on_policy is None or given.get("optimize_memory_usage") or keeps_episodes:
         return scenario.checkpoint
     every = interval(on_policy, scenario.n_envs)
     if max(task.steps for task in scenario.tasks) < LONG * every:
@@ -44,11 +59,28 @@ def default_of(scenario: Scenario) -> Checkpoint:
     return scenario.checkpoint.model_copy(update={"every": every})
 
 
-def check_checkpoint(data: Mapping[str, Any]) -> list[Finding]:
+def check_checkpoint(data: Mapping[str, Any], folder: Path | None) -> list[Finding]:
     """Return what is wrong with the checkpoints that a scenario's data ask for."""
-    asked, agent = data.get("checkpoint"), data.get("agent")
-    if not isinstance(asked, Mapping) or not isinstance(agent, Mapping):
-        return []
-    if asked.get("every", "off") != "off" and agent.get("optimize_memory_usage") is True:
-        return [Finding(("checkpoint", "every"), _WITHOUT_SUCCESSORS)]
-    return []
+    agent = mapping(data.get("agent"))
+    is_inside = mapping(data.get("checkpoint")).get("every", "off") != "off"
+    keeps_episodes = _keeps_episodes(agent.get("replay_buffer_class"), folder)
+    found = []
+    if is_inside and agent.get("optimize_memory_usage") is True:
+        found.append(Finding(("checkpoint", "every"), _WITHOUT_SUCCESSORS))
+    if is_inside and keeps_episodes:
+        found.append(Finding(("checkpoint", "every"), _WHOLE_EPISODES))
+    if mapping(data.get("carry")).get("replay_buffer") is True and agent.get("replay_buffer_class"):
+        text = "what agent.replay_buffer_class keeps beside rows is not carried; remove one of them"
+        found.append(Finding(("carry", "replay_buffer"), text))
+    for index, task in tasks_of(data) if keeps_episodes else ():
+        if mapping(task.get("changes")).get("reward_scale") is not None:
+            path = ("tasks", index, "changes", "reward_scale")
+            found.append(Finding(path, _REWARDS_AGAIN))
+    return found
+
+
+def _keeps_episodes(target: Any, folder: Path | None) -> bool:
+    """Return whether a replay buffer is Stable-Baselines3's for hindsight, or derived from it."""
+    with suppress(NotUsable):
+        return isinstance(target, str) and is_derived(target, "HerReplayBuffer", folder)
+    return False

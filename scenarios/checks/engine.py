@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from holdfast.offers import meant
 from holdfast.registry import ALGORITHMS, COMPILED, NOT_COMPILED, SUPERVISED
 from holdfast.scenarios.checks.messages import Finding, entries, mapping, refused, tasks_of
 from holdfast.scenarios.schema.method_spec import parts_of
@@ -12,6 +13,8 @@ from holdfast.scenarios.schema.method_spec import parts_of
 _REMEDY = "or write engine: sb3"
 _CLOSED = {
     "use_sde": "state-dependent noise is drawn between its updates; remove it",
+    "callbacks": "programs learn, and the model that they see is behind; remove them",
+    "replay_buffer_class": "its programs draw from Stable-Baselines3's own buffers; remove it",
     "policies": "teams learn by Stable-Baselines3's own updates; remove it",
 }
 _TASKS = {
@@ -45,7 +48,9 @@ def check_engine(data: Mapping[str, Any], *, is_team: bool) -> list[Finding]:
 
 def _check_agent(agent: Mapping[str, Any], *, is_team: bool) -> Iterator[Finding]:
     path, name = ("agent", "engine"), agent.get("algorithm")
-    is_known = isinstance(name, str) and (name in ALGORITHMS or ":" in name or name == SUPERVISED)
+    is_known = isinstance(name, str) and (
+        name in ALGORITHMS or name == SUPERVISED or ":" in meant("agents", name)
+    )
     if is_known and name not in COMPILED:
         known = ", ".join(sorted(COMPILED))
         yield Finding(path, f"compiled does not know {name}, only {known}; take one, {_REMEDY}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from holdfast.offers import offers
 from holdfast.registry import closest, suggestion
 from holdfast.scenarios.schema.fields import descriptions
 from holdfast.scenarios.schema.scenario import Scenario
@@ -220,7 +221,12 @@ def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = (
         own += agent_arguments
     elif not section:
         own.append(TASK_DEFAULTS)
+    if section and section[-1] == "changes" and key in ("drift", "randomize", "sample"):
+        return f"unknown key here; '{key}' is a key of the task, beside changes:"
     if section and section[-1] == "changes" and not closest(key, own):
+        if key in offers("changes"):
+            by = offers("changes")[key].origin
+            return f"'{key}' is a wrapper that {by} offers; write wrappers: [{key}] beside changes:"
         return (
             f"unknown key; an attribute of the environment is set with set: {{{key}: value}}, "
             "a MuJoCo model's physics with mujoco: (gravity, mass, friction, damping, gear)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import registry
+from holdfast.offers import offers
 from holdfast.registry import (
     AGENTS,
     ALGORITHMS,
@@ -21,8 +22,15 @@ from holdfast.registry import (
 )
 from holdfast.scenarios.checks.agent import meant_algorithm
 from holdfast.scenarios.checks.arguments import fit_arguments
-from holdfast.scenarios.checks.messages import Checked, Finding, did_you_mean, entries, mapping
-from holdfast.scenarios.checks.references import NotUsable, is_own, read_own
+from holdfast.scenarios.checks.messages import (
+    Checked,
+    Finding,
+    did_you_mean,
+    entries,
+    mapping,
+    tasks_of,
+)
+from holdfast.scenarios.checks.references import NotUsable, is_offered, is_own, read_offered
 from holdfast.scenarios.schema.method_spec import parts_of
 from holdfast.scenarios.source.yaml_file import KeyPath
 from holdfast.signature import Signature, broken_contract, signature
@@ -40,6 +48,7 @@ class Setting:
         folder: The scenario's.
         has_scores: Whether every task says how its returns become scores.
         is_team: Whether there are many agents.
+        sampled: Index of the first task that is drawn at every visit; None where none is.
     """
 
     algorithm: str | None
@@ -49,13 +58,14 @@ class Setting:
     folder: Path | None
     has_scores: bool = True
     is_team: bool = False
+    sampled: int | None = None
 
     @property
     def table(self) -> Algorithm | None:
         """The algorithm's entry in the registry, None where it is not known."""
-        own = self.algorithm is not None and is_own(self.algorithm)
-        known = self.algorithm in AGENTS or own
-        return registry.algorithm(self.algorithm) if known and self.algorithm else None
+        name = self.algorithm
+        known = name and (name in AGENTS or is_own(name) or is_offered("agents", name))
+        return registry.algorithm(name) if known and name else None
 
 
 def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
@@ -70,6 +80,7 @@ def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
         folder=folder,
         has_scores=data.get("score") is not None or (bool(own) and None not in own),
         is_team=agent.get("policies") is not None,
+        sampled=next((index for index, task in tasks_of(data) if task.get("sample")), None),
     )
 
 
@@ -90,7 +101,19 @@ def check_methods(methods: Sequence[Any], setting: Setting) -> Checked:
         seen[index] = parts
         wrong, fitted[index] = _check_method(parts, entry, path, setting)
         found += wrong
+    if not any(_NO_ID in finding.message for finding in found):
+        found += _check_sampled(setting)
     return Checked(found, fitted)
+
+
+_NO_ID = "every visit to a sampled task is a task of its own"
+
+
+def _check_sampled(setting: Setting) -> Iterator[Finding]:
+    """Yield that sampled tasks have no id, where the stream would give them one."""
+    if setting.sampled is not None and setting.stream.get("task_id", "observed") != "hidden":
+        message = f"{_NO_ID}, so that no one-hot can number them; write stream: {{task_id: hidden}}"
+        yield Finding(("tasks", setting.sampled, "sample"), message, at_key=True)
 
 
 def method_signature(name: str, folder: Path | None = None) -> Signature:
@@ -103,10 +126,14 @@ def method_signature(name: str, folder: Path | None = None) -> Signature:
         return signature(METHODS[name])
     if name in PLUGINS:
         return _plugin_signature(PLUGINS[name])
-    if is_own(name):
-        known = read_own(name, folder, "method")
+    if is_own(name) or is_offered("methods", name):
+        known = read_offered("methods", name, folder, "method")
         return _as_plugin(known) if _AVALANCHE_PLUGIN in known.bases else known
-    raise NotUsable(f"no method '{name}'{did_you_mean(name, [*METHODS, *PLUGINS])}")
+    raise NotUsable(f"no method '{name}'{did_you_mean(name, _all_methods())}")
+
+
+def _all_methods() -> list[str]:
+    return [*METHODS, *PLUGINS, *offers("methods")]
 
 
 _AVALANCHE_PLUGIN = "avalanche.core:BaseSGDPlugin"
@@ -156,7 +183,9 @@ def _check_method(
             found.append(Finding(place, wrong))
             continue
         found += _check_packages(name, known, place)
-        if is_own(name) and (broken := broken_contract(name, setting.folder)):
+        is_foreign = name not in METHODS and name not in PLUGINS
+        target = registry.method_target(name)
+        if is_foreign and (broken := broken_contract(target, setting.folder)):
             found.append(Finding(place, f"'{name}': {broken}"))
         inside = (*place, name) if given else place
         wrong_arguments, arguments = fit_arguments(given, name, known, inside)
@@ -269,6 +298,15 @@ def _check_needs(
     pairs = known.attributes.get("needs_without", ())
     asked = {need: key for key, need in pairs if given.get(key) is None}
     needs = [*words(known, "needs"), *asked]
+    ids = [need for need in needs if need in ("task_id", "evaluation_task_id")]
+    if ids and setting.sampled is not None:
+        message = (
+            f"'{name}' must be told {hidden[ids[0]][1]}, and nothing can tell it: {_NO_ID}, "
+            "without an id; take a method that needs none (`holdfast list methods`), or remove "
+            f"tasks[{setting.sampled}].sample"
+        )
+        yield Finding(place, message)
+        return
     lacking = dict.fromkeys(need for need in needs if hidden.get(need, (False,))[0])
     missing = [hidden[need] for need in lacking]
     if missing:

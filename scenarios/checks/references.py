@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
+from holdfast.offers import Group, offers
 from holdfast.registry import closest, suggestion
 from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.signature import Signature, find_source, function_signature, module_names, signature
@@ -91,6 +92,29 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def is_offered(group: Group, name: str) -> bool:
+    """Return whether a name is none of Holdfast's forms, and an installed package offers it."""
+    return not is_own(name) and "/" not in name and name in offers(group)
+
+
+def read_offered(group: Group, name: str, folder: Path | None, noun: str) -> Signature:
+    """Return the signature of a class that is the user's own, or that a package offers by a name.
+
+    Raises:
+        NotUsable: As ``read_own``; of an offer with its name and package.
+    """
+    if is_own(name):
+        return read_own(name, folder, noun)
+    offer = offers(group)[name]
+    try:
+        if offer.broken:
+            raise NotUsable(offer.broken)
+        return read_own(offer.target, None, noun)
+    except NotUsable as error:
+        text = f"the {noun} '{name}' that {offer.origin} offers cannot be used: {error}"
+        raise NotUsable(text) from error
+
+
 def read_own(
     target: str,
     folder: Path | None,
@@ -115,6 +139,12 @@ def read_own(
         raise NotUsable(_no_name(module, name, module_names(module, folder), noun)) from error
 
 
+def is_derived(target: str, base: str, folder: Path | None) -> bool:
+    """Return whether the class ``module:Class`` is called ``base``, or has such a base class."""
+    known = read_own(target, folder, "class")
+    return any(one.rpartition(":")[2] == base for one in (known.target, *known.bases))
+
+
 def run_inside(place: Path, written: str) -> str:
     """Return which run lies in a folder that is none itself; empty where none does."""
     inside = sorted(str(p.parent.relative_to(place)) for p in place.glob("**/checkpoints"))
@@ -131,6 +161,9 @@ def check_environment(env: str, folder: Path | None) -> None:
         _check_own_environment(env, folder)
         return
     spec = _registry().get(env)
+    if spec is None and is_offered("environments", env):
+        read_offered("environments", env, folder, "environment")
+        return
     if spec is None:
         raise NotUsable(_no_environment(env, folder))
     if callable(spec.entry_point):  # what Gymnasium has given up is a function that raises
@@ -144,9 +177,9 @@ def check_environment(env: str, folder: Path | None) -> None:
 
 def is_team(env: str, folder: Path | None) -> bool:
     """Return whether a name is a PettingZoo id, or a module that makes parallel environments."""
-    if is_own(env):
+    if is_own(env) or is_offered("environments", env):
         with suppress(NotUsable):
-            bases = read_own(env, folder, "environment").bases
+            bases = read_offered("environments", env, folder, "environment").bases
             return any(base.rpartition(":")[2] == "ParallelEnv" for base in bases)
         return False
     if "/" in env:
@@ -164,6 +197,8 @@ def check_team_environment(env: str, folder: Path | None) -> None:
     """
     if is_own(env):
         _check_own_environment(env, folder)
+    elif is_offered("environments", env):
+        read_offered("environments", env, folder, "environment")
     elif "/" in env:
         from pettingzoo.env_registry import registration  # here: only ids need it
 
@@ -237,12 +272,41 @@ def _split(target: str, noun: str) -> tuple[str, str]:
 
 
 def _no_module(module: str, error: ModuleNotFoundError, folder: Path | None) -> str:
-    missing = error.name or module
-    if missing != module.partition(".")[0]:
-        return f"no module '{missing}' in the package '{module.partition('.')[0]}'"
+    missing, root = error.name or module, module.partition(".")[0]
+    if missing != root:
+        above, _, last = missing.rpartition(".")
+        near = closest(last, _modules_of(above, folder))
+        hint = f"; did you mean '{above}.{near}'?" if near else ""
+        return f"no module '{missing}' in the package '{root}'{hint}"
     where = f"neither beside the scenario ({folder}) nor installed" if folder else "not installed"
-    hint = suggestion(module, _modules_in(folder), otherwise=_install(missing))
+    near = closest(root, _modules_in(folder))
+    whole = f"{near}{module.removeprefix(root)}"
+    hint = f"did you mean '{whole}'?" if near else _install(missing)
     return f"no module '{missing}', {where}; {hint}"
+
+
+def _modules_of(package: str, folder: Path | None) -> list[str]:
+    """Return the modules and packages directly in a package; none of what is no package."""
+    with suppress(ModuleNotFoundError, SyntaxError):
+        source = find_source(package, folder)
+        if source.name == "__init__.py":
+            inside = sorted(source.parent.iterdir())
+            return [e.stem for e in inside if e.suffix == ".py" or (e / "__init__.py").is_file()]
+    return []
+
+
+def _module_with(package: str, text: str, folder: Path | None) -> str:
+    """Return the module of a package in whose source a text stands; empty where none has it."""
+    for name in ("", *_modules_of(package, folder)):
+        module = f"{package}.{name}" if name else package
+        with suppress(ModuleNotFoundError, SyntaxError, OSError):
+            tree = ast.parse(find_source(module, folder).read_bytes())
+            for node in ast.walk(tree):
+                named = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+                named = node.name if isinstance(node, ast.ClassDef) else named
+                if named == text:
+                    return module
+    return ""
 
 
 def _modules_in(folder: Path | None) -> list[str]:
@@ -286,6 +350,9 @@ def _check_own_environment(env: str, folder: Path | None) -> None:
             message = f"module '{module}' registers no '{name}'; did you mean '{module}:{near}'?"
             raise NotUsable(message)
         return
+    inside = _module_with(module, name, folder)
+    if inside not in ("", module):
+        raise NotUsable(f"module '{module}' has no environment '{name}'; write '{inside}:{name}'")
     raise NotUsable(_no_name(module, name, [*names, *ids], "environment"))
 
 
@@ -298,9 +365,13 @@ def _no_environment(env: str, folder: Path | None) -> str:
             also = "" if _installed(package) else f"; {_install(package)}"
             return f"'{env}' comes with the package '{package}': write '{package}:{env}'{also}"
     usable = [name for name, spec in _registry().items() if not callable(spec.entry_point)]
-    near = closest(env, usable)
+    near = closest(env, [*usable, *offers("environments")])
     if near:
         return f"no environment '{env}'; did you mean '{near}'?"
+    package = env.partition("/")[0]
+    if "/" in env and package.isidentifier() and _modules_of(package, folder):
+        inside = _module_with(package, env, folder) or package
+        return f"no environment '{env}' is registered; did you mean '{inside}:{env}'?"
     module, _, name = env.rpartition(".")
     if module and name.isidentifier() and name != "py":
         return f"no environment '{env}'; a class of your own is written '{module}:{name}'"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.offers import offers
 from holdfast.registry import ALGORITHMS, AT_ONCE
 from holdfast.scenarios.checks.messages import Finding, did_you_mean, entries, mapping, tasks_of
 from holdfast.scenarios.checks.multiagent import check_opponents, check_partners, is_team
@@ -15,8 +16,9 @@ from holdfast.scenarios.checks.references import (
     action_space,
     check_environment,
     is_mujoco,
+    is_offered,
     is_own,
-    read_own,
+    read_offered,
     why_not,
 )
 from holdfast.scenarios.schema.changes import Changes
@@ -86,6 +88,9 @@ def _check_costs(data: Mapping[str, Any]) -> Iterator[Finding]:
     if why := _one_for_all(data):
         message = f"{why}: a multiplier of its own for each task needs known ones; remove it"
         yield Finding(place, message, at_key=True)
+    if agent.get("replay_buffer_class") is not None:
+        message = "a buffer of your own gives rewards that no multiplier has weighed; remove it"
+        yield Finding(place, message, at_key=True)
     known = ALGORITHMS.get(str(agent.get("algorithm")))
     if known is not None and known.is_streaming:
         message = f"'{agent['algorithm']}' scales rewards itself as they come; remove it"
@@ -122,13 +127,6 @@ def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
     if not isinstance(stream, Mapping):
         return
     names = [task["name"] for _, task in tasks_of(data) if isinstance(task.get("name"), str)]
-    sampled = next((index for index, task in tasks_of(data) if task.get("sample")), None)
-    if sampled is not None and stream.get("task_id", "observed") != "hidden":
-        message = (
-            "every visit to a sampled task is a task of its own, so that no one-hot can number "
-            "them; write stream: {task_id: hidden}"
-        )
-        yield Finding(("tasks", sampled, "sample"), message, at_key=True)
     if stream.get("steps") is not None and _count(stream.get("repeat", 1)) != 1:
         message = "how long the stream is stands in stream.repeat too; remove one of the two"
         yield Finding(("stream", "steps"), message, at_key=True)
@@ -186,16 +184,16 @@ def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterat
         takes_any = False
         if name in WRAPPERS:
             known = _WRAPPER_ARGUMENTS[name]
-        elif is_own(name):
+        elif is_own(name) or is_offered("changes", name):
             try:
-                found = read_own(name, folder, "wrapper")
+                found = read_offered("changes", name, folder, "wrapper")
             except NotUsable as error:
                 yield Finding(place, str(error))
                 continue
             known = tuple(argument.name for argument in found.arguments[1:])
             takes_any = found.takes_any
         else:
-            hint = did_you_mean(name, [*WRAPPERS, "module:Class"])
+            hint = did_you_mean(name, [*WRAPPERS, *offers("changes"), "module:Class"])
             yield Finding(place, f"no wrapper '{name}'{hint}")
             continue
         for key in arguments:

@@ -13,6 +13,7 @@ from holdfast.errors import UsageError
 from holdfast.registry import ALGORITHMS, SUPERVISED
 from holdfast.scenarios.schema.cost import Constraint
 from holdfast.scenarios.schema.fields import SECTION, AboveZero, Name, Positive, Text, told_by
+from holdfast.scenarios.schema.method_spec import Callback
 
 AUTO_SEEDS = 8
 """Seeds that ``seeds_at_once: auto`` takes together."""
@@ -78,6 +79,8 @@ class Agent(BaseModel):
     """Seeds of a method that learn in lockstep in one process. Needs engine: compiled."""
     constraint: Constraint | None = Field(default=None, exclude_if=operator.not_)
     """Keeps the agent within the limits of cost: of its tasks."""
+    callbacks: Annotated[tuple[Callback, ...], Field(exclude_if=operator.not_)] = ()
+    """Callbacks of Stable-Baselines3, your own: module:Class, or {module:Class: {arguments}}."""
     init: Text | None = None
     """Weights to start from: a run folder or a Stable-Baselines3 zip."""
 

@@ -6,7 +6,7 @@ import ast
 import inspect
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -84,6 +84,15 @@ Name = Annotated[str, Field(strict=True, pattern=NAME_PATTERN, max_length=100)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 Indices = Annotated[tuple[Index, ...], Field(min_length=1), AfterValidator(_distinct)]
 Permutation = Annotated[tuple[Index, ...], Field(min_length=1), AfterValidator(_permutation)]
+
+
+def _listed(value: Any) -> Any:
+    """Return one name as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Tracker = Literal["wandb", "mlflow", "trackio"]
+Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(_listed)]
 
 
 def told_by(*kinds: type, tag: str, other: str) -> Discriminator:

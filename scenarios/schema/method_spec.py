@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import (
@@ -93,6 +93,14 @@ def wrapper_of(entry: Any) -> dict[str, Any] | None:
     return wrapper if wrapper["name"] else None
 
 
+def callback_of(entry: Any) -> dict[str, Any] | None:
+    """Return what ``wrapper_of`` does, for a callback."""
+    try:
+        return named(entry, "callback")
+    except ValueError:
+        return None
+
+
 def _several_keys(value: Mapping[Any, Any], noun: str) -> str:
     if not value:
         return f"expected the name of a {noun}, got an empty mapping"
@@ -134,6 +142,31 @@ class Wrapper(BaseModel):
         """Describe the plain form, which is what files hold."""
         entry = {"type": ["object", "null", "integer"]}
         return {"description": cls.__doc__, **_named_schema(WRAPPERS, entry)}
+
+
+class Callback(BaseModel):
+    """A callback of Stable-Baselines3: ``module:Class``, or ``{module:Class: {arguments}}``."""
+
+    model_config = SECTION
+
+    name: Text
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return value if _is_model_form(value) else named(value, "callback")
+
+    @model_serializer
+    def _write(self) -> str | dict[str, Any]:
+        return _plain(self.name, self.arguments)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the plain form, which is what files hold."""
+        return {"description": cls.__doc__, **_named_schema((), {"type": ["object", "null"]})}
 
 
 class MethodPart(BaseModel):
@@ -273,11 +306,11 @@ def _is_model_form(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"name", "arguments"}
 
 
-def _named_schema(names: Iterable[str], arguments: dict[str, Any]) -> dict[str, Any]:
+def _named_schema(names: Collection[str], arguments: dict[str, Any]) -> dict[str, Any]:
     own = {"type": "string", "pattern": r"^[\w.]+:\w+$", "description": "module:Class of your own"}
     return {
         "anyOf": [
-            {"enum": sorted(names)},
+            *([{"enum": sorted(names)}] if names else []),
             own,
             {
                 "type": "object",

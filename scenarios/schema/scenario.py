@@ -19,7 +19,7 @@ from holdfast.registry import AT_ONCE
 from holdfast.scenarios.schema.agent import Agent, is_supervised
 from holdfast.scenarios.schema.cells import Axis, Cell, axes_of, cells
 from holdfast.scenarios.schema.detector import Detector
-from holdfast.scenarios.schema.fields import SECTION, Flag, Name, Positive, Seeds, Text
+from holdfast.scenarios.schema.fields import SECTION, Flag, Name, Positive, Seeds, Text, Trackers
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.schema.sections import (
     Carry,
@@ -82,6 +82,8 @@ class Scenario(BaseModel):
     """Plan of measuring the agent."""
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     """Checkpoints of each cell."""
+    track: Annotated[Trackers, Field(exclude_if=operator.not_)] = ()
+    """Experiment trackers beside TensorBoard: wandb, mlflow, trackio, or a list of them."""
     sweep: dict[Text, Values] = Field(default_factory=dict, exclude_if=operator.not_)
     """Values of any key, compared with each other: {agent.learning_rate: [1e-4, 3e-4],
     methods.ewc.strength: {log: [1, 100, 3]}}.
@@ -163,6 +165,12 @@ class Scenario(BaseModel):
         if self._document is None:
             return Problem(message, path=path, file=str(self.source or ""))
         return self._document.problem(undotted(path), message)
+
+    @property
+    def stated(self) -> Mapping[str, Any]:
+        """What the file that it was read from says, with overrides and without defaults."""
+        data = None if self._document is None else self._document.data
+        return data if isinstance(data, Mapping) else {}
 
     def states(self, *path: str) -> bool:
         """Return whether the file that it was read from has this key; defaults are not stated."""

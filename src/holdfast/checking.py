@@ -18,14 +18,14 @@ _STYLES = {"ok": "green", "advice": "yellow", "error": "bold red"}
 
 
 def is_scenario(named: str) -> bool:
-    """Return whether a word of the command line means a scenario file, or a shipped scenario.
+    """Return whether a word of the command line means a scenario file, or a scenario's name.
 
     A module or a folder here of the same name wins, whose environments are meant.
     """
-    from holdfast.scenarios.shipped import shipped
+    from holdfast.scenarios.shipped import located
 
     is_here = any(Path(f"{named}{ending}").exists() for ending in ("", ".py"))
-    return named.endswith((".yaml", ".yml")) or (named in shipped() and not is_here)
+    return named.endswith((".yaml", ".yml")) or (not is_here and located(named).is_file())
 
 
 def check_named(named: str, kwargs: dict[str, Any], folder: Path, python: str | None) -> int:

@@ -85,7 +85,7 @@ TrustOthers = Annotated[
 ]
 
 
-What = Literal["envs", "agents", "methods", "scenarios"]
+What = Literal["envs", "agents", "methods", "changes", "presets", "scenarios"]
 Kind = Literal["env", "scenario", "method"]
 Executor = Literal["processes", "ray"]
 
@@ -242,7 +242,8 @@ def validate(
     """Check scenario files and report every mistake at once, with its place."""
     overrides = [text for text in scenarios if _is_override(text)]
     failed: list[HoldfastError] = []
-    for path in [text for text in scenarios if not _is_override(text)]:
+    paths = [text for text in scenarios if not _is_override(text)]
+    for path in paths:
         try:
             _validate(path, overrides, build=build, trust_code=trust_code)
         except HoldfastError as error:
@@ -250,6 +251,9 @@ def validate(
             failed.append(error)
     if failed:
         raise typer.Exit(failed[0].exit_code)
+    stepping = f"what environments do when they are stepped (holdfast check-env {paths[-1]})"
+    building = "whether environments and agents can be built (--build), nor "
+    print(f"Not looked at: {'' if build else building}{stepping}.")
 
 
 @app.command()
@@ -274,7 +278,7 @@ def schema(
 def list_(
     what: Annotated[What, typer.Argument(help="What to list.", show_default=False)],
 ) -> None:
-    """List environments, agents (algorithms), methods or shipped scenarios."""
+    """List environments, agents (algorithms), methods, changes, presets of agents, or scenarios."""
     from holdfast import listing
 
     print(getattr(listing, what)())
@@ -413,6 +417,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
 
 
 def _validate(path: str, overrides: Sequence[str], *, build: bool, trust_code: bool) -> None:
+    from holdfast.scenarios.checks.papers import told
     from holdfast.scenarios.load import load
 
     scenario = load(path, overrides)
@@ -426,6 +431,8 @@ def _validate(path: str, overrides: Sequence[str], *, build: bool, trust_code: b
 
         build_all(_settled(scenario, Path("runs"), overwrite=True))
     print(f"{path}: {'good, and builds' if build else 'good'}; {_counts(scenario)}", flush=True)
+    for line in told(scenario.stated):
+        print(f"  agent.preset: {line}", flush=True)
 
 
 def _counts(scenario: Scenario) -> str:

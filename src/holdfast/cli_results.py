@@ -1,10 +1,11 @@
-"""The commands that read run folders: ``holdfast report|cross-play|video|eval|export``.
+"""Commands on run folders: ``holdfast report|cross-play|video|eval|export|clean|pack|unpack``.
 
 Everything heavy is imported inside the commands, as in :mod:`holdfast.cli`.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,6 +142,95 @@ def evaluate(
     if csv is not None:
         write_file(csv, made.csv)
         print(f"\nWritten: {csv}")
+
+
+Kept = Literal["newest", "all", "none"]
+
+
+@app.command()
+def clean(
+    path: Annotated[Path, typer.Argument(help="runs/<scenario>, or a folder in it.")],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WHAT...",
+            help="leftovers reports videos exports (the default: they come again), tensorboard "
+            "logs old-checkpoints cells.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go.")] = False,
+) -> None:
+    """Remove from run folders what can be made again, or what you name, after a list of it.
+
+    A cell that another process runs is left alone; the exit code is then 6.
+    """
+    from holdfast.continual.results.formatting import plural
+    from holdfast.continual.tools import clean as cleaning
+
+    going = cleaning.listed(path, cleaning.asked(what or ()))
+    print(cleaning.table(going, path))
+    if dry_run or not going:
+        return
+    count = plural(len(going), "item")
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(f"{count} would go; nobody can be asked here: say --yes")
+    if not yes and not typer.confirm(f"Remove {count} for good?"):
+        raise typer.Exit(0)
+    done = cleaning.clean(going, path)
+    print(f"Removed: {plural(len(done.gone), 'item')}")
+    if done.left:
+        raise done.left[0]
+
+
+@app.command()
+def pack(
+    path: Annotated[Path, typer.Argument(help="runs/<scenario>, or a folder in it.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The archive; <scenario>.zip here.")
+    ] = None,
+    checkpoints: Annotated[Kept, typer.Option(help="Which of each cell go in.")] = "newest",
+    with_paths: Annotated[
+        bool,
+        typer.Option("--with-paths", help="Pack texts that name absolute paths or the user."),
+    ] = False,
+) -> None:
+    """Pack runs into one checked file for sharing: scenario, scores, records, checkpoints.
+
+    Logs, TensorBoard's files, films, exports and what names the machine stay here.
+    """
+    from holdfast.continual.results.formatting import plural
+    from holdfast.continual.tools import archive
+
+    target = output or Path(f"{path.resolve().name}.zip")
+    members = archive.pack(path, target, checkpoints=checkpoints, with_paths=with_paths)
+    cells, size = archive.cells_of(members), target.stat().st_size / 1e6
+    print(f"Written: {target}: {plural(len(cells), 'cell')}, {size:,.1f} MB")
+    print("Open it elsewhere: holdfast unpack", target.name)
+
+
+@app.command()
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="A file that `holdfast pack` has written.")],
+    runs: Annotated[Path, typer.Option(help="The folder of all results.")] = Path("runs"),
+    most_gb: Annotated[
+        float, typer.Option(min=0, help="Gigabytes that may come out of it.")
+    ] = 20.0,
+) -> None:
+    """Open an archive of runs, as data: every size, hash, name and record is checked first.
+
+    Nothing of it is imported or started. Code that its scenarios name is listed.
+    """
+    from holdfast.continual.tools.archive import unpack as opened
+
+    found = opened(archive, runs, most_gb=most_gb)
+    for cell in found:
+        print(f"Written: {cell.path}")
+    named = dict.fromkeys(str(code) for cell in found for code in cell.code)
+    if named:
+        print("Its scenarios name code, which commands import with --trust-code alone:")
+        print("\n".join(f"  {line}" for line in named))
 
 
 def _mapping(text: str) -> dict[str, Any]:

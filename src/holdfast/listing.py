@@ -1,16 +1,18 @@
-"""Texts of `holdfast list`: environments, algorithms, methods, shipped scenarios."""
+"""Texts of `holdfast list`: environments, algorithms, methods, changes, scenarios."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError
+from holdfast.offers import Group, offers
 from holdfast.printing import aligned
+from holdfast.registry import AGENTS, METHODS, PLUGINS
 from holdfast.signature import Argument
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def envs() -> str:
         blocks.append(f"{family}{note}\n{_wrapped('  ' + '  '.join(sorted(ids)), 2)}")
     blocks.append(_pooled_families())
     blocks.append(_teams())
+    blocks += _offered("environments", "environment")
     blocks.append(
         "Your own: module:Class or module:Id-v0, the module beside the scenario or installed.\n"
         "Will one work? holdfast check-env CartPole-v1"
@@ -100,7 +103,7 @@ def agents() -> str:
                 _arguments(row.arguments),
             )
         )
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, *_offered("agents", "agent", AGENTS)])
 
 
 def methods() -> str:
@@ -123,13 +126,40 @@ def methods() -> str:
                 _arguments(row.arguments),
             )
         )
+    blocks += _offered("methods", "method", [*METHODS, *PLUGINS])
     blocks.append("Your own: module:Class, the module beside the scenario or installed.")
     return "\n\n".join(blocks)
 
 
+def changes() -> str:
+    """Return what ``changes:`` of a task takes, and the wrappers that installed packages offer."""
+    from holdfast.scenarios.schema.changes import Changes, MujocoChanges
+    from holdfast.scenarios.schema.fields import descriptions
+    from holdfast.scenarios.schema.method_spec import WRAPPERS
+
+    blocks = [_block(key, text) for key, text in descriptions(Changes).items()]
+    blocks += [_block(f"mujoco.{key}", text) for key, text in descriptions(MujocoChanges).items()]
+    blocks.append(f"As wrappers: beside changes: {', '.join(WRAPPERS)}, or module:Class.")
+    return "\n\n".join([*blocks, *_offered("changes", "wrapper", WRAPPERS)])
+
+
+def presets() -> str:
+    """Return the presets of agents: by environment the algorithms, with their source."""
+    from holdfast.scenarios.checks import papers
+
+    source = f"Of {papers.zoo()['source']}, commit {papers.zoo()['commit'][:12]}"
+    by_env: dict[str, list[str]] = {}
+    for algorithm, each in papers.presets().items():
+        for env in each:
+            by_env.setdefault(env, []).append(algorithm)
+    lines = [(env, ", ".join(algorithms)) for env, algorithms in sorted(by_env.items())]
+    usage = "agent: {algorithm: ppo, preset: CartPole-v1}; holdfast validate says what it sets."
+    return "\n".join([f"{source}: {usage}", "", *aligned(lines)])
+
+
 def scenarios() -> str:
-    """Return the scenarios that come with Holdfast, by family."""
-    from holdfast.scenarios.shipped import FAMILIES, FOLDER, shipped
+    """Return the scenarios that come with Holdfast, by family, and those of other packages."""
+    from holdfast.scenarios.shipped import FAMILIES, FOLDER, offered, shipped
 
     blocks = []
     for family, described in FAMILIES.items():
@@ -139,8 +169,32 @@ def scenarios() -> str:
         blocks += [
             _shipped(name, file) for name, file in shipped().items() if file.parent == folder
         ]
+    for theirs in offered():
+        blocks.append(_wrapped(f"{theirs.offer.name}/: of {theirs.offer.origin}", 2))
+        blocks += [_shipped(name, file) for name, file in theirs.files.items()]
+        blocks += [f"    cannot be used: {theirs.broken}"] if theirs.broken else []
     blocks.append("Any of them runs by its name, from anywhere: holdfast run quickstart")
     return "\n\n".join(blocks)
+
+
+def _offered(group: Group, noun: str, taken: Collection[str] = ()) -> list[str]:
+    """Return a block for each name that installed packages offer; what is broken says why."""
+    from holdfast.scenarios.checks.references import NotUsable, read_offered
+
+    blocks = []
+    for name, offer in offers(group).items():
+        if name in taken:
+            told = [f"cannot be used: '{name}' is Holdfast's own name"]
+        else:
+            try:
+                known = read_offered(group, name, None, noun)
+            except NotUsable as error:
+                told = [str(error)]
+            else:
+                shown = tuple(a for a in known.arguments if group != "changes" or a.name != "env")
+                told = [known.summary, _arguments(shown)]
+        blocks.append(_block(f"{name}  (of {offer.origin})", *told))
+    return blocks
 
 
 def _shipped(name: str, path: Path) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from holdfast.offers import meant
+
 Output = Literal["distribution", "deterministic", "values"]
 
 _DISCRETE = frozenset({"Discrete"})
@@ -355,4 +357,11 @@ def algorithm(name: str) -> Algorithm:
     """Return an algorithm by name; of a user's own ``module:Class`` only its life is known."""
     if name in AGENTS:
         return AGENTS[name]
-    return Algorithm(name, False, _ANY, _LIFECYCLE, output=None)
+    return Algorithm(meant("agents", name), False, _ANY, _LIFECYCLE, output=None)
+
+
+def method_target(name: str) -> str:
+    """Return ``module:Class`` of a method by name, of Avalanche's plugins too."""
+    if name in PLUGINS:
+        return PLUGINS[name].target
+    return METHODS.get(name) or meant("methods", name)

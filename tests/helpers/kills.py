@@ -112,7 +112,8 @@ def assert_unharmed(
 
 def two_tasks(agent: dict[str, Any], method: Any = "naive", **more: Any) -> dict[str, Any]:
     """Return a scenario of two short tasks with checkpoints inside; ``more`` are its other keys."""
-    discrete = agent["algorithm"] in ("ppo", "a2c", "dqn", "qrdqn", "trpo", "recurrent_ppo")
+    of_discrete = ("ppo", "a2c", "dqn", "qrdqn", "trpo", "recurrent_ppo", "stream_q")
+    discrete = agent["algorithm"] in of_discrete
     env = "CartPole-v1" if discrete else "Pendulum-v1"
     changes = more.pop("changes", [{}, {}] if discrete else [{"time_limit": 25}] * 2)
     return {

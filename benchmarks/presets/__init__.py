@@ -1,0 +1,1 @@
+"""Presets of agents, written from where they are published."""

@@ -1,0 +1,1 @@
+"""Parts of an agent as users write them."""

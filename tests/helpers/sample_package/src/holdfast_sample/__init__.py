@@ -1,0 +1,1 @@
+"""A package that offers names to scenarios of Holdfast."""
