@@ -29,7 +29,9 @@ AGAIN: tuple[What, ...] = ("leftovers", "reports", "videos", "exports")
 
 WHATS: tuple[What, ...] = get_args(What)
 
-REPORTS = tuple(f"report{end}" for end in (".md", ".html", ".png", ".csv", "-points.csv", ".tex"))
+REPORTS = tuple(
+    f"report{end}" for end in (".md", ".html", ".png", ".svg", ".csv", "-points.csv", ".tex")
+)
 
 _OF_THE_DEAD = re.compile(r"\..+\.tmp-.+|task-\d+(\.at-\d+)?\.tmp-\d+")
 _INSIDE = re.compile(r"task-(\d+)\.(at-\d+|parts)")
