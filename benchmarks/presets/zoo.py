@@ -101,7 +101,8 @@ def _policy(text: str) -> tuple[dict[str, Any], list[str]]:
     """Return ``policy_kwargs`` as scenarios say them, and what they cannot say."""
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
-    found, left = {}, []
+    found: dict[str, Any] = {}
+    left: list[str] = []
     for keyword in call.keywords:
         name, value = str(keyword.arg), keyword.value
         if name == "activation_fn":

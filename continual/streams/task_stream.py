@@ -411,8 +411,9 @@ class _EnvCopies:
             successes.append(np.nan if success is None else max(0.0, float(success)))
             costs.append(info[COST] if self._has_cost else np.nan)
             games.append(info.get(GAME))
-        found = map(np.array, (rewards, over, successes, costs))
-        return Stepped(*found, games)
+        return Stepped(
+            np.array(rewards), np.array(over), np.array(successes), np.array(costs), games
+        )
 
 
 class PooledEvalExperience(MeasuredExperience):

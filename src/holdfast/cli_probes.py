@@ -32,8 +32,8 @@ def stress(
         list[str] | None,
         typer.Argument(
             metavar="CHANGE=[LEVEL, ...]",
-            help="Changes and levels: 'observation_noise=[0.1, 0.2]', action_delay, action_gain, dead_actuators, "
-            "observation_mask (entries, or each), attack. Default: all of them.",
+            help="Changes and levels: 'observation_noise=[0.1, 0.2]', action_delay, action_gain, "
+            "dead_actuators, observation_mask (entries, or each), attack. Default: all of them.",
             show_default=False,
         ),
     ] = None,
