@@ -56,10 +56,16 @@ def collect_rarely() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what is remembered of runs, and programs, in folders of the tests; in no one's home."""
+    """Keep what is remembered of runs, and programs, in folders of the tests; in no one's home.
+
+    Programs are shared by the workers of a run, small ones too: most are compiled by several tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     own = {
         "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state")),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+        "JAX_COMPILATION_CACHE_DIR": str(run / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
     }
     known = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
