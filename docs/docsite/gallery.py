@@ -76,10 +76,10 @@ def overview() -> str:
 
 def style_sheet() -> str:
     """Return the style of charts, with their colours on light and on dark pages."""
-    reports = Path(charts.__file__).parent
-    light, dark = re.findall(r":root \{(.*?)\}", (reports / "page.css").read_text("utf-8"), re.S)
+    texts = Path(charts.__file__).parent / "texts"
+    light, dark = re.findall(r":root \{(.*?)\}", (texts / "page.css").read_text("utf-8"), re.S)
     light, dark = (re.sub(r"color-scheme: [^;]*;", "", colours) for colours in (light, dark))
-    chart = (reports / "chart.css").read_text("utf-8")
+    chart = (texts / "chart.css").read_text("utf-8")
     return f":root {{{light}}}\n[data-md-color-scheme=slate] {{{dark}}}\n{chart}"
 
 
