@@ -213,9 +213,8 @@ CASES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "ppo" else pytest.mark.slow) for n in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_a_seed_is_the_same_bits_beside_any_and_near_one_that_learns_alone(
     name: str, request: pytest.FixtureRequest
 ) -> None:

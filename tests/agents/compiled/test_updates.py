@@ -96,7 +96,7 @@ def test_dqn() -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("algorithm", [SAC, TD3])
+@pytest.mark.parametrize("algorithm", [SAC, pytest.param(TD3, marks=pytest.mark.slow)])
 def test_actor_and_critic(algorithm: Any) -> None:
     make = partial(off_policy, algorithm, "Pendulum-v1", policy_kwargs={"net_arch": [32, 32]})
     compare(make, 30, gradient_steps=1, batch_size=32)
@@ -121,11 +121,13 @@ def test_arrays_that_are_too_large_for_the_vector(algorithm: Any) -> None:
         assert not value.equal(before[name]), name
 
 
+@pytest.mark.slow
 def test_ppo_by_default_in_float32() -> None:
     make = partial(on_policy, PPO, "CartPole-v1", double=False)
     assert steps_taken(compare(make, 1, small=5e-7, logged=1e-5)) == 320
 
 
+@pytest.mark.slow
 def test_dqn_by_default_in_float32() -> None:
     make = partial(off_policy, DQN, "CartPole-v1", double=False)
     assert (

@@ -126,7 +126,7 @@ ENGINES = ["sb3", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
+@pytest.mark.parametrize("agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)])
 def test_what_is_only_counted_changes_nothing_and_a_multiplier_does(
     agent: dict[str, Any], engine: str, tmp_path: Path
 ) -> None:

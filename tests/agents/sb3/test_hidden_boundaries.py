@@ -222,7 +222,9 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Ended:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(n, marks=[] if n == "ppo" else pytest.mark.slow) for n in CASES]
+)
 def test_a_hidden_boundary_equals_plain_stable_baselines3_in_a_world_that_changes(
     case: str, tmp_path: Path, ended: Ended
 ) -> None:

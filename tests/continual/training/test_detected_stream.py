@@ -87,6 +87,7 @@ def test_killed_at_random_places(
     assert sum(one.begun is not None for one in read_detections(folder)) >= 3
 
 
+@pytest.mark.slow
 def test_a_model_of_the_dynamics_survives_kills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,9 @@ def silent(policy: dict[str, Tensor], observations: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("method", ["ewc", "mas", "si", "rwalk"])
+@pytest.mark.parametrize(
+    "method", ["ewc", "si", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mas", "rwalk"))]
+)
 def test_the_record_of_a_run(method: str, run: Any, weights: Any) -> None:
     """Share and moves again, from the checkpoints."""
     keys: dict[str, Any] = {"steps": 128, "agent": RELU, "checkpoint": {"keep": "all"}}

@@ -108,7 +108,8 @@ def test_killed_in_evaluations_measures_again_and_writes_once(
     assert_same(Kills(monkeypatch, []).run(cell(tmp_path / "killed", data())), whole)
 
 
-@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True])
 def test_killed_at_file_operations(
     after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

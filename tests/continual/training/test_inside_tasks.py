@@ -149,7 +149,7 @@ def test_method_off_policy(method: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
 
 
-@pytest.mark.parametrize("first_task_kl", [False, True])
+@pytest.mark.parametrize("first_task_kl", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)])
 def test_vcl_with_a_head_per_task(
     agent: dict[str, Any], first_task_kl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,7 @@ def test_a_run_that_is_continued_measures_what_it_would_have(
     assert cut.scores() == straight.scores()
 
 
+@pytest.mark.slow
 def test_the_report_says_how_many_points_stand_behind_a_number(
     scenario: Scenario, tmp_path: Path
 ) -> None:
