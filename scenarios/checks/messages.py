@@ -88,10 +88,9 @@ def _models(annotation: Any) -> Iterator[tuple[KeyPath, type[BaseModel]]]:
         yield from (((*many, *below), model) for below, model in _models(inner))
 
 
-SECTIONS = {
-    path: model for path, model in _sections(Scenario) if not {"methods", "wrappers"} & {*path}
-}
-"""The model of each section; those of methods and wrappers, written in short, are left out."""
+_IN_SHORT = frozenset({"methods", "wrappers", "callbacks"})
+SECTIONS = {path: model for path, model in _sections(Scenario) if not _IN_SHORT & {*path}}
+"""The model of each section, but for those that are written in short."""
 
 _SYNONYMS = {
     "lr": "learning_rate",
@@ -255,7 +254,7 @@ def home(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> s
 
 
 _DEEP = frozenset(
-    {"score", "drift", "opponents", "partners", "tune"}
+    {"score", "drift", "opponents", "partners", "tune", "cost", "constraint"}
 )  # nobody looks for a key there
 
 
