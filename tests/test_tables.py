@@ -104,6 +104,7 @@ def test_a_kept_cell_is_the_cell_that_ran(tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in before] == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "points", "seeds"), [("methods-continuous", 6, 3), ("continual-control", 3, 2)]
 )

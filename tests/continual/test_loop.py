@@ -96,6 +96,7 @@ def test_evaluating_more_often_changes_nothing(algorithm: str, run: Run, weights
     assert same_weights(weights(seldom), weights(often))
 
 
+@pytest.mark.slow
 def test_same_cell_twice_is_equal_and_another_seed_differs(run: Run, weights: Any) -> None:
     one, twin, other = (run(runs=str(i), seeds=[seed]) for i, seed in enumerate([0, 0, 1]))
     assert one.scores() == twin.scores()

@@ -114,6 +114,7 @@ def test_the_first_start_of_a_process_draws_nothing() -> None:
 # -- measuring -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slowly("ppo", "dqn", "sac", fast=("ppo",)))
 def test_evaluating_more_often_changes_nothing(name: str, tmp_path: Path) -> None:
     weights = []
@@ -168,6 +169,7 @@ def state_of(learner: StableBaselinesAgent) -> dict[str, Tensor]:
     return {**policy_tensors(model), **optimizer_tensors(model)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["sb3", "compiled"])
 @pytest.mark.parametrize("name", slowly("ppo", "dqn", "sac", "td3", fast=("sac",)))
 def test_what_one_engine_left_the_other_goes_on_with(

@@ -237,6 +237,7 @@ def test_a_seed_is_the_same_bits_beside_any_and_near_one_that_learns_alone(
                 )
 
 
+@pytest.mark.slow
 def test_what_a_trace_has_frozen_is_each_ones_own() -> None:
     """The entropy's coefficient is a number in the program: unequal ones do not share it."""
 

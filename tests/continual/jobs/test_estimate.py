@@ -20,6 +20,7 @@ from holdfast.scenarios.schema.scenario import Scenario
 METHODS = ["naive", {"ewc": {"samples": 200}}, {"cloning": {"samples": 700}}, "isolated"]
 
 
+@pytest.mark.slow
 def test_making_programs_is_no_part_of_the_pace(
     make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_seed_is_the_same_whatever_learns_beside_it(
     assert content(alone).keys() == content(three[1]).keys()
 
 
+@pytest.mark.slow
 def test_one_that_fails_goes_on_alone_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,8 +159,9 @@ def luck(folder: RunFolder) -> list[float]:
     return [task.changes.set["luck"] for task in folder.scenario.tasks]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the sums of rewards
-@pytest.mark.parametrize("how", ["raises", pytest.param("diverges", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["raises", "diverges"])
 def test_a_seed_whose_environment_fails_or_that_diverges_ends_alone(
     how: str, fragile: dict[str, Any], tmp_path: Path
 ) -> None:

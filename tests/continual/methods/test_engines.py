@@ -31,7 +31,7 @@ STEP = 2e-3
 """Two steps of Adam: of the penalty on a deviation at its prior, which is zero up to rounding, it
 makes whole ones."""
 SLOW = pytest.mark.slow
-QUICK = {("ppo", "ewc"), ("ppo", "agem"), ("dqn", "packnet"), ("sac", "si"), ("sac", "cloning")}
+QUICK = {("ppo", "ewc"), ("sac", "si")}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_weights_are_those_of_the_other_engine(
     assert_equal(world, lambda: build(name), train, monkeypatch, at_the_prior)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["ppo", *(pytest.param(w, marks=SLOW) for w in ("dqn", "sac"))])
 def test_weights_and_deviations_of_vcl_are_those_of_the_other_engine(
     world: str, train: Any, monkeypatch: pytest.MonkeyPatch

@@ -88,6 +88,7 @@ def told(script: str, folder: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_streams_import_three_files_of_avalanche_and_nothing_heavy() -> None:
     said = told(BUILT, RELAYS)
     assert said["heavy"] == []

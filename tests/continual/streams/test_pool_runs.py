@@ -17,7 +17,8 @@ from holdfast.scenarios.schema.scenario import Scenario
 WORLDS = Path(__file__).parents[2] / "envs"
 
 
-@pytest.mark.parametrize("method", ["naive", pytest.param("joint", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["naive", "joint"])
 def test_workers_change_no_number(run, weights, method):
     plain = run(method=method, tasks=2, runs="plain")
     pooled = run(method=method, tasks=2, runs="pooled", pool={"workers": 2})

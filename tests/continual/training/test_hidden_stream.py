@@ -94,6 +94,7 @@ METHODS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [pytest.param(n, marks=[] if n == "redo" else [pytest.mark.slow]) for n in METHODS]
 )

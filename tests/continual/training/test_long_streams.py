@@ -53,6 +53,7 @@ def scenario() -> Scenario:
     )
 
 
+@pytest.mark.slow
 def test_many_tasks_are_measured_by_turns_with_few_open_and_nothing_drawn(
     scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_many_tasks_are_measured_by_turns_with_few_open_and_nothing_drawn(
     assert names == {"MANIFEST.json", "state.json", "dropped.json", "policy.safetensors"}
 
 
+@pytest.mark.slow
 def test_fault_47_by_default_little_is_drawn_and_old_stages_keep_their_policies(
     scenario: Scenario, tmp_path: Path
 ) -> None:

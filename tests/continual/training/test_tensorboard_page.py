@@ -130,6 +130,7 @@ def test_the_charts_are_laid_out_and_drawn_once(browser: Any, address: str) -> N
     assert ours(visit) == []
 
 
+@pytest.mark.slow
 def test_the_table_of_hyperparameters_holds_the_numbers_of_the_record(
     browser: Any, address: str, cells: list[RunFolder]
 ) -> None:

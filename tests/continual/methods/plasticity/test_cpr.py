@@ -117,7 +117,7 @@ def test_it_is_refused_by_name_where_it_cannot_work(refusal: Any) -> None:
     assert "cpr" in refusal("cpr", "recurrent_ppo")
 
 
-@pytest.mark.parametrize("engine", ["sb3", "compiled"])
+@pytest.mark.parametrize("engine", ["sb3", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_updates_that_a_limit_stops_are_not_counted(make_scenario: Any, engine: str) -> None:
     """Adam counts what was taken; the compiled engine draws for whole rollouts before that."""
     agent = {"algorithm": "ppo", "engine": engine, "n_steps": 128, "batch_size": 32, "n_epochs": 5}

@@ -26,6 +26,7 @@ def _build(**arguments: Any) -> Any:
     return lambda: [GenerativeReplay(**(SMALL | arguments))]
 
 
+@pytest.mark.slow
 def test_it_learns_to_draw_the_observations_of_each_task() -> None:
     """Two tasks of two entries: means (0, 5) and (10, 5); in the first, x1 is near x0 + 5."""
     method, rng = GenerativeReplay(updates=1500, latent=2, hidden=32), np.random.default_rng(0)
