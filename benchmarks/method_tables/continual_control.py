@@ -34,8 +34,11 @@ PUBLISHED = {
     "naive": "61.8 ± 6.9",
     "isolated": "299.9 ± 6.0",
     "l2-init": "266.1 ± 5.3",
+    "trac": "217.4 ± 26.3",
+    "weight-clipping": "154.3 ± 16.0",
+    "c-chain": "160.4 ± 14.6",
 }
-"""C-CHAIN's Vanilla, Oracle and L2 Init."""
+"""C-CHAIN's Vanilla, Oracle, L2 Init, TRAC, Weight Clipping and C-CHAIN."""
 
 
 def markdown(cells: Sequence[dict[str, str]]) -> str:
