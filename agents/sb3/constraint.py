@@ -1,8 +1,8 @@
 """Costs while an agent learns: counted, and weighed against the reward by a multiplier.
 
-The agent learns from (reward - multiplier * cost) / (1 + multiplier), the Lagrangian of the limit
-scaled as in Stooke et al. 2020 (arXiv:2007.03964, section 5), so that a large multiplier leaves the
-size of what is learned from as it is. There is no critic of its own for the cost.
+The agent learns from (reward - multiplier * cost) / (1 + multiplier), the Lagrangian of the limit,
+scaled so that a large multiplier leaves the size of what is learned from as it is. There is no
+critic of its own for the cost.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ class Multiplier:
                      m <- max(0, proportional (J - d) + integral I + derivative max(0, J - J_last))
         fixed:       m stays
 
-    Sources: Stooke et al. 2020, Responsive Safety in Reinforcement Learning by PID Lagrangian
-    Methods (arXiv:2007.03964), equation 5 and algorithm 2, without its smoothing.
+    Source: Stooke et al. 2020, Responsive Safety in Reinforcement Learning by PID Lagrangian
+    Methods (arXiv:2007.03964), whose abstract alone could be read, and the authors' code
+    (github.com/astooke/rlpyt, rlpyt/projects/safe/cppo_pid.py), with its smoothing off and a delay
+    of one update. There the integral holds its gain already, which comes to the same. The other
+    rule, the traditional one, is integral control.
 
     Args:
         rule: One of three.

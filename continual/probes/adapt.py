@@ -22,7 +22,7 @@ from holdfast.continual.results.curves import curves
 from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.run_folder.cells import task_index
 from holdfast.continual.run_folder.extension import obstacle
-from holdfast.continual.run_folder.files import write_whole
+from holdfast.continual.run_folder.files import has_second_name, write_whole
 from holdfast.continual.run_folder.record import SCENARIO, SCORES, RunFolder
 from holdfast.errors import EnvironmentFailed, ScenarioError, UsageError
 from holdfast.scenarios.load import load, load_resolved
@@ -255,9 +255,7 @@ class Trial(NamedTuple):
 
 def _take_over(there: Path, here: Path) -> None:
     """Give a file of a checkpoint, which nobody writes into, a second name; or copy it."""
-    try:
-        os.link(there, here, follow_symlinks=False)
-    except (OSError, NotImplementedError):
+    if not has_second_name(there, here):
         here.write_bytes(read(there, 1 << 40, folders=checkpoint.FOLDERS))
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from holdfast.continual.probes.record import Record
+from holdfast.continual.probes.record import Record, plans_in
 from holdfast.continual.results.curves import Array
 from holdfast.continual.run_folder.files import csv_table
 from holdfast.continual.run_folder.readers import Count, Short
@@ -209,12 +209,8 @@ def adapt_plans(folder: RunFolder) -> list[AdaptPlan]:
     Raises:
         CheckpointUnusable: If a record cannot be read.
     """
-    found = []
-    for path in sorted((folder.path / ADAPT).glob(f"*/{ADAPTED}")):
-        plan, _ = Record(path, AdaptPlan, Adapted, folders=3).read()
-        if plan is not None and adapt_work(folder, plan) == path.parent:
-            found.append(plan)
-    return found
+    found = plans_in(folder.path / ADAPT, ADAPTED, AdaptPlan, Adapted)
+    return [plan for plan, place in found if adapt_work(folder, plan) == place]
 
 
 def threshold_of(results: Sequence[Adapted], asked: float | None = None) -> float:
@@ -312,12 +308,8 @@ def counterfactual_plans(folder: RunFolder) -> list[CounterfactualPlan]:
     Raises:
         CheckpointUnusable: If a record cannot be read.
     """
-    found = []
-    for path in sorted((folder.path / COUNTERFACTUAL).glob(f"*/{ALTERNATIVES}")):
-        plan, _ = Record(path, CounterfactualPlan, Alternative, folders=3).read()
-        if plan is not None and path.parent.name == plan.task:
-            found.append(plan)
-    return found
+    found = plans_in(folder.path / COUNTERFACTUAL, ALTERNATIVES, CounterfactualPlan, Alternative)
+    return [plan for plan, place in found if place.name == plan.task]
 
 
 def counterfactual_table(cells: Sequence[RunFolder], plan: CounterfactualPlan) -> str:

@@ -118,6 +118,23 @@ class Record(Generic[P, R]):
         return None if plan is None else (plan, results)
 
 
+def plans_in(place: Path, name: str, plan: type[P], result: type[R]) -> list[tuple[P, Path]]:
+    """Return the plans of all records of a kind, each with the folder that it lies in.
+
+    Args:
+        place: The folder that holds theirs.
+        name: Of the records.
+        plan: Model of their first lines.
+        result: Model of the others.
+
+    Raises:
+        CheckpointUnusable: If a record cannot be read.
+    """
+    paths = sorted(place.glob(f"*/{name}"))
+    read = [(Record(path, plan, result, folders=3).read()[0], path.parent) for path in paths]
+    return [(found, folder) for found, folder in read if found is not None]
+
+
 def probed_cells(path: Path, command: str, *, trust_code: bool = False) -> list[RunFolder]:
     """Return the cells in a folder that a probe can look at.
 

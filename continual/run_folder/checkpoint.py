@@ -25,7 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from holdfast.continual.run_folder.files import sync, write_synced
+from holdfast.continual.run_folder.files import has_second_name, sync, write_synced
 from holdfast.continual.run_folder.readers import (
     Dropped,
     Manifest,
@@ -141,10 +141,8 @@ def _settled(before: Path) -> dict[str, Member]:
 
 
 def _taken_over(there: Path, here: Path, member: Member) -> bool:
-    """Return whether a file has a second name now; not all file systems have such."""
-    try:
-        os.link(there, here, follow_symlinks=False)
-    except (OSError, NotImplementedError):
+    """Return whether a file has a second name now, and is whole."""
+    if not has_second_name(there, here):
         return False
     if here.lstat().st_size == member.bytes:
         return True

@@ -29,6 +29,18 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
+def has_second_name(there: Path, here: Path) -> bool:
+    """Give a file that nobody writes into a second name; return whether that was possible.
+
+    Not all file systems have such, nor all systems a way not to follow links.
+    """
+    try:
+        os.link(there, here, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        return False
+    return True
+
+
 def temporary(path: Path) -> Path:
     """Return where this process writes a file before it takes its place; nothing is there.
 

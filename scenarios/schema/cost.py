@@ -79,7 +79,7 @@ class Lagrangian(BaseModel):
 
 
 class PID(BaseModel):
-    """A multiplier set by a controller of the cost (Stooke et al. 2020, algorithm 2)."""
+    """A multiplier set by a controller of the cost (Stooke et al. 2020)."""
 
     model_config = SECTION
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -118,55 +118,47 @@ def _plain(name: str, arguments: dict[str, Any]) -> str | dict[str, Any]:
     return {name: arguments} if arguments else name
 
 
-class Wrapper(BaseModel):
+class Named(BaseModel):
+    """A name with arguments, in short: ``module:Class``, or ``{module:Class: {arguments}}``."""
+
+    model_config = SECTION
+
+    name: Text
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    noun: ClassVar[str]
+    known: ClassVar[Mapping[str, str]] = {}
+    takes: ClassVar[dict[str, Any]] = {"type": ["object", "null"]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return value if _is_model_form(value) else named(value, cls.noun, cls.known)
+
+    @model_serializer
+    def _write(self) -> str | dict[str, Any]:
+        return _plain(self.name, self.arguments)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the plain form, which is what files hold."""
+        return {"description": cls.__doc__, **_named_schema(cls.known, cls.takes)}
+
+
+class Wrapper(Named):
     """A wrapper around the environment: ``frame_stack``, ``atari``, or ``module:Class``."""
 
-    model_config = SECTION
-
-    name: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, value: Any) -> Any:
-        return value if _is_model_form(value) else named(value, "wrapper", WRAPPERS)
-
-    @model_serializer
-    def _write(self) -> str | dict[str, Any]:
-        return _plain(self.name, self.arguments)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Describe the plain form, which is what files hold."""
-        entry = {"type": ["object", "null", "integer"]}
-        return {"description": cls.__doc__, **_named_schema(WRAPPERS, entry)}
+    noun: ClassVar[str] = "wrapper"
+    known: ClassVar[Mapping[str, str]] = WRAPPERS
+    takes: ClassVar[dict[str, Any]] = {"type": ["object", "null", "integer"]}
 
 
-class Callback(BaseModel):
+class Callback(Named):
     """A callback of Stable-Baselines3: ``module:Class``, or ``{module:Class: {arguments}}``."""
 
-    model_config = SECTION
-
-    name: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, value: Any) -> Any:
-        return value if _is_model_form(value) else named(value, "callback")
-
-    @model_serializer
-    def _write(self) -> str | dict[str, Any]:
-        return _plain(self.name, self.arguments)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Describe the plain form, which is what files hold."""
-        return {"description": cls.__doc__, **_named_schema((), {"type": ["object", "null"]})}
+    noun: ClassVar[str] = "callback"
 
 
 class MethodPart(BaseModel):

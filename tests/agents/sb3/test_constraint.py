@@ -42,8 +42,28 @@ def test_a_lagrangian_multiplier_climbs_the_violation() -> None:
     assert one.value == 0.0  # never below
 
 
-def test_a_controlled_multiplier_is_that_of_the_paper() -> None:
-    """Stooke et al. 2020, algorithm 2: three steps worked by hand, d = 10."""
+def test_a_controlled_multiplier_is_that_of_the_authors_code() -> None:
+    """Their recursion: the integral holds its gain, means by alphas of 0, a delay of one update."""
+    costs, limit, (kp, ki, kd) = np.random.default_rng(0).uniform(0, 30, 40), 12.0, (0.3, 0.02, 0.7)
+    one = rule(pid={"proportional": kp, "integral": ki, "derivative": kd})
+    integral, smooth_over, smooth_cost, before = 0.0, 0.0, 0.0, [0.0]
+    found, told = [], []
+    for cost in costs:
+        over = float(cost - limit)
+        integral = max(0.0, integral + over * ki)
+        smooth_over = 0.0 * smooth_over + (1 - 0.0) * over
+        smooth_cost = 0.0 * smooth_cost + (1 - 0.0) * float(cost)
+        rise = max(0.0, smooth_cost - before[0])
+        told.append(max(0.0, kp * smooth_over + integral + kd * rise))
+        before = [smooth_cost]
+        one.move(float(cost), limit)
+        found.append(one.value)
+    assert found == pytest.approx(told)
+    assert 0 < np.count_nonzero(found) < len(found)
+
+
+def test_a_controlled_multiplier_by_hand() -> None:
+    """Four updates, d = 10."""
     one = rule(pid={"proportional": 0.1, "integral": 0.01, "derivative": 1.0})
     found = []
     # J = 14: over 4, I 4, rise 14 (from 0): .4 + .04 + 14.
