@@ -72,7 +72,7 @@ LIGHT = (
     "holdfast.continual.results.metrics",
     "holdfast.continual.jobs.run_folders",
     "holdfast.continual.jobs.run",
-    "holdfast.interactive",
+    "holdfast.prompt",
     "holdfast.continual.jobs.tuning_plan",
     "holdfast.continual.kinds.kind",
     "holdfast.continual.run_folder.record",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.continual.jobs.run_handle import open_run
-    from holdfast.interactive import run
+    from holdfast.prompt import run
     from holdfast.scenarios.load import load
 
     __version__: str
@@ -22,7 +22,7 @@ __all__ = ["__version__", "load", "open_run", "run"]
 _HOMES = {
     "load": "holdfast.scenarios.load",
     "open_run": "holdfast.continual.jobs.run_handle",
-    "run": "holdfast.interactive",
+    "run": "holdfast.prompt",
 }
 
 

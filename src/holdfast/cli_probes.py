@@ -96,7 +96,7 @@ def adapt(
 
     The runs stay as they are. What was interrupted continues; the report has it as a section.
     """
-    from holdfast.continual.probes import adapt as probe
+    from holdfast.continual.probes import adaptation as probe
     from holdfast.continual.probes import outcomes
     from holdfast.continual.probes.record import probed_cells
     from holdfast.continual.reports.probe_report import adapt_sections
@@ -166,7 +166,7 @@ def explain(
     Integrated gradients of the policy, checked by deletion; the states in which a later policy
     departs from that of the task's end, by kind. Needs holdfast[explain].
     """
-    from holdfast.continual.probes import explain as probe
+    from holdfast.continual.probes import explanation as probe
     from holdfast.continual.probes import outcomes
     from holdfast.continual.probes.record import probed_cells
     from holdfast.continual.reports.probe_report import explain_sections

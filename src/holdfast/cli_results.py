@@ -167,7 +167,7 @@ def clean(
     A cell that another process runs is left alone; the exit code is then 6.
     """
     from holdfast.continual.results.formatting import plural
-    from holdfast.continual.tools import clean as cleaning
+    from holdfast.continual.tools import cleaning
 
     going = cleaning.listed(path, cleaning.asked(what or ()))
     print(cleaning.table(going, path))

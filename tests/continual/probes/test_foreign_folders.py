@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.continual.probes.adapt import adapt
+from holdfast.continual.probes.adaptation import adapt
 from holdfast.continual.probes.counterfactual import counterfactual
-from holdfast.continual.probes.explain import explain
+from holdfast.continual.probes.explanation import explain
 from holdfast.continual.probes.outcomes import (
     ADAPT,
     COUNTERFACTUAL,

@@ -215,7 +215,7 @@ def test_all_levels_fit_a_continuous_policy(run: Callable[..., RunFolder]) -> No
     clean = by_place[0, "t0", "unchanged", 0.0]
     assert by_place[0, "t0", "dead_actuators", 0.0] != clean
     assert by_place[0, "t0", "attack", 0.2] != clean
-    from holdfast.continual.probes.explain import explain
+    from holdfast.continual.probes.explanation import explain
 
     explain([cell], outcomes.ExplainPlan(states=10))
     (one,) = outcomes.explain_record(cell).read()[1]

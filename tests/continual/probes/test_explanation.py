@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from holdfast.agents.doors.outputs import Output, OutputSpec
 from holdfast.cli import app
 from holdfast.continual.jobs.run_handle import open_run
-from holdfast.continual.probes import explain as probe
+from holdfast.continual.probes import explanation as probe
 from holdfast.continual.probes import outcomes
 from holdfast.continual.probes.counterfactual import counterfactual
 from holdfast.continual.probes.outcomes import CounterfactualPlan, Explained, ExplainPlan

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from holdfast.cli import app
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.run_folder.record import RunFolder
-from holdfast.continual.tools.clean import WHATS, clean, listed
+from holdfast.continual.tools.cleaning import WHATS, clean, listed
 from holdfast.errors import CheckpointUnusable
 from holdfast.scenarios.schema.scenario import Scenario
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.interactive import is_interactive
+from holdfast.prompt import is_interactive
 
 SCENARIO = """\
 tasks: [{name: a, env: CartPole-v1, steps: 32}, {name: b, env: CartPole-v1, steps: 32}]

@@ -14,7 +14,7 @@ from torch import Tensor, equal
 from typer.testing import CliRunner
 
 from holdfast.cli import app
-from holdfast.continual.probes import adapt as probe
+from holdfast.continual.probes import adaptation as probe
 from holdfast.continual.probes import outcomes
 from holdfast.continual.probes.outcomes import FRESH, Adapted, AdaptPlan
 from holdfast.continual.run_folder.record import RunFolder
