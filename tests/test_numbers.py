@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import t
 
 from holdfast.continual.results.statistics import estimate
+from holdfast.scenarios.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -338,3 +339,23 @@ def test_which_slots_detectors_recognise() -> None:
         came, found = (sum(int(line[column] or 0) for line in lines) for column in (8, 9))
         told += [f"{found} of {came}" if came else "none", over_seeds([ln[10] for ln in lines])]
         assert cells == [str(len(lines)), *told], (stream, recurs)
+
+
+def test_safe_reach_says_what_its_cells_have() -> None:
+    """Of five seeds; those of the stream's own making left out, it is the same."""
+    text = (ROOT / "benchmarks" / "results" / "safe-reach.csv").read_text("utf-8")
+    rows = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
+    found: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+    for method, _, stages, task, *numbers in rows:
+        found.setdefault((method, stages, task), []).append(tuple(map(float, numbers)))
+    assert {len(cells) for cells in found.values()} == {5}
+    header = shipped()["safe-reach"].read_text("utf-8")
+    for method in ("naive", "cloning"):
+        assert [broken for *_, broken in found[method, "1", "careful"]] == [0.0] * 5
+    assert [broken for *_, broken in found["naive", "2", "careful"]] == [1.0] * 5
+    assert [broken for *_, broken in found["cloning", "2", "careful"]] == [0.0] * 5
+    costs = np.array([cost for _, cost, _ in found["naive", "2", "careful"]])
+    assert f"cost {costs.mean():.1f} +- {costs.std(ddof=1):.1f}, limit 3" in header
+    returns = np.array([total for total, *_ in found["naive", "1", "careful"]])
+    told = f"{returns.mean():.1f} +- {returns.std(ddof=1):.1f}".replace("0.", ".", 1)
+    assert re.sub(r"\n# ", " ", header).count(f"is {told} within the limit") == 1
