@@ -105,7 +105,7 @@ def changed(
     with naming(task):
         try:
             if task.cost is not None:
-                env = Costs(env, task.cost)
+                env = Costs(env, task.cost, task.name)
             if task.rate is not None:
                 env = Paced(env, task.rate)
             if task.randomize:
@@ -167,7 +167,7 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
 
     Raises:
         ScenarioError: Every task that cannot be built, or the tasks that differ and the key to set.
-        EnvironmentFailed: The constructor of an environment raised.
+        EnvironmentFailed: The constructor of an environment raised, or it does not tell its cost.
     """
     problems: list[Problem] = []
     found: list[StreamSpaces] = []
@@ -182,6 +182,8 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
         try:
             if scenario.endless:
                 check_endless(env, is_saved=scenario.saves_worlds)
+            if task.cost is not None and not (task.exclusive or task.rate is not None):
+                _take_a_step(env)
             found.append(StreamSpaces(env.observation_space, env.action_space))
             if scenario.agent.algorithm == "maskable_ppo" and not env.has_wrapper_attr(MASKS):
                 problems.append(scenario.problem(f"tasks[{index}]", _NO_MASKS.format(task.name)))
@@ -193,3 +195,10 @@ def stream_spaces(scenario: Scenario) -> StreamSpaces:
     if problems:
         raise ScenarioError(problems) from cause
     return merged_spaces(scenario, found)
+
+
+def _take_a_step(env: gym.Env[Any, Any]) -> None:
+    """Step an environment once: what costs shows with a step alone."""
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    env.step(env.action_space.sample())

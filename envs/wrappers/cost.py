@@ -28,26 +28,37 @@ class Costs(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: The environment as its author made it.
         cost: What costs.
+        task_name: Name for the error texts.
 
     Raises:
         UsageError: A term looks at what the environment does not have; the text begins with the
             key.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], cost: Cost) -> None:
+    def __init__(self, env: gym.Env[Any, Any], cost: Cost, task_name: str) -> None:
         super().__init__(env)
+        self._task_name = task_name
         self._terms = [(_reading(env, term, at), term) for at, term in enumerate(cost.terms)]
 
     def step(self, action: Any) -> Any:
-        """Step the environment."""
+        """Step the environment.
+
+        Raises:
+            EnvironmentFailed: It does not tell what costs.
+        """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        cost = sum(
+        try:
+            cost = self._cost(observation, action, info) if self._terms else _told(info)
+        except EnvironmentFailed as error:
+            raise EnvironmentFailed(f"task '{self._task_name}': {error}") from None
+        return observation, reward, terminated, truncated, {**info, COST: cost}
+
+    def _cost(self, observation: Any, action: Any, info: dict[str, Any]) -> float:
+        return sum(
             term.weight
             for read, term in self._terms
             if _is_outside(read(observation, action, info), term)
         )
-        told = {**info, COST: cost if self._terms else _told(info)}
-        return observation, reward, terminated, truncated, told
 
 
 def _told(info: dict[str, Any]) -> float:
@@ -58,8 +69,8 @@ def _told(info: dict[str, Any]) -> float:
     """
     if COST not in info:
         raise EnvironmentFailed(
-            'the task has a cost: without terms:, and the environment tells none in info["cost"]; '
-            "write terms:, or let it tell one with every step"
+            'cost: has no terms:, and the environment tells none in info["cost"]; write terms:, or '
+            "let it tell one with every step"
         )
     try:
         cost = float(info[COST])
@@ -97,7 +108,9 @@ def _of_info(name: str, key: str) -> Reading:
     def read(_observation: Any, _action: Any, info: dict[str, Any]) -> float:
         if name not in info:
             told = ", ".join(map(str, info)) or "nothing"
-            raise EnvironmentFailed(f"{key}.info: a step told no '{name}'; it told {told}")
+            raise EnvironmentFailed(
+                f"{key}.info: the environment tells no '{name}' with a step; it tells {told}"
+            )
         return float(info[name])
 
     return read

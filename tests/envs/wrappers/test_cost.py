@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import holdfast
 from holdfast.envs.make import make_env
 from holdfast.envs.wrappers.cost import Costs
 from holdfast.errors import EnvironmentFailed, UsageError
@@ -35,7 +37,7 @@ class Told(gym.Env[Any, Any]):
 def cost_of(terms: list[dict[str, Any]], seen: tuple[float, float] = (0, 0), **info: Any) -> float:
     cost = Cost.model_validate({"limit": 1, "terms": terms})
     env = Told([*seen], info)
-    told: float = Costs(env, cost).step(np.array([0.7]))[4]["cost"]
+    told: float = Costs(env, cost, "a").step(np.array([0.7]))[4]["cost"]
     assert "cost" not in env.info or not terms  # the environment's own is left alone
     return told
 
@@ -64,7 +66,7 @@ def test_terms_add_up() -> None:
 
 def test_without_terms_the_environment_tells() -> None:
     assert cost_of([], cost=0.5) == 0.5
-    with pytest.raises(EnvironmentFailed, match="tells none in info"):
+    with pytest.raises(EnvironmentFailed, match="task 'a': cost: has no terms:"):
         cost_of([])
     for wrong in (-1.0, float("nan"), "much"):
         with pytest.raises(EnvironmentFailed, match="a cost is a finite number of at least 0"):
@@ -85,7 +87,7 @@ def test_without_terms_the_environment_tells() -> None:
 def test_a_term_that_looks_at_nothing_is_refused(term: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         cost_of([{**term, "above": 0.0}])
-    with pytest.raises(EnvironmentFailed, match="a step told no 'speed'; it told x, y"):
+    with pytest.raises(EnvironmentFailed, match="tells no 'speed' with a step; it tells x, y"):
         cost_of([{"info": "speed", "above": 0.0}], x=1, y=2)
 
 
@@ -106,3 +108,12 @@ def test_it_looks_at_the_world_as_it_is_before_changes() -> None:
     seen, reward, *_, info = env.step(0)
     assert (info["cost"], reward) == (1.0, 5.0)
     assert not seen.any()
+
+
+def test_what_is_not_told_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    task = {"name": "a", "env": "CartPole-v1", "steps": 10}
+    task["cost"] = {"limit": 0, "terms": [{"info": "speed", "above": 1.0}]}
+    data = {"name": "a", "tasks": [task], "agent": {"algorithm": "ppo"}}
+    with pytest.raises(EnvironmentFailed, match=r"task 'a': .* tells no 'speed' with a step"):
+        holdfast.run(Scenario.model_validate(data), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
