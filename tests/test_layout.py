@@ -45,7 +45,7 @@ ORDER = (
     *("continual", "continual.run_folder", "continual.results", "continual.streams"),
     *("continual.methods", "continual.policies", "continual.kinds", "continual.training"),
     "continual.jobs",
-    *("continual.tools", "continual.probes", "continual.reports"),
+    *("continual.probes", "continual.tools", "continual.reports"),
     "",
 )
 # Neither imports the other, nor do the folders below them.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from holdfast.continual.probes.outcomes import ADAPT, COUNTERFACTUAL, EXPLAIN, STRESS
 from holdfast.continual.run_folder.cells import find_cells
 from holdfast.continual.run_folder.checkpoint import FOLDER, MANIFEST, named_stages, task_folder
 from holdfast.continual.run_folder.old_stages import WHOLE
@@ -21,7 +22,15 @@ from holdfast.scenarios.checks.messages import did_you_mean
 from holdfast.scenarios.source.regular_file import check_folder, is_there, remove
 
 What = Literal[
-    "leftovers", "reports", "videos", "exports", "tensorboard", "logs", "old-checkpoints", "cells"
+    "leftovers",
+    "reports",
+    "videos",
+    "exports",
+    "probes",
+    "tensorboard",
+    "logs",
+    "old-checkpoints",
+    "cells",
 ]
 
 AGAIN: tuple[What, ...] = ("leftovers", "reports", "videos", "exports")
@@ -32,6 +41,9 @@ WHATS: tuple[What, ...] = get_args(What)
 REPORTS = tuple(
     f"report{end}" for end in (".md", ".html", ".png", ".svg", ".csv", "-points.csv", ".tex")
 )
+
+PROBES = ("stress", "adapt", "counterfactual", "explain")
+"""Commands; their pages and tables lie beside the cells."""
 
 _OF_THE_DEAD = re.compile(r"\..+\.tmp-.+|task-\d+(\.at-\d+)?\.tmp-\d+")
 _INSIDE = re.compile(r"task-(\d+)\.(at-\d+|parts)")
@@ -140,6 +152,10 @@ def _beside(path: Path, whats: Collection[What]) -> Iterator[Going]:
     if "reports" in whats:
         check_folder(path)
         yield from _there("reports", (path / name for name in REPORTS))
+    if "probes" in whats:
+        check_folder(path)
+        pages = (path / f"{probe}{end}" for probe in PROBES for end in (".md", ".csv"))
+        yield from _there("probes", pages)
 
 
 def _of_cell(cell: RunFolder, whats: Collection[What]) -> Iterator[Going]:
@@ -176,6 +192,7 @@ _PARTS: dict[What, Callable[[RunFolder], Iterable[Path]]] = {
     "leftovers": _leftovers,
     "videos": lambda cell: (cell.path / "videos",),
     "exports": lambda cell: (cell.path / "exports",),
+    "probes": lambda cell: (cell.path / name for name in (STRESS, EXPLAIN, ADAPT, COUNTERFACTUAL)),
     "tensorboard": lambda cell: (cell.path / "tb",),
     "logs": lambda cell: (cell.path / name for name in ("log.txt", "log-earlier.txt")),
     "old-checkpoints": _old_checkpoints,

@@ -86,6 +86,20 @@ def test_what_is_named_goes(demo: Path) -> None:
     assert (cell / "videos").exists()
 
 
+def test_probes_go_with_their_pages(demo: Path) -> None:
+    cell = demo / "naive" / "seed-0"
+    (cell / "adapt" / "a-16").mkdir(parents=True)
+    places = [cell / "stress.jsonl", cell / "adapt" / "a-16" / "adapt.jsonl", demo / "adapt.csv"]
+    for place in places:
+        place.write_text("x", "utf-8")
+    before = files(demo)
+    assert not {one.path for one in listed(demo)} & {*places, cell / "adapt"}  # they take a while
+    clean(listed(demo, ("probes",)), demo)
+    gone = {str(place.relative_to(demo)) for place in (*places, cell / "adapt", places[1].parent)}
+    # The lock takes what was left where it writes itself.
+    assert before - files(demo) - {"naive/seed-0/.run.tmp-host-1.json"} == gone
+
+
 def test_whole_cells_go_with_their_empty_folders_alone(demo: Path) -> None:
     (demo / "isolated" / "keep.txt").write_text("x", "utf-8")
     clean(listed(demo / "isolated", ("cells",)), demo / "isolated")
