@@ -16,6 +16,7 @@ import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
 from gymnasium.wrappers import TimeLimit
 
+from holdfast.envs.base.mujoco_log import tell_once
 from holdfast.envs.processes.remote import RemoteEnv
 from holdfast.errors import EnvironmentFailed, HoldfastError, MissingExtra, UsageError
 from holdfast.offers import meant
@@ -206,6 +207,7 @@ def class_names(source: ModuleType) -> list[str]:
 
 
 def _constructed(target: str, construct: Any, options: dict[str, Any]) -> gym.Env[Any, Any]:
+    tell_once(options.get("id", target))
     try:
         return construct(**options)  # type: ignore[no-any-return]  # of a checked class
     except HoldfastError:
