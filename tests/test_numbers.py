@@ -11,7 +11,6 @@ import pytest
 from scipy.stats import t
 
 from holdfast.continual.results.statistics import estimate
-from holdfast.scenarios.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -341,21 +340,126 @@ def test_which_slots_detectors_recognise() -> None:
         assert cells == [str(len(lines)), *told], (stream, recurs)
 
 
-def test_safe_reach_says_what_its_cells_have() -> None:
-    """Of five seeds; those of the stream's own making left out, it is the same."""
-    text = (ROOT / "benchmarks" / "results" / "safe-reach.csv").read_text("utf-8")
-    rows = [line.split(",") for line in text.splitlines() if not line.startswith("#")]
-    found: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
-    for method, _, stages, task, *numbers in rows:
-        found.setdefault((method, stages, task), []).append(tuple(map(float, numbers)))
-    assert {len(cells) for cells in found.values()} == {5}
-    header = shipped()["safe-reach"].read_text("utf-8")
-    for method in ("naive", "cloning"):
-        assert [broken for *_, broken in found[method, "1", "careful"]] == [0.0] * 5
-    assert [broken for *_, broken in found["naive", "2", "careful"]] == [1.0] * 5
-    assert [broken for *_, broken in found["cloning", "2", "careful"]] == [0.0] * 5
-    costs = np.array([cost for _, cost, _ in found["naive", "2", "careful"]])
-    assert f"cost {costs.mean():.1f} +- {costs.std(ddof=1):.1f}, limit 3" in header
-    returns = np.array([total for total, *_ in found["naive", "1", "careful"]])
-    told = f"{returns.mean():.1f} +- {returns.std(ddof=1):.1f}".replace("0.", ".", 1)
-    assert re.sub(r"\n# ", " ", header).count(f"is {told} within the limit") == 1
+def test_what_limits_cost_and_who_keeps_them() -> None:
+    """Of the first task of each stream, over five seeds."""
+    page = (ROOT / "docs" / "safety.md").read_text("utf-8")
+    lines = [line for line in lines_of("safety.csv") if line[4] in ("careful", "limited")]
+    table = {tuple(row[:3]): row[3:] for row in shown(page, "scenario")}
+    assert {(line[0], line[1], line[2]) for line in lines} == table.keys()
+    for named, told in table.items():
+        own = [[float(cell) for cell in line[5:]] for line in lines if tuple(line[:3]) == named]
+        total, cost, broken, cost_end, broken_end, training = np.array(own).T
+        assert told == [
+            *("5", around(total), around(cost), f"{broken.mean():.2f}", around(training, 0)),
+            *(around(cost_end), f"{broken_end.mean():.2f}"),
+        ]
+
+
+def around(values: np.ndarray, digits: int = 1) -> str:
+    """Return mean and standard deviation over seeds."""
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+PROBES = (ROOT / "docs" / "probes.md").read_text("utf-8")
+
+
+def measured(probe: str, **wanted: str) -> list[dict[str, str]]:
+    """Return the lines of a probe of the quickstart that have these entries."""
+    lines = cells_of(f"probes/{probe}.csv")
+    return [line for line in lines if all(line[key] == one for key, one in wanted.items())]
+
+
+def mean_of(lines: list[dict[str, str]], column: str) -> float:
+    return float(np.mean([float(line[column]) for line in lines]))
+
+
+def test_how_robust_the_quickstart_is() -> None:
+    """Areas by the trapezoidal rule from no change on, means over the tasks."""
+
+    def area(own: list[dict[str, str]]) -> float:
+        """Return the mean over tasks of the area of one change, over its greatest level."""
+        found = []
+        for task in dict.fromkeys(line["task"] for line in own):
+            points = sorted(
+                (float(ln["level"]), float(ln["score"])) for ln in own if ln["task"] == task
+            )
+            levels, scores = np.array(points).T
+            found.append(np.trapezoid(scores, levels) / levels[-1])
+        return float(np.mean(found))
+
+    tasks = list(dict.fromkeys(line["task"] for line in measured("stress")))
+    for label, *told in shown(PROBES, "area"):
+        method, when = label.split(", ")
+        own = measured("stress", method=method)
+        own = [
+            line
+            for line in own
+            if line["stage"] == ("2" if when == "at the end" else str(tasks.index(line["task"])))
+        ]
+        plain = [line for line in own if line["change"] == "unchanged"]
+        areas = [
+            area([*plain, *(line for line in own if line["change"] == change)])
+            for change in ("observation_noise", "action_delay", "attack")
+        ]
+        assert told == [f"{number:.2f}" for number in (mean_of(plain, "score"), *areas)], label
+
+
+def test_how_fast_the_quickstart_adapts() -> None:
+    """Jumpstart, area and gain; no agent reaches the threshold."""
+
+    def area(method: str, stage: str) -> float:
+        own = measured("adapt", method=method, stage=stage)
+        steps = [float(line["step"]) for line in own]
+        assert max(float(line["score"]) for line in own) < 0.8
+        return float(np.trapezoid([float(line["score"]) for line in own], steps) / steps[-1])
+
+    for method, start, jumpstart, told, gain, reached in shown(PROBES, "method"):
+        stage = start.removeprefix("stage ")
+        (first,) = measured("adapt", method=method, stage=stage, step="0")
+        assert (jumpstart, told) == (f"{float(first['score']):.2f}", f"{area(method, stage):.2f}")
+        more = area(method, stage) - area(method, "fresh")
+        assert (gain, reached) == ("n/a" if stage == "fresh" else f"{more:.2f}", "n/a")
+
+
+def test_what_the_quickstart_has_lost() -> None:
+    """Values of states: of what another policy, action or world would have made of them."""
+    table = PROBES[PROBES.index("| method | states |") - 1 :]
+    for method, states, factual, lost, *thirds, worse, other, actions, sensors in shown(
+        table, "method"
+    ):
+        final = measured("counterfactual", method=method, branch="policy")
+        assert (states, factual) == (str(len(final)), f"{mean_of(final, 'factual'):.1f}")
+        gone = np.array([float(line["factual"]) - float(line["return"]) for line in final])
+        assert worse == f"{(gone > 0).mean():.2f}"
+        steps, rest = (np.array([float(ln[key]) for ln in final]) for key in ("step", "factual"))
+        part = (3 * steps / (steps + rest)).astype(int)  # a reward of 1 for each step
+        assert [lost, *thirds] == [
+            three_digits(gone),
+            *(three_digits(gone[part == third]) for third in range(3)),
+        ]
+        action = measured("counterfactual", method=method, branch="action")
+        assert other == three_digits(mean_of(action, "factual") - mean_of(action, "return"))
+        for world, told in (("swapped-actions", actions), ("swapped-sensors", sensors)):
+            own = measured("counterfactual", method=method, branch="world", of=world)
+            assert told == three_digits(mean_of(own, "factual") - mean_of(own, "return"))
+
+
+def three_digits(values: np.ndarray | float) -> str:
+    """Return a mean as pages show it: two digits below 1, else one."""
+    mean = float(np.mean(values))
+    return f"{mean:.1f}" if abs(mean) >= 100 else f"{mean:.3g}" if mean else "0.00"
+
+
+def test_what_the_quickstart_hangs_on() -> None:
+    """The three largest shares, what removing the largest moves more than others, departures."""
+    table = PROBES[PROBES.index("| method | task | stage | hangs on |") - 1 :]
+    for method, task, stage, hangs, check, departs in shown(table, "method"):
+        own = measured("explain", method=method, task=task, stage=stage)
+        shares = sorted(own, key=lambda line: -float(line["share"]))[:3]
+        found = (f"entry {line['entry']} ({float(line['share']):.0%})" for line in shares)
+        assert hangs == ", ".join(found)
+        top, random, low, high, gone = (
+            float(own[0][key]) for key in ("top", "random", "more_low", "more_high", "departs")
+        )
+        assert check == f"{top - random:.2f} [{low:.2f}, {high:.2f}]"
+        assert departs == f"{gone:.2f}"

@@ -408,11 +408,19 @@ def explain_record(folder: RunFolder) -> Record[ExplainPlan, Explained]:
 
 def explain_table(cells: Sequence[RunFolder]) -> str:
     """Return what every stage hangs on as CSV, a row for each entry of the observation."""
-    head = ("method", "seed", "stage", "task", "entry", "share", "top", "random", "departs")
+    head = (
+        *("method", "seed", "stage", "task", "entry", "share"),
+        *("top", "random", "more_low", "more_high", "departs"),
+    )
     rows = [
-        (cell.label, cell.seed, *one.place, entry, share, one.top, one.random, one.departs)
+        (
+            *(cell.label, cell.seed, *one.place, entry, share, one.top, one.random),
+            *more,
+            one.departs,
+        )
         for cell in cells
         for one in explain_record(cell).read()[1]
+        for more in [one.more or ("", "")]
         for entry, share in enumerate(one.shares)
     ]
     return csv_table(head, rows)
