@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import holdfast
@@ -125,3 +127,40 @@ def test_the_points_of_a_table_are_the_best_of_its_tuning(
 def test_files_of_cells_belong_to_tables() -> None:
     names = {path.name.removesuffix(".csv.xz").rpartition("-")[0] for path in CELLS.iterdir()}
     assert names == {table.name for table in TABLES if table.path.exists()}
+
+
+@pytest.mark.slow
+def test_where_methods_gain_on_continual_control(tmp_path: Path) -> None:
+    """Scores while learning, by what naive did: docs/science.md, from the episodes on file."""
+    restore("continual-control", tmp_path)
+    tasks = ["plain", *(f"shifted-{number}" for number in range(1, 5))]
+    learned: dict[str, dict[tuple[int, int], list[float]]] = {}
+    for path in (tmp_path / "continual-control").glob("*/seed-*/scores.jsonl"):
+        points: dict[tuple[int, int], list[float]] = {}
+        for line in path.read_text("utf-8").splitlines():
+            episode = json.loads(line)
+            stage = tasks.index(episode["task"])
+            if stage * 32_000 < episode["step"] <= (stage + 1) * 32_000:
+                points.setdefault((stage, episode["step"]), []).append(episode["return"])
+        seed = int(path.parent.name.removeprefix("seed-"))
+        own = learned.setdefault(path.parents[1].name, {})
+        for (stage, _), returns in points.items():
+            own.setdefault((seed, stage), []).append((np.mean(returns) - 1.1) / (20 - 1.1))
+    failed = {key for key, scores in learned["naive"].items() if max(scores) < 0.05}
+    groups = {
+        "the 17 tasks where `naive` fails": failed,
+        "the other 23 shifted tasks": {key for key in learned["naive"] if key[1]} - failed,
+        "the first, plain task": {key for key in learned["naive"] if not key[1]},
+    }
+    assert [len(keys) for keys in groups.values()] == [17, 23, 10]
+    page = (ROOT / "docs" / "science.md").read_text("utf-8")
+    table = page[page.index("| | naive | isolated | shrink-perturb") :].split("\n\n")[0]
+    (_, *labels), _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    )
+    assert {label.strip() for label in labels} == learned.keys()
+    for name, *told in rows:
+        means = [np.mean([np.mean(learned[one][key]) for key in groups[name]]) for one in labels]
+        assert told == [f"{mean:.2f}".replace("0.", ".", 1) for mean in means], name
+    for one, count in (("c-chain", 18), ("weight-clipping", 17), ("trac", 14), ("redo", 2)):
+        assert sum(max(scores) < 0.05 for key, scores in learned[one].items() if key[1]) == count

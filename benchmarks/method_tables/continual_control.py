@@ -102,7 +102,8 @@ def why(folder: Path) -> None:
                 mean = float(own_scores(cell.curves, span).mean())
                 scores.setdefault(at if stage else "first", []).append(mean)
                 kind = "failed" if has_failed(cell.curves, span) else "others"
-                states.setdefault(kind, []).append(_state(cell.folder.path, stage, span))
+                if (cell.folder.path / "plasticity.json").exists():  # not in what is on file
+                    states.setdefault(kind, []).append(_state(cell.folder.path, stage, span))
         print(label, *(f"{k}: {np.mean(v):.2f} ({len(v)})" for k, v in sorted(scores.items())))
         for kind, found in sorted(states.items()):
             norm, dormant, entropy = np.array(found).T
