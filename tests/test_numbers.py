@@ -355,6 +355,36 @@ def test_what_limits_cost_and_who_keeps_them() -> None:
         ]
 
 
+def test_what_is_said_of_limits() -> None:
+    """That they are kept within a tenth, what share of the score is left, and what is forgotten."""
+    page = " ".join((ROOT / "docs" / "safety.md").read_text("utf-8").split())
+
+    def cells(name: str, constraint: str, method: str = "naive") -> np.ndarray:
+        own = [line for line in lines_of("safety.csv") if line[:3] == [name, constraint, method]]
+        first = [line[5:] for line in own if line[4] in ("careful", "limited")]
+        return np.array(first, dtype=float)
+
+    for name, limit in (("safe-reach", 3), ("safe-cheetah", 40)):
+        assert (cells(name, "pid")[:, 1] <= 1.1 * limit).all()
+        assert cells(name, "lagrangian")[:, 1].mean() <= 1.1 * limit
+    assert (cells("safe-cheetah", "lagrangian")[:, 1] > 1.1 * 40).sum() == 1
+
+    def score(constraint: str) -> float:
+        return float((cells("safe-reach", constraint)[:, 0].mean() + 42) / (42 - 4.6))
+
+    run = [cells("safe-cheetah", constraint)[:, 0].mean() for constraint in ("pid", "none")]
+    assert f"`pid` keeps {score('pid') / score('none'):.2f}".replace("0.", ".") in page
+    assert f"on safe-cheetah {run[0] / run[1]:.2f} of the return".replace("0.", ".") in page
+    assert f"({score('lagrangian') / score('none'):.2f} of the score)".replace("0.", ".") in page
+    kept = cells("safe-cheetah", "pid", "cloning")
+    told = f"stays at {kept[:, 3].mean():.1f}, below the limit, and {kept[:, 4].mean():.2f} of"
+    assert told.replace(" 0.", " .") in page
+    assert (cells("safe-reach", "pid", "cloning")[:, 4] == 0).all()
+    for name in ("safe-reach", "safe-cheetah"):
+        broken = cells(name, "pid")[:, 4]
+        assert broken.mean() > 0.9 > (broken < 0.8).mean()
+
+
 def around(values: np.ndarray, digits: int = 1) -> str:
     """Return mean and standard deviation over seeds."""
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
