@@ -31,6 +31,7 @@ from holdfast.printing import (
     tell_failure,
     write_file,
 )
+from holdfast.registry import closest
 
 if TYPE_CHECKING:
     from holdfast.continual.jobs.queue import Outcome
@@ -44,6 +45,41 @@ class Commands(TyperGroup):
         """Run the command that was named; exit with the code of its error."""
         with errors_told():
             return super().invoke(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that was named.
+
+        Raises:
+            UsageError: It goes by another name here, or takes a key where an option was written.
+        """
+        name, *rest = args
+        meant = closest(name, [*self.commands, *_MEANT]) if name not in self.commands else None
+        if meant in _MEANT:
+            raise UsageError(f"no command '{name}'; did you mean 'holdfast {_MEANT[meant]}'?")
+        if name in ("run", "tune", "validate"):
+            _check_options(name, self.commands[name], rest)
+        return super().resolve_command(ctx, args)
+
+
+_MEANT = {
+    **dict.fromkeys(("train", "start", "resume", "continue"), "run"),
+    **dict.fromkeys(("check", "lint"), "validate"),
+    **dict.fromkeys(("plot", "compare", "results"), "report"),
+    **dict.fromkeys(("create", "init"), "new"),
+}
+"""Commands that others have, and what does it here."""
+
+
+def _check_options(name: str, command: Any, arguments: Sequence[str]) -> None:
+    """Raise UsageError where a key of the scenario is written as an option."""
+    known = [option for parameter in command.params for option in parameter.opts]
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option.startswith("--") and len(option) > 2 and not closest(option, [*known, "--help"]):
+            raise UsageError(
+                f"no option '{option}' (holdfast {name} -h lists them); a key of the scenario is "
+                "written without dashes: agent.learning_rate=1e-4 'seeds=[0, 1]'"
+            )
 
 
 app = typer.Typer(
