@@ -163,7 +163,7 @@ def test_validate_build_goes_further(scenario: Path) -> None:
     told = Told("validate", "--build", scenario, "agent.policy=CnnPolicy")
     assert told.code == 2
     place = "override agent.policy=CnnPolicy: agent.policy"
-    assert f"{place}: You should use NatureCNN only with images" in told.err
+    assert f"{place}: CnnPolicy is for pictures" in told.err
     told = Told("validate", "--build", scenario)
     assert "good, and builds" in told.out
     assert "Not looked at: what environments do when they are stepped" in told.out

@@ -33,9 +33,8 @@ def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
         raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
     if path.is_file():
         raise UsageError(f"{path} is a file; name a folder of results: runs/{path.stem}")
-    if not path.is_dir():
-        raise UsageError(f"there is no folder {path}; run a scenario first, or name its folder")
-    raise UsageError(f"no run folders in {path}; run a scenario first, or name its folder")
+    missing = "" if path.is_dir() else ": there is no such folder"
+    raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
 
 
 def cells_in(path: Path, pattern: str, folders: int) -> list[Path]:

@@ -31,7 +31,6 @@ from holdfast.printing import (
     tell_failure,
     write_file,
 )
-from holdfast.registry import closest
 
 if TYPE_CHECKING:
     from holdfast.continual.jobs.queue import Outcome
@@ -52,6 +51,8 @@ class Commands(TyperGroup):
         Raises:
             UsageError: It goes by another name here, or takes a key where an option was written.
         """
+        from holdfast.registry import closest  # here: --help needs none of it
+
         name, *rest = args
         meant = closest(name, [*self.commands, *_MEANT]) if name not in self.commands else None
         if meant in _MEANT:
@@ -72,6 +73,8 @@ _MEANT = {
 
 def _check_options(name: str, command: Any, arguments: Sequence[str]) -> None:
     """Raise UsageError where a key of the scenario is written as an option."""
+    from holdfast.registry import closest
+
     known = [option for parameter in command.params for option in parameter.opts]
     for argument in arguments:
         option = argument.partition("=")[0]

@@ -234,7 +234,9 @@ COMMAND_LINE = {
         "run rover.py", "rover.py: is Python", "holdfast check-env rover.py"
     ),
     "a report of a scenario file": typed("report FILE", "first.yaml is a file", "runs/first"),
-    "a report of nothing": typed("report runs/none", "there is no folder", "run a scenario first"),
+    "a report of nothing": typed(
+        "report runs/none", ": there is no such folder;", "run a scenario first"
+    ),
     "a name with a dash": typed("new env my-arm", "'my-arm' cannot name a module", ": my_arm"),
     "a file in the place of a folder": typed(
         "run FILE --runs rover.py", "rover.py/first", "--runs", code=5
