@@ -174,6 +174,7 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             compared=any(method.comparison for method in summary.methods),
             possible=tables.possible([one.difference.seeds for one in summary.tested]),
             units={cell.curves.unit for cell in cells},
+            has_success=any(np.isfinite(cell.successes.values).any() for cell in cells),
             referenced=all(cell.references for cell in cells),
             without_reference=_without_reference(summary),
             unmeasured=any(

@@ -124,6 +124,9 @@ TrustOthers = Annotated[
 ]
 
 
+ONE_COLOUR = "http://localhost:6006/?runColorGroup=regex:([^/]*)/seed"
+"""Where TensorBoard gives the seeds of a method one colour; runs are named by their folders."""
+
 What = Literal["envs", "agents", "methods", "changes", "presets", "scenarios"]
 Kind = Literal["env", "scenario", "method"]
 Executor = Literal["processes", "ray"]
@@ -437,7 +440,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
         print()
         print_markdown(made.overview)
         print(f"\nReport:      {folder / 'report.md'} (with {', '.join(made.files[1:])})")
-        print(f"TensorBoard: tensorboard --logdir {runs}")
+        print(f"TensorBoard: tensorboard --logdir {runs}, one colour per method: {ONE_COLOUR}")
     told = set()
     for outcome in outcomes:
         failure = outcome.failure
