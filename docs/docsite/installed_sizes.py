@@ -1,6 +1,6 @@
 """What an installation takes on disk: Holdfast's dependencies, and what each extra adds to them.
 
-    python benchmarks/installed_sizes.py
+    cd docs && python -m docsite.installed_sizes
 
 Measured where it runs, which needs ``.[all]`` and every other extra that is asked about; one that
 is not installed is named. Sizes are those of the files that installed packages list as theirs.
@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
