@@ -130,7 +130,9 @@ def stream_sections(results: Results, summary: Summary, smooth: int = 1) -> Iter
     score = "return" if summary.unit == "return" else "score"
     drawn = list(_compared(tasks, lines, spans, score, limits))
     if summary.unit == "score":
-        drawn.insert(0, _of_all(lines_of(results, overall, mean_band, smooth), spans, score))
+        means = lines_of(results, overall, mean_band, smooth)
+        title, switches = "Mean of all tasks", _switches(spans)
+        drawn.insert(0, in_one_frame(title, means, score, limits[0], switches=switches))
     compared.append(Figures(tuple(drawn)))
     parts = [Section("Methods compared", tuple(compared))]
     if rates := _success_figures(results, tasks, spans, smooth):
@@ -149,13 +151,7 @@ def _compared(
     for task, title in enumerate(tasks):
         own = [span for span in spans if span.task == task]
         shown = [line.of(task) for line in lines]
-        yield in_one_frame(title, shown, axis, limits[task], own, _switches(spans))
-
-
-def _of_all(lines: Sequence[Line], spans: Sequence[Span], axis: str) -> Figure:
-    """Return all methods' means over the tasks in one frame."""
-    y = bounds(*_all_ends(lines), least=(0, 1))
-    return in_one_frame("Mean of all tasks", lines, axis, y, (), _switches(spans))
+        yield in_one_frame(title, shown, axis, limits[task], spans=own, switches=_switches(spans))
 
 
 def in_one_frame(
@@ -163,6 +159,7 @@ def in_one_frame(
     lines: Sequence[Line],
     axis: str,
     y: Bounds,
+    *,
     spans: Sequence[Span] = (),
     switches: Sequence[float] = (),
 ) -> Figure:

@@ -83,7 +83,7 @@ def test_the_table_has_every_method_and_the_numbers_of_both(both: Report, runs: 
     # By hand: the last tenth of 10 points in a task is one point.
     finals = [measured(runs, f"two/naive/seed-{k}", "return")[-1].mean() / 100 for k in range(2)]
     assert rows["naive"][2].value == pytest.approx(np.mean(finals))
-    assert "two differs from the first in: -n\\_envs: 1 +n\\_envs: 2." in both.markdown
+    assert "two differs from the first in: -n_envs: 1 +n_envs: 2." in both.markdown
 
 
 def test_curves_of_shared_methods_are_in_one_frame(both: Report, runs: Path) -> None:
