@@ -58,8 +58,20 @@ def make_env(
     """
     AT_WORK.enter(f"task '{task.name}' ({task.env}), being built")
     env = bare(scenario, task, render_mode)
+    _check_spaces(env, task)
     env = changed(env, scenario, task, n_envs=n_envs, applied=applied, taken=taken)
     return Guard(env, task.name, scenario.on_nan)
+
+
+def _check_spaces(env: gym.Env[Any, Any], task: Task) -> None:
+    """Raise UsageError unless an environment says what it shows and takes."""
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gym.Space):
+            env.close()
+            raise UsageError(
+                f"task '{task.name}': '{task.env}' has no {name} of the gymnasium package; set "
+                f"self.{name} in its constructor, for example to gymnasium.spaces.Box(-1, 1, (3,))"
+            )
 
 
 def bare(scenario: Scenario, task: Task, render_mode: str | None = None) -> gym.Env[Any, Any]:

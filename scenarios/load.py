@@ -50,6 +50,12 @@ def load(
         ScenarioError: If anything is wrong; ``problems`` holds all of it.
     """
     path = located(path)
+    if path.suffix == ".py" and path.is_file():
+        message = (
+            "is Python, and a scenario is YAML that names classes as module:Class; `holdfast new "
+            f"scenario NAME` writes one, `holdfast check-env {path}` checks environments in a file"
+        )
+        raise ScenarioError([Place(str(path)).problem(message)])
     source = read(_content(path, bounds.FILE_BYTES), str(path))
     _override(source, list(overrides), path.parent)
     source = with_task_defaults(source)

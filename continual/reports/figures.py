@@ -94,9 +94,12 @@ def cost_figures(summary: Summary) -> tuple[Figures, ...]:
     return (Figures(tuple(shown)),) if shown else ()
 
 
-def stream_sections(results: Results, summary: Summary) -> Iterator[Section]:
-    """Return every task's curve: a figure for each method, then one for each task."""
-    lines = _lines(results, lambda cell: cell.curves.values, mean_band)
+def stream_sections(results: Results, summary: Summary, smooth: int = 1) -> Iterator[Section]:
+    """Return every task's curve: a figure for each method, then one for each task.
+
+    Where success is recorded and is not the score, success rates follow.
+    """
+    lines = lines_of(results, lambda cell: cell.curves.values, mean_band, smooth)
     if not lines:
         return
     tasks = summary.tasks
@@ -117,41 +120,114 @@ def stream_sections(results: Results, summary: Summary) -> Iterator[Section]:
     )
     orders = "; the seeds learn the tasks in different orders."
     text += ", shaded while it is trained." if spans else orders
+    text += f" {smoothing(smooth)}" if smooth > 1 else ""
     legend = Legend(tuple((line.index, line.name) for line in lines))
     blocks = (Paragraph((text,)), legend, Figures(tuple(own)))
     compared: list[Block] = []
     if len(lines) > BANDS:
         hint = "Without bands, which would hide each other; press a method above to follow it."
         compared.append(Paragraph((hint,)))
-    compared.append(Figures(tuple(_compared(results, summary, lines, spans))))
-    parts = (Section("Methods compared", tuple(compared)),)
-    yield Section("Every task over the stream", blocks, parts, page_only=True)
+    score = "return" if summary.unit == "return" else "score"
+    drawn = list(_compared(tasks, lines, spans, score, limits))
+    if summary.unit == "score":
+        means = lines_of(results, overall, mean_band, smooth)
+        title, switches = "Mean of all tasks", _switches(spans)
+        drawn.insert(0, in_one_frame(title, means, score, limits[0], switches=switches))
+    compared.append(Figures(tuple(drawn)))
+    parts = [Section("Methods compared", tuple(compared))]
+    if rates := _success_figures(results, tasks, spans, smooth):
+        parts.append(Section("Success rates", (Figures(rates),)))
+    yield Section("Every task over the stream", blocks, tuple(parts), page_only=True)
 
 
 def _compared(
-    results: Results, summary: Summary, lines: Sequence[Line], spans: Sequence[Span]
+    tasks: Sequence[str],
+    lines: Sequence[Line],
+    spans: Sequence[Span],
+    axis: str,
+    limits: Sequence[Bounds],
 ) -> Iterator[Figure]:
-    """Return all methods in one frame: the mean of all tasks where that means something, each."""
-    score = "return" if summary.unit == "return" else "score"
-    limits = ranges(_all_ends(lines), summary.unit)
-    switches = [span.end for span in spans[:-1]]
-
-    def figure(title: str, shown: Sequence[Line], y: Bounds, own: Sequence[Span]) -> Figure:
-        names, with_bands = (charts.STEPS, score), len(lines) <= BANDS
-        drawing = charts.Curves(shown, names, y, own, switches, with_bands=with_bands)
-        return Figure(title, drawing, spoken=f"{title}: all methods")
-
-    if summary.unit == "score":
-        yield figure("Mean of all tasks", _lines(results, _overall, mean_band), limits[0], ())
-    for task, title in enumerate(summary.tasks):
+    """Return all methods in one frame, for each task."""
+    for task, title in enumerate(tasks):
         own = [span for span in spans if span.task == task]
-        yield figure(title, [line.of(task) for line in lines], limits[task], own)
+        shown = [line.of(task) for line in lines]
+        yield in_one_frame(title, shown, axis, limits[task], spans=own, switches=_switches(spans))
 
 
-def paper_figure(results: Results, summary: Summary) -> charts.Panels:
+def in_one_frame(
+    title: str,
+    lines: Sequence[Line],
+    axis: str,
+    y: Bounds,
+    *,
+    spans: Sequence[Span] = (),
+    switches: Sequence[float] = (),
+) -> Figure:
+    """Return curves in one frame, with bands where they would not hide each other."""
+    names, with_bands = (charts.STEPS, axis), len(lines) <= BANDS
+    drawing = charts.Curves(lines, names, y, spans, switches, with_bands=with_bands)
+    return Figure(title, drawing, spoken=f"{title}: all curves")
+
+
+def _switches(spans: Sequence[Span]) -> list[float]:
+    return [span.end for span in spans[:-1]]
+
+
+def _success_figures(
+    results: Results, tasks: Sequence[str], spans: Sequence[Span], smooth: int
+) -> tuple[Figure, ...]:
+    """Return success rates of every task, where they are recorded and are not the scores."""
+    scenario = results.scenario
+    if all(scenario.score_of(task) == "success" for task in range(len(tasks))):
+        return ()
+    lines = lines_of(results, lambda cell: cell.successes.values, mean_band, smooth)
+    told = [
+        task
+        for task in range(len(tasks))
+        if any(np.isfinite(one.y[:, task]).any() for one in lines)
+    ]
+    shown = [
+        replace(line, y=line.y[:, told], low=line.low[:, told], high=line.high[:, told])
+        for line in lines
+    ]
+    names = [tasks[task] for task in told]
+    own = [replace(span, task=told.index(span.task)) for span in spans if span.task in told]
+    return tuple(_compared(names, shown, own, "success rate", [(0.0, 1.0)] * len(told)))
+
+
+def smoothing(points: int) -> str:
+    """Return what is said of smoothed curves."""
+    return (
+        f"Curves are smoothed: each point is the mean of the last {points} at which the task was "
+        "measured. Tables are not."
+    )
+
+
+def smoothed(values: Array, points: int) -> Array:
+    """Return every column's trailing mean over its last measured points.
+
+    Args:
+        values: Shape (points, ...); NaN where not measured, which it stays.
+        points: How many are averaged; fewer at the beginning.
+
+    >>> smoothed(np.array([1.0, np.nan, 3.0, 5.0]), 2)
+    array([ 1., nan,  2.,  4.])
+    """
+    flat = values.reshape(len(values), -1)
+    found = np.full(flat.shape, np.nan)
+    for column in range(flat.shape[1]):
+        at = np.flatnonzero(np.isfinite(flat[:, column]))
+        total = np.concatenate([[0.0], np.cumsum(flat[at, column])])
+        last = np.arange(1, len(at) + 1)
+        first = np.maximum(last - points, 0)
+        found[at, column] = (total[last] - total[first]) / (last - first)
+    return found.reshape(values.shape)
+
+
+def paper_figure(results: Results, summary: Summary, smooth: int = 1) -> charts.Panels:
     """Return every task's curve, a panel for each method with finished cells."""
     names = (f"{charts.STEPS} over the stream", "return" if summary.unit == "return" else "score")
-    lines = _lines(results, lambda cell: cell.curves.values, _deviations)
+    lines = lines_of(results, lambda cell: cell.curves.values, _deviations, smooth)
     least = (0.0, 1.0) if summary.unit == "score" else ()
     y = charts.wider(bounds(*_all_ends(lines), least=least), 0.04)
     panels = []
@@ -172,14 +248,19 @@ def _seeds(method: MethodResults) -> str:
     return f"{done} of {plural(cells, 'seed')}" if method.missing else plural(done, "seed")
 
 
-def _lines(
+def lines_of(
     results: Results,
     measure: Callable[[CellResults], Array],
-    band: Callable[[Array], tuple[Array, Array, Array]],
+    band: Callable[[Array], tuple[Array, Array, Array]] = mean_band,
+    smooth: int = 1,
 ) -> list[Line]:
-    """Return each method's curves, averaged over its seeds."""
+    """Return each method's curves, averaged over its seeds, each smoothed before."""
+
+    def drawn(cell: CellResults) -> Array:
+        return smoothed(measure(cell), smooth) if smooth > 1 else measure(cell)
+
     return [
-        Line(method.label, index, method.cells[0].curves.steps, *band(method.over_seeds(measure)))
+        Line(method.label, index, method.cells[0].curves.steps, *band(method.over_seeds(drawn)))
         for index, method in enumerate(results.methods)
         if method.cells
     ]
@@ -191,7 +272,7 @@ def _deviations(values: Array) -> tuple[Array, Array, Array]:
     return mean, mean - np.nan_to_num(deviation), mean + np.nan_to_num(deviation)
 
 
-def _overall(cell: CellResults) -> Array:
+def overall(cell: CellResults) -> Array:
     """Return the mean over the trained tasks at each point, NaN where one was not measured."""
     return np.asarray(cell.curves.values[:, list(trained(cell.curves))].mean(axis=1))
 

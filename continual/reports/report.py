@@ -12,6 +12,7 @@ from holdfast.continual.reports.figures import paper_figure
 from holdfast.continual.reports.html import html
 from holdfast.continual.reports.latex import latex
 from holdfast.continual.reports.report_csv import numbers_csv, points_csv
+from holdfast.continual.reports.side_by_side import side_by_side
 from holdfast.continual.reports.study_report import study_section
 from holdfast.continual.reports.summary import Summary, summarize
 from holdfast.continual.reports.tables import costs_table, means_table, summary_table, tasks_table
@@ -67,12 +68,15 @@ class Report:
         return markdown([part for part in parts if part.is_overview], 2).strip()
 
 
-def report(*paths: Path, into: Path | None = None) -> Report:
+def report(*paths: Path, into: Path | None = None, smooth: int = 1) -> Report:
     """Write the report of one or several folders of results, and return it.
+
+    Several scenarios stand side by side first.
 
     Args:
         paths: Scenarios', methods' or cells' folders. Those of one scenario are taken together.
         into: Where it is written. Default: the folder, or the nearest that holds them all.
+        smooth: Evaluation points that curves, and nothing else, are averaged over.
 
     Raises:
         UsageError: If one holds no results, two disagree, or the report cannot be written.
@@ -81,7 +85,7 @@ def report(*paths: Path, into: Path | None = None) -> Report:
     studies = tuple(Study(results, summarize(results)) for results in gather_all(paths))
     folder = into or Path(os.path.commonpath([path.absolute() for path in paths]))
     folder = paths[0] if into is None and len(paths) == 1 else folder
-    document = build(studies)
+    document = build(studies, folder, smooth=smooth)
     files = {"report.md": _markdown(document).encode(), "report.html": html(document).encode()}
     files |= {
         "report.csv": numbers_csv(study.summary for study in studies).encode(),
@@ -90,7 +94,9 @@ def report(*paths: Path, into: Path | None = None) -> Report:
     }
     for study in studies:
         if study.summary.done:
-            drawn = paper_figure(study.results, study.summary).drawn("Every task over the stream")
+            drawn = paper_figure(study.results, study.summary, smooth).drawn(
+                "Every task over the stream"
+            )
             svg, name = svg_file(drawn, style_sheet()), _picture(study, len(studies))
             files |= {f"{name}.png": png(svg, zoom=_ZOOM), f"{name}.svg": svg.encode()}
     try:
@@ -102,15 +108,19 @@ def report(*paths: Path, into: Path | None = None) -> Report:
     return Report(document, folder, tuple(files), studies)
 
 
-def build(studies: Sequence[Study]) -> Document:
-    """Return a report as data, which every form is made from."""
+def build(studies: Sequence[Study], folder: Path, *, smooth: int = 1) -> Document:
+    """Return a report as data, which every form is made from; arguments as of ``report``."""
     sections, tables = [], []
     for study in studies:
         results, summary = study.results, study.summary
-        sections.append(study_section(results, summary, f"{_picture(study, len(studies))}.png"))
+        picture = f"{_picture(study, len(studies))}.png"
+        sections.append(study_section(results, summary, picture, folder, smooth=smooth))
         forms = (summary_table, means_table, tasks_table, costs_table)
         made = (form(summary) for form in forms)
         tables += [(summary.name, table) for table in made if table is not None]
+    if len(studies) > 1:
+        pairs = [(study.results, study.summary) for study in studies]
+        sections.insert(0, side_by_side(pairs, smooth=smooth))
     title = ", ".join(study.results.scenario.name for study in studies)
     return Document(title, tuple(sections), tuple(tables))
 

@@ -1,8 +1,11 @@
-"""Parts of a report on what some streams have alone: detected changes, endless lives, costs."""
+"""Parts of a report that some runs have alone: detected changes, endless lives, costs, films."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -118,6 +121,40 @@ def _cost(method: MethodResults) -> Iterator[doc.Cell]:
     yield over([one.cost for one in found], _whole)
     yield over([one.violations_learning for one in found])
     yield over([one.cost_learning for one in found], _whole)
+
+
+def film_sections(results: Results, folder: Path) -> list[doc.Section]:
+    """Return links to the films of the runs; none where nothing was filmed.
+
+    Args:
+        results: What was gathered.
+        folder: Where the report will lie.
+    """
+    rows = []
+    for method in results.methods:
+        for cell in method.cells:
+            films = tuple((path.stem, Path(os.path.relpath(path, folder))) for path in _films(cell))
+            if films:
+                rows.append((f"{method.label}, seed {cell.folder.seed}", films))
+    if not rows:
+        return []
+    told = "Made by `holdfast video`: the final policy, and the best one where that was another."
+    return [doc.Section("Films", (doc.paragraph(told), doc.Links(tuple(rows))))]
+
+
+def _films(cell: CellResults) -> Iterator[Path]:
+    """Yield the films of a cell that are named as films are, and are files, not links."""
+    names = [task.name for task in cell.folder.scenario.tasks]
+    place = cell.folder.path / "videos"
+    if place.is_symlink():
+        return
+    for path in sorted(place.glob("*")):
+        task = _FILM.fullmatch(path.name)
+        if task and task[1] in names and path.is_file() and not path.is_symlink():
+            yield path
+
+
+_FILM = re.compile(r"(.+?)-(?:final|best-after-stage-\d+)\.(?:mp4|gif)")
 
 
 def _exact(value: float) -> str:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from holdfast.continual.reports.probe_report import probe_sections
 from holdfast.continual.reports.stream_report import (
     cost_sections,
     detection_sections,
+    film_sections,
     online_sections,
 )
 from holdfast.continual.reports.summary import (
@@ -52,13 +54,17 @@ from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.source.regular_file import is_there
 
 
-def study_section(results: Results, summary: Summary, picture: str) -> doc.Section:
+def study_section(
+    results: Results, summary: Summary, picture: str, folder: Path, *, smooth: int = 1
+) -> doc.Section:
     """Return the report of one scenario.
 
     Args:
         results: What was gathered.
         summary: Its numbers.
         picture: Name of the figure of curves, which lies beside the report.
+        folder: Where the report will lie.
+        smooth: Evaluation points that curves are averaged over.
     """
     done = [method for method in results.methods if method.cells]
     notes = _notes(results, summary)
@@ -69,7 +75,7 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
     missing = _missing(results)
     parts = [
         doc.Section("Results", (*shown, *figures.result_figures(summary)), is_overview=True),
-        *figures.stream_sections(results, summary),
+        *figures.stream_sections(results, summary, smooth),
         *figures.trade_off_figures(summary),
         doc.Section("Means and deviations", (tables.means_table(summary),), is_overview=True),
         doc.Section(
@@ -93,7 +99,8 @@ def study_section(results: Results, summary: Summary, picture: str) -> doc.Secti
     if done:
         parts.append(doc.Section("Origin", (_origin(done),)))
     parts += _cross_play(results)
-    lead = tuple(_lead(results, picture))
+    parts += film_sections(results, folder)
+    lead = tuple(_lead(results, picture, smooth))
     return doc.Section(results.scenario.name, lead, tuple(parts))
 
 
@@ -110,7 +117,7 @@ def _cross_play(results: Results) -> Iterator[doc.Section]:
             yield doc.Section("Cross-play", (doc.Paragraph(text),))
 
 
-def _lead(results: Results, picture: str) -> Iterator[doc.Block]:
+def _lead(results: Results, picture: str, smooth: int) -> Iterator[doc.Block]:
     """Return what stands above all sections."""
     scenario = results.scenario
     if scenario.description:
@@ -120,6 +127,8 @@ def _lead(results: Results, picture: str) -> Iterator[doc.Block]:
         "Every task's curve over the stream: mean over seeds, with a band of one standard "
         "deviation. The background has the colour of the task that is being trained."
     ]
+    if smooth > 1:
+        told.append(figures.smoothing(smooth))
     if not results.has_one_order:
         told.append(
             "The seeds learn the tasks in different orders, so that the background is that of the "
@@ -165,6 +174,7 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             compared=any(method.comparison for method in summary.methods),
             possible=tables.possible([one.difference.seeds for one in summary.tested]),
             units={cell.curves.unit for cell in cells},
+            has_success=any(np.isfinite(cell.successes.values).any() for cell in cells),
             referenced=all(cell.references for cell in cells),
             without_reference=_without_reference(summary),
             unmeasured=any(

@@ -202,6 +202,18 @@ class Legend:
 
 
 @dataclass(frozen=True)
+class Links:
+    """A list of files that lie beside the document.
+
+    Attributes:
+        items: Of each row, what the files belong to, and the name and the path of each, which
+            counts from the document.
+    """
+
+    items: tuple[tuple[str, tuple[tuple[str, Path], ...]], ...]
+
+
+@dataclass(frozen=True)
 class Image:
     """A picture in a file that lies beside the document, and what is said of it below.
 
@@ -213,7 +225,7 @@ class Image:
     told: tuple[str, ...]
 
 
-Block = Paragraph | Callout | Bullets | Table | HeatMaps | Figures | Legend | Image
+Block = Paragraph | Callout | Bullets | Table | HeatMaps | Figures | Legend | Links | Image
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 from holdfast.continual.results import document as doc
 from holdfast.continual.results.formatting import plain, table
@@ -45,6 +47,8 @@ def _block(block: doc.Block, level: int) -> Iterator[str]:
             yield marked(text)
         case doc.Bullets(items):
             yield "\n".join(f"- {marked(item)}" for item in items)
+        case doc.Links(rows):
+            yield "\n".join(f"- {plain(of)}: {_links(files)}" for of, files in rows)
         case doc.Table():
             yield _table(block)
             yield block.caption
@@ -55,6 +59,10 @@ def _block(block: doc.Block, level: int) -> Iterator[str]:
             for _, title, made in tables:
                 yield f"{'#' * (level + 1)} {plain(title)}"
                 yield _table(made)
+
+
+def _links(files: Iterable[tuple[str, Path]]) -> str:
+    return ", ".join(f"[{plain(name)}]({quote(str(path))})" for name, path in files)
 
 
 def _table(made: doc.Table) -> str:

@@ -31,7 +31,9 @@ def find_cells(path: Path, *, trust_code: bool = False) -> list[RunFolder]:
     inside = sorted({cell.parents[1].name for cell in cells_in(path, "*/*/seed-*", 3)})
     if inside:
         raise UsageError(f"{path} holds several scenarios; name one of them: {', '.join(inside)}")
-    missing = "" if path.is_dir() else f": there is no folder '{path}'"
+    if path.is_file():
+        raise UsageError(f"{path} is a file; name a folder of results: runs/{path.stem}")
+    missing = "" if path.is_dir() else ": there is no such folder"
     raise UsageError(f"no run folders in {path}{missing}; run a scenario first, or name its folder")
 
 

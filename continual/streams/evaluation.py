@@ -12,6 +12,8 @@ from holdfast import seeding
 from holdfast.agents.base.agent import Act, Agent, Observations
 from holdfast.continual.run_folder.episodes import Episode
 from holdfast.continual.streams.experience import MeasuredExperience, Played
+from holdfast.errors import EnvironmentFailed
+from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.schema.sections import Evaluation
 
 
@@ -106,6 +108,24 @@ def evaluate(
                 row["cost"] = result.cost
             scores.append(row)
     return scores
+
+
+def check_success(scenario: Scenario, scores: Iterable[Episode]) -> None:
+    """Raise unless tasks that are scored by their successes tell any.
+
+    Raises:
+        EnvironmentFailed: No episode of such a task told whether it succeeded.
+    """
+    told: dict[str, bool] = {}
+    for score in scores:
+        told[score["task"]] = told.get(score["task"], False) or score["success"] is not None
+    for index, task in enumerate(scenario.tasks):
+        if not told.get(task.name, True) and scenario.score_of(index) == "success":
+            raise EnvironmentFailed(
+                f"task '{task.name}': score: success, and no episode told whether it succeeded; "
+                'let step() put True or False into info["is_success"], or write score: {random: '
+                "20, reference: 500}, which are returns"
+            )
 
 
 def play(

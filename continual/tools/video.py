@@ -135,6 +135,11 @@ def _episode(agent: Any, env: Any, seed: int, number: int) -> Iterator[NDArray[n
 def _frame(env: Any) -> NDArray[np.uint8]:
     try:
         drawn = env.render()
+    except NotImplementedError as error:
+        raise EnvironmentFailed(
+            f"{type(env.unwrapped).__name__} has no render(), and films need one: with render_mode "
+            "rgb_array it gives a picture, (height, width, 3) of uint8"
+        ) from error
     except Exception as error:
         raise EnvironmentFailed(
             f"{env.unwrapped}: render() failed: {type(error).__name__}: {error}. Without a display "

@@ -33,7 +33,7 @@ from holdfast.continual.run_folder.files import csv_table, write_whole
 from holdfast.continual.run_folder.point_record import COSTS, ONLINE, PointRecord
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.continual.slots import Slots
-from holdfast.continual.streams.evaluation import evaluate
+from holdfast.continual.streams.evaluation import check_success, evaluate
 from holdfast.continual.streams.experience import MeasuredExperience
 from holdfast.continual.streams.rotation import Rotation
 from holdfast.continual.training.dashboard import hyperparameters, layout
@@ -345,6 +345,7 @@ class CellJournal:
         measured = [self.measured[task] for task in self.rotation.at(stages, step)]
         plan = self.scenario.evaluation
         scores = evaluate(agent or self.agent, measured, plan, self.seed, stage=stages, step=step)
+        check_success(self.scenario, scores)
         self.folder.append(scores)
         if not self.told_cut and (note := cut_note(scores)):
             self.told_cut = True

@@ -77,6 +77,9 @@ def check_policy(scenario: Scenario, observations: Space) -> None:
         return
     from stable_baselines3.common.preprocessing import is_image_space  # here: it imports torch
 
+    if agent.policy == "CnnPolicy" and not beside and not is_image_space(entries[""]):
+        text = f"CnnPolicy is for pictures, and observations are {observations}; write MlpPolicy, "
+        raise ScenarioError([scenario.problem("agent.policy", f"{text}or leave policy out")])
     for key, space in entries.items():
         if is_image_space(space) and min(_sides(space)) < SMALLEST:
             raise ScenarioError([scenario.problem("tasks", _too_small(key, *_sides(space)))])

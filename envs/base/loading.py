@@ -29,6 +29,12 @@ _EXTRAS = ("mujoco", "minigrid", "envpool")
 """Packages that an extra of the same name installs."""
 
 
+_NO_PICTURES = (
+    "takes no render_mode, and pictures need it: an argument render_mode=None of the constructor, "
+    "and a render() that returns (height, width, 3) of uint8"
+)
+
+
 class UnknownEnvironment(UsageError):
     """No environment has this id, or the module has no class of this name."""
 
@@ -228,7 +234,19 @@ def _constructed(target: str, construct: Any, options: dict[str, Any]) -> gym.En
         if isinstance(error, TypeError) and (
             "keyword argument" in text or "required positional argument" in text
         ):
-            raise UsageError(f"environment '{target}', kwargs: {text}") from error
+            why = f", kwargs: {text}{_taken(construct)}"
+            why = f" {_NO_PICTURES}" if "'render_mode'" in text else why
+            raise UsageError(f"environment '{target}'{why}") from error
         raise EnvironmentFailed(
             f"the constructor of environment '{target}' raised {type(error).__name__}: {text}"
         ) from error
+
+
+def _taken(construct: Any) -> str:
+    """Return which arguments a class takes, as the end of an error text; nothing of a function."""
+    if not isinstance(construct, type):
+        return ""
+    with contextlib.suppress(TypeError, ValueError):  # of a class that is not Python's
+        names = [name for name in inspect.signature(construct).parameters if name != "render_mode"]
+        return f"; it takes {', '.join(names)}" if names else "; it takes none"
+    return ""

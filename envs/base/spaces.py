@@ -108,6 +108,11 @@ def not_learnable(space: Space) -> str:
     bad = [key for key in space.spaces if key not in good]
     if not bad:
         return ""
+    if not good:
+        return (
+            f"no policy can take the observation space {space}; "
+            "try `wrappers: [gymnasium.wrappers:FlattenObservation]`"
+        )
     return (
         f"no policy can take the entry '{bad[0]}' of the observation, {space[bad[0]]}; keep the "
         "others with `wrappers: [{gymnasium.wrappers:FilterObservation: "

@@ -95,8 +95,8 @@ def _check_observation(
         return
     if isinstance(space, spaces.Dict) and isinstance(observation, dict):
         for key in sorted(space.spaces.keys() ^ observation.keys()):
-            where = "the space" if key in space.spaces else "the observation"
-            result.add("error", f"{name}: key '{key}' is in {where} alone")
+            what = "is missing" if key in space.spaces else "is not in its space"
+            result.add("error", f"{name}: key '{key}' {what}")
         for key in space.spaces.keys() & observation.keys():
             _check_observation(observation[key], space[key], f"{name}, key '{key}'", result)
         return

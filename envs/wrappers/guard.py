@@ -72,7 +72,12 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 f"task '{self._task_name}': reset() returned {_form(result)}, not (observation, "
                 "info): the API of the old gym; `holdfast check-env` says what to change"
             )
-        if not self._finite(result[0]):
+        try:
+            is_finite = self._finite(result[0])
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            place = f"task '{self._task_name}', reset(seed={seed})"
+            raise EnvironmentFailed(f"{place}: {self._unread(result[0])}") from error
+        if not is_finite:
             raise EnvironmentFailed(f"{self.not_finite(result[0], 0.0)}, returned by reset()")
         if self.truncates:
             self._last = copied(result[0])
@@ -146,10 +151,16 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 f"{text}step() returned {_form(result)}, not (observation, reward, terminated, "
                 "truncated, info): the API of the old gym; `holdfast check-env` says what to change"
             )
-        return EnvironmentFailed(
-            f"{text}cannot read the observation {_short(result[0])} or the reward {result[1]!r}; "
-            f"the observation space is {self.env.observation_space}, a reward is one number"
-        )
+        return EnvironmentFailed(text + self._unread(result[0], result[1]))
+
+    def _unread(self, observation: Any, reward: Any = 0.0) -> str:
+        """Return why an observation or a reward cannot be read."""
+        space = self.env.observation_space
+        why = misfit(observation, space)
+        if why or isinstance(reward, int | float):
+            shown = f"cannot read the observation {_short(observation)}"
+            return f"{shown}: {why}; the observation space is {space}" if why else shown
+        return f"cannot read the reward {_short(reward)}; a reward is one number"
 
     @staticmethod
     def place(step: int, action: Any) -> str:
@@ -217,6 +228,25 @@ def _finite_check(space: gym.Space[Any]) -> Callable[[Any], bool]:
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return lambda _: True  # whole numbers are always finite
     return lambda observation: not any(bad_entries(observation, ""))
+
+
+def misfit(observation: Any, space: gym.Space[Any]) -> str:
+    """Return in what form an observation differs from its space; empty where it does not."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observation, dict):
+            return f"it is a {type(observation).__name__}, not a dict"
+        for key, entry in space.spaces.items():
+            if key not in observation:
+                return f"its key '{key}' is missing"
+            if inside := misfit(observation[key], entry):
+                return f"of its key '{key}', {inside}"
+    elif isinstance(space, spaces.Box):
+        if not hasattr(observation, "shape"):
+            kind = type(observation).__name__
+            return f"it is a {kind}, not an array; return np.array(..., np.{space.dtype})"
+        if observation.shape != space.shape:
+            return f"its shape is {observation.shape}, not {space.shape}"
+    return ""
 
 
 def _itself(observation: Any) -> Any:

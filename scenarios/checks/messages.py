@@ -151,6 +151,7 @@ _EXPECTED = {
     "model_attributes_type": "a mapping",
 }
 
+_MOST_SHOWN = 32  # seeds that an example lists
 _LIMITS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -238,6 +239,9 @@ def unknown_key(key: str, section: KeyPath, agent_arguments: Collection[str] = (
     if elsewhere and not (near and key.casefold() == near.casefold()):
         as_what = "it" if meant == key else f"'{meant}'"
         return f"unknown key here; {as_what} belongs {elsewhere}"
+    if _general(section) == ("tasks", "*"):
+        also = f"an argument of the environment is written kwargs: {{{key}: value}}"
+        return f"unknown key; did you mean '{near}'? Or: {also}" if near else f"unknown key; {also}"
     return "unknown key" + did_you_mean(key, own, "this section takes")
 
 
@@ -306,8 +310,10 @@ def _message(error: ErrorDetails, path: KeyPath) -> str:
     if kind in _EXPECTED:
         form = _FORMS.get(_general(path)) or value_hint(value, _EXPECTED[kind])
         wanted = f"expected {_EXPECTED[kind]}, got {show(value)}"
-        if _general(path) == ("seeds",) and isinstance(value, int):
-            form = f"write [{value}] for that seed, or [0, 1, 2] for three"
+        if _general(path) == ("seeds",):
+            form = _seeds_meant(value)
+        elif _general(path) == ("stream", "order", "*"):
+            form = "write names of tasks: [first, second]"
         return f"{wanted}; {form}" if form else wanted
     if kind in _LIMITS:
         name, words = _LIMITS[kind]
@@ -325,6 +331,17 @@ def _message(error: ErrorDetails, path: KeyPath) -> str:
     if kind in ("too_short", "string_too_short"):
         return "must not be empty"
     return error["msg"][0].lower() + error["msg"][1:]
+
+
+def _seeds_meant(value: Any) -> str:
+    """Return how to write seeds that are no list."""
+    if isinstance(value, int):
+        return f"write [{value}] for that seed, or [0, 1, 2] for three"
+    span = re.fullmatch(r"(\d{1,3})\s*(?:-|\.\.|:)\s*(\d{1,3})", str(value))
+    if span and 0 <= int(span[2]) - int(span[1]) < _MOST_SHOWN:
+        return f"write {list(range(int(span[1]), int(span[2]) + 1))}"
+    numbers = re.findall(r"\d+", str(value))
+    return f"write [{', '.join(numbers)}]" if numbers and not span else "write [0, 1, 2]"
 
 
 def choice(value: Any, options: Collection[str], path: KeyPath = ()) -> str:
@@ -352,6 +369,8 @@ def value_hint(value: Any, wanted: str) -> str:
             return f"write {float(thousands[1]) * {'k': 1e3, 'm': 1e6}[thousands[2].lower()]:.0f}"
         if power and int(power[1]) <= 100:
             return f"write {int(power[1]) ** int(power[2])}"
+        if unit := re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|sec|min|h|steps|Hz|%)", text):
+            return f"write the number alone, without '{unit[2]}'"
         if re.fullmatch(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?", text):
             return f"write {text} without quotes" if text == value else f"write {text}"
     if isinstance(value, str) and wanted == "true or false":

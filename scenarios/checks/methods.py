@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,6 +130,9 @@ def method_signature(name: str, folder: Path | None = None) -> Signature:
     if is_own(name) or is_offered("methods", name):
         known = read_offered("methods", name, folder, "method")
         return _as_plugin(known) if _AVALANCHE_PLUGIN in known.bases else known
+    if call := re.fullmatch(r"([\w-]+)\((.*)\)", name):
+        arguments = call[2].replace("=", ": ") or "argument: value"
+        raise NotUsable(f"arguments stand in braces; write {call[1]}: {{{arguments}}}")
     raise NotUsable(f"no method '{name}'{did_you_mean(name, _all_methods())}")
 
 

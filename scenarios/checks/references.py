@@ -37,6 +37,7 @@ REGISTERED_BY = {
     "dm_control/": "shimmy",
     "procgen": "procgen",
 }
+_OLD_ATARI = re.compile(r"(\w+?)(?:NoFrameskip|Deterministic)-v\d")
 _INSTALL = {
     "mujoco": '"holdfast[mujoco]"',
     "minigrid": '"holdfast[minigrid]"',
@@ -353,6 +354,10 @@ def _check_own_environment(env: str, folder: Path | None) -> None:
     inside = _module_with(module, name, folder)
     if inside not in ("", module):
         raise NotUsable(f"module '{module}' has no environment '{name}'; write '{inside}:{name}'")
+    if module.partition(".")[0] in ("pettingzoo", "mpe2"):
+        whole = f"{module.replace('pettingzoo.mpe', 'mpe2')}.{name}"
+        message = f"'{name}' is for many agents; write {whole}, with agent: {{policies: shared}}"
+        raise NotUsable(message)
     raise NotUsable(_no_name(module, name, [*names, *ids], "environment"))
 
 
@@ -364,6 +369,11 @@ def _no_environment(env: str, folder: Path | None) -> str:
         if env.startswith(start):
             also = "" if _installed(package) else f"; {_install(package)}"
             return f"'{env}' comes with the package '{package}': write '{package}:{env}'{also}"
+    if game := _OLD_ATARI.fullmatch(env):
+        return (
+            f"'{env}' is an old name of Atari's: write 'ale_py:ALE/{game[1]}-v5' with kwargs: "
+            "{frameskip: 1} and wrappers: [atari]"
+        )
     usable = [name for name, spec in _registry().items() if not callable(spec.entry_point)]
     near = closest(env, [*usable, *offers("environments")])
     if near:

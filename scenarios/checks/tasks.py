@@ -19,6 +19,7 @@ from holdfast.scenarios.checks.references import (
     is_offered,
     is_own,
     read_offered,
+    read_own,
     why_not,
 )
 from holdfast.scenarios.schema.changes import Changes
@@ -159,6 +160,7 @@ def _check_environment(
     if wrong := why_not(check_environment, env, folder):
         yield Finding((*path, "env"), wrong)
         return
+    yield from _check_kwargs(env, task.get("kwargs"), path, folder)
     kwargs, changes = task.get("kwargs"), task.get("changes")
     # Arguments and wrappers may change the action space; the built environment tells then.
     space = None if kwargs or task.get("wrappers") else action_space(env)
@@ -172,6 +174,24 @@ def _check_environment(
     if mapping(changes).get("mujoco") and is_mujoco(env) is False:
         message = f"'{env}' is not a MuJoCo environment; its attributes are changed with set:"
         yield Finding((*path, "changes", "mujoco"), message, at_key=True)
+
+
+def _check_kwargs(env: str, kwargs: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:
+    """Yield arguments that the constructor of a class of one's own does not have."""
+    if not is_own(env):
+        return
+    try:
+        found = read_own(env, folder, "environment")
+    except NotUsable:  # an id that the module registers
+        return
+    known = [argument.name for argument in found.arguments]
+    if found.takes_any or not known:  # or inherited from what is not Python's
+        return
+    for key in mapping(kwargs):
+        if key not in known:
+            hint = did_you_mean(str(key), known, "it takes")
+            message = f"'{env}' has no argument '{key}'{hint}"
+            yield Finding((*path, "kwargs", key), message, at_key=True)
 
 
 def _check_wrappers(wrappers: Any, path: KeyPath, folder: Path | None) -> Iterator[Finding]:

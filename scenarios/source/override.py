@@ -43,6 +43,10 @@ def override(source: Source, text: str, folder: Path = Path()) -> None:
     try:
         value = read(value_text.encode() or b"null", place.file)
     except ScenarioError as error:
+        if value_text.startswith(("[", "{")) and not value_text.endswith(("]", "}")):
+            message = f"not valid YAML: an open bracket; quote what holds spaces: '{key}=[0, 1]'"
+            source.problems.append(place.problem(message))
+            return
         source.problems += [_in_override(place, path, problem) for problem in error.problems]
         return
     source.problems += [_in_override(place, path, problem) for problem in value.problems]

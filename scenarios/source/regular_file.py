@@ -12,7 +12,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from holdfast.errors import CheckpointUnusable
+from holdfast.errors import CheckpointUnusable, FolderUnwritable
 
 _CAREFUL = (
     getattr(os, "O_NOFOLLOW", 0)
@@ -120,10 +120,15 @@ def made_folder(path: Path, *, folders: int = 1) -> None:
 
     Raises:
         CheckpointUnusable: As ``check_folder``.
-        OSError: If it cannot be created.
+        FolderUnwritable: If nobody may create it there.
+        OSError: If it cannot be created for another reason.
     """
     check_folder(path, folders=folders)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, FileNotFoundError, PermissionError) as error:
+        why = f"this folder cannot be made: {error.strerror or 'it is a file'}"
+        raise FolderUnwritable(f"{path}: {why}; --runs names another place") from error
 
 
 def is_there(path: Path) -> bool:

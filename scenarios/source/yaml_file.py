@@ -33,6 +33,8 @@ _RESOLVERS = (
     ("merge", r"<<", ["<"]),
 )
 _OPEN_CALL = re.compile(r"\w+\([^()]*")  # uniform(1
+_NO_VALUE = re.compile(r"expected the node content, but found (.+)")
+_GLUED = re.compile(r"(\w+):(\S+)")  # algorithm:ppo
 _PLAIN_TAGS = {_CORE + kind for kind in ("null", "bool", "int", "float", "str", "merge")}
 
 
@@ -245,12 +247,17 @@ class _Reader:
         assert mark is not None
         message = str(error.problem or error.context)
         line = self.lines[mark.line] if mark.line < len(self.lines) else ""
+        if "quoted scalar" in str(error.context) and "end of stream" in message:
+            mark = error.context_mark or mark  # where the quote stands, not the end of the file
+            return self._place(mark).problem("not valid YAML: this quote is never closed")
         if "\t" in line[: mark.column + 1]:
             message = "a tab indents this line; YAML is indented with spaces"
         elif "<block end>" in message:
             message = "the indentation of this line fits nothing above it"
         elif "mapping values are not allowed" in message:
             message += "; check the indentation, or quote text that holds ': '"
+        elif found := _NO_VALUE.fullmatch(message):
+            message = f"a value is missing before {found[1].replace('<stream end>', 'the end')}"
         elif "expected a single document" in str(error.context):
             message = "a second document starts here ('---'); a file holds one scenario"
         elif "found duplicate anchor" not in message and error.context_mark:
@@ -330,11 +337,17 @@ class _Reader:
     def _mapping(self, node: yaml.MappingNode, path: KeyPath, inside: tuple[int, ...]) -> Any:
         found: dict[Any, Any] = {}
         lines: dict[Any, int] = {}
+        last: yaml.Node | None = None
         for key_node, value_node, merged in self._pairs(node, path, inside):
             if not isinstance(key_node, yaml.ScalarNode):
                 self._refuse(key_node, path, "a key is a single word, not a list or a mapping")
                 continue
             key = self._scalar(key_node, path)
+            if wrong := _split_wrongly(key_node, value_node, last):
+                self._refuse(key_node, path, wrong)
+                self.source.unread.add(dotted((*path, str(key).partition(":")[0])))
+                continue
+            last = value_node
             if key in found:
                 # A merged key gives way to one of the mapping's own, and to the first of several.
                 if not merged:
@@ -390,3 +403,22 @@ def _with_calls_whole(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node
         else:
             found.append((key, value))
     return found
+
+
+def _split_wrongly(key: yaml.ScalarNode, value: yaml.Node, before: yaml.Node | None) -> str:
+    """Return what to write where YAML divides a text otherwise than it is meant; else nothing.
+
+    Args:
+        key: A key.
+        value: Its value.
+        before: The value before the key.
+    """
+    if key.style or not isinstance(value, yaml.ScalarNode) or value.value or value.style:
+        return ""
+    if glued := _GLUED.fullmatch(key.value):
+        return f"'{key.value}' is one word to YAML; write '{glued[1]}: {glued[2]}', with a space"
+    digits = before.value if isinstance(before, yaml.ScalarNode) else ""
+    if re.fullmatch(r"\d{3}", key.value) and re.fullmatch(r"\d{1,3}", digits):
+        whole = f"{digits}{key.value}"
+        return f"a comma ends the value, so that {key.value} is a key; write {whole} without it"
+    return ""

@@ -45,6 +45,45 @@ class Commands(TyperGroup):
         with errors_told():
             return super().invoke(ctx)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that was named.
+
+        Raises:
+            UsageError: It goes by another name here, or takes a key where an option was written.
+        """
+        from holdfast.registry import closest  # here: --help needs none of it
+
+        name, *rest = args
+        meant = closest(name, [*self.commands, *_MEANT]) if name not in self.commands else None
+        if meant in _MEANT:
+            raise UsageError(f"no command '{name}'; did you mean 'holdfast {_MEANT[meant]}'?")
+        if name in ("run", "tune", "validate"):
+            _check_options(name, self.commands[name], rest)
+        return super().resolve_command(ctx, args)
+
+
+_MEANT = {
+    **dict.fromkeys(("train", "start", "resume", "continue"), "run"),
+    **dict.fromkeys(("check", "lint"), "validate"),
+    **dict.fromkeys(("plot", "compare", "results"), "report"),
+    **dict.fromkeys(("create", "init"), "new"),
+}
+"""Commands that others have, and what does it here."""
+
+
+def _check_options(name: str, command: Any, arguments: Sequence[str]) -> None:
+    """Raise UsageError where a key of the scenario is written as an option."""
+    from holdfast.registry import closest
+
+    known = [option for parameter in command.params for option in parameter.opts]
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option.startswith("--") and len(option) > 2 and not closest(option, [*known, "--help"]):
+            raise UsageError(
+                f"no option '{option}' (holdfast {name} -h lists them); a key of the scenario is "
+                "written without dashes: agent.learning_rate=1e-4 'seeds=[0, 1]'"
+            )
+
 
 app = typer.Typer(
     name="holdfast",
@@ -84,6 +123,9 @@ TrustOthers = Annotated[
     ),
 ]
 
+
+ONE_COLOUR = "http://localhost:6006/?runColorGroup=regex:([^/]*)/seed"
+"""Where TensorBoard gives the seeds of a method one colour; runs are named by their folders."""
 
 What = Literal["envs", "agents", "methods", "changes", "presets", "scenarios"]
 Kind = Literal["env", "scenario", "method"]
@@ -398,7 +440,7 @@ def _tell_results(scenario: Scenario, runs: Path, outcomes: Sequence[Outcome]) -
         print()
         print_markdown(made.overview)
         print(f"\nReport:      {folder / 'report.md'} (with {', '.join(made.files[1:])})")
-        print(f"TensorBoard: tensorboard --logdir {runs}")
+        print(f"TensorBoard: tensorboard --logdir {runs}, one colour per method: {ONE_COLOUR}")
     told = set()
     for outcome in outcomes:
         failure = outcome.failure

@@ -39,14 +39,18 @@ def report(
             "--output", "-o", help="Where to write; the folder itself, or what holds them all."
         ),
     ] = None,
+    smooth: Annotated[
+        int, typer.Option(min=1, help="Evaluation points that curves are averaged over.")
+    ] = 1,
 ) -> None:
     """Print the comparison of finished cells, and write it: page, markdown, CSV, LaTeX, figure.
 
-    Folders of one scenario are taken together; other scenarios have a section each.
+    Folders of one scenario are taken together; several scenarios stand side by side, and have a
+    section each.
     """
     from holdfast.continual.reports.report import report as make_report
 
-    made = make_report(*paths, into=output)
+    made = make_report(*paths, into=output, smooth=smooth)
     print_markdown(made.markdown)
     print(f"\nWritten: {made.folder / 'report.md'} (with {', '.join(made.files[1:])})")
 

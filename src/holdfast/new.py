@@ -31,8 +31,10 @@ def new(kind: str, name: str, folder: Path) -> list[Path]:
             Nothing was written then.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        near = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
+        fit = near if re.match(r"[a-z]", near) and not keyword.iskeyword(near) else "my_arm"
         raise UsageError(
-            f"'{name}' cannot name a module; use small letters, digits and underscores: my_arm"
+            f"'{name}' cannot name a module; use small letters, digits and underscores: {fit}"
         )
     template = f"my_{kind}"
     targets = {folder / form.format(name): form.format(template) for form in _FILES[kind]}

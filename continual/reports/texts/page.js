@@ -25,13 +25,17 @@ for (const table of document.querySelectorAll("table.sorted")) {
     });
   });
 }
-const buttons = [...document.querySelectorAll(".legend button")];
-for (const button of buttons) {
+// What a legend's buttons follow is below the same first heading: other scenarios have other methods.
+const heads = [...document.querySelectorAll("h1")];
+const place = (node) => heads.filter((h) => h.compareDocumentPosition(node) & Node.DOCUMENT_POSITION_FOLLOWING).length;
+const inPlace = (selector, at) => [...document.querySelectorAll(selector)].filter((node) => place(node) === at);
+for (const button of document.querySelectorAll(".legend button")) {
   button.addEventListener("click", () => {
     const pressed = button.getAttribute("aria-pressed") !== "true";
     button.setAttribute("aria-pressed", pressed);
-    const shown = new Set(buttons.filter((b) => b.ariaPressed === "true").map((b) => b.dataset.of));
-    for (const part of document.querySelectorAll("[data-method]"))
+    const pressedOnes = inPlace(".legend button", place(button)).filter((b) => b.ariaPressed === "true");
+    const shown = new Set(pressedOnes.map((b) => b.dataset.of));
+    for (const part of inPlace("[data-method]", place(button)))
       part.classList.toggle("dim", shown.size > 0 && !shown.has(part.dataset.method));
   });
 }

@@ -259,7 +259,7 @@ def test_names_are_text_everywhere(browser, study: Path, tmp_path: Path) -> None
     methods = tuple(replace(method, label=f"{nasty}{method.label}") for method in results.methods)
     results = replace(results, scenario=scenario, methods=methods)
     nasty_one = Study(results, summarize(results))
-    (tmp_path / "nasty.html").write_text(html(build([nasty_one, made])), encoding="utf-8")
+    (tmp_path / "nasty.html").write_text(html(build([nasty_one, made], tmp_path)), encoding="utf-8")
     opened = Visit(browser)
     opened.page.goto((tmp_path / "nasty.html").as_uri())
     assert opened.problems == []
@@ -267,11 +267,11 @@ def test_names_are_text_everywhere(browser, study: Path, tmp_path: Path) -> None
     assert opened.page.query_selector("img, a[href^=javascript]") is None
     shown = nasty.replace("\x00", "")
     assert opened.page.title().startswith(shown)
-    assert opened.page.inner_text("h1 >> nth=0") == shown
+    assert opened.page.inner_text("h1 >> nth=1") == shown
     assert opened.page.inner_text("table.heat caption >> nth=0") == f"{shown}naive"
     assert opened.page.inner_text("table.heat tbody th >> nth=1") == f"after 1: {shown}0"
     links = opened.page.eval_on_selector_all("nav a", "them => them.map(a => a.hash)")
-    assert len(links) == 2  # one for each scenario
+    assert len(links) == 3  # side by side, then each scenario
     for link in links:
         assert opened.page.query_selector(link)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from holdfast.envs.wrappers.guard import Guard
+from holdfast.envs.wrappers.guard import Guard, misfit
 from holdfast.errors import EnvironmentFailed
 
 VECTOR = Box(-np.inf, np.inf, (2,), np.float32)
@@ -171,17 +171,34 @@ def test_nan_after_a_reset_is_always_an_error():
 
 
 @pytest.mark.parametrize(
-    "step",
-    [
-        good(1, 2, 3),  # would be broadcast or refused far away, without a name
-        ([1.0, 2.0], 0.0, False, False, {}),
-        (np.zeros(2, np.float32), None, False, False, {}),
-        (np.zeros(2, np.float32), "high", False, False, {}),
+    ("observation", "why"),
+    [  # would be broadcast or refused far away, without a name
+        (np.zeros(3, np.float32), r"its shape is \(3,\), not \(2,\)"),
+        ([1.0, 2.0], r"it is a list, not an array; return np.array\(..., np.float32\)"),
     ],
 )
-def test_what_cannot_be_read_names_the_space(step):
-    with pytest.raises(EnvironmentFailed, match=r"cannot read the observation .* Box"):
-        guarded(step).step(0)
+def test_an_observation_that_cannot_be_read_is_told_with_its_space(observation, why):
+    told = rf"cannot read the observation .*: {why}; the observation space is Box"
+    with pytest.raises(EnvironmentFailed, match=f"step 1, action 0: {told}"):
+        guarded((observation, 0.0, False, False, {})).step(0)
+    with pytest.raises(EnvironmentFailed, match=rf"reset\(seed=3\): {told}"):
+        Guard(Scripted(reset=(observation, {})), "push").reset(seed=3)
+
+
+@pytest.mark.parametrize("reward", [None, "high"])
+def test_a_reward_that_cannot_be_read_is_told_alone(reward):
+    told = f"cannot read the reward {reward!r}; a reward is one number"
+    with pytest.raises(EnvironmentFailed, match=told):
+        guarded((np.zeros(2, np.float32), reward, False, False, {})).step(0)
+
+
+def test_an_entry_of_a_dict_that_is_missing_is_named():
+    space = gym.spaces.Dict({"joints": VECTOR, "goal": VECTOR})
+    assert misfit({"joints": np.zeros(2)}, space) == "its key 'goal' is missing"
+    wrong = {"joints": np.zeros(2), "goal": np.zeros(1)}
+    assert misfit(wrong, space) == "of its key 'goal', its shape is (1,), not (2,)"
+    assert misfit(np.zeros(2), space) == "it is a ndarray, not a dict"
+    assert misfit({"joints": np.zeros(2), "goal": np.zeros(2)}, space) == ""
 
 
 def test_a_step_costs_little():

@@ -130,6 +130,58 @@ def test_fault_10_the_table_is_what_the_environments_have() -> None:
     assert references.action_space("MountainCarContinuous-v0") == "Box"
 
 
+ARGUMENTS = """
+import dataclasses
+import gymnasium as gym
+
+class Arm(gym.Env):
+    def __init__(self, goal=1.0, *, payload=1.0):
+        pass
+
+class Longer(Arm):
+    pass
+
+class Any(Arm):
+    def __init__(self, **options):
+        super().__init__(**options)
+
+@dataclasses.dataclass
+class Told(gym.Env):
+    goal: float = 1.0
+
+class Nothing(gym.Env):
+    pass
+
+gym.register(id="Arm-v0", entry_point="arms:Arm")
+"""
+
+
+def with_argument(env: str, key: str) -> str:
+    task = f"{{name: a, env: '{env}', kwargs: {{{key}: 1}}, steps: 10}}"
+    return f"tasks: [{task}]\nagent: {{algorithm: ppo}}\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "key"),
+    [
+        *[("arms:Arm", "goal"), ("arms:Arm", "payload"), ("arms:Longer", "goal")],
+        *[("arms:Told", "goal"), ("arms:Arm-v0", "gaol"), ("CartPole-v1", "gaol")],
+        *[("arms:Any", "gaol"), ("arms:Nothing", "gaol")],  # they tell when they are built
+    ],
+)
+def test_arguments_of_environments_that_may_be_right(write, tmp_path: Path, env, key) -> None:
+    (tmp_path / "arms.py").write_text(ARGUMENTS)
+    assert load(write(with_argument(env, key))).tasks[0].kwargs == {key: 1}
+
+
+@pytest.mark.parametrize("env", ["arms:Arm", "arms:Longer", "arms:Told"])
+def test_arguments_that_a_class_of_ones_own_does_not_have(problems, tmp_path: Path, env) -> None:
+    (tmp_path / "arms.py").write_text(ARGUMENTS)
+    (found,) = problems(with_argument(env, "gaol"))
+    assert found.path == "tasks[0].kwargs.gaol"
+    assert found.message == f"'{env}' has no argument 'gaol'; did you mean 'goal'?"
+
+
 def test_names_are_unique(one) -> None:
     problem = one("tasks[1].name=right")
     assert problem.path == "tasks[1].name"
