@@ -23,7 +23,7 @@ from holdfast.continual.run_folder.point_record import COSTS
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema.scenario import Scenario
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "safety.csv"
 PAGE = ROOT / "docs" / "safety.md"
 SCENARIOS = ("safe-reach", "safe-cheetah")
@@ -113,7 +113,7 @@ def add(made: Sequence[Sequence[str]]) -> None:
         )
     )
     seeds = sorted({row[3] for row in rows}, key=int)
-    write(RESULTS, rows, "safety", [("--seeds", *seeds)], COLUMNS)
+    write(RESULTS, rows, "method_tables.safety", [("--seeds", *seeds)], COLUMNS)
 
 
 def show() -> None:
