@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from curves import on_file, write
-from method_tables.comparison import spread
 
 import holdfast
 from holdfast.continual.results.study import CellResults, gather
 from holdfast.continual.run_folder.point_record import COSTS
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema.scenario import Scenario
+from method_tables.comparison import spread
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "safety.csv"
