@@ -80,7 +80,7 @@ def test_tasks_of_different_spaces_are_refused_with_the_key_to_set(refused) -> N
 @pytest.mark.parametrize(
     ("agent", "key"),
     [
-        ({"policy": "CnnPolicy"}, "agent.policy"),
+        ({"n_steps": 1}, "agent.n_steps"),
         ({"policy_kwargs": {"share_features": True}}, "agent.policy_kwargs.share_features"),
     ],
 )
@@ -90,6 +90,12 @@ def test_what_stable_baselines3_refuses_names_the_key(
     text = refused(agent=PPO | agent)
     assert text.startswith(f"{key}: ")
     assert "(refused by stable_baselines3" in text
+
+
+def test_convolutions_over_numbers_are_refused_in_short(refused) -> None:
+    text = refused(agent=PPO | {"policy": "CnnPolicy"})
+    assert text.startswith("agent.policy: CnnPolicy is for pictures, and observations are Box(")
+    assert text.endswith("; write MlpPolicy, or leave policy out")
 
 
 def test_state_dependent_noise_has_no_output_for_ewc(refused) -> None:
