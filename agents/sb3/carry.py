@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +21,7 @@ from holdfast.agents.sb3.weights_io import (
     optimizer_tensors,
     policy_tensors,
 )
+from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
 
 
@@ -44,7 +45,7 @@ def load(
     """Load what is carried; ``told`` names a file of a checkpoint that does not fit."""
     carry, options = agent.scenario.carry, agent.scenario.agent
     source = files if carry.weights and "policy" in files else agent.initial
-    with told("policy") if source is files else nullcontext():
+    with told("policy") if source is files else _of_init(options.init):
         tensors = source.get("policy", {})
         if tensors and source is files:
             tensors = agent.plan.blended(tensors, policy_tensors(agent.model))
@@ -65,6 +66,15 @@ def load(
         with told("replay_buffer"):
             arrays = {name: t.numpy() for name, t in files["replay_buffer"].items()}
             load_buffer_arrays(agent.model.replay_buffer, arrays)
+
+
+@contextmanager
+def _of_init(init: str | None) -> Iterator[None]:
+    """Name the zip whose weights do not fit."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"agent.init: {init}: {error}") from error
 
 
 def _with_entropy(agent: Carrying, tensors: Named, files: Files) -> Named:

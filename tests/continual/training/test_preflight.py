@@ -118,7 +118,7 @@ def test_heads_cannot_find_the_task_id_behind_an_extractor_of_the_users_own(refu
 def test_weights_that_do_not_fit_are_refused(refused, tmp_path: Path) -> None:
     sb3.PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [8]}).save(tmp_path / "s.zip")
     text = refused(agent=PPO | {"init": "s.zip"}, stream={"task_id": "hidden"})
-    assert "the weights do not fit this agent's networks: mlp_extractor" in text
+    assert "agent.init: s.zip: the weights do not fit this agent's networks: mlp_ext" in text
 
 
 def test_a_constructor_that_raises_is_the_environments_failure(
