@@ -112,6 +112,7 @@ METHODS: dict[str, Any] = {
     "reset-distill": {
         "reset-distill": {"samples": 40, "observations": 40, "updates": 3, "batch_size": 8}
     },
+    "fame": {"fame": {"samples": 40, "updates": 3, "batch_size": 8, "trial_share": 0.1}},
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
