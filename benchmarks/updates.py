@@ -196,7 +196,10 @@ def on_file(path: Path) -> tuple[list[str], list[Row]]:
     found = csv.DictReader(line for line in lines if not line.startswith("#"))
     return head, [
         Row(
-            *(row["algorithm"], row["method"], float(row["naive_us"]), float(row["method_us"])),
+            algorithm=row["algorithm"],
+            method=row["method"],
+            naive_us=float(row["naive_us"]),
+            method_us=float(row["method_us"]),
             ratio=float(row["ratio"]),
             goal=float(row["goal"]) if row["goal"] else None,
             kept_per_task=float(row["kept_per_task"]),

@@ -240,7 +240,7 @@ class Lifecycle:
 
         They count for the task's budget, and are stored where the agent has a replay buffer. Every
         environment begins a new episode afterwards. Evaluations that fall into these steps measure
-        the policy as it is, without the tensors.
+        the policy as it is, without the tensors; the user's own callbacks are not told of them.
 
         Args:
             tensors: By name; those left out are as they are now.

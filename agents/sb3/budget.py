@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from sb3_contrib import MaskablePPO
-from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -115,7 +113,7 @@ def _begin(model: Any, steps: int, callback: BaseCallback, resume: Resume) -> An
     return model._setup_learn(steps - model.num_timesteps, callback, False, "task", False)[1]
 
 
-def act(model: Any, steps: int) -> list[float]:
+def act(model: Any, steps: int, *, takes_masks: bool = False) -> list[float]:
     """Take steps as the policy is, greedily and without an update, then begin new episodes.
 
     They count as steps of the model; an off-policy algorithm stores them.
@@ -123,6 +121,7 @@ def act(model: Any, steps: int) -> list[float]:
     Args:
         model: The algorithm, at the start of an episode in each environment.
         steps: A multiple of its ``n_envs``.
+        takes_masks: Whether its environments say which actions are allowed.
 
     Returns:
         Returns of the episodes that ended; of an environment in which none did, that of the one
@@ -131,8 +130,9 @@ def act(model: Any, steps: int) -> list[float]:
     env, totals = model.env, np.zeros(model.n_envs)
     ended: list[list[float]] = [[] for _ in totals]
     for _ in range(steps // model.n_envs):
-        masks = {"action_masks": get_action_masks(env)} if isinstance(model, MaskablePPO) else {}
-        actions, _ = model.predict(model._last_obs, deterministic=True, **masks)
+        masks = np.stack(env.env_method("action_masks")) if takes_masks else None
+        given = {} if masks is None else {"action_masks": masks}
+        actions, _ = model.predict(model._last_obs, deterministic=True, **given)
         new_obs, rewards, dones, infos = env.step(actions)
         model.num_timesteps += model.n_envs
         model._update_info_buffer(infos, dones)
@@ -145,8 +145,8 @@ def act(model: Any, steps: int) -> list[float]:
             is_box = isinstance(model.action_space, spaces.Box)
             stored = model.policy.scale_action(actions) if is_box else actions
             # Of the class: the instance's may be that of an exploration.
-            given = stored, new_obs, rewards, dones, infos
-            type(model)._store_transition(model, model.replay_buffer, *given)
+            row = stored, new_obs, rewards, dones, infos
+            type(model)._store_transition(model, model.replay_buffer, *row)
         else:
             model._last_obs = new_obs
     cut_episodes(model)

@@ -474,7 +474,7 @@ class StableBaselinesAgent:
         """Take steps of the task by other tensors; see ``Lifecycle.try_out``."""
         first = self.model.num_timesteps
         with overlaid(self.policy, tensors):
-            returns = act(self.model, steps)
+            returns = act(self.model, steps, takes_masks=self.takes_masks)
         n_envs = self.model.n_envs
         for step in range(first + n_envs, first + steps + 1, n_envs):
             self._look(step)

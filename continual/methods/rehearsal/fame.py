@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from holdfast.agents.base.buffers import Arrays
 from holdfast.agents.base.parameters import Named, below, flat, gradient_of, snapshot
 from holdfast.agents.doors.gradients import Tensors
 from holdfast.agents.doors.outputs import Output, OutputSpec, Reader
@@ -98,7 +99,10 @@ class FAME(Method):
     grows = "samples"
     work = "updates"
     memory = "two more actors, and 12,000 observations and policy outputs per task (`samples`)"
-    extra = "5,000 updates of the meta learner after each task but the first (`updates`)"
+    extra = (
+        "5,000 updates of the meta learner after each task but the first (`updates`); of later "
+        "tasks 2% of the steps for each of three starts, which teach nothing (`trial_share`)"
+    )
     convention = (
         "strength x mean KL(softmax(meta) || softmax(values)) on batches of a task's first "
         "warm_share; action values only"
@@ -192,10 +196,10 @@ class FAME(Method):
         self._keep_views(doors)
 
     @torch.no_grad()
-    def _labels(self, doors: Doors, seen: Mapping[str, np.ndarray]) -> Named:
+    def _labels(self, doors: Doors, seen: Arrays) -> Named:
         """Return what the fast learner says of observations, a row for each."""
         rows = len(next(iter(seen.values())))
-        said = doors.output.of({}, doors.memory.policy_input(dict(seen)))
+        said = doors.output.of({}, doors.memory.policy_input(seen))
         if doors.facts.output == "values":
             return {_ACTION: said["mean"].argmax(-1)}
         return {name: output.expand(rows, -1).clone() for name, output in said.items()}
