@@ -129,6 +129,7 @@ def act(model: Any, steps: int, *, takes_masks: bool = False) -> list[float]:
     """
     env, totals = model.env, np.zeros(model.n_envs)
     ended: list[list[float]] = [[] for _ in totals]
+    replay_buffer: Any = getattr(model, "replay_buffer", None)
     for _ in range(steps // model.n_envs):
         masks = np.stack(env.env_method("action_masks")) if takes_masks else None
         given = {} if masks is None else {"action_masks": masks}
@@ -146,7 +147,7 @@ def act(model: Any, steps: int, *, takes_masks: bool = False) -> list[float]:
             stored = model.policy.scale_action(actions) if is_box else actions
             # Of the class: the instance's may be that of an exploration.
             row = stored, new_obs, rewards, dones, infos
-            type(model)._store_transition(model, model.replay_buffer, *row)
+            type(model)._store_transition(model, replay_buffer, *row)
         else:
             model._last_obs = new_obs
     cut_episodes(model)
