@@ -13,6 +13,7 @@ units and batches of 256.
 from __future__ import annotations
 
 import argparse
+import csv
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -188,8 +189,42 @@ def show(row: Row) -> None:
     )
 
 
-def main(names: Sequence[str], engine: str, pairs: int) -> None:
-    """Measure, print the table, and write the engine's file if nothing was left out."""
+def on_file(path: Path) -> tuple[list[str], list[Row]]:
+    """Return what made the rows of a file, a line each, and the rows."""
+    lines = path.read_text("utf-8").splitlines()
+    head = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    found = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return head, [
+        Row(
+            algorithm=row["algorithm"],
+            method=row["method"],
+            naive_us=float(row["naive_us"]),
+            method_us=float(row["method_us"]),
+            ratio=float(row["ratio"]),
+            goal=float(row["goal"]) if row["goal"] else None,
+            kept_per_task=float(row["kept_per_task"]),
+            planned_per_task=float(row["planned_per_task"]),
+        )
+        for row in found
+    ]
+
+
+def beside(known: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Return rows with new ones in the place of those of their algorithm and method, or last."""
+    rows = {(row.algorithm, row.method): row for row in (*known, *new)}
+    algorithms = [*SETTINGS]
+    return sorted(rows.values(), key=lambda row: algorithms.index(row.algorithm))
+
+
+def main(names: Sequence[str], engine: str, pairs: int, *, adds: bool) -> None:
+    """Measure and print the table; write the engine's file if nothing was left out, or adds to it.
+
+    Args:
+        names: Methods; all where there are none.
+        engine: What they learn under.
+        pairs: Turns of each side.
+        adds: Whether the rows are put beside those on file, below what made both.
+    """
     torch.set_num_threads(1)
     head = header("updates.py")
     print(*head, sep="\n")
@@ -200,15 +235,20 @@ def main(names: Sequence[str], engine: str, pairs: int) -> None:
             if can_take(algorithm, method_signature(name)):
                 rows.append(measure(algorithm, name, engine, pairs))
                 show(rows[-1])
-    if not names:
+    if adds:
+        made, known = on_file(FILES[engine])
+        write_table(FILES[engine], list(dict.fromkeys([*made, *head])), beside(known, rows))
+    elif not names:
         write_table(FILES[engine], head, rows)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("methods", nargs="*", help="only these; the file is then not written")
+    told = "only these; the file is then written with --add alone"
+    parser.add_argument("methods", nargs="*", help=told)
+    parser.add_argument("--add", action="store_true", help="put their rows beside those on file")
     told = "compiled measures the methods that have a goal there"
     parser.add_argument("--engine", choices=FILES, default="sb3", help=told)
     parser.add_argument("--pairs", type=int, default=30, help="turns of each side")
     options = parser.parse_args()
-    main(options.methods, options.engine, options.pairs)
+    main(options.methods, options.engine, options.pairs, adds=options.add)

@@ -41,7 +41,7 @@ class Method(Protocol):
                     update; parameters by group, fresh weights, hidden units, the algorithm's loss
         memory      rows of the task, rollouts, batches; mix old rows into batches
         networks    map the modules of the coming model to others
-        lifecycle   what a task start carries; work at steps; a view of each finished task
+        lifecycle   what a task start carries; trials; work at steps; a view of each finished task
         output      what actor and critic say, as a function of parameters and observations
         plugins     Avalanche's plugins, of the supervised agent
 

@@ -64,6 +64,7 @@ class Plan:
         self.pending: list[Due] = []
         self.trained: tuple[int, ...] = ()
         self.first: list[Callable[[], None]] = []
+        self.openings: list[Callable[[], None]] = []
         self.fresh_names: tuple[str, ...] = ()
         self.fresh_tests: list[Callable[[str], bool]] = []
         self.blends: list[Blend] = []
@@ -133,10 +134,16 @@ class Plan:
                 opened.enter_context(learning())
             yield
 
+    def open(self) -> None:
+        """Do what a task that begins is opened with."""
+        for act in self.openings:
+            act()
+
     def detach(self) -> None:
         """Forget the work that did not come due, and how the task is learned and explored."""
         self.pending.clear()
         self.first.clear()
+        self.openings.clear()
         self.contexts.clear()
         self.exploration = None
 
@@ -219,6 +226,32 @@ class Lifecycle:
     def before_learning(self, name: str) -> None:
         """Call ``method.due(doors, name)`` once the model is built, before any step."""
         self._plan.first.append(lambda: self._due(name))
+
+    def open_with(self, name: str) -> None:
+        """Call ``method.due(doors, name)`` once the task has begun, before it is learned from.
+
+        Unlike ``before_learning``, not where it goes on from a checkpoint inside. ``try_out`` is
+        there for this work alone.
+        """
+        self._plan.openings.append(lambda: self._due(name))
+
+    def try_out(self, tensors: Named, steps: int) -> list[float]:
+        """Act by other tensors of the policy, greedily, in steps of the task that nothing learns.
+
+        They count for the task's budget, and are stored where the agent has a replay buffer. Every
+        environment begins a new episode afterwards. Evaluations that fall into these steps measure
+        the policy as it is, without the tensors; the user's own callbacks are not told of them.
+
+        Args:
+            tensors: By name; those left out are as they are now.
+            steps: A multiple of the number of environments.
+
+        Returns:
+            Returns of the episodes that ended; of an environment in which none did, that of the one
+            that was cut short.
+        """
+        returns: list[float] = self._learner.try_out(tensors, steps)  # type: ignore[attr-defined]  # of one that plays
+        return returns
 
     def after_steps(self, steps: int, name: str) -> None:
         """Call ``method.due(doors, name)`` after the first update at or after a step.

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from holdfast.agents.base.agent import Log, Watch
+from holdfast.agents.sb3.model_state import begin_again, cut_episodes
 
 Updated = Callable[[int], None]
 """Called between rounds of collecting and updating with the steps taken so far."""
@@ -22,9 +25,18 @@ Updated = Callable[[int], None]
 Resume = Callable[[], None] | None
 """Puts back what a checkpoint inside the task holds."""
 
+Open = Callable[[], None] | None
+"""Takes first steps of a task that has begun, without learning from them."""
+
 
 def learn_on_policy(
-    model: Any, steps: int, callback: BaseCallback, updated: Updated, resume: Resume = None
+    model: Any,
+    steps: int,
+    callback: BaseCallback,
+    updated: Updated,
+    resume: Resume = None,
+    *,
+    opening: Open = None,
 ) -> None:
     """Train a rollout-based algorithm for exactly ``steps``, a multiple of its ``n_envs``.
 
@@ -34,9 +46,12 @@ def learn_on_policy(
         callback: Told of every step.
         updated: Called after each round.
         resume: Puts the model back to where it was inside the task; None begins it.
+        opening: What a task that begins is opened with; None where nothing.
     """
     started = _begin(model, steps, callback, resume)
     started.on_training_start(locals(), globals())
+    if opening is not None and resume is None:
+        opening()
     iteration = 0
     while model.num_timesteps < steps:
         length = min(model.n_steps, (steps - model.num_timesteps) // model.n_envs)
@@ -52,7 +67,13 @@ def learn_on_policy(
 
 
 def learn_off_policy(
-    model: Any, steps: int, callback: BaseCallback, updated: Updated, resume: Resume = None
+    model: Any,
+    steps: int,
+    callback: BaseCallback,
+    updated: Updated,
+    resume: Resume = None,
+    *,
+    opening: Open = None,
 ) -> None:
     """Train a replay-based algorithm for exactly ``steps``, a multiple of its ``n_envs``.
 
@@ -60,6 +81,8 @@ def learn_off_policy(
     """
     started = _begin(model, steps, callback, resume)
     started.on_training_start(locals(), globals())
+    if opening is not None and resume is None:
+        opening()
     while model.num_timesteps < steps:
         left = (steps - model.num_timesteps) // model.n_envs
         rollout = model.collect_rollouts(
@@ -88,6 +111,48 @@ def _begin(model: Any, steps: int, callback: BaseCallback, resume: Resume) -> An
     resume()
     # What is left, without a reset of the counters: the environments have been begun already.
     return model._setup_learn(steps - model.num_timesteps, callback, False, "task", False)[1]
+
+
+def act(model: Any, steps: int, *, takes_masks: bool = False) -> list[float]:
+    """Take steps as the policy is, greedily and without an update, then begin new episodes.
+
+    They count as steps of the model; an off-policy algorithm stores them.
+
+    Args:
+        model: The algorithm, at the start of an episode in each environment.
+        steps: A multiple of its ``n_envs``.
+        takes_masks: Whether its environments say which actions are allowed.
+
+    Returns:
+        Returns of the episodes that ended; of an environment in which none did, that of the one
+        that was cut short.
+    """
+    env, totals = model.env, np.zeros(model.n_envs)
+    ended: list[list[float]] = [[] for _ in totals]
+    replay_buffer: Any = getattr(model, "replay_buffer", None)
+    for _ in range(steps // model.n_envs):
+        masks = np.stack(env.env_method("action_masks")) if takes_masks else None
+        given = {} if masks is None else {"action_masks": masks}
+        actions, _ = model.predict(model._last_obs, deterministic=True, **given)
+        new_obs, rewards, dones, infos = env.step(actions)
+        model.num_timesteps += model.n_envs
+        model._update_info_buffer(infos, dones)
+        normalizer = model._vec_normalize_env
+        totals += rewards if normalizer is None else normalizer.get_original_reward()
+        for index in np.flatnonzero(dones):
+            ended[index].append(float(totals[index]))
+            totals[index] = 0.0
+        if isinstance(model, OffPolicyAlgorithm):
+            is_box = isinstance(model.action_space, spaces.Box)
+            stored = model.policy.scale_action(actions) if is_box else actions
+            # Of the class: the instance's may be that of an exploration.
+            row = stored, new_obs, rewards, dones, infos
+            type(model)._store_transition(model, replay_buffer, *row)
+        else:
+            model._last_obs = new_obs
+    cut_episodes(model)
+    begin_again(model, env)
+    return [one for own, cut in zip(ended, totals, strict=True) for one in own or [float(cut)]]
 
 
 def set_length(buffer: Any, length: int) -> None:

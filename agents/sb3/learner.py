@@ -47,7 +47,13 @@ from holdfast.agents.modules.options import network_changes, set_weight_decay
 from holdfast.agents.modules.units import HiddenLayer, activations, hidden_layers
 from holdfast.agents.sb3 import carry
 from holdfast.agents.sb3.arguments import build_arguments, policy_name
-from holdfast.agents.sb3.budget import Watching, learn_off_policy, learn_on_policy, stream_logger
+from holdfast.agents.sb3.budget import (
+    Watching,
+    act,
+    learn_off_policy,
+    learn_on_policy,
+    stream_logger,
+)
 from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
@@ -124,6 +130,7 @@ class StableBaselinesAgent:
         self._rows = ReplayRows()
         self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
+        self._look: Watch = lambda _: None  # what is told of each step of the task
         self._methods: dict[str, list[Any]] = {}
         self.takes_masks = False
         self.current_task = 0
@@ -374,17 +381,19 @@ class StableBaselinesAgent:
                 self._settle()
                 self.past.look(self.model, step, experience.first_step)
 
+        self._look = look
         callback = Watching(look, self.record_rollout if keeps else None)
         told, resume = self._updated(turn, callback), None
         if turn is not None and turn.pauses.resumed is not None:
             resume = partial(self._resume, turn)
         with self._open_doors():
             called = callback.beside(self.callbacks)
+            given = self.model, experience.steps, called, told, resume
             if on_policy:
-                learn_on_policy(self.model, experience.steps, called, told, resume)
+                learn_on_policy(*given, opening=self.plan.open)
             else:
                 with exploring(self.model, self.plan.exploration) as self._explorer:
-                    learn_off_policy(self.model, experience.steps, called, told, resume)
+                    learn_off_policy(*given, opening=self.plan.open)
         self.close()
 
     def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:
@@ -460,6 +469,16 @@ class StableBaselinesAgent:
                 yield
         finally:
             self._engine = None
+
+    def try_out(self, tensors: Named, steps: int) -> list[float]:
+        """Take steps of the task by other tensors; see ``Lifecycle.try_out``."""
+        first = self.model.num_timesteps
+        with overlaid(self.policy, tensors):
+            returns = act(self.model, steps, takes_masks=self.takes_masks)
+        n_envs = self.model.n_envs
+        for step in range(first + n_envs, first + steps + 1, n_envs):
+            self._look(step)
+        return returns
 
     def opened(self, stack: ExitStack) -> None:
         """Open the doors until the stack is closed."""

@@ -127,6 +127,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "spectral": {},
     "cpr": {"replacement_rate": 0.5, "period": 5},
     "reset-distill": {**FEW, "observations": 64, "updates": 8},
+    "fame": {**FEW, "updates": 8, "trial_share": 0.125},
 }
 WITHOUT_PPO = ("replay", "perfect-memory")
 WITH_SAC = (
@@ -135,7 +136,7 @@ WITH_SAC = (
     *("cka-rl", "hat"),
     *("expandable", "progress-compress", "redo", "shrink-perturb", "continual-backprop"),
     *("weight-clipping", "reptile", "fire", "trac", "upgd", "c-chain", "spectral", "cpr"),
-    *("reset-distill",),
+    *("reset-distill", "fame"),
 )
 PROJECTIONS = ("agem", "gem", "pcgrad")
 """Methods that do nothing while tasks do not conflict."""

@@ -161,6 +161,7 @@ METHODS: dict[str, str] = {
     "spectral": f"{_METHODS}.plasticity.spectral:Spectral",
     "cpr": f"{_METHODS}.plasticity.cpr:CPR",
     "reset-distill": f"{_METHODS}.rehearsal.reset_distill:ResetDistill",
+    "fame": f"{_METHODS}.rehearsal.fame:FAME",
 }
 
 

@@ -60,6 +60,7 @@ def _allowed(algorithm: str, method: str) -> bool:
 # A generative model and a knowledge base learn for thousands of updates unless told otherwise.
 SHORT = {
     "reset-distill": "{updates: 20}",
+    "fame": "{updates: 20}",
     "generative-replay": "{updates: 20}",
     "progress-compress": "{updates: 20}",
 }

@@ -56,6 +56,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "spectral": {"strength": 0.1},
     "cpr": {"replacement_rate": 0.5, "period": 2},
     "reset-distill": {**FEW, "observations": 48, "updates": 3},
+    "fame": {**FEW, "updates": 3, "trial_share": 0.125},
 }
 CHANGES = {"time_limit": 8}  # so that episodes end
 SETTINGS: dict[str, Any] = {
@@ -245,6 +246,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Called]:
 
 WITHOUT = ("naive", "isolated", "joint", "frozen", "replay", "perfect-memory", "progressive")
 WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile", "reset-distill")
+WITHOUT += ("fame",)  # but for action values
 
 
 @pytest.mark.parametrize(("world", "name"), QUICK)

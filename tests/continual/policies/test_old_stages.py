@@ -26,8 +26,9 @@ ARGUMENTS: dict[str, Any] = {
     "progress-compress": {"updates": 2},
     "generative-replay": {"updates": 2},
     "reset-distill": {"updates": 2},
+    "fame": {"updates": 2, "trial_share": 0.1},
 }
-GROWING = ("progressive", "componet", "cka-rl", "expandable", "progress-compress")
+FRESH_MOMENTS = ("progressive", "componet", "cka-rl", "expandable", "progress-compress", "fame")
 FEW = ("ewc", "packnet")
 STAGES = 4
 
@@ -47,7 +48,7 @@ def cell_of(method: str) -> dict[str, Any]:
         "stream": {"task_id": "observed", "task_count": "known"},
         "agent": agent,
         "carry": {
-            "optimizer": method not in GROWING,
+            "optimizer": method not in FRESH_MOMENTS,
             "replay_buffer": off_policy and method != "perfect-memory",
         },
         "methods": [{method: ARGUMENTS[method]} if method in ARGUMENTS else method],
@@ -86,7 +87,7 @@ def test_old_policies_act_alike(method: str, tmp_path: Path) -> None:
     # Of columns, composed modules and vectors, everything acts.
     is_thinned = method not in ("progressive", "componet", "cka-rl")
     assert [bool(dropped) for dropped in thinned] == [is_thinned, is_thinned, False, False]
-    assert ("optimizer" in thinned[0]) == (method not in GROWING)
+    assert ("optimizer" in thinned[0]) == (method not in FRESH_MOMENTS)
     assert {stage: acted(folder, stage) for stage in range(STAGES)} == before
 
 

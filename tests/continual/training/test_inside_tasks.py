@@ -112,6 +112,8 @@ METHODS: dict[str, Any] = {
     "reset-distill": {
         "reset-distill": {"samples": 40, "observations": 40, "updates": 3, "batch_size": 8}
     },
+    # Of 160 steps 32 are of each of two trials: one of the kills is inside the second.
+    "fame": {"fame": {"samples": 40, "updates": 3, "batch_size": 8, "trial_share": 0.2}},
     "packnet": "packnet",
     "hat": "hat",
     "progressive": "progressive",
