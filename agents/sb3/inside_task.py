@@ -22,6 +22,7 @@ from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
+from holdfast.agents.sb3.resets import Resets
 from holdfast.agents.sb3.weights_io import (
     load_optimizers,
     load_policy,
@@ -64,6 +65,7 @@ class Learner(Protocol):
     past: PastSelves
     detector: Any
     counted: Counted | None
+    resets: Resets | None
     callbacks: Callbacks | None
 
     @property
@@ -190,6 +192,8 @@ def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explo
     load_optimizers(model, files.get("optimizer", {}))
     model_state.set_learning_rates(model, files["learning_rates"])
     model_state.set_counters(model, files["counters"])
+    if learner.resets is not None:
+        learner.resets.count_again()
     model_state.set_episodes(model, files["episodes"])
     seeding.set_state_of(model.action_space.np_random, files["space"]["actions"])
     if learner.normalizer is not None:

@@ -54,6 +54,7 @@ from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
 from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
+from holdfast.agents.sb3.resets import Resets
 from holdfast.agents.sb3.updates import attached
 from holdfast.agents.sb3.weights_io import (
     check_policy,
@@ -92,6 +93,7 @@ class StableBaselinesAgent:
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
         detector: Finds the boundaries that methods are told of; None where nothing does.
         counted: Counts what the current task costs, and weighs it; None where it costs nothing.
+        resets: Begins the networks again now and then; None where the scenario asks for none.
     """
 
     model: Any
@@ -121,6 +123,7 @@ class StableBaselinesAgent:
         self.is_interleaved = False
         self.detector: Detector | None = None
         self.counted: Counted | None = None
+        self.resets: Resets | None = None
         self._rows = ReplayRows()
         self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
@@ -214,6 +217,8 @@ class StableBaselinesAgent:
         self._begun, self._rows = experience, ReplayRows()
         self.is_interleaved = self.plan.is_interleaved
         self.model = self._build(experience)
+        if (resets := self.scenario.agent.resets) is not None:
+            self.resets = Resets(self.model, resets.every, experience.seed)
         self.current_task = experience.task_index
         told = of_checkpoint if is_resumed else lambda _: nullcontext()
         if is_resumed and self.scenario.carry.weights and "policy" in files:
@@ -389,7 +394,7 @@ class StableBaselinesAgent:
 
     def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:
         """Return what is called after each round of collecting and updating."""
-        if turn is None and self.counted is None:
+        if turn is None and self.counted is None and self.resets is None:
             return self.plan.updated
         if turn is not None:
             turn.begin(0)
@@ -397,11 +402,18 @@ class StableBaselinesAgent:
         def updated(step: int) -> None:
             self.plan.updated(step)
             self._weigh_costs()
+            self.reset_if_due()
             if turn is None:
                 return
             turn.look(step, at_start=callback.at_start(self._env), is_endless=self.is_endless())
 
         return updated
+
+    def reset_if_due(self) -> None:
+        """Let the networks begin again, where the scenario asks for it and it is time."""
+        if self.resets is not None and self.resets.is_due:
+            self._settle()  # and read again what begins
+            self.resets.reset()
 
     def _weigh_costs(self) -> None:
         """Move the multiplier of costs, once the agent learns, and log it."""

@@ -42,6 +42,7 @@ _OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
     (("backend",), "gymnasium", "PettingZoo's environments have no other backend; remove it"),
     (("on_nan",), "error", "a team's run stops at NaN; remove it"),
     (("agent", "constraint"), None, "costs are counted for single agents; remove it"),
+    (("agent", "resets"), None, "single agents alone are reset; remove it"),
     (("agent", "init"), None, "a team begins with fresh weights; remove it"),
 )
 # Their loops are not a plain sequence of steps of all environments.

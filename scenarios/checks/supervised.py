@@ -32,6 +32,7 @@ _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("spaces", "action"), "same", "a data set has no actions; remove it"),
     (("agent", "policy"), "auto", "write hidden: [100], or model: module:Class"),
     (("agent", "normalize"), None, "inputs are learned from as the benchmark gives them"),
+    (("agent", "resets"), None, "there is no replay buffer to learn from again; remove it"),
     (("carry", "replay_buffer"), False, "write the method avalanche-replay instead"),
     (("evaluation", "episodes"), 1, "an evaluation is the whole test set, once; remove it"),
     (("evaluation", "deterministic"), True, "the likeliest class is the answer; remove it"),
