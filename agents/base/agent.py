@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from holdfast.agents.base.demonstrations import Shown
     from holdfast.agents.base.pauses import Again, Pauses
 
 Observations = NDArray[Any] | dict[str, NDArray[Any]]
@@ -75,6 +76,9 @@ class TaskStart(Start, Protocol):
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
         """Return what environments that are built again go on with, as plain data."""
+
+    def demonstrations(self) -> Shown | None:
+        """Return what the learner is shown beside its own transitions; None where nothing is."""
 
 
 class Act(Protocol):

@@ -12,6 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from holdfast import seeding
 from holdfast.agents.base.agent import Files
 from holdfast.agents.base.observations import TaskNormalize
+from holdfast.agents.base.demonstrations import Shown
 from holdfast.agents.base.pauses import Again, Inside, Pauses, put_together, taken_apart
 from holdfast.agents.doors.exploration import Explorer
 from holdfast.agents.doors.gradients import Gradients
@@ -66,6 +67,7 @@ class Learner(Protocol):
     detector: Any
     counted: Counted | None
     resets: Resets | None
+    shown: Shown | None
     callbacks: Callbacks | None
 
     @property
@@ -165,6 +167,8 @@ def taken(
         "next_self": learner.past.next_step,
         "exploration": None if explorer is None else explorer.told(),
     }
+    if learner.shown is not None:
+        values["demonstrations"] = learner.shown.digest
     files["works"], parts = works, learner.recent.parts()
     if learner.normalizer is not None:
         files["normalization"] = learner.normalizer.tensors()
@@ -188,6 +192,11 @@ def taken(
 def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explorer | None) -> None:
     """Put back what ``taken`` gave, into a task that has just begun."""
     model, files, values = learner.model, inside.files, inside.values
+    if values.get("demonstrations") != (learner.shown and learner.shown.digest):
+        raise CheckpointUnusable(
+            "the task began with other demonstrations than the file that its demonstrations: names "
+            f"now; put that file back, or {BEGIN_AGAIN}"
+        )
     load_policy(model, files["policy"], is_fresh=lambda _: False)
     load_optimizers(model, files.get("optimizer", {}))
     model_state.set_learning_rates(model, files["learning_rates"])

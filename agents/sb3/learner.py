@@ -25,6 +25,7 @@ from holdfast.agents.base.buffers import (
     as_seen,
     raw_rollout,
 )
+from holdfast.agents.base.demonstrations import Shown, mixing, stored_as
 from holdfast.agents.base.device import device_of
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.observations import TaskNormalize
@@ -94,6 +95,7 @@ class StableBaselinesAgent:
         detector: Finds the boundaries that methods are told of; None where nothing does.
         counted: Counts what the current task costs, and weighs it; None where it costs nothing.
         resets: Begins the networks again now and then; None where the scenario asks for none.
+        shown: Demonstrations of the current task; None where there are none.
     """
 
     model: Any
@@ -124,6 +126,7 @@ class StableBaselinesAgent:
         self.detector: Detector | None = None
         self.counted: Counted | None = None
         self.resets: Resets | None = None
+        self.shown: Shown | None = None
         self._rows = ReplayRows()
         self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
@@ -227,6 +230,7 @@ class StableBaselinesAgent:
         carry.load(self, files, told)
         if self.counted is not None:
             self.counted.weigh_rows()  # those that were carried had another multiplier
+        self._show(experience)
         self.entropies = files.get("entropy", {})
         if specs := self.scenario.agent.callbacks:
             kept = of_file(files["callbacks"]) if "callbacks" in files else {}
@@ -236,6 +240,16 @@ class StableBaselinesAgent:
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
         self.plan.started(experience.stage, self.scenario.stream_tasks)
+
+    def _show(self, experience: TaskStart) -> None:
+        """Let demonstrations of the task, where it has some, take their share of every batch."""
+        self.shown = None
+        if self.scenario.tasks[experience.task_index].demonstrations is None:
+            return
+        self.shown = experience.demonstrations()
+        if self.shown is not None:
+            mixer = mixing(stored_as(self.model, self.shown), self.shown.share, self.memory.batch)
+            self.recent.mixers.insert(0, mixer)  # methods have the last word
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent

@@ -39,7 +39,7 @@ _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("checkpoint", "every"), "off", "a task of a data set is saved at its end alone; remove it"),
 )
 _OF_ENVIRONMENT_TASKS = dict.fromkeys(
-    ("changes", "wrappers", "python", "exclusive", "cost"),
+    ("changes", "wrappers", "python", "exclusive", "cost", "demonstrations"),
     "only an environment has this; remove it",
 )
 _DECIDED = {"return_task_id": "stream.task_id says whether there is a head per task; remove it"}
