@@ -90,7 +90,8 @@ def read_demonstrations(
         check_rows(rows, observation, action)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
-    kinds = {name: space.dtype for name, space in _spaces(observation, action).items()}
+    kinds: dict[str, Any] = {"rewards": np.float32}
+    kinds |= {name: space.dtype for name, space in _spaces(observation, action).items()}
     typed = {name: values.astype(kinds.get(name, values.dtype)) for name, values in rows.items()}
     return Demonstrations(typed, hashlib.sha256(content).hexdigest())
 
