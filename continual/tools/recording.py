@@ -158,9 +158,7 @@ def _actor(
     """Return the scenario, the task's index, what acts, and what is called before an episode."""
     if controller is not None:
         scenario = load(source)
-        made = registry.load(controller, scenario.folder)
-        if not callable(made) or isinstance(made, type):
-            raise UsageError(f"{controller}: is no function of an observation")
+        made = _imported(controller, scenario.folder)
         return scenario, task_index(scenario, plan.task, str(source)), made, lambda: None
     if policy is not None:
         scenario = load(source, [f"agent.init={policy.resolve()}"])
@@ -174,6 +172,22 @@ def _actor(
     if scenario.agent.policies is not None or scenario.is_supervised:
         raise UsageError(f"{source}: single agents alone show anything, no team and no classifier")
     return scenario, index, agent.act, agent.reset
+
+
+def _imported(controller: str, folder: Path | None) -> Controller:
+    """Return a user's function.
+
+    Raises:
+        UsageError: There is none of this name, or its module cannot be imported.
+    """
+    try:
+        made: Any = registry.load(controller, folder)
+    except Exception as error:  # of the user's own module, too
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(f"--controller {controller}: cannot be imported: {what}") from error
+    if not callable(made) or isinstance(made, type):
+        raise UsageError(f"--controller {controller}: is no function of an observation")
+    return made  # type: ignore[no-any-return]  # as it says
 
 
 def _with_weights(scenario: Scenario, index: int) -> Restored:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """Bring the hand, or the puck, to the goal and keep it there.
+    """Bring the hand, or the puck, to the goal.
 
     ## Description
     A table of 2 by 2 metres, seen from above, its middle at the origin. The hand moves as it is told,
@@ -36,15 +36,14 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     The goal is not shown: where it is must be learned.
 
     ## Rewards
-    Minus the distance from the goal of what shall be there, the hand or the puck; where it is the
-    puck, also minus half the distance between hand and puck. In metres.
+    Minus the distance from the goal of what shall be there, the hand or the puck, in metres.
 
     ## Starting State
     The hand is below the puck, at (0, -0.7) and (0, -0.2), each off by up to 0.1 m along both axes.
 
     ## Episode End
-    It never ends by itself: give it a time limit. `info["is_success"]` tells whether what shall be
-    at the goal is within 10 cm of it.
+    When what shall be at the goal is within 10 cm of it, which `info["is_success"]` tells. Give it a
+    time limit.
 
     ## Arguments
     * `moves`: `hand` (reaching) or `puck` (pushing).
@@ -86,10 +85,8 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if 0 < distance < self.touch:
             self.puck = np.clip(self.hand + gap * (self.touch / distance), -1, 1)
         apart = self._from_goal()
-        reward = -apart
-        if self.moves == "puck":
-            reward -= 0.5 * float(np.linalg.norm(self.puck - self.hand))
-        return self._observation(), reward, False, False, {"is_success": apart < self.tolerance}
+        is_there = apart < self.tolerance
+        return self._observation(), -apart, is_there, False, {"is_success": is_there}
 
     def _from_goal(self) -> float:
         there = self.hand if self.moves == "hand" else self.puck
