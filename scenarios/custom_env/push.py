@@ -36,7 +36,7 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     The goal is not shown: where it is must be learned.
 
     ## Rewards
-    Minus the distance from the goal of what shall be there, the hand or the puck, in metres.
+    -1 for every step after which what shall be at the goal, the hand or the puck, is not there.
 
     ## Starting State
     The hand is below the puck, at (0, -0.7) and (0, -0.2), each off by up to 0.1 m along both axes.
@@ -86,7 +86,7 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             self.puck = np.clip(self.hand + gap * (self.touch / distance), -1, 1)
         apart = self._from_goal()
         is_there = apart < self.tolerance
-        return self._observation(), -apart, is_there, False, {"is_success": is_there}
+        return self._observation(), float(is_there) - 1.0, is_there, False, {"is_success": is_there}
 
     def _from_goal(self) -> float:
         there = self.hand if self.moves == "hand" else self.puck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,12 @@ def test_episodes_of_minari(
         env.reset(seed=seed)
         for _ in range(15):
             env.step(env.action_space.sample())
-    with warnings.catch_warnings():  # that nobody is named as its author
+    with warnings.catch_warnings():  # of Minari: no author is named, a folder is left to clean
         warnings.simplefilter("ignore")
         dataset = env.create_dataset(dataset_id="pendulum/random-v0")
-    env.close()
+        env.close()
+        del env
+        gc.collect()
     output = scenario.with_name("m.safetensors")
     made = record(scenario, Plan("a", 2), output, minari="pendulum/random-v0")
     rows, (first, *_) = load_file(output), dataset.iterate_episodes()
