@@ -97,8 +97,8 @@ def _properties(arguments: Iterable[Argument]) -> dict[str, Any]:
             "activation": {"enum": list(ACTIVATIONS)},
             "layer_norm": {
                 "enum": list(LAYER_NORMS),
-                "description": "LayerNorm after all hidden layers, the first of each network, or all "
-                "of the critics.",
+                "description": "LayerNorm after all hidden layers, the first of each network, or "
+                "all of the critics.",
             },
             "dropout_rate": {
                 "type": "number",

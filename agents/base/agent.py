@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from holdfast.agents.base.demonstrations import Shown
     from holdfast.agents.base.pauses import Again, Pauses
 
 Observations = NDArray[Any] | dict[str, NDArray[Any]]
@@ -49,6 +48,20 @@ class Start(Protocol):
     first_step: int
     seed: int
     is_hidden: bool
+
+
+class Shown(NamedTuple):
+    """What a learner is shown in a task beside its own transitions.
+
+    Attributes:
+        rows: Transitions by name, in the spaces of the stream; actions as environments take them.
+        share: Of each batch.
+        digest: Of the file.
+    """
+
+    rows: dict[str, NDArray[Any]]
+    share: float
+    digest: str
 
 
 class TaskStart(Start, Protocol):

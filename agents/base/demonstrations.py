@@ -20,6 +20,7 @@ from gymnasium import spaces
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from holdfast.agents.base.agent import Shown
 from holdfast.agents.base.buffers import OBSERVATIONS, Arrays, by_name
 from holdfast.errors import UsageError
 from holdfast.scenarios.source.regular_file import read
@@ -40,20 +41,6 @@ class Demonstrations(NamedTuple):
     """
 
     rows: Arrays
-    digest: str
-
-
-class Shown(NamedTuple):
-    """What a learner is shown in a task beside its own transitions.
-
-    Attributes:
-        rows: In the spaces of the stream; actions as the environment takes them.
-        share: Of each batch.
-        digest: Of the file.
-    """
-
-    rows: Arrays
-    share: float
     digest: str
 
 

@@ -1,8 +1,9 @@
 """Options of ``policy_kwargs`` beyond Stable-Baselines3's own arguments.
 
 ``activation: crelu``, ``layer_norm: all | first | critics``, ``dropout_rate`` and ``weight_decay``:
-plain forms that keep a network able to learn. Networks are changed right after they are built, trunks only: a convolutional
-encoder keeps its shape, as it does under ``activation`` in Stable-Baselines3.
+plain forms that keep a network able to learn. Networks are changed right after they are built,
+trunks only: a convolutional encoder keeps its shape, as it does under ``activation`` in
+Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -143,5 +144,6 @@ def _after_layers(
             layers.append(made(layer))
             count += 1
     if not count:
-        raise UsageError(f"agent.policy_kwargs.{key}: needs a hidden layer (policy_kwargs.net_arch)")
+        where = "needs a hidden layer (policy_kwargs.net_arch)"
+        raise UsageError(f"agent.policy_kwargs.{key}: {where}")
     return nn.Sequential(*layers), dict(slot.heads)

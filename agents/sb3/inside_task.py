@@ -10,9 +10,8 @@ import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from holdfast import seeding
-from holdfast.agents.base.agent import Files
+from holdfast.agents.base.agent import Files, Shown
 from holdfast.agents.base.observations import TaskNormalize
-from holdfast.agents.base.demonstrations import Shown
 from holdfast.agents.base.pauses import Again, Inside, Pauses, put_together, taken_apart
 from holdfast.agents.doors.exploration import Explorer
 from holdfast.agents.doors.gradients import Gradients

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from holdfast import registry
 from holdfast.agents.algorithms import losses
-from holdfast.agents.base.agent import Boundary, Files, Log, Observations, TaskStart, Watch
+from holdfast.agents.base.agent import Boundary, Files, Log, Observations, Shown, TaskStart, Watch
 from holdfast.agents.base.buffers import (
     Arrays,
     as_seen,
     raw_rollout,
 )
-from holdfast.agents.base.demonstrations import Shown, mixing, stored_as
+from holdfast.agents.base.demonstrations import mixing, stored_as
 from holdfast.agents.base.device import device_of
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.observations import TaskNormalize

@@ -74,4 +74,3 @@ class Resets:
         for optimizer in optimizers(model):
             optimizer.state.clear()
         model.logger.record("train/resets", self._done)
-

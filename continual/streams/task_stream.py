@@ -13,8 +13,9 @@ from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLS
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from holdfast.agents.base.agent import Shown
 from holdfast.agents.base.buffers import OBSERVATIONS, by_key, by_name
-from holdfast.agents.base.demonstrations import Shown, read_demonstrations
+from holdfast.agents.base.demonstrations import read_demonstrations
 from holdfast.continual.streams.evaluation import Stepped, play
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
 from holdfast.envs.base.fitting import PadAction, PadObservation, TaskId

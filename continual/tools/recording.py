@@ -17,6 +17,7 @@ from holdfast.agents.base.demonstrations import SUFFIX, check_rows, content_of
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.restore import Restored, initial_files, unpooled
+from holdfast.continual.policies.trained_agent import TaskAgent
 from holdfast.continual.run_folder.cells import task_index
 from holdfast.continual.run_folder.files import write_whole
 from holdfast.continual.run_folder.record import SCENARIO
@@ -82,7 +83,7 @@ def record(
     policy: Path | None = None,
     minari: str | None = None,
     trust_code: bool = False,
-    tell: Callable[[int, int], None] = lambda done, of: None,
+    tell: Callable[[int, int], None] | None = None,
 ) -> Recorded:
     """Write demonstrations of one task.
 
@@ -127,16 +128,15 @@ def record(
     kept = []
     for episode in found:
         kept.append(episode)
-        tell(len(kept), plan.episodes)
+        if tell is not None:
+            tell(len(kept), plan.episodes)
     return _written(output, scenario, task, kept, about=str(given[0] if given else source))
 
 
 def _written(
     output: Path, scenario: Scenario, task: Task, kept: list[Episode], about: str
 ) -> Recorded:
-    rows = {
-        name: np.concatenate([episode.rows[name] for episode in kept]) for name in kept[0].rows
-    }
+    rows = {name: np.concatenate([episode.rows[name] for episode in kept]) for name in kept[0].rows}
     with closing(make_env(scenario, task)) as env:
         spaces = env.observation_space, env.action_space
     try:
@@ -169,7 +169,7 @@ def _actor(
         scenario = run.scenario
         index = task_index(scenario, plan.task, str(source))
         agent = run.agent(plan.task, stage=plan.stage)
-    if scenario.agent.policies is not None or scenario.is_supervised:
+    if not isinstance(agent, TaskAgent):
         raise UsageError(f"{source}: single agents alone show anything, no team and no classifier")
     return scenario, index, agent.act, agent.reset
 

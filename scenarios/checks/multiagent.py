@@ -31,7 +31,8 @@ MASKED = "maskable_ppo"
 # They reach into an environment, or wrap its actions, through which opponents cannot play.
 _INSIDE = ("sample", "randomize", "drift", "rate", "python", "exclusive")
 _OF_NO_GAME = dict.fromkeys(
-    ("changes", "demonstrations", *_INSIDE), "not for games with opponents; give the game's own kwargs instead"
+    ("changes", "demonstrations", *_INSIDE),
+    "not for games with opponents; give the game's own kwargs instead",
 )
 _OF_ONE_AGENTS_TASK = dict.fromkeys(
     ("wrappers", *_INSIDE), "not for many agents; give the environment's own kwargs instead"

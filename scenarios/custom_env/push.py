@@ -17,9 +17,10 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """Bring the hand, or the puck, to the goal.
 
     ## Description
-    A table of 2 by 2 metres, seen from above, its middle at the origin. The hand moves as it is told,
-    at once and without inertia. A puck that the hand touches slides away from it, straight from the
-    hand's middle to its own, and stays where it is left (quasi-static pushing, much friction).
+    A table of 2 by 2 metres, seen from above, its middle at the origin. The hand moves as it is
+    told, at once and without inertia. A puck that the hand touches slides away from it, straight
+    from the hand's middle to its own, and stays where it is left (quasi-static pushing, much
+    friction).
 
     ## Action Space
     `Box(-1, 1, (2,), float32)`, the speed of the hand along x and y, in units of `speed`.
@@ -36,14 +37,14 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     The goal is not shown: where it is must be learned.
 
     ## Rewards
-    -1 for every step after which what shall be at the goal, the hand or the puck, is not there.
+    Minus the distance from the goal of what shall be there, the hand or the puck, in metres.
 
     ## Starting State
     The hand is below the puck, at (0, -0.7) and (0, -0.2), each off by up to 0.1 m along both axes.
 
     ## Episode End
-    When what shall be at the goal is within 10 cm of it, which `info["is_success"]` tells. Give it a
-    time limit.
+    When what shall be at the goal is within 10 cm of it, which `info["is_success"]` tells. Give it
+    a time limit.
 
     ## Arguments
     * `moves`: `hand` (reaching) or `puck` (pushing).
@@ -86,7 +87,7 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             self.puck = np.clip(self.hand + gap * (self.touch / distance), -1, 1)
         apart = self._from_goal()
         is_there = apart < self.tolerance
-        return self._observation(), float(is_there) - 1.0, is_there, False, {"is_success": is_there}
+        return self._observation(), -apart, is_there, False, {"is_success": is_there}
 
     def _from_goal(self) -> float:
         there = self.hand if self.moves == "hand" else self.puck
@@ -96,7 +97,7 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return np.array([*self.hand, *self.puck, *(self.puck - self.hand)], np.float32)
 
 
-# -- who shows how: for `holdfast record --controller push:push_right` ------------------------------
+# -- who shows how: for `holdfast record --controller push:push_right` -----------------------------
 
 RIGHT, LEFT = (0.3, 0.4), (-0.3, 0.4)
 

@@ -1,4 +1,4 @@
-"""Demonstrations: files from elsewhere, the share of a batch, kills, and Stable-Baselines3 beside."""
+"""Demonstrations: files from elsewhere, the share of a batch, kills, Stable-Baselines3 beside."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ class Beside(ReplayBuffer):
             given["rewards"][rows, None],
         ]
         half = batch_size - batch_size // 2
-        mixed = [torch.cat([a[:half], torch.as_tensor(b)]) for a, b in zip(own, beside, strict=False)]
+        pairs = zip(own, beside, strict=False)  # there are no discounts beside
+        mixed = [torch.cat([a[:half], torch.as_tensor(b)]) for a, b in pairs]
         return ReplayBufferSamples(*mixed)
 
 
@@ -259,5 +260,3 @@ def test_a_file_of_other_spaces_is_refused_before_anything_is_written(tmp_path: 
     with pytest.raises(ScenarioError, match=r"observations is float32 of shape \(6, 5\), and the"):
         run(load(path), runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-
-

@@ -120,7 +120,6 @@ def test_both_engines_begin_again_alike(tmp_path: Path, monkeypatch: pytest.Monk
         torch.testing.assert_close(tensor, found[1][name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-
 SCENARIO = """\
 tasks: [{{name: a, env: Pendulum-v1, steps: 64}}]
 agent: {{algorithm: {algorithm}, {more}}}
