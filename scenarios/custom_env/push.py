@@ -58,7 +58,7 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     tolerance = 0.1  # m
 
     def __init__(
-        self, moves: Literal["hand", "puck"] = "puck", goal: tuple[float, float] = (0.3, 0.4)
+        self, moves: Literal["hand", "puck"] = "puck", goal: tuple[float, float] = (0.4, 0.1)
     ) -> None:
         if moves not in ("hand", "puck"):
             raise ValueError(f"moves is {moves!r}; it must be hand or puck")
@@ -97,24 +97,19 @@ class Table(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return np.array([*self.hand, *self.puck, *(self.puck - self.hand)], np.float32)
 
 
-# -- who shows how: for `holdfast record --controller push:push_right` -----------------------------
+# -- who shows how: for `holdfast record --controller push:push` -----------------------------------
 
-RIGHT, LEFT = (0.3, 0.4), (-0.3, 0.4)
-
-
-def reach_right(observation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the action that brings the hand to the goal on the right."""
-    return _towards(observation[:2], np.array(RIGHT))
+REACH, PUSH = (0.3, 0.4), (0.4, 0.1)
 
 
-def push_right(observation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return an action that pushes the puck to the goal on the right."""
-    return _pushing(observation, np.array(RIGHT))
+def reach(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the action that brings the hand to its goal."""
+    return _towards(observation[:2], np.array(REACH))
 
 
-def push_left(observation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return an action that pushes the puck to the goal on the left."""
-    return _pushing(observation, np.array(LEFT))
+def push(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an action that pushes the puck to its goal."""
+    return _pushing(observation, np.array(PUSH))
 
 
 def _pushing(observation: NDArray[np.float32], goal: NDArray[Any]) -> NDArray[np.float32]:

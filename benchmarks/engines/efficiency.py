@@ -1,0 +1,105 @@
+"""Steps of `reach-and-push` until 80% of episodes succeed, with demonstrations and without.
+
+Each cell is one seed, whose steps are on file as soon as it is there; what is on file is not run
+again. Steps count from the task's start to the first evaluation in it with that success.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from curves import on_file, write
+
+import holdfast
+from holdfast.continual.run_folder.record import RunFolder
+from holdfast.continual.tools.recording import Plan, record
+from holdfast.scenarios.shipped import shipped
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "reach-and-push.csv"
+THRESHOLD = 0.8
+CONTROLLERS = {"reach": "push:reach", "push": "push:push"}
+ARMS = {
+    "plain": [],
+    "demonstrations": ["tasks[{index}].demonstrations={{data: '{data}'}}"],
+    "ratio": ["agent.gradient_steps=4"],
+}
+"""What each differs in from the scenario."""
+
+
+def demonstrations(folder: Path) -> dict[str, Path]:
+    """Return the files of thirty episodes of each task's controller, recorded where missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for task, controller in CONTROLLERS.items():
+        found[task] = path = folder / f"{task}.safetensors"
+        if not path.exists():
+            scenario = shipped()["reach-and-push"]
+            record(scenario, Plan(task, episodes=30), path, controller=controller)
+    return found
+
+
+def overrides(arm: str, folder: Path) -> list[str]:
+    """Return what an arm changes about the scenario."""
+    if arm != "demonstrations":
+        return list(ARMS[arm])
+    files = demonstrations(folder).values()
+    return [
+        form.format(index=index, data=data.absolute())
+        for index, data in enumerate(files)
+        for form in ARMS[arm]
+    ]
+
+
+def steps_to_threshold(folder: RunFolder) -> list[str]:
+    """Return for each task the steps to the threshold; empty where it is never reached."""
+    scenario, found, first = folder.scenario, [], 0
+    for task, steps in zip(scenario.tasks, scenario.stage_steps, strict=True):
+        points: dict[int, list[float]] = {}
+        for episode in folder.scores():
+            if episode["task"] == task.name and first < episode["step"] <= first + steps:
+                points.setdefault(episode["step"] - first, []).append(episode["success"] or 0.0)
+        reached = [step for step in sorted(points) if np.mean(points[step]) >= THRESHOLD]
+        found.append(str(reached[0]) if reached else "")
+        first += steps
+    return found
+
+
+def main(arms: Sequence[str], seeds: Sequence[int], runs: Path) -> None:
+    """Run what is not on file."""
+    path = shipped()["reach-and-push"]
+    for arm in arms:
+        changed = overrides(arm, runs / "reach-and-push-demonstrations")
+        for seed in seeds:
+            if [arm, str(seed)] in [row[:2] for row in on_file(RESULTS)]:
+                continue
+            name = f"reach-and-push-{arm}"
+            scenario = holdfast.load(path, [*changed, f"seeds=[{seed}]", f"name={name}"])
+            holdfast.run(scenario, runs=runs)
+            row = [
+                arm,
+                str(seed),
+                *steps_to_threshold(RunFolder(runs / name / "naive" / f"seed-{seed}")),
+            ]
+            print(*row, flush=True)
+            add(row)
+
+
+def add(row: list[str]) -> None:
+    """Write a cell into the table, below the command."""
+    order = [*ARMS]
+    rows = sorted([*on_file(RESULTS), row], key=lambda row: (order.index(row[0]), int(row[1])))
+    columns = "arm, seed, then steps to 80% success in reach (of 1,000) and push (of 3,000)"
+    write(RESULTS, rows, "engines.efficiency", [()], columns)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arm", choices=ARMS, nargs="+", default=[*ARMS])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
+    options = parser.parse_args()
+    main(options.arm, options.seeds, options.runs)
