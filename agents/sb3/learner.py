@@ -230,7 +230,6 @@ class StableBaselinesAgent:
         carry.load(self, files, told)
         if self.counted is not None:
             self.counted.weigh_rows()  # those that were carried had another multiplier
-        self._show(experience)
         self.entropies = files.get("entropy", {})
         if specs := self.scenario.agent.callbacks:
             kept = of_file(files["callbacks"]) if "callbacks" in files else {}
@@ -242,7 +241,10 @@ class StableBaselinesAgent:
         self.plan.started(experience.stage, self.scenario.stream_tasks)
 
     def _show(self, experience: TaskStart) -> None:
-        """Let demonstrations of the task, where it has some, take their share of every batch."""
+        """Let demonstrations of the task, where it has some, take their share of every batch.
+
+        Only who learns reads the file: a trained agent is opened without it.
+        """
         self.shown = None
         if self.scenario.tasks[experience.task_index].demonstrations is None:
             return
@@ -383,6 +385,7 @@ class StableBaselinesAgent:
                 watch(step)
             self.close()
             return
+        self._show(experience)
         self.model.set_logger(stream_logger(log, experience.first_step))
         on_policy = isinstance(self.model, OnPolicyAlgorithm)
         keeps = on_policy and self.recent.wanted

@@ -24,10 +24,11 @@ THRESHOLD = 0.8
 CONTROLLERS = {"reach": "push:reach", "push": "push:push"}
 ARMS = {
     "plain": [],
-    "demonstrations": ["tasks[{index}].demonstrations={{data: '{data}'}}"],
     "ratio": ["agent.gradient_steps=4"],
+    "demonstrations": ["agent.gradient_steps=4"],
 }
-"""What each differs in from the scenario."""
+"""What each differs in from the scenario, but for the demonstrations themselves."""
+SHOWN = "tasks[{index}].demonstrations={{data: '{data}', share: 0.25}}"
 
 
 def demonstrations(folder: Path) -> dict[str, Path]:
@@ -45,13 +46,10 @@ def demonstrations(folder: Path) -> dict[str, Path]:
 def overrides(arm: str, folder: Path) -> list[str]:
     """Return what an arm changes about the scenario."""
     if arm != "demonstrations":
-        return list(ARMS[arm])
+        return ARMS[arm]
     files = demonstrations(folder).values()
-    return [
-        form.format(index=index, data=data.absolute())
-        for index, data in enumerate(files)
-        for form in ARMS[arm]
-    ]
+    shown = [SHOWN.format(index=index, data=data.absolute()) for index, data in enumerate(files)]
+    return [*ARMS[arm], *shown]
 
 
 def steps_to_threshold(folder: RunFolder) -> list[str]:

@@ -86,6 +86,8 @@ def test_what_a_run_has_learned_is_recorded_and_learned_from(scenario: Path) -> 
     (again,) = prepare(scenario.with_name("runs"), load(scenario, shown))
     run_cell(again, silent)
     assert again.info()["status"] == "finished"
+    output.unlink()
+    assert open_run(again.path).agent("b").act(rows["observations"][0]).shape == (1,)  # type: ignore[union-attr]
 
 
 def test_weights_of_stable_baselines3_act(scenario: Path) -> None:
