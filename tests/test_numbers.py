@@ -359,3 +359,27 @@ def test_safe_reach_says_what_its_cells_have() -> None:
     returns = np.array([total for total, *_ in found["naive", "1", "careful"]])
     told = f"{returns.mean():.1f} +- {returns.std(ddof=1):.1f}".replace("0.", ".", 1)
     assert re.sub(r"\n# ", " ", header).count(f"is {told} within the limit") == 1
+
+
+ARMS = {
+    "one update per step": ("plain", ""),
+    "four updates per step": ("ratio", "plain"),
+    "four, and demonstrations": ("demonstrations", "ratio"),
+}
+"""Words of the page, with the arm and what it is compared with."""
+
+
+def test_steps_to_success_with_and_without() -> None:
+    """Of a seed that never comes there, those of the budget count."""
+    page = (ROOT / "docs" / "efficiency.md").read_text("utf-8")
+    budgets, found = (1000, 3000), dict[str, list[list[float]]]()
+    for arm, _, *steps in lines_of("reach-and-push.csv"):
+        told = [float(own or budget) for own, budget in zip(steps, budgets, strict=True)]
+        found.setdefault(arm, []).append([*told, sum(told)])
+    means = {arm: np.mean(cells, axis=0) for arm, cells in found.items()}
+    table = {cells[0]: cells[1:] for cells in shown(page, "steps to 80% success")}
+    assert table.keys() == ARMS.keys()
+    for words, (arm, without) in ARMS.items():
+        assert len(found[arm]) == 5
+        share = f"{means[arm][-1] / means[without][-1]:.2f}" if without else ""
+        assert table[words] == [*(f"{mean:,.0f}" for mean in means[arm]), share], words

@@ -166,7 +166,7 @@ class TaskExperience(StageExperience):
             return None
         env: Any = self._make(self._order[self.stage])
         env.close()
-        layers = []
+        layers: list[Any] = []
         while isinstance(env, TaskId | PadAction | PadObservation):
             layers.append(env)
             env = env.env

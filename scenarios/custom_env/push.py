@@ -128,4 +128,5 @@ def _pushing(observation: NDArray[np.float32], goal: NDArray[Any]) -> NDArray[np
 
 
 def _towards(hand: NDArray[Any], place: NDArray[Any]) -> NDArray[np.float32]:
-    return np.clip((place - hand) / Table.speed, -1.0, 1.0).astype(np.float32)
+    action: NDArray[np.float32] = np.clip((place - hand) / Table.speed, -1, 1).astype(np.float32)
+    return action
