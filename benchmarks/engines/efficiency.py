@@ -6,7 +6,6 @@ Steps count from the task's start to the first evaluation in it with that succes
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,21 +64,20 @@ def steps_to_threshold(folder: RunFolder) -> list[str]:
     return found
 
 
-def main(arms: Sequence[str], runs: Path) -> None:
-    """Run arms, and write what they needed into the table."""
-    for arm in arms:
-        changed = overrides(arm, runs / "reach-and-push-demonstrations")
-        name = f"reach-and-push-{arm}"
-        scenario = holdfast.load(shipped()["reach-and-push"], [*changed, f"name={name}"])
-        holdfast.run(scenario, runs=runs)
-        note(arm, runs)
+def run(arm: str, runs: Path) -> None:
+    """Run an arm, or go on with it."""
+    changed = overrides(arm, runs / "reach-and-push-demonstrations")
+    path = shipped()["reach-and-push"]
+    scenario = holdfast.load(path, [*changed, f"name=reach-and-push-{arm}"])
+    holdfast.run(scenario, runs=runs)
 
 
 def note(arm: str, runs: Path) -> None:
-    """Write the cells of an arm into the table."""
+    """Write the cells of an arm into the table, as far as they have come."""
     for folder in sorted((runs / f"reach-and-push-{arm}" / "naive").glob("seed-*")):
         cell = RunFolder(folder)
-        row = [arm, str(cell.seed), *steps_to_threshold(cell)]
+        seen = max(episode["step"] for episode in cell.scores())
+        row = [arm, str(cell.seed), *steps_to_threshold(cell), str(seen)]
         print(*row, flush=True)
         add(row)
 
@@ -89,13 +87,20 @@ def add(row: list[str]) -> None:
     order = [*ARMS]
     others = [other for other in on_file(RESULTS) if other[:2] != row[:2]]
     rows = sorted([*others, row], key=lambda row: (order.index(row[0]), int(row[1])))
-    columns = "arm, seed, then steps to 80% success in reach (of 1,000) and push (of 3,000)"
+    columns = (
+        "arm, seed, steps to 80% success in reach (of 1,000) and push (of 3,000), empty where it "
+        "did not come there; steps of the stream that were looked at"
+    )
     write(RESULTS, rows, "engines.efficiency", [()], columns)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arm", choices=ARMS, nargs="+", default=[*ARMS])
+    parser.add_argument("--note", action="store_true", help="run nothing, write what there is")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
     options = parser.parse_args()
-    main(options.arm, options.runs)
+    for arm in options.arm:
+        if not options.note:
+            run(arm, options.runs)
+        note(arm, options.runs)
