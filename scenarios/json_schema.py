@@ -97,7 +97,14 @@ def _properties(arguments: Iterable[Argument]) -> dict[str, Any]:
             "activation": {"enum": list(ACTIVATIONS)},
             "layer_norm": {
                 "enum": list(LAYER_NORMS),
-                "description": "LayerNorm after all hidden layers, or the first of each network.",
+                "description": "LayerNorm after all hidden layers, the first of each network, or "
+                "all of the critics.",
+            },
+            "dropout_rate": {
+                "type": "number",
+                "minimum": 0,
+                "exclusiveMaximum": 1,
+                "description": "Dropout after all hidden layers of the critics, targets included.",
             },
             "optimizer": {"enum": list(OPTIMIZERS)},
             "weight_decay": {

@@ -493,3 +493,27 @@ def test_what_the_quickstart_hangs_on() -> None:
         )
         assert check == f"{top - random:.2f} [{low:.2f}, {high:.2f}]"
         assert departs == f"{gone:.2f}"
+
+
+ARMS = {
+    "one update per step": ("plain", ""),
+    "four updates per step": ("ratio", "plain"),
+    "four, and demonstrations": ("demonstrations", "ratio"),
+}
+"""Words of the page, with the arm and what it is compared with."""
+
+
+def test_steps_to_success_with_and_without() -> None:
+    """Of a seed that did not come there, the steps that were looked at count: a lower bound."""
+    page = (ROOT / "docs" / "efficiency.md").read_text("utf-8")
+    found: dict[str, list[list[float]]] = {}
+    for arm, _, reach, push, seen in lines_of("reach-and-push.csv"):
+        told = [float(reach), float(push or int(seen) - 1000)]
+        found.setdefault(arm, []).append([*told, sum(told)])
+    means = {arm: np.mean(cells, axis=0) for arm, cells in found.items()}
+    table = {cells[0]: cells[1:] for cells in shown(page, "steps to 80% success")}
+    assert table.keys() == ARMS.keys()
+    for words, (arm, without) in ARMS.items():
+        assert len(found[arm]) == 5
+        share = f"{means[arm][-1] / means[without][-1]:.2f}" if without else ""
+        assert table[words] == [*(f"{mean:,.0f}" for mean in means[arm]), share], words

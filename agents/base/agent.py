@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,20 @@ class Start(Protocol):
     is_hidden: bool
 
 
+class Shown(NamedTuple):
+    """What a learner is shown in a task beside its own transitions.
+
+    Attributes:
+        rows: Transitions by name, in the spaces of the stream; actions as environments take them.
+        share: Of each batch.
+        digest: Of the file.
+    """
+
+    rows: dict[str, NDArray[Any]]
+    share: float
+    digest: str
+
+
 class TaskStart(Start, Protocol):
     """Start of a single agent's task."""
 
@@ -75,6 +89,9 @@ class TaskStart(Start, Protocol):
 
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:
         """Return what environments that are built again go on with, as plain data."""
+
+    def demonstrations(self) -> Shown | None:
+        """Return what the learner is shown beside its own transitions; None where nothing is."""
 
 
 class Act(Protocol):

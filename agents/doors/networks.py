@@ -99,7 +99,7 @@ def install(model: Any, mappings: list[Callable[[Any], None]]) -> None:
     for mapping in mappings:
         mapping(model.policy)
     model.policy.to(model.device)
-    for online, target in _target_pairs(model.policy):
+    for online, target in target_pairs(model.policy):
         target.load_state_dict(online.state_dict())
         target.train(False)
     _rebuild_optimizers(model.policy)
@@ -231,7 +231,8 @@ def _sequential_slot(
     return make(trunk, {"head": head}, owner.features_extractor.features_dim, replace)
 
 
-def _target_pairs(policy: Any) -> list[tuple[Any, Any]]:
+def target_pairs(policy: Any) -> list[tuple[Any, Any]]:
+    """Return the networks that have a slowly moving copy, each with that copy."""
     names = ("q_net", "quantile_net", "actor", "critic", "mixer")
     return [
         (getattr(policy, name), getattr(policy, f"{name}_target"))

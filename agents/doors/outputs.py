@@ -50,8 +50,11 @@ class OutputSpec:
 
 @contextmanager
 def as_evaluated(policy: nn.Module) -> Iterator[None]:
-    """Run layers that differ while training as in evaluation: batch norm must not drift."""
-    if next(policy.buffers(), None) is None:
+    """Run layers that differ while training as in evaluation.
+
+    Batch norm must not drift, and dropout draws nothing.
+    """
+    if not any(module._buffers or isinstance(module, nn.Dropout) for module in policy.modules()):
         yield
         return
     modes = [

@@ -166,6 +166,8 @@ class _Trace:
                 sources, is_spread = [], False
             elif isinstance(module, nn.Flatten):
                 is_spread = bool(sources)
+            elif isinstance(module, nn.Dropout):
+                continue  # the activation comes after it
             elif _parameter_names(path, module):  # a normalisation
                 if open_layer is not None:
                     open_layer.incoming += _parameter_names(path, module)

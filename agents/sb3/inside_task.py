@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from holdfast import seeding
-from holdfast.agents.base.agent import Files
+from holdfast.agents.base.agent import Files, Shown
 from holdfast.agents.base.observations import TaskNormalize
 from holdfast.agents.base.pauses import Again, Inside, Pauses, put_together, taken_apart
 from holdfast.agents.doors.exploration import Explorer
@@ -22,6 +22,7 @@ from holdfast.agents.sb3.callbacks import Callbacks
 from holdfast.agents.sb3.constraint import Counted
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
+from holdfast.agents.sb3.resets import Resets
 from holdfast.agents.sb3.weights_io import (
     load_optimizers,
     load_policy,
@@ -64,6 +65,8 @@ class Learner(Protocol):
     past: PastSelves
     detector: Any
     counted: Counted | None
+    resets: Resets | None
+    shown: Shown | None
     callbacks: Callbacks | None
 
     @property
@@ -163,6 +166,8 @@ def taken(
         "next_self": learner.past.next_step,
         "exploration": None if explorer is None else explorer.told(),
     }
+    if learner.shown is not None:
+        values["demonstrations"] = learner.shown.digest
     files["works"], parts = works, learner.recent.parts()
     if learner.normalizer is not None:
         files["normalization"] = learner.normalizer.tensors()
@@ -186,10 +191,17 @@ def taken(
 def put_back(learner: Learner, inside: Inside, rows: ReplayRows, explorer: Explorer | None) -> None:
     """Put back what ``taken`` gave, into a task that has just begun."""
     model, files, values = learner.model, inside.files, inside.values
+    if values.get("demonstrations") != (learner.shown and learner.shown.digest):
+        raise CheckpointUnusable(
+            "the task began with other demonstrations than the file that its demonstrations: names "
+            f"now; put that file back, or {BEGIN_AGAIN}"
+        )
     load_policy(model, files["policy"], is_fresh=lambda _: False)
     load_optimizers(model, files.get("optimizer", {}))
     model_state.set_learning_rates(model, files["learning_rates"])
     model_state.set_counters(model, files["counters"])
+    if learner.resets is not None:
+        learner.resets.count_again()
     model_state.set_episodes(model, files["episodes"])
     seeding.set_state_of(model.action_space.np_random, files["space"]["actions"])
     if learner.normalizer is not None:

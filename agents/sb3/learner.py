@@ -19,12 +19,13 @@ from torch import Tensor
 
 from holdfast import registry
 from holdfast.agents.algorithms import losses
-from holdfast.agents.base.agent import Boundary, Files, Log, Observations, TaskStart, Watch
+from holdfast.agents.base.agent import Boundary, Files, Log, Observations, Shown, TaskStart, Watch
 from holdfast.agents.base.buffers import (
     Arrays,
     as_seen,
     raw_rollout,
 )
+from holdfast.agents.base.demonstrations import mixing, stored_as
 from holdfast.agents.base.device import device_of
 from holdfast.agents.base.gradient_norms import GradientNorms
 from holdfast.agents.base.observations import TaskNormalize
@@ -60,6 +61,7 @@ from holdfast.agents.sb3.inside_task import Alone, has_limit, put_back, taken
 from holdfast.agents.sb3.model_state import begin_again
 from holdfast.agents.sb3.past_selves import PastSelves
 from holdfast.agents.sb3.replay_rows import ReplayRows
+from holdfast.agents.sb3.resets import Resets
 from holdfast.agents.sb3.updates import attached
 from holdfast.agents.sb3.weights_io import (
     check_policy,
@@ -98,6 +100,8 @@ class StableBaselinesAgent:
         is_interleaved: Whether the current model learns from all tasks of the stream in turns.
         detector: Finds the boundaries that methods are told of; None where nothing does.
         counted: Counts what the current task costs, and weighs it; None where it costs nothing.
+        resets: Begins the networks again now and then; None where the scenario asks for none.
+        shown: Demonstrations of the current task; None where there are none.
     """
 
     model: Any
@@ -127,6 +131,8 @@ class StableBaselinesAgent:
         self.is_interleaved = False
         self.detector: Detector | None = None
         self.counted: Counted | None = None
+        self.resets: Resets | None = None
+        self.shown: Shown | None = None
         self._rows = ReplayRows()
         self._whole: WholeStream | None = None  # where nothing happens at boundaries
         self._explorer: Explorer | None = None
@@ -221,6 +227,8 @@ class StableBaselinesAgent:
         self._begun, self._rows = experience, ReplayRows()
         self.is_interleaved = self.plan.is_interleaved
         self.model = self._build(experience)
+        if (resets := self.scenario.agent.resets) is not None:
+            self.resets = Resets(self.model, resets.every, experience.seed)
         self.current_task = experience.task_index
         told = of_checkpoint if is_resumed else lambda _: nullcontext()
         if is_resumed and self.scenario.carry.weights and "policy" in files:
@@ -238,6 +246,19 @@ class StableBaselinesAgent:
         task = self.scenario.tasks[experience.task_index]
         self.past.start(task, self.model, experience.first_step)
         self.plan.started(experience.stage, self.scenario.stream_tasks)
+
+    def _show(self, experience: TaskStart) -> None:
+        """Let demonstrations of the task, where it has some, take their share of every batch.
+
+        Only who learns reads the file: a trained agent is opened without it.
+        """
+        self.shown = None
+        if self.scenario.tasks[experience.task_index].demonstrations is None:
+            return
+        self.shown = experience.demonstrations()
+        if self.shown is not None:
+            mixer = mixing(stored_as(self.model, self.shown), self.shown.share, self.memory.batch)
+            self.recent.mixers.insert(0, mixer)  # methods have the last word
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent
@@ -371,6 +392,7 @@ class StableBaselinesAgent:
                 watch(step)
             self.close()
             return
+        self._show(experience)
         self.model.set_logger(stream_logger(log, experience.first_step))
         on_policy = isinstance(self.model, OnPolicyAlgorithm)
         keeps = on_policy and self.recent.wanted
@@ -398,7 +420,7 @@ class StableBaselinesAgent:
 
     def _updated(self, turn: Turn | None, callback: Watching) -> Callable[[int], None]:
         """Return what is called after each round of collecting and updating."""
-        if turn is None and self.counted is None:
+        if turn is None and self.counted is None and self.resets is None:
             return self.plan.updated
         if turn is not None:
             turn.begin(0)
@@ -406,11 +428,18 @@ class StableBaselinesAgent:
         def updated(step: int) -> None:
             self.plan.updated(step)
             self._weigh_costs()
+            self.reset_if_due()
             if turn is None:
                 return
             turn.look(step, at_start=callback.at_start(self._env), is_endless=self.is_endless())
 
         return updated
+
+    def reset_if_due(self) -> None:
+        """Let the networks begin again, where the scenario asks for it and it is time."""
+        if self.resets is not None and self.resets.is_due:
+            self._settle()  # and read again what begins
+            self.resets.reset()
 
     def _weigh_costs(self) -> None:
         """Move the multiplier of costs, once the agent learns, and log it."""

@@ -67,6 +67,9 @@ class Living(Learner, Protocol):
     def close(self) -> None:
         """Close the environments."""
 
+    def reset_if_due(self) -> None:
+        """Let the networks begin again, where it is time."""
+
 
 class WholeStream:
     """The learning of a stream that nothing interrupts.
@@ -119,6 +122,7 @@ class WholeStream:
 
         def updated(step: int) -> None:
             self._learner.plan.updated(step)
+            self._learner.reset_if_due()
             if boundary is not None and step < self._steps:
                 self._detect(step, boundary)
             if turn is not None and step < end:

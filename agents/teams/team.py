@@ -14,7 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from holdfast import seeding
-from holdfast.agents.base.agent import Act, Files, Log, Start, Watch
+from holdfast.agents.base.agent import Act, Files, Log, Shown, Start, Watch
 from holdfast.agents.base.pauses import Again, Inside, Pauses
 from holdfast.agents.doors.doors import Doors
 from holdfast.agents.sb3.inside_task import Alone
@@ -80,6 +80,10 @@ class GroupStart:
     def worlds(self, env: VecEnv, *, interleaved: bool = False) -> list[Any]:  # noqa: ARG002
         """Return nothing: a team's copies go on with nothing but their seeds."""
         return []
+
+    def demonstrations(self) -> Shown | None:
+        """Return nothing: single agents alone are shown any."""
+        return None
 
 
 class TeamAgent:

@@ -205,6 +205,15 @@ OTHER: dict[str, Scenario] = {
         *("sac", [{**task, **SLOW} for task in PENDULUM], of("cloning")),
         agent={"constraint": {"pid": {}}},
     ),
+    # High replay ratios.
+    "sac-droq-resets": cell(
+        *("sac", PENDULUM, of("ewc")),
+        agent={
+            "gradient_steps": 4,
+            "policy_kwargs": {"net_arch": [8], "layer_norm": "critics", "dropout_rate": 0.01},
+            "resets": {"every": 60},
+        },
+    ),
     # Spaces of actions and observations.
     "ppo-box-mas": cell("ppo", PENDULUM, of("mas"), n_envs=2),
     "ppo-multi-discrete": cell("ppo", walks({"actions": "two"}, {"actions": "two"}), of("ewc")),

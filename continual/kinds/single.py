@@ -75,7 +75,9 @@ class Single(Kind):
         spaces = self.spaces()
         self._check_opponents(spaces)
         self._check_spaces(spaces)
-        experience = self.stream(seed, spaces).train_stream[0]
+        stream = self.stream(seed, spaces).train_stream
+        self._check_demonstrations(stream)
+        experience = stream[0]
         if algorithm(self.scenario.agent.algorithm).on_policy:
             return experience, None
         with closing(experience.make_env()) as envs:
@@ -94,6 +96,15 @@ class Single(Kind):
                     env.unwrapped.check_opponents()
             except UsageError as error:
                 path = f"tasks[{index}].opponents"
+                raise ScenarioError([self.scenario.problem(path, str(error))]) from error
+
+    def _check_demonstrations(self, stream: Sequence[Any]) -> None:
+        """Read the demonstrations of every task."""
+        for experience in {each.task_index: each for each in stream}.values():
+            try:
+                experience.demonstrations()
+            except UsageError as error:
+                path = f"tasks[{experience.task_index}].demonstrations"
                 raise ScenarioError([self.scenario.problem(path, str(error))]) from error
 
     def _check_spaces(self, spaces: StreamSpaces) -> None:

@@ -13,9 +13,12 @@ from avalanche.benchmarks.scenarios.generic_scenario import CLScenario, EagerCLS
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from holdfast.agents.base.agent import Shown
+from holdfast.agents.base.buffers import OBSERVATIONS, by_key, by_name
+from holdfast.agents.base.demonstrations import read_demonstrations
 from holdfast.continual.streams.evaluation import Stepped, play
 from holdfast.continual.streams.experience import MeasuredExperience, Played, StageExperience
-from holdfast.envs.base.fitting import TaskId
+from holdfast.envs.base.fitting import PadAction, PadObservation, TaskId
 from holdfast.envs.base.spaces import StreamSpaces
 from holdfast.envs.endless import Endless, Online, World, ended, endless_vector
 from holdfast.envs.envpool.batch import Batch, write
@@ -26,7 +29,7 @@ from holdfast.envs.processes.process import CLOSING_S, STARTING_S
 from holdfast.envs.vector import Interleaved, Successive, pooled, task_env, vectorize
 from holdfast.envs.wrappers.drift import Drifting
 from holdfast.envs.wrappers.robot import Slot
-from holdfast.errors import EnvironmentFailed
+from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.schema.cost import COST
 from holdfast.scenarios.schema.observation_keys import MASKS
 from holdfast.scenarios.schema.scenario import Pool, Scenario
@@ -101,7 +104,7 @@ class TaskExperience(StageExperience):
         self._on_failure = on_failure
         # One for each task of the stream is made where it is asked for: streams may be long.
         self._make = partial(task_env, scenario, spaces=spaces, slot=slot, frozen=frozen)
-        self._order = order
+        self._order, self._place = order, scenario.place
         # Only this process can be told; `validate` keeps what drifts out of others.
         applied = None if self._pool.workers else self._note_drift
         self._make_one = partial(self._make, order[stage], applied=applied)
@@ -151,6 +154,37 @@ class TaskExperience(StageExperience):
             return env
         env.close()
         return self._made(makers, seed, interleaved)
+
+    def demonstrations(self) -> Shown | None:
+        """Return the demonstrations of this task in the stream's spaces; None where it has none.
+
+        Raises:
+            UsageError: They are not those of this task, or leave actions of the stream open.
+        """
+        asked = self.task.demonstrations
+        if asked is None:
+            return None
+        env: Any = self._make(self._order[self.stage])
+        env.close()
+        layers: list[Any] = []
+        while isinstance(env, TaskId | PadAction | PadObservation):
+            layers.append(env)
+            env = env.env
+        found = read_demonstrations(
+            self._place / asked.data, env.observation_space, env.action_space
+        )
+        if any(isinstance(layer, PadAction) for layer in layers):
+            raise UsageError(
+                f"{asked.data}: its actions are the task's own, and those of the stream are others "
+                "(spaces.action: pad); remove demonstrations: from this task"
+            )
+        rows = dict(found.rows)
+        for layer in layers[::-1]:
+            for name in OBSERVATIONS:
+                entries = by_key(rows, name)
+                rows = {n: v for n, v in rows.items() if n.partition(".")[0] != name}
+                rows |= by_name(name, layer.observation(entries.get("", entries)))
+        return Shown(rows, asked.share, found.digest)
 
     def _made(
         self, makers: list[Callable[[], gym.Env[Any, Any]]], seed: int, interleaved: bool

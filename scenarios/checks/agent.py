@@ -75,7 +75,10 @@ _POLICY_FORMS = {
     "optimizer_class": "optimizer: adam",
     "features_extractor_class": "features_extractor: module:Class",
 }
-_POLICY_PLAIN = ("activation", "layer_norm", "optimizer", "weight_decay", "features_extractor")
+_POLICY_PLAIN = (
+    *("activation", "layer_norm", "dropout_rate"),
+    *("optimizer", "weight_decay", "features_extractor"),
+)
 _POLICY_GIVEN = ("observation_space", "action_space", "lr_schedule", "id_width", *_POLICY_FORMS)
 
 
@@ -283,10 +286,12 @@ def _check_plain(key: str, value: Any, path: KeyPath, folder: Path | None) -> It
         if wrong := why_not(read_own, str(value), folder, "features extractor"):
             yield Finding(path, wrong)
         return
-    if key == "weight_decay":
+    if key in ("weight_decay", "dropout_rate"):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < math.inf:
-            yield Finding(path, f"expected a finite number of at least 0, got {show(value)}")
+        most = 1 if key == "dropout_rate" else math.inf
+        if not is_number or not 0 <= value < most:
+            form = "number from 0 to below 1" if most == 1 else "finite number of at least 0"
+            yield Finding(path, f"expected a {form}, got {show(value)}")
         return
     names = {"activation": ACTIVATIONS, "layer_norm": LAYER_NORMS, "optimizer": OPTIMIZERS}[key]
     if value not in names:
@@ -304,11 +309,23 @@ def _check_networks(data: Mapping[str, Any], options: Mapping[str, Any]) -> Iter
             form = "layer_norm" if key == "layer_norm" else "crelu"
             message = f"'{name}' does not open its networks for {form}; these do: {others}"
             yield Finding((*path, key), message)
+    if not _has_critics(str(name)):
+        others = ", ".join(n for n in ALGORITHMS if _has_critics(n))
+        for key in ("layer_norm", "dropout_rate"):
+            if options.get(key) == "critics" or (key in options and key == "dropout_rate"):
+                message = f"'{name}' has no critics of actions; these do: {others}"
+                yield Finding((*path, key), message)
     if options.get("activation") == "crelu" and data.get("use_sde"):
         yield Finding((*path, "activation"), "crelu cannot be used with agent.use_sde; remove one")
     if "weight_decay" in options and "weight_decay" in mapping(options.get("optimizer_kwargs")):
         message = "optimizer_kwargs has weight_decay too; remove one of them"
         yield Finding((*path, "weight_decay"), message)
+
+
+def _has_critics(name: str) -> bool:
+    """Return whether an algorithm has critics of box actions, in networks that are open."""
+    entry = algorithm(name)
+    return not entry.on_policy and entry.actions == {"Box"} and "networks" in entry.doors
 
 
 def _check_callbacks(agent: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:

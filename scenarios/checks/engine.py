@@ -59,6 +59,9 @@ def _check_agent(agent: Mapping[str, Any], *, is_team: bool) -> Iterator[Finding
     for key, why in _CLOSED.items():
         if agent.get(key):
             yield Finding(("agent", key), f"{why}, {_REMEDY}")
+    if mapping(agent.get("policy_kwargs")).get("dropout_rate"):
+        message = f"its programs draw no masks of dropout; remove it, {_REMEDY}"
+        yield Finding(("agent", "policy_kwargs", "dropout_rate"), message)
     device = agent.get("device", "cpu")
     if device != "cpu":
         message = f"engine: compiled was not tried on {device}; write device: cpu, {_REMEDY}"

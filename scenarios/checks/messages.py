@@ -127,6 +127,7 @@ _FORMS: dict[KeyPath, str] = {
     ("tasks", "*", "score"): "write {random: 20, reference: 500}, or success",
     ("tasks", "*", "wrappers"): "write [atari]",
     ("tasks", "*", "changes"): "write {action_delay: 2}",
+    ("tasks", "*", "demonstrations"): "write {data: expert.safetensors}",
     ("tasks", "*", "opponents"): "write {against: [random]}",
     ("tasks", "*", "opponents", "against"): "write [random, {minimax: 2}]",
     ("tasks", "*", "opponents", "measured"): "write [random, {minimax: 2}]",
@@ -258,7 +259,7 @@ def home(key: str, section: KeyPath, agent_arguments: Collection[str] = ()) -> s
 
 
 _DEEP = frozenset(
-    {"score", "drift", "opponents", "partners", "tune", "cost", "constraint"}
+    {"score", "drift", "opponents", "partners", "tune", "cost", "constraint", "demonstrations"}
 )  # nobody looks for a key there
 
 

@@ -87,7 +87,7 @@ def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
 
 def check_methods(methods: Sequence[Any], setting: Setting) -> Checked:
     """Return ``methods:`` with arguments as each method takes them, and what is wrong."""
-    found = [*_check_heads(setting), *_check_carry(setting)]
+    found = [*_check_heads(setting), *_check_carry(setting), *_check_resets(setting)]
     seen: dict[int, list[dict[str, Any]]] = {}
     fitted = list(methods)
     for index, entry in enumerate(methods):
@@ -168,6 +168,32 @@ def _check_carry(setting: Setting) -> Iterator[Finding]:
         yield Finding(("carry", "replay_buffer"), message)
 
 
+def _check_resets(setting: Setting) -> Iterator[Finding]:
+    """Yield that an algorithm has no replay buffer to learn from again, or networks of its own."""
+    table, path = setting.table, ("agent", "resets")
+    if table is None or setting.arguments.get("resets") is None or table.on_policy is None:
+        return
+    if table.on_policy or "networks" not in table.doors:
+        able = _algorithms(lambda entry: not entry.on_policy and "networks" in entry.doors)
+        message = (
+            f"'{setting.algorithm}' cannot begin again with what it has seen; these can: {able}; "
+            "remove it"
+        )
+        yield Finding(path, message, at_key=True)
+
+
+def _check_kept(signatures: Mapping[str, Signature], path: KeyPath) -> Iterator[Finding]:
+    """Yield the methods that keep weights, which a reset would lose."""
+    for name, known in signatures.items():
+        claims = {"views", "weights"} & {*words(known, "claims")}
+        if claims or "networks" in words(known, "doors"):
+            message = (
+                f"'{name}' sets or keeps weights itself, and agent.resets draws all of them; "
+                "remove one of the two"
+            )
+            yield Finding(path, message)
+
+
 def _check_method(
     parts: Sequence[Mapping[str, Any]], entry: Any, path: KeyPath, setting: Setting
 ) -> Checked:
@@ -201,6 +227,8 @@ def _check_method(
         found += _check_doors(name, known, place, setting)
     found += _check_claims(signatures, path)
     found += _check_networks(signatures, path, setting)
+    if setting.arguments.get("resets") is not None:
+        found += _check_kept(signatures, path)
     return Checked(found, fitted if isinstance(entry, list) else fitted[0])
 
 

@@ -31,17 +31,22 @@ MASKED = "maskable_ppo"
 # They reach into an environment, or wrap its actions, through which opponents cannot play.
 _INSIDE = ("sample", "randomize", "drift", "rate", "python", "exclusive")
 _OF_NO_GAME = dict.fromkeys(
-    ("changes", *_INSIDE), "not for games with opponents; give the game's own kwargs instead"
+    ("changes", "demonstrations", *_INSIDE),
+    "not for games with opponents; give the game's own kwargs instead",
 )
 _OF_ONE_AGENTS_TASK = dict.fromkeys(
     ("wrappers", *_INSIDE), "not for many agents; give the environment's own kwargs instead"
-) | {"cost": "costs are counted for single agents; remove it"}
+) | {
+    "cost": "costs are counted for single agents; remove it",
+    "demonstrations": "single agents alone are shown any; remove it",
+}
 # What single agents alone have, by section; the value that is left as it is, and what to do.
 _OF_ONE_AGENT: tuple[tuple[KeyPath, Any, str], ...] = (
     (("pool", "workers"), 0, "a team's environments are stepped in this process; remove it"),
     (("backend",), "gymnasium", "PettingZoo's environments have no other backend; remove it"),
     (("on_nan",), "error", "a team's run stops at NaN; remove it"),
     (("agent", "constraint"), None, "costs are counted for single agents; remove it"),
+    (("agent", "resets"), None, "single agents alone are reset; remove it"),
     (("agent", "init"), None, "a team begins with fresh weights; remove it"),
 )
 # Their loops are not a plain sequence of steps of all environments.

@@ -18,7 +18,10 @@ _ONLY: tuple[tuple[KeyPath, Any, str], ...] = (
     (("carry", "optimizer"), False, "traces of '{}' begin empty in every episode; remove it"),
 )
 _LAYERS = "layers of '{}' are linear, LayerNorm and LeakyReLU, moved by ObGD; remove it"
-_CLOSED = ("activation", "layer_norm", "optimizer", "weight_decay", "features_extractor")
+_CLOSED = (
+    *("activation", "layer_norm", "dropout_rate"),
+    *("optimizer", "weight_decay", "features_extractor"),
+)
 
 
 def check_streaming(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -32,13 +32,14 @@ _OF_ENVIRONMENTS: tuple[tuple[KeyPath, Any, str], ...] = (
     (("spaces", "action"), "same", "a data set has no actions; remove it"),
     (("agent", "policy"), "auto", "write hidden: [100], or model: module:Class"),
     (("agent", "normalize"), None, "inputs are learned from as the benchmark gives them"),
+    (("agent", "resets"), None, "there is no replay buffer to learn from again; remove it"),
     (("carry", "replay_buffer"), False, "write the method avalanche-replay instead"),
     (("evaluation", "episodes"), 1, "an evaluation is the whole test set, once; remove it"),
     (("evaluation", "deterministic"), True, "the likeliest class is the answer; remove it"),
     (("checkpoint", "every"), "off", "a task of a data set is saved at its end alone; remove it"),
 )
 _OF_ENVIRONMENT_TASKS = dict.fromkeys(
-    ("changes", "wrappers", "python", "exclusive", "cost"),
+    ("changes", "wrappers", "python", "exclusive", "cost", "demonstrations"),
     "only an environment has this; remove it",
 )
 _DECIDED = {"return_task_id": "stream.task_id says whether there is a head per task; remove it"}

@@ -45,6 +45,7 @@ def check_tasks(data: Mapping[str, Any], folder: Path | None) -> Iterator[Findin
     names: dict[str, int] = {}
     yield from check_pool(data)
     yield from _check_costs(data)
+    yield from _check_demonstrations(data, folder)
     for index, task in tasks_of(data):
         path: KeyPath = ("tasks", index)
         name = task.get("name")
@@ -96,6 +97,35 @@ def _check_costs(data: Mapping[str, Any]) -> Iterator[Finding]:
     if known is not None and known.is_streaming:
         message = f"'{agent['algorithm']}' scales rewards itself as they come; remove it"
         yield Finding(place, message, at_key=True)
+
+
+def _check_demonstrations(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """Yield what does not go with demonstrations, which take the place of rows of a batch."""
+    agent = mapping(data.get("agent"))
+    name = agent.get("algorithm")
+    known = ALGORITHMS.get(name) if isinstance(name, str) else None
+    why = _one_for_all(data)
+    if known is not None and known.on_policy:
+        why = f"'{name}' learns from rollouts of its own; take an off-policy algorithm"
+    elif why:
+        why = f"{why}, and is shown nothing where one begins"
+    elif agent.get("constraint") is not None:
+        why = "demonstrations tell no cost, which agent.constraint weighs"
+    elif data.get("endless") is True:
+        why = "an endless stream is one long episode of its own"
+    for index, task in tasks_of(data):
+        path, asked = ("tasks", index, "demonstrations"), task.get("demonstrations")
+        if asked is None or task.get("opponents") is not None:
+            continue  # of games it is refused elsewhere
+        if why:
+            yield Finding(path, f"{why}; remove it", at_key=True)
+        target = mapping(asked).get("data")
+        if isinstance(target, str) and target and not ((folder or Path()) / target).is_file():
+            message = (
+                f"there is no '{(folder or Path()) / target}' (paths count from the scenario's "
+                "folder); `holdfast record` writes such a file"
+            )
+            yield Finding((*path, "data"), message)
 
 
 def _one_for_all(data: Mapping[str, Any]) -> str:

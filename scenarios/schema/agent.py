@@ -42,6 +42,15 @@ def _device(value: str) -> str:
     raise ValueError(f"{value!r} is not a device; write cpu, cuda, cuda:0 or auto")
 
 
+class Resets(BaseModel):
+    """Networks that begin again now and then, while the replay buffer stays."""
+
+    model_config = SECTION
+
+    every: Positive
+    """Gradient updates between two resets."""
+
+
 class Agent(BaseModel):
     """The learner: an algorithm and its own arguments, as further keys of this section."""
 
@@ -79,6 +88,8 @@ class Agent(BaseModel):
     """Seeds of a method that learn in lockstep in one process. Needs engine: compiled."""
     constraint: Constraint | None = Field(default=None, exclude_if=operator.not_)
     """Keeps the agent within the limits of cost: of its tasks."""
+    resets: Resets | None = Field(default=None, exclude_if=operator.not_)
+    """Fresh networks at times, so that a high replay ratio keeps learning: {every: 100_000}."""
     callbacks: Annotated[tuple[Callback, ...], Field(exclude_if=operator.not_)] = ()
     """Callbacks of Stable-Baselines3, your own: module:Class, or {module:Class: {arguments}}."""
     init: Text | None = None

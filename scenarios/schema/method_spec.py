@@ -24,7 +24,7 @@ WRAPPERS = {"frame_stack": "n", "atari": ""}  # value: the argument of the short
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "leaky_relu", "silu", "crelu")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
-LAYER_NORMS = ("all", "first")
+LAYER_NORMS = ("all", "first", "critics")
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 _LONGEST = 100

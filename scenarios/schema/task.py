@@ -59,6 +59,17 @@ ScoreForm = Annotated[
 ]
 
 
+class Demonstrations(BaseModel):
+    """Transitions of somebody who acts well, in every batch of the task."""
+
+    model_config = SECTION
+
+    data: Text
+    """File that holdfast record has written; its path counts from the scenario's folder."""
+    share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    """Share of each batch."""
+
+
 _DRAWS = {"uniform": 2, "log_uniform": 2, "normal": 2, "integers": 2, "choice": 0}
 _DRAW = re.compile(r"(\w+)\((.*)\)")
 
@@ -222,6 +233,8 @@ class Task(BaseModel):
     """Rule by which a return becomes a score; overrides the scenario's."""
     cost: Cost | None = Field(default=None, exclude_if=operator.not_)
     """What is to stay below a limit beside the return, as a speed."""
+    demonstrations: Demonstrations | None = Field(default=None, exclude_if=operator.not_)
+    """What the learner is shown beside its own transitions; off-policy algorithms only."""
     opponents: Opponents | None = None
     """In a turn-based game of PettingZoo's: who plays the seats that do not learn."""
     partners: dict[Name, Partner] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Commands on run folders: ``holdfast report|cross-play|video|eval|export|clean|pack|unpack``.
+"""Commands on run folders: ``holdfast report|cross-play|video|eval|record|export|...``.
 
 Everything heavy is imported inside the commands, as in :mod:`holdfast.cli`.
 """
@@ -146,6 +146,53 @@ def evaluate(
     if csv is not None:
         write_file(csv, made.csv)
         print(f"\nWritten: {csv}")
+
+
+@app.command()
+def record(
+    source: Annotated[
+        Path, typer.Argument(help="A cell, whose policy acts; or a scenario, for another actor.")
+    ],
+    task: Annotated[str, typer.Option(help="Where.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file: NAME.safetensors.", show_default=False)
+    ],
+    controller: Annotated[
+        str | None, typer.Option(help="Who acts: module:callable, an observation to an action.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Who acts: a Stable-Baselines3 zip of the scenario's agent.")
+    ] = None,
+    minari: Annotated[
+        str | None, typer.Option(help="Episodes of a Minari data set. Needs holdfast[minari].")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 0,
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="The policy at this stage's end, from 0; the last.")
+    ] = None,
+    successes: Annotated[
+        bool, typer.Option("--successes", help="Keep only episodes that end in success.")
+    ] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Record demonstrations of a task into a file, for demonstrations: of a scenario's task.
+
+    By the policy of a run, a zip of Stable-Baselines3's, a function of yours, or from Minari.
+    """
+    from holdfast.continual.results.formatting import plural
+    from holdfast.continual.tools import recording
+    from holdfast.progress import counted
+
+    plan = recording.Plan(task, episodes, seed, stage, successes)
+    who: dict[str, Any] = {"controller": controller, "policy": policy, "minari": minari}
+    with counted(console(), "record") as tell:
+        made = recording.record(source, plan, output, **who, trust_code=trust_code, tell=tell)
+    mean = sum(made.returns) / len(made.returns)
+    told = "" if made.successes is None else f", {made.successes} ended in success"
+    count = plural(len(made.returns), "episode")
+    print(f"Written: {made.path}: {count}, {made.transitions:,} transitions")
+    print(f"  mean return {mean:,.2f}{told}")
 
 
 Kept = Literal["newest", "all", "none"]

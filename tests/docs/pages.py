@@ -84,7 +84,8 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 def make_room(folder: Path) -> Path:
     """Write what scenarios on pages name; return the folder that such a scenario lies in.
 
-    It holds modules and a model; beside it are earlier runs, and an interpreter of a lab's own.
+    It holds modules, a model and demonstrations; beside it are earlier runs, and an interpreter of
+    a lab's own.
     """
     study, lab = folder / "study", folder / "lab-venv" / "bin" / "python"
     study.mkdir()
@@ -92,7 +93,8 @@ def make_room(folder: Path) -> Path:
     (study / "lab.py").write_text(code.format("Reach"), "utf-8")
     own = "class Own:\n    needs = ()\n    doors = ()\n    def __init__(self): ...\n"
     (study / "mine.py").write_text(own, "utf-8")
-    (study / "model.zip").touch()
+    for file in ("model.zip", "expert.safetensors"):
+        (study / file).touch()
     for run in ("runs/crew/naive/seed-0", "runs/four/naive/seed-0"):
         (folder / run / "checkpoints").mkdir(parents=True)
     lab.parent.mkdir(parents=True)

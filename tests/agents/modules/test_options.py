@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from holdfast.agents.base.parameters import optimizers_of
+from holdfast.agents.doors.outputs import as_evaluated
 from holdfast.agents.modules.options import CReLU
+from holdfast.agents.modules.units import hidden_layers
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.errors import UsageError
@@ -192,3 +194,51 @@ def test_crelu_units_are_never_all_off() -> None:
     hidden = agent.policy.q_net.q_net[:2](observations.float())
     assert torch.equal((hidden > 0).sum(1), torch.full((9,), 8))
     agent.close()
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3", "ddpg", "tqc"])
+def test_critics_alone_have_dropout_before_layer_norm(algorithm: str) -> None:
+    """DroQ, figure 1: the critic by hand, with the masks that torch draws; targets draw too."""
+    agent, (first, _) = _agent(algorithm, {"layer_norm": "critics", "dropout_rate": 0.5})
+    agent.start(first)
+    policy = agent.policy
+    assert not any(isinstance(m, nn.LayerNorm | nn.Dropout) for m in policy.actor.modules())
+    seen, actions = torch.randn(5, 5), torch.rand(5, 1)  # a task id of two beside Pendulum's three
+    for critic, is_target in ((policy.critic, False), (policy.critic_target, True)):
+        one, _, norm, _, two, _, norm_two, _, head = critic.q_networks[0]
+        policy.set_training_mode(True)
+        torch.manual_seed(1)
+        value = critic(seen, actions)
+        value = (value if algorithm == "tqc" else value[0]).reshape(len(seen), -1)
+        torch.manual_seed(1)
+        hidden = torch.cat([seen, actions], 1)
+        for layer, normal in ((one, norm), (two, norm_two)):
+            kept = nn.functional.dropout(layer(hidden), 0.5)
+            hidden = nn.functional.layer_norm(kept, [kept.shape[1]], normal.weight, normal.bias)
+            hidden = hidden.relu()
+        width = head.out_features  # of TQC, the quantiles of the first critic
+        torch.testing.assert_close(value[:, :width], head(hidden))
+        policy.set_training_mode(False)
+        again = [critic(seen, actions) for _ in range(2)]
+        again = again if algorithm == "tqc" else [each[0] for each in again]
+        assert torch.equal(*again) is not is_target
+    agent.close()
+
+
+def test_dropout_is_off_where_networks_are_asked_and_units_are_behind_it() -> None:
+    agent, (first, _) = _agent("sac", {"layer_norm": "critics", "dropout_rate": 0.5})
+    _learn(agent, first)
+    layers = {layer.name: layer for layer in hidden_layers(agent.policy)}
+    assert [name for name in layers if name.startswith("critic.qf0")] == [
+        "critic.qf0.3",
+        "critic.qf0.7",
+    ]
+    assert layers["critic.qf0.3"].incoming == (
+        *("critic.qf0.0.weight", "critic.qf0.0.bias"),
+        *("critic.qf0.2.weight", "critic.qf0.2.bias"),
+    )
+    agent.policy.set_training_mode(True)
+    with as_evaluated(agent.policy):
+        critic, inputs = agent.policy.critic, (torch.ones(4, 5), torch.ones(4, 1))
+        assert torch.equal(critic(*inputs)[0], critic(*inputs)[0])
+    assert agent.policy.critic.training

@@ -59,3 +59,10 @@ class Line(gym.Env[Any, Any]):
     def _seen(self) -> dict[str, Any]:
         here = self.place.copy()
         return {"observation": here, "achieved_goal": here, "desired_goal": self.goal}
+
+
+class Long(gym.Env[Any, Any]):
+    """Three numbers of nothing, and the actions of MountainCarContinuous-v0."""
+
+    observation_space = gym.spaces.Box(-2, 2, (3,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
