@@ -235,10 +235,11 @@ def main(names: Sequence[str], engine: str, pairs: int, *, adds: bool) -> None:
             if can_take(algorithm, method_signature(name)):
                 rows.append(measure(algorithm, name, engine, pairs))
                 show(rows[-1])
-    if adds:
-        made, known = on_file(FILES[engine])
-        write_table(FILES[engine], list(dict.fromkeys([*made, *head])), beside(known, rows))
-    elif not names:
+                if adds:  # each at once: what is measured stays where the rest is stopped
+                    made, known = on_file(FILES[engine])
+                    lines = list(dict.fromkeys([*made, *head]))
+                    write_table(FILES[engine], lines, beside(known, rows[-1:]))
+    if not names and not adds:
         write_table(FILES[engine], head, rows)
 
 
