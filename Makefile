@@ -12,19 +12,20 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 # Small networks are bound by overhead, not arithmetic: one thread each, processes side by side.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup format lint type test slow soak check demo bench tables docs
+.PHONY: help setup format lint type test thorough slow soak check demo bench tables docs
 .NOTPARALLEL:
 
 help:
 	@echo 'make setup    install into $(VENV); does nothing where that is up to date'
 	@echo 'make demo     run scenarios/quickstart.yaml and print the comparison'
-	@echo 'make test     run the fast tests'
+	@echo 'make test     run the fast tests, in minutes'
+	@echo 'make thorough run the tests that take a second or more each'
 	@echo 'make slow     run the learning tests'
 	@echo 'make soak     kill, damage and confuse it in large numbers; takes hours'
 	@echo 'make lint     check style and format; change nothing'
 	@echo 'make format   put style and format right'
 	@echo 'make type     check types'
-	@echo 'make check    lint, type and test'
+	@echo 'make check    lint, type, test and thorough'
 	@echo 'make tables   run what the published tables lack, write them, say what changed; may take hours'
 	@echo 'make docs     build the documentation site in build/docs/site; needs no network'
 	@echo 'make bench    measure the overhead over plain Stable-Baselines3, of methods, of a start'
@@ -69,7 +70,10 @@ type: setup
 	$(BIN)/mypy docs/docsite
 
 test: setup
-	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' -n 2 --dist worksteal
+	$(ONE_THREAD) $(BIN)/pytest -m 'not slow and not thorough' -n 2 --dist worksteal
+
+thorough: setup
+	$(ONE_THREAD) $(BIN)/pytest -m 'thorough and not slow' -n 2 --dist worksteal
 
 slow: setup
 	HOLDFAST_SHIPPED=required $(ONE_THREAD) $(BIN)/pytest -m slow -n 2
@@ -78,7 +82,7 @@ slow: setup
 soak: setup
 	cd benchmarks && $(ONE_THREAD) "$(abspath $(BIN)/python)" -m soak $(PARTS)
 
-check: lint type test
+check: lint type test thorough
 
 demo: setup
 	$(BIN)/holdfast run scenarios/quickstart.yaml --jobs 2

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 from browser import Visit
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>t</title><link rel="icon" href="data:,">
@@ -19,6 +20,7 @@ def test_a_sound_page_has_no_problems_and_two_colour_schemes(browser, tmp_path: 
     assert found == ["rgb(1, 2, 3)", "rgb(4, 5, 6)"]
 
 
+@pytest.mark.thorough
 def test_errors_on_a_page_are_heard(browser, tmp_path: Path) -> None:
     broken = PAGE + "<img src='no.png'><script>console.error('one'); throw Error('two')</script>"
     (tmp_path / "a.html").write_text(broken, encoding="utf-8")

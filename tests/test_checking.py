@@ -108,6 +108,7 @@ def test_a_scenario_gets_a_verdict_for_each_task_and_checks_each_environment_onc
     assert out.count("episodes end (longest with random actions: 20 steps)") == 3
 
 
+@pytest.mark.thorough
 def test_what_a_task_does_to_its_environment_is_checked_too(folder: Path) -> None:
     (folder / "wrapping.py").write_text(
         "import gymnasium as gym\n"
@@ -129,6 +130,7 @@ def test_what_a_task_does_to_its_environment_is_checked_too(folder: Path) -> Non
     assert "changes.set.nonsense: Arm has no attribute 'nonsense' to set" in out
 
 
+@pytest.mark.thorough
 def test_environments_that_do_not_fit_together_are_told(folder: Path) -> None:
     code, out, err = check("arms.yaml", "tasks[1].env=arms:Long")
     assert code == 2
@@ -162,6 +164,7 @@ def test_wrong_words_are_usage_errors(folder: Path, arguments: list[str], messag
     assert err.count("error:") == 1
 
 
+@pytest.mark.thorough
 def test_a_robot_is_stopped_and_need_not_repeat_itself(folder: Path) -> None:
     (folder / "robots.py").write_text(
         ARMS + "class Robot(Arm):\n"

@@ -73,6 +73,7 @@ def python(code: str, *arguments: object, **options: object) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "light"),
     [
@@ -100,6 +101,7 @@ print("heavy:", *[name for name in {heavy!r} if name in sys.modules])
     assert done.stdout.splitlines()[-1].split() == ["heavy:"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "most_s"), [(["--help"], 0.5), (["validate", "demo.yaml"], 1.0)]
 )
@@ -123,6 +125,7 @@ def test_the_version_is_that_of_the_package() -> None:
         holdfast.runn  # noqa: B018
 
 
+@pytest.mark.thorough
 def test_an_odd_locale_ends_nothing(scenario: Path) -> None:
     named = scenario.rename(scenario.with_name("größe.yaml"))
     code = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
@@ -204,6 +207,7 @@ def test_list_knows_what_it_can_list() -> None:
     assert "scenarios" in told.err
 
 
+@pytest.mark.thorough
 def test_check_env_advises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "arm_here.py").write_text(
@@ -230,6 +234,7 @@ def test_check_env_advises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # -- run, report -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_run_prints_the_comparison_and_running_again_skips(scenario: Path, tmp_path: Path) -> None:
     runs = tmp_path / "results with ü"
     told = Told("run", scenario, "--runs", runs, "methods=[naive, isolated]")
@@ -252,6 +257,7 @@ def test_run_prints_the_comparison_and_running_again_skips(scenario: Path, tmp_p
     assert "1 of them are finished" in dry.out
 
 
+@pytest.mark.thorough
 def test_policies_meet_in_games_and_in_nothing_else(scenario: Path, tmp_path: Path) -> None:
     assert Told("run", scenario, "--runs", tmp_path / "runs").code == 0
     told = Told("cross-play", tmp_path / "runs" / "demo")
@@ -265,6 +271,7 @@ def test_policies_meet_in_games_and_in_nothing_else(scenario: Path, tmp_path: Pa
     assert (tmp_path / "games" / "cross-play.md").read_text() in told.out
 
 
+@pytest.mark.thorough
 def test_a_different_scenario_is_refused_until_overwritten(scenario: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert Told("run", scenario, "--runs", runs).code == 0
@@ -312,6 +319,7 @@ def test_the_exit_code_is_that_of_the_first_failure(scenario: Path, tmp_path: Pa
     assert "failed    naive/seed-0 in" in told.out
 
 
+@pytest.mark.thorough
 def test_a_cell_in_use_elsewhere_has_a_code_of_its_own(scenario: Path, tmp_path: Path) -> None:
     runs = ["--runs", tmp_path / "runs"]
     assert Told("run", scenario, *runs, "seeds=[1]").code == 0
@@ -385,6 +393,7 @@ def test_a_ray_address_that_does_not_answer_writes_nothing(scenario: Path, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_a_dry_run_measures_and_writes_nothing(scenario: Path, tmp_path: Path) -> None:
     told = Told("run", scenario, "--runs", tmp_path / "runs", "--dry-run", "seeds=[0, 1]")
     assert told.code == 0

@@ -48,6 +48,7 @@ def test_validate_counts_the_cells_of_a_sweep(scenario: Path) -> None:
     assert "no metric 'auc/cm' of a single run; did you mean 'auc/cw'?" in text
 
 
+@pytest.mark.thorough
 def test_tune_then_run_the_best(scenario: Path, tmp_path: Path) -> None:
     code, text = invoke("tune", "tiny.yaml", "--trials", "2")
     assert code == 0, text
@@ -64,6 +65,7 @@ def test_tune_then_run_the_best(scenario: Path, tmp_path: Path) -> None:
     assert "of 2 trials, best by average_performance/cw" in report
 
 
+@pytest.mark.thorough
 def test_a_sweep_runs_every_point(scenario: Path, tmp_path: Path) -> None:
     code, text = invoke("run", "tiny.yaml")
     assert code == 0, text

@@ -44,6 +44,7 @@ def _base() -> str:
     return base
 
 
+@pytest.mark.thorough
 def test_six_cells_equal_those_of_the_newest_release(golden: Any) -> None:
     command = [sys.executable, BENCHMARKS / "golden.py", "--ci", "--against", _base()]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -119,6 +120,7 @@ def test_a_worktree_is_removed_when_interrupted(golden: Any) -> None:
     assert str(made[0]) not in _git("worktree", "list")
 
 
+@pytest.mark.thorough
 def test_a_module_of_the_other_side_is_an_error(golden: Any, tmp_path: Path) -> None:
     """Python looks for a module that a side lacks among what is installed."""
     (tmp_path / "source" / "src").mkdir(parents=True)

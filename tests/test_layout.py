@@ -188,6 +188,7 @@ def test_every_folder_has_its_place_in_the_order() -> None:
     assert {folder for folder in folders if not folder.startswith(within)} <= set(ORDER)
 
 
+@pytest.mark.thorough
 def test_arrows_go_leftwards_only() -> None:
     wrong = []
     for module, path in sorted(MODULES.items()):
@@ -199,6 +200,7 @@ def test_arrows_go_leftwards_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.thorough
 def test_no_modules_form_a_circle() -> None:
     graph = {module: {name for _, name in named(module)} - {module} for module in MODULES}
     circles = []
@@ -228,6 +230,7 @@ def test_no_module_is_named_by_a_riddle() -> None:
     assert riddles == []
 
 
+@pytest.mark.thorough
 def test_functions_fit_on_a_screen() -> None:
     long = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}, {lines} lines"
@@ -255,6 +258,7 @@ def test_kinds_of_learners_are_told_apart_in_few_files() -> None:
     assert len(found) <= MOST_KINDS, found
 
 
+@pytest.mark.thorough
 def test_light_modules_import_nothing_heavy() -> None:
     """In one process: what a module brings in first is its own."""
     heavy = ("torch", "avalanche", "stable_baselines3", "matplotlib", "tensorboard", "ray")

@@ -28,6 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_the_table_has_the_numbers_of_the_report(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def test_the_environment_example_runs(
     }
 
 
+@pytest.mark.thorough
 def test_the_method_example_stays_nearer_and_at_strength_zero_is_naive(tmp_path: Path) -> None:
     import holdfast
 

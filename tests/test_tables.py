@@ -71,6 +71,7 @@ def test_tables_come_from_the_scores_on_file(table: Table, tmp_path: Path) -> No
     assert text_of(table, finished(table, tmp_path)) == table.path.read_text("utf-8")
 
 
+@pytest.mark.thorough
 def test_a_kept_cell_is_the_cell_that_ran(tmp_path: Path) -> None:
     """It is left alone by a run, and nothing of the machine is kept."""
     task = {"env": "CartPole-v1", "steps": 64, "changes": {"time_limit": 10}}

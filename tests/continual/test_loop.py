@@ -29,6 +29,7 @@ def same_weights(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.thorough
 def test_budgets_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 steps, rollouts of 128 x 8: 1,000 taken, 1,000 learned from, none in the next task."""
     scenario = Scenario.model_validate(
@@ -63,6 +64,7 @@ def test_budgets_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         assert model.num_timesteps == 1000
 
 
+@pytest.mark.thorough
 def test_off_policy_budgets_are_exact_for_any_train_freq() -> None:
     scenario = Scenario.model_validate(
         {
@@ -86,6 +88,7 @@ def test_off_policy_budgets_are_exact_for_any_train_freq() -> None:
     assert agent.model._n_updates == 130  # and learned from
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_evaluating_more_often_changes_nothing(algorithm: str, run: Run, weights: Any) -> None:
     plans = [{"episodes": 1}, {"every": 32, "episodes": 3, "deterministic": False}]
@@ -116,6 +119,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "method"), METHODS, ids=str)
 def test_interrupted_and_run_again_equals_uninterrupted(
     algorithm: str, method: Any, run: Run, weights: Any
@@ -149,6 +153,7 @@ def _assert_no_overlap(broken: RunFolder, straight: RunFolder) -> None:
         assert points[0] == points[1], tag
 
 
+@pytest.mark.thorough
 def test_a_finished_cell_is_left_alone(run: Run) -> None:
     folder = run(tasks=1)
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
@@ -159,6 +164,7 @@ def test_a_finished_cell_is_left_alone(run: Run) -> None:
 ADDITIVE = [{"ewc": {"strength": 0.0}}, {"cloning": {"strength": 0.0}}]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "algorithm", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sac", "dqn"))]
 )
@@ -224,6 +230,7 @@ def test_no_task_leaves_tensors_or_environments_behind(
     assert set(opened) == set(closed)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["naive", "redo", "continual-backprop"])
 def test_a_stream_without_a_boundary_has_no_forgetting_rather_than_none_of_it(
     run: Run, method: str

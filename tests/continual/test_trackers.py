@@ -199,6 +199,7 @@ class Failing:
         raise AssertionError("it was left alone")
 
 
+@pytest.mark.thorough
 def test_a_server_that_goes_away_costs_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +249,7 @@ def test_only_trackers_are_taken(given: str, tmp_path: Path) -> None:
     assert [problem.path.partition("[")[0] for problem in caught.value.problems] == ["track"]
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_with_another_tracker_or_none(tmp_path: Path) -> None:
     folder = cell(tmp_path, ())
     run_cell(folder, silent)

@@ -65,6 +65,7 @@ def test_goals_of_the_scenario_are_those_of_the_controllers() -> None:
     assert [tuple(task.kwargs["goal"]) for task in scenario.tasks] == [REACH, PUSH]
 
 
+@pytest.mark.thorough
 def test_it_passes_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "_SPEED_S", 0.05)
     assert check_env("push:Table", folder=FOLDER).ok

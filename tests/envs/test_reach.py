@@ -27,6 +27,7 @@ def test_the_shipped_scenario_finds_the_class_beside_it(monkeypatch, tmp_path):
     assert targets == [(0.6, 0.4), (-0.6, 0.4), (0.6, 0.4)]
 
 
+@pytest.mark.thorough
 def test_it_passes_the_check(monkeypatch):
     monkeypatch.setattr(probes, "_SPEED_S", 0.05)
     result = check_env("reach:Reach", folder=FOLDER)

@@ -265,6 +265,7 @@ def test_what_is_known_before_leaves_nothing_behind(run, tmp_path, backend, name
     check_refused(run, tmp_path, backend, BEFORE[name])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("backend", "name"), tables(*AT_RUN))
 def test_what_stepping_shows_fails_the_run_with_its_reason(run, tmp_path, backend, name):
     row = AT_RUN[name]
@@ -274,6 +275,7 @@ def test_what_stepping_shows_fails_the_run_with_its_reason(run, tmp_path, backen
     assert row.text in folder.info()["reason"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "backend", ["gymnasium", "pool", pytest.param("python", marks=pytest.mark.slow)]
 )

@@ -93,6 +93,7 @@ def continued(folder: Path) -> tuple[int, str]:
     return code_of(go)
 
 
+@pytest.mark.thorough
 def test_links_pipes_and_folders_in_the_place_of_files(
     hostile: Any, real: Path, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_links_pipes_and_folders_in_the_place_of_files(
     assert outside.changes() == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("part", range(4))
 def test_readers_refuse_what_they_cannot_vouch_for(
     hostile: Any, real: Path, tmp_path: Path, part: int
@@ -160,6 +162,7 @@ def mutated(mutations: Any, real: Path, tmp_path: Path, seeds: range) -> None:
         shutil.rmtree(tmp_path / str(seed))
 
 
+@pytest.mark.thorough
 def test_mutated_files_give_no_traceback(mutations: Any, real: Path, tmp_path: Path) -> None:
     mutated(mutations, real, tmp_path, range(6))
 

@@ -339,6 +339,7 @@ def test_a_mistake_is_told_with_its_place_and_its_remedy(tell, tmp_path: Path, r
         assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} <= before
 
 
+@pytest.mark.thorough
 def test_mistakes_with_a_run_that_is_there(tell, tmp_path: Path) -> None:
     assert tell("run FILE").code == 0
     third = SCENARIO.replace("agent:", "  - {name: rocks, env: rover:Rover, steps: 64}\nagent:")

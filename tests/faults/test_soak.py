@@ -35,6 +35,7 @@ def test_it_notices_what_raises_hangs_dies_and_touches(tmp_path: Path, soak: Any
     assert "os.system" in ended[6].text
 
 
+@pytest.mark.thorough
 def test_the_same_number_makes_the_same_case(soak: Any) -> None:
     from soak import scenarios
 
@@ -56,6 +57,7 @@ def _soak(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("part", "cases"),
     [

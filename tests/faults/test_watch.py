@@ -91,6 +91,7 @@ def test_a_shell_sees_success_only_where_the_command_came_to_its_end(
     assert bool(done.stderr) == bool(said)
 
 
+@pytest.mark.thorough
 def test_a_death_before_any_environment_blames_none(tmp_path: Path) -> None:
     body = "AT_WORK.enter(''); os._exit(0)"
     done = subprocess.run(
@@ -100,6 +101,7 @@ def test_a_death_before_any_environment_blames_none(tmp_path: Path) -> None:
     assert "at work" not in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -194,6 +196,7 @@ def test_a_command_that_hangs_in_compiled_code_ends_after_its_grace(tmp_path: Pa
     assert "it did not stop when it was told to" in told
 
 
+@pytest.mark.thorough
 def test_the_terminal_is_set_back_where_the_command_died(tmp_path: Path) -> None:
     body = (
         "import termios; found = termios.tcgetattr(0); found[3] &= ~termios.ECHO; "
@@ -244,6 +247,7 @@ def test_ctrl_c_in_a_terminal_comes_once(tmp_path: Path) -> None:
     os.close(terminal)
 
 
+@pytest.mark.thorough
 def test_a_signal_to_all_of_a_group_is_one_wish(tmp_path: Path) -> None:
     body = """
     from holdfast.continual.jobs.attempt import stoppable
@@ -264,6 +268,7 @@ def test_a_signal_to_all_of_a_group_is_one_wish(tmp_path: Path) -> None:
     assert process.wait(20) == 11
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("line", range(1, 7))
 def test_a_signal_that_interrupts_the_handling_of_one_is_the_same_wish(
     tmp_path: Path, line: int

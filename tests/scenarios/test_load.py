@@ -96,6 +96,7 @@ def test_load_resolved_needs_nothing_installed(write, tmp_path: Path) -> None:
         load_resolved(write("name: half\n"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("text", [FULL, None])
 def test_load_is_fast_and_imports_neither_torch_nor_avalanche(write, text) -> None:
     path = write(text) if text else write()

@@ -108,6 +108,7 @@ def _start(make_agent: Any, case: str, tmp_path: Path, monkeypatch: pytest.Monke
     return learner, experience
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_those_of_train(
     case: str, make_agent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -179,6 +179,7 @@ def test_pictures_go_through_an_encoder_of_each_side() -> None:
 METHODS = ["ewc", "cloning", "packnet", "progressive", "componet", "er-ace", "agem"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_run_on_a_growing_team(method: str, tmp_path: Path) -> None:
     score = {"random": 0.0, "reference": 10.0}
@@ -188,6 +189,7 @@ def test_methods_run_on_a_growing_team(method: str, tmp_path: Path) -> None:
     assert [s["return"] for s in folder.scores()] == [16.0, 144.0] * 3  # whatever they do
 
 
+@pytest.mark.thorough
 def test_a_head_per_task(tmp_path: Path) -> None:
     agent = {"normalize": {"observations": "running"}}
     heads = {"stream": {"task_id": "heads"}, "agent": agent, "methods": [["ewc", "cloning"]]}
@@ -198,6 +200,7 @@ def test_a_head_per_task(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("algorithm", "method"), [("mappo", ["ewc", "cloning"]), ("vdn", "replay"), ("qmix", "naive")]
 )

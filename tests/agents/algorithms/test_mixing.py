@@ -358,6 +358,7 @@ def test_two_step_game_as_published(algorithm: str, seed: int) -> None:
 # -- through the loop ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", BOTH)
 def test_a_growing_team_runs_with_two_methods(algorithm: str, tmp_path: Path) -> None:
     tasks = [{**LEAVING, "kwargs": {"k": k}} for k in (2, 3)]
@@ -368,6 +369,7 @@ def test_a_growing_team_runs_with_two_methods(algorithm: str, tmp_path: Path) ->
     assert [score["return"] for score in folder.scores()] == [16.0, 144.0] * 3  # whatever they do
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", BOTH)
 def test_groups_are_teams_of_their_own(algorithm: str, tmp_path: Path) -> None:
     """Each with its own joint value; one is over before the other."""

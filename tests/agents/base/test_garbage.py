@@ -24,6 +24,7 @@ def nothing_frozen() -> Iterator[None]:
     gc.freeze()
 
 
+@pytest.mark.thorough
 def test_what_is_there_is_set_apart_and_what_comes_is_collected() -> None:
     before = Cycle()
     with garbage.apart():
@@ -38,6 +39,7 @@ def test_what_is_there_is_set_apart_and_what_comes_is_collected() -> None:
     assert old() is None
 
 
+@pytest.mark.thorough
 def test_setting_apart_again_collects_what_has_been_dropped_since() -> None:
     before = Cycle()
     with garbage.apart():

@@ -39,6 +39,7 @@ def slowly(*names: str, fast: tuple[str, ...]) -> list[Any]:
 # -- stopped and resumed ---------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", slowly(*AGENTS, fast=("ppo",)))
 def test_stopped_inside_a_task_equals_never_stopped(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +107,7 @@ assert before[2:] == after[2:]
 """
 
 
+@pytest.mark.thorough
 def test_the_first_start_of_a_process_draws_nothing() -> None:
     """A cell that is resumed begins where another process went on."""
     subprocess.run([sys.executable, "-c", FIRST], check=True)
@@ -137,6 +139,7 @@ def shown(folder: RunFolder) -> dict[str, list[int]]:
     return {tag: [event.step for event in view.Scalars(tag)] for tag in tags}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", slowly(*AGENTS, fast=("dqn",)))
 def test_updates_and_scalars_are_those_of_the_other_engine(name: str, tmp_path: Path) -> None:
     folders = {}
@@ -202,6 +205,7 @@ def test_what_one_engine_left_the_other_goes_on_with(
     assert any(not value.equal(left[key]) for key, value in ours.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("before", ["sb3", "compiled"])
 @pytest.mark.parametrize("name", slowly("ppo", "dqn", "sac", fast=("ppo",)))
 def test_a_cell_goes_on_under_the_engine_that_its_file_names_now(
@@ -267,6 +271,7 @@ def _go_on_from(other: StableBaselinesAgent, learner: StableBaselinesAgent) -> N
 # -- divergence ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the sums of rewards
 @pytest.mark.parametrize("name", slowly("ppo", "sac", fast=("ppo",)))
 def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(

@@ -80,12 +80,14 @@ def steps_taken(model: Any) -> int:
 PPO_SMALL = {"n_steps": 64, "batch_size": 32, "n_epochs": 20}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("double")
 def test_ppo() -> None:
     ours = compare(partial(on_policy, PPO, "CartPole-v1", n_envs=2, **PPO_SMALL), 4)
     assert steps_taken(ours) == 320
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("double")
 def test_dqn() -> None:
     keys = {"target_update_interval": 30, "gradient_steps": 8}
@@ -95,6 +97,7 @@ def test_dqn() -> None:
     assert ours._n_calls // 30 > 300 // 30  # the target has followed meanwhile
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("algorithm", [SAC, pytest.param(TD3, marks=pytest.mark.slow)])
 def test_actor_and_critic(algorithm: Any) -> None:
@@ -102,6 +105,7 @@ def test_actor_and_critic(algorithm: Any) -> None:
     compare(make, 30, gradient_steps=1, batch_size=32)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("algorithm", [pytest.param(SAC, marks=pytest.mark.slow), DQN])
 def test_arrays_that_are_too_large_for_the_vector(algorithm: Any) -> None:

@@ -101,6 +101,7 @@ def test_the_next_task_starts_without_the_work_of_the_last() -> None:
     assert one.weight.tolist() == [-2.0, -4.0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("arguments", "env"), [(PPO, "CartPole-v1"), (SAC, "Pendulum-v1")])
 def test_looks_and_rewrites_that_do_nothing_change_no_bit(
     make_agent: Any, arguments: dict[str, Any], env: str
@@ -200,6 +201,7 @@ def test_observations_of_what_is_learned_from_now(
     assert not torch.equal(seen[0], seen[-1])
 
 
+@pytest.mark.thorough
 def test_more_updates_after_the_task_go_through_the_doors(make_agent: Any) -> None:
     agent, (experience, _) = make_agent(SAC, "Pendulum-v1")
     _learn(agent, experience)

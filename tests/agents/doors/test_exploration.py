@@ -59,6 +59,7 @@ SAC = {"algorithm": "sac", "learning_starts": 30, "batch_size": 8, "buffer_size"
 DQN = {"algorithm": "dqn", "learning_starts": 30, "batch_size": 8, "buffer_size": 200}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "env", "task_id"),
     [

@@ -143,6 +143,7 @@ def test_no_hook_is_left_after_learning(make_agent: Any) -> None:
     assert all(not p._backward_hooks for p in agent.policy.parameters())
 
 
+@pytest.mark.thorough
 def test_the_actors_backward_does_not_open_the_critics_update(make_agent: Any) -> None:
     """SAC's actor loss reaches critic parameters: a term is still asked once per optimizer step."""
     agent, (experience, _) = make_agent(SAC | {"learning_starts": 0}, "Pendulum-v1")

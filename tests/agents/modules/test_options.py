@@ -61,6 +61,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "task_id"), CASES)
 def test_all_together_learn_carry_and_restart(algorithm: str, task_id: str) -> None:
     keys = {"stream": {"task_id": task_id}, "carry": {"optimizer": True}}
@@ -225,6 +226,7 @@ def test_critics_alone_have_dropout_before_layer_norm(algorithm: str) -> None:
     agent.close()
 
 
+@pytest.mark.thorough
 def test_dropout_is_off_where_networks_are_asked_and_units_are_behind_it() -> None:
     agent, (first, _) = _agent("sac", {"layer_norm": "critics", "dropout_rate": 0.5})
     _learn(agent, first)

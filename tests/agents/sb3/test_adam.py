@@ -19,6 +19,7 @@ def step(optimizer: torch.optim.Optimizer, weight: torch.Tensor, gradient: torch
     optimizer.step()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [

@@ -116,11 +116,13 @@ evaluation: {{episodes: 2}}
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "method"), PAIRS)
 def test_runs(algorithm: str, method: str, run_yaml: Any) -> None:
     _check(run_yaml(algorithm, f"{{{method}: {SHORT[method]}}}" if method in SHORT else method))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a != "ppo"])
 def test_runs_with_a_method_of_its_own(algorithm: str, run_yaml: Any) -> None:
     """One that goes through as many doors as the algorithm has."""
@@ -136,6 +138,7 @@ def _check(folder: Any) -> None:
     assert folder.info()["parameters"] > 0
 
 
+@pytest.mark.thorough
 def test_an_algorithm_that_takes_no_masks_is_measured_without(
     run_yaml: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +156,7 @@ WITH_HEADS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "methods"), WITH_HEADS)
 def test_runs_with_a_head_per_task(algorithm: str, methods: str, run_yaml: Any) -> None:
     folder = run_yaml(algorithm, methods, "heads", ", normalize: {observations: running}")

@@ -28,6 +28,7 @@ def with_callbacks(agent: dict[str, Any], *callbacks: Any) -> dict[str, Any]:
     return agent | {"callbacks": list(callbacks)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)], ids=["ppo", "sac"]
 )
@@ -46,6 +47,7 @@ def test_one_that_looks_changes_nothing(agent: dict[str, Any], tmp_path: Path) -
     assert view.Scalars("own/calls")[-1].value <= 160  # of each task, from its first step
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("agent", "more"),
     [
@@ -68,6 +70,7 @@ def test_what_one_remembers_goes_along(
     assert kills.begun[1] > 1  # inside the first task
 
 
+@pytest.mark.thorough
 def test_it_is_in_the_training_and_over_the_tasks(tmp_path: Path) -> None:
     """What it does to the learning rate counts, and what it remembers is there in the next task."""
     plain = cell(tmp_path / "plain", two_tasks(PPO))

@@ -145,6 +145,7 @@ def weights(place: Path, data: dict[str, Any]) -> dict[str, Any]:
 ENGINES = ["sb3", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)])
 def test_what_is_only_counted_changes_nothing_and_a_multiplier_does(
@@ -159,6 +160,7 @@ def test_what_is_only_counted_changes_nothing_and_a_multiplier_does(
     assert not all((other[name] == plain[name]).all() for name in plain)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
 def test_killed_inside_tasks_and_run_again_equals_uninterrupted(
     agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +169,7 @@ def test_killed_inside_tasks_and_run_again_equals_uninterrupted(
     assert_unharmed(monkeypatch, tmp_path, data, [70, 200, 260])
 
 
+@pytest.mark.thorough
 def test_costs_are_recorded_and_reported(tmp_path: Path) -> None:
     folder = cell(tmp_path, scenario(PPO, {"pid": {}}))
     run_cell(folder, silent)

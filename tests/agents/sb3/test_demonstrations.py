@@ -171,6 +171,7 @@ class Beside(ReplayBuffer):
         return ReplayBufferSamples(*mixed)
 
 
+@pytest.mark.thorough
 def test_one_task_is_that_of_stable_baselines3_bit_for_bit(tmp_path: Path) -> None:
     shown = {"data": str(written(tmp_path))}
     data = {

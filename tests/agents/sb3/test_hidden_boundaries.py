@@ -222,6 +222,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Ended:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "case", [pytest.param(n, marks=[] if n == "ppo" else pytest.mark.slow) for n in CASES]
 )
@@ -235,6 +236,7 @@ def test_a_hidden_boundary_equals_plain_stable_baselines3_in_a_world_that_change
     assert len([score for score in folder.scores() if score["step"] == STEPS]) == 3 * 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("case", "boundaries"),
     [

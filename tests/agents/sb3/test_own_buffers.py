@@ -40,6 +40,7 @@ def test_what_it_keeps_beside_rows_goes_along(
     assert kills.begun[1] > 1  # inside the first task
 
 
+@pytest.mark.thorough
 def test_it_is_what_is_drawn_from(tmp_path: Path) -> None:
     policies = []
     for place, agent in (("published", SAC), ("own", own())):
@@ -50,6 +51,7 @@ def test_it_is_what_is_drawn_from(tmp_path: Path) -> None:
     assert any((policies[0][name] != policies[1][name]).any() for name in policies[0])
 
 
+@pytest.mark.thorough
 def test_hindsight_is_that_of_stable_baselines3_bit_for_bit(tmp_path: Path) -> None:
     arguments = {**OFF, "learning_starts": 20, "replay_buffer_kwargs": {"n_sampled_goal": 2}}
     scenario = Scenario.model_validate(

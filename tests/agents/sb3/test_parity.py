@@ -22,6 +22,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "algorithm",
     [pytest.param(n, marks=[] if n in ("ppo", "sac") else pytest.mark.slow) for n in CASES],

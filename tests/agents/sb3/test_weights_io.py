@@ -25,6 +25,7 @@ def _learn(agent: Any, experience: Any) -> None:
     agent.learn(experience, lambda step: None, lambda scalars, step: None)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("carried", [False, True])
 def test_weights_are_carried_and_the_rest_starts_anew(make_agent: Any, carried: bool) -> None:
     """As Continual World, a task learns an entropy coefficient of its own, from log(1) on."""
@@ -45,6 +46,7 @@ def test_weights_are_carried_and_the_rest_starts_anew(make_agent: Any, carried: 
     agent.close()
 
 
+@pytest.mark.thorough
 def test_a_task_that_comes_again_goes_on_with_its_own_entropy_coefficient(make_agent: Any) -> None:
     """Continual World has one per task; a checkpoint after each task brings them all back."""
     keys = {"carry": {"entropy_coefficient": "per_task"}, "stream": {"repeat": 2}}
@@ -64,6 +66,7 @@ def test_a_task_that_comes_again_goes_on_with_its_own_entropy_coefficient(make_a
     agent.close()
 
 
+@pytest.mark.thorough
 def test_the_entropy_coefficient_is_carried_without_weights(make_agent: Any) -> None:
     carry = {"weights": False, "entropy_coefficient": True}
     agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry=carry)
@@ -74,6 +77,7 @@ def test_the_entropy_coefficient_is_carried_without_weights(make_agent: Any) -> 
     agent.close()
 
 
+@pytest.mark.thorough
 def test_optimizer_and_replay_buffer_are_carried_where_the_scenario_says_so(
     make_agent: Any,
 ) -> None:
@@ -99,6 +103,7 @@ def test_optimizer_and_replay_buffer_are_carried_where_the_scenario_says_so(
     agent.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("coefficient", [False, "per_task", True])
 def test_moments_of_the_entropy_coefficient_are_carried_with_it_alone(
     make_agent: Any, coefficient: bool | str
@@ -122,6 +127,7 @@ def test_moments_of_the_entropy_coefficient_are_carried_with_it_alone(
     agent.close()
 
 
+@pytest.mark.thorough
 def test_nothing_is_carried_where_weights_are_not(make_agent: Any) -> None:
     agent, (first, second) = make_agent(SAC, "Pendulum-v1", carry={"weights": False})
     _learn(agent, first)
@@ -226,6 +232,7 @@ def test_weights_of_other_networks_are_refused_by_name(make_agent: Any) -> None:
     agent.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fresh", [True, False])
 def test_initial_weights_are_where_a_fresh_task_starts(make_agent: Any, fresh: bool) -> None:
     carry = {"carry": {"entropy_coefficient": True}}

@@ -190,6 +190,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_pseudocode(name: str, in_float64: None) -> None:
     """Weights and errors at each of 300 steps, over terminations, truncations and exploration."""

@@ -37,11 +37,13 @@ def ended(folder: Any, task: int) -> dict[str, torch.Tensor]:
     return load_file(folder.path / "checkpoints" / f"task-{task}" / "policy.safetensors")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", AGENTS)
 def test_killed_inside_tasks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_unharmed(monkeypatch, tmp_path, scenario(name), [70, 140, 150, 240, 310])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", AGENTS)
 def test_killed_between_hidden_boundaries(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +54,7 @@ def test_killed_between_hidden_boundaries(
     assert_unharmed(monkeypatch, tmp_path, data, [100, 170, 250])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", AGENTS)
 def test_budgets_are_exact_and_evaluation_moves_nothing(name: str, tmp_path: Path) -> None:
     """Every observation of training is counted once: of each step, and of each first one."""
@@ -78,6 +81,7 @@ def test_budgets_are_exact_and_evaluation_moves_nothing(name: str, tmp_path: Pat
         assert 160 < first < 180 < 320 < second < 360
 
 
+@pytest.mark.thorough
 def test_isolated_begins_with_new_statistics_and_a_view_brings_the_old_ones(tmp_path: Path) -> None:
     off = {"every": "off", "keep": "all"}
     folder = cell(tmp_path, scenario("stream_ac", "isolated", checkpoint=off))
@@ -87,6 +91,7 @@ def test_isolated_begins_with_new_statistics_and_a_view_brings_the_old_ones(tmp_
     assert last["a", 160] == last["a", 320]  # seen as at its end, by its own statistics
 
 
+@pytest.mark.thorough
 def test_the_task_id_is_left_as_it_is(tmp_path: Path) -> None:
     """Of Pendulum's three numbers and a one-hot of two, three have moments."""
     folder = cell(tmp_path, scenario("stream_ac"))

@@ -30,6 +30,7 @@ def weights(networks: Any) -> torch.Tensor:
     return torch.cat([w.detach().flatten() for w in parameters])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ippo", "mappo"])
 def test_three_updates_equal_skrls(algorithm: str, peers: Any) -> None:
     """Rollouts end inside episodes, and episodes are cut inside rollouts."""

@@ -115,6 +115,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("algorithm", "normalize", "changed"),
     [
@@ -180,6 +181,7 @@ def test_statistics_are_of_agents_that_act(make: Any, algorithm: str, entry: str
     env.close()
 
 
+@pytest.mark.thorough
 def test_a_shared_policy_learns_from_all_agents_as_from_so_many_environments(
     make: Any, tmp_path: Path
 ) -> None:
@@ -212,6 +214,7 @@ def test_independent_agents_begin_and_explore_each_in_its_own_way(make: Any) -> 
 GROUPS = {"front": ["first"], "rest": ["second", "third"]}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_groups_learn_side_by_side_and_go_on_after_a_stop(
     make: Any, tmp_path: Path, algorithm: str

@@ -212,6 +212,7 @@ def rows_of(model: Any, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
     return {**seen, **following, **rows, "discounts": torch.full((ROWS, 1), 0.97, dtype=dtype)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "part"),
     [

@@ -289,6 +289,7 @@ def test_steps_of_adam_equal_torchs() -> None:
         assert float(moments.steps) == 13
 
 
+@pytest.mark.thorough
 def test_lanes_are_what_each_would_be_alone() -> None:
     program = adam_program()
     x, y = (one[0] for one in batches(torch.float64))
@@ -302,6 +303,7 @@ def test_lanes_are_what_each_would_be_alone() -> None:
         assert_equal(own, adam(*start, x, y))
 
 
+@pytest.mark.thorough
 def test_gradients_by_every_way_to_them() -> None:
     """By torch.func, by autograd on leaves, of a module's call, of a gradient's norm."""
     module = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.LayerNorm(4), nn.Linear(4, 1)).double()

@@ -111,6 +111,7 @@ def test_a_robot_does_not_start_again_by_itself(tmp_path: Path, make_scenario: M
     assert (len(turns), turns.outcomes["naive/seed-0"].status) == (0, "failed")
 
 
+@pytest.mark.thorough
 def test_a_retry_continues_and_ends_as_if_nothing_had_failed(
     tmp_path: Path, make_scenario: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +167,7 @@ def test_what_fails_twice_alike_is_not_tried_a_third_time(
     assert outcome.failure.text == "ZeroDivisionError: at 0x7f10"
 
 
+@pytest.mark.thorough
 def test_what_fails_in_another_way_is_tried_on(
     tmp_path: Path, make_scenario: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +245,7 @@ def test_a_cell_in_use_is_left_alone_and_the_others_run(
     assert not (one.path / "log.txt").exists()
 
 
+@pytest.mark.thorough
 def test_a_cell_whose_process_is_gone_meanwhile_is_taken_over(
     tmp_path: Path, make_scenario: Make
 ) -> None:

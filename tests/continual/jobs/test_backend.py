@@ -19,6 +19,7 @@ def short(monkeypatch):
     monkeypatch.setattr(backend, "MEASURED_S", 0.05)
 
 
+@pytest.mark.thorough
 @installed
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_the_same_seed_gives_equal_scores(run, algorithm):
@@ -34,6 +35,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the package catches it."""
 
 
+@pytest.mark.thorough
 @installed
 def test_interrupted_and_run_again_equals_uninterrupted(run, weights):
     whole = run(runs="whole", **POOLED)
@@ -51,6 +53,7 @@ def test_interrupted_and_run_again_equals_uninterrupted(run, weights):
     assert all(one[name].equal(two[name]) for name in one)
 
 
+@pytest.mark.thorough
 @installed
 def test_episodes_do_not_depend_on_how_many_run_side_by_side(run, monkeypatch):
     from holdfast.continual.streams import task_stream
@@ -64,6 +67,7 @@ def test_episodes_do_not_depend_on_how_many_run_side_by_side(run, monkeypatch):
     ]
 
 
+@pytest.mark.thorough
 @installed
 def test_evaluation_equals_playing_single_environments(run):
     """The oracle is the Gymnasium path: one environment after another, reset with the seed."""
@@ -83,6 +87,7 @@ def test_evaluation_equals_playing_single_environments(run):
         assert total == row["return"]
 
 
+@pytest.mark.thorough
 @installed
 def test_auto_measures_both_and_the_run_folder_names_what_was_used(run, tmp_path, short):
     scenario = run(**POOLED).scenario.model_copy(update={"backend": "auto", "name": "open"})
@@ -94,6 +99,7 @@ def test_auto_measures_both_and_the_run_folder_names_what_was_used(run, tmp_path
     assert opened.scenario.backend in ("gymnasium", "envpool")
 
 
+@pytest.mark.thorough
 @installed
 @pytest.mark.parametrize("was", ["gymnasium", "envpool"])
 def test_a_run_goes_on_with_the_backend_that_it_began_with(run, tmp_path, was):

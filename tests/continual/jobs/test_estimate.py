@@ -90,6 +90,7 @@ def test_disk_is_estimated_to_a_few_percent(
         assert not cost.is_open
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("algorithm", "methods", "stream"),
     [
@@ -138,6 +139,7 @@ def two_tasks(make_scenario: Callable[..., Scenario], **given: Any) -> Scenario:
     return make_scenario(tasks=tasks, stream=known, evaluation={"episodes": 2}, **given)
 
 
+@pytest.mark.thorough
 def test_fault_45_a_dry_run_never_does_a_methods_whole_work(
     make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +195,7 @@ def test_time_is_estimated_within_a_factor_of_one_and_a_half(
 SAMPLE = {"every": 10, "tasks": {"sample": 1, "boundaries": "all"}}
 
 
+@pytest.mark.thorough
 def test_evaluations_are_counted_as_the_loop_makes_them(
     make_scenario: Callable[..., Scenario], tmp_path: Path
 ) -> None:

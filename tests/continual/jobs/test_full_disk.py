@@ -102,6 +102,7 @@ with folder.lock() as left:
 """
 
 
+@pytest.mark.thorough
 def test_what_a_full_disk_keeps_from_run_json_the_next_one_finds(tmp_path: Path, alone) -> None:
     (tmp_path / "notes.py").write_text(NOTES)
     done = alone("64k", f"{sys.executable} notes.py")
@@ -128,6 +129,7 @@ except typer.Exit as ended:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("size", "before", "said"),
     [
@@ -201,6 +203,7 @@ print(*(str(one.message) for one in told if "TensorBoard" in str(one.message)), 
 """
 
 
+@pytest.mark.thorough
 def test_a_view_that_cannot_be_written_ends_and_training_does_not(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED],

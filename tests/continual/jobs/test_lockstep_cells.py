@@ -57,6 +57,7 @@ METHODS: dict[str, Any] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "method"),
     [

@@ -39,6 +39,7 @@ def python(tmp_path: Path):
     return python
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "body",
     [
@@ -60,6 +61,7 @@ def test_a_script_without_a_guard_is_shown_one(tmp_path: Path, python, body: str
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_tuning_and_cells_of_ones_own_ask_for_it_as_well(tmp_path: Path, python) -> None:
     body = "from holdfast.continual.jobs.run import run_cells\nrun_cells([], jobs=2)\n"
     (tmp_path / "script.py").write_text(body)
@@ -85,6 +87,7 @@ def test_where_there_is_a_guard_or_nothing_to_import_it_is_left_alone(
     assert out == "good\n"
 
 
+@pytest.mark.thorough
 def test_a_line_that_no_guard_keeps_from_a_worker_is_refused_there(tmp_path: Path, python) -> None:
     """As at a prompt, after a script that itself runs one cell at a time."""
     (tmp_path / "script.py").write_text(HEAD + "holdfast.run(scenario)\n")

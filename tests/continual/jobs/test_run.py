@@ -149,6 +149,7 @@ def test_workers_give_what_one_process_gives(serial: Ran, parallel: Ran) -> None
             assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 def test_a_cell_that_is_killed_goes_on_and_the_others_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -255,6 +256,7 @@ def test_a_cell_that_hangs_keeps_no_other_from_its_turn(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.thorough
 def test_finished_cells_are_skipped(serial: Ran) -> None:
     before = [folder.path.joinpath("scores.jsonl").read_bytes() for folder in serial.folders]
     again = run_cells(serial.folders, jobs=2)
@@ -263,6 +265,7 @@ def test_finished_cells_are_skipped(serial: Ran) -> None:
     assert before == after
 
 
+@pytest.mark.thorough
 def test_run_returns_opened_runs_and_raises_what_failed(tmp_path: Path) -> None:
     (opened,) = holdfast.run(fragile_scenario(tmp_path, seeds=[7]), runs=tmp_path / "runs")
     assert opened.status == "finished"
@@ -292,6 +295,7 @@ def test_an_unforeseen_exception_is_a_failure_with_its_traceback(
 # -- opened runs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method", ["naive", "ewc", "isolated", "progressive", "packnet", "expandable"]

@@ -186,6 +186,7 @@ def test_failed_trials_are_told_and_count(tuned, tmp_path: Path, quick) -> None:
         tune(hopeless, runs=tmp_path / "hopeless")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_an_interruption_anywhere_changes_no_trial(
     tuned, tmp_path: Path, quick, jobs: int, monkeypatch: pytest.MonkeyPatch
@@ -210,6 +211,7 @@ def test_an_interruption_anywhere_changes_no_trial(
     assert rows(parts) == whole
 
 
+@pytest.mark.thorough
 def test_half_suggested_trials_get_the_same_values(
     tuned, tmp_path: Path, quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:

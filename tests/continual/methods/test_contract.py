@@ -249,6 +249,7 @@ WITHOUT += ("componet", "cka-rl", "progress-compress", "fire", "reptile", "reset
 WITHOUT += ("fame",)  # but for action values
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("world", "name"), QUICK)
 def test_what_a_method_gives_to_updates_is_pure(
     world: str, name: str, train: Any, calls: dict[Any, Called]
@@ -259,6 +260,7 @@ def test_what_a_method_gives_to_updates_is_pure(
     _check_traces(calls, name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_with_a_head_per_task_it_is_pure_too(
     world: str, train: Any, calls: dict[Any, Called]

@@ -34,6 +34,7 @@ SLOW = pytest.mark.slow
 QUICK = {("ppo", "ewc"), ("sac", "si")}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("world", "name"),
     [pytest.param(*case, marks=[] if case in QUICK else [SLOW]) for case in CASES],
@@ -123,6 +124,7 @@ class Hosted(Method):
         doors.gradients.after_update(look, "actor")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["dqn", *(pytest.param(w, marks=SLOW) for w in ("sac", "td3"))])
 def test_the_host_acts_after_every_update_of_the_actor(
     world: str, train: Any, monkeypatch: pytest.MonkeyPatch

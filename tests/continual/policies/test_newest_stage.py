@@ -119,6 +119,7 @@ def test_an_unfinished_run_knows_its_stages_by_run_json_or_by_its_scores(
         measure(finished.path, Plan(episodes=1))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["a bit of the policy", "no manifest", "no folder"])
 def test_a_run_alone_goes_on_from_the_older_and_writes_it_down(
     damage: str, run: Any, weights: Any
@@ -149,6 +150,7 @@ def test_a_cell_killed_after_its_last_checkpoint_is_finished_with_its_costs(run:
         assert folder.info()[name] == known[name]
 
 
+@pytest.mark.thorough
 def test_opponents_and_cross_play_refuse_it_too(tmp_path: Path) -> None:
     (folder,) = run_all(games(tmp_path, "random"), tmp_path / "runs")
     _flip(folder.path / "checkpoints" / "task-1")

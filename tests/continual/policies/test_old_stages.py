@@ -75,6 +75,7 @@ def slow_but_for(few: tuple[str, ...]) -> list[Any]:
     return [m if m in few else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", slow_but_for(FEW))
 def test_old_policies_act_alike(method: str, tmp_path: Path) -> None:
     scenario = Scenario.model_validate({**cell_of(method), "checkpoint": {"keep": "all"}})
@@ -91,6 +92,7 @@ def test_old_policies_act_alike(method: str, tmp_path: Path) -> None:
     assert {stage: acted(folder, stage) for stage in range(STAGES)} == before
 
 
+@pytest.mark.thorough
 def test_a_run_thins_out_as_it_goes_on_and_ends_alike(tmp_path: Path) -> None:
     found = []
     for keep in ("all", "policies"):
@@ -111,6 +113,7 @@ def test_a_run_thins_out_as_it_goes_on_and_ends_alike(tmp_path: Path) -> None:
     assert whole.scores() == thin.scores()
 
 
+@pytest.mark.thorough
 def test_each_group_of_a_team_keeps_its_policy(tmp_path: Path) -> None:
     worlds = [{"env": "team_worlds:Leaving", "kwargs": {"k": 2}, "steps": 40}] * STAGES
     agent = {"policies": "independent", "normalize": {"observations": "running"}}

@@ -65,6 +65,7 @@ def test_action_masks_are_obeyed(tmp_path: Path) -> None:
 GROUPS = {"policies": {"front": ["first"], "rest": ["second", "third"]}}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "mappo"])
 def test_partners_act_for_their_agents(tmp_path: Path, algorithm: str) -> None:
     agent = {**GROUPS, "normalize": {"observations": "running"}}

@@ -75,6 +75,7 @@ def test_it_is_a_run_that_had_the_task(tmp_path: Path, make_small: Callable[...,
         probe.adapt([cell], plan, given=other)
 
 
+@pytest.mark.thorough
 def test_tasks_of_its_own(cell: RunFolder) -> None:
     """From stage 0 to the second task is what the run did; fresh in the first one, too."""
     plan = AdaptPlan(task="swapped", steps=64, every=32, episodes=3)
@@ -106,6 +107,7 @@ def test_tasks_of_its_own(cell: RunFolder) -> None:
     assert results(cell, denser)[1].scores[2] == results_before.scores[1]
 
 
+@pytest.mark.thorough
 def test_the_command_and_the_report(cell: RunFolder) -> None:
     folder = cell.path.parents[1]
     command = ["adapt", str(folder), "--task", "swapped", "--steps", "64", "--stage", "0"]
@@ -180,6 +182,7 @@ def test_what_cannot_be(
         probe.adapt([told], plan.model_copy(update={"task": "plain"}))
 
 
+@pytest.mark.thorough
 def test_a_stage_that_keeps_its_policy_alone(
     tmp_path: Path, make_small: Callable[..., Scenario]
 ) -> None:

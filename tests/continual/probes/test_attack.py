@@ -3,6 +3,7 @@
 from itertools import product
 
 import numpy as np
+import pytest
 import torch
 
 from holdfast.continual.probes.attack import Attacked, Ball, own_entries, scales, worst
@@ -36,6 +37,7 @@ def test_of_a_linear_policy_it_is_the_best_corner() -> None:
     assert torch.equal(flat, true)
 
 
+@pytest.mark.thorough
 def test_a_trained_policy_changes_more_than_under_a_thousand_draws(trained: RunFolder) -> None:
     """The divergence is worked out here from the probabilities of Stable-Baselines3's policy."""
     restored = Trial(trained, 1, StressPlan(grid={}, episodes=1))._restored

@@ -45,6 +45,7 @@ def rest(env: Any, agent: Any, seen: Any, first: int | None = None) -> float:
     return total
 
 
+@pytest.mark.thorough
 def test_every_branch_is_what_a_loop_by_hand_gives(cell: RunFolder) -> None:
     probe.counterfactual([cell], PLAN)
     found, episodes = results(cell), recorded(cell, "plain", 0)
@@ -109,6 +110,7 @@ def test_what_is_on_file_is_not_played_again(
         probe.counterfactual([cell], PLAN.model_copy(update={"states": 3}))
 
 
+@pytest.mark.thorough
 def test_in_mujoco(tmp_path: Path, make_small: Callable[..., Scenario]) -> None:
     """A hundred states of two episodes; the factual branch is checked bit for bit inside."""
     changes: list[dict[str, Any]] = [

@@ -115,6 +115,7 @@ def test_stages_of_a_run(cell: RunFolder, monkeypatch: pytest.MonkeyPatch) -> No
         probe.explain([cell], ExplainPlan(states=9))
 
 
+@pytest.mark.thorough
 def test_what_keeps_its_weights_departs_nowhere(
     tmp_path: Path, make_small: Callable[..., Scenario]
 ) -> None:

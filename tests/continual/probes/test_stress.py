@@ -88,6 +88,7 @@ def test_what_is_on_file_is_not_measured_again(
     assert path.read_bytes() == whole
 
 
+@pytest.mark.thorough
 def test_the_command_writes_a_table_and_the_report_a_section(cell: RunFolder) -> None:
     folder = cell.path.parents[1]
     arguments = ["stress", str(folder), "attack=[0.5]", "observation_mask=each"]
@@ -201,6 +202,7 @@ def test_a_supervised_run_is_refused(tmp_path: Path) -> None:
         probed_cells(made.path, "stress")
 
 
+@pytest.mark.thorough
 def test_all_levels_fit_a_continuous_policy(run: Callable[..., RunFolder]) -> None:
     """By default what fits a task is tried; explanations read the same policy."""
     cell = run("sac", tasks=1, steps=32, evaluation={"episodes": 1})

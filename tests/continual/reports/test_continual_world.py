@@ -109,6 +109,7 @@ def values(method: MethodSummary) -> list[float]:
     return [method.measures[name].estimate.value for name in names]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("order", "points", "last"),
     [

@@ -134,6 +134,7 @@ def test_one_section_in_markdown_by_hand() -> None:
     assert markdown([Section("Charts", (Paragraph(("a",)),), page_only=True)]) == "\n"
 
 
+@pytest.mark.thorough
 def test_a_section_is_read_as_it_was_saved(runs: Path) -> None:
     table = Table((EMPTY, given("a")), ((given("b"), Cell("0.50 ± 0.10", 0.5)),))
     inner = Section("Inner", (paragraph("By ", Run("*b*"), "."), table))

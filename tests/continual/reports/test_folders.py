@@ -13,6 +13,7 @@ from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import UsageError
 
 
+@pytest.mark.thorough
 def test_folders_of_one_scenario_are_taken_together(tmp_path: Path, make_scenario, finish) -> None:
     for root, seeds in (("one", [0]), ("two", [1])):
         scenario = make_scenario(methods=["naive", "ewc", "isolated"], seeds=seeds)
@@ -87,6 +88,7 @@ def test_a_cell_of_another_scenario_is_marked(runs: Path, make_scenario) -> None
     assert "+n\\_envs: 2" in text or "+n_envs: 2" in text
 
 
+@pytest.mark.thorough
 def test_a_sweep_is_compared_point_by_point(tmp_path: Path, make_scenario, finish) -> None:
     """Cells of other points have other scenarios; run.json names what is swept."""
     for rate, better in ((0.001, 0.0), (0.01, 5.0)):

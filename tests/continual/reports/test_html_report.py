@@ -63,6 +63,7 @@ def cells(visit: Visit, table: str) -> list[list[str]]:
     )
 
 
+@pytest.mark.thorough
 def test_it_asks_for_nothing_and_has_no_problems(visit: Visit, study: Path) -> None:
     assert visit.problems == []
     assert visit.requests == [(study / "report.html").as_uri()]
@@ -248,6 +249,7 @@ def test_a_click_sorts_and_a_press_highlights(browser, study: Path) -> None:
     assert opened.problems == []
 
 
+@pytest.mark.thorough
 def test_names_are_text_everywhere(browser, study: Path, tmp_path: Path) -> None:
     made = report(study, into=tmp_path).studies[0]
     results, nasty = made.results, '</title></style><img src=x onerror="window.harm=1">&amp;\x00"\''
@@ -276,6 +278,7 @@ def test_names_are_text_everywhere(browser, study: Path, tmp_path: Path) -> None
         assert opened.page.query_selector(link)
 
 
+@pytest.mark.thorough
 def test_a_page_without_a_finished_cell(browser, study: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path, methods=3, seeds=1, tasks=2, points=2, episodes=1)
     for cell in folder.glob("*/seed-0"):

@@ -77,6 +77,7 @@ def test_the_summary_worked_by_hand(runs: Path) -> None:
     assert f"{possible} makes 0.667: no method can reach 0.05" in text
 
 
+@pytest.mark.thorough
 def test_it_is_said_what_the_corrected_test_can_find(tmp_path: Path, make_scenario, finish) -> None:
     """Five seeds: 2/252 of each comparison, which six survive and seven do not."""
     for count, said in (
@@ -210,6 +211,7 @@ def test_nothing_finished_is_a_report_too(tmp_path: Path, make_scenario) -> None
     assert not (tmp_path / "demo" / "report.png").exists()
 
 
+@pytest.mark.thorough
 def test_a_method_and_a_cell_find_their_reference(runs: Path) -> None:
     text = report(runs / "ewc").markdown
     assert rows(text, "Results")["ewc"][3] == rows(report(runs).markdown, "Results")["ewc"][3]
@@ -264,6 +266,7 @@ def test_names_from_files_cannot_break_the_tables() -> None:
     assert formatting.plain("a|b *c* [d](e)\n<script>") == ("a\\|b \\*c\\* \\[d\\](e) &lt;script>")
 
 
+@pytest.mark.thorough
 def test_the_figure_has_a_panel_for_each_method(runs: Path) -> None:
     report(runs / "naive")
     report(runs)

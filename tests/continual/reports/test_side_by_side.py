@@ -58,6 +58,7 @@ def drawn(section: Section) -> dict[str, Curves]:
     return {figure.title: figure.drawing for figure in figures}  # type: ignore[misc]  # all are
 
 
+@pytest.mark.thorough
 def test_the_table_has_every_method_and_the_numbers_of_both(both: Report, runs: Path) -> None:
     (table,) = part(both, "Side by side", "Metrics").blocks
     assert isinstance(table, Table)
@@ -97,6 +98,7 @@ def test_curves_of_shared_methods_are_in_one_frame(both: Report, runs: Path) -> 
         np.testing.assert_allclose(line.y, by_hand)
 
 
+@pytest.mark.thorough
 def test_returns_are_compared_task_by_task(runs: Path, tmp_path: Path) -> None:
     write_study(tmp_path, methods=2, name="raw", score=None, **SMALL)
     made = report(runs / "one", tmp_path / "raw", into=tmp_path)

@@ -226,6 +226,7 @@ def test_coverage_is_near_95_percent_with_many_seeds(shared: float) -> None:
     assert 0.91 < held / 1000 < 0.97  # 0.935 with a deviation of 0.008
 
 
+@pytest.mark.thorough
 def test_a_study_takes_less_than_two_seconds() -> None:
     scores = drawn(10, 10, 10)
     means = scores.mean(axis=-1)
@@ -277,6 +278,7 @@ def test_point_estimates_are_those_of_rliable(rliable: ModuleType, seeds: int) -
     assert_allclose(performance_profile(of_tasks, grid).share, shares)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["mean", "iqm"])
 def test_intervals_are_those_of_rliable(rliable: ModuleType, name: str) -> None:
     scores = drawn(20)

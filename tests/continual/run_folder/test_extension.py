@@ -77,6 +77,7 @@ def assert_same(longer: RunFolder, whole: RunFolder) -> None:
     assert wanted != whole.scores()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("agent", "method", "more"),
     [
@@ -137,6 +138,7 @@ def test_a_team_takes_up_a_task(tmp_path: Path, algorithm: str) -> None:
         assert {k: t.tolist() for k, t in one.items()} == {k: t.tolist() for k, t in other.items()}
 
 
+@pytest.mark.thorough
 def test_a_task_comes_again(tmp_path: Path) -> None:
     said: list[str] = []
     short, twice = (
@@ -153,6 +155,7 @@ def test_a_task_comes_again(tmp_path: Path) -> None:
     assert len(said) == 1
 
 
+@pytest.mark.thorough
 def test_metrics_of_a_longer_run_are_those_of_the_whole(tmp_path: Path) -> None:
     short, whole = (scenario(tasks) for tasks in (2, 3))
     ran(tmp_path / "longer", short, whole)
@@ -193,6 +196,7 @@ def test_what_would_change_the_past_is_refused(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.thorough
 def test_more_steps_of_a_task_are_told_how(tmp_path: Path) -> None:
     data = scenario(2)
     ran(tmp_path, data)
@@ -202,6 +206,7 @@ def test_more_steps_of_a_task_are_told_how(tmp_path: Path) -> None:
         prepared(tmp_path, more)
 
 
+@pytest.mark.thorough
 def test_a_stream_that_becomes_shorter_is_another_scenario(tmp_path: Path) -> None:
     ran(tmp_path, scenario(3))
     with pytest.raises(UsageError, match="is of a different scenario"):

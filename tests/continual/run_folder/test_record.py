@@ -167,6 +167,7 @@ def test_damaged_run_files_are_named(folder: RunFolder) -> None:
         _ = RunFolder(folder.path).scenario
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 def test_one_process_at_a_time(folder: RunFolder) -> None:
     held = (
@@ -206,7 +207,7 @@ def test_cells_are_found_at_every_level(tmp_path: Path, make_scenario) -> None:
     assert [cell.label for cell in find_cells(root / "ewc" / "seed-2")] == ["ewc"]
     with pytest.raises(UsageError, match="several scenarios; name one of them: demo"):
         find_cells(tmp_path / "runs")
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="there is no such folder"):
         find_cells(tmp_path / "nowhere")
 
 

@@ -61,6 +61,7 @@ def data(agent: str, **more: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("agent", AGENTS)
 def test_killed_and_continued_equals_never_killed(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,6 +70,7 @@ def test_killed_and_continued_equals_never_killed(
     assert [begun > 48 for begun in kills.begun] == [False, False, True, True, True]
 
 
+@pytest.mark.thorough
 def test_checkpoints_change_nothing(tmp_path: Path) -> None:
     """Other worlds begin again at a checkpoint; these do not."""
     points = []
@@ -170,6 +172,7 @@ def test_steps_that_came_too_late_are_counted(tmp_path: Path) -> None:
     assert 10 <= late <= 60  # ten of its own; a busy machine adds some
 
 
+@pytest.mark.thorough
 def test_a_drift_moves_at_every_step_and_goes_on_after_kills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +189,7 @@ def test_a_drift_moves_at_every_step_and_goes_on_after_kills(
         assert last["phase_return"] == pytest.approx(50.0, abs=1.0)
 
 
+@pytest.mark.thorough
 def test_a_detector_finds_a_phase_and_the_report_says_what_was_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

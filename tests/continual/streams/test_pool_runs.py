@@ -48,6 +48,7 @@ def odd_scenario(once, restarts=5):
     return scenario
 
 
+@pytest.mark.thorough
 def test_a_crash_is_written_down_and_the_run_goes_on(tmp_path):
     notes = []
     (folder,) = prepare(tmp_path, odd_scenario(tmp_path / "once"))
@@ -63,6 +64,7 @@ def test_a_crash_is_written_down_and_the_run_goes_on(tmp_path):
     assert [event.value for event in board.Scalars("system/env_restarts")] == [1.0]
 
 
+@pytest.mark.thorough
 def test_too_many_crashes_fail_the_run_with_the_environments_own_words(tmp_path):
     (folder,) = prepare(tmp_path, odd_scenario(None, restarts=1))
     with pytest.raises(EnvironmentFailed, match="given up after 1 restarts"):
@@ -78,6 +80,7 @@ def test_a_cell_may_go_on_with_another_pool(tmp_path):
     assert [cell.path for cell in prepare(tmp_path, again)] == [folder.path]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_another_interpreter_changes_no_number(tmp_path, other_python, workers):
     def scores(name, **keys):

@@ -54,6 +54,7 @@ def same(one: RunFolder, two: RunFolder) -> bool:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["naive", "ewc"])
 def test_interrupted_and_run_again_equals_uninterrupted(play: Any, method: str) -> None:
     rule = {"sample": "prioritized", "every": 16, "most": 8}
@@ -69,6 +70,7 @@ def test_interrupted_and_run_again_equals_uninterrupted(play: Any, method: str) 
     assert games[:, 1].sum() > 5  # of them, some were played
 
 
+@pytest.mark.thorough
 def test_past_selves_change_what_is_learned_and_evaluation_does_not(play: Any) -> None:
     alone, pooled = play("random", name="alone"), play("random", "past", name="pooled", every=16)
     assert not torch.equal(*(saved(run)["policy"]["action_net.weight"] for run in (alone, pooled)))
@@ -77,6 +79,7 @@ def test_past_selves_change_what_is_learned_and_evaluation_does_not(play: Any) -
     assert before[0] == before[1]
 
 
+@pytest.mark.thorough
 def test_the_record_says_who_played_and_where(play: Any) -> None:
     episodes = [e for e in play("random", {"minimax": 1}).scores() if e["task"] == "first"]
     for point in range(0, len(episodes), 4):
@@ -90,6 +93,7 @@ def test_the_record_says_who_played_and_where(play: Any) -> None:
     assert {e["success"] for e in episodes} >= {0.0, 1.0}
 
 
+@pytest.mark.thorough
 def test_a_frozen_policy_plays_as_its_run_acts(play: Any, tmp_path: Path) -> None:
     run = play("random", "past", every=32, name="earlier")
     player = frozen_player(OpponentSpec(run="runs/earlier/naive/seed-0"), tmp_path)
@@ -121,6 +125,7 @@ def scenario_against(tmp_path: Path, env: str = TTT, **entry: Any) -> Scenario:
     return scenario
 
 
+@pytest.mark.thorough
 def test_runs_that_cannot_play_are_refused_before_anything_is_written(
     play: Any, tmp_path: Path
 ) -> None:
@@ -174,6 +179,7 @@ def run_crew(tmp_path: Path, scenario: Scenario, tell: Any = lambda progress: No
     return folder
 
 
+@pytest.mark.thorough
 def test_partners_act_as_in_their_run_and_do_not_learn(tmp_path: Path) -> None:
     earlier = run_crew(tmp_path, crew(tmp_path, "crew", {}, {}))
     path = "runs/crew/naive/seed-0"
@@ -193,6 +199,7 @@ def test_partners_act_as_in_their_run_and_do_not_learn(tmp_path: Path) -> None:
     assert same(broken, straight)
 
 
+@pytest.mark.thorough
 def test_partners_play_as_their_run_was_measured(tmp_path: Path) -> None:
     earlier = run_crew(tmp_path, crew(tmp_path, "crew", {}, {}))
     restored = kind_of(earlier.scenario).restore(earlier)
@@ -251,6 +258,7 @@ def test_what_is_wrong_with_others_is_told_with_its_line(tmp_path: Path) -> None
         build(load(tmp_path / "game.yaml"))
 
 
+@pytest.mark.thorough
 def test_a_run_of_one_agent_is_no_partner(play: Any, tmp_path: Path) -> None:
     play("random", name="earlier")
     entry = {"others": {"run": "runs/earlier/naive/seed-0"}}

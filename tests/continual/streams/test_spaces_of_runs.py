@@ -130,6 +130,7 @@ def check(scenario: Scenario, folder: Path) -> Any:
     return opened._restored.agent
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("agent", "methods", "shown", "moved"),
     [
@@ -154,6 +155,7 @@ def test_two_tasks_run_and_go_on(
     assert learner.policy.observation_space["task_id"].shape == (2,)
 
 
+@pytest.mark.thorough
 def test_pictures_without_a_task_id_are_seen_by_a_cnn(make: Any, tmp_path: Path) -> None:
     learner = check(make("ppo", "[ewc, cloning]", "hidden", shown="picture"), tmp_path)
     assert type(learner.policy).__name__ == "ActorCriticCnnPolicy"
@@ -183,6 +185,7 @@ def test_pictures_with_a_task_id_keep_their_cnn_and_the_id_is_seen(
     assert features[1][0, 256:].tolist() == [0, 1]
 
 
+@pytest.mark.thorough
 def test_minigrid_pictures_run(tmp_path: Path) -> None:
     pytest.importorskip("minigrid")
     path = tmp_path / "grid.yaml"

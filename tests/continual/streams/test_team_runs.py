@@ -31,6 +31,7 @@ def scenario(policies: Any, *tasks: dict[str, Any], **keys: Any) -> Scenario:
     )
 
 
+@pytest.mark.thorough
 def test_scores_hold_every_agents_return_and_their_mean(tmp_path: Path) -> None:
     groups = {"front": ["first"], "rest": ["second", "third"]}
     made = scenario(groups, {}, {"kwargs": {"length": 7}}, methods=["naive", "packnet"])
@@ -60,6 +61,7 @@ def test_scores_hold_every_agents_return_and_their_mean(tmp_path: Path) -> None:
     assert rest == pytest.approx(np.mean(numbers[1:]))
 
 
+@pytest.mark.thorough
 def test_a_group_that_comes_later_acts_at_random_until_it_learns(tmp_path: Path) -> None:
     tasks = [{"env": "mpe2.simple_spread_v3", "kwargs": {"N": n}} for n in (1, 2)]
     made = scenario("independent", *tasks, spaces={"observation": "pad"})
@@ -72,6 +74,7 @@ def test_a_group_that_comes_later_acts_at_random_until_it_learns(tmp_path: Path)
     assert again.scores == run.scores
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", [pytest.param("naive", marks=pytest.mark.slow), "progressive"])
 def test_a_group_that_rests_acts_as_before_whether_or_not_the_run_was_stopped(
     tmp_path: Path, method: str

@@ -53,6 +53,7 @@ def archive(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.thorough
 def test_what_was_packed_is_opened_elsewhere(made: Path, archive: Path, tmp_path: Path) -> None:
     found = unpack(archive, tmp_path / "runs")
     assert sorted(str(cell.path.relative_to(tmp_path / "runs")) for cell in found) == [
@@ -191,6 +192,7 @@ def test_links_and_devices(archive: Path, tmp_path: Path) -> None:
     refused(write(tmp_path / "a.zip", members, entry=link), tmp_path, "is a link")
 
 
+@pytest.mark.thorough
 def test_bombs(archive: Path, tmp_path: Path) -> None:
     members = contents(archive)
     bomb = write(

@@ -53,6 +53,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.thorough
 def test_by_default_what_comes_again_goes_and_nothing_else(demo: Path) -> None:
     before = files(demo)
     going = listed(demo)

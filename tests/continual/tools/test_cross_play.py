@@ -83,6 +83,7 @@ def test_policies_of_stages_and_seeds_play_each_other_and_those_they_are_measure
     )
 
 
+@pytest.mark.thorough
 def test_a_policy_alone_meets_those_it_is_measured_against(tmp_path: Path) -> None:
     (run,) = run_all(games(tmp_path, "random"), tmp_path)
     made = cross_play(run.path, Plan(games=4, deterministic=True))
@@ -225,6 +226,7 @@ def two_step(**keys: Any) -> Scenario:
     return relays("independent", tasks=[task], **keys)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "mappo"])
 def test_teams_as_they_were_trained_reach_what_their_record_says(
     tmp_path: Path, algorithm: str
@@ -252,6 +254,7 @@ def test_teams_as_they_were_trained_reach_what_their_record_says(
 # -- what cannot meet ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_who_cannot_meet_is_told_why(tmp_path: Path) -> None:
     plan = Plan(games=2)
     with pytest.raises(UsageError, match="no run folders in"):
@@ -281,6 +284,7 @@ def test_who_cannot_meet_is_told_why(tmp_path: Path) -> None:
         cross_play(tmp_path / "seated", plan)
 
 
+@pytest.mark.thorough
 def test_runs_that_are_not_finished_are_named(tmp_path: Path) -> None:
     scenario = games(tmp_path, "random", seeds=(0, 1, 2))
     done, half, none = prepare(tmp_path, scenario)

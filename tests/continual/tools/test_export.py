@@ -169,6 +169,7 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in files}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "case",
     [
@@ -193,6 +194,7 @@ def test_onnxruntime_does_what_the_policy_does(
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["policy.onnx"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["progressive", pytest.param("packnet", marks=pytest.mark.slow)])
 def test_each_task_is_exported_in_its_own_view(run: Callable[..., RunFolder], method: str) -> None:
     keys = {"stream": {"task_count": "known"}}
@@ -209,6 +211,7 @@ def test_each_task_is_exported_in_its_own_view(run: Callable[..., RunFolder], me
     assert (actions["t0"] != actions["t1"]).any()
 
 
+@pytest.mark.thorough
 def test_a_team_gives_a_file_for_each_group(tmp_path: Path) -> None:
     groups = {"front": ["first"], "rest": ["second", "third"]}
     made = team_scenario("ppo", {"env": "relays:Relay"}, agent={"policies": groups})
@@ -221,6 +224,7 @@ def test_a_team_gives_a_file_for_each_group(tmp_path: Path) -> None:
     assert all(file.difference == 0 for file in files)
 
 
+@pytest.mark.thorough
 def test_a_classifier_of_each_task_is_exported(tmp_path: Path) -> None:
     tasks = [
         {"name": f"t{i}", "benchmark": "split-digits", "experience": i, "steps": 20}
@@ -239,6 +243,7 @@ def test_a_classifier_of_each_task_is_exported(tmp_path: Path) -> None:
     assert classes.tolist() == acting.act(inputs).tolist()
 
 
+@pytest.mark.thorough
 def test_what_has_no_such_form_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     made = scenario(
         {"algorithm": "recurrent_ppo", **ON_POLICY}, {"taken": "box"}, evaluation={"episodes": 1}
@@ -251,6 +256,7 @@ def test_what_has_no_such_form_is_refused_and_leaves_nothing(tmp_path: Path) -> 
     assert not (folder.path / "exports").exists()
 
 
+@pytest.mark.thorough
 def test_a_file_that_differs_is_not_kept(tmp_path: Path) -> None:
     from holdfast.continual.tools import export as exporting
 

@@ -30,6 +30,7 @@ def contents(folder: RunFolder) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_the_runs_own_seed_gives_the_episodes_of_its_record(
     run: Callable[..., RunFolder], deterministic: bool
@@ -60,6 +61,7 @@ def test_a_team_gives_the_episodes_of_its_record(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_a_game_gives_the_episodes_of_its_record(tmp_path: Path) -> None:
     (folder,) = run_all(games(tmp_path, "random"), tmp_path / "runs")
     made = measure(folder.path, Plan("first", episodes=4))
@@ -68,6 +70,7 @@ def test_a_game_gives_the_episodes_of_its_record(tmp_path: Path) -> None:
     assert "success rate" in made.text
 
 
+@pytest.mark.thorough
 def test_elsewhere(run: Callable[..., RunFolder], tmp_path: Path) -> None:
     folder = run("sac", tasks=1, steps=32, evaluation={"episodes": 2})
     weak = measure(folder.path, Plan(episodes=2, kwargs={"g": 0.1}))

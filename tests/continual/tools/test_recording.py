@@ -138,6 +138,7 @@ def test_nothing_is_written_over_and_tasks_are_known(scenario: Path) -> None:
     assert output.read_bytes() == b"mine"
 
 
+@pytest.mark.thorough
 def test_episodes_of_minari(
     scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
 
 
+@pytest.mark.thorough
 def test_a_film_is_the_first_evaluation_episode(run: Any, no_ffmpeg: None) -> None:
     """One frame at the start and one after each of its steps; thumbnails in TensorBoard."""
     folder: RunFolder = run("ppo", "progressive", tasks=2, steps=64)
@@ -66,6 +67,7 @@ def _duration(picture: Any, frame: int) -> int:
     return int(picture.info["duration"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("task", "agent"),
     [
@@ -117,6 +119,7 @@ def test_an_mp4_has_every_frame(tmp_path: Path) -> None:
     assert np.abs(shown.mean(axis=(1, 2, 3)) - 10 * np.arange(20)).max() < 4
 
 
+@pytest.mark.thorough
 def test_the_best_policy_of_a_task_is_that_of_its_best_boundary(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

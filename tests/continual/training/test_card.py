@@ -93,6 +93,7 @@ def test_a_full_disk_spares_the_run(
     assert not (folder.path / "README.md").exists()
 
 
+@pytest.mark.thorough
 def test_a_death_while_it_is_written_leaves_nothing_behind(
     tmp_path: Path, make_scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_charts_of_one_title_are_alike_in_all_cells(make_scenario: Make) -> None
     assert "success rate of every task" in layout(cells[2], has_success=True)["Tasks"]
 
 
+@pytest.mark.thorough
 def test_a_continued_cell_is_one_finished_row(make_scenario: Make, tmp_path: Path) -> None:
     tasks = [{"name": name, "env": "CartPole-v1", "steps": 64} for name in ("left", "right")]
     agent = {"algorithm": "ppo", "n_steps": 32, "batch_size": 32}

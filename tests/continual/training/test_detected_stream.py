@@ -68,6 +68,7 @@ METHODS: dict[str, Any] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("agent", "method"),
     [
@@ -110,6 +111,7 @@ def test_a_model_of_the_dynamics_survives_kills(
     assert [point.value for point in view.Scalars("detector/slot")] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "kills",
     [[1_900], pytest.param([700, 1_100, 1_750, 2_300], marks=pytest.mark.slow)],
@@ -160,6 +162,7 @@ def test_replay_of_a_slot_that_comes_again_survives_kills(
     assert kept["choice/ends"].tolist() == [64, 128]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
 def test_methods_are_told_of_slots_and_see_the_rows_of_each(
     agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -252,6 +255,7 @@ def test_every_method_that_is_taken_lives_over_slots(
     assert sum(one.begun is not None for one in read_detections(folder.path)) >= 3
 
 
+@pytest.mark.thorough
 def test_a_line_says_that_no_more_is_looked_for(tmp_path: Path) -> None:
     notes: list[str] = []
     data = scenario(PPO, "naive", detector={**OFTEN, "most": 2}, checkpoint={"every": "off"})

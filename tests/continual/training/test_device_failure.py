@@ -80,6 +80,7 @@ def failure_of(cell: RunFolder) -> Failure:
     return outcome.failure
 
 
+@pytest.mark.thorough
 def test_a_full_gpu_ends_the_run_with_sizes_and_the_mend(
     cell: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_full_gpu_ends_the_run_with_sizes_and_the_mend(
     assert {episode["stage"] for episode in cell.scores()} == {0, 1, 2}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)])
 def test_a_lost_gpu_ends_the_run_which_goes_on_later(
     cell: RunFolder, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
@@ -113,6 +115,7 @@ def test_a_lost_gpu_ends_the_run_which_goes_on_later(
     assert cell.info()["status"] == "finished"
 
 
+@pytest.mark.thorough
 def test_another_failure_stays_what_it_is(cell: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     failing_in_the_second_task(monkeypatch, lambda: RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):

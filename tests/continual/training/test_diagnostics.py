@@ -34,6 +34,7 @@ EWC = {"ewc": {"floor": 1e-5, "samples": 64}}
 RELU = {"policy_kwargs": {"net_arch": [16, 12], "activation": "relu"}}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("algorithm", "method"), [("ppo", "naive"), ("dqn", EWC), ("sac", "naive"), ("sac", EWC)]
 )
@@ -53,6 +54,7 @@ def test_measuring_changes_nothing(
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+@pytest.mark.thorough
 def test_the_record_of_a_run(run: Any, weights: Any) -> None:
     folder = run("sac", tasks=2, agent=RELU)
     points = read_points(folder.path)
@@ -83,6 +85,7 @@ def test_the_record_of_a_run(run: Any, weights: Any) -> None:
             assert (event.step, event.value) == (last["step"], pytest.approx(value))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["progressive", {"redo": {"tau": 0.5, "period": 5}}, EWC])
 def test_a_restart_leaves_the_same_record(method: Any, run: Any) -> None:
     keys = {"tasks": 2, "steps": 128, "agent": RELU}
@@ -107,6 +110,7 @@ def test_a_restart_leaves_the_same_record(method: Any, run: Any) -> None:
     assert read_points(broken.path) == read_points(straight.path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["recurrent_ppo", "trpo", "crossq"])
 def test_agents_with_closed_doors_are_measured_as_far_as_they_can_be(
     algorithm: str, run: Any
@@ -178,6 +182,7 @@ def test_a_damaged_record_is_named(tmp_path: Any) -> None:
         read_points(tmp_path)
 
 
+@pytest.mark.thorough
 def test_the_report_shows_it(run: Any) -> None:
     folder = run("ppo", tasks=1, agent=RELU)
     first, *_, last = read_points(folder.path)

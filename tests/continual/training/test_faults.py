@@ -55,6 +55,7 @@ def _prepare(tmp_path: Path, more: str = "") -> RunFolder:
     return folder
 
 
+@pytest.mark.thorough
 def test_nan_observation_names_task_step_and_key(tmp_path: Path) -> None:
     folder = _prepare(tmp_path)
     with pytest.raises(EnvironmentFailed, match=r"'a'.*observation.0. is nan, at step 10") as error:
@@ -64,6 +65,7 @@ def test_nan_observation_names_task_step_and_key(tmp_path: Path) -> None:
     assert "NaN" in folder.info()["reason"] or "nan" in folder.info()["reason"]
 
 
+@pytest.mark.thorough
 def test_nan_truncated_keeps_the_buffer_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_diverging_training_keeps_the_last_good_checkpoint(run: Any) -> None:
     assert "not finite" in str(error.value)
 
 
+@pytest.mark.thorough
 def test_diverging_in_the_second_task_leaves_the_first_ones_checkpoint(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +126,7 @@ class Backwards:
         return self.now
 
 
+@pytest.mark.thorough
 def test_a_clock_that_is_set_back_changes_nothing(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

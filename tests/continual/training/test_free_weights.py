@@ -121,6 +121,7 @@ def silent(policy: dict[str, Tensor], observations: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "method", ["ewc", "si", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mas", "rwalk"))]
 )
@@ -165,6 +166,7 @@ def test_the_record_of_a_run(method: str, run: Any, weights: Any) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_going_on_inside_a_task_leaves_the_same_record(run: Any) -> None:
     keys: dict[str, Any] = {"tasks": 2, "steps": 256, "agent": RELU}
     keys |= {"checkpoint": {"every": 64}}
@@ -194,6 +196,7 @@ def test_heads_are_left_out(run: Any) -> None:
     assert read_points(folder.path)[-1]["free_weights/actor"] == free / 284
 
 
+@pytest.mark.thorough
 def test_the_report_has_a_row_for_each_task_and_older_folders_are_reported(run: Any) -> None:
     folder = run("ppo", {"ewc": {"samples": 64}}, tasks=3, steps=64, agent=RELU)
     points = read_points(folder.path)
@@ -213,6 +216,7 @@ def test_the_report_has_a_row_for_each_task_and_older_folders_are_reported(run: 
     assert [section.title for section in sections] == ["Plasticity"]
 
 
+@pytest.mark.thorough
 def test_a_run_begun_before_its_observations_had_tasks_knows_no_units(
     run: Any, tmp_path: Path
 ) -> None:

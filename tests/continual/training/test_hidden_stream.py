@@ -56,6 +56,7 @@ def scenario(agent: dict[str, Any], method: Any = "naive", **more: Any) -> dict[
 SLOW = ("td3", "recurrent_ppo", "sac")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in AGENTS]
 )
@@ -67,6 +68,7 @@ def test_killed_between_boundaries(
     assert kills.begun == [2, 162, 322, 482]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_killed_between_checkpoints_inside_tasks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +108,7 @@ def test_methods_that_need_no_boundaries_live_through_them(
     assert len(kills.begun) == 3
 
 
+@pytest.mark.thorough
 def test_measuring_at_a_hidden_boundary_changes_nothing(tmp_path: Path) -> None:
     few = scenario(AGENTS["dqn"], evaluation={"episodes": 1, "tasks": "seen"})
     many = scenario(AGENTS["dqn"], evaluation={"episodes": 3, "every": 10, "deterministic": False})
@@ -121,6 +124,7 @@ def test_measuring_at_a_hidden_boundary_changes_nothing(tmp_path: Path) -> None:
             assert tensor.equal(ends[1][name][one]), f"{name}: {one}"
 
 
+@pytest.mark.thorough
 def test_a_partial_rollout_is_in_the_checkpoint_at_a_boundary(tmp_path: Path) -> None:
     folder = cell(tmp_path, scenario(AGENTS["ppo"]))
     run_cell(folder, silent)

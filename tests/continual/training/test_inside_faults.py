@@ -86,6 +86,7 @@ class Breaking:
         return lambda *given, **named: self(instance, *given, **named)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", [False, *slow(True)])
 def test_killed_in_a_methods_own_work_repeats_no_step(
     after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -98,6 +99,7 @@ def test_killed_in_a_methods_own_work_repeats_no_step(
     assert kills.begun == [1, 161]  # each task was stepped once, from its start to its end
 
 
+@pytest.mark.thorough
 def test_killed_in_evaluations_measures_again_and_writes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ def saved(folder: RunFolder) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "damage",
     [
@@ -206,6 +209,7 @@ def test_damage_to_the_older_one_harms_nothing(
     assert_same(folder, whole)
 
 
+@pytest.mark.thorough
 def test_two_are_kept_and_only_new_rows_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_full_disk_ends_no_training(tmp_path: Path, monkeypatch: pytest.Monkey
     assert_same(folder, whole)
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ OFF = {"learning_starts": 16, "batch_size": 16, "buffer_size": 100, **NETS}
 SAC = {"algorithm": "sac", "train_freq": 2, **OFF}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("agent", [PPO, SAC], ids=lambda agent: agent["algorithm"])
 def test_killed_anywhere_equals_never_killed(
     agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -59,6 +60,7 @@ def scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in view.Scalars(tag)] for tag in tags}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("agent", "method"),
     [(PPO, "hat"), pytest.param(SAC, "replay", marks=pytest.mark.slow)],
@@ -137,6 +139,7 @@ FAST = ("cloning",)
 COSTLY = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ON_POLICY]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", COSTLY)
 def test_method_on_policy(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = two_tasks(PPO, ON_POLICY[method], **OF_METHODS)
@@ -151,6 +154,7 @@ def test_method_off_policy(method: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert_unharmed(monkeypatch, tmp_path, data, [70, 150, 215, 255, 310])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first_task_kl", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)])
 def test_vcl_with_a_head_per_task(
@@ -192,6 +196,7 @@ QUICK = ("dqn",)
 EACH = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in ALGORITHMS]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", EACH)
 def test_algorithm(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = dict(ALGORITHMS[name])

@@ -71,6 +71,7 @@ QUICK = ("groups",)
 EACH = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in TEAMS]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", EACH)
 def test_team(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = [230, 270] if name == "resting" else []
@@ -79,6 +80,7 @@ def test_team(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert kills.begun[-1] > 130
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sample", ["latest", pytest.param("prioritized", marks=pytest.mark.slow)])
 def test_self_play(sample: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = games(tmp_path, "past", "random", sample=sample, every=16, most=4)

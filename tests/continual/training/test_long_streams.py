@@ -108,6 +108,7 @@ def test_fault_47_by_default_little_is_drawn_and_old_stages_keep_their_policies(
     assert len([*newest.glob("*.safetensors")]) > 1
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_continued_measures_what_it_would_have(
     scenario: Scenario, tmp_path: Path
 ) -> None:

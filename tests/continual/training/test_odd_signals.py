@@ -43,6 +43,7 @@ def all_finite(folder: Path, name: str) -> bool:
     return bool(tensors) and all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
+@pytest.mark.thorough
 def test_huge_rewards_are_warned_of_once(ran: Ran) -> None:
     folder, notes = ran({"reward_scale": 1e12})
     assert notes == [
@@ -53,6 +54,7 @@ def test_huge_rewards_are_warned_of_once(ran: Ran) -> None:
     assert all_finite(folder, "policy")
 
 
+@pytest.mark.thorough
 def test_statistics_of_huge_rewards_stay_finite_and_nothing_is_warned_of(ran: Ran) -> None:
     folder, notes = ran({"reward_scale": 1e12}, normalize=RUNNING)
     assert notes == []
@@ -62,6 +64,7 @@ def test_statistics_of_huge_rewards_stay_finite_and_nothing_is_warned_of(ran: Ra
     assert float(kept["rewards/var"]) > 1e22
 
 
+@pytest.mark.thorough
 def test_statistics_of_constant_observations_stay_finite_and_are_warned_of_once(ran: Ran) -> None:
     folder, notes = ran({"observation_mask": [0, 1, 2, 3]}, normalize=RUNNING)
     assert notes == [
@@ -71,5 +74,6 @@ def test_statistics_of_constant_observations_stay_finite_and_are_warned_of_once(
     assert all_finite(folder, "normalization")
 
 
+@pytest.mark.thorough
 def test_usual_signals_are_not_warned_of(ran: Ran) -> None:
     assert ran({"observation_mask": [0, 1, 2]})[1] == []

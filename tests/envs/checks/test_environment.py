@@ -82,6 +82,7 @@ def test_registered_environments_pass(name, monkeypatch):
     assert errors(check_env(name)) == []
 
 
+@pytest.mark.thorough
 def test_half_cheetah_passes(monkeypatch):
     pytest.importorskip("mujoco")
     monkeypatch.setattr(probes, "_SPEED_S", 0.02)
@@ -181,6 +182,7 @@ def test_randomness_that_no_seed_reaches_is_an_error(check):
     )
 
 
+@pytest.mark.thorough
 def test_an_episode_without_end_gets_advice(check):
     result = check(step="return self.position.copy(), 1.0, False, False, {}")
     assert result.ok
@@ -228,6 +230,7 @@ def test_a_slow_environment_gets_the_time_it_will_take(check, monkeypatch):
     assert "min of 100,000 steps are the environment's" in texts(result, "advice")
 
 
+@pytest.mark.thorough
 def test_action_bounds_that_slow_learning_get_advice(monkeypatch):
     monkeypatch.setattr(probes, "_SPEED_S", 0.02)
     assert "actions lie in -2 to 2" in texts(check_env("Pendulum-v1"), "advice")

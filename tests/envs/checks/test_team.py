@@ -20,6 +20,7 @@ def found(result, level):
     return [finding.text for finding in result.findings if finding.level == level]
 
 
+@pytest.mark.thorough
 def test_a_published_environment_passes_its_own_tests():
     result = check_team("tag", lambda: build_parallel("mpe2.simple_tag_v3", {}, None))
     assert result.ok
@@ -106,6 +107,7 @@ class Paid(Relay):
         return seen, dict.fromkeys(rewards, self.reward), *rest
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("world", "cause"),
     [

@@ -192,6 +192,7 @@ def test_termination_in_the_very_last_step_is_no_truncation(make_scenario):
     assert (step, info["TimeLimit.truncated"]) == (9, True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "env", ["Hopper-v5", "FrozenLake-v1", "Go1JoystickFlatTerrain-v1", "WalkerWalk-v1"]
 )
@@ -347,6 +348,7 @@ def test_a_batch_can_be_stepped_in_part(make_scenario):
     np.testing.assert_array_equal(rest.observations, expected.observations[[1]])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("task", "low", "high"), [("Hammer", 0.74, 0.74), ("ShelfPlace", 0.7, 0.9)]
 )
@@ -367,6 +369,7 @@ def test_no_reset_moves_a_goal_out_of_reach(both, task, low, high):
     assert gone[-1] > high + 1  # when this fails, EnvPool has mended it: FreshPool can go
 
 
+@pytest.mark.thorough
 def test_fresh_simulators_are_those_of_single_environments(both):
     env = {"env": "MetaWorld/Hammer-v3", "changes": {"time_limit": 7}}
     assert rollouts_equal(*both(env, stream={"task_id": "hidden"}), steps=30) == 3 * 4

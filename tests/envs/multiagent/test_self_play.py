@@ -288,6 +288,7 @@ def test_seen_to_the_end_tic_tac_toe_is_a_draw_and_never_lost(game):
     assert min(scores) == 0.0  # and a random player loses
 
 
+@pytest.mark.thorough
 def test_the_check_finds_nothing_wrong(game):
     scenario = Scenario.model_validate(
         {

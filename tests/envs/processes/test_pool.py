@@ -24,6 +24,7 @@ from holdfast.seeding import derive
 # -- without failures: the same as in one process --------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "maker",
     [
@@ -56,6 +57,7 @@ def test_trajectories_equal_those_of_one_process(make_pool, maker, same):
     one.close()
 
 
+@pytest.mark.thorough
 def test_more_workers_than_one_share_the_environments(make_pool):
     pool = make_pool(coded(5, faulty=None), Pool(workers=3))
     assert len(set(processes(pool))) == 3
@@ -63,6 +65,7 @@ def test_more_workers_than_one_share_the_environments(make_pool):
     assert pool.reset_infos == [{"begun": 0}] * 5
 
 
+@pytest.mark.thorough
 def test_action_masks_and_attributes_come_from_the_workers(make_pool):
     pool = make_pool([odd("Masked", index=i) for i in range(3)])
     pool.reset()
@@ -84,6 +87,7 @@ def test_action_masks_and_attributes_come_from_the_workers(make_pool):
     assert pool.env_is_wrapped(gym.wrappers.TimeLimit) == [False] * 3
 
 
+@pytest.mark.thorough
 def test_a_wrapper_is_found_and_pictures_are_rendered(make_pool):
     pool = make_pool([partial(gym.make, "CartPole-v1", render_mode="rgb_array")] * 2)
     pool.reset()
@@ -92,6 +96,7 @@ def test_a_wrapper_is_found_and_pictures_are_rendered(make_pool):
     assert [picture.shape for picture in pool.get_images()] == [(400, 600, 3)] * 2
 
 
+@pytest.mark.thorough
 def test_what_cannot_travel_is_named_once(make_pool, capfd):
     pool = make_pool([odd("Pictures")], Pool(workers=1))
     pool.reset()
@@ -110,6 +115,7 @@ WHAT = {"raise": "raised", "exit": "raised", "hang": "hung", "stop": "hung", "no
 
 
 # In both places the same is done, so that one of each kind in a reset will do for the fast run.
+@pytest.mark.thorough
 @pytest.mark.kill
 @pytest.mark.parametrize(
     ("name", "place"),
@@ -162,6 +168,7 @@ def test_a_worker_that_fails_is_restarted(make_pool, name, place, tmp_path, is_a
         assert "Segmentation fault" in record["traceback"]
 
 
+@pytest.mark.thorough
 def test_the_first_reset_may_fail_too(make_pool, tmp_path):
     makers = coded(4, fault="raise", place="reset", at=0, once=str(tmp_path / "once"))
     pool = make_pool(makers, seed=20)
@@ -173,6 +180,7 @@ def test_the_first_reset_may_fail_too(make_pool, tmp_path):
         reference.step(np.ones(4, int))
 
 
+@pytest.mark.thorough
 def test_restarted_episodes_depend_on_seed_and_restart_alone(make_pool, tmp_path):
     def shown(run):
         once = str(tmp_path / f"once-{run}")
@@ -183,6 +191,7 @@ def test_restarted_episodes_depend_on_seed_and_restart_alone(make_pool, tmp_path
     assert np.array_equal(shown(1), shown(2))
 
 
+@pytest.mark.thorough
 def test_too_many_failures_end_the_run_with_the_original_traceback(make_pool):
     told = []
     pool = make_pool(coded(2, fault="raise"), Pool(workers=2, restarts=2), on_failure=told.append)
@@ -197,6 +206,7 @@ def test_too_many_failures_end_the_run_with_the_original_traceback(make_pool):
     assert [record["restarts"] for record in told] == [0, 1, 2]
 
 
+@pytest.mark.thorough
 def test_without_restarts_the_first_failure_ends_it(make_pool):
     pool = make_pool(coded(2, fault="kill"), Pool(workers=2, restarts=0))
     pool.reset()
@@ -204,6 +214,7 @@ def test_without_restarts_the_first_failure_ends_it(make_pool):
         many_steps(pool, 2)
 
 
+@pytest.mark.thorough
 def test_prints_do_no_harm(make_pool, capfd):
     pool = make_pool(coded(2, fault="print"))
     reference = Reference(pool, seed=11)
@@ -216,6 +227,7 @@ def test_prints_do_no_harm(make_pool, capfd):
         assert words in told.err
 
 
+@pytest.mark.thorough
 def test_changed_folders_and_threads_do_no_harm(make_pool, tmp_path, all_dead):
     pool = make_pool(coded(2, fault="elsewhere", once=str(tmp_path / "once")))
     reference = Reference(pool, seed=11)
@@ -227,6 +239,7 @@ def test_changed_folders_and_threads_do_no_harm(make_pool, tmp_path, all_dead):
     assert all_dead(pids, within_s=0)
 
 
+@pytest.mark.thorough
 def test_nan_comes_through_as_the_guard_says_it(make_pool):
     def guarded():
         return Guard(build("odd_worlds:Coded", {"fault": "nan"}, folder=ENVS), "reach")

@@ -25,6 +25,7 @@ from holdfast.errors import EnvironmentFailed, UsageError
 from holdfast.scenarios.schema.sections import Pool
 
 
+@pytest.mark.thorough
 def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
     makers = [odd("SixArms", index=i, folder=str(tmp_path)) for i in range(8)]
     with pytest.raises(EnvironmentFailed, match="RuntimeError: no sixth arm"):
@@ -34,6 +35,7 @@ def test_if_one_constructor_fails_the_other_workers_end(tmp_path, all_dead):
     assert all_dead(pids)
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 def test_a_constructor_may_hang_exit_or_be_killed(monkeypatch):
     monkeypatch.setattr("holdfast.envs.processes.process.STARTING_S", 1.0)
@@ -47,11 +49,13 @@ def test_a_constructor_may_hang_exit_or_be_killed(monkeypatch):
             ProcessPool([odd("Broken", fault=fault)], FAST, seed=0)
 
 
+@pytest.mark.thorough
 def test_usage_errors_stay_usage_errors():
     with pytest.raises(UsageError, match="did you mean 'odd_worlds:Coded'"):
         ProcessPool([odd("Codedd")], FAST, seed=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("busy", [False, True])
 def test_close_ends_workers_within_a_second(make_pool, busy, all_dead):
     limits = Pool(workers=2, step_timeout_s=60)
@@ -67,6 +71,7 @@ def test_close_ends_workers_within_a_second(make_pool, busy, all_dead):
     assert all_dead(pids, within_s=0)
 
 
+@pytest.mark.thorough
 def test_what_an_environment_started_ends_with_it(make_pool, tmp_path, all_dead):
     note = tmp_path / "pid"
     pool = make_pool(coded(2, fault="orphan", note=str(note), once=str(tmp_path / "once")))
@@ -77,6 +82,7 @@ def test_what_an_environment_started_ends_with_it(make_pool, tmp_path, all_dead)
     assert all_dead([int(note.read_text())])
 
 
+@pytest.mark.thorough
 def test_a_forgotten_pool_leaves_nothing(all_dead, is_alive):
     pool = ProcessPool(coded(2), FAST, seed=0)
     pids = processes(pool)
@@ -124,6 +130,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 @pytest.mark.parametrize(("sign", "at"), ENDS)
 def test_no_worker_outlives_the_parent(sign, at, all_dead):
@@ -187,6 +194,7 @@ def churn(make_pool, all_dead, *, seconds, restarts, seed):
     assert steps > reference.cuts
 
 
+@pytest.mark.thorough
 def test_random_kills_lose_nothing_and_invent_nothing(make_pool, all_dead, monkeypatch):
     # One that is stopped while it starts is waited for so long: no minute in the fast tests.
     monkeypatch.setattr(process, "STARTING_S", 10.0)
@@ -198,6 +206,7 @@ def test_a_minute_of_random_kills(make_pool, all_dead):
     churn(make_pool, all_dead, seconds=60, restarts=20, seed=2)
 
 
+@pytest.mark.thorough
 def test_an_environment_elsewhere_is_restarted_with_its_worker(
     make_pool, other_python, monkeypatch, tmp_path
 ):

@@ -84,6 +84,7 @@ def test_it_equals_the_environment_here(remote, same, target):
             same(list(here.reset()), list(there.reset()))
 
 
+@pytest.mark.thorough
 def test_time_limit_options_attributes_and_pictures(remote):
     env = remote("CartPole-v1", time_limit=3, render_mode="rgb_array")
     env.reset(seed=0, options={"low": -0.01, "high": 0.01})
@@ -255,6 +256,7 @@ def test_check_env_finds_there_what_it_finds_here(other_python, monkeypatch, tmp
     assert [text[:40] for text in there[:1]] == [text[:40] for text in here[:1]]
 
 
+@pytest.mark.thorough
 def test_check_env_finds_no_error_in_a_good_one(other_python, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     result = check_env("CartPole-v1", python=str(other_python))
@@ -273,6 +275,7 @@ def tasks(make_scenario, other_python, monkeypatch):
     return make_scenario(task, {**task, "python": str(other_python)})
 
 
+@pytest.mark.thorough
 def test_changes_wrappers_and_task_id_come_on_this_side(tasks):
     spaces = stream_spaces(tasks)
     rows = []
@@ -286,6 +289,7 @@ def test_changes_wrappers_and_task_id_come_on_this_side(tasks):
     assert shown[:, 0, -2:].tolist() == [[1, 0], [0, 1]]
 
 
+@pytest.mark.thorough
 def test_the_guard_names_the_task(make_env, make_task, other_python, monkeypatch, tmp_path):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "malformed.py").write_text(MALFORMED)
@@ -310,6 +314,7 @@ def test_the_guard_names_the_task(make_env, make_task, other_python, monkeypatch
     env.close()
 
 
+@pytest.mark.thorough
 def test_an_exclusive_one_is_open_once(make_scenario, other_python, monkeypatch, is_alive):
     from holdfast.envs.wrappers.robot import Slot
 
@@ -324,6 +329,7 @@ def test_an_exclusive_one_is_open_once(make_scenario, other_python, monkeypatch,
     two.close()
 
 
+@pytest.mark.thorough
 def test_a_plain_gymnasium_check_passes(remote):
     from gymnasium.utils.env_checker import check_env as published
 

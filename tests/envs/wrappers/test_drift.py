@@ -106,6 +106,7 @@ def _run(runs: Path, scenario: Scenario, tell: Any = lambda progress: None) -> R
     return folder
 
 
+@pytest.mark.thorough
 def test_what_was_applied_is_recorded_and_the_same_again(tmp_path: Path) -> None:
     first = _run(tmp_path / "one", _scenario())
     rows = (first.path / "drift" / "stage-1.csv").read_text().splitlines()
@@ -132,6 +133,7 @@ def test_what_was_applied_is_recorded_and_the_same_again(tmp_path: Path) -> None
     assert files[0].read_text() == files[1].read_text()
 
 
+@pytest.mark.thorough
 def test_sampled_and_shuffled_streams_run_and_go_on(tmp_path: Path) -> None:
     tasks = [
         {"name": name, "env": "Pendulum-v1", "steps": 60, "changes": {"time_limit": 20}}

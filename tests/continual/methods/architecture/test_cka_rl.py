@@ -159,6 +159,7 @@ def test_the_mixture_learns(train: Any) -> None:
     assert alpha.shape == (2,)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "ppo-box", "sac"])
 def test_old_tasks_keep_their_policy_bit_for_bit(case: str, check_old_policies_stay: Any) -> None:
     """Deterministic actions after three later tasks, running normalisation included."""
@@ -185,6 +186,7 @@ def test_a_task_that_comes_again_is_kept_as_it_ended_last(learn: Any) -> None:
     assert any(not t.equal(kept[2][n]) for n, t in kept[0].items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     normalize = {"normalize": {"observations": "running"}}

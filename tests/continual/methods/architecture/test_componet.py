@@ -206,6 +206,7 @@ def test_the_first_task_equals_naive_bit_for_bit(case: str, train: Any) -> None:
     assert all(one.equal(other) for one, other in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.thorough
 def test_parameters_grow_linearly(train: Any) -> None:
     """By 19 d + 2 n d of two heads, and an internal policy with d inputs more, each task."""
     actors: list[int] = []
@@ -271,6 +272,7 @@ def test_the_temperature_and_ppos_deviation_start_anew(train: Any) -> None:
     assert not is_fresh("actor.log_std.heads.0.weight")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "ppo-box", "sac"])
 def test_old_tasks_keep_their_policy_bit_for_bit(case: str, check_old_policies_stay: Any) -> None:
     """Deterministic actions after three later tasks, running normalisation included."""
@@ -283,6 +285,7 @@ def test_it_runs_with_tqc(train: Any) -> None:
     assert not hasattr(agent.policy.critic.qf0, "policies")
 
 
+@pytest.mark.thorough
 def test_a_task_that_comes_again_gets_a_new_module(learn: Any) -> None:
     method = CompoNet()
     stream = {"order": ["t0", "t1", "t0"]}
@@ -313,6 +316,7 @@ def test_ppos_deviation_is_kept_per_task(learn: Any) -> None:
     assert agent.policy.log_std.item() == kept[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     normalize = {"normalize": {"observations": "running"}}
@@ -347,6 +351,7 @@ def test_validate_refuses_by_name(refusal: Any) -> None:
     assert "compose at most one" in refusal("[componet, packnet]", stream="{task_count: known}")
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_composed_is_refused(run: Any) -> None:
     policy = nn.Module()
     policy.features_extractor = nn.Linear(2, 2)

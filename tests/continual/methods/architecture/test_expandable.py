@@ -37,6 +37,7 @@ def _weights(agent: StableBaselinesAgent, number: int) -> dict[str, Tensor]:
     return {n: t.clone() for n, t in state.items() if any(place in n for place in places)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_module_is_added_where_a_task_stays_unlearned_and_only_there(
     world: str, grow: Any
@@ -52,6 +53,7 @@ def test_a_module_is_added_where_a_task_stays_unlearned_and_only_there(
         assert [method._modules[task] for task in range(4)] == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_attempt_is_undone_and_the_module_frozen_for_good(world: str, grow: Any) -> None:
     """Module 0 is, bit for bit, what it was at the end of the first task: targets too."""
@@ -67,6 +69,7 @@ def test_the_attempt_is_undone_and_the_module_frozen_for_good(world: str, grow: 
     assert any(not moved[1][n].equal(moved[0][n]) for n in moved[0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_the_frozen_modules_tasks_keep_their_policy(world: str, grow: Any) -> None:
     seen = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
@@ -85,6 +88,7 @@ def test_the_frozen_modules_tasks_keep_their_policy(world: str, grow: Any) -> No
     assert len(said) == 4
 
 
+@pytest.mark.thorough
 def test_without_its_parts_and_without_modules_it_learns_as_naive(grow: Any) -> None:
     """One column is the published network, by other names."""
     nothing = {"distillation": 0.0, "consolidation": 0.0, "max_modules": 1}
@@ -93,6 +97,7 @@ def test_without_its_parts_and_without_modules_it_learns_as_naive(grow: Any) -> 
     assert all(tuple(tensor.flatten().tolist()) in theirs for tensor in ours.values())
 
 
+@pytest.mark.thorough
 def test_memory_and_consolidation_are_those_of_the_newest_module(grow: Any) -> None:
     rows: list[tuple[int, int]] = []
 
@@ -117,6 +122,7 @@ def test_no_module_is_added_before_an_episode_has_ended(train: Any) -> None:
     assert set(method._modules.values()) == {0}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 @pytest.mark.parametrize("arguments", [ALWAYS, NEVER], ids=["always", "never"])
 def test_a_restart_changes_nothing(

@@ -242,6 +242,7 @@ def test_the_ratio_of_ppo_is_one_at_the_first_update(
     assert max(abs(value) for value in divergences) < 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "ppo-box", "sac"])
 @pytest.mark.parametrize("task_id", ["observed", "heads"])
 def test_old_tasks_keep_their_policy_bit_for_bit(
@@ -250,11 +251,13 @@ def test_old_tasks_keep_their_policy_bit_for_bit(
     check_old_policies_stay(case, HAT(), task_id)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["a2c", "dqn", "td3"])
 def test_old_policies_stay_under_other_algorithms(case: str, check_old_policies_stay: Any) -> None:
     check_old_policies_stay(case, HAT(s_max=50.0))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo-box", "sac", "td3"])
 def test_old_policies_stay_with_norms_and_weight_decay(
     case: str, check_old_policies_stay: Any
@@ -276,16 +279,19 @@ def test_a_norm_does_not_see_closed_units() -> None:
     assert {name for name, _ in GatedNorm(norm, gate).named_parameters()} == {"weight", "bias"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     check_restart(algorithm, "hat", agent={"normalize": {"observations": "running"}})
 
 
+@pytest.mark.thorough
 def test_a_restart_changes_nothing_where_a_task_comes_again(check_restart: Any) -> None:
     stream = {"order": ["t0", "t1", "t0"], "task_id": "heads"}
     check_restart("ppo", {"hat": {"s_max": 20.0}}, tasks=2, stream=stream)
 
 
+@pytest.mark.thorough
 def test_each_task_has_embeddings_of_its_own(learn: Any) -> None:
     """Drawn from N(0, 1) by the cell's generator: others in each task, the same in each run."""
     drawn = []
@@ -326,6 +332,7 @@ def test_a_task_that_comes_again_goes_on_from_its_embedding(learn: Any) -> None:
     assert (acts[0] == acts[1]).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_network_that_is_all_used(world: str, learn: Any, monkeypatch: Any) -> None:
     """Nothing but the embedding learns then: the actor's weights stay, and nothing is divided by 0.
@@ -361,6 +368,7 @@ def test_it_tells_what_is_free(learn: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert values[0] == 1.0 > values[1] >= values[2] >= 0.0
 
 
+@pytest.mark.thorough
 def test_a_restored_agent_acts_through_hard_gates(run: Any) -> None:
     folder = run("ppo", "hat", tasks=2)
     agent: Any = kind_of(folder.scenario).restore(folder).agent

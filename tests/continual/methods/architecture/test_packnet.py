@@ -86,6 +86,7 @@ def test_a_network_packed_by_hand(learn: Any) -> None:
     assert (kernels[1][owners[1] == 2] != 0).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "ppo-box", "sac"])
 @pytest.mark.parametrize("task_id", ["observed", "heads"])
 def test_old_tasks_keep_their_policy_bit_for_bit(
@@ -94,17 +95,20 @@ def test_old_tasks_keep_their_policy_bit_for_bit(
     check_old_policies_stay(case, PackNet(), task_id)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["dqn", "td3", "crossq"])
 def test_old_policies_stay_under_other_algorithms(case: str, check_old_policies_stay: Any) -> None:
     check_old_policies_stay(case, PackNet(prune=0.5))
 
 
+@pytest.mark.thorough
 def test_old_policies_stay_under_weight_decay(check_old_policies_stay: Any) -> None:
     """It moves every weight at every step, gradient or not: the heads of other tasks too."""
     decay = {"net_arch": [16], "optimizer_kwargs": {"weight_decay": 0.1}}
     check_old_policies_stay("ppo-box", PackNet(), "heads", policy_kwargs=decay)
 
 
+@pytest.mark.thorough
 def test_updates_on_the_buffer_after_the_task(learn: Any, check_old_policies_stay: Any) -> None:
     updates = {}
     for count in (0, 20):
@@ -170,6 +174,7 @@ def test_more_stages_than_weights(learn: Any) -> None:
     assert sorted(method._owners["action_net.weight"].flatten().tolist()) == [2, 4]
 
 
+@pytest.mark.thorough
 def test_without_free_weights_it_goes_on_and_says_so(run: Any) -> None:
     """With prune 0 the first task owns all; the second learns nothing, and is told why."""
     notes: list[tuple[str, str]] = []
@@ -185,6 +190,7 @@ def test_without_free_weights_it_goes_on_and_says_so(run: Any) -> None:
     assert folder.info()["status"] == "finished"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     method = {"packnet": {"retrain_updates": 10}} if algorithm == "sac" else "packnet"

@@ -95,6 +95,7 @@ def test_compressing_by_hand(world: str, train: Any) -> None:
         torch.testing.assert_close(found[name], leaf.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", WORLDS)
 def test_after_a_task_the_knowledge_base_acts_as_the_active_column_did(
     world: str, train: Any, monkeypatch: pytest.MonkeyPatch
@@ -126,6 +127,7 @@ def test_after_a_task_the_knowledge_base_acts_as_the_active_column_did(
     assert all(after < 0.5 * before for before, after in gaps)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo-box", "sac", "td3"])
 @pytest.mark.parametrize("reset", [True, False])
 def test_restarted_after_the_first_task_it_ends_the_same(

@@ -108,6 +108,7 @@ def test_a_new_column_starts_as_a_fresh_network() -> None:
         torch.testing.assert_close(trunk(x)[:, -3:], expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("adapter", ["linear", "mlp"])
 @pytest.mark.parametrize("case", ["ppo", "ppo-box", "dqn", "sac", "td3"])
 def test_old_tasks_keep_their_policy_bit_for_bit(
@@ -117,6 +118,7 @@ def test_old_tasks_keep_their_policy_bit_for_bit(
     check_old_policies_stay(case, Progressive(adapter=adapter))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "adapter"), [("ppo", "mlp"), ("sac", "linear")])
 def test_a_restart_changes_nothing(algorithm: str, adapter: str, check_restart: Any) -> None:
     normalize = {"normalize": {"observations": "running"}}
@@ -130,6 +132,7 @@ def test_a_learning_features_extractor_is_refused() -> None:
         rebuild(Progressive(), policy)
 
 
+@pytest.mark.thorough
 def test_unseen_tasks_are_marked(run: Any) -> None:
     scores = run("ppo", "progressive", tasks=2).scores()
     marked = {(s["step"], s["task"]) for s in scores if s["unseen"]}

@@ -200,6 +200,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", QUICK)
 def test_equals_plain_avalanche_bit_for_bit(method: Any, run: Run) -> None:
     folder = run(method)
@@ -207,6 +208,7 @@ def test_equals_plain_avalanche_bit_for_bit(method: Any, run: Run) -> None:
         assert_same(weights(folder, stage), expected, f"after experience {stage}: ")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", QUICK)
 def test_equals_plain_avalanche_with_a_head_per_task(method: Any, run: Run) -> None:
     folder = run(method, stream={"task_id": "heads"})
@@ -219,6 +221,7 @@ def test_equals_plain_avalanche_with_a_head_per_task(method: Any, run: Run) -> N
         assert_same(weights(folder, stage), expected, f"after experience {stage}: ")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["naive", {"avalanche-ewc": {"ewc_lambda": 5.0}}], ids=str)
 @pytest.mark.parametrize("carried", [True, False])
 def test_the_optimizer_is_carried_or_begins_anew(method: Any, carried: bool, run: Run) -> None:
@@ -260,6 +263,7 @@ RESTARTS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("method", "task_id"), RESTARTS)
 def test_interrupted_and_run_again_equals_uninterrupted(
     method: Any, task_id: str, run: Run
@@ -279,6 +283,7 @@ def test_interrupted_and_run_again_equals_uninterrupted(
             assert_same(load_file(mine), load_file(file), f"task-{stage}/{file.name}: ")
 
 
+@pytest.mark.thorough
 def test_joint_keeps_its_optimizer_over_the_stream(run: Run) -> None:
     agent = {"algorithm": "supervised", "hidden": [HIDDEN], "optimizer": "adam"}
     whole = {"keep": "all"}
@@ -328,6 +333,7 @@ def own(tmp_path: Path) -> Callable[[str], RunFolder]:
     return run_own
 
 
+@pytest.mark.thorough
 def test_a_plugin_of_the_users_own(own: Any, run: Run) -> None:
     learned = weights(own({"mine:Shrink": {"factor": 3.0}}), 0)
     assert not torch.equal(

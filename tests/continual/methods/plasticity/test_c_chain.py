@@ -144,6 +144,7 @@ def test_it_compares_with_the_network_before_the_last_update(world: str, train: 
     assert len(set(coefficients)) > 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "ppo-box", "dqn", "sac"])
 def test_at_scale_0_it_equals_naive(world: str, train: Any, same: Any) -> None:
     naive = train(world)
@@ -152,11 +153,13 @@ def test_at_scale_0_it_equals_naive(world: str, train: Any, same: Any) -> None:
         same(naive, train(world, lambda: [CChain(**QUICK)]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, {"c-chain": QUICK})
 
 
+@pytest.mark.thorough
 def test_it_lowers_the_churn(train: Any) -> None:
     """Mean squared difference of actions, from one update to the next, at a large rate."""
     ends = []

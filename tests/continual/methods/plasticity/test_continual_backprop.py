@@ -137,6 +137,7 @@ def _original(
     return after
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("restart", [None, 300])
 def test_replaced_weights_start_their_optimizer_again_as_in_the_original(
     restart: int | None,
@@ -211,6 +212,7 @@ def test_without_replacement_it_equals_naive(case: str, train: Any, same: Any) -
     same(train(case), train(case, lambda: [ContinualBackprop(replacement_rate=0.0)]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "dqn", "sac", "td3"])
 def test_a_restart_changes_nothing(case: str, train: Any, same: Any) -> None:
     methods: list[Any] = []
@@ -230,6 +232,7 @@ def test_a_restart_changes_nothing(case: str, train: Any, same: Any) -> None:
     assert len(straight.policy.state_dict()) > 0
 
 
+@pytest.mark.thorough
 def test_a_run_says_what_is_kept(run: Any) -> None:
     folder = run("ppo", {"continual-backprop": FAST}, tasks=1, agent=RELU)
     assert folder.info()["status"] == "finished"

@@ -106,6 +106,7 @@ def test_at_a_rate_of_zero_it_equals_naive(world: str, train: Any, same: Any) ->
         same(naive, train(world, lambda: [CPR(period=1)], tasks=2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, {"cpr": {"replacement_rate": 0.5, "period": 3}})
@@ -117,6 +118,7 @@ def test_it_is_refused_by_name_where_it_cannot_work(refusal: Any) -> None:
     assert "cpr" in refusal("cpr", "recurrent_ppo")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", ["sb3", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_updates_that_a_limit_stops_are_not_counted(make_scenario: Any, engine: str) -> None:
     """Adam counts what was taken; the compiled engine draws for whole rollouts before that."""

@@ -80,6 +80,7 @@ def test_without_iterations_it_equals_naive(world: str, train: Any, same: Any) -
         same(naive, train(world, lambda: [FIRE()], tasks=2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, "fire")

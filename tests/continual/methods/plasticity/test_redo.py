@@ -115,6 +115,7 @@ def test_where_no_unit_is_dormant_it_equals_naive(case: str, train: Any, same: A
     same(naive, train(case, lambda: [ReDo(tau=0.0, period=1)], tasks=2, agent=tanh))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "dqn", "sac"])
 def test_a_restart_changes_nothing(case: str, train: Any, same: Any) -> None:
     keys = {"agent": RELU, "stream": {"task_id": "heads"}}
@@ -122,6 +123,7 @@ def test_a_restart_changes_nothing(case: str, train: Any, same: Any) -> None:
     same(straight, train(case, lambda: [ReDo(**MANY)], restart_after=1, **keys))
 
 
+@pytest.mark.thorough
 def test_it_recycles_and_says_so(run: Any, weights: Any) -> None:
     naive = run("ppo", runs="naive", tasks=1, agent=RELU)
     redo = run("ppo", {"redo": MANY}, runs="redo", tasks=1, agent=RELU)

@@ -69,6 +69,7 @@ def test_at_factor_one_without_noise_it_equals_naive(
     same(train(world), train(world, lambda: [ShrinkPerturb(**none)]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("period", [None, 3])
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_a_restart_changes_nothing(world: str, period: int | None, train: Any, same: Any) -> None:
@@ -77,6 +78,7 @@ def test_a_restart_changes_nothing(world: str, period: int | None, train: Any, s
     same(train(world, build, **keys), train(world, build, restart_after=0, **keys))
 
 
+@pytest.mark.thorough
 def test_fresh_weights_are_drawn_as_layers_are_built(train: Any) -> None:
     """Over many draws, the same spread as of Stable-Baselines3's own; PPO's are orthogonal."""
     for world in ("ppo", "sac", "recurrent"):

@@ -77,6 +77,7 @@ def test_one_step_of_power_iteration_per_update_follows_the_weights() -> None:
     assert gaps[-1] < 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task_id", ["observed", "heads"])
 @pytest.mark.parametrize("world", ["ppo", "dqn", "sac"])
 def test_it_brings_singular_values_to_one(world: str, task_id: str, train: Any) -> None:
@@ -103,6 +104,7 @@ def test_at_strength_zero_it_equals_naive(world: str, train: Any, same: Any) -> 
         same(naive, train(world, lambda: [Spectral(strength=0.1)], tasks=2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, {"spectral": {"strength": 0.1}})

@@ -71,6 +71,7 @@ def _authors(start: list[Any], scale: float) -> list[Any]:
     return after
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scale", "bound"), [(1e-8, 1e-3), (1e-2, 1e-10)])
 def test_it_is_the_authors_optimizer(scale: float, bound: float) -> None:
     """Of a distance of 1e-8 from the start double precision has 8 digits, and what grows from it
@@ -111,6 +112,7 @@ def test_it_starts_from_the_weights_before_any_learning(world: str, train: Any) 
     assert len(sigmas[0]) == 6 * (1 if world == "ppo" else 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, {"trac": {"scale": 0.1}})

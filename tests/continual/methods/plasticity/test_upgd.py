@@ -82,6 +82,7 @@ def test_it_is_the_authors_optimizer() -> None:
             np.testing.assert_allclose(weight.detach(), expected[step][name], 1e-9, 1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, {"upgd": {"beta": 0.9, "sigma": 0.5}})

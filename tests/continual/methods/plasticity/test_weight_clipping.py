@@ -37,6 +37,7 @@ def test_the_bound_is_that_of_torchs_initialisation(layer: Any) -> None:
         assert 0.9 * bound < values.abs().max() <= bound, name
 
 
+@pytest.mark.thorough
 def test_it_is_the_authors_optimizer(
     train: Any, same: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_where_no_bound_is_met_it_equals_naive(world: str, train: Any, same: Any
     same(train(world), train(world, lambda: [WeightClipping(kappa=1e6)]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, {"weight-clipping": {"kappa": 0.7}})

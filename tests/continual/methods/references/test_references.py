@@ -72,6 +72,7 @@ def test_joint_with_heads_is_measured_by_each_tasks_own_from_the_start() -> None
     agent.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_joint_learns_from_all_tasks_in_every_stage(algorithm: str) -> None:
     env = "CartPole-v1" if algorithm == "ppo" else "Pendulum-v1"
@@ -103,6 +104,7 @@ PPO = {"algorithm": "ppo", "n_steps": 48, "batch_size": 16, "n_epochs": 2, **SMA
 SAC = {"algorithm": "sac", "learning_starts": 16, "batch_size": 16, "buffer_size": 1000, **SMALL}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "agent", [PPO, pytest.param(SAC, marks=pytest.mark.slow)], ids=lambda one: one["algorithm"]
 )

@@ -71,6 +71,7 @@ def test_at_strength_0_all_together_equal_naive(
     same(every, train(world))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", pytest.param("sac", marks=pytest.mark.slow), "dqn"])
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_a_penalty_acts_and_a_restart_changes_nothing(

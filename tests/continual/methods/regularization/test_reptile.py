@@ -45,6 +45,7 @@ def test_each_task_starts_a_part_of_the_way_from_the_last_start(world: str, trai
         assert len(moved) > 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "dqn", "sac"])
 def test_a_step_of_one_equals_naive(world: str, train: Any, same: Any) -> None:
     naive = train(world)
@@ -53,6 +54,7 @@ def test_a_step_of_one_equals_naive(world: str, train: Any, same: Any) -> None:
         same(naive, train(world, lambda: [Reptile()]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, check_restart: Any) -> None:
     check_restart(world, "reptile")

@@ -167,6 +167,7 @@ def test_off_policy_noise_is_new_after_each_update_of_the_actor(
     assert len(draws) == updates + 1  # and one before the first
 
 
+@pytest.mark.thorough
 def test_what_is_measured_acts_by_the_means(run: Any, weights: Any) -> None:
     """Measured often or never, inside a rollout or not: the same noise, the same weights."""
     plans = [{"episodes": 1}, {"every": 32, "episodes": 1, "deterministic": False}]
@@ -244,6 +245,7 @@ def test_the_actor_alone_is_bayesian_and_its_deviations_learn(world: str, train:
     assert all(m.noise is None for m in targets if isinstance(m, BayesianLinear))
 
 
+@pytest.mark.thorough
 def test_the_penalty_holds_the_means(train: Any) -> None:
     moved = []
     for strength in (0.0, 10.0):
@@ -396,6 +398,7 @@ def test_a_head_learns_in_its_own_task_alone(world: str, first_task_kl: bool, tr
             assert moved == [task == stage for task in range(3)], (name, stage)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "ppo-box", "a2c", "dqn", "sac", "td3"])
 def test_with_heads_a_restart_changes_nothing(world: str, train: Any, same: Any) -> None:
     for first_task_kl in (False, True):
@@ -405,6 +408,7 @@ def test_with_heads_a_restart_changes_nothing(world: str, train: Any, same: Any)
             same(straight, train(world, build, restart_after=stage, **HEADS))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "ppo-box", "sac", "dqn", "td3"])
 def test_with_heads_and_without_deviation_the_means_are_naives(world: str, train: Any) -> None:
     loose = {"max_grad_norm": 1e9} if world.startswith("ppo") else {}

@@ -149,6 +149,7 @@ def test_at_ratio_zero_it_equals_naive(world: str, train: Any, same: Any) -> Non
     same(train(world), train(world, lambda: [Clear(ratio=0.0, unroll=4)]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "ppo-box", "a2c"])
 def test_restarted_after_the_first_task_it_ends_the_same(world: str, train: Any, same: Any) -> None:
     def build() -> list[Clear]:
@@ -187,6 +188,7 @@ def test_the_store_is_a_share_of_the_stream(options: Any, kept: int, train: Any)
     assert method.state()["segments/rewards"].shape == (kept, 5)
 
 
+@pytest.mark.thorough
 def test_the_reservoir_is_the_one_of_the_original() -> None:
     """Each segment of the stream is in the store with the same chance, whenever it came.
 

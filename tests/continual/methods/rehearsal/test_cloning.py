@@ -43,6 +43,7 @@ def test_clip_norm_bounds_the_added_gradient() -> None:
     assert _gradient(Cloning(strength=0.1, clip_norm=0.1), math.log(3.0)) == pytest.approx(0.025)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sac"])
 def test_what_is_stored_is_the_policy_at_the_end_of_each_task(
     algorithm: str, run: Any, weights: Any
@@ -128,6 +129,7 @@ def test_at_strength_zero_it_equals_naive(world: str, train: Any, same: Any) -> 
     same(train(world), train(world, lambda: [Cloning(samples=30, batch_size=16, strength=0.0)]))
 
 
+@pytest.mark.thorough
 def test_crossq_keeps_its_running_statistics_to_the_tasks_own_batches(
     train: Any, same: Any
 ) -> None:

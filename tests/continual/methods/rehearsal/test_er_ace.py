@@ -146,6 +146,7 @@ def test_actions_are_drawn_from_the_policy_at_the_end_of_each_task(case: str, le
         assert np.isin(state["label/actions"], [0, 1]).all() == (case == "ppo")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_at_strength_zero_it_is_naive_bit_for_bit(algorithm: str, run: Any, weights: Any) -> None:
     naive = weights(run(algorithm, tasks=2))
@@ -155,6 +156,7 @@ def test_at_strength_zero_it_is_naive_bit_for_bit(algorithm: str, run: Any, weig
     assert any(not torch.equal(some[key], tensor) for key, tensor in naive.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_a_restart_changes_nothing(algorithm: str, check_restart: Any) -> None:
     check_restart(algorithm, {"er-ace": {"samples": 64, "batch_size": 32}})

@@ -296,6 +296,7 @@ def test_the_loss_on_action_values_is_there_for_a_share_of_the_task(
     assert other.warmed == 0
 
 
+@pytest.mark.thorough
 def test_returns_are_of_raw_rewards_by_whole_episodes(train: Any) -> None:
     """A pole that lasts 4 steps at most: each start's returns are its rewards, 4 at most."""
     tried: list[Any] = []
@@ -333,6 +334,7 @@ class Compared(FAME):
         return after
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_the_meta_learner_learns_what_is_stored_of_all_tasks(world: str, train: Any) -> None:
     method = Compared(**FEW | {"updates": 300, "learning_rate": 3e-3})
@@ -360,6 +362,7 @@ def test_finished_tasks_are_acted_on_by_the_meta_learner(world: str, train: Any)
     assert method.meta.statistics
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task_id", ["observed", "heads", "hidden"])
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_a_restart_changes_nothing(world: str, task_id: str, check_restart: Any) -> None:

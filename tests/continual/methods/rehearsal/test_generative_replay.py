@@ -105,11 +105,13 @@ def test_no_observation_is_kept(train: Any) -> None:
     assert {name.partition("/")[0] for name in sizes[0]} == {"generator", "policy"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_at_strength_zero_it_equals_naive(world: str, train: Any, same: Any) -> None:
     same(train(world), train(world, _build(strength=0.0)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_restarted_after_the_first_task_it_ends_the_same(world: str, train: Any, same: Any) -> None:
     keys = {"agent": {"normalize": {"observations": "running"}}}

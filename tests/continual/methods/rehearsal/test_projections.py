@@ -192,6 +192,7 @@ def _record_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]
     return seen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ppo", "sac", *slow("ppo-box", "dqn", "td3")])
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_are_taken_with_gradients_that_do_not_conflict(
@@ -244,6 +245,7 @@ def test_steps_are_taken_with_gradients_that_do_not_conflict(
     assert set(owners) >= ({"actor", "critic"} if two else {owners[0]})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "algorithm"), [("agem", "ppo"), ("gem", "ppo"), ("pcgrad", "sac")]
 )
@@ -265,12 +267,14 @@ def test_without_a_conflict_it_is_naive_bit_for_bit(
     assert all(torch.equal(kept[key], tensor) for key, tensor in naive.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["agem", "gem", "pcgrad"])
 def test_a_restart_changes_nothing(name: str, algorithm: str, check_restart: Any) -> None:
     check_restart(algorithm, {name: {"samples": 64, "batch_size": 32}})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["agem", *slow("gem", "pcgrad")])
 def test_it_differs_from_naive_and_is_the_same_again(
     name: str, run: Any, weights: Any, monkeypatch: pytest.MonkeyPatch
@@ -282,6 +286,7 @@ def test_it_differs_from_naive_and_is_the_same_again(
     assert all(torch.equal(first[key], tensor) for key, tensor in again.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task_id", ["heads", *slow("hidden")])
 def test_heads_and_hidden_tasks(task_id: str, run: Any) -> None:
     scores = run("ppo", "agem", tasks=3, stream={"task_id": task_id}).scores()

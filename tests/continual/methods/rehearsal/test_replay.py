@@ -111,6 +111,7 @@ def test_coverage_measures_in_deviations_of_the_first_task() -> None:
     assert (after / before).mean() == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", ["per_task", "reservoir", "coverage"])
 def test_restarted_after_the_first_task_it_ends_the_same(
     strategy: Any, train: Any, same: Any
@@ -121,6 +122,7 @@ def test_restarted_after_the_first_task_it_ends_the_same(
     same(train("sac", build), train("sac", build, restart_after=0))
 
 
+@pytest.mark.thorough
 def test_nothing_of_the_old_is_naive(train: Any, same: Any) -> None:
     same(train("sac"), train("sac", lambda: [Replay(fraction=0.0)]))
 

@@ -119,6 +119,7 @@ class Compared(ResetDistill):
         return after
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
 def test_the_offline_actor_learns_the_new_task_and_keeps_the_old(world: str, train: Any) -> None:
     """It comes near to the online actor; with a strength, old outputs move less."""
@@ -151,6 +152,7 @@ def test_finished_tasks_are_acted_on_by_the_offline_actor(world: str, train: Any
     assert len(method.stored) == 3 * FEW["samples"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task_id", ["observed", "heads"])
 @pytest.mark.parametrize("world", ["ppo", "sac"])
 def test_a_restart_changes_nothing(world: str, task_id: str, check_restart: Any) -> None:
