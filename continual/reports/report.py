@@ -12,7 +12,7 @@ from holdfast.continual.reports.figures import paper_figure
 from holdfast.continual.reports.html import html
 from holdfast.continual.reports.latex import latex
 from holdfast.continual.reports.report_csv import numbers_csv, points_csv
-from holdfast.continual.reports.side_by_side import side_by_side
+from holdfast.continual.reports.studies_report import side_by_side
 from holdfast.continual.reports.study_report import study_section
 from holdfast.continual.reports.summary import Summary, summarize
 from holdfast.continual.reports.tables import costs_table, means_table, summary_table, tasks_table

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from double import Linear, kl_of
 from scipy.special import stdtr
-from torch.distributions import Categorical, Normal, kl_divergence
 
 from holdfast.agents.base.parameters import named_parameters
-from holdfast.agents.doors.outputs import OutputSpec
 from holdfast.agents.sb3.learner import StableBaselinesAgent
 from holdfast.continual.method import Method
 from holdfast.continual.methods.plasticity.spectral import Spectral
@@ -54,34 +53,6 @@ def test_welchs_test_is_of_each_pair() -> None:
 # -- losses ----------------------------------------------------------------------------------------
 
 
-class Linear:
-    """Says a linear function of what it sees, in double precision."""
-
-    names: ClassVar[dict[str, tuple[str, ...]]] = {
-        "categorical": ("logits",),
-        "gaussian": ("mean", "log_std"),
-        "unit_gaussian": ("mean",),
-    }
-
-    def __init__(self, kind: Any) -> None:
-        self.spec = OutputSpec(kind, [3] if kind == "categorical" else [])
-
-    def of(self, tensors: Any, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: seen @ tensors[name] for name in self.names[self.spec.kind]}
-
-
-def _divergence(one: Any, other: Any) -> torch.Tensor:
-    found = kl_divergence(*(_distribution(output) for output in (one, other)))
-    return found.mean() if found.ndim == 1 else found.sum(-1).mean()
-
-
-def _distribution(output: dict[str, torch.Tensor]) -> Any:
-    if "logits" in output:
-        return Categorical(logits=output["logits"])
-    deviation = output["log_std"].exp() if "log_std" in output else torch.ones_like(output["mean"])
-    return Normal(output["mean"], deviation)
-
-
 def _drawn(kind: str, count: int) -> tuple[Any, torch.Tensor, list[dict[str, torch.Tensor]]]:
     rng = np.random.default_rng(0)
     seen = torch.as_tensor(rng.normal(size=(12, 4)))
@@ -105,7 +76,7 @@ def test_the_meta_learner_goes_down_the_divergence_from_what_is_stored(kind: str
     output, seen, (fast, meta) = _drawn(kind, 2)
     stored = output.of(fast, seen)
     found = meta_gradient(output, meta, seen, stored)
-    _same(found, lambda leaves: _divergence(stored, output.of(leaves, seen)), meta)
+    _same(found, lambda leaves: kl_of(stored, output.of(leaves, seen)), meta)
 
 
 def test_that_is_maximum_likelihood_in_expectation_over_actions() -> None:

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Categorical, Normal, kl_divergence
+from double import Linear, kl_of
 
 from holdfast.agents.base.parameters import named_parameters
-from holdfast.agents.doors.outputs import OutputSpec, divergence
+from holdfast.agents.doors.outputs import divergence
 from holdfast.continual.methods.plasticity.cpr import CPR
 from holdfast.continual.methods.plasticity.spectral import Spectral
 from holdfast.continual.methods.references.isolated import Isolated
 from holdfast.continual.methods.rehearsal.reset_distill import ResetDistill
 
 FEW: dict[str, Any] = {"samples": 32, "observations": 64, "batch_size": 16, "updates": 8}
-
-
-def _distribution(output: dict[str, torch.Tensor]) -> Any:
-    if "logits" in output:
-        return Categorical(logits=output["logits"])
-    deviation = output["log_std"].exp() if "log_std" in output else torch.ones_like(output["mean"])
-    return Normal(output["mean"], deviation)
-
-
-def _divergence(one: Any, other: Any) -> torch.Tensor:
-    found = kl_divergence(_distribution(one), _distribution(other))
-    return found.mean() if found.ndim == 1 else found.sum(-1).mean()
-
-
-class Linear:
-    """Says a linear function of what it sees, in double precision."""
-
-    names: ClassVar[dict[str, tuple[str, ...]]] = {
-        "categorical": ("logits",),
-        "gaussian": ("mean", "log_std"),
-        "unit_gaussian": ("mean",),
-    }
-
-    def __init__(self, kind: Any) -> None:
-        self.spec = OutputSpec(kind, [3] if kind == "categorical" else [])
-
-    def of(self, tensors: Any, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: seen @ tensors[name] for name in self.names[self.spec.kind]}
 
 
 @pytest.mark.parametrize("kind", Linear.names)
@@ -60,8 +32,8 @@ def test_the_gradient_is_autograds_of_both_divergences(kind: str) -> None:
     method = ResetDistill(strength=0.7)
     found = method.gradient(output, tensors, (now, taught), (then, stored))
     leaves = {n: t.clone().requires_grad_() for n, t in tensors.items()}
-    loss = _divergence(taught, output.of(leaves, now))
-    loss = loss + 0.7 * _divergence(output.of(leaves, then), stored)
+    loss = kl_of(taught, output.of(leaves, now))
+    loss = loss + 0.7 * kl_of(output.of(leaves, then), stored)
     expected = torch.autograd.grad(loss, list(leaves.values()))
     for one, other in zip(found.values(), expected, strict=True):
         assert other.abs().max() > 1e-3

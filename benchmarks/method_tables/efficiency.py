@@ -91,7 +91,7 @@ def add(row: list[str]) -> None:
         "arm, seed, steps to 80% success in reach (of 1,000) and push (of 3,000), empty where it "
         "did not come there; steps of the stream that were looked at"
     )
-    write(RESULTS, rows, "engines.efficiency", [()], columns)
+    write(RESULTS, rows, "method_tables.efficiency", [()], columns)
 
 
 if __name__ == "__main__":
