@@ -75,10 +75,11 @@ _POLICY_FORMS = {
     "optimizer_class": "optimizer: adam",
     "features_extractor_class": "features_extractor: module:Class",
 }
-_POLICY_PLAIN = (
+POLICY_PLAIN = (
     *("activation", "layer_norm", "dropout_rate"),
     *("optimizer", "weight_decay", "features_extractor"),
 )
+"""Entries of ``policy_kwargs`` that are Holdfast's own."""
 _POLICY_GIVEN = ("observation_space", "action_space", "lr_schedule", "id_width", *_POLICY_FORMS)
 
 
@@ -184,7 +185,7 @@ def algorithm_signature(name: str, folder: Path | None) -> Signature:
 def _unknown(key: str, algorithm: str, known: Signature) -> str:
     """Return where an argument belongs that the algorithm does not have."""
     not_one = f"'{algorithm}' has no argument '{key}'"
-    if key in (*_POLICY_PLAIN, *_POLICY_FORMS, *_policy_arguments(known)):
+    if key in (*POLICY_PLAIN, *_POLICY_FORMS, *_policy_arguments(known)):
         return f"{not_one}; write policy_kwargs: {{{_POLICY_FORMS.get(key, f'{key}: ...')}}}"
     own = [a.name for a in known.arguments if a.name not in (*RESERVED, "policy", "device")]
     if elsewhere := home(key, ("agent",)):
@@ -259,7 +260,7 @@ def _fit_policy(data: Mapping[str, Any], known: Signature, folder: Path | None) 
     found += _check_networks(data, options)
     for key, value in options.items():
         path = ("agent", "policy_kwargs", str(key))
-        if key in _POLICY_PLAIN:
+        if key in POLICY_PLAIN:
             found += _check_plain(key, value, path, folder)
         elif key in _POLICY_FORMS:
             found.append(Finding(path, f"takes a class; write {_POLICY_FORMS[key]}", at_key=True))
@@ -267,7 +268,7 @@ def _fit_policy(data: Mapping[str, Any], known: Signature, folder: Path | None) 
             wrong, fitted[key] = _fit(key, value, arguments[key], path)
             found += wrong
         else:
-            hint = did_you_mean(str(key), [*_POLICY_PLAIN, *arguments], "a policy takes")
+            hint = did_you_mean(str(key), [*POLICY_PLAIN, *arguments], "a policy takes")
             found.append(Finding(path, f"unknown key{hint}", at_key=True))
     return Checked(found, fitted)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast.registry import AGENTS, ALGORITHMS
-from holdfast.scenarios.checks.agent import meant_algorithm
+from holdfast.scenarios.checks.agent import POLICY_PLAIN, meant_algorithm
 from holdfast.scenarios.checks.messages import Finding, mapping
 from holdfast.scenarios.source.yaml_file import KeyPath
 
@@ -18,10 +18,6 @@ _ONLY: tuple[tuple[KeyPath, Any, str], ...] = (
     (("carry", "optimizer"), False, "traces of '{}' begin empty in every episode; remove it"),
 )
 _LAYERS = "layers of '{}' are linear, LayerNorm and LeakyReLU, moved by ObGD; remove it"
-_CLOSED = (
-    *("activation", "layer_norm", "dropout_rate"),
-    *("optimizer", "weight_decay", "features_extractor"),
-)
 
 
 def check_streaming(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -36,7 +32,7 @@ def check_streaming(data: Mapping[str, Any]) -> Iterator[Finding]:
         if section.get(key, only) != only:
             yield Finding(path, why.format(name))
     networks = mapping(agent.get("policy_kwargs"))
-    for key in _CLOSED:
+    for key in POLICY_PLAIN:
         if key in networks:
             place = ("agent", "policy_kwargs", key)
             yield Finding(place, _LAYERS.format(name), at_key=True)

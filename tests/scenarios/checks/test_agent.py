@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.registry import ALGORITHMS
-from holdfast.scenarios.checks.agent import _POLICY_PLAIN, argument_names
+from holdfast.scenarios.checks.agent import POLICY_PLAIN, argument_names
 from holdfast.scenarios.load import load
 from holdfast.scenarios.schema.method_spec import ACTIVATIONS, OPTIMIZERS
 
@@ -184,4 +184,4 @@ def test_plain_names_are_those_that_the_agents_know() -> None:
     arguments = pytest.importorskip("holdfast.agents.sb3.arguments")
     assert set(ACTIVATIONS) == set(arguments.ACTIVATIONS)
     assert set(OPTIMIZERS) == set(arguments.OPTIMIZERS)
-    assert set(arguments.OPTIONS) < set(_POLICY_PLAIN)
+    assert set(arguments.OPTIONS) < set(POLICY_PLAIN)
