@@ -23,9 +23,11 @@ CONTROLLERS = {"reach": "push:reach", "push": "push:push"}
 ARMS = {
     "plain": [],
     "ratio": ["agent.gradient_steps=4"],
-    "demonstrations": ["agent.gradient_steps=4"],
+    "demonstrations": [],
+    "both": ["agent.gradient_steps=4"],
 }
 """What each differs in from the scenario, but for the demonstrations themselves."""
+SHOWN_TO = ("demonstrations", "both")
 SHOWN = "tasks[{index}].demonstrations={{data: '{data}', share: 0.25}}"
 
 
@@ -43,7 +45,7 @@ def demonstrations(folder: Path) -> dict[str, Path]:
 
 def overrides(arm: str, folder: Path) -> list[str]:
     """Return what an arm changes about the scenario."""
-    if arm != "demonstrations":
+    if arm not in SHOWN_TO:
         return ARMS[arm]
     files = demonstrations(folder).values()
     shown = [SHOWN.format(index=index, data=data.absolute()) for index, data in enumerate(files)]
