@@ -146,7 +146,8 @@ def averaged(name: str, curves: Curves) -> tuple[int, ...]:
     if kind == "revisited":
         return tuple(task for task, count in visits.items() if count > 1)
     if kind == "held out":
-        return tuple(task for task in range(curves.values.shape[1]) if task not in visits)
+        every = range(curves.values.shape[1]) if visits else ()
+        return tuple(task for task in every if task not in visits)
     return tuple(t for t in visits if kind == "trained" or t != curves.spans[-1].task)
 
 
