@@ -24,11 +24,13 @@ ARMS = {
     "plain": [],
     "ratio": ["agent.gradient_steps=4"],
     "demonstrations": [],
+    "cloning": [],
     "both": ["agent.gradient_steps=4"],
 }
 """What each differs in from the scenario, but for the demonstrations themselves."""
-SHOWN_TO = ("demonstrations", "both")
-SHOWN = "tasks[{index}].demonstrations={{data: '{data}', share: 0.25}}"
+CLONING = {"demonstrations": 0.0, "cloning": 10.0, "both": 0.0}
+"""Weight of what is done there, for those that are shown any."""
+SHOWN = "tasks[{index}].demonstrations={{data: '{data}', share: 0.25, cloning: {cloning}}}"
 
 
 def demonstrations(folder: Path) -> dict[str, Path]:
@@ -45,10 +47,13 @@ def demonstrations(folder: Path) -> dict[str, Path]:
 
 def overrides(arm: str, folder: Path) -> list[str]:
     """Return what an arm changes about the scenario."""
-    if arm not in SHOWN_TO:
+    if arm not in CLONING:
         return ARMS[arm]
     files = demonstrations(folder).values()
-    shown = [SHOWN.format(index=index, data=data.absolute()) for index, data in enumerate(files)]
+    shown = [
+        SHOWN.format(index=index, data=data.absolute(), cloning=CLONING[arm])
+        for index, data in enumerate(files)
+    ]
     return [*ARMS[arm], *shown]
 
 
