@@ -35,10 +35,10 @@ CONSTRAINTS = {
     "price of 5": "{fixed: {multiplier: 5}}",
 }
 """What each is called, and what a scenario says."""
-EWC = "{ewc: {strength: 10.0}}"
+EWC, PACKNET = "{ewc: {strength: 10.0}}", "{packnet: {prune: 0.5}}"
 METHODS = {
     **dict.fromkeys(CONSTRAINTS, ("naive",)),
-    "pid": ("naive", "cloning", EWC, "{packnet: {prune: 0.5}}"),
+    "pid": ("naive", "cloning", EWC, PACKNET),
     "price of 5": (EWC,),
 }
 """Who learns under each, the same that is kept by several under one alone."""
@@ -60,7 +60,10 @@ HEAD = (
 
 def scenario(name: str, constraint: str, seeds: Sequence[int], methods: Sequence[str]) -> Scenario:
     """Return a shipped scenario with one constraint, and methods as a scenario has them."""
-    changed = [f"name={name}-{constraint.replace(' ', '-')}", f"seeds={[*seeds]}"]
+    made = f"{name}-{constraint.replace(' ', '-')}"
+    changed = [f"name={made}", f"seeds={[*seeds]}"]
+    if PACKNET in methods:  # it must be told how many tasks come, and nobody else is
+        changed = [f"name={made}-counted", f"seeds={[*seeds]}", "stream.task_count=known"]
     changed += [f"methods=[{', '.join(methods)}]", f"agent.constraint={CONSTRAINTS[constraint]}"]
     return load(name, changed)
 
