@@ -25,7 +25,7 @@ from holdfast.scenarios.checks.multiagent import check_team, is_team
 from holdfast.scenarios.checks.streaming import check_streaming
 from holdfast.scenarios.checks.supervised import check_supervised
 from holdfast.scenarios.checks.sweep import check_sweep, check_tune
-from holdfast.scenarios.checks.tasks import check_stream, check_tasks
+from holdfast.scenarios.checks.tasks import check_adapt, check_stream, check_tasks
 from holdfast.scenarios.schema.scenario import Scenario
 from holdfast.scenarios.shipped import located, offered, shipped
 from holdfast.scenarios.source import bounds
@@ -228,7 +228,8 @@ def _check_beyond_forms(data: dict[str, Any], folder: Path) -> Checked:
     found += wrong
     if isinstance(data.get("tasks"), list):
         data["tasks"] = tasks
-        of_tasks = (check_tasks(data, folder), check_stream(data), check_backend(data))
+        adapted = check_adapt(data, is_team=is_team(data), is_supervised=of_data)
+        of_tasks = (check_tasks(data, folder), check_stream(data), adapted, check_backend(data))
         found += [finding for each in of_tasks for finding in few(each)]
         found += check_checkpoint(data, folder)
         if is_team(data):

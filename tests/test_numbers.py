@@ -498,7 +498,9 @@ def test_what_the_quickstart_hangs_on() -> None:
 ARMS = {
     "one update per step": ("plain", ""),
     "four updates per step": ("ratio", "plain"),
-    "four, and demonstrations": ("demonstrations", "ratio"),
+    "one, and demonstrations": ("demonstrations", "plain"),
+    "one, and demonstrations that are cloned": ("cloning", "plain"),
+    "four, and demonstrations": ("both", "ratio"),
 }
 """Words of the page, with the arm and what it is compared with."""
 

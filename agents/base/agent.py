@@ -57,11 +57,13 @@ class Shown(NamedTuple):
         rows: Transitions by name, in the spaces of the stream; actions as environments take them.
         share: Of each batch.
         digest: Of the file.
+        cloning: Weight of the loss that draws the policy to these actions.
     """
 
     rows: dict[str, NDArray[Any]]
     share: float
     digest: str
+    cloning: float = 0.0
 
 
 class TaskStart(Start, Protocol):

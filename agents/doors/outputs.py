@@ -227,8 +227,8 @@ class Outputs:
         Under ``policy`` are parameters, and buffers such as those of batch norm.
         """
         policy, normalizer = self._learner.policy, self._learner.normalizer
-        tensors = dict(named_parameters(policy, *_ACTING))
-        buffers = {n: b for n, b in policy.named_buffers() if group_of(n, policy) in _ACTING}
+        tensors = dict(named_parameters(policy, *ACTING))
+        buffers = {n: b for n, b in policy.named_buffers() if group_of(n, policy) in ACTING}
         copies = {name: t.detach().clone() for name, t in (tensors | buffers).items()}
         statistics = {} if normalizer is None else normalizer.tensors()
         return {"policy": copies, "normalization": statistics}
@@ -238,7 +238,8 @@ class Outputs:
         return restated(self._learner.normalizer, observations, statistics)
 
 
-_ACTING = ("actor", "encoder")
+ACTING = ("actor", "encoder")
+"""Groups of the parameters that decide actions."""
 
 
 def output_spec(policy: Any) -> OutputSpec:

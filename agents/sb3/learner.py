@@ -23,6 +23,7 @@ from holdfast.agents.base.agent import Boundary, Files, Log, Observations, Shown
 from holdfast.agents.base.buffers import (
     Arrays,
     as_seen,
+    by_key,
     raw_rollout,
 )
 from holdfast.agents.base.demonstrations import mixing, stored_as
@@ -41,7 +42,8 @@ from holdfast.agents.doors.gradients import Gradients, Tensors, Works
 from holdfast.agents.doors.lifecycle import Lifecycle, Plan
 from holdfast.agents.doors.memory import Memory, Recent
 from holdfast.agents.doors.networks import Networks, install
-from holdfast.agents.doors.outputs import Outputs, PolicyOutput
+from holdfast.agents.doors.outputs import ACTING, Outputs, PolicyOutput
+from holdfast.agents.doors.shown_actions import cloned
 from holdfast.agents.modules import heads
 from holdfast.agents.modules.initialisation import fresh_weights, layer_names
 from holdfast.agents.modules.options import network_changes, set_weight_decay
@@ -248,7 +250,7 @@ class StableBaselinesAgent:
         self.plan.started(experience.stage, self.scenario.stream_tasks)
 
     def _show(self, experience: TaskStart) -> None:
-        """Let demonstrations of the task, where it has some, take their share of every batch.
+        """Let demonstrations of the task, where it has some, take their part in every update.
 
         Only who learns reads the file: a trained agent is opened without it.
         """
@@ -256,9 +258,23 @@ class StableBaselinesAgent:
         if self.scenario.tasks[experience.task_index].demonstrations is None:
             return
         self.shown = experience.demonstrations()
-        if self.shown is not None:
-            mixer = mixing(stored_as(self.model, self.shown), self.shown.share, self.memory.batch)
+        if self.shown is None:
+            return
+        rows = stored_as(self.model, self.shown)
+        if self.shown.share:
+            mixer = mixing(rows, self.shown.share, self.memory.batch)
             self.recent.mixers.insert(0, mixer)  # methods have the last word
+        if self.shown.cloning:
+            term = partial(cloned, Outputs(self).actor, self.shown.cloning)
+            self.gradients.add(term, batch=lambda _: self._drawn(rows), groups=ACTING)
+
+    def _drawn(self, rows: Arrays) -> Tensors:
+        """Return rows of demonstrations, drawn as ``mixing`` draws them."""
+        size = int(self.model.batch_size)
+        drawn = np.random.randint(len(rows["actions"]), size=size)
+        chosen = {name: values[drawn] for name, values in rows.items()}
+        actions = torch.as_tensor(chosen["actions"], device=self.device)
+        return {"seen": self.policy_input(by_key(chosen, "observations")), "actions": actions}
 
     def _build(self, experience: TaskStart) -> Any:
         options = self.scenario.agent

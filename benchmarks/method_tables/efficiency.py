@@ -23,10 +23,14 @@ CONTROLLERS = {"reach": "push:reach", "push": "push:push"}
 ARMS = {
     "plain": [],
     "ratio": ["agent.gradient_steps=4"],
-    "demonstrations": ["agent.gradient_steps=4"],
+    "demonstrations": [],
+    "cloning": [],
+    "both": ["agent.gradient_steps=4"],
 }
 """What each differs in from the scenario, but for the demonstrations themselves."""
-SHOWN = "tasks[{index}].demonstrations={{data: '{data}', share: 0.25}}"
+CLONING = {"demonstrations": 0.0, "cloning": 10.0, "both": 0.0}
+"""Weight of what is done there, for those that are shown any."""
+SHOWN = "tasks[{index}].demonstrations={{data: '{data}', share: 0.25, cloning: {cloning}}}"
 
 
 def demonstrations(folder: Path) -> dict[str, Path]:
@@ -43,10 +47,13 @@ def demonstrations(folder: Path) -> dict[str, Path]:
 
 def overrides(arm: str, folder: Path) -> list[str]:
     """Return what an arm changes about the scenario."""
-    if arm != "demonstrations":
+    if arm not in CLONING:
         return ARMS[arm]
     files = demonstrations(folder).values()
-    shown = [SHOWN.format(index=index, data=data.absolute()) for index, data in enumerate(files)]
+    shown = [
+        SHOWN.format(index=index, data=data.absolute(), cloning=CLONING[arm])
+        for index, data in enumerate(files)
+    ]
     return [*ARMS[arm], *shown]
 
 

@@ -32,10 +32,16 @@ CONSTRAINTS = {
     "fixed": "{fixed: {multiplier: 1}}",
     "lagrangian": "{lagrangian: {}}",
     "pid": "{pid: {}}",
+    "price of 5": "{fixed: {multiplier: 5}}",
 }
 """What each is called, and what a scenario says."""
-KEPT_BY = "pid"
-"""The constraint under which methods are compared; the others are learned by ``naive``."""
+EWC, PACKNET = "{ewc: {strength: 10.0}}", "{packnet: {prune: 0.5}}"
+METHODS = {
+    **dict.fromkeys(CONSTRAINTS, ("naive",)),
+    "pid": ("naive", "cloning", EWC, PACKNET),
+    "price of 5": (EWC,),
+}
+"""Who learns under each, the same that is kept by several under one alone."""
 COLUMNS = (
     "scenario, constraint, method, seed, task, then: return at its own end; cost and share of "
     "violating episodes in the last fifth of its training; cost and share of violating episodes at "
@@ -52,27 +58,37 @@ HEAD = (
 )
 
 
-def scenario(name: str, constraint: str, seed: int) -> Scenario:
-    """Return a shipped scenario with one seed and one constraint."""
-    changed = [f"name={name}-{constraint}", f"seeds=[{seed}]"]
-    changed += [f"agent.constraint={CONSTRAINTS[constraint]}"]
-    return load(name, changed if constraint == KEPT_BY else [*changed, "methods=[naive]"])
+def scenario(name: str, constraint: str, seeds: Sequence[int], methods: Sequence[str]) -> Scenario:
+    """Return a shipped scenario with one constraint, and methods as a scenario has them."""
+    made = f"{name}-{constraint.replace(' ', '-')}"
+    changed = [f"name={made}", f"seeds={[*seeds]}"]
+    if PACKNET in methods:  # it must be told how many tasks come, and nobody else is
+        changed = [f"name={made}-counted", f"seeds={[*seeds]}", "stream.task_count=known"]
+    changed += [f"methods=[{', '.join(methods)}]", f"agent.constraint={CONSTRAINTS[constraint]}"]
+    return load(name, changed)
 
 
 def main(scenarios: Sequence[str], seeds: Sequence[int], runs: Path) -> None:
     """Run what is not on file, write a line per cell and task, and the page's table."""
-    for seed in seeds:
-        for name in scenarios:
-            for constraint in CONSTRAINTS:
-                known = {(row[0], row[1], row[3]) for row in on_file(RESULTS)}
-                if (name, constraint, str(seed)) in known:
+    for name in scenarios:
+        for constraint, methods in METHODS.items():
+            for method in methods:
+                made = scenario(name, constraint, seeds, [method])
+                label = made.methods[0].label
+                known = {row[3] for row in on_file(RESULTS) if row[:3] == [name, constraint, label]}
+                left = [seed for seed in seeds if str(seed) not in known]
+                if not left:
                     continue
-                made = scenario(name, constraint, seed)
+                made = scenario(name, constraint, left, [method])
                 holdfast.run(made, runs=runs)
-                found = gather(runs / made.name).methods
-                own = [c for method in found for c in method.cells if c.folder.seed == seed]
+                cells = {cell.folder.path: cell for cell in _cells(runs / made.name)}
+                own = [cells[runs / made.name / label / f"seed-{seed}"] for seed in left]
                 add([row for cell in own for row in lines(name, constraint, cell)])
     show()
+
+
+def _cells(folder: Path) -> list[CellResults]:
+    return [cell for method in gather(folder).methods for cell in method.cells]
 
 
 def lines(name: str, constraint: str, cell: CellResults) -> Iterator[list[str]]:
@@ -148,4 +164,4 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, nargs="+", default=[*range(5)])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder of results")
     given = parser.parse_args()
-    main(given.only, given.seeds, given.runs)
+    main(given.only, given.seeds, given.runs.resolve())

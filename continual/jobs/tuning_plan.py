@@ -75,7 +75,8 @@ def plan(scenario: Scenario, runs: Path) -> Plan:
     if tune is None:
         example = "tune: {space: {agent.learning_rate: {log: [1e-5, 1e-3]}}, percent: 10}"
         raise refuse("", f"says nothing to tune; write {example}")
-    known = [name for name in metrics.FORMULAS if not name.startswith("forward_transfer")]
+    beyond = ("forward_transfer", "adaptation")  # of other runs than the one that is tried
+    known = [name for name in metrics.FORMULAS if not name.startswith(beyond)]
     if tune.metric not in known:
         hint = did_you_mean(tune.metric, known, "there are")
         raise refuse("tune.metric", f"no metric '{tune.metric}' of a single run{hint}")

@@ -20,9 +20,6 @@ from holdfast.agents.doors.outputs import (
 )
 from holdfast.continual.method import Doors
 
-ACTING = ("actor", "encoder")
-"""Groups of the parameters that decide actions."""
-
 
 class OldPolicy:
     """The policy as it was at a task's end, with the statistics of its observations then.

@@ -3,86 +3,44 @@
 Each stage's checkpoint goes on in a stream of its own, which holds the stages up to it and then the
 task: a run folder that begins as the run's own did, extended by one stage. So the loop learns the
 task as it learns any other: methods are told of it, and it is measured as it is learned.
+
+Under ``adapt:`` every finished cell of a scenario does so with the tasks that its stream does not
+train, and ``run.json`` gets what it gains.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.continual.jobs.queue import Watcher
+from holdfast.continual.jobs.queue import Execute, Watcher
 from holdfast.continual.jobs.run import run_cells
 from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.policies.trust import vouch
+from holdfast.continual.probes.longer_stream import Given, extended, told_of
 from holdfast.continual.probes.outcomes import FRESH, Adapted, AdaptPlan, adapt_record, adapt_work
+from holdfast.continual.probes.record import difference
 from holdfast.continual.results.curves import curves
 from holdfast.continual.run_folder import checkpoint
 from holdfast.continual.run_folder.cells import task_index
-from holdfast.continual.run_folder.extension import obstacle
 from holdfast.continual.run_folder.files import has_second_name, write_whole
 from holdfast.continual.run_folder.record import SCENARIO, SCORES, RunFolder
-from holdfast.errors import EnvironmentFailed, ScenarioError, UsageError
-from holdfast.scenarios.load import load, load_resolved
+from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
-from holdfast.scenarios.source.bounds import RESOLVED_BYTES
 from holdfast.scenarios.source.regular_file import is_there, made_folder, read, remove
-from holdfast.scenarios.source.yaml_file import dump
 
 POINTS = 20
 """Measurements while a task is learned, where nobody says how many."""
 
 
-class Given(NamedTuple):
-    """A task from a file.
-
-    Attributes:
-        entry: Of ``tasks:``, as plain data.
-        path: Where it was found.
-    """
-
-    entry: dict[str, Any]
-    path: str
-
-
-def given_task(place: str, name: str) -> Given:
-    """Return a task of a scenario's file, or the one that a file of its own holds.
-
-    Args:
-        place: The file, or a shipped scenario's name.
-        name: Of the task; a task's own file may leave it out.
-
-    Raises:
-        UsageError: If it is not there.
-    """
-    from holdfast.scenarios.source.yaml_file import read as read_yaml
-
-    path = Path(place)
-    if path.is_file():
-        source = read_yaml(read(path, RESOLVED_BYTES), place)
-        if source.problems:
-            raise ScenarioError(source.problems)
-        data = source.data
-        if isinstance(data, dict) and "tasks" not in data:
-            if not {"env"} <= data.keys():
-                raise UsageError(f"{place}: is neither a scenario nor a task: it has no env:")
-            return Given({"name": name, **data}, place)
-    other = load(place)
-    index = task_index(other, name, place)
-    entry = dict(_data(other)["tasks"][index])
-    score = other.score_of(index)
-    if score is not None and entry.get("score") is None:
-        entry["score"] = score if isinstance(score, str) else score.model_dump()
-    return Given(entry, place)
-
-
 def plan_of(
-    cell: RunFolder, task: str, steps: int, *, every: int | None = None, episodes: int = 5
+    scenario: Scenario, task: str, steps: int, *, every: int | None = None, episodes: int = 5
 ) -> AdaptPlan:
     """Return a plan, with ``POINTS`` measurements where nobody says how many."""
-    n_envs = cell.scenario.n_envs
+    n_envs = scenario.n_envs
     often = every or max(1, round(steps / POINTS / n_envs)) * n_envs
     return AdaptPlan(task=task, steps=steps, every=often, episodes=episodes)
 
@@ -100,6 +58,7 @@ def adapt(
     stages: Sequence[int] | None = None,
     jobs: int = 1,
     watcher: Watcher | None = None,
+    execute: Execute | None = None,
     overwrite: bool = False,
 ) -> None:
     """Let every stage of runs learn a task, and a fresh agent beside them.
@@ -113,6 +72,7 @@ def adapt(
         stages: Which stages; by default all from which training can go on.
         jobs: Cells learned side by side.
         watcher: Is told what happens.
+        execute: Instead of ``jobs``: learns them.
         overwrite: Delete what was learned of this task in as many steps, and start again.
 
     Raises:
@@ -132,7 +92,7 @@ def adapt(
         trial.check()
     left = [trial for trial in trials if not trial.is_done]
     folders = [trial.prepared() for trial in left]
-    outcomes = run_cells(folders, jobs=jobs, watcher=watcher)
+    outcomes = run_cells(folders, jobs=jobs, watcher=watcher, execute=execute)
     for trial, folder, outcome in zip(left, folders, outcomes, strict=True):
         if outcome.failure is not None:
             raise outcome.failure.as_error()
@@ -141,6 +101,91 @@ def adapt(
         with trial.cell.lock():
             if not trial.is_done:
                 adapt_record(trial.cell, plan).append(trial.result(folder))
+
+
+# -- tasks that the stream does not train ----------------------------------------------------------
+
+
+Watched = Callable[[int, int], AbstractContextManager[Watcher | None]]
+"""Makes what is told of so many agents that learn so many steps each."""
+
+
+def check_held_out(runs: Path, scenario: Scenario) -> None:
+    """Raise UsageError where what ``adapt:`` asks for cannot be done; nothing is written.
+
+    Args:
+        runs: The folder of all results.
+        scenario: What is to be run.
+    """
+    for cell in scenario.cells() if scenario.adapt is not None else ():
+        path = runs / scenario.name / cell.label / f"seed-{cell.seed}"
+        folder = RunFolder(path, given=scenario.only(cell))
+        for plan in _held_out_plans(folder.scenario):
+            record = adapt_record(folder, plan)
+            known = record.read()[0]
+            if known not in (None, plan):
+                raise UsageError(
+                    f"{record.path} was measured by another plan ({difference(known, plan)}); "
+                    "write adapt: as it was, or delete that folder"
+                )
+            last = len(folder.scenario.stream_tasks) - 1
+            if not folder.scenario.closed and cell.seed == scenario.seeds[0]:
+                extended(folder, plan, last, None)
+
+
+def adapt_held_out(
+    folders: Sequence[RunFolder],
+    scenario: Scenario,
+    watched: Watched,
+    *,
+    execute: Execute | None = None,
+) -> None:
+    """Let the finished cells of a scenario learn the tasks that its stream does not train.
+
+    As ``adapt:`` asks; where it does not, nothing happens. What is on file is kept. Cells of
+    methods that learn all tasks as one are left out.
+
+    Args:
+        folders: Of the cells, as ``prepare`` returns them.
+        scenario: Of all of them.
+        watched: Makes the watcher of each task.
+        execute: Learns them; by default this process.
+
+    Raises:
+        HoldfastError: The first failure, after all others have run.
+    """
+    asked = scenario.adapt
+    if asked is None:
+        return
+    ended = [one for one in folders if one.info().get("status") == "finished"]
+    cells = [one for one in ended if not one.scenario.closed]
+    for plan in _held_out_plans(scenario) if cells else ():
+        last = len(cells[0].scenario.stream_tasks) - 1
+        stages = None if asked.stages == "all" else [last]
+        with watched(count(cells, stages), plan.steps) as watcher:
+            adapt(cells, plan, stages=stages, execute=execute, watcher=watcher)
+    for cell in cells:
+        with cell.lock():
+            cell.update(adaptation=_gains(cell))
+
+
+def _held_out_plans(scenario: Scenario) -> list[AdaptPlan]:
+    """Return what is learned of each task that the stream does not train."""
+    asked = scenario.adapt
+    assert asked is not None
+    how = {"every": asked.every, "episodes": asked.episodes}
+    names = [scenario.tasks[task].name for task in scenario.held_out]
+    return [plan_of(scenario, name, asked.steps, **how) for name in names]  # type: ignore[arg-type]
+
+
+def _gains(cell: RunFolder) -> dict[str, float]:
+    """Return the area of the stream's end less that of the fresh agent, by the task's name."""
+    last = len(cell.scenario.stream_tasks) - 1
+    found = {}
+    for plan in _held_out_plans(cell.scenario):
+        areas = {one.stage: one.area for one in adapt_record(cell, plan).read()[1]}
+        found[plan.task] = areas[last] - areas[FRESH]
+    return found
 
 
 # -- one stage -------------------------------------------------------------------------------------
@@ -269,20 +314,9 @@ def _trials(
     wanted = [FRESH, *_whole_stages(cell, stages)]
     found = [Trial(cell, plan, stage, extended(cell, plan, stage, given)) for stage in wanted]
     if given is not None:
-        with _told_of(given):
+        with told_of(given):
             kind_of(found[0].scenario).spaces()
     return found
-
-
-@contextmanager
-def _told_of(given: Given | None) -> Iterator[None]:
-    """Tell what is wrong with a task from a file as a fault of that file."""
-    try:
-        yield
-    except (ScenarioError, EnvironmentFailed) as error:
-        if given is None:
-            raise
-        raise UsageError(f"{given.path}: this task cannot be taken up: {error}") from error
 
 
 def _whole_stages(cell: RunFolder, asked: Sequence[int] | None) -> list[int]:
@@ -306,86 +340,3 @@ def _whole_stages(cell: RunFolder, asked: Sequence[int] | None) -> list[int]:
             f"{newest} and the one before it are whole"
         )
     return whole
-
-
-# -- the longer stream -----------------------------------------------------------------------------
-
-
-def extended(cell: RunFolder, plan: AdaptPlan, stage: int, given: Given | None) -> Scenario:
-    """Return the scenario of a cell that ends after a stage with the task of a plan.
-
-    Args:
-        cell: The cell.
-        plan: The task, its steps, and how it is measured.
-        stage: The stage; ``FRESH`` for none before the task.
-        given: The task, where it is none of the cell's own.
-
-    Raises:
-        UsageError: If the task cannot come there; the text says why.
-    """
-    old = cell.scenario
-    _check(cell, plan, stage, given)
-    data = _data(old)
-    names = [task.name for task in old.tasks]
-    if given is None:
-        index = names.index(plan.task)
-    else:
-        index, own = len(names), {**given.entry, "name": plan.task, "steps": plan.steps}
-        data["tasks"].append(own)
-    before = [names[task] for task in old.stream_tasks[: stage + 1]]
-    stream = {k: v for k, v in data.get("stream", {}).items() if k not in ("repeat", "steps")}
-    data["stream"] = {**stream, "order": [*before, plan.task]}
-    if plan.task in before:  # its visits keep their steps; the last one is cut
-        data["stream"]["steps"] = sum(old.stage_steps[: stage + 1]) + plan.steps
-    else:
-        data["tasks"][index]["steps"] = plan.steps
-    turns = {"sample": 1, "boundaries": "last"}
-    measured = {"every": plan.every, "episodes": plan.episodes, "tasks": turns}
-    data["evaluation"] = {**data.get("evaluation", {}), **measured}
-    where = given.path if given is not None else cell.path / SCENARIO
-    with _told_of(given):
-        new = load_resolved(cell.path / SCENARIO, content=dump(data).encode(), place=old.place)
-    new._folder, new._trusts_code = old._folder, old._trusts_code
-    if why := obstacle(
-        new if given is not None else new.model_copy(update={"tasks": old.tasks}), old
-    ):
-        raise UsageError(f"{where}: task '{plan.task}' cannot be taken up by {cell.path}: {why}")
-    return new
-
-
-def _check(cell: RunFolder, plan: AdaptPlan, stage: int, given: Given | None) -> None:
-    old = cell.scenario
-    if given is None:
-        task_index(old, plan.task, str(cell.path))
-    elif plan.task in [task.name for task in old.tasks]:
-        raise UsageError(
-            f"{given.path}: {cell.path} has a task '{plan.task}' of its own; leave --of out to "
-            "learn that one"
-        )
-    for what, steps in (("--steps", plan.steps), ("--every", plan.every)):
-        if steps % old.n_envs or not steps:
-            raise UsageError(
-                f"{what} {steps}: must be a multiple of n_envs, {old.n_envs}; the nearest is "
-                f"{max(1, round(steps / old.n_envs)) * old.n_envs}"
-            )
-    before = old.stream_tasks[: stage + 1]
-    for index, steps in zip(before, old.stage_steps, strict=False):
-        task = old.tasks[index]
-        if task.name == plan.task and given is None and plan.steps > task.steps:
-            raise UsageError(
-                f"--steps {plan.steps}: {cell.path} has learned '{task.name}' before stage "
-                f"{stage + 1}, and a task that comes again has at most its own {task.steps:,} steps"
-            )
-        if steps != task.steps:
-            raise UsageError(
-                f"{cell.path}: stage {stage} was cut short by stream.steps, so that no task can "
-                "come after it"
-            )
-
-
-def _data(scenario: Scenario) -> dict[str, Any]:
-    """Return a resolved scenario as plain data, as its YAML has them."""
-    from holdfast.scenarios.source.yaml_file import read as read_yaml
-
-    found: dict[str, Any] = read_yaml(scenario.to_yaml().encode(), "", resolved=True).data
-    return found

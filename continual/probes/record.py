@@ -77,7 +77,7 @@ class Record(Generic[P, R]):
             return results
         if known is not None and not overwrite:
             raise UsageError(
-                f"{self.path} was measured by another plan ({_difference(known, plan)}); measure "
+                f"{self.path} was measured by another plan ({difference(known, plan)}); measure "
                 "by that plan again, or delete those results with --overwrite"
             )
         try:
@@ -159,7 +159,8 @@ def probed_cells(path: Path, command: str, *, trust_code: bool = False) -> list[
     return cells
 
 
-def _difference(one: BaseModel, other: BaseModel) -> str:
+def difference(one: BaseModel, other: BaseModel) -> str:
+    """Return in which keys two plans differ, in words."""
     ours, theirs = one.model_dump(), other.model_dump()
     found = [f"{key} {ours[key]}, now {theirs[key]}" for key in ours if ours[key] != theirs[key]]
     return "; ".join(found)

@@ -34,7 +34,7 @@ BESIDE = {
 }
 """Metrics at the boundaries alone, beside those in a window of more than one point."""
 
-WHERE_KNOWN = ("stability_gap/dense", "recovery_time/steps")
+WHERE_KNOWN = ("stability_gap/dense", "recovery_time/steps", "adaptation/gain")
 """Metrics that it has a column for where a method has a number."""
 
 

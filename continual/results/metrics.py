@@ -14,9 +14,10 @@ arXiv:1706.08840, equation 3; ``dense`` needs evaluations inside the tasks, afte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -43,13 +44,14 @@ class Formula:
         formula: Its definition, in the words of ``NOTATION``.
         higher_is_better: False where a smaller number is the better one.
         tasks: Which ones it is averaged over: all that are ``trained``, the ``earlier`` ones (all
-            but that trained last), or the ``revisited`` ones (trained more than once).
+            but that trained last), the ``revisited`` ones (trained more than once), or those
+            ``held out`` (never trained).
     """
 
     title: str
     formula: str
     higher_is_better: bool = True
-    tasks: Literal["trained", "earlier", "revisited"] = "trained"
+    tasks: Literal["trained", "earlier", "revisited", "held out"] = "trained"
 
 
 RULES = f"metrics: the end of a task is one in {WINDOW} of its evaluations"
@@ -66,6 +68,9 @@ NOTATION = (
     "stream trains; tasks that are only evaluated do not enter the averages. A metric for which "
     "one task is missing is n/a."
 )
+
+NO_GAINS: Mapping[int, float] = MappingProxyType({})
+"""Of a cell whose agents did not adapt to anything."""
 
 FORMULAS: dict[str, Formula] = {
     "average_performance/cw": Formula("average performance", "1/N Σ_i P_i(T)"),
@@ -122,6 +127,13 @@ FORMULAS: dict[str, Formula] = {
         higher_is_better=False,
         tasks="revisited",
     ),
+    "adaptation/gain": Formula(
+        "adaptation gain",
+        "1/H Σ_h (A_h - A_h^b) over the H tasks that the stream does not train, where A_h is the "
+        "mean score (trapezoidal rule) while the agent of the stream's end learns task h, and "
+        "A_h^b that of a fresh agent of the same seed; needs `adapt:`",
+        tasks="held out",
+    ),
 }
 
 
@@ -133,6 +145,9 @@ def averaged(name: str, curves: Curves) -> tuple[int, ...]:
         return ()  # of one task nothing can be forgotten: n/a, and no zero
     if kind == "revisited":
         return tuple(task for task, count in visits.items() if count > 1)
+    if kind == "held out":
+        every = range(curves.values.shape[1]) if visits else ()
+        return tuple(task for task in every if task not in visits)
     return tuple(t for t in visits if kind == "trained" or t != curves.spans[-1].task)
 
 
@@ -343,14 +358,18 @@ def recovery_time(curves: Curves) -> Array:
     return found
 
 
-def per_task(curves: Curves, references: Sequence[Curves] = ()) -> dict[str, Array]:
+def per_task(
+    curves: Curves, references: Sequence[Curves] = (), gains: Mapping[int, float] = NO_GAINS
+) -> dict[str, Array]:
     """Return every metric of ``FORMULAS`` by its full name, shape (tasks,); NaN where it is n/a.
 
     Args:
         curves: One cell.
         references: As for ``forward_transfer``.
+        gains: Adaptation gain by task, of those that were adapted to.
     """
     backward = backward_transfer(curves)
+    adapted = np.array([gains.get(task, np.nan) for task in range(curves.values.shape[1])])
     return {
         "average_performance/cw": performance(curves),
         "average_performance/boundary": boundary_performance(curves),
@@ -363,11 +382,16 @@ def per_task(curves: Curves, references: Sequence[Curves] = ()) -> dict[str, Arr
         "min_acc/dense": min_acc(curves),
         "stability_gap/dense": stability_gap(curves),
         "recovery_time/steps": recovery_time(curves),
+        "adaptation/gain": adapted,
     }
 
 
 def summary(
-    curves: Curves, references: Sequence[Curves] = (), *, sampled: bool = False
+    curves: Curves,
+    references: Sequence[Curves] = (),
+    gains: Mapping[int, float] = NO_GAINS,
+    *,
+    sampled: bool = False,
 ) -> dict[str, float]:
     """Return every metric of ``FORMULAS``, averaged over its tasks; NaN where it is n/a.
 
@@ -376,11 +400,12 @@ def summary(
     Args:
         curves: One cell.
         references: As for ``forward_transfer``.
+        gains: As for ``per_task``.
         sampled: Estimate what is missing, in the middle of a stream whose tasks take turns in
             being measured: see ``estimated``.
     """
     found = {}
-    for name, values in per_task(curves, references).items():
+    for name, values in per_task(curves, references, gains).items():
         tasks = list(averaged(name, curves))
         known = tasks and curves.unit != "mixed"
         newest = [place for place, task in enumerate(tasks) if task == curves.spans[-1].task]

@@ -46,6 +46,7 @@ class CellResults:
         points: Its record of plasticity.
         episodes: How many evaluation episodes its record has.
         cut: How many of them were cut, by task, where any was.
+        gains: Adaptation gain by the task's index, where ``adapt:`` asks for it.
     """
 
     folder: RunFolder
@@ -60,6 +61,7 @@ class CellResults:
     violations: Curves | None = None
     episodes: int = 0
     cut: Mapping[str, int] = field(default_factory=dict)
+    gains: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[Episode]:
@@ -69,12 +71,12 @@ class CellResults:
     @property
     def metrics(self) -> dict[str, float]:
         """Every metric under its full name; NaN where it is n/a."""
-        return metrics.summary(self.curves, [*self.references.values()])
+        return metrics.summary(self.curves, [*self.references.values()], self.gains)
 
     @property
     def per_task(self) -> dict[str, Array]:
         """Every metric under its full name, shape (tasks,); NaN where it is n/a."""
-        return metrics.per_task(self.curves, [*self.references.values()])
+        return metrics.per_task(self.curves, [*self.references.values()], self.gains)
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,10 @@ def _measure(folder: RunFolder) -> CellResults:
     if any(task.cost is not None for task in scenario.tasks):
         costs, violations = curves_of(scores, scenario, ("cost", "violation"))
         found = replace(found, costs=costs, violations=violations)
-    return replace(found, episodes=len(scores), cut=cut)
+    names = [task.name for task in scenario.tasks]
+    kept = found.info.get("adaptation", {})
+    gains = {names.index(name): gain for name, gain in kept.items() if name in names}
+    return replace(found, episodes=len(scores), cut=cut, gains=gains)
 
 
 def _with_references(methods: Sequence[MethodResults], roots: set[Path]) -> list[MethodResults]:

@@ -120,6 +120,7 @@ class RunInfo(BaseModel):
     extra_updates: Count | None = None
     peak_memory_bytes: Count | None = None
     energy_kwh: Amount | None = None
+    adaptation: dict[Short, Annotated[float, Field(allow_inf_nan=False)]] = {}
 
 
 class Member(BaseModel):
@@ -156,6 +157,7 @@ class _Spent(BaseModel):
     extra_updates: Count = 0
     peak_memory_bytes: Count = 0
     energy_kwh: Amount | None = None
+    adaptation: dict[Short, Annotated[float, Field(allow_inf_nan=False)]] = {}
 
 
 class State(BaseModel):

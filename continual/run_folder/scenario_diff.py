@@ -16,6 +16,7 @@ from holdfast.scenarios.source.override import NoSuchPlace, plain_data, put, res
 from holdfast.scenarios.source.yaml_file import dump
 
 NO_MATTER: dict[str, Any] = {
+    "adapt": None,
     "description": "",
     "pool": Pool(),
     "resources": Resources(),

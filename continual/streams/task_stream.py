@@ -184,7 +184,7 @@ class TaskExperience(StageExperience):
                 entries = by_key(rows, name)
                 rows = {n: v for n, v in rows.items() if n.partition(".")[0] != name}
                 rows |= by_name(name, layer.observation(entries.get("", entries)))
-        return Shown(rows, asked.share, found.digest)
+        return Shown(rows, asked.share, found.digest, asked.cloning)
 
     def _made(
         self, makers: list[Callable[[], gym.Env[Any, Any]]], seed: int, interleaved: bool

@@ -174,6 +174,60 @@ def check_stream(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(("stream", "max_tasks"), message)
 
 
+def check_adapt(data: Mapping[str, Any], *, is_team: bool, is_supervised: bool) -> list[Finding]:
+    """Return what is wrong between ``adapt:`` and the stream that is to be followed by a task.
+
+    Args:
+        data: Of the scenario.
+        is_team: Whether there are many agents.
+        is_supervised: Whether tasks are data sets.
+    """
+    asked, stream = data.get("adapt"), mapping(data.get("stream"))
+    if not isinstance(asked, Mapping):
+        return []
+    here: KeyPath = ("adapt",)
+    if is_team or is_supervised:
+        who = "a team does" if is_team else "a supervised agent does"
+        return [Finding(here, f"{who} not adapt to single tasks; remove it", at_key=True)]
+    found = [*_check_followed(data, stream)]
+    n_envs = _count(data.get("n_envs", 1))
+    for key in ("steps", "every"):
+        found += _check_steps(asked.get(key), here, n_envs, key)
+    if asked.get("stages", "all") == "all" and mapping(data.get("checkpoint")).get("keep") not in (
+        None,
+        "all",
+    ):
+        message = "every stage is to adapt, from its whole checkpoint; remove it, or write adapt: "
+        found.append(Finding(("checkpoint", "keep"), message + "{stages: last}"))
+    return found
+
+
+def _check_followed(data: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield why no task can come after a stage, or none is there that could."""
+    order, tasks = stream.get("order"), dict(tasks_of(data))
+    names = [task.get("name") for task in tasks.values()]
+    if not isinstance(order, list | tuple) or not [name for name in names if name not in order]:
+        message = (
+            "the stream trains every task, so that none is left to adapt to; list in stream.order "
+            "those that it trains, without the others"
+        )
+        yield Finding(("adapt",), message, at_key=True)
+    if data.get("endless") is True or stream.get("boundaries", "known") != "known":
+        message = "needs a stream whose stages can go on: write boundaries: known, or remove it"
+        yield Finding(("adapt",), message, at_key=True)
+    if stream.get("task_count") == "known":
+        message = "methods were told how many tasks come, and adapt: adds one; write unknown"
+        yield Finding(("stream", "task_count"), message)
+    if stream.get("steps") is not None:
+        message = "may cut a stage short, and no task can follow it then; write repeat instead"
+        yield Finding(("stream", "steps"), message, at_key=True)
+    for index, task in tasks.items():
+        for key in ("sample", "exclusive", "opponents", "rate"):
+            if task.get(key):
+                message = f"a task with {key}: cannot be adapted to, nor after; remove it or adapt:"
+                yield Finding(("tasks", index, key), message, at_key=True)
+
+
 def _count(value: Any) -> int | None:
     """Return a positive whole number, or None for anything else, which pydantic reports."""
     value = whole(value)
@@ -269,7 +323,9 @@ def _check_sample(sample: Any, path: KeyPath) -> Iterator[Finding]:
             yield Finding((*path, "sample", key), f"no change '{change}'{hint}", at_key=True)
 
 
-def _check_steps(steps: Any, path: KeyPath, n_envs: int | None) -> Iterator[Finding]:
+def _check_steps(
+    steps: Any, path: KeyPath, n_envs: int | None, key: str = "steps"
+) -> Iterator[Finding]:
     budget = _count(steps)
     if not budget or not n_envs or budget % n_envs == 0:
         return
@@ -281,7 +337,7 @@ def _check_steps(steps: Any, path: KeyPath, n_envs: int | None) -> Iterator[Find
     message = (
         f"{budget} is not a multiple of n_envs ({n_envs}), so it cannot be exact; write {near}"
     )
-    yield Finding((*path, "steps"), message)
+    yield Finding((*path, key), message)
 
 
 def _check_exclusive(path: KeyPath, n_envs: int | None, every: Any) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from holdfast.scenarios.schema.detector import Detector
 from holdfast.scenarios.schema.fields import SECTION, Flag, Name, Positive, Seeds, Text, Trackers
 from holdfast.scenarios.schema.method_spec import Method, MethodPart, Wrapper, labelled
 from holdfast.scenarios.schema.sections import (
+    Adapt,
     Carry,
     Checkpoint,
     Evaluation,
@@ -82,6 +83,8 @@ class Scenario(BaseModel):
     """Plan of measuring the agent."""
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     """Checkpoints of each cell."""
+    adapt: Adapt | None = Field(default=None, exclude_if=operator.not_)
+    """Learning of the tasks that the stream does not train, by every stage: {steps: 5_000}."""
     track: Annotated[Trackers, Field(exclude_if=operator.not_)] = ()
     """Experiment trackers beside TensorBoard: wandb, mlflow, trackio, or a list of them."""
     sweep: dict[Text, Values] = Field(default_factory=dict, exclude_if=operator.not_)
@@ -118,6 +121,18 @@ class Scenario(BaseModel):
         asked = stream.get("boundaries") if isinstance(stream, Mapping) else None
         asked = stream.boundaries if isinstance(stream, Stream) else asked
         return {**data, "detector": {}} if asked == "detected" else data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kept_for_adapting(cls, data: Any) -> Any:
+        """Keep every stage's checkpoint whole where every stage adapts and nothing is said."""
+        asked = data.get("adapt") if isinstance(data, Mapping) else None
+        stages = asked.stages if isinstance(asked, Adapt) else "all"
+        stages = asked.get("stages", stages) if isinstance(asked, Mapping) else stages
+        plan = data.get("checkpoint", {}) if asked else None
+        if stages == "last" or not isinstance(plan, Mapping):
+            return data
+        return {**data, "checkpoint": {"keep": "all", **plan}}
 
     _document: Source | None = PrivateAttr(None)  # what it was read from
     _source: Path | None = PrivateAttr(None)
@@ -193,6 +208,11 @@ class Scenario(BaseModel):
         What the stream leaves to chance is drawn in a cell's own scenario; see ``only``.
         """
         return stages(self.tasks, self.stream)
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """Index of each task that the stream does not train."""
+        return tuple(i for i in range(len(self.tasks)) if i not in self.stream_tasks)
 
     @property
     def stage_steps(self) -> tuple[int, ...]:

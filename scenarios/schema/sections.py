@@ -102,6 +102,24 @@ class Evaluation(BaseModel):
         return f"{self.tasks.sample} tasks by turns, and of all at {which}"
 
 
+class Adapt(BaseModel):
+    """Learning of the tasks that the stream does not train, once a cell has ended.
+
+    Every stage's agent learns each of them, beside one that is fresh.
+    """
+
+    model_config = SECTION
+
+    steps: Steps
+    """Environment steps of each task."""
+    every: Steps | None = None
+    """Steps between evaluations. Default: 20 of them."""
+    episodes: Annotated[Positive, Field(le=bounds.EPISODES)] = 5
+    """Episodes of each evaluation."""
+    stages: Literal["all", "last"] = "all"
+    """Stages that adapt: all, whose checkpoints are then kept whole, or the last one."""
+
+
 class Pool(BaseModel):
     """Processes that the training environments run in; they change no number."""
 

@@ -16,6 +16,7 @@ from holdfast.scenarios.schema.cost import Cost
 from holdfast.scenarios.schema.fields import (
     SECTION,
     AboveZero,
+    AtLeastZero,
     Flag,
     Index,
     Name,
@@ -66,8 +67,16 @@ class Demonstrations(BaseModel):
 
     data: Text
     """File that holdfast record has written; its path counts from the scenario's folder."""
-    share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     """Share of each batch."""
+    cloning: Annotated[AtLeastZero, Field(exclude_if=operator.not_)] = 0.0
+    """Weight of a loss that draws the policy to what was done there."""
+
+    @model_validator(mode="after")
+    def _is_of_use(self) -> Self:
+        if not self.share and not self.cloning:
+            raise ValueError("a share of 0 without cloning: shows nothing; raise one of the two")
+        return self
 
 
 _DRAWS = {"uniform": 2, "log_uniform": 2, "normal": 2, "integers": 2, "choice": 0}

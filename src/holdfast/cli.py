@@ -397,17 +397,26 @@ class _How(NamedTuple):
 
 
 def _run(scenario: Scenario, runs: Path, how: _How, *, overwrite: bool) -> list[Outcome]:
-    """Build everything once, then run the cells under a display."""
+    """Build everything once, then run the cells under a display, and let them adapt."""
     from holdfast.continual.jobs.run import made_executor, run_cells
     from holdfast.continual.jobs.run_folders import prepare
+    from holdfast.continual.probes.adaptation import adapt_held_out, check_held_out
     from holdfast.progress import Display
 
     scenario = _settled(scenario, runs, overwrite=overwrite)
+    if not overwrite:
+        check_held_out(runs, scenario)
+
+    def watched(count: int, steps: int) -> Display:
+        return Display(console(), count, steps)
+
     with made_executor(how.executor, scenario, jobs=how.jobs, address=how.address) as execute:
         execute.build(scenario)
         folders = prepare(runs, scenario, overwrite=overwrite, tell=print_note)
-        with Display(console(), len(folders), scenario.total_steps) as shown:
-            return run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
+        with watched(len(folders), scenario.total_steps) as shown:
+            outcomes = run_cells(folders, retries=how.retries, watcher=shown, execute=execute)
+        adapt_held_out(folders, scenario, watched, execute=execute)
+        return outcomes
 
 
 def _settled(scenario: Scenario, runs: Path, *, overwrite: bool) -> Scenario:

@@ -98,13 +98,14 @@ def adapt(
     """
     from holdfast.continual.probes import adaptation as probe
     from holdfast.continual.probes import outcomes
+    from holdfast.continual.probes.longer_stream import given_task
     from holdfast.continual.probes.record import probed_cells
     from holdfast.continual.reports.probe_report import adapt_sections
     from holdfast.progress import Display
 
-    given = None if of is None else probe.given_task(of, task)
+    given = None if of is None else given_task(of, task)
     cells = probed_cells(run, "adapt", trust_code=trust_code)
-    plan = probe.plan_of(cells[0], task, steps, every=every, episodes=episodes)
+    plan = probe.plan_of(cells[0].scenario, task, steps, every=every, episodes=episodes)
     with stop_told(), Display(console(), probe.count(cells, stage), steps) as shown:
         how: dict[str, Any] = {"jobs": jobs, "watcher": shown, "overwrite": overwrite}
         probe.adapt(cells, plan, given=given, stages=stage, **how)

@@ -33,7 +33,7 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
             runs / scenario.name / cell.label / f"seed-{cell.seed}"
         )
     steps = sum(scenario.only(cell).total_steps for cell in cells)
-    lines = [f"{steps:,} steps in all"]
+    lines = [f"{steps:,} steps in all{_adapting(scenario)}"]
     if any(finished.values()):
         lines.append(f"{sum(finished.values())} of them are finished in {runs} and will be skipped")
     robots = [task.name for task in scenario.tasks if task.exclusive]
@@ -48,6 +48,22 @@ def dry_run(scenario: Scenario, *, runs: Path, jobs: int) -> str:
     rows = [_row(label, left[label], cost) for label, cost in costs.items()]
     return "\n".join(
         [*lines, "", *aligned([head, *rows], right=True), "", *_sums(scenario, costs, left, jobs)]
+    )
+
+
+def _adapting(scenario: Scenario) -> str:
+    """Return how much learning ``adapt:`` adds, which the times below do not count."""
+    asked = scenario.adapt
+    if asked is None:
+        return ""
+    own = [scenario.only(cell) for cell in scenario.cells()]
+    stages = [
+        len(one.stream_tasks) if asked.stages == "all" else 1 for one in own if not one.closed
+    ]
+    agents = sum(1 + count for count in stages) * len(scenario.held_out)  # one of them is fresh
+    return (
+        f", and then {agents:,} agents that adapt in {asked.steps:,} steps each, which the times "
+        "below leave out"
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from holdfast.continual.jobs import run as cells
-from holdfast.continual.jobs.queue import RETRIES
+from holdfast.continual.jobs.queue import RETRIES, Watcher
 from holdfast.continual.jobs.run_handle import Runs
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -54,13 +54,19 @@ def run(
             does not answer. Nothing was written then.
         HoldfastError: The first failure of a cell, after all others have run.
     """
+    from holdfast.continual.probes.adaptation import adapt_held_out, check_held_out
     from holdfast.printing import console  # here, as it needs rich, and scripts do not
     from holdfast.progress import Display
 
     shown = is_interactive() if progress is None else progress
-    count = len(scenario.cells())
-    with Display(console(), count, scenario.total_steps) if shown else nullcontext() as watcher:
-        return cells.run(
+
+    def watched(count: int, steps: int) -> AbstractContextManager[Watcher | None]:
+        return Display(console(), count, steps) if shown else nullcontext()
+
+    if scenario.adapt is not None and not overwrite:
+        check_held_out(Path(runs), scenario)
+    with watched(len(scenario.cells()), scenario.total_steps) as watcher:
+        made = cells.run(
             scenario,
             runs=runs,
             jobs=jobs,
@@ -71,6 +77,10 @@ def run(
             trust_code=trust_code,
             watcher=watcher,
         )
+    if scenario.adapt is not None:
+        with cells.made_executor(executor, scenario, jobs=jobs, address=address) as execute:
+            adapt_held_out([one.folder for one in made], scenario, watched, execute=execute)
+    return made
 
 
 def is_interactive() -> bool:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import ENTROPY_COEFFICIENT, Named, below, flat, snapshot
 from holdfast.agents.doors.networks import Slot
+from holdfast.agents.doors.outputs import ACTING
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.componet import is_critic
-from holdfast.continual.methods.imitation import ACTING
 from holdfast.continual.methods.snapshots import DEVIATION, Snapshots
 from holdfast.errors import UsageError
 

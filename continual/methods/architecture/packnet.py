@@ -10,9 +10,10 @@ from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, below, flat, is_deviation
 from holdfast.agents.doors.lifecycle import Snapshot
+from holdfast.agents.doors.outputs import ACTING
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.architecture.freezing import Freezing
-from holdfast.continual.methods.imitation import ACTING, clipped_to
+from holdfast.continual.methods.imitation import clipped_to
 from holdfast.continual.methods.snapshots import Snapshots
 from holdfast.errors import UsageError
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Output, OutputSpec, Reader
+from holdfast.agents.doors.outputs import ACTING, Output, OutputSpec, Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING
 
 _LOSS = "loss"
 _EPSILON = 1e-8

@@ -13,9 +13,9 @@ from torch import Tensor
 from holdfast.agents.base.observations import with_task_ids
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Reader
+from holdfast.agents.doors.outputs import ACTING, Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, Imitation, OldPolicy
+from holdfast.continual.methods.imitation import Imitation, OldPolicy
 
 
 @dataclass(kw_only=True, eq=False)

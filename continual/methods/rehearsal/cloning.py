@@ -12,9 +12,9 @@ from torch import Tensor
 from holdfast.agents.base.parameters import Named
 from holdfast.agents.doors.exploration import Exploration, Exploring, Heads
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Reader
+from holdfast.agents.doors.outputs import ACTING, Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, Imitation, clipped_to
+from holdfast.continual.methods.imitation import Imitation, clipped_to
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 from holdfast.errors import UsageError
 

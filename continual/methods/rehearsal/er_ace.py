@@ -11,9 +11,8 @@ from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, gradient_of
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Reader, draw, log_likelihood
+from holdfast.agents.doors.outputs import ACTING, Reader, draw, log_likelihood
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING
 from holdfast.continual.methods.rehearsal.episodic import Labelled
 
 

@@ -16,10 +16,9 @@ from torch import Tensor
 from holdfast.agents.base.buffers import Arrays
 from holdfast.agents.base.parameters import Named, below, flat, gradient_of, snapshot
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Output, OutputSpec, Reader
+from holdfast.agents.doors.outputs import ACTING, Output, OutputSpec, Reader
 from holdfast.continual.method import Doors, Experience, Method
 from holdfast.continual.methods.imitation import (
-    ACTING,
     Imitation,
     OldPolicy,
     descended,

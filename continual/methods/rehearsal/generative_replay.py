@@ -17,9 +17,9 @@ from torch import Tensor
 from holdfast.agents.base.buffers import Arrays
 from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Output, Reader
+from holdfast.agents.doors.outputs import ACTING, Output, Reader
 from holdfast.continual.method import Doors, Experience, Method
-from holdfast.continual.methods.imitation import ACTING, Imitation, OldPolicy
+from holdfast.continual.methods.imitation import Imitation, OldPolicy
 from holdfast.continual.methods.rehearsal.generator import Generator, new_generator, seeded
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.observation_keys import TASK_ID

@@ -13,10 +13,11 @@ from gymnasium import spaces
 from kills import Kills, assert_unharmed, cell, silent, two_tasks
 from safetensors.numpy import save
 from safetensors.torch import load_file
-from stable_baselines3 import SAC
+from stable_baselines3 import DDPG, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.utils import polyak_update
 
 from holdfast.agents.base.demonstrations import content_of, mixing, read_demonstrations
 from holdfast.continual.streams.task_stream import make_stream
@@ -190,10 +191,65 @@ def test_one_task_is_that_of_stable_baselines3_bit_for_bit(tmp_path: Path) -> No
         assert torch.equal(saved[name], tensor), name
 
 
+class Drawn(DDPG):
+    """DDPG whose actor is drawn to demonstrations, as a user would write it into ``train``."""
+
+    weight = 3.0
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size)
+            with torch.no_grad():
+                following = self.actor_target(batch.next_observations)
+                # Its noise of targets has a deviation of .1, cut at 0: it is drawn, and is none.
+                batch.actions.clone().data.normal_(0, self.target_policy_noise)
+                (value,) = self.critic_target(batch.next_observations, following)
+                wanted = batch.rewards + (1 - batch.dones) * self.gamma * value
+            (value,) = self.critic(batch.observations, batch.actions)
+            self.critic.optimizer.zero_grad()
+            torch.nn.functional.mse_loss(value, wanted).backward()
+            self.critic.optimizer.step()
+            rows = np.random.randint(6, size=batch_size)
+            seen = torch.as_tensor(rows_of()["observations"][rows])
+            done = torch.as_tensor(rows_of()["actions"][rows] / 2)
+            loss = -self.critic.q1_forward(batch.observations, self.actor(batch.observations))
+            away = (self.actor(seen) - done).square().sum(1)
+            self.actor.optimizer.zero_grad()
+            (loss.mean() + self.weight * away.mean()).backward()
+            self.actor.optimizer.step()
+            polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+            polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["sb3", "compiled"])
+def test_the_policy_is_drawn_to_what_was_done(engine: str, tmp_path: Path) -> None:
+    """Up to the rounding of two gradients that are added rather than one of a sum."""
+    shown = {"data": str(written(tmp_path)), "share": 0.0, "cloning": Drawn.weight}
+    networks = {"policy_kwargs": {"net_arch": [8]}}
+    data = {
+        "tasks": [{"name": "a", "env": "Pendulum-v1", "steps": 60, "demonstrations": shown}],
+        "agent": {"algorithm": "ddpg", **OFF, **networks, "engine": engine},
+        "stream": {"task_id": "hidden"},
+        "evaluation": {"episodes": 1},
+    }
+    folder = cell(tmp_path, data)
+    run_cell(folder, silent)
+    model = Drawn("MlpPolicy", make_vec_env("Pendulum-v1", 1, seed=0), seed=0, **OFF, **networks)
+    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    model.learn(60)
+    saved = load_file(folder.path / "checkpoints/task-0/policy.safetensors")
+    moved = 0.0
+    for name, tensor in model.policy.state_dict().items():
+        torch.testing.assert_close(saved[name], tensor, rtol=1e-4, atol=1e-5)
+        moved = max(moved, float((tensor - before[name]).abs().max()))
+    assert moved > 0.01
+
+
 def shown_twice(place: Path, method: Any = "naive", **more: Any) -> dict[str, Any]:
     data = two_tasks({**AGENT, "train_freq": 5, **more}, method)
     for task in data["tasks"]:
-        task["demonstrations"] = {"data": str(written(place)), "share": 0.25}
+        task["demonstrations"] = {"data": str(written(place)), "share": 0.25, "cloning": 0.5}
     return data
 
 
@@ -249,6 +305,12 @@ def test_who_cannot_be_shown_anything_is_told(tmp_path: Path) -> None:
     hidden = "}\nstream: {boundaries: hidden"
     assert "boundaries are hidden, and is shown nothing" in refusal(tmp_path, more=hidden)
     assert "there is no '" in refusal(tmp_path, data="other.safetensors")
+
+
+def test_what_shows_nothing_is_refused(tmp_path: Path) -> None:
+    written(tmp_path)
+    nothing = "expert.safetensors, share: 0"
+    assert "a share of 0 without cloning: shows nothing" in refusal(tmp_path, data=nothing)
 
 
 def test_a_file_of_other_spaces_is_refused_before_anything_is_written(tmp_path: Path) -> None:

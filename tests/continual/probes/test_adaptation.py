@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor, equal
 from typer.testing import CliRunner
 
+import holdfast
 from holdfast.cli import app
 from holdfast.continual.probes import adaptation as probe
 from holdfast.continual.probes import outcomes
+from holdfast.continual.probes.longer_stream import extended, given_task, told_of
 from holdfast.continual.probes.outcomes import FRESH, Adapted, AdaptPlan
+from holdfast.continual.results.study import gather
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -53,7 +56,7 @@ def test_it_is_a_run_that_had_the_task(tmp_path: Path, make_small: Callable[...,
     (cell,), (whole,) = run_all(scenario, tmp_path / "a"), run_all(longer, tmp_path / "b")
     before = {file: file.read_bytes() for file in cell.path.rglob("*") if file.is_file()}
     (tmp_path / "third.yaml").write_text(THIRD)
-    given = probe.given_task(str(tmp_path / "third.yaml"), "third")
+    given = given_task(str(tmp_path / "third.yaml"), "third")
     plan = AdaptPlan(task="third", steps=64, every=32, episodes=2)
     probe.adapt([cell], plan, given=given)
     work = outcomes.adapt_work(cell, plan)
@@ -70,7 +73,7 @@ def test_it_is_a_run_that_had_the_task(tmp_path: Path, make_small: Callable[...,
     assert found[1].scores == pytest.approx([total / 100 for total in found[1].totals])
     assert {f: f.read_bytes() for f in before} == before
     (tmp_path / "third.yaml").write_text(THIRD.replace("[2, 3, 0, 1]", "[1, 0, 3, 2]"))
-    other = probe.given_task(str(tmp_path / "third.yaml"), "third")
+    other = given_task(str(tmp_path / "third.yaml"), "third")
     with pytest.raises(UsageError, match=r"is of another scenario than this run and task"):
         probe.adapt([cell], plan, given=other)
 
@@ -105,6 +108,83 @@ def test_tasks_of_its_own(cell: RunFolder) -> None:
     probe.adapt([cell], denser, stages=[1], overwrite=True)
     assert results(cell, denser)[1].steps == [0, 16, 32]
     assert results(cell, denser)[1].scores[2] == results_before.scores[1]
+
+
+HELD_OUT: dict[str, Any] = {"stream": {"order": ["plain"]}, "seeds": [3, 4]}
+
+
+@pytest.mark.thorough
+def test_what_the_stream_does_not_train(
+    tmp_path: Path, make_small: Callable[..., Scenario]
+) -> None:
+    """Is learned by finished cells, as the command lets them; a metric says what it gained."""
+    before = make_small(**HELD_OUT)
+    (one, _) = holdfast.run(before, runs=tmp_path)
+    table = gather(tmp_path / "small").methods[0]
+    assert all(np.isnan(cell.metrics["adaptation/gain"]) for cell in table.cells)
+    scores = (one.folder.path / "scores.jsonl").read_bytes()
+
+    asked = {"steps": 64, "every": 32, "episodes": 2}
+    given = make_small(**HELD_OUT, adapt=asked)
+    holdfast.run(given, runs=tmp_path)
+    assert (one.folder.path / "scores.jsonl").read_bytes() == scores
+    plan = AdaptPlan(task="swapped", **asked)
+    for cell in gather(tmp_path / "small").methods[0].cells:
+        found = results(cell.folder, plan)
+        assert sorted(found) == [FRESH, 0]
+        # By hand: two trapezoids of equal width.
+        areas = {stage: (a + 2 * b + c) / 4 for stage, (a, b, c) in scores_of(found).items()}
+        assert cell.metrics["adaptation/gain"] == pytest.approx(areas[0] - areas[FRESH])
+        assert np.isnan(cell.per_task["adaptation/gain"][0])
+    text = report_of(tmp_path)
+    assert "| adaptation gain |" in text
+    assert "## Adaptation to swapped in 64 steps" in text
+
+    (alone,) = run_all(make_small(**{**HELD_OUT, "seeds": [3]}), tmp_path / "alone")
+    probe.adapt([alone], plan)
+    assert results(alone, plan) == results(one.folder, plan)
+
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    holdfast.run(given, runs=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    with pytest.raises(UsageError, match=r"another plan \(episodes 2, now 1\); write adapt: as it"):
+        holdfast.run(make_small(**HELD_OUT, adapt={**asked, "episodes": 1}), runs=tmp_path)
+
+
+def scores_of(found: dict[int, Adapted]) -> dict[int, list[float]]:
+    return {stage: one.scores for stage, one in found.items()}
+
+
+def report_of(runs: Path) -> str:
+    told = CliRunner().invoke(app, ["report", str(runs / "small")])
+    assert told.exit_code == 0, told.output
+    return (runs / "small" / "report.md").read_text()
+
+
+@pytest.mark.thorough
+def test_only_the_last_stage_adapts(tmp_path: Path, make_small: Callable[..., Scenario]) -> None:
+    """And methods that learn all tasks as one do not: the metric is not theirs."""
+    third = {"name": "third", "env": "CartPole-v1", "steps": 64}
+    given = make_small(
+        tasks=[*make_small().model_dump()["tasks"], third],
+        stream={"order": ["plain", "swapped"]},
+        methods=["naive", "joint"],
+        checkpoint={},
+        adapt={"steps": 32, "every": 32, "episodes": 1, "stages": "last"},
+    )
+    assert given.checkpoint.keep == "policies"
+    naive, joint = holdfast.run(given, runs=tmp_path)
+    plan = AdaptPlan(task="third", steps=32, every=32, episodes=1)
+    assert sorted(results(naive.folder, plan)) == [FRESH, 1]
+    assert naive.folder.info()["adaptation"].keys() == {"third"}
+    assert "adaptation" not in joint.folder.info()
+
+
+def test_every_stage_needs_its_whole_checkpoint(make_small: Callable[..., Scenario]) -> None:
+    keys: dict[str, Any] = {**HELD_OUT, "adapt": {"steps": 64}}
+    assert make_small(**keys, checkpoint={}).checkpoint.keep == "all"
+    again = Scenario.model_validate(make_small(**keys).model_dump())
+    assert again == make_small(**keys)
 
 
 @pytest.mark.thorough
@@ -148,7 +228,7 @@ def test_what_cannot_be(
 ) -> None:
     plan = AdaptPlan(task="third", steps=64, every=64, episodes=1)
     (tmp_path / "third.yaml").write_text(THIRD)
-    given = probe.given_task(str(tmp_path / "third.yaml"), "third")
+    given = given_task(str(tmp_path / "third.yaml"), "third")
     with pytest.raises(UsageError, match=r"third.yaml: task 'third'.*stream: {max_tasks: 3}"):
         probe.adapt([cell], plan, given=given)
     with pytest.raises(UsageError, match=r"no task 'third'; there are: plain, swapped"):
@@ -166,16 +246,16 @@ def test_what_cannot_be(
         ("env: CartPole-v1\ncolour: 3", r"third.yaml: this task cannot be taken up:.*colour"),
     ):
         (tmp_path / "third.yaml").write_text(text)
-        wrong = probe.given_task(str(tmp_path / "third.yaml"), "third")
-        with pytest.raises(UsageError, match=f"(?s){match}"), probe._told_of(wrong):
-            probe.kind_of(probe.extended(more, plan, FRESH, wrong)).spaces()
+        wrong = given_task(str(tmp_path / "third.yaml"), "third")
+        with pytest.raises(UsageError, match=f"(?s){match}"), told_of(wrong):
+            probe.kind_of(extended(more, plan, FRESH, wrong)).spaces()
     (tmp_path / "none.yaml").write_text("name: third\n")
     with pytest.raises(UsageError, match=r"neither a scenario nor a task"):
-        probe.given_task(str(tmp_path / "none.yaml"), "third")
-    assert probe.given_task("quickstart", "swapped-sensors").entry["score"]["reference"] == 500.0
+        given_task(str(tmp_path / "none.yaml"), "third")
+    assert given_task("quickstart", "swapped-sensors").entry["score"]["reference"] == 500.0
     two = RunFolder.create(tmp_path / "two/naive/seed-3", make_small(n_envs=2))
     with pytest.raises(UsageError, match=r"--steps 63: must be a multiple of n_envs, 2; .* 64"):
-        probe.extended(two, plan.model_copy(update={"task": "plain", "steps": 63}), FRESH, None)
+        extended(two, plan.model_copy(update={"task": "plain", "steps": 63}), FRESH, None)
     known = make_small(stream={"task_count": "known"})
     told = RunFolder.create(tmp_path / "known/naive/seed-3", known)
     with pytest.raises(UsageError, match=r"cannot take up a task: methods were told"):

@@ -205,6 +205,27 @@ def test_streams(one, stream: str, path: str, message: str) -> None:
     assert message in problem.message
 
 
+@pytest.mark.parametrize(
+    ("others", "path", "message"),
+    [
+        (["stream={}"], "adapt", "the stream trains every task, so that none is left"),
+        (["adapt.steps=63"], "adapt.steps", "63 is not a multiple of n_envs (4)"),
+        (["adapt.every=30"], "adapt.every", "30 is not a multiple of n_envs (4)"),
+        (["adapt.stages=first"], "adapt.stages", "'first' is not one of all, last"),
+        (["adapt.step=64"], "adapt.step", "did you mean 'steps'?"),
+        (["stream.task_count=known"], "stream.task_count", "adapt: adds one; write unknown"),
+        (["stream.steps=512"], "stream.steps", "write repeat instead"),
+        (["checkpoint.keep=policies"], "checkpoint.keep", "write adapt: {stages: last}"),
+        (["tasks[1].rate=10"], "tasks[1].rate", "remove it or adapt:"),
+        (["stream.boundaries=hidden"], "adapt", "write boundaries: known"),
+    ],
+)
+def test_adapting(one, others: list[str], path: str, message: str) -> None:
+    problem = one("stream={order: [right]}", "n_envs=4", "adapt={steps: 64}", *others)
+    assert problem.path == path
+    assert message in problem.message
+
+
 def test_exclusive_environments(one, write) -> None:
     exclusive = "tasks[0].exclusive=true"
     assert "n_envs is 4; write n_envs: 1" in one(exclusive, "n_envs=4").message
