@@ -24,7 +24,7 @@ from holdfast.continual.probes.departures import clusters, departures, middle, s
 from holdfast.continual.probes.explanation_board import show
 from holdfast.continual.probes.reasons import Cluster, Explained, ExplainPlan, explain_record
 from holdfast.continual.probes.record import Tell
-from holdfast.continual.probes.states import Met, Renderer, Seen, Unseen, View, meet
+from holdfast.continual.probes.states import Met, Seen, Unseen, View, meet, rendered
 from holdfast.continual.results.curves import Array
 from holdfast.continual.results.statistics import student
 from holdfast.continual.run_folder import checkpoint
@@ -109,13 +109,15 @@ class _Task(NamedTuple):
         name: Of it.
         met: States of it.
         true: The policy of its end.
-        renderer: Draws frames; None where the environment draws none.
+        restored: The run at its end.
+        index: Of it.
     """
 
     name: str
     met: Met
     true: View
-    renderer: Renderer | None
+    restored: Any
+    index: int
 
 
 def _explained(
@@ -138,14 +140,9 @@ def _explained(
             continue
         met = meet(cell, restored(end), task, plan.states)
         true = View(restored(end).agent, task, met.seen)
-        renderer = Renderer(restored(end), task, met) if met.is_drawn else None
-        try:
-            for stage in left:
-                view = View(restored(stage).agent, task, met.seen)
-                yield _one(view, _Task(names[task], met, true, renderer), stage)
-        finally:
-            if renderer is not None:
-                renderer.close()
+        asked = _Task(names[task], met, true, restored(end), task)
+        for stage in left:
+            yield _one(View(restored(stage).agent, task, met.seen), asked, stage)
 
 
 def _one(view: View, task: _Task, stage: int) -> Explained:
@@ -233,9 +230,10 @@ def _frame(task: _Task, place: int) -> tuple[str | None, str]:
     seen = task.met.seen
     if seen.is_picture:
         return _drawn(seen.values[place]), ""
-    if task.renderer is None:
+    if not task.met.is_drawn:
         return None, ""
     try:
-        return frames.frame_of(task.renderer.frame(place)), ""
+        picture = rendered(task.restored, task.index, task.met, place)
     except Unseen as error:
         return None, str(error)
+    return frames.frame_of(picture), ""

@@ -251,55 +251,48 @@ class Unseen(Exception):
     """No frame can be had of a state; the text says why."""
 
 
-class Renderer:
-    """Frames of states of a task, each reached again from its episode's seed by its actions.
+def rendered(restored: Any, task: int, met: Met, place: int) -> NDArray[np.uint8]:
+    """Return a frame of a state, which is reached again from its episode's seed by its actions.
 
     Args:
         restored: The run at the end of the task.
         task: Index of the task.
         met: The states.
+        place: Of the state among them.
+
+    Returns:
+        Shape (height, width, 3).
+
+    Raises:
+        Unseen: If the environment draws none, or is elsewhere after the same actions.
     """
-
-    def __init__(self, restored: Any, task: int, met: Met) -> None:
-        self._restored, self._task, self._met = restored, task, met
-        self._env: gym.Env[Any, Any] | None = None
-
-    def frame(self, place: int) -> NDArray[np.uint8]:
-        """Return the frame of a state, shape (height, width, 3).
-
-        Raises:
-            Unseen: If the environment draws none, or is elsewhere after the same actions.
-        """
+    try:
+        # A new one for each frame: MuJoCo's camera may stay where it looked when it first drew.
+        env = task_env(restored.scenario, task, restored.spaces, render_mode="rgb_array")
         try:
-            return self._drawn(place)
-        except Unseen:
+            picture = _drawn(env, met, place)
+        except Exception:
+            with suppress(Exception):  # what cannot draw may fail again here
+                env.close()
             raise
-        except Exception as error:
-            raise Unseen(f"{type(error).__name__}: {error}"[:500]) from error
+        env.close()
+    except Unseen:
+        raise
+    except Exception as error:
+        raise Unseen(f"{type(error).__name__}: {error}"[:500]) from error
+    return picture
 
-    def _drawn(self, place: int) -> NDArray[np.uint8]:
-        met, env = self._met, self._opened()
-        episode, step = met.points[place]
-        shown, _ = env.reset(seed=met.seeds[episode])
-        for action in met.actions[episode][:step]:
-            shown = env.step(action)[0]
-        own = met.seen.own
-        there = met.seen.values[place, :own].cpu().numpy()
-        if not np.array_equal(np.asarray(shown, dtype=np.float32)[:own], there):
-            raise Unseen("the same actions led to another state")
-        picture = np.asarray(env.render())
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
-            raise Unseen("render() returned no picture, (height, width, 3) of uint8")
-        return picture
 
-    def _opened(self) -> gym.Env[Any, Any]:
-        if self._env is None:
-            scenario, spaces = self._restored.scenario, self._restored.spaces
-            self._env = task_env(scenario, self._task, spaces, render_mode="rgb_array")
-        return self._env
-
-    def close(self) -> None:
-        """Close the environment."""
-        if self._env is not None:
-            with suppress(Exception):  # one that cannot draw may fail again here
-                self._env.close()
+def _drawn(env: gym.Env[Any, Any], met: Met, place: int) -> NDArray[np.uint8]:
+    episode, step = met.points[place]
+    shown, _ = env.reset(seed=met.seeds[episode])
+    for action in met.actions[episode][:step]:
+        shown = env.step(action)[0]
+    own = met.seen.own
+    there = met.seen.values[place, :own].cpu().numpy()
+    if not np.array_equal(np.asarray(shown, dtype=np.float32)[:own], there):
+        raise Unseen("the same actions led to another state")
+    picture = np.asarray(env.render())
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+        raise Unseen("render() returned no picture, (height, width, 3) of uint8")
+    return picture

@@ -82,11 +82,11 @@ class Catch(gym.Env[NDArray[np.uint8], np.int64]):
 
     def render(self) -> NDArray[np.uint8]:
         """Return the picture, larger."""
-        return np.kron(self._picture(), np.ones((8, 8, 1), np.uint8))
+        return self._picture().repeat(8, axis=0).repeat(8, axis=1)
 
     def _picture(self) -> NDArray[np.uint8]:
         field = np.full((self.cells, self.cells, 3), _GROUND, np.uint8)
         field[-1, self.basket] = _BASKET
         for name, column in self.columns.items():
             field[self.row, column] = _COLOURS[name]
-        return np.kron(field, np.ones((self.pixels, self.pixels, 1), np.uint8))
+        return field.repeat(self.pixels, axis=0).repeat(self.pixels, axis=1)
