@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from holdfast.continual.probes.attack import gap
 from holdfast.continual.probes.attribution import numbers
-from holdfast.continual.probes.states import Seen, View
+from holdfast.continual.probes.visited_states import Seen, View
 from holdfast.continual.results.curves import Array
 
 FAR = 0.1

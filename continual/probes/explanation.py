@@ -24,7 +24,7 @@ from holdfast.continual.probes.departures import clusters, departures, middle, s
 from holdfast.continual.probes.explanation_board import show
 from holdfast.continual.probes.reasons import Cluster, Explained, ExplainPlan, explain_record
 from holdfast.continual.probes.record import Tell
-from holdfast.continual.probes.states import Met, Seen, Unseen, View, meet, rendered
+from holdfast.continual.probes.visited_states import Met, Seen, Unseen, View, meet, rendered
 from holdfast.continual.results.curves import Array
 from holdfast.continual.results.statistics import student
 from holdfast.continual.run_folder import checkpoint

@@ -77,8 +77,8 @@ def png(picture: Picture, *, zoom: int = 1) -> bytes:
 
 
 def _checked(frame: str) -> str:
-    picture_of(frame)
-    return frame
+    """Return a picture as we write it, whatever else the file of its maker held."""
+    return frame_of(picture_of(frame))
 
 
 Frame = Annotated[str, Field(max_length=MOST_LETTERS), AfterValidator(_checked)]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from holdfast.continual.probes import frames
 from holdfast.continual.probes.reasons import Explained, explain_record
-from holdfast.continual.reports.pictures import Pixels, within
+from holdfast.continual.reports import axes
+from holdfast.continual.reports.charts import WIDTH
 from holdfast.continual.reports.probe_results import Found, gathered, labels
 from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results.document import (
     Block,
     Bullets,
     Cell,
+    Figure,
     Figures,
     Paragraph,
     Run,
@@ -29,7 +33,13 @@ from holdfast.continual.results.document import (
     words,
 )
 from holdfast.continual.results.formatting import number, plural
+from holdfast.continual.results.svg import element, picture
 from holdfast.continual.run_folder.record import RunFolder
+
+_SIDE, _LINE = 180.0, 18.0
+
+MOST_BYTES = 200_000
+"""Of the pictures of one section, as a page holds them."""
 
 
 def explain_sections(cells: Sequence[RunFolder]) -> list[Section]:
@@ -169,9 +179,55 @@ def _unseen(found: Sequence[Found]) -> Iterator[Text]:
 
 def _pictures(title: str, told: str, shown: Iterator[tuple[str, Pixels]]) -> list[Section]:
     """Return a section of pictures below a text; none where there are none."""
-    figures, left_out = within(list(shown))
+    figures, left_out = _within(list(shown))
     if not figures:
         return []
     if left_out:
         told += f" {plural(left_out, 'picture')} more are left out, to keep this page small."
     return [Section(title, (paragraph(told), Figures(figures)), page_only=True)]
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A picture, with what is told of it beside it.
+
+    Attributes:
+        png: The picture.
+        told: Short lines.
+    """
+
+    png: bytes
+    told: Sequence[str]
+
+    @property
+    def href(self) -> str:
+        """The picture as an address that holds all of it."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+    def drawn(self, title: str) -> Element:
+        """Return it as an SVG."""
+        place = {"x": 0, "y": 0, "width": _SIDE, "height": _SIDE}
+        parts = [element("image", href=self.href, class_="pixels", **place)]
+        parts += [
+            axes.label(_SIDE + 12, 14 + row * _LINE, line, "value")
+            for row, line in enumerate(self.told)
+        ]
+        return picture(WIDTH, _SIDE, title, *parts)
+
+
+def _within(shown: Sequence[tuple[str, Pixels]]) -> tuple[tuple[Figure, ...], int]:
+    """Return pictures as figures, and how many are left out to keep a page small.
+
+    Args:
+        shown: Each with its title; the first are kept.
+    """
+    figures, size = [], 0
+    for title, one in shown:
+        size += len(one.href)
+        if size > MOST_BYTES:
+            break
+        figures.append(Figure(title, one))
+    return tuple(figures), len(shown) - len(figures)

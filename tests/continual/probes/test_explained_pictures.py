@@ -25,7 +25,7 @@ from holdfast.agents.doors.outputs import Output
 from holdfast.cli import app
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.probes import attribution, frames, states
+from holdfast.continual.probes import attribution, frames, visited_states
 from holdfast.continual.probes.explanation import explain
 from holdfast.continual.probes.reasons import EXPLAIN, Explained, ExplainPlan, explain_record
 from holdfast.continual.run_folder.record import RunFolder
@@ -115,7 +115,7 @@ def test_exact_on_a_linear_policy_of_pixels(linear: RunFolder) -> None:
     for (stage, task), found in results(linear).items():
         own = 0 if task == "first" else 1
         ends = [kind_of(linear.scenario).restore(linear, one) for one in (own, stage)]
-        seen = states.meet(linear, ends[0], own, 12).seen
+        seen = visited_states.meet(linear, ends[0], own, 12).seen
         pixels = seen.values.numpy().astype(np.float64)  # (states, 3, 40, 6)
         weights = ends[1].agent.policy.action_net.weight.detach().double().numpy()
         weights = weights.reshape(2, 3, *SIZE) / 255  # as Stable-Baselines3 scales pictures
@@ -166,7 +166,7 @@ def test_policies_get_what_stable_baselines_gives_them(kind: str) -> None:
     policy = A2C(name, env, device="cpu").policy
     observed = [space.sample() for _ in range(3)]
     agent: Any = SimpleNamespace(policy=policy, device="cpu", normalizer=None)
-    seen = states._tensors(agent, observed, own=3)
+    seen = visited_states._tensors(agent, observed, own=3)
     assert seen.key == key
     batch = {name: np.stack([one[name] for one in observed]) for name in space} if key else None
     given, _ = policy.obs_to_tensor(np.stack(observed) if batch is None else batch)
@@ -196,7 +196,7 @@ def test_convolutions_beside_a_task_id(algorithm: str, tmp_path: Path) -> None:
     assert sum(found[0, "first"].shares) == pytest.approx(1.0)
     assert found[0, "first"].removed == 129
     own, final = (open_run(cell.path).agent("first", stage=stage) for stage in (0, 1))
-    pictures = states.meet(cell, kind_of(cell.scenario).restore(cell, 0), 0, 12).seen.values
+    pictures = visited_states.meet(cell, kind_of(cell.scenario).restore(cell, 0), 0, 12).seen.values
     rows = pictures.permute(0, 2, 3, 1).byte().numpy()
     differ = [own.act(row) != final.act(row) for row in rows]
     assert found[1, "first"].departs == pytest.approx(np.mean(differ))
@@ -302,4 +302,4 @@ def test_a_record_from_elsewhere_holds_pictures_alone(linear: RunFolder, tmp_pat
 def test_several_pictures_are_refused() -> None:
     two = Dict(left=PICTURE, right=PICTURE)
     with pytest.raises(UsageError, match=r"or one picture .* but they are Dict"):
-        states._explained(two, "here")
+        visited_states._explained(two, "here")

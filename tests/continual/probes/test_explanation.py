@@ -16,7 +16,7 @@ from holdfast.agents.doors.outputs import Output, OutputSpec
 from holdfast.cli import app
 from holdfast.continual.jobs.run_handle import open_run
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.probes import attribution, departures, outcomes, states
+from holdfast.continual.probes import attribution, departures, outcomes, visited_states
 from holdfast.continual.probes import explanation as probe
 from holdfast.continual.probes.counterfactual import counterfactual
 from holdfast.continual.probes.outcomes import CounterfactualPlan
@@ -101,7 +101,7 @@ def test_stages_of_a_run(cell: RunFolder, monkeypatch: pytest.MonkeyPatch) -> No
     # By hand: the same states, and what both policies do there.
     own, final = (open_run(cell.path).agent("plain", stage=stage) for stage in (0, 1))
     restored = [kind_of(cell.scenario).restore(cell, stage) for stage in (0, 1)]
-    seen = states.meet(cell, restored[0], 0, 24).seen
+    seen = visited_states.meet(cell, restored[0], 0, 24).seen
     assert seen.values.shape == (24, 6)
     differ = [own.act(row) != final.act(row) for row in seen.values[:, :4].numpy()]
     assert found[1, "plain"].departs == pytest.approx(np.mean(differ))

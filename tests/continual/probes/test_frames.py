@@ -6,6 +6,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydantic import TypeAdapter
 
 from holdfast.continual.probes import frames
 
@@ -33,6 +35,21 @@ def test_a_frame_is_small_and_comes_back() -> None:
     assert np.abs(back[0, 0].astype(int) - small[0, 0]).max() < 32  # of 64 colours
     few = np.kron(np.eye(3, dtype=np.uint8)[..., None] * 200, np.ones((12, 12, 3), np.uint8))
     assert np.array_equal(frames.picture_of(frames.frame_of(few)), few)
+
+
+def test_of_a_frame_that_is_read_pixels_alone_are_kept() -> None:
+    picture = gradient(60, 50)
+    note = PngInfo()
+    note.add_text("Comment", "<script>")
+    out = io.BytesIO()
+    Image.fromarray(picture).quantize(16).save(out, "PNG", pnginfo=note)
+    found = TypeAdapter(frames.Frame).validate_python(base64.b64encode(out.getvalue()).decode())
+    encoded = base64.b64decode(found)
+    assert b"<script>" in out.getvalue()
+    assert b"<script>" not in encoded
+    given = np.asarray(Image.open(out).convert("RGB"))
+    assert np.array_equal(frames.picture_of(found), given)
+    assert TypeAdapter(frames.Frame).validate_python(found) == found
 
 
 @pytest.mark.parametrize(
