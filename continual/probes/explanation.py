@@ -69,11 +69,12 @@ def explain(
     for cell in cells:
         vouch(cell)
         with cell.lock(), ExitStack() as opened:
-            known = {one.place for one in explain_record(cell).begin(plan, overwrite=overwrite)}
+            record = explain_record(cell)
             board: TensorBoard | None = None
+            known = {one.place for one in record.begin(plan, overwrite=overwrite)}
             for found in _explained(cell, plan, asked[cell.path], known):
                 if found is not None:
-                    explain_record(cell).append(found)
+                    record.append(found)
                     board = board or opened.enter_context(closing(TensorBoard(cell.path / "tb")))
                     show(board, found, step=sum(cell.scenario.stage_steps[: found.stage + 1]))
                 done += 1
