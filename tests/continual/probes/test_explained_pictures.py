@@ -28,6 +28,7 @@ from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.probes import attribution, frames, visited_states
 from holdfast.continual.probes.explanation import explain
 from holdfast.continual.probes.reasons import EXPLAIN, Explained, ExplainPlan, explain_record
+from holdfast.continual.reports.explanation_report import Pixels, _within
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -303,3 +304,11 @@ def test_several_pictures_are_refused() -> None:
     two = Dict(left=PICTURE, right=PICTURE)
     with pytest.raises(UsageError, match=r"or one picture .* but they are Dict"):
         visited_states._explained(two, "here")
+
+
+def test_a_page_stays_small() -> None:
+    shown = [(str(number), Pixels(bytes(50_000), ())) for number in range(5)]
+    figures, left_out = _within(shown)
+    assert [figure.title for figure in figures] == ["0", "1"]  # of 66,690 letters each
+    assert left_out == 3
+    assert _within([]) == ((), 0)
