@@ -111,14 +111,14 @@ class _Task(NamedTuple):
         met: States of it.
         true: The policy of its end.
         restored: The run at its end.
-        index: Of it.
+        number: Of the task.
     """
 
     name: str
     met: Met
     true: View
     restored: Any
-    index: int
+    number: int
 
 
 def _explained(
@@ -234,7 +234,7 @@ def _frame(task: _Task, place: int) -> tuple[str | None, str]:
     if not task.met.is_drawn:
         return None, ""
     try:
-        picture = rendered(task.restored, task.index, task.met, place)
+        picture = rendered(task.restored, task.number, task.met, place)
     except Unseen as error:
         return None, str(error)
     return frames.frame_of(picture), ""

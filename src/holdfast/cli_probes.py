@@ -169,7 +169,7 @@ def explain(
     from holdfast.continual.probes import explanation as probe
     from holdfast.continual.probes import reasons
     from holdfast.continual.probes.record import probed_cells
-    from holdfast.continual.reports.probe_report import explain_sections
+    from holdfast.continual.reports.explanation_report import explain_sections
     from holdfast.progress import counted
 
     cells = probed_cells(run, "explain", trust_code=trust_code)
