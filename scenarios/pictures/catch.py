@@ -70,9 +70,7 @@ class Catch(gym.Env[NDArray[np.uint8], np.int64]):
         self.row, self.basket = 0, self.cells // 2
         return self._picture(), {"is_success": False}
 
-    def step(
-        self, action: np.int64
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Move the basket, and let the balls fall by a cell."""
         self.basket = min(max(self.basket + int(action) - 1, 0), self.cells - 1)
         self.row += 1

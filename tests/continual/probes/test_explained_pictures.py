@@ -179,17 +179,17 @@ def test_policies_get_what_stable_baselines_gives_them(kind: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
-def test_convolutions_beside_a_task_id(algorithm: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algorithm", "taken"), [("dqn", "discrete"), ("sac", "box")])
+def test_convolutions_beside_a_task_id(algorithm: str, taken: str, tmp_path: Path) -> None:
     """The states in which a later policy acts otherwise, told from the agents themselves."""
-    agent = {"algorithm": algorithm, "learning_rate": 0.001}
-    on = {"n_steps": 16, "batch_size": 16}
-    off = {"learning_starts": 4, "batch_size": 16, "train_freq": 1, "buffer_size": 100}
+    agent = {"algorithm": algorithm, "learning_rate": 0.003, "learning_starts": 4}
+    agent |= {"batch_size": 8, "train_freq": 2, "buffer_size": 50}
+    kwargs = {"shown": "picture", "taken": taken, "count": 2}
     tasks = [
-        {"name": name, "env": "Shapes-v0", "steps": 32, "kwargs": {"shown": "picture"}}
+        {"name": name, "env": "Shapes-v0", "steps": 16, "kwargs": kwargs}
         for name in ("first", "second")
     ]
-    given = {"agent": agent | (on if algorithm == "ppo" else off), "stream": {}, "tasks": tasks}
+    given = {"agent": agent, "stream": {}, "tasks": tasks, "evaluation": {"episodes": 1}}
     (cell,) = run_all(scenario({}, {}, **given), tmp_path)
     explain([cell], PLAN)
     found = results(cell)
@@ -197,20 +197,31 @@ def test_convolutions_beside_a_task_id(algorithm: str, tmp_path: Path) -> None:
     assert sum(found[0, "first"].shares) == pytest.approx(1.0)
     assert found[0, "first"].removed == 129
     own, final = (open_run(cell.path).agent("first", stage=stage) for stage in (0, 1))
-    pictures = visited_states.meet(cell, kind_of(cell.scenario).restore(cell, 0), 0, 12).seen.values
-    rows = pictures.permute(0, 2, 3, 1).byte().numpy()
-    differ = [own.act(row) != final.act(row) for row in rows]
+    learner = kind_of(cell.scenario).restore(cell, 0).agent
+    seen = visited_states.meet(cell, kind_of(cell.scenario).restore(cell, 0), 0, 12).seen
+    rows = seen.values.permute(0, 2, 3, 1).byte().numpy()
+    far = 0.1 * 6 if taken == "box" else 0  # from -2 to 4
+    differ = [np.any(np.abs(own.act(row) - final.act(row)) > far) for row in rows]
     assert found[1, "first"].departs == pytest.approx(np.mean(differ))
-    for cluster in found[1, "first"].clusters:
-        assert cluster.centre == []
-        assert frames.picture_of(cluster.frame or "").shape == (36, 36, 3)
+    # What clusters are told apart by, from the bytes themselves.
+    tasks_shown = np.tile(np.array([1.0, 0.0], np.float32), (12, 1))
+    batch = learner.policy_input({"observation": rows, "task_id": tasks_shown})
+    net = learner.policy.actor if taken == "box" else learner.policy.q_net
+    with torch.no_grad():
+        theirs = net.extract_features(batch, net.features_extractor).numpy()
+    ours = visited_states.View(learner, 0, seen).features()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.thorough
 def test_what_the_report_shows(linear: RunFolder, browser: Any, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["report", str(linear.path), "--output", str(tmp_path)])
     assert told.exit_code == 0, told.output
-    (kinds,) = (one.clusters for place, one in results(linear).items() if place == (1, "first"))
+    kinds = results(linear)[1, "first"].clusters
+    for cluster in kinds:
+        assert cluster.centre == []
+        assert frames.picture_of(cluster.frame or "").shape == (*SIZE, 3)
+    assert kinds
     visit = Visit(browser)
     visit.page.goto((tmp_path / "report.html").as_uri())
     images = "svg image"
