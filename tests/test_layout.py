@@ -28,7 +28,13 @@ FOLDERS = {
 # for those below it that are not listed; "" is src/holdfast, with the command line.
 ORDER = (
     *("errors", "home", "seeding", "signature", "offers", "registry"),
-    *("scenarios.custom_env", "scenarios.source", "scenarios.schema", "scenarios.checks"),
+    *(
+        "scenarios.custom_env",
+        "scenarios.pictures",
+        "scenarios.source",
+        "scenarios.schema",
+        "scenarios.checks",
+    ),
     "scenarios",
     *(
         "envs.datasets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import lzma
 import re
 from pathlib import Path
 
@@ -19,7 +20,8 @@ ENGINE = (ROOT / "docs" / "engine.md").read_text("utf-8")
 
 def lines_of(name: str) -> list[list[str]]:
     """Return the lines of a file of results, those that say what made it apart."""
-    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+    opened = lzma.open if name.endswith(".xz") else open
+    with opened(RESULTS / name, "rt", newline="", encoding="utf-8") as file:
         return list(csv.reader(line for line in file if not line.startswith("#")))
 
 
@@ -485,16 +487,43 @@ def three_digits(values: np.ndarray | float) -> str:
 def test_what_the_quickstart_hangs_on() -> None:
     """The three largest shares, what removing the largest moves more than others, departures."""
     table = PROBES[PROBES.index("| method | task | stage | hangs on |") - 1 :]
-    for method, task, stage, hangs, check, departs in shown(table, "method"):
-        own = measured("explain", method=method, task=task, stage=stage)
-        shares = sorted(own, key=lambda line: -float(line["share"]))[:3]
-        found = (f"entry {line['entry']} ({float(line['share']):.0%})" for line in shares)
-        assert hangs == ", ".join(found)
-        top, random, low, high, gone = (
-            float(own[0][key]) for key in ("top", "random", "more_low", "more_high", "departs")
-        )
-        assert check == f"{top - random:.2f} [{low:.2f}, {high:.2f}]"
-        assert departs == f"{gone:.2f}"
+    for method, task, stage, *told in shown(table, "method"):
+        assert told == explained(measured("explain", method=method, task=task, stage=stage))
+
+
+def test_what_pixels_and_robots_hang_on() -> None:
+    names = {"catch": "explain-catch.csv.xz", "safe-cheetah": "explain-safe-cheetah.csv"}
+    table = shown(PROBES, "scenario")
+    assert {row[0] for row in table} == set(names)
+    for scenario, *place, hangs, check, departs in table:
+        lines = cells_of(f"probes/{names[scenario]}")
+        own = [
+            line for line in lines if [line[key] for key in ("method", "task", "stage")] == place
+        ]
+        assert [hangs, check, departs] == explained(own)
+
+
+def explained(own: list[dict[str, str]]) -> list[str]:
+    """Return what a table says of one stage in one task, of which there is a line for each entry.
+
+    Of vectors the three largest shares; of pictures the fewest cells that hold half, and the first.
+    """
+    shares = sorted(own, key=lambda line: -float(line["share"]))
+    hangs = ", ".join(f"entry {ln['entry']} ({float(ln['share']):.0%})" for ln in shares[:3])
+    if ":" in own[0]["entry"]:
+        held = np.cumsum([float(line["share"]) for line in shares])
+        half = 1 + sum(held < held[-1] / 2)
+        places = np.array([line["entry"].split(":") for line in own], dtype=int)
+        rows, columns = places.max(axis=0) + 1
+        row, column = shares[0]["entry"].split(":")
+        hangs = f"half of it on {half / len(own):.1%} of the picture, most at row {row} of {rows}, "
+        hangs += f"column {column} of {columns}"
+    top, random, low, high, gone = (
+        float(own[0][key]) for key in ("top", "random", "more_low", "more_high", "departs")
+    )
+    assert low > 0
+    more, *ends = (f"{n:.1f}" if abs(n) >= 10 else f"{n:.2f}" for n in (top - random, low, high))
+    return [hangs, f"{more} [{', '.join(ends)}]", f"{gone:.2f}"]
 
 
 ARMS = {

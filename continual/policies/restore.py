@@ -183,8 +183,9 @@ def needed_to_act(methods: Sequence[Method]) -> Callable[[str, str], bool]:
 def _check_shapes(tensors: Mapping[str, Tensor], files: Files) -> None:
     """Raise unless a method's tensors that go by a weight's name have the shape of the weight.
 
-    Their paths end in that name; those of a team begin with the group. Avalanche's networks grow,
-    and what its plugins keep of earlier ones may be smaller.
+    Their paths end in that name; those of a team begin with the group. Rows of outputs do not go by
+    one, though an output may be called as a weight is (``log_std``). Avalanche's networks grow, and
+    what its plugins keep of earlier ones may be smaller.
 
     Raises:
         UsageError: One has another shape.
@@ -194,6 +195,8 @@ def _check_shapes(tensors: Mapping[str, Tensor], files: Files) -> None:
         weights = files.get(f"{group}.policy")
         weights, place = (files.get("policy", {}), path) if weights is None else (weights, rest)
         parts = place.split("/")
+        if "label" in parts:  # of `Labelled`
+            continue
         for start in range(len(parts)):
             weight = weights.get("/".join(parts[start:]))
             if weight is not None and weight.shape != tensor.shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,19 +13,18 @@ from holdfast.continual.probes.outcomes import (
     Adapted,
     AdaptPlan,
     Alternative,
-    Cluster,
     CounterfactualPlan,
-    Explained,
     Stressed,
 )
 from holdfast.continual.reports.axes import bounds
 from holdfast.continual.reports.charts import Curves, Line
+from holdfast.continual.reports.explanation_report import explain_sections
+from holdfast.continual.reports.probe_results import Found, gathered, labels
 from holdfast.continual.reports.tables import head, over
 from holdfast.continual.results.curves import Array
 from holdfast.continual.results.document import (
     Block,
     Bullets,
-    Cell,
     Figure,
     Figures,
     Legend,
@@ -33,7 +32,6 @@ from holdfast.continual.results.document import (
     Run,
     Section,
     Table,
-    Text,
     given,
     na,
     words,
@@ -60,14 +58,6 @@ _UNITS = {
 }
 
 
-class Found(NamedTuple):
-    """What a probe found in one cell."""
-
-    label: str
-    cell: RunFolder
-    results: Sequence[Any]
-
-
 def probe_sections(results: Results) -> Iterator[Section]:
     """Return the sections on what probes found in the cells of a report."""
     cells = [cell.folder for method in results.methods for cell in method.cells]
@@ -89,7 +79,7 @@ def stress_sections(
         cells: The cells.
         methods: Labels of all methods, whose places give colours; None for those of the cells.
     """
-    plan, found, notes = _gathered(cells, outcomes.stress_record)
+    plan, found, notes = gathered(cells, outcomes.stress_record)
     if plan is None:
         return []
     changes = [
@@ -103,9 +93,8 @@ def stress_sections(
         "divergence of the policy from what it would do (arXiv:2003.08938); its radius is in "
         "standard deviations of each entry under random actions. Means over tasks, then over seeds."
     )
-    labels = _labels(found)
     order = list(methods or dict.fromkeys(cell.label for cell in cells))
-    legend = Legend(tuple((order.index(label), label) for label in labels))
+    legend = Legend(tuple((order.index(label), label) for label in labels(found)))
     shown = [
         Figure(_title(one), _chart(found, one, order), spoken=_title(one))
         for one in changes
@@ -120,31 +109,6 @@ def stress_sections(
     if shown:
         blocks += [legend, Figures(tuple(shown))]
     return [Section("Robustness", tuple(blocks))]
-
-
-def _gathered(
-    cells: Sequence[RunFolder], record_of: Callable[[RunFolder], Any], first: Any = None
-) -> tuple[Any, list[Found], tuple[Text, ...]]:
-    """Return the plan of the first cell on file, what was found by it, and what is left out."""
-    found, notes = [], []
-    for cell in cells:
-        try:
-            known = record_of(cell).shown([task.name for task in cell.scenario.tasks])
-        except CheckpointUnusable as error:
-            notes.append(words("Not in these numbers: ", Run(str(error))))
-            continue
-        if known is None or not known[1]:
-            continue
-        first = first or known[0]
-        if known[0] == first:
-            found.append(Found(cell.label, cell, known[1]))
-        else:
-            notes.append(words("Not in these numbers, of another plan: ", Run(str(cell.path))))
-    return first, found, tuple(notes)
-
-
-def _labels(found: Sequence[Found]) -> list[str]:
-    return list(dict.fromkeys(one.label for one in found))
 
 
 def _title(change: str) -> str:
@@ -184,7 +148,7 @@ def _areas(found: Sequence[Found], changes: Sequence[str], when: str, pick: Pick
             yield over(_mean([outcomes.area(one, change) for one in tasks]) for tasks in groups)
 
     rows = []
-    for label in _labels(found):
+    for label in labels(found):
         own = [one for one in found if one.label == label]
         rows.append((given(label), *row(own)))
     titles = ("unchanged", *(_TITLES[change] for change in changes))
@@ -204,7 +168,7 @@ def _mean(values: Sequence[float]) -> float:
 def _chart(found: Sequence[Found], change: str, order: Sequence[str]) -> Curves:
     """Return every method's curve at the end of the stream."""
     lines = []
-    for label in _labels(found):
+    for label in labels(found):
         own = [_mean_curve(_at_end(one), change) for one in found if one.label == label]
         known = [one for one in own if len(one[0])]
         if known:
@@ -251,7 +215,7 @@ def _plans(cells: Sequence[RunFolder], plans_of: Callable[[RunFolder], Any]) -> 
 
 
 def _adaptation(cells: Sequence[RunFolder], plan: AdaptPlan, threshold: float | None) -> Section:
-    _, found, notes = _gathered(cells, lambda cell: outcomes.adapt_record(cell, plan), plan)
+    _, found, notes = gathered(cells, lambda cell: outcomes.adapt_record(cell, plan), plan)
     everything = [one for cell in found for one in cell.results]
     limit = outcomes.threshold_of(everything, threshold)
     told = words(
@@ -271,7 +235,7 @@ def _adaptation(cells: Sequence[RunFolder], plan: AdaptPlan, threshold: float | 
 
 def _adapted(found: Sequence[Found], limit: float) -> Table:
     rows = []
-    for label in _labels(found):
+    for label in labels(found):
         own = [one for one in found if one.label == label]
         for stage in _stages(own):
             results = [r for one in own for r in one.results if r.stage == stage]
@@ -313,7 +277,7 @@ def _adapting(found: Sequence[Found]) -> Iterator[Block]:
     stages = _stages(found)
     names = ["fresh" if stage == outcomes.FRESH else f"stage {stage}" for stage in stages]
     ends, shown = [], []
-    for label in _labels(found):
+    for label in labels(found):
         own, lines = [one for one in found if one.label == label], []
         for index, stage in enumerate(stages):
             results = [r for one in own for r in one.results if r.stage == stage]
@@ -354,7 +318,7 @@ def counterfactual_sections(
 
 def _counterfactuals(cells: Sequence[RunFolder], plan: CounterfactualPlan) -> Section:
     record_of = outcomes.counterfactual_record
-    _, found, notes = _gathered(cells, lambda cell: record_of(cell, plan), plan)
+    _, found, notes = gathered(cells, lambda cell: record_of(cell, plan), plan)
     told = words(
         "States of the evaluation episodes at the end of the last training of ",
         Run(plan.task),
@@ -392,7 +356,7 @@ def _lost(found: Sequence[Found], plan: CounterfactualPlan) -> Table:
         *((given(f"under {name}"), elsewhere(name)) for name in plan.worlds),
     ]
     rows = []
-    for label in _labels(found):
+    for label in labels(found):
         own = [one for one in found if one.label == label]
         states = over((float(len(one.results)) for one in own), lambda count: f"{count:.0f}")
         rows.append((given(label), states, *(mean(measure, own) for _, measure in measures)))
@@ -401,94 +365,3 @@ def _lost(found: Sequence[Found], plan: CounterfactualPlan) -> Table:
 
 def _regret(one: Alternative) -> float | None:
     return one.factual - _mean([*one.actions.values()]) if one.actions else None
-
-
-# -- explanations ----------------------------------------------------------------------------------
-
-
-_NAMED = 3
-"""Entries of an observation that are told of."""
-
-
-def explain_sections(cells: Sequence[RunFolder]) -> list[Section]:
-    """Return the section on reasons; none where no cell was explained."""
-    plan, found, notes = _gathered(cells, outcomes.explain_record)
-    if plan is None:
-        return []
-    told = words(
-        f"On {plan.states} states of each task's evaluation episodes, by the policy of the task's "
-        "end. Hangs on: the entries of the observation with the largest part of the integrated "
-        "gradients (arXiv:1703.01365), from the task's mean observation. Check: how much further "
-        "the policy's output moves where a quarter of the entries, those of highest attribution, "
-        "are replaced by their means than where random ones are (divergence), with its 95% "
-        "interval over states. Departs: the share of the states in which the most likely action "
-        "is not that of the policy of the task's end. Means over seeds; intervals of each seed."
-    )
-    blocks: list[Block] = [Paragraph(told), *([Bullets(notes)] if notes else []), _reasons(found)]
-    parts = []
-    if forgotten := list(_forgotten(found)):
-        shown = words(
-            "States in which the last policy departs from that of the task's end, by kind "
-            "(k-means, as many clusters as have the best silhouette). Where: entries that are "
-            "furthest from the task's mean, in standard deviations. Rest: the return from there on "
-            "by the policy of the task's end."
-        )
-        titles = ("task", "seed", "states", "where", "step", "divergence", "rest")
-        clusters = Table(head("method", *titles), tuple(forgotten))
-        parts.append(Section("What was forgotten where", (Paragraph(shown), clusters)))
-    return [Section("Reasons", tuple(blocks), tuple(parts))]
-
-
-def _reasons(found: Sequence[Found]) -> Table:
-    rows = []
-    for label in _labels(found):
-        own = [one for cell in found if cell.label == label for one in cell.results]
-        for task, stage in dict.fromkeys((one.task, one.stage) for one in own):
-            alike: list[Explained] = [one for one in own if one.place == (stage, task)]
-            rows.append(
-                (
-                    given(label),
-                    given(task),
-                    Cell(str(stage), stage),
-                    Cell(_hangs_on(np.mean([one.shares for one in alike], axis=0))),
-                    Cell(", ".join(_check_of(one) for one in alike)),
-                    over(one.departs for one in alike),
-                )
-            )
-    return Table(head("method", "task", "stage", "hangs on", "check", "departs"), tuple(rows))
-
-
-def _hangs_on(shares: Array) -> str:
-    order = np.argsort(shares)[::-1][:_NAMED]
-    return ", ".join(f"entry {entry} ({shares[entry]:.0%})" for entry in order)
-
-
-def _check_of(one: Explained) -> str:
-    if one.more is None:
-        return number(one.top - one.random)
-    low, high = one.more
-    return f"{number(one.top - one.random)} [{number(low)}, {number(high)}]"
-
-
-def _forgotten(found: Sequence[Found]) -> Iterator[Any]:
-    """Yield a row for each cluster of states that the last policy has forgotten."""
-    for label, cell, results in found:
-        last = max(one.stage for one in results)
-        for one in results:
-            for cluster in one.clusters if one.stage == last else ():
-                yield (
-                    given(label),
-                    given(one.task),
-                    Cell(str(cell.seed), cell.seed),
-                    Cell(str(cluster.states), cluster.states),
-                    Cell(_where(cluster)),
-                    Cell(f"{cluster.step:.0f}", cluster.step),
-                    Cell(number(cluster.divergence), cluster.divergence),
-                    Cell(number(cluster.rest), cluster.rest),
-                )
-
-
-def _where(cluster: Cluster) -> str:
-    centre = np.array(cluster.centre)
-    order = np.argsort(np.abs(centre))[::-1][:_NAMED]
-    return ", ".join(f"entry {entry} {centre[entry]:+.1f}" for entry in order)

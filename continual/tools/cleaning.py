@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from holdfast.continual.probes.outcomes import ADAPT, COUNTERFACTUAL, EXPLAIN, STRESS
+from holdfast.continual.probes.outcomes import ADAPT, COUNTERFACTUAL, STRESS
+from holdfast.continual.probes.reasons import EXPLAIN
 from holdfast.continual.run_folder.cells import find_cells
 from holdfast.continual.run_folder.checkpoint import FOLDER, MANIFEST, named_stages, task_folder
 from holdfast.continual.run_folder.old_stages import WHOLE

@@ -168,15 +168,15 @@ def explain(
     departs from that of the task's end, by kind. Needs holdfast[explain].
     """
     from holdfast.continual.probes import explanation as probe
-    from holdfast.continual.probes import outcomes
+    from holdfast.continual.probes import reasons
     from holdfast.continual.probes.record import probed_cells
-    from holdfast.continual.reports.probe_report import explain_sections
+    from holdfast.continual.reports.explanation_report import explain_sections
     from holdfast.progress import counted
 
     cells = probed_cells(run, "explain", trust_code=trust_code)
     with stop_told(), counted(console(), "explain") as tell:
-        probe.explain(cells, outcomes.ExplainPlan(states=states), task, tell, overwrite=overwrite)
-    _written(run, "explain", explain_sections(cells), outcomes.explain_table(cells))
+        probe.explain(cells, reasons.ExplainPlan(states=states), task, tell, overwrite=overwrite)
+    _written(run, "explain", explain_sections(cells), reasons.explain_table(cells))
 
 
 def _written(folder: Path, name: str, sections: list[Any], table: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cells import run_all
@@ -162,3 +163,16 @@ def test_opponents_and_cross_play_refuse_it_too(tmp_path: Path) -> None:
     (folder.path / "checkpoints" / "task-1" / "MANIFEST.json").unlink()
     with pytest.raises(CheckpointUnusable, match=r"MANIFEST\.json"):
         frozen_player(OpponentSpec(run=str(folder.path)), None)
+
+
+@pytest.mark.thorough
+def test_what_a_method_stores_of_outputs_is_not_taken_for_weights(tmp_path: Path) -> None:
+    """The policy has a weight called ``log_std``, and says one for each stored observation."""
+    tasks = [{"name": name, "env": "Pendulum-v1", "steps": 32} for name in ("first", "second")]
+    agent = {"algorithm": "ppo", "n_steps": 16, "batch_size": 16}
+    method = {"cloning": {"samples": 8}}
+    given = {"name": "swing", "tasks": tasks, "agent": agent, "methods": [method], "seeds": [0]}
+    made = Scenario.model_validate(given | {"evaluation": {"episodes": 1}})
+    (cell,) = run_all(made, tmp_path)
+    trained = open_run(cell.path).agent("first", stage=0)
+    assert trained.act(np.array([1.0, 0.0, 0.0], np.float32)).shape == (1,)

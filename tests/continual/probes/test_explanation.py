@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from holdfast.agents.doors.outputs import Output, OutputSpec
 from holdfast.cli import app
 from holdfast.continual.jobs.run_handle import open_run
+from holdfast.continual.kinds.kind import kind_of
+from holdfast.continual.probes import attribution, departures, outcomes, visited_states
 from holdfast.continual.probes import explanation as probe
-from holdfast.continual.probes import outcomes
 from holdfast.continual.probes.counterfactual import counterfactual
-from holdfast.continual.probes.outcomes import CounterfactualPlan, Explained, ExplainPlan
+from holdfast.continual.probes.outcomes import CounterfactualPlan
+from holdfast.continual.probes.reasons import EXPLAIN, Explained, ExplainPlan, explain_record
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, MissingExtra, UsageError
 from holdfast.scenarios.schema.scenario import Scenario
@@ -27,7 +29,7 @@ PLAN = ExplainPlan(states=24)
 
 
 def results(cell: RunFolder) -> dict[tuple[int, str], Explained]:
-    return {one.place: one for one in outcomes.explain_record(cell).read()[1]}
+    return {one.place: one for one in explain_record(cell).read()[1]}
 
 
 def test_exact_on_a_linear_policy() -> None:
@@ -39,7 +41,7 @@ def test_exact_on_a_linear_policy() -> None:
     def output(rows: torch.Tensor) -> Output:
         return {"mean": rows @ weights.T + shift}
 
-    found = probe.attributions(output, OutputSpec("unit_gaussian"), seen, base)
+    found = attribution.attributions(output, OutputSpec("unit_gaussian"), seen, base)
     by_hand = weights.abs().sum(dim=0) * (seen - base).abs()  # (6, 3)
     torch.testing.assert_close(found, by_hand, rtol=1e-5, atol=1e-6)
     assert (found[:, 2] == 0).all()
@@ -53,7 +55,7 @@ def test_of_categories_it_is_the_integral_of_the_formula() -> None:
     ).double()
     seen, base = torch.randn(4, 3).double(), torch.zeros(3).double()
     spec = OutputSpec("categorical", [2, 3])
-    found = probe.attributions(lambda rows: {"logits": net(rows)}, spec, seen, base)
+    found = attribution.attributions(lambda rows: {"logits": net(rows)}, spec, seen, base)
     by_hand = torch.zeros(4, 3).double()
     for row in range(4):
         for part in (slice(0, 2), slice(2, 5)):
@@ -76,11 +78,11 @@ def test_deletion_by_hand() -> None:
     def distance(other: Output) -> torch.Tensor:
         return (other["mean"] - seen[:, :1]).abs()[:, 0]
 
-    top, random = probe.deleted(distance, output, seen, torch.tensor([[3.0, 1, 2]] * 2), 1)
+    top, random = attribution.deleted(distance, output, seen, torch.tensor([[3.0, 1, 2]] * 2), 1)
     assert top.tolist() == [1.0, 1.0]  # the mean is 2
     assert (random < 1).all()
-    assert np.allclose(random * probe.DRAWS, np.round(random * probe.DRAWS))
-    everything, all_random = probe.deleted(distance, output, seen, torch.ones(2, 3), 3)
+    assert np.allclose(random * attribution.DRAWS, np.round(random * attribution.DRAWS))
+    everything, all_random = attribution.deleted(distance, output, seen, torch.ones(2, 3), 3)
     assert everything.tolist() == all_random.tolist() == [1.0, 1.0]
 
 
@@ -98,13 +100,13 @@ def test_stages_of_a_run(cell: RunFolder, monkeypatch: pytest.MonkeyPatch) -> No
     assert found[0, "plain"].departs == found[1, "swapped"].departs == 0.0
     # By hand: the same states, and what both policies do there.
     own, final = (open_run(cell.path).agent("plain", stage=stage) for stage in (0, 1))
-    restored = [probe.kind_of(cell.scenario).restore(cell, stage) for stage in (0, 1)]
-    states = probe._met(cell, restored[0], 0, 24)
-    assert states.observations.shape == (24, 6)
-    differ = [own.act(row) != final.act(row) for row in states.observations[:, :4]]
+    restored = [kind_of(cell.scenario).restore(cell, stage) for stage in (0, 1)]
+    seen = visited_states.meet(cell, restored[0], 0, 24).seen
+    assert seen.values.shape == (24, 6)
+    differ = [own.act(row) != final.act(row) for row in seen.values[:, :4].numpy()]
     assert found[1, "plain"].departs == pytest.approx(np.mean(differ))
     assert sum(cluster.states for cluster in found[1, "plain"].clusters) == sum(differ)
-    path = outcomes.explain_record(cell).path
+    path = explain_record(cell).path
     whole = path.read_bytes()
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     probe.explain([cell], PLAN)
@@ -136,12 +138,12 @@ def test_what_keeps_its_weights_departs_nowhere(
 def test_clusters_are_the_groups_that_are_there() -> None:
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(at, 0.1, (count, 2)) for at, count in ((0, 30), (5, 20))])
-    groups = probe._groups(rows, np.arange(50))
+    groups = departures.clusters(rows, np.arange(50))
     assert [sorted(group.tolist()) for group in groups] == [[*range(30)], [*range(30, 50)]]
-    assert [len(group) for group in probe._groups(rows, np.arange(3))] == [3]
-    assert probe._groups(rows, np.arange(0)) == []
+    assert [len(group) for group in departures.clusters(rows, np.arange(3))] == [3]
+    assert departures.clusters(rows, np.arange(0)) == []
     alike = np.zeros((12, 2))
-    assert [len(group) for group in probe._groups(alike, np.arange(12))] == [12]
+    assert [len(group) for group in departures.clusters(alike, np.arange(12))] == [12]
 
 
 def test_the_command_and_the_report(cell: RunFolder) -> None:
@@ -172,13 +174,13 @@ def test_what_is_refused(
     new = RunFolder.create(tmp_path / "new/naive/seed-3", make_small())
     with pytest.raises(UsageError, match="no stage was finished yet"):
         probe.explain([new], PLAN)
-    (cell.path / outcomes.EXPLAIN).write_bytes(b'{"states": 24}\n{"stage": 0}\n')
+    (cell.path / EXPLAIN).write_bytes(b'{"states": 24}\n{"stage": 0}\n')
     with pytest.raises(CheckpointUnusable, match=r"explain.jsonl:2: task"):
         probe.explain([cell], PLAN)
 
     def missing() -> Any:
         raise MissingExtra("holdfast explain", "captum", "explain")
 
-    monkeypatch.setattr(probe, "_captum", missing)
+    monkeypatch.setattr(probe, "captum", missing)
     with pytest.raises(MissingExtra, match=r'pip install "holdfast\[explain\]"'):
         probe.explain([cell], PLAN)

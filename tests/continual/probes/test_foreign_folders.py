@@ -11,12 +11,11 @@ from holdfast.continual.probes.explanation import explain
 from holdfast.continual.probes.outcomes import (
     ADAPT,
     COUNTERFACTUAL,
-    EXPLAIN,
     STRESS,
     AdaptPlan,
     CounterfactualPlan,
-    ExplainPlan,
 )
+from holdfast.continual.probes.reasons import EXPLAIN, ExplainPlan
 from holdfast.continual.probes.stress import plan_of, stress
 from holdfast.continual.run_folder.record import RunFolder
 from holdfast.errors import CheckpointUnusable, CodeNotTrusted

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.continual.jobs.run_handle import open_run
-from holdfast.continual.probes import outcomes
+from holdfast.continual.probes import outcomes, reasons
 from holdfast.continual.probes import stress as probe
 from holdfast.continual.probes.outcomes import Stressed
 from holdfast.continual.probes.record import probed_cells
@@ -219,7 +219,7 @@ def test_all_levels_fit_a_continuous_policy(run: Callable[..., RunFolder]) -> No
     assert by_place[0, "t0", "attack", 0.2] != clean
     from holdfast.continual.probes.explanation import explain
 
-    explain([cell], outcomes.ExplainPlan(states=10))
-    (one,) = outcomes.explain_record(cell).read()[1]
+    explain([cell], reasons.ExplainPlan(states=10))
+    (one,) = reasons.explain_record(cell).read()[1]
     assert sum(one.shares) == pytest.approx(1.0)
     assert one.departs == 0.0

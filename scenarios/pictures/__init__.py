@@ -1,0 +1,1 @@
+"""What is learned from pixels: Atari, ViZDoom, a small world of ours, and classes of digits."""
