@@ -303,6 +303,11 @@ def test_what_streaming_learners_learn() -> None:
         middle, area = np.median(last), curves[own][:, 1:].mean()
         spread = f"{brief(last.mean())} ± {brief(last.std(ddof=1))}"
         assert numbers == ["10", spread, brief(middle), brief(area), apart], own
+    for label, ended in (("stream_q", 3), ("stream_ac", 6)):  # as the page has it in words
+        own_curves = curves["acrobot", label][:, 1:]
+        assert (own_curves == -500).all(axis=1).sum() == 4
+        assert (own_curves[:, -1] > -130).sum() == ended
+    assert (curves["cartpole", "stream_q"][:, 1:] < 20).all(axis=1).sum() == 2
 
 
 def test_how_fast_streaming_learners_are() -> None:
