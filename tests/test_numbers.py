@@ -399,6 +399,11 @@ def test_what_methods_keep_where_boundaries_are_detected() -> None:
         assert table[boundaries, method] == ["5", told(performance), told(forgetting), gain]
     counts = np.array([line[5:] for line in lines if line[0] == "detected"], dtype=int).sum(axis=0)
     words = " ".join(page.split())
+    kept = [
+        (numbers[one, "cloning"][0] - numbers[one, "naive"][0]).mean()
+        for one in ("detected", "known")
+    ]
+    assert f"({kept[0] / kept[1]:.2f} of what it gains where they are known)" in words
     found = f"found {counts[0] - counts[1]} of the {counts[0]} changes of these runs"
     assert f"{found}, and told of {counts[2]} that were none" in words
     untold = lines_of("detected-untold.csv")
