@@ -262,21 +262,52 @@ def test_the_strengths_that_were_tried_on_continuous_control() -> None:
 STREAMING = (ROOT / "docs" / "streaming.md").read_text("utf-8")
 
 
+def test_what_a_long_life_takes() -> None:
+    """Memory does not grow from a tenth of it on; disk by the points of the record alone."""
+    page = " ".join((ROOT / "docs" / "endless.md").read_text("utf-8").split())
+    points = {int(step): (float(mb), float(kb)) for step, mb, kb in lines_of("endless-life.csv")}
+    early, late, end = (points[step] for step in (100_000, 950_000, 1_000_000))
+    assert end[0] - early[0] < 10
+    assert f"{early[0]:,.0f} MB after 100,000 steps and {end[0]:,.0f} MB at the end" in page
+    assert f"from {early[1]:,.0f} kB to {late[1]:,.0f} kB after 950,000 steps" in page
+
+
+LEARNED_ALONE = {
+    "CartPole, 10,000": ("cartpole", "dqn"),
+    "Acrobot, 100,000": ("acrobot", "ppo"),
+    "MinAtar Breakout, 100,000": ("breakout", "dqn"),
+    "Hopper, 50,000": ("hopper", "ppo"),
+}
+"""Words of the page, with the case and the learner that keeps what it has seen."""
+
+
+def brief(value: float) -> str:
+    return f"{value:.1f}" if abs(value) < 10 else f"{value:.0f}"
+
+
 def test_what_streaming_learners_learn() -> None:
+    """Each with ten seeds, beside a learner with memory at equal steps."""
     lines = lines_of("streaming-learning.csv")
-    table = shown(STREAMING, "learner")
-    assert [row[0] for row in table] == ["`stream_q`", "`dqn`"]
-    for label, *numbers in table:
-        curves = [line[3:] for line in lines if line[:2] == ["cartpole", label.strip("`")]]
-        values = np.array(curves, dtype=float)
-        last = values[:, -1]
-        assert numbers == [
-            str(len(values)),
-            f"{last.mean():.0f} ± {last.std(ddof=1):.0f}",
-            f"{np.median(last):.0f}",
-            f"{values[:, 1:].mean():.0f}",
-            str(int((values == 500).any(axis=1).sum())),
-        ], label
+    table = shown(STREAMING, "task, steps")
+    named = [(LEARNED_ALONE[task][0], label.strip("`")) for task, label, *_ in table]
+    assert sorted(named) == sorted({(line[0], line[1]) for line in lines})
+    curves = {
+        own: np.array([line[3:] for line in lines if (line[0], line[1]) == own], dtype=float)
+        for own in named
+    }
+    for (task, _, *numbers), own in zip(table, named, strict=True):
+        case, other = LEARNED_ALONE[task]
+        last, theirs = curves[own][:, -1], curves[case, other][:, -1]
+        assert len(last) == 10
+        apart = "" if own[1] == other else " to ".join(map(brief, welch(last, theirs)))
+        middle, area = np.median(last), curves[own][:, 1:].mean()
+        spread = f"{brief(last.mean())} ± {brief(last.std(ddof=1))}"
+        assert numbers == ["10", spread, brief(middle), brief(area), apart], own
+    for label, ended in (("stream_q", 3), ("stream_ac", 6)):  # as the page has it in words
+        own_curves = curves["acrobot", label][:, 1:]
+        assert (own_curves == -500).all(axis=1).sum() == 4
+        assert (own_curves[:, -1] > -130).sum() == ended
+    assert (curves["cartpole", "stream_q"][:, 1:] < 20).all(axis=1).sum() == 2
 
 
 def test_how_fast_streaming_learners_are() -> None:
@@ -307,23 +338,27 @@ def over_seeds(column: list[str]) -> str:
     return f"{mean:,.4g} [{made.low:,.4g}, {made.high:,.4g}]"
 
 
+def of_changes(lines: list[list[str]]) -> list[str]:
+    """Return what was missed, false alarms and delays; none can be missed where nothing changes."""
+    missed, alarms, delay = (over_seeds([line[column] for line in lines]) for column in (5, 6, 7))
+    return [missed if any(float(line[4]) for line in lines) else "none", alarms, delay]
+
+
 def test_what_detectors_find() -> None:
-    """Means over seeds, with intervals where seeds differ; without a change there is no delay."""
+    """Means over seeds, with intervals where seeds differ."""
     page = (ROOT / "docs" / "detection.md").read_text("utf-8")
     lines = lines_of("detection.csv")
-
-    def told(stream: str, detector: str, column: int) -> str:
-        return over_seeds([ln[column] for ln in lines if ln[:2] == [stream, detector]])
-
     table = shown(page, "signal and test")
-    names = [row[0].split(" (")[0].replace("`", "").replace(",", "") for row in table]
-    assert sorted(names) == sorted({line[1] for line in lines if line[0] == "none"})
-    for name, (_, *numbers) in zip(names, table, strict=True):
-        abrupt = [told("abrupt", name, column) for column in (5, 6, 7)]
-        assert numbers == [*abrupt, told("none", name, 6)], name
-    counts = {"abrupt": "six changes, {} seeds", "none": "without a change, {} seed"}
-    for stream, words in counts.items():
-        assert words.format(len({line[2] for line in lines if line[0] == stream})) in page
+    names = {(line[1], line[0]) for line in lines if not line[1].endswith("recurring")}
+    told = {(row[0].replace("`", "").replace(",", ""), row[1].strip("`")): row[2:] for row in table}
+    assert told.keys() == names
+    for (detector, stream), numbers in told.items():
+        own = [line for line in lines if line[:2] == [stream, detector]]
+        assert numbers == [str(len(own)), *of_changes(own)], (detector, stream)
+        assert len(own) == (1 if stream == "none" else 20)
+    silent = [line[6] for line in lines if line[:2] == ["none", "dynamics page_hinkley"]]
+    assert set(silent) == {"0"}
+    assert len(silent) == 1
 
 
 def test_which_slots_detectors_recognise() -> None:
@@ -334,12 +369,47 @@ def test_which_slots_detectors_recognise() -> None:
     assert {(stream, "yes") for stream in ("recurring", "gradual", "abrupt")} < set(table)
     for (stream, recurs), cells in table.items():
         lines = [line for line in lines_of("detection.csv") if line[:2] == [stream, names[recurs]]]
-        told = [over_seeds([line[column] for line in lines]) for column in (5, 6, 7)]
-        if not any(float(line[4]) for line in lines):
-            told[0] = "none"  # without a change, none can be missed
         came, found = (sum(int(line[column] or 0) for line in lines) for column in (8, 9))
-        told += [f"{found} of {came}" if came else "none", over_seeds([ln[10] for ln in lines])]
+        told = [*of_changes(lines), f"{found} of {came}" if came else "none"]
+        told.append(over_seeds([line[10] for line in lines]))
         assert cells == [str(len(lines)), *told], (stream, recurs)
+
+
+def test_what_methods_keep_where_boundaries_are_detected() -> None:
+    """Gains are seed by seed, over naive under the same boundaries."""
+    page = (ROOT / "docs" / "detection.md").read_text("utf-8")
+    lines = lines_of("detected-methods.csv")
+
+    def told(values: np.ndarray) -> str:
+        made = estimate(values)
+        return (
+            f"{made.value:.2f} [{made.low:.2f}, {made.high:.2f}]"
+            if np.ptp(values)
+            else f"{made.value:.2f}"
+        )
+
+    numbers = {
+        names: np.array([line[3:5] for line in lines if tuple(line[:2]) == names], dtype=float).T
+        for names in {(line[0], line[1]) for line in lines}
+    }
+    table = {(row[0], row[1]): row[2:] for row in shown(page, "boundaries")}
+    assert table.keys() == numbers.keys()
+    for (boundaries, method), (performance, forgetting) in numbers.items():
+        gain = told(performance - numbers[boundaries, "naive"][0]) if method != "naive" else ""
+        assert table[boundaries, method] == ["5", told(performance), told(forgetting), gain]
+    counts = np.array([line[5:] for line in lines if line[0] == "detected"], dtype=int).sum(axis=0)
+    words = " ".join(page.split())
+    kept = [
+        (numbers[one, "cloning"][0] - numbers[one, "naive"][0]).mean()
+        for one in ("detected", "known")
+    ]
+    assert f"({kept[0] / kept[1]:.2f} of what it gains where they are known)" in words
+    found = f"found {counts[0] - counts[1]} of the {counts[0]} changes of these runs"
+    assert f"{found}, and told of {counts[2]} that were none" in words
+    untold = lines_of("detected-untold.csv")
+    assert [line[1:4] for line in untold] == [["2", "0", "0"]] * 3
+    late = [float(delay) for line in untold for delay in line[4:]]
+    assert f"{min(late):.0f} to {max(late):.0f} steps late" in words
 
 
 def test_what_limits_cost_and_who_keeps_them() -> None:
@@ -381,7 +451,20 @@ def test_what_is_said_of_limits() -> None:
     kept = cells("safe-cheetah", "pid", "cloning")
     told = f"stays at {kept[:, 3].mean():.1f}, below the limit, and {kept[:, 4].mean():.2f} of"
     assert told.replace(" 0.", " .") in page
-    assert (cells("safe-reach", "pid", "cloning")[:, 4] == 0).all()
+    for method in ("cloning", "packnet"):
+        assert (cells("safe-reach", "pid", method)[:, 4] == 0).all()
+    above = [cells(name, "pid", "ewc")[:, 4].mean() for name in ("safe-reach", "safe-cheetah")]
+    told = f"{above[0]:.2f} of the episodes are above it there, {above[1]:.2f} on safe-cheetah"
+    assert told.replace(" 0.", " .") in page
+    for constraint, method in (("price of 5", "ewc"), ("fixed", "naive")):
+        assert (cells("safe-reach", constraint, method)[:, 4] == 0).all()
+    second: dict[str, np.ndarray] = {}
+    for constraint in ("price of 5", "pid"):
+        own = ["safe-reach", constraint, "ewc"]
+        lines = [line for line in lines_of("safety.csv") if line[:3] == own]
+        second[constraint] = np.array([float(line[5]) for line in lines if line[4] == "fast"])
+    told = f"({around(second['price of 5'])}, where `pid` and `ewc` have {around(second['pid'])})"
+    assert told in page
     for name in ("safe-reach", "safe-cheetah"):
         broken = cells(name, "pid")[:, 4]
         assert broken.mean() > 0.9 > (broken < 0.8).mean()

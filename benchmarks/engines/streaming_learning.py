@@ -40,15 +40,27 @@ class Case(NamedTuple):
 
 
 _DQN_AGENT, _PPO_AGENT = {"algorithm": "dqn", **DQN}, {"algorithm": "ppo", **PPO}
+_COMPILED = {"engine": "compiled"}
 _Q, _AC = {"algorithm": "stream_q"}, {"algorithm": "stream_ac"}
 CASES = {
     "cartpole": Case("CartPole-v1", 10_000, {"stream_q": _Q, "dqn": _DQN_AGENT, "stream_ac": _AC}),
-    "acrobot": Case("Acrobot-v1", 100_000, {"stream_q": _Q, "stream_ac": _AC, "ppo": _PPO_AGENT}),
-    "acrobot-10000": Case(
-        *("Acrobot-v1", 100_000, {"stream_q": _Q, "stream_ac": _AC}),
-        {"changes": {"time_limit": 10_000}},
+    "acrobot": Case(
+        *("Acrobot-v1", 100_000),
+        {"stream_q": _Q, "stream_ac": _AC, "ppo": {**_PPO_AGENT, **_COMPILED}},
     ),
-    "hopper": Case("Hopper-v5", 500_000, {"stream_ac": _AC, "ppo": {"algorithm": "ppo"}}),
+    # MinAtar 1.0.15: pip install minatar. DQN has Stable-Baselines3's settings but for its start.
+    "breakout": Case(
+        *("minatar.gym:BaseEnv", 100_000),
+        {
+            "stream_q": _Q,
+            "dqn": {"algorithm": "dqn", "learning_starts": 1_000, **_COMPILED},
+        },
+        {"kwargs": {"game": "breakout"}, "wrappers": ["gymnasium.wrappers:FlattenObservation"]},
+    ),
+    "hopper": Case(
+        *("Hopper-v5", 50_000),
+        {"stream_ac": _AC, "ppo": {"algorithm": "ppo", **_COMPILED}},
+    ),
 }
 
 

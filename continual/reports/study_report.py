@@ -175,6 +175,7 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
             possible=tables.possible([one.difference.seeds for one in summary.tested]),
             units={cell.curves.unit for cell in cells},
             has_success=any(np.isfinite(cell.successes.values).any() for cell in cells),
+            highest=_highest(cells),
             referenced=all(cell.references for cell in cells),
             without_reference=_without_reference(summary),
             unmeasured=any(
@@ -190,8 +191,19 @@ def _notes(results: Results, summary: Summary) -> tuple[doc.Text, ...]:
     return tuple(map(doc.words, text.splitlines()))
 
 
+NOTHING = 0.05
+"""Score up to which an agent does as one that acts at random."""
+
 _MOST_NAMED = 10
 """Tasks that a note names."""
+
+
+def _highest(cells: Sequence[CellResults]) -> str:
+    """Return the highest score of any task at any evaluation, where that is about nothing."""
+    values = [cell.curves.values for cell in cells if cell.curves.unit == "score"]
+    known = [value[np.isfinite(value)] for value in values]
+    highest = max((float(value.max()) for value in known if value.size), default=np.inf)
+    return number(highest) if highest <= NOTHING else ""
 
 
 def _cut(cells: Sequence[CellResults]) -> str:

@@ -50,6 +50,18 @@ def test_the_means_worked_by_hand(runs: Path) -> None:
     assert (runs / "report.md").read_text(encoding="utf-8") == found.markdown
 
 
+@pytest.mark.parametrize(("best", "told"), [(4, "reached more than 0.04 in any task"), (6, "")])
+def test_where_nothing_was_learned_that_is_said(
+    best: int, told: str, tmp_path: Path, make_scenario, finish
+) -> None:
+    """Not from the end alone: what was learned and forgotten is something else."""
+    (folder,) = prepare(tmp_path, make_scenario(methods=["naive"], seeds=[0]))
+    finish(folder, [(0, 0), (best, 0), (1, 1)])
+    text = report(tmp_path / "demo").markdown
+    assert told in text
+    assert ("Nothing was learned" in text) == bool(told)
+
+
 def test_the_summary_worked_by_hand(runs: Path) -> None:
     text = report(runs).markdown
     table = rows(text, "Results")
