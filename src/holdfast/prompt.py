@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from holdfast.continual.jobs import run as cells
-from holdfast.continual.jobs.queue import RETRIES, Watcher
+from holdfast.continual.jobs.queue import RETRIES
 from holdfast.continual.jobs.run_handle import Runs
 from holdfast.scenarios.schema.scenario import Scenario
 
@@ -54,33 +56,32 @@ def run(
             does not answer. Nothing was written then.
         HoldfastError: The first failure of a cell, after all others have run.
     """
-    from holdfast.continual.probes.adaptation import adapt_held_out, check_held_out
+    watched = _watched(is_interactive() if progress is None else progress)
+    how: dict[str, Any] = {"jobs": jobs, "executor": executor, "address": address}
+    if scenario.adapt is not None and not overwrite:
+        _adaptation().check_held_out(Path(runs), scenario)
+    own: dict[str, Any] = {"overwrite": overwrite, "retries": retries, "trust_code": trust_code}
+    with watched(len(scenario.cells()), scenario.total_steps) as watcher:
+        made = cells.run(scenario, runs=runs, watcher=watcher, **how, **own)
+    if scenario.adapt is not None:
+        with cells.made_executor(executor, scenario, jobs=jobs, address=address) as execute:
+            folders = [one.folder for one in made]
+            _adaptation().adapt_held_out(folders, scenario, watched, execute=execute)
+    return made
+
+
+def _adaptation() -> Any:
+    from holdfast.continual.probes import adaptation  # here, as it imports what is heavy
+
+    return adaptation
+
+
+def _watched(shown: bool) -> Callable[[int, int], Any]:
+    """Return what makes a display of cells, or nothing where none is to be shown."""
     from holdfast.printing import console  # here, as it needs rich, and scripts do not
     from holdfast.progress import Display
 
-    shown = is_interactive() if progress is None else progress
-
-    def watched(count: int, steps: int) -> AbstractContextManager[Watcher | None]:
-        return Display(console(), count, steps) if shown else nullcontext()
-
-    if scenario.adapt is not None and not overwrite:
-        check_held_out(Path(runs), scenario)
-    with watched(len(scenario.cells()), scenario.total_steps) as watcher:
-        made = cells.run(
-            scenario,
-            runs=runs,
-            jobs=jobs,
-            overwrite=overwrite,
-            retries=retries,
-            executor=executor,
-            address=address,
-            trust_code=trust_code,
-            watcher=watcher,
-        )
-    if scenario.adapt is not None:
-        with cells.made_executor(executor, scenario, jobs=jobs, address=address) as execute:
-            adapt_held_out([one.folder for one in made], scenario, watched, execute=execute)
-    return made
+    return lambda count, steps: Display(console(), count, steps) if shown else nullcontext()
 
 
 def is_interactive() -> bool:
