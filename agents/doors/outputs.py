@@ -327,7 +327,7 @@ def log_likelihood(spec: OutputSpec, output: Output, actions: Tensor) -> Tensor:
         parts = torch.split(output["logits"], spec.splits, -1)
         chosen = [
             # A sum over a one-hot instead of a gather: vmap turns it into one batched product.
-            (p.log_softmax(-1) * _one_hot(actions[..., i], p)).sum(-1)
+            (p.log_softmax(-1) * one_hot(actions[..., i], p)).sum(-1)
             for i, p in enumerate(parts)
         ]
         return torch.stack(chosen).sum(0)
@@ -356,7 +356,7 @@ def entropy(spec: OutputSpec, output: Output) -> Tensor:
     return (output["log_std"] + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
 
-def _one_hot(indices: Tensor, like: Tensor) -> Tensor:
+def one_hot(indices: Tensor, like: Tensor) -> Tensor:
     """Return (..., n); torch's own one_hot reads the values, which vmap cannot batch."""
     return (indices.unsqueeze(-1) == torch.arange(like.shape[-1], device=like.device)).to(like)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from holdfast.agents.base.parameters import Named, gradient_of
 from holdfast.agents.doors.gradients import Tensors
-from holdfast.agents.doors.outputs import Output, Reader
+from holdfast.agents.doors.outputs import Output, Reader, one_hot
 
 MARGIN = 0.8
 """By how much the value of an action that was shown is to be above those of all others."""
@@ -33,7 +33,7 @@ def distance(said: Output, actions: Tensor) -> Tensor:
     if actions.is_floating_point():
         likeliest = torch.tanh(mean) if "log_std" in said else mean
         return (likeliest - actions).square().sum(-1).mean()
-    shown = nn.functional.one_hot(actions[:, 0], mean.shape[-1]).to(mean)
+    shown = one_hot(actions[:, 0], mean)
     best = (mean + MARGIN * (1 - shown)).max(dim=-1).values
     return (best - (mean * shown).sum(-1)).mean()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from gymnasium import spaces
 from kills import Kills, assert_unharmed, cell, silent, two_tasks
 from safetensors.numpy import save
 from safetensors.torch import load_file
-from stable_baselines3 import DDPG, SAC
+from stable_baselines3 import DDPG, DQN, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 
 from holdfast.agents.base.demonstrations import content_of, mixing, read_demonstrations
+from holdfast.agents.doors.shown_actions import distance
+from holdfast.continual.kinds.kind import kind_of
 from holdfast.continual.streams.task_stream import make_stream
 from holdfast.continual.training.cell import run_cell
 from holdfast.errors import CheckpointUnusable, ScenarioError, UsageError
@@ -244,6 +247,101 @@ def test_the_policy_is_drawn_to_what_was_done(engine: str, tmp_path: Path) -> No
         torch.testing.assert_close(saved[name], tensor, rtol=1e-4, atol=1e-5)
         moved = max(moved, float((tensor - before[name]).abs().max()))
     assert moved > 0.01
+
+
+class Margined(DQN):
+    """DQN with the large margin of DQfD beside its loss, as a user would write it."""
+
+    weight = 2.0
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size)
+            with torch.no_grad():
+                following = self.q_net_target(batch.next_observations).max(dim=1, keepdim=True)
+                wanted = batch.rewards + (1 - batch.dones) * self.gamma * following.values
+            value = self.q_net(batch.observations).gather(1, batch.actions.long())
+            loss = torch.nn.functional.smooth_l1_loss(value, wanted)
+            rows = np.random.randint(6, size=batch_size)
+            shown = torch.as_tensor(pole_rows()["actions"][rows])[:, None]
+            values = self.q_net(torch.as_tensor(pole_rows()["observations"][rows]))
+            above = torch.full_like(values, 0.8).scatter(1, shown, 0.0)
+            lacking = (values + above).max(dim=1).values - values.gather(1, shown)[:, 0]
+            self.policy.optimizer.zero_grad()
+            (loss + self.weight * lacking.mean()).backward()
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+            self.policy.optimizer.step()
+
+
+def pole_rows() -> dict[str, Any]:
+    """Return transitions of CartPole-v1."""
+    rng = np.random.default_rng(1)
+    seen = {
+        name: rng.normal(size=(6, 4)).astype(np.float32)
+        for name in ("observations", "next_observations")
+    }
+    return rows_of(6, **seen, actions=np.arange(6) % 2)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["sb3", "compiled"])
+def test_values_are_drawn_to_what_was_done(engine: str, tmp_path: Path) -> None:
+    """Up to rounding, as above."""
+    shown = {"data": str(written(tmp_path, pole_rows())), "share": 0.0, "cloning": 2.0}
+    given = {**OFF, "learning_rate": 1e-3, "policy_kwargs": {"net_arch": [8]}}
+    data = {
+        "tasks": [{"name": "a", "env": "CartPole-v1", "steps": 120, "demonstrations": shown}],
+        "agent": {"algorithm": "dqn", **given, "engine": engine},
+        "stream": {"task_id": "hidden"},
+        "evaluation": {"episodes": 1},
+    }
+    folder = cell(tmp_path, data)
+    run_cell(folder, silent)
+    model = Margined("MlpPolicy", make_vec_env("CartPole-v1", 1, seed=0), seed=0, **given)
+    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    model.learn(120)
+    saved = load_file(folder.path / "checkpoints/task-0/policy.safetensors")
+    moved = 0.0
+    for name, tensor in model.policy.state_dict().items():
+        torch.testing.assert_close(saved[name], tensor, rtol=1e-4, atol=1e-5)
+        moved = max(moved, float((tensor - before[name]).abs().max()))
+    assert moved > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "engine"),
+    [
+        *product(("sac", "tqc", "td3", "dqn", "qrdqn"), ("sb3", "compiled")),
+        ("crossq", "sb3"),  # compiled refuses batch norm
+    ],
+)
+def test_every_algorithm_comes_nearer_to_what_was_done(
+    algorithm: str, engine: str, tmp_path: Path
+) -> None:
+    """By the measure of the loss itself, beside the same run without it."""
+    is_discrete = algorithm in ("dqn", "qrdqn")
+    rows, env = (pole_rows(), "CartPole-v1") if is_discrete else (rows_of(), "Pendulum-v1")
+    away = {}
+    for weight in (0.0, 20.0):
+        shown = {"data": str(written(tmp_path, rows)), "share": 0.5, "cloning": weight}
+        agent = {"algorithm": algorithm, **OFF, "policy_kwargs": {"net_arch": [16]}}
+        agent |= {"train_freq": 1} if is_discrete else {}  # theirs are 4
+        data = {
+            "tasks": [{"name": "a", "env": env, "steps": 400, "demonstrations": shown}],
+            "agent": {**agent, "learning_rate": 3e-3, "engine": engine},
+            "evaluation": {"episodes": 1},
+            "stream": {"task_id": "hidden"},
+        }
+        folder = cell(tmp_path / str(weight), data)
+        run_cell(folder, silent)
+        learned = kind_of(folder.scenario).restore(folder, 0).agent
+        seen = learned.policy_input({"": rows["observations"]})
+        done = rows["actions"] if is_discrete else rows["actions"] / 2
+        with torch.no_grad():
+            said = learned.output()(seen)
+        away[weight] = distance(said, torch.as_tensor(done.reshape(6, -1))).item()
+    assert away[20.0] < 0.5 * away[0.0], away
 
 
 def shown_twice(place: Path, method: Any = "naive", **more: Any) -> dict[str, Any]:
