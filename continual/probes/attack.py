@@ -185,13 +185,23 @@ def attackable(agent: Any) -> Any:
     Raises:
         UsageError: If it cannot; the text says why.
     """
-    if agent.scenario.agent.algorithm == "recurrent_ppo":
-        raise UsageError("recurrent_ppo acts on all it has seen, not on one observation")
+    check_memoryless(agent)
     space = agent.policy.observation_space
-    is_vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-    if not is_vector or not np.issubdtype(space.dtype, np.floating):
+    if not is_vector(space):
         raise UsageError(f"it needs observations in a vector of fractions, but they are {space}")
     return agent.output()
+
+
+def check_memoryless(agent: Any) -> None:
+    """Raise UsageError unless an agent acts on one observation alone."""
+    if agent.scenario.agent.algorithm == "recurrent_ppo":
+        raise UsageError("recurrent_ppo acts on all it has seen, not on one observation")
+
+
+def is_vector(space: gym.Space[Any]) -> bool:
+    """Return whether observations are vectors of fractions."""
+    is_flat = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    return is_flat and np.issubdtype(space.dtype, np.floating)
 
 
 def own_entries(env: gym.Env[Any, Any]) -> int:

@@ -23,7 +23,12 @@ from holdfast.agents.base.greedy_action import most_likely
 from holdfast.agents.base.parameters import is_actor_critic
 from holdfast.agents.doors.outputs import Output, as_evaluated
 from holdfast.continual.kinds.kind import kind_of
-from holdfast.continual.probes.attack import own_entries, seen_by_policy
+from holdfast.continual.probes.attack import (
+    check_memoryless,
+    is_vector,
+    own_entries,
+    seen_by_policy,
+)
 from holdfast.continual.probes.rollouts import Player, Rows, World, copied
 from holdfast.continual.results.curves import Array
 from holdfast.continual.run_folder.record import RunFolder
@@ -155,15 +160,16 @@ def check_explainable(cell: RunFolder, agent: Any, task: Any) -> None:
         raise UsageError(f"{where} is a game; explanations are for environments without opponents")
     if cell.scenario.backend == "envpool":
         raise UsageError(f"{where} is in EnvPool; explanations need environments of Gymnasium")
-    if agent.scenario.agent.algorithm == "recurrent_ppo":
-        why = "recurrent_ppo acts on all it has seen, not on one observation"
-        raise UsageError(f"{where} cannot be explained: {why}")
+    try:
+        check_memoryless(agent)
+    except UsageError as error:
+        raise UsageError(f"{where} cannot be explained: {error}") from error
     _explained(agent.policy.observation_space, where)
 
 
 def _explained(space: gym.Space[Any], where: str) -> str | None:
     """Return the entry of a Dict that is explained; None where that is the whole observation."""
-    if is_image_space(space) or _is_vector(space):
+    if is_image_space(space) or is_vector(space):
         return None
     entries = space.spaces if isinstance(space, gym.spaces.Dict) else {}
     pictures = [key for key, entry in entries.items() if is_image_space(entry)]
@@ -173,11 +179,6 @@ def _explained(space: gym.Space[Any], where: str) -> str | None:
             f"picture (uint8, from 0 to 255, with channels), but they are {space}"
         )
     return pictures[0]
-
-
-def _is_vector(space: gym.Space[Any]) -> bool:
-    is_flat = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-    return is_flat and np.issubdtype(space.dtype, np.floating)
 
 
 def _tensors(agent: Any, observed: Sequence[Any], own: int) -> Seen:
@@ -195,7 +196,7 @@ def _tensors(agent: Any, observed: Sequence[Any], own: int) -> Seen:
             beside[name] = torch.as_tensor(np.stack([one[name] for one in observed]), device=device)
         space, observed = space[key], [one[key] for one in observed]
     values = torch.as_tensor(np.stack(observed), dtype=torch.float32, device=device)
-    if _is_vector(space):
+    if is_vector(space):
         return Seen(values, own, None, {})
     if tuple(values.shape[1:]) != space.shape:
         values = values.permute(0, 3, 1, 2).contiguous()  # (states, channels, height, width)
