@@ -178,6 +178,16 @@ def _loss_for(model: Any, *, critic: bool) -> _Loss:
     )
 
 
+def value_error(policy: Any, batch: Batch) -> Tensor:
+    """Return the mean squared error of an actor-critic's values, shape ().
+
+    Args:
+        policy: The actor-critic.
+        batch: ``observations`` and ``returns``.
+    """
+    return F.mse_loss(policy.predict_values(_seen(batch)).flatten(), batch["returns"])
+
+
 def _seen(batch: Batch, name: str = "observations") -> Any:
     """Return observations as a network takes them: one tensor, or one per key of a Dict."""
     prefix = f"{name}."

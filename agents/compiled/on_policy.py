@@ -16,7 +16,7 @@ from holdfast.agents.base.parameters import Named
 from holdfast.agents.compiled import account
 from holdfast.agents.compiled.attributes import kept_tensors, replaced_by, settings
 from holdfast.agents.compiled.rounds import Outcome, Planned, Rounds
-from holdfast.agents.compiled.transfer import arrays_of, state_of, tensors_of, write
+from holdfast.agents.compiled.transfer import arrays_of, padded, state_of, tensors_of, write
 from holdfast.agents.compiled.update import NORM, State, Update, filled, norms_in
 from holdfast.agents.doors.gradients import Tensors
 
@@ -52,7 +52,7 @@ class RolloutLearning:
         indices, random_states = self._indices(len(rows["actions"]))
         buffers = dict(model.policy.named_buffers())  # as a method has them by now
         shared = {
-            "rows": self._padded(rows),
+            "rows": padded(rows, model.n_steps * model.n_envs),
             "kept": arrays_of([own[name] for own, name in self._kept]),
             "numbers": self._numbers(),
             "buffers": arrays_of(buffers),
@@ -108,17 +108,6 @@ class RolloutLearning:
         }
         # As Stable-Baselines3's buffers give them out, whatever numbers the space has.
         return rows | {"actions": rows["actions"].astype(np.float32, copy=False)}
-
-    def _padded(self, rows: Arrays) -> Arrays:
-        """Return rows as many as a whole rollout has: a short one needs no program of its own."""
-        most = self._model.n_steps * self._model.n_envs
-        missing = most - len(rows["actions"])
-        if not missing:
-            return rows
-        return {
-            name: np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
-            for name, values in rows.items()
-        }
 
     def _indices(self, rows: int) -> tuple[list[Any], list[Any]]:
         """Return the rows of each minibatch, epoch after epoch, and NumPy's state after each."""

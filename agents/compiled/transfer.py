@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
+from holdfast.agents.base.buffers import Arrays
 from holdfast.agents.compiled.update import State, Update
 from holdfast.errors import UsageError
 
@@ -78,6 +79,17 @@ def write(update: Update, state: Any) -> None:
         for (_, part), one in zip(update.parts[kind], states, strict=True):
             if one:
                 part.state = tensors_of(one)
+
+
+def padded(rows: Arrays, most: int) -> Arrays:
+    """Return rows as many as a whole rollout has: a short one needs no program of its own."""
+    missing = most - len(next(iter(rows.values())))
+    if not missing:
+        return rows
+    return {
+        name: np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+        for name, values in rows.items()
+    }
 
 
 def copy_into(into: Tensor, array: Any) -> None:

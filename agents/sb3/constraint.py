@@ -1,8 +1,8 @@
 """Costs while an agent learns: counted, and weighed against the reward by a multiplier.
 
 The agent learns from (reward - multiplier * cost) / (1 + multiplier), the Lagrangian of the limit,
-scaled so that a large multiplier leaves the size of what is learned from as it is. There is no
-critic of its own for the cost.
+scaled so that a large multiplier leaves the size of what is learned from as it is. With a critic of
+the costs, advantages are weighed so, and rewards stay as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from holdfast.agents.base.buffers import COST_ROWS
-from holdfast.agents.base.parameters import Named
+from holdfast.agents.base.parameters import Named, below, flat
+from holdfast.agents.sb3.cost_critic import CostCritic
 from holdfast.scenarios.schema.cost import COST, Constraint, Cost
 
 
@@ -98,7 +99,8 @@ class Counted(VecEnvWrapper):
     """Training environments whose costs are counted and, under a constraint, weighed.
 
     A multiplier stays as it is within a rollout. Rewards in a replay buffer are always those of the
-    multiplier as it is now: reward and cost are kept beside them.
+    multiplier as it is now: reward and cost are kept beside them. Where the costs have a critic,
+    rewards go through as they are.
 
     Args:
         venv: The environments.
@@ -118,6 +120,8 @@ class Counted(VecEnvWrapper):
         self._episodes = np.zeros(venv.num_envs)
         self._ended: list[float] = []  # costs of episodes since the multiplier was moved
         self._buffer: Any = None
+        self._has_critic = constraint is not None and constraint.critic
+        self._critic: CostCritic | None = None
 
     def go_on_in(self, venv: VecEnv) -> Counted:
         """Return the same over other environments, whose episodes begin."""
@@ -125,9 +129,14 @@ class Counted(VecEnvWrapper):
         self._episodes = np.zeros(venv.num_envs)
         return self
 
-    def follow(self, model: Any) -> None:
-        """Keep rewards and costs beside the rows of a model's replay buffer, where it has one."""
-        if self.multiplier is None or isinstance(model, OnPolicyAlgorithm):
+    def follow(self, model: Any, *, is_compiled: bool = False) -> None:
+        """Learn what a model's costs come to, or keep rewards and costs beside its replay rows."""
+        if self.multiplier is None:
+            return
+        if isinstance(model, OnPolicyAlgorithm):
+            if self._has_critic:
+                weighed = self.multiplier.weighed
+                self._critic = CostCritic(model, weighed, is_compiled=is_compiled)
             return
         self._buffer = model.replay_buffer
         for name in COST_ROWS:
@@ -148,7 +157,9 @@ class Counted(VecEnvWrapper):
         self.training.cost += float(costs.sum())
         for place in np.flatnonzero(ends):
             self._end(int(place))
-        if self.multiplier is None:
+        if self._critic is not None:
+            self._critic.watch(costs, ends, infos)
+        if self.multiplier is None or self._critic is not None:
             return seen, rewards, ends, infos
         if self._buffer is not None:
             at = self._buffer.pos  # of the row that this step will be
@@ -186,6 +197,8 @@ class Counted(VecEnvWrapper):
         told = {} if self.multiplier is None else {"constraint/multiplier": self.multiplier.value}
         if self.training.steps:
             told["constraint/cost_rate"] = self.training.cost / self.training.steps
+        if self._critic is not None and self._critic.loss is not None:
+            told["constraint/critic_loss"] = self._critic.loss
         return told
 
     # -- checkpoints inside a task -----------------------------------------------------------------
@@ -195,7 +208,8 @@ class Counted(VecEnvWrapper):
         counted = [*vars(self.training).values()]
         state = [] if self.multiplier is None else self.multiplier.state()
         told = {"counted": counted, "multiplier": state, "ended": self._ended}
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in told.items()}
+        kept = {name: torch.tensor(value, dtype=torch.float64) for name, value in told.items()}
+        return kept if self._critic is None else kept | flat({"critic": self._critic.tensors()})
 
     def load_tensors(self, tensors: Named) -> None:
         """Take back what ``tensors`` gave."""
@@ -203,3 +217,5 @@ class Counted(VecEnvWrapper):
         if self.multiplier is not None:
             self.multiplier.load(tensors["multiplier"].tolist())
         self._ended = tensors["ended"].tolist()
+        if self._critic is not None:
+            self._critic.load_tensors(below(tensors, "critic"))

@@ -309,7 +309,7 @@ class StableBaselinesAgent:
             self._greedy = Greedy(model)
         self.takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         if self.counted is not None:
-            self.counted.follow(model)
+            self.counted.follow(model, is_compiled=options.engine == "compiled")
         return model
 
     def _watched(self, env: VecEnv) -> VecEnv:

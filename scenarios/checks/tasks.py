@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.offers import offers
-from holdfast.registry import ALGORITHMS, AT_ONCE
+from holdfast.registry import ALGORITHMS, AT_ONCE, WITH_COST_CRITIC
 from holdfast.scenarios.checks.messages import Finding, did_you_mean, entries, mapping, tasks_of
 from holdfast.scenarios.checks.multiagent import check_opponents, check_partners, is_team
 from holdfast.scenarios.checks.processes import check_pool, check_python
@@ -97,6 +97,11 @@ def _check_costs(data: Mapping[str, Any]) -> Iterator[Finding]:
     if known is not None and known.is_streaming:
         message = f"'{agent['algorithm']}' scales rewards itself as they come; remove it"
         yield Finding(place, message, at_key=True)
+    asks_critic = mapping(agent["constraint"]).get("critic") is True
+    if asks_critic and known is not None and agent["algorithm"] not in WITH_COST_CRITIC:
+        fitting = ", ".join(WITH_COST_CRITIC)
+        message = f"'{agent['algorithm']}' takes no critic of costs ({fitting} do); remove it"
+        yield Finding((*place, "critic"), message, at_key=True)
 
 
 def _check_demonstrations(data: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from holdfast.scenarios.schema.fields import (
     SECTION,
@@ -103,7 +104,8 @@ class Fixed(BaseModel):
 class Constraint(Sparse):
     """What makes an agent keep the limits of its tasks: one of three rules for a multiplier.
 
-    The agent learns from (reward - multiplier * cost) / (1 + multiplier).
+    The agent learns from (reward - multiplier * cost) / (1 + multiplier), or where costs have a
+    critic from (A_r - multiplier * A_c) / (1 + multiplier) of the advantages of reward and cost.
     """
 
     lagrangian: Lagrangian | None = None
@@ -112,6 +114,8 @@ class Constraint(Sparse):
     """By a controller."""
     fixed: Fixed | None = None
     """Not at all."""
+    critic: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether costs have a critic of their own (algorithms that learn from rollouts)."""
 
     @model_validator(mode="after")
     def _has_one_rule(self) -> Self:

@@ -181,6 +181,9 @@ The functions of all others read no tensor on the host, so that an engine may tr
 COMPILED = frozenset({"ppo", "a2c", "maskable_ppo", "dqn", "qrdqn", "sac", "tqc", "td3", "ddpg"})
 """Algorithms that ``engine: compiled`` knows."""
 
+WITH_COST_CRITIC = ("ppo", "a2c", "maskable_ppo")
+"""Algorithms that a critic of costs can stand beside; see ``constraint:``."""
+
 NOT_COMPILED: dict[str, str] = ON_HOST | {
     "expandable": "which of its modules acts is decided while they learn",
 }

@@ -8,12 +8,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from kills import assert_unharmed, cell, silent
 from safetensors.torch import load_file
-from stable_baselines3 import DQN
+from stable_baselines3 import A2C, DQN, ppo
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from holdfast.agents.sb3.budget import learn_on_policy
 from holdfast.agents.sb3.constraint import Counted, Multiplier
 from holdfast.continual.results.safety import safety_of
 from holdfast.continual.results.study import gather
@@ -142,6 +145,104 @@ def weights(place: Path, data: dict[str, Any]) -> dict[str, Any]:
     return load_file(folder.path / "checkpoints" / "task-1" / "policy.safetensors")
 
 
+class Paying(gym.Env[Any, Any]):
+    """Shows how many steps were taken, pays twice that, costs its square; cut after 5 steps."""
+
+    observation_space, action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.taken = 0
+        return self._seen(), {}
+
+    def _seen(self) -> Any:
+        return np.array([self.taken], np.float32)
+
+    def step(self, action: Any) -> Any:
+        self.taken += 1
+        cost = float(self.taken**2)
+        return self._seen(), 2.0 * self.taken, False, self.taken == 5, {"cost": cost}
+
+
+def test_with_a_critic_of_costs_advantages_are_weighed_and_values_are_of_rewards() -> None:
+    """By hand: every sum over all later steps of the rollout, with both critics' own numbers."""
+    multiplier, gamma, kept, steps = 3.0, 0.9, 0.8, 8
+    given = Constraint.model_validate({"fixed": {"multiplier": multiplier}, "critic": True})
+    env = Counted(DummyVecEnv([Paying]), Cost(limit=1.0), given)
+    how = {"n_steps": steps, "gamma": gamma, "gae_lambda": kept}
+    model = A2C("MlpPolicy", env, seed=0, policy_kwargs={"net_arch": [8]}, **how)
+    env.follow(model)
+    critic = env._critic
+    assert critic is not None
+    seen = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3])  # cut after the fifth step, at a 5
+    own = {
+        "reward": (model.policy, 2.0 * np.array([1, 2, 3, 4, 5, 1, 2, 3])),
+        "cost": (critic._policy, np.array([1.0, 4, 9, 16, 25, 1, 4, 9])),
+    }
+    found = {}
+    for name, (policy, signal) in own.items():
+        of = policy.predict_values(torch.arange(6.0)[:, None]).detach().double().flatten().numpy()
+        follows = np.array([of[seen[n + 1]] if n != 4 else of[5] for n in range(steps)])
+        deltas = signal + gamma * follows - of[seen[:steps]]
+        ends = [5 if n < 5 else steps for n in range(steps)]
+        found[name] = np.array(
+            [
+                sum((gamma * kept) ** (later - n) * deltas[later] for later in range(n, ends[n]))
+                for n in range(steps)
+            ]
+        )
+        found[f"return of {name}"] = found[name] + of[seen[:steps]]
+    before = critic.tensors()
+    _, callback = model._setup_learn(steps)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, steps)
+    buffer = model.rollout_buffer
+    wanted = (found["reward"] - multiplier * found["cost"]) / (1 + multiplier)
+    assert buffer.advantages[:, 0] == pytest.approx(wanted, rel=1e-5)
+    assert buffer.returns[:, 0] == pytest.approx(found["return of reward"], rel=1e-5)
+    critic.load_tensors(before)
+    values = critic._policy.predict_values(torch.as_tensor(seen[:steps])[:, None].float())
+    error = np.mean((values.detach().numpy()[:, 0] - found["return of cost"]) ** 2)
+    assert critic.loss == pytest.approx(error, rel=1e-5)  # one epoch of one batch: before its step
+    assert env.scalars()["constraint/critic_loss"] == critic.loss
+
+
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["sb3", "compiled"])
+def test_a_critic_learns_what_costs_come_to(is_compiled: bool) -> None:
+    given = Constraint.model_validate({"fixed": {"multiplier": 0.0}, "critic": True})
+    env = Counted(DummyVecEnv([Costly]), Cost(limit=1.0), given)
+    how = {"n_steps": 96, "batch_size": 32, "gamma": 0.5, "gae_lambda": 1.0, "learning_rate": 1e-2}
+    model = ppo.PPO("MlpPolicy", env, seed=0, **how, **NETS)
+    env.follow(model, is_compiled=is_compiled)
+    model.learn(96 * 5)
+    assert env._critic is not None
+    # All states look alike: the mean of 1, 1 + .5 and 1 + .5 + .25.
+    assert env._critic._values(np.zeros((1, 1), np.float32))[0] == pytest.approx(17 / 12, abs=0.05)
+
+
+def test_both_engines_fit_a_critic_alike() -> None:
+    """Three rollouts, the last of them short: weights agree to the rounding of 32 bits."""
+    given = Constraint.model_validate({"fixed": {"multiplier": 0.0}, "critic": True})
+    found = []
+    for is_compiled in (False, True):
+        env = Counted(DummyVecEnv([Paying]), Cost(limit=1.0), given)
+        model = ppo.PPO("MlpPolicy", env, seed=0, n_steps=24, batch_size=8, n_epochs=3, **NETS)
+        env.follow(model, is_compiled=is_compiled)
+        learn_on_policy(model, 58, _Silent(), lambda _: None)
+        assert env._critic is not None
+        found.append((model.policy.state_dict(), env._critic.tensors()))
+    (policy, plain), (policy_of_compiled, compiled) = found
+    assert all((policy[name] == policy_of_compiled[name]).all() for name in policy)
+    assert plain.keys() == compiled.keys()
+    for name, tensor in plain.items():
+        assert torch.allclose(tensor, compiled[name], rtol=1e-4, atol=1e-6), name
+    moved = [name for name in plain if name.startswith("weights") and "value_net" in name]
+    assert moved
+
+
+class _Silent(BaseCallback):
+    def _on_step(self) -> bool:
+        return True
+
+
 ENGINES = ["sb3", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
@@ -153,7 +254,9 @@ def test_what_is_only_counted_changes_nothing_and_a_multiplier_does(
 ) -> None:
     agent = {**agent, "engine": engine}
     plain = weights(tmp_path / "plain", scenario(agent, None, cost=False))
-    for number, constraint in enumerate((None, {"fixed": {"multiplier": 0.0}})):
+    none = {"fixed": {"multiplier": 0.0}}
+    beside = [{**none, "critic": True}] if agent["algorithm"] == "ppo" else []
+    for number, constraint in enumerate((None, none, *beside)):
         same = weights(tmp_path / str(number), scenario(agent, constraint))
         assert all((same[name] == plain[name]).all() for name in plain)
     other = weights(tmp_path / "other", scenario(agent, {"lagrangian": {}}))
@@ -161,11 +264,18 @@ def test_what_is_only_counted_changes_nothing_and_a_multiplier_does(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("agent", [PPO, SAC], ids=["ppo", "sac"])
+@pytest.mark.parametrize(
+    ("agent", "constraint"),
+    [(PPO, {"pid": {}}), (SAC, {"pid": {}}), (PPO, {"pid": {}, "critic": True})],
+    ids=["ppo", "sac", "critic"],
+)
 def test_killed_inside_tasks_and_run_again_equals_uninterrupted(
-    agent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: dict[str, Any],
+    constraint: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = scenario(agent, {"pid": {}}, carry={"replay_buffer": agent is SAC})
+    data = scenario(agent, constraint, carry={"replay_buffer": agent is SAC})
     assert_unharmed(monkeypatch, tmp_path, data, [70, 200, 260])
 
 
