@@ -1,7 +1,7 @@
 """Which tasks of Meta-World are learned alone within the budget of ``cw10-lite``.
 
 Every task is a stream of its own, learned with the agent and the steps of the shipped scenario by
-one seed. Twenty episodes at each eighth of the steps, without exploration, say how often it
+one seed that no table reports. Twenty episodes at each eighth of the steps, without exploration, say how often it
 succeeds. Tasks that are on file are not run again.
 """
 
@@ -17,6 +17,7 @@ from curves import curve, on_file, write
 import holdfast
 from holdfast.scenarios.schema.scenario import Scenario
 
+SEED = 100
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "single-tasks.csv"
 CW10 = (
@@ -46,14 +47,13 @@ def scenario(base: Scenario, task: str, seed: int) -> Scenario:
 
 def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
     """Run what is not on file, print and write a line per task."""
-    seed = base.seeds[0]
     for task in tasks:
         rows = {row[0]: row for row in on_file(RESULTS)}
         if task not in rows:
-            made = scenario(base, task, seed)
+            made = scenario(base, task, SEED)
             holdfast.run(made, runs=runs, jobs=jobs)
-            values = curve(runs / made.name, seed, "success")
-            rows[task] = [task, str(seed), *(f"{value:.2f}" for value in values)]
+            values = curve(runs / made.name, SEED, "success")
+            rows[task] = [task, str(SEED), *(f"{value:.2f}" for value in values)]
             known = [one for one in (*CW10, *OTHERS) if one in rows]
             columns = "task, seed, then successes of 20 episodes at the start and each eighth"
             kept = [rows[one] for one in known]
