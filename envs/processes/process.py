@@ -199,7 +199,8 @@ class WorkerProcess:
             )
         if actions.dtype.kind not in "biuf" or actions.dtype.itemsize > 8:
             raise ValueError(f"actions of type {actions.dtype} are no numbers")
-        if actions.dtype != self._actions_dtype:
+        # None compares as float64 does.
+        if self._actions_dtype is None or actions.dtype != self._actions_dtype:
             self.ask({"do": "actions", "dtype": actions.dtype.str})
             self._actions_dtype = actions.dtype
             flat = np.frombuffer(self._actions.data, actions.dtype, actions.size)

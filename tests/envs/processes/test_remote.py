@@ -84,6 +84,16 @@ def test_it_equals_the_environment_here(remote, same, target):
             same(list(here.reset()), list(there.reset()))
 
 
+def test_the_first_actions_may_be_of_any_type(remote, same):
+    """Also of 64 bits: what there is before the first step compares equal to those in NumPy."""
+    for dtype in (np.float64, np.float32):
+        there, here = remote("Pendulum-v1"), gym.make("Pendulum-v1")
+        there.reset(seed=1)
+        here.reset(seed=1)
+        one, two = (env.step(np.ones(1, dtype)) for env in (here, there))
+        same([one[0], float(one[1])], [two[0], float(two[1])])
+
+
 @pytest.mark.thorough
 def test_time_limit_options_attributes_and_pictures(remote):
     env = remote("CartPole-v1", time_limit=3, render_mode="rgb_array")
