@@ -91,6 +91,7 @@ class Method(Protocol):
         needs_without: Pairs of an argument, and what it must be told where that is not given.
         refuses: Keys of ``carry:``, each with the value that it cannot work with, and why.
         off_policy_arguments: Arguments that only off-policy algorithms can take.
+        cost_arguments: Arguments that ask what the steps of rollouts cost.
         grows: What it keeps of every task, which ``validate`` projects for the stream: ``samples``
             (as many rows as that argument says), ``share`` (of the stream, ``samples`` at most),
             ``transitions`` (all), ``networks`` (one more), or ``columns`` (one more, fed by all
@@ -119,6 +120,7 @@ class Method(Protocol):
     needs_without: ClassVar[tuple[tuple[str, str], ...]] = ()
     refuses: ClassVar[tuple[tuple[str, bool, str], ...]] = ()
     off_policy_arguments: ClassVar[tuple[str, ...]] = ()
+    cost_arguments: ClassVar[tuple[str, ...]] = ()
     grows: ClassVar[str] = ""
     work: ClassVar[str] = ""
     limits: ClassVar[dict[str, tuple[float, float | None]]] = {}

@@ -42,6 +42,7 @@ def transitions(
     *,
     since: int = 0,
     until: int = 0,
+    costs: bool = False,
 ) -> Arrays:
     """Return up to ``count`` raw rows, each at most once: of the replay buffer, or of rollouts.
 
@@ -52,9 +53,10 @@ def transitions(
         rng: Chooses.
         since: Step of the model from which on rows of its replay buffer count.
         until: Step of the model up to which they count, if some do; 0 for all.
+        costs: Whether rows of rollouts tell what they cost.
     """
     if isinstance(model, OnPolicyAlgorithm):
-        recent = kept()
+        recent = {name: rows for name, rows in kept().items() if costs or name != COSTS}
         rows = choose(len(recent["actions"]), count, rng)
         return {name: values[rows] for name, values in recent.items()}
     buffer = model.replay_buffer
@@ -150,7 +152,7 @@ def rollout_arrays(buffer: Any) -> Arrays:
     ``observations`` (with ``.key`` for each entry of a Dict) as the policy saw them, ``actions``,
     ``rewards``, ``episode_starts``, and of the policy that collected it ``old_values`` and
     ``old_log_prob``, with the ``advantages`` and ``returns`` that it learned from; of MaskablePPO
-    also the ``action_masks``.
+    also the ``action_masks``, and of a task that has any the ``costs``.
     """
     stored = by_name("observations", buffer.observations)
     arrays: Arrays = {name: rows.copy() for name, rows in stored.items()}
@@ -158,6 +160,8 @@ def rollout_arrays(buffer: Any) -> Arrays:
     masks = ("action_masks",) if hasattr(buffer, "action_masks") else ()
     for name in (*_ROLLOUT, *masks, *names):
         arrays[names.get(name, name)] = getattr(buffer, name).copy()
+    if hasattr(buffer, COSTS):
+        arrays[COSTS] = buffer.costs[: buffer.buffer_size].copy()
     return arrays
 
 
@@ -186,7 +190,9 @@ def unflatten(flat: dict[str, Tensor], like: dict[str, Any]) -> dict[str, Any]:
 
 
 _ROWS = ("actions", "rewards", "dones", "timeouts")
-COST_ROWS = ("own_rewards", "costs")
+COSTS = "costs"
+"""What steps cost, in the buffers of a task that has any."""
+COST_ROWS = ("own_rewards", COSTS)
 """Beside them under a constraint: rewards as the environment gave them, and costs."""
 
 

@@ -60,17 +60,21 @@ class Memory:
         """
         return buffers.by_key(self.transitions(count, rng), "observations")
 
-    def transitions(self, count: int, rng: np.random.Generator) -> Arrays:
+    def transitions(self, count: int, rng: np.random.Generator, *, costs: bool = False) -> Arrays:
         """Return up to ``count`` rows of the finished task, each at most once.
 
         Off-policy they are transitions of the replay buffer (``stored_rows``); on-policy rows of
         the rollouts that ``keep_rollouts`` asked for (``rollout_arrays``).
+
+        Args:
+            count: Of rows.
+            rng: Chooses.
+            costs: Whether they tell their ``costs``: on-policy, where the task has any.
         """
         learner = self._learner
         recent = learner.recent
-        return buffers.transitions(
-            learner.model, recent.rows, count, rng, since=recent.since, until=recent.until
-        )
+        span = {"since": recent.since, "until": recent.until}
+        return buffers.transitions(learner.model, recent.rows, count, rng, **span, costs=costs)
 
     def rollouts(self) -> list[Arrays]:
         """Return the kept rollouts in time order; each array has the shape (steps, n_envs, ...)."""

@@ -119,7 +119,8 @@ class Counted(VecEnvWrapper):
         self.multiplier = None if constraint is None else Multiplier(constraint)
         self._episodes = np.zeros(venv.num_envs)
         self._ended: list[float] = []  # costs of episodes since the multiplier was moved
-        self._buffer: Any = None
+        self._buffer: Any = None  # of a replay
+        self._rollout: Any = None
         self._has_critic = constraint is not None and constraint.critic
         self._critic: CostCritic | None = None
 
@@ -130,13 +131,15 @@ class Counted(VecEnvWrapper):
         return self
 
     def follow(self, model: Any, *, is_compiled: bool = False) -> None:
-        """Learn what a model's costs come to, or keep rewards and costs beside its replay rows."""
-        if self.multiplier is None:
-            return
+        """Keep costs beside the rows of a model's buffer, and learn what they come to if asked."""
         if isinstance(model, OnPolicyAlgorithm):
-            if self._has_critic:
+            self._rollout = model.rollout_buffer
+            self._rollout.costs = np.zeros((model.n_steps, model.n_envs), dtype=np.float32)
+            if self._has_critic and self.multiplier is not None:
                 weighed = self.multiplier.weighed
                 self._critic = CostCritic(model, weighed, is_compiled=is_compiled)
+            return
+        if self.multiplier is None:
             return
         self._buffer = model.replay_buffer
         for name in COST_ROWS:
@@ -157,8 +160,10 @@ class Counted(VecEnvWrapper):
         self.training.cost += float(costs.sum())
         for place in np.flatnonzero(ends):
             self._end(int(place))
+        if self._rollout is not None and (at := self._rollout.pos) < len(self._rollout.costs):
+            self._rollout.costs[at] = costs
         if self._critic is not None:
-            self._critic.watch(costs, ends, infos)
+            self._critic.watch(ends, infos)
         if self.multiplier is None or self._critic is not None:
             return seen, rewards, ends, infos
         if self._buffer is not None:

@@ -57,18 +57,19 @@ class CostCritic:
                 model.lr_schedule,
                 **model.policy_kwargs,
             ).to(model.device)
-        self._steps: deque[tuple[Floats, dict[int, Any]]] = deque(maxlen=model.n_steps)
+        self._cuts: deque[dict[int, Any]] = deque(maxlen=model.n_steps)
         self.loss: float | None = None
         model.rollout_buffer.compute_returns_and_advantage = self._estimate
 
-    def watch(self, costs: NDArray[Any], ends: NDArray[np.bool_], infos: list[Any]) -> None:
-        """Remember a step of all environments, shapes (n_envs,)."""
-        cut = {
-            int(place): infos[place]
-            for place in np.flatnonzero(ends)
-            if infos[place].get("TimeLimit.truncated", False)
-        }
-        self._steps.append((costs.astype(np.float32), cut))
+    def watch(self, ends: NDArray[np.bool_], infos: list[Any]) -> None:
+        """Remember which episodes were cut at a step of all environments."""
+        self._cuts.append(
+            {
+                int(place): infos[place]
+                for place in np.flatnonzero(ends)
+                if infos[place].get("TimeLimit.truncated", False)
+            }
+        )
 
     def _estimate(self, last_values: torch.Tensor, dones: NDArray[np.bool_]) -> None:
         """Do what the buffer does, then let its advantages be those of both."""
@@ -90,15 +91,14 @@ class CostCritic:
 
         ``act`` takes steps that are in no rollout, so that the last ones count.
         """
-        steps = [*self._steps][-length:]
-        costs = np.stack([costs for costs, _ in steps]) / self._scale()
-        for step, (_, cut) in enumerate(steps):
+        costs: Floats = self._model.rollout_buffer.costs[:length] / np.float32(self._scale())
+        for step, cut in enumerate([*self._cuts][-length:]):
             for place, info in cut.items():
                 # Normalised by now, as the policy's own critic sees it.
                 last = _one(info["terminal_observation"])
                 costs[step, place] += self._model.gamma * self._values(last)[0]
-        self._steps.clear()
-        return costs.astype(np.float32)
+        self._cuts.clear()
+        return costs
 
     def _scale(self) -> float:
         normalizer = self._model.get_vec_normalize_env()

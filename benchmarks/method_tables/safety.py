@@ -28,17 +28,19 @@ RESULTS = ROOT / "benchmarks" / "results" / "safety.csv"
 PAGE = ROOT / "docs" / "safety.md"
 SCENARIOS = ("safe-reach", "safe-cheetah")
 CONSTRAINTS = {
-    "none": "null",
-    "fixed": "{fixed: {multiplier: 1}}",
-    "lagrangian": "{lagrangian: {}}",
-    "pid": "{pid: {}}",
-    "price of 5": "{fixed: {multiplier: 5}}",
+    "none": "=null",
+    "fixed": "={fixed: {multiplier: 1}}",
+    "lagrangian": "={lagrangian: {}}",
+    "pid": "",
+    "pid, critic": ".critic=true",
+    "price of 5": "={fixed: {multiplier: 5}}",
 }
-"""What each is called, and what a scenario says."""
+"""What each is called, and what makes it of the shipped scenario's, which is a controller's."""
 EWC, PACKNET = "{ewc: {strength: 10.0}}", "{packnet: {prune: 0.5}}"
+BY_COST = "{ewc: {strength: 10.0, by_cost: true}}"
 METHODS = {
     **dict.fromkeys(CONSTRAINTS, ("naive",)),
-    "pid": ("naive", "cloning", EWC, PACKNET),
+    "pid": ("naive", "cloning", EWC, BY_COST, PACKNET),
     "price of 5": (EWC,),
 }
 """Who learns under each, the same that is kept by several under one alone."""
@@ -60,11 +62,15 @@ HEAD = (
 
 def scenario(name: str, constraint: str, seeds: Sequence[int], methods: Sequence[str]) -> Scenario:
     """Return a shipped scenario with one constraint, and methods as a scenario has them."""
-    made = f"{name}-{constraint.replace(' ', '-')}"
+    made = f"{name}-{constraint.replace(',', '').replace(' ', '-')}"
     changed = [f"name={made}", f"seeds={[*seeds]}"]
     if PACKNET in methods:  # it must be told how many tasks come, and nobody else is
         changed = [f"name={made}-counted", f"seeds={[*seeds]}", "stream.task_count=known"]
-    changed += [f"methods=[{', '.join(methods)}]", f"agent.constraint={CONSTRAINTS[constraint]}"]
+    if BY_COST in methods:  # alone it has the label of the other
+        changed[0] += "-by-cost"
+    changed += [f"methods=[{', '.join(methods)}]"]
+    if own := CONSTRAINTS[constraint]:
+        changed += [f"agent.constraint{own}"]
     return load(name, changed)
 
 
@@ -75,7 +81,9 @@ def main(scenarios: Sequence[str], seeds: Sequence[int], runs: Path) -> None:
             for method in methods:
                 made = scenario(name, constraint, seeds, [method])
                 label = made.methods[0].label
-                known = {row[3] for row in on_file(RESULTS) if row[:3] == [name, constraint, label]}
+                called = f"{label} by cost" if method == BY_COST else label
+                place = [name, constraint, called]
+                known = {row[3] for row in on_file(RESULTS) if row[:3] == place}
                 left = [seed for seed in seeds if str(seed) not in known]
                 if not left:
                     continue
@@ -83,7 +91,7 @@ def main(scenarios: Sequence[str], seeds: Sequence[int], runs: Path) -> None:
                 holdfast.run(made, runs=runs)
                 cells = {cell.folder.path: cell for cell in _cells(runs / made.name)}
                 own = [cells[runs / made.name / label / f"seed-{seed}"] for seed in left]
-                add([row for cell in own for row in lines(name, constraint, cell)])
+                add([row for cell in own for row in lines(place, cell)])
     show()
 
 
@@ -91,8 +99,8 @@ def _cells(folder: Path) -> list[CellResults]:
     return [cell for method in gather(folder).methods for cell in method.cells]
 
 
-def lines(name: str, constraint: str, cell: CellResults) -> Iterator[list[str]]:
-    """Yield what a finished cell has to say of each task of its stream."""
+def lines(row: Sequence[str], cell: CellResults) -> Iterator[list[str]]:
+    """Yield what a finished cell has to say of each task of its stream, after the row's names."""
     own = cell.folder
     episodes = [*own.scores()]
     end = max(episode["step"] for episode in episodes)
@@ -114,7 +122,7 @@ def lines(name: str, constraint: str, cell: CellResults) -> Iterator[list[str]]:
             np.mean([episode["cost"] > limit for episode in at_end]),
         )
         rounded = (*(f"{number:.2f}" for number in numbers), f"{points[-1]['cost']:.0f}")
-        yield [name, constraint, own.label, str(own.seed), task.name, *rounded]
+        yield [*row, str(own.seed), task.name, *rounded]
 
 
 def add(made: Sequence[Sequence[str]]) -> None:

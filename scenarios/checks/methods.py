@@ -50,6 +50,7 @@ class Setting:
         has_scores: Whether every task says how its returns become scores.
         is_team: Whether there are many agents.
         sampled: Index of the first task that is drawn at every visit; None where none is.
+        has_costs: Whether every task has a ``cost:``.
     """
 
     algorithm: str | None
@@ -60,6 +61,7 @@ class Setting:
     has_scores: bool = True
     is_team: bool = False
     sampled: int | None = None
+    has_costs: bool = False
 
     @property
     def table(self) -> Algorithm | None:
@@ -82,6 +84,7 @@ def setting_of(data: Mapping[str, Any], folder: Path | None) -> Setting:
         has_scores=data.get("score") is not None or (bool(own) and None not in own),
         is_team=agent.get("policies") is not None,
         sampled=next((index for index, task in tasks_of(data) if task.get("sample")), None),
+        has_costs=all(task.get("cost") is not None for _, task in tasks_of(data)),
     )
 
 
@@ -303,6 +306,18 @@ def _check_refusals(
         if given.get(key) and setting.table is not None and setting.table.on_policy:
             message = f"needs a replay buffer, which on-policy '{setting.algorithm}' does not have"
             yield Finding((*place, name, key), f"{message}; remove it", at_key=True)
+    for key in words(known, "cost_arguments"):
+        if given.get(key):
+            message = ""
+            if setting.table is not None and not setting.table.on_policy:
+                message = (
+                    f"reads what the steps of rollouts cost, and '{setting.algorithm}' has none"
+                )
+            elif not setting.has_costs:
+                message = "asks what steps cost, and a task does not tell; write cost: for each, or"
+            if message:
+                join = " " if message.endswith("or") else "; "
+                yield Finding((*place, name, key), f"{message}{join}remove it", at_key=True)
 
 
 def _check_needs(

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
 from torch import Tensor
 
+from holdfast.agents.base.buffers import by_key
 from holdfast.agents.base.parameters import Named, below, flat
 from holdfast.continual.method import Doors, Experience
 from holdfast.continual.methods.regularization.importance import (
@@ -48,6 +50,10 @@ class EWC(Penalized):
             tasks; Continual World uses 1e-5, and leaves out every head.
         regularize: ``actor`` (with its encoder), ``critic`` or ``both``; the critic's values count
             as the mean of a unit Gaussian.
+        by_cost: Whether an observation counts for 1 / (1 + c) of one whose step costs nothing, c
+            being what its own step cost: weights that served unsafe steps stay free. Cost-Fisher
+            EWC of Coursey et al. 2026 (arXiv:2604.19737), by two accounts of the paper, which
+            could not be read itself.
         hold_log_std: Whether PPO's and A2C's bare ``log_std`` is held too. Ours is False: it says
             how much the policy explores, and can matter hundreds of times as much as a weight.
     """
@@ -55,6 +61,7 @@ class EWC(Penalized):
     name = "ewc"
     has_importance = True
     doors = ("gradients", "output", "memory")
+    cost_arguments = ("by_cost",)
     extra = "one backward pass per kept observation after each task"
     convention = (
         "strength x sum over tasks of F (theta - theta_t)^2, no factor 1/2; F is the mean of "
@@ -67,6 +74,7 @@ class EWC(Penalized):
     samples: Annotated[int, (1, None)] = 2560
     fisher: Literal["sampled", "analytic", "squashed"] = "sampled"
     floor: Annotated[float, (0, None)] = 0.0
+    by_cost: bool = False
     _mattered: Named = field(init=False, default_factory=dict)  # whatever the floor
 
     def __post_init__(self) -> None:
@@ -86,13 +94,18 @@ class EWC(Penalized):
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")
-        observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
+        rows = doors.memory.transitions(self.samples, rng, costs=self.by_cost)
+        observations = doors.memory.policy_input(by_key(rows, "observations"))
+        weights: Tensor | None = None
+        if self.by_cost:
+            weights = 1 / (1 + torch.as_tensor(rows["costs"], device=doors.facts.device))
         floor = floors(doors, self.floor, self.regularize)
         squashed = self.fisher == "squashed"
         mattered: Named | None = {} if self.floor else None
-        measure: Any = partial(analytic_fisher, floor=floor, squashed=squashed, mattered=mattered)
+        how: Any = {"floor": floor, "weights": weights, "mattered": mattered}
+        measure: Any = partial(analytic_fisher, squashed=squashed, **how)
         if self.fisher == "sampled":
-            measure = partial(fisher_information, rng=rng, floor=floor, mattered=mattered)
+            measure = partial(fisher_information, rng=rng, **how)
         found = measured(doors, self.regularize, observations, measure)
         if mattered is not None and self._mattered.keys() == self.penalty.importance.keys():
             before = {} if self.kind == "online" and not self.decay else self._mattered

@@ -76,12 +76,13 @@ def fisher_information(
     rng: np.random.Generator,
     floor: Floor = 0.0,
     *,
+    weights: Tensor | None = None,
     mattered: Named | None = None,
 ) -> Named:
     """Return the diagonal Fisher information of the policy, one tensor per parameter.
 
     The mean over observations of the squared gradient of log pi(a | s), for one action drawn per
-    observation.
+    observation, times the weight of the observation.
 
     Args:
         output: The policy.
@@ -89,12 +90,13 @@ def fisher_information(
         observations: As the policy takes them, shape (samples, ...) or such tensors by key.
         rng: Draws the actions.
         floor: Least value per observation.
+        weights: Of the observations, shape (samples,); None for ones.
         mattered: Takes by name which weights had any information, whatever the floor.
     """
 
-    def likelihood(values: Named, observation: Tensor, action: Tensor) -> Tensor:
+    def likelihood(values: Named, observation: Tensor, action: Tensor, *root: Tensor) -> Tensor:
         outputs = output.of(values, _one(observation))
-        return log_likelihood(output.spec, outputs, action[None])[0]
+        return _times(log_likelihood(output.spec, outputs, action[None])[0], root)
 
     with torch.no_grad():
         outputs = output.of({}, observations)
@@ -105,7 +107,8 @@ def fisher_information(
     def squares(name: str, gradient: Tensor) -> Tensor:
         return _at_least(_noted(gradient.square(), mattered, name), floor, name).sum(0)
 
-    return _mean(output, grad(likelihood), parameters, (observations, actions), squares)
+    rows = (observations, actions, *_roots_of(weights))
+    return _mean(output, grad(likelihood), parameters, rows, squares)
 
 
 def analytic_fisher(
@@ -115,6 +118,7 @@ def analytic_fisher(
     floor: Floor = 0.0,
     *,
     squashed: bool = False,
+    weights: Tensor | None = None,
     mattered: Named | None = None,
 ) -> Named:
     """Return the diagonal Fisher information with the expectation over actions done exactly.
@@ -131,12 +135,13 @@ def analytic_fisher(
         squashed: Differentiate mu as the environment gets it, tanh(mu) x scale for SAC and its kin,
             while sigma stays that before squashing. Continual World does so (arXiv:2105.10919, its
             sac/models.py and methods/ewc.py).
-        mattered: As ``fisher_information`` takes it.
+        weights: As ``fisher_information`` takes them.
+        mattered: Likewise.
     """
 
-    def roots(values: Named, observation: Tensor) -> Tensor:
+    def roots(values: Named, observation: Tensor, *root: Tensor) -> Tensor:
         outputs = _said(output, values, _one(observation), squashed=squashed)
-        return _roots(output.spec, outputs)[0]
+        return _times(_roots(output.spec, outputs)[0], root)
 
     with torch.no_grad():
         first = _each(lambda t: t[:1], observations)
@@ -147,7 +152,8 @@ def analytic_fisher(
         return _at_least(information, floor, name).sum(0)
 
     chunk = max(1, _CHUNK // width)  # of each observation, ``width`` gradients are held
-    return _mean(output, jacrev(roots), parameters, (observations,), squares, chunk)
+    rows = (observations, *_roots_of(weights))
+    return _mean(output, jacrev(roots), parameters, rows, squares, chunk)
 
 
 def sensitivity(
@@ -173,6 +179,15 @@ def sensitivity(
         return gradient.abs().sum(0)
 
     return _mean(output, grad(length), parameters, (observations,), lengths)
+
+
+def _roots_of(weights: Tensor | None) -> tuple[Tensor, ...]:
+    """Return what makes squared gradients weighted ones, a row per sample; nothing without."""
+    return () if weights is None else (weights.sqrt(),)
+
+
+def _times(value: Tensor, root: tuple[Tensor, ...]) -> Tensor:
+    return value * root[0] if root else value
 
 
 def _said(output: Reader, values: Named, observations: Any, *, squashed: bool) -> Output:

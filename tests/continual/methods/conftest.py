@@ -70,6 +70,7 @@ def train() -> Callable[..., StableBaselinesAgent]:
         watch: Callable[[StableBaselinesAgent, TaskExperience], Any] = lambda agent, task: None,
         agent: dict[str, Any] | None = None,
         changes: dict[str, Any] | None = None,
+        cost: dict[str, Any] | None = None,
         **keys: Any,
     ) -> StableBaselinesAgent:
         """Return the agent; ``restart_after`` saves, forgets and loads everything after a task.
@@ -81,7 +82,7 @@ def train() -> Callable[..., StableBaselinesAgent]:
         changed = [(opposite if i % 2 else {}) | (changes or {}) for i in range(tasks)]
         given: dict[str, Any] = {
             "tasks": [
-                {"name": f"t{i}", "env": env, "steps": steps, "changes": changed[i]}
+                {"name": f"t{i}", "env": env, "steps": steps, "changes": changed[i], "cost": cost}
                 for i in range(tasks)
             ],
             "agent": {"algorithm": world.partition("-")[0], **arguments, **(agent or {})},

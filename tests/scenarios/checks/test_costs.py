@@ -61,3 +61,17 @@ def test_a_critic_of_costs_stands_beside_algorithms_that_learn_from_rollouts(
     (problem,) = problems(LIMITED, asked, "agent.algorithm=sac")
     assert problem.path == "agent.constraint.critic"
     assert problem.message.startswith("'sac' takes no critic of costs (ppo, a2c, maskable_ppo do)")
+
+
+def test_importance_by_cost_asks_for_costs_and_rollouts(problems: Any, write: Any) -> None:
+    asked = "methods=[{ewc: {by_cost: true}}]"
+    load(write(LIMITED), [asked, "agent.constraint=null"])
+    found = [
+        problems(LIMITED, asked, "agent.constraint=null", more)[0]
+        for more in ("tasks.1.cost=null", "agent.algorithm=sac")
+    ]
+    assert [one.path for one in found] == ["methods[0].ewc.by_cost"] * 2
+    assert found[0].message.startswith("asks what steps cost, and a task does not tell")
+    assert (
+        found[1].message == "reads what the steps of rollouts cost, and 'sac' has none; remove it"
+    )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from all_doors import reader
 
 from holdfast.agents.base.parameters import named_parameters
 from holdfast.continual.methods.regularization.ewc import EWC
-from holdfast.continual.methods.regularization.importance import analytic_fisher
+from holdfast.continual.methods.regularization.importance import (
+    analytic_fisher,
+    fisher_information,
+)
 
 
 @pytest.mark.parametrize("world", ["ppo", "sac", "dqn"])
@@ -77,3 +81,33 @@ def test_a_critic_is_held_where_asked(
     agent = train(world, lambda: [ewc], tasks=1)
     assert ewc.penalty.importance.keys() == named_parameters(agent.policy, *groups).keys()
     assert all(value.max() > 0 for n, value in ewc.penalty.importance.items() if "bias" in n)
+
+
+@pytest.mark.parametrize("fisher", ["sampled", "analytic"])
+def test_by_cost_unsafe_steps_count_less(fisher: Any, train: Any) -> None:
+    """Costs are those of each row's own step; the weights are 1 / (1 + c) of them."""
+    ewc, seen = EWC(fisher=fisher, samples=60, by_cost=True), []
+
+    def watch(agent: Any, experience: Any) -> None:
+        rng = experience.generator("ewc")
+        for rollout in agent.memory.rollouts():
+            angle = np.abs(rollout["observations"][1:, :, 2])
+            goes_on = rollout["episode_starts"][1:] == 0
+            wanted = np.where(angle > 0.15, 3.0, 0.0)
+            assert (rollout["costs"][:-1][goes_on] == wanted[goes_on]).all()
+        rows = agent.memory.transitions(60, rng, costs=True)
+        weights = torch.as_tensor(1 / (1 + rows["costs"]))
+        seen.append(weights.unique().tolist())
+        live = {n: p.detach() for n, p in named_parameters(agent.policy, "actor").items()}
+        observations = agent.policy_input({"": rows["observations"]})
+        how = {"weights": weights}
+        if fisher == "analytic":
+            found = analytic_fisher(reader(agent), live, observations, **how)
+        else:
+            found = fisher_information(reader(agent), live, observations, rng, **how)
+        for name, value in found.items():
+            torch.testing.assert_close(ewc.penalty.importance[name], value)
+
+    terms = [{"observation": 2, "above": 0.15, "below": -0.15, "weight": 3.0}]
+    train("ppo", lambda: [ewc], tasks=1, watch=watch, cost={"limit": 5, "terms": terms})
+    assert seen == [[0.25, 1.0]]

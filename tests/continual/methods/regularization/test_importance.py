@@ -159,6 +159,23 @@ def test_sensitivity_is_the_mean_absolute_gradient_of_the_squared_output(
     _check(found, _one_by_one(named_parameters(agent.policy, "actor"), length, 1))
 
 
+@pytest.mark.parametrize("name", ["ppo", "ppo-box"])
+def test_weights_of_observations_weigh_their_squared_gradients(name: str, make: Make) -> None:
+    """Beside the mean over observations, each measured alone."""
+    agent, observations = make(name)
+    own, weights = _detached(agent), torch.linspace(0.1, 1.0, ROWS)
+    analytic = partial(analytic_fisher, reader(agent), own)
+    each = [analytic(observations[i : i + 1]) for i in range(ROWS)]
+    expected = {n: sum(w * f[n] for w, f in zip(weights, each, strict=True)) / ROWS for n in own}
+    _check(analytic(observations, weights=weights), expected)
+    # One action in all draws: the sampled one is weighed as the analytic one is.
+    drawn = partial(fisher_information, reader(agent), own, observations)
+    unweighed, half = (
+        drawn(np.random.default_rng(7), weights=given) for given in (None, torch.full((ROWS,), 0.5))
+    )
+    _check(half, {n: value / 2 for n, value in unweighed.items()})
+
+
 def test_many_draws_approach_the_analytic_fisher(make: Make) -> None:
     agent, observations = make("ppo")
     parameters = _detached(agent)
