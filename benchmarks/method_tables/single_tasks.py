@@ -61,9 +61,7 @@ def main(base: Scenario, tasks: Sequence[str], runs: Path, jobs: int) -> None:
             places = [*CW10, *OTHERS]
             kept = sorted(rows.values(), key=lambda row: (places.index(row[0]), int(row[2])))
             known = dict.fromkeys(row[0] for row in kept)
-            columns = (
-                "task, seed, steps, then successes of 20 episodes at the start and each eighth"
-            )
+            columns = "task, seed, steps, successes of 20 episodes at the start and each eighth"
             write(RESULTS, kept, "method_tables.single_tasks", [("--tasks", *known)], columns)
         print(*rows[task, steps], flush=True)
 
