@@ -94,11 +94,13 @@ class EWC(Penalized):
     def post_adapt(self, doors: Doors, experience: Experience) -> None:
         """Estimate the Fisher information of the finished task and add its parabola."""
         rng = experience.generator("ewc")
-        rows = doors.memory.transitions(self.samples, rng, costs=self.by_cost)
-        observations = doors.memory.policy_input(by_key(rows, "observations"))
         weights: Tensor | None = None
         if self.by_cost:
+            rows = doors.memory.transitions(self.samples, rng, costs=True)
             weights = 1 / (1 + torch.as_tensor(rows["costs"], device=doors.facts.device))
+            observations = doors.memory.policy_input(by_key(rows, "observations"))
+        else:
+            observations = doors.memory.policy_input(doors.memory.observations(self.samples, rng))
         floor = floors(doors, self.floor, self.regularize)
         squashed = self.fisher == "squashed"
         mattered: Named | None = {} if self.floor else None
