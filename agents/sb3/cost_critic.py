@@ -29,8 +29,8 @@ class CostCritic:
     policy learns from (A_r - m A_c) / (1 + m). Its own critic is that of the reward, whatever m
     does; where costs are part of the reward, it has to follow m instead.
 
-    The critic is a network of the policy's class and form, with an optimizer of its own; its values
-    alone are used. It is fitted to the rollout's returns of costs in as many epochs, and by as
+    The critic is a network of the policy's class and arguments, with an optimizer of its own; its
+    values alone are used, and what methods build into the policy is not in it. It is fitted to the rollout's returns of costs in as many epochs, and by as
     large steps, as the policy's. Discounts are those of the rewards. Where rewards are normalised,
     costs are divided by the same number, so that m has the same meaning.
 
