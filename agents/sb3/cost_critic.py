@@ -30,9 +30,10 @@ class CostCritic:
     does; where costs are part of the reward, it has to follow m instead.
 
     The critic is a network of the policy's class and arguments, with an optimizer of its own; its
-    values alone are used, and what methods build into the policy is not in it. It is fitted to the rollout's returns of costs in as many epochs, and by as
-    large steps, as the policy's. Discounts are those of the rewards. Where rewards are normalised,
-    costs are divided by the same number, so that m has the same meaning.
+    values alone are used, and what methods build into the policy is not in it. It is fitted to the
+    rollout's returns of costs in as many epochs, and by as large steps, as the policy's. Discounts
+    are those of the rewards. Where rewards are normalised, costs are divided by the same number, so
+    that m has the same meaning.
 
     Source: PPO-Lagrangian of Ray et al. 2019, Benchmarking Safe Exploration in Deep Reinforcement
     Learning. Its code (github.com/openai/safety-starter-agents) weighs the two objectives so; as
