@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,8 +37,9 @@ class CostCritic:
     that m has the same meaning.
 
     Source: PPO-Lagrangian of Ray et al. 2019, Benchmarking Safe Exploration in Deep Reinforcement
-    Learning. Its code (github.com/openai/safety-starter-agents) weighs the two objectives so; as
-    both are linear in the advantages but for the clipping, these are weighed here.
+    Learning. Its code (github.com/openai/safety-starter-agents) weighs the two objectives so, of
+    which PPO clips that of the reward alone, with A_r standardised and A_c centred before. Here
+    the advantages are weighed, and what the algorithm does to advantages is done to them together.
 
     Args:
         model: An algorithm that learns from rollouts, whose rollout buffer it takes over.
@@ -73,19 +75,18 @@ class CostCritic:
         )
 
     def _estimate(self, last_values: torch.Tensor, dones: NDArray[np.bool_]) -> None:
-        """Do what the buffer does, then let its advantages be those of both."""
+        """Do what the buffer does, for rewards and for costs, and let its advantages be of both."""
         buffer = self._model.rollout_buffer
-        type(buffer).compute_returns_and_advantage(buffer, last_values=last_values, dones=dones)
-        length = buffer.buffer_size
-        values = self._values(_flat(buffer.observations)).reshape(length, -1)
-        following = np.concatenate([values[1:], self._values(self._model._last_obs)[None]])
-        ends = np.concatenate([buffer.episode_starts[1:], dones[None]]).astype(np.float32)
-        costs = self._costs(length)
-        advantages = generalised_advantages(
-            costs, values, following, ends, buffer.gamma, buffer.gae_lambda
-        )
-        buffer.advantages[:] = self._weighed(buffer.advantages, advantages)
-        self._fit(buffer.observations, advantages + values)
+        estimate = type(buffer).compute_returns_and_advantage
+        estimate(buffer, last_values=last_values, dones=dones)
+        paid = copy(buffer)
+        paid.rewards = self._costs(buffer.buffer_size)
+        paid.values = self._values(_flat(buffer.observations)).reshape(paid.rewards.shape)
+        paid.advantages = np.zeros_like(paid.values)
+        following = torch.as_tensor(self._values(self._model._last_obs))
+        estimate(paid, last_values=following, dones=dones)
+        buffer.advantages[:] = self._weighed(buffer.advantages, paid.advantages)
+        self._fit(buffer.observations, paid.returns)
 
     def _costs(self, length: int) -> Floats:
         """Return what the rollout's steps cost, and what would still come where they were cut.
@@ -161,33 +162,6 @@ class CostCritic:
         """Take back what ``tensors`` gave."""
         self._policy.load_state_dict(below(tensors, "weights"))
         load_optimizers(SimpleNamespace(policy=self._policy), below(tensors, "optimizer"))
-
-
-def generalised_advantages(
-    costs: Floats,
-    values: Floats,
-    following: Floats,
-    ends: Floats,
-    gamma: float,
-    gae_lambda: float,
-) -> Floats:
-    """Return how much more is paid than expected, by Schulman et al. 2016 (1506.02438), eq. 16.
-
-    Args:
-        costs: Shape (steps, n_envs), as all of them.
-        values: Expected at each step.
-        following: Expected at the step after it.
-        ends: 1 where an episode ended with the step.
-        gamma: Discount.
-        gae_lambda: Of the mean over horizons.
-    """
-    goes_on = 1.0 - ends
-    deltas = costs + gamma * following * goes_on - values
-    advantages, sums = np.zeros_like(deltas), np.zeros_like(deltas[0])
-    for step in reversed(range(len(deltas))):
-        sums = deltas[step] + gamma * gae_lambda * goes_on[step] * sums
-        advantages[step] = sums
-    return advantages
 
 
 def _flat(observations: Any) -> Any:

@@ -307,17 +307,14 @@ def _check_refusals(
             message = f"needs a replay buffer, which on-policy '{setting.algorithm}' does not have"
             yield Finding((*place, name, key), f"{message}; remove it", at_key=True)
     for key in words(known, "cost_arguments"):
-        if given.get(key):
-            message = ""
-            if setting.table is not None and not setting.table.on_policy:
-                message = (
-                    f"reads what the steps of rollouts cost, and '{setting.algorithm}' has none"
-                )
-            elif not setting.has_costs:
-                message = "asks what steps cost, and a task does not tell; write cost: for each, or"
-            if message:
-                join = " " if message.endswith("or") else "; "
-                yield Finding((*place, name, key), f"{message}{join}remove it", at_key=True)
+        if not given.get(key):
+            continue
+        if setting.table is not None and not setting.table.on_policy:
+            message = f"reads what the steps of rollouts cost, and '{setting.algorithm}' has none"
+            yield Finding((*place, name, key), f"{message}; remove it", at_key=True)
+        elif not setting.has_costs:
+            message = "asks what steps cost, and a task does not tell; write cost: for each"
+            yield Finding((*place, name, key), f"{message}, or remove it", at_key=True)
 
 
 def _check_needs(

@@ -22,6 +22,7 @@ from holdfast.continual.results.safety import safety_of
 from holdfast.continual.results.study import gather
 from holdfast.continual.run_folder.point_record import COSTS
 from holdfast.continual.training.cell import run_cell
+from holdfast.registry import ALGORITHMS, WITH_COST_CRITIC, load
 from holdfast.scenarios.schema.cost import Constraint, Cost
 
 NETS = {"policy_kwargs": {"net_arch": [8]}}
@@ -241,6 +242,54 @@ def test_both_engines_fit_a_critic_alike() -> None:
 class _Silent(BaseCallback):
     def _on_step(self) -> bool:
         return True
+
+
+class Mixed(gym.Env[Any, Any]):
+    """A picture and numbers, masked actions, and a cost of 1 for the second action."""
+
+    observation_space = spaces.Dict(
+        {"picture": spaces.Box(0, 255, (36, 36, 1), np.uint8), "numbers": spaces.Box(-1, 1, (2,))}
+    )
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.observation_space.seed(7)
+        self.taken = 0
+        return self.observation_space.sample(), {}
+
+    def action_masks(self) -> Any:
+        return np.array([True, True, False])
+
+    def step(self, action: Any) -> Any:
+        self.taken += 1
+        info = {"cost": float(action == 1)}
+        return self.observation_space.sample(), 1.0, False, self.taken == 6, info
+
+
+@pytest.mark.parametrize("algorithm", WITH_COST_CRITIC)
+def test_a_critic_stands_beside_each_algorithm_and_dict_observations(algorithm: str) -> None:
+    """What is learned with a multiplier of 0 is what is learned without a critic."""
+    made = load(ALGORITHMS[algorithm].target, None)
+    size = {} if algorithm == "a2c" else {"batch_size": 8, "n_epochs": 1}
+    found = []
+    for critic, is_compiled in ((False, False), (True, False), (True, True)):
+        rule = {"fixed": {"multiplier": 0.0}, "critic": critic}
+        env = Counted(DummyVecEnv([Mixed]), Cost(limit=1.0), Constraint.model_validate(rule))
+        model = made("MultiInputPolicy", env, seed=0, n_steps=8, **size)
+        env.follow(model, is_compiled=is_compiled)
+        before = env._critic.tensors() if env._critic else {}
+        model.learn(16)
+        after = env._critic.tensors() if env._critic else {}
+        found.append((model.policy.state_dict(), before, after))
+    plain, *with_critic = (policy for policy, _, _ in found)
+    for policy in with_critic:
+        assert all((policy[name] == plain[name]).all() for name in plain)
+    (_, before, torchs), (_, _, compiled) = found[1:]
+    cnn = next(name for name in before if name.startswith("weights/") and ".cnn.0.weight" in name)
+    assert not torch.equal(before[cnn], torchs[cnn])
+    for name, tensor in torchs.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=2e-3, atol=2e-5)
 
 
 ENGINES = ["sb3", pytest.param("compiled", marks=pytest.mark.slow)]

@@ -224,29 +224,41 @@ class Drawn(DDPG):
             polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("engine", ["sb3", "compiled"])
-def test_the_policy_is_drawn_to_what_was_done(engine: str, tmp_path: Path) -> None:
-    """Up to the rounding of two gradients that are added rather than one of a sum."""
-    shown = {"data": str(written(tmp_path)), "share": 0.0, "cloning": Drawn.weight}
-    networks = {"policy_kwargs": {"net_arch": [8]}}
+def assert_drawn_alike(
+    place: Path, kind: Any, world: str, steps: int, agent: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    """Hold a cell's weights to those of a peer of some kind, up to rounding; both have moved.
+
+    Two gradients are added there, and one of a sum is taken here.
+    """
+    task = {"name": "a", "env": world, "steps": steps, "demonstrations": shown}
     data = {
-        "tasks": [{"name": "a", "env": "Pendulum-v1", "steps": 60, "demonstrations": shown}],
-        "agent": {"algorithm": "ddpg", **OFF, **networks, "engine": engine},
+        "tasks": [task],
+        "agent": agent,
         "stream": {"task_id": "hidden"},
         "evaluation": {"episodes": 1},
     }
-    folder = cell(tmp_path, data)
+    folder = cell(place, data)
     run_cell(folder, silent)
-    model = Drawn("MlpPolicy", make_vec_env("Pendulum-v1", 1, seed=0), seed=0, **OFF, **networks)
-    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
-    model.learn(60)
+    given = {key: agent[key] for key in agent.keys() - {"algorithm", "engine"}}
+    peer = kind("MlpPolicy", make_vec_env(world, 1, seed=0), seed=0, **given)
+    before = {name: tensor.clone() for name, tensor in peer.policy.state_dict().items()}
+    peer.learn(steps)
     saved = load_file(folder.path / "checkpoints/task-0/policy.safetensors")
     moved = 0.0
-    for name, tensor in model.policy.state_dict().items():
+    for name, tensor in peer.policy.state_dict().items():
         torch.testing.assert_close(saved[name], tensor, rtol=1e-4, atol=1e-5)
         moved = max(moved, float((tensor - before[name]).abs().max()))
     assert moved > 0.01
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["sb3", "compiled"])
+def test_the_policy_is_drawn_to_what_was_done(engine: str, tmp_path: Path) -> None:
+    shown = {"data": str(written(tmp_path)), "share": 0.0, "cloning": Drawn.weight}
+    given = {**OFF, "policy_kwargs": {"net_arch": [8]}}
+    agent = {"algorithm": "ddpg", **given, "engine": engine}
+    assert_drawn_alike(tmp_path, Drawn, "Pendulum-v1", 60, agent, shown)
 
 
 class Margined(DQN):
@@ -286,26 +298,10 @@ def pole_rows() -> dict[str, Any]:
 @pytest.mark.thorough
 @pytest.mark.parametrize("engine", ["sb3", "compiled"])
 def test_values_are_drawn_to_what_was_done(engine: str, tmp_path: Path) -> None:
-    """Up to rounding, as above."""
-    shown = {"data": str(written(tmp_path, pole_rows())), "share": 0.0, "cloning": 2.0}
+    shown = {"data": str(written(tmp_path, pole_rows())), "share": 0.0, "cloning": Margined.weight}
     given = {**OFF, "learning_rate": 1e-3, "policy_kwargs": {"net_arch": [8]}}
-    data = {
-        "tasks": [{"name": "a", "env": "CartPole-v1", "steps": 120, "demonstrations": shown}],
-        "agent": {"algorithm": "dqn", **given, "engine": engine},
-        "stream": {"task_id": "hidden"},
-        "evaluation": {"episodes": 1},
-    }
-    folder = cell(tmp_path, data)
-    run_cell(folder, silent)
-    model = Margined("MlpPolicy", make_vec_env("CartPole-v1", 1, seed=0), seed=0, **given)
-    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
-    model.learn(120)
-    saved = load_file(folder.path / "checkpoints/task-0/policy.safetensors")
-    moved = 0.0
-    for name, tensor in model.policy.state_dict().items():
-        torch.testing.assert_close(saved[name], tensor, rtol=1e-4, atol=1e-5)
-        moved = max(moved, float((tensor - before[name]).abs().max()))
-    assert moved > 0.01
+    agent = {"algorithm": "dqn", **given, "engine": engine}
+    assert_drawn_alike(tmp_path, Margined, "CartPole-v1", 120, agent, shown)
 
 
 @pytest.mark.slow
