@@ -237,6 +237,63 @@ def test_the_quickstart_under_both_engines() -> None:
     assert says(METHODS, f"the widest is {short(low)} to +{short(high)}"), (low, high)
 
 
+SCIENCE = (ROOT / "docs" / "science.md").read_text("utf-8")
+
+
+def test_how_often_intervals_hold_the_truth() -> None:
+    """And how often some of ten methods like the baseline are told apart from it."""
+    found = {c["seeds"]: {k: float(v) for k, v in c.items()} for c in cells_of("coverage.csv")}
+    bootstrap = {seeds: f"{row['coverage_mean']:.2f}" for seeds, row in found.items()}
+    students = sorted(row["coverage_student"] for row in found.values())
+    low, high = (f"{rate:.2f}" for rate in (students[0], students[-1]))
+    several = [row for row in found.values() if row["seeds"] >= 5]
+    alarms = sorted(row["any_of_ten"] for row in several)
+    few, many = (f"{rate:.2f}" for rate in (alarms[0], alarms[-1]))
+    assert max(row["any_of_ten_holm"] for row in several) <= 0.05
+    for told in (
+        f"{bootstrap['3']} with three seeds, {bootstrap['5']} with five, "
+        f"{bootstrap['10']} with ten, {bootstrap['20']} with twenty",
+        f"held the truth in {low} to {high}",
+        f"told apart in {few} to {many} of the studies with five seeds or more",
+    ):
+        assert says(BENCHMARKS, told), told
+    for told in (
+        f"held the truth in {low[2:]} to {high[2:]}% of them",
+        f"did in {bootstrap['3'][2:]}% with three seeds and {bootstrap['5'][2:]}% with five",
+        f"in {few[1:]} to {many[1:]} of simulated studies with five seeds or more",
+    ):
+        assert says(SCIENCE, told), told
+
+
+def test_which_tasks_of_continual_world_are_out_of_reach_alone() -> None:
+    """Those that cw10-lite has others for, after twice its steps."""
+    head = (ROOT / "scenarios" / "continual_world" / "cw10-lite.yaml").read_text("utf-8")
+    told = (
+        "hammer, push-wall, push-back, stick-pull and peg-unplug-side succeed at most twice in 20"
+    )
+    assert says(re.sub(r"\n# ?", " ", head), told)
+    curves = {
+        (line[0], line[2]): [float(v) for v in line[3:]] for line in lines_of("single-tasks.csv")
+    }
+    for task in ("Hammer", "PushWall", "PushBack", "StickPull", "PegUnplugSide"):
+        assert max(curves[task, "120000"]) <= 2 / 20, task
+
+
+def test_how_many_tasks_fail_on_continual_control() -> None:
+    failed: dict[str, int] = {}
+    for cell in cells_of("continual-control.csv"):
+        failed[cell["method"]] = failed.get(cell["method"], 0) + int(cell["failed"])
+    assert says(SCIENCE, f"`naive` fails in {failed.pop('naive')} of its 40 shifted tasks")
+    never = "`isolated`, `l2-init` and `shrink-perturb` fail in none, nor does `fire`"
+    assert says(SCIENCE, never)
+    assert {method for method, count in failed.items() if not count} == set(never.split("`")[1::2])
+    counts = sorted((count, method) for method, count in failed.items() if count)
+    (least, first), *others = [(count, f"`{method}`") for count, method in counts]
+    assert says(SCIENCE, f"{first} in {least}, `redo` in {failed['redo']}")
+    for count, method in others:
+        assert says(SCIENCE, f"{method} in {count}"), method
+
+
 def test_the_points_that_were_tried_on_continual_control() -> None:
     """Returns: a score of 1 is 400 steps, one of 0 is 22."""
     scores: dict[str, list[float]] = {}
