@@ -109,7 +109,12 @@ def test_a_kept_cell_is_the_cell_that_ran(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "points", "seeds"), [("methods-continuous", 6, 3), ("continual-control", 3, 2)]
+    ("name", "points", "seeds"),
+    [
+        ("methods-continuous", 6, 3),
+        ("continual-control", 3, 2),
+        ("cw10-lite", 2, 1),
+    ],
 )
 def test_the_points_of_a_table_are_the_best_of_its_tuning(
     name: str, points: int, seeds: int

@@ -89,7 +89,9 @@ def test_the_points_of_continual_control() -> None:
         assert f"{method} {' '.join(points)}" in head, method
 
 
-@pytest.mark.parametrize("name", ["methods-continuous-tuning"])
+@pytest.mark.parametrize(
+    "name", ["methods-continuous-tuning", "methods-discrete-tuning", "cw10-lite-tuning"]
+)
 def test_the_best_and_the_worst_strength(name: str) -> None:
     means: dict[str, list[float]] = {}
     for label, rows in by_method(name).items():
