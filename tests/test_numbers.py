@@ -316,15 +316,51 @@ def test_the_points_that_were_tried_on_continual_control() -> None:
         assert told == ", ".join(own), method
 
 
-def test_the_strengths_that_were_tried_on_continuous_control() -> None:
-    cells = cells_of("methods-continuous-tuning.csv")
-    for method, _, _, mean, _ in shown(METHODS, "method | strengths"):
-        labels = {c["method"] for c in cells if c["method"].startswith(f"{method}-")}
+@pytest.mark.parametrize(("domain", "learner"), [("discrete", "PPO"), ("continuous", "SAC")])
+def test_the_strengths_that_were_tried(domain: str, learner: str) -> None:
+    cells = cells_of(f"methods-{domain}-tuning.csv")
+    for method, strengths, _, mean, others in shown(METHODS, f"method | strengths with {learner}"):
+        labels = dict.fromkeys(
+            c["method"] for c in cells if c["method"].startswith(f"{method}-")
+        )  # in the order of the strengths
         means = [
             np.mean([float(c["average_performance/cw"]) for c in cells if c["method"] == label])
             for label in labels
         ]
         assert (len(means), short(max(means))) == (6, mean), method
+        if learner == "PPO":
+            tried = [float(strength) for strength in strengths.split(", ")]
+            assert tried == [float(label.rpartition("=")[2]) for label in labels], method
+            best = int(np.argmax(means))
+            assert others.split(", ") == [short(m) for m in means[:best] + means[best + 1 :]]
+
+
+def test_what_is_read_from_the_table_of_methods() -> None:
+    """Gains, and areas under the curves, with PPO."""
+    own: dict[str, list[dict[str, str]]] = {}
+    for cell in cells_of("methods-discrete.csv"):
+        own.setdefault(cell["method"], []).append(cell)
+
+    def mean(method: str, column: str) -> float:
+        return float(np.mean([float(cell[column]) for cell in own[method]]))
+
+    gains = {
+        method: mean(method, "average_performance/cw") - mean("naive", "average_performance/cw")
+        for method in own
+        if method not in ("naive", "isolated", "joint", "frozen")
+    }
+    below = ("redo", "shrink-perturb", "continual-backprop", "l2-init", "parseval")
+    losses = sorted(-gains.pop(method) for method in below)
+    assert says(METHODS, f"end {short(losses[0])} to {short(losses[-1])} below `naive`")
+    slow = gains.pop("progress-compress")
+    assert says(METHODS, f"`progress-compress` gains +{short(slow)}")
+    assert all(gains.pop(method) < 0.1 for method in ("l2", "vcl"))
+    least = min(gains, key=lambda method: gains[method])
+    told = f"gain from +{short(gains[least])} (`{least}`) to +{short(max(gains.values()))}"
+    assert says(METHODS, told), told
+    areas = [short(mean(method, "auc/cw")) for method in ("fame", "naive", "isolated")]
+    told = "area under the curves is {}, that of `naive` {}, of `isolated` {};".format(*areas)
+    assert says(METHODS, told), told
 
 
 STREAMING = (ROOT / "docs" / "streaming.md").read_text("utf-8")

@@ -111,6 +111,7 @@ def test_a_kept_cell_is_the_cell_that_ran(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "points", "seeds"),
     [
+        ("methods-discrete", 6, 3),
         ("methods-continuous", 6, 3),
         ("continual-control", 3, 2),
         ("cw10-lite", 2, 1),

@@ -95,7 +95,7 @@ class Table(NamedTuple):
 TABLES = (
     Table("quickstart", range(10)),
     Table("methods-discrete-tuning", range(100, 103), compiled=True, tuning=True),
-    Table("methods-discrete", range(5), compiled=True),
+    Table("methods-discrete", range(8), compiled=True),
     Table("methods-continuous-tuning", range(100, 103), compiled=True, tuning=True),
     Table("methods-continuous", range(5), compiled=True),
     Table("split-digits", range(5)),
