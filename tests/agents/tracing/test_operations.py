@@ -143,7 +143,9 @@ def test_float32_stays_float32() -> None:
         total = x.sum()
         return total * 0.1, x * s, x.mean() / x.std(), x.clamp(-s, s), total**2, -total.exp()
 
-    x, s = torch.randn(3, 4), torch.tensor(0.3, dtype=torch.float64)
+    # Always the same numbers: where their sum is near zero, rounding is no small share of it.
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    s = torch.tensor(0.3, dtype=torch.float64)
     found = traced(function, x, s).on(np)(x.numpy(), s.numpy())
     assert {one.dtype for one in found} == {np.dtype("float32")}
     for one, wanted in zip(found, function(x, s), strict=True):
