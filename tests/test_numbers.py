@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import lzma
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from result_tables import cells_of, lines_of, short
 from scipy.stats import t
 
 from holdfast.continual.results.statistics import estimate
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 ENGINE = (ROOT / "docs" / "engine.md").read_text("utf-8")
-
-
-def lines_of(name: str) -> list[list[str]]:
-    """Return the lines of a file of results, those that say what made it apart."""
-    opened = lzma.open if name.endswith(".xz") else open
-    with opened(RESULTS / name, "rt", newline="", encoding="utf-8") as file:
-        return list(csv.reader(line for line in file if not line.startswith("#")))
-
-
-def cells_of(name: str) -> list[dict[str, str]]:
-    """Return the lines of a file of results by column."""
-    head, *lines = lines_of(name)
-    return [dict(zip(head, line, strict=True)) for line in lines]
 
 
 def shown(page: str, first: str) -> list[list[str]]:
@@ -125,11 +110,6 @@ def test_what_methods_cost_in_compiled_updates(row: str, algorithm: str) -> None
 
 BENCHMARKS = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
 TEAMS = (ROOT / "docs" / "teams.md").read_text("utf-8")
-
-
-def short(number: float, digits: int = 2) -> str:
-    """Return a number as the pages write it in text: .97, -1.04."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{number:.{digits}f}")
 
 
 def says(page: str, text: str) -> bool:
@@ -358,9 +338,30 @@ def test_what_is_read_from_the_table_of_methods() -> None:
     least = min(gains, key=lambda method: gains[method])
     told = f"gain from +{short(gains[least])} (`{least}`) to +{short(max(gains.values()))}"
     assert says(METHODS, told), told
+    alone = mean("isolated", "average_performance/cw") - mean("naive", "average_performance/cw")
+    assert says(METHODS, f"where `isolated` gains +{short(alone)};")
+    assert says(METHODS, f"`fame` keeps all three tasks (+{short(gains['fame'])})")
     areas = [short(mean(method, "auc/cw")) for method in ("fame", "naive", "isolated")]
     told = "area under the curves is {}, that of `naive` {}, of `isolated` {};".format(*areas)
     assert says(METHODS, told), told
+
+
+def test_what_penalties_gain_with_heads() -> None:
+    """And the others that the text below the table names, with SAC."""
+    own: dict[str, list[float]] = {}
+    for cell in cells_of("methods-continuous.csv"):
+        own.setdefault(cell["method"], []).append(float(cell["average_performance/cw"]))
+    means = {method: float(np.mean(values)) for method, values in own.items()}
+    gains = {method: f"+{short(mean - means['naive'])}" for method, mean in means.items()}
+    penalties = sorted(gains[method] for method in ("l2", "ewc", "mas", "si", "rwalk", "vcl"))
+    for told in (
+        f"gain between {penalties[0]} and {penalties[-1]}",
+        f"`cloning` ({gains['cloning']}), `packnet` ({gains['packnet']})",
+        f"agents of their own ({gains['isolated']})",
+        f"learn less, {gains['replay']} and {gains['perfect-memory']}",
+        f"`joint` ends below them ({short(means['joint'])})",
+    ):
+        assert says(METHODS, told), told
 
 
 STREAMING = (ROOT / "docs" / "streaming.md").read_text("utf-8")

@@ -1,23 +1,21 @@
-"""What the heads of shipped scenarios say was measured is in the files of results."""
+"""What the headers of shipped scenarios say was measured is in the files of results."""
 
 from __future__ import annotations
 
-import csv
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from result_tables import cells_of, short
 
 from holdfast.scenarios.shipped import shipped
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 AVERAGE, FORGETTING = "average_performance/cw", "forgetting/cw"
 
 Rows = list[dict[str, str]]
 
 
-def head_of(name: str) -> str:
+def header_of(name: str) -> str:
     """Return the comments above a shipped scenario, in one line."""
     lines = shipped()[name].read_text("utf-8").splitlines()
     comments = [line[1:].strip() for line in lines[: lines.index(f"name: {name}")]]
@@ -26,14 +24,9 @@ def head_of(name: str) -> str:
 
 def by_method(name: str) -> dict[str, Rows]:
     found: dict[str, Rows] = {}
-    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(line for line in file if not line.startswith("#")):
-            found.setdefault(row["method"], []).append(row)
+    for row in cells_of(f"{name}.csv"):
+        found.setdefault(row["method"], []).append(row)
     return found
-
-
-def written(value: float, digits: int = 2) -> str:
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def mean(rows: Rows, column: str) -> float:
@@ -41,42 +34,42 @@ def mean(rows: Rows, column: str) -> float:
 
 
 def spread(rows: Rows, column: str, digits: int) -> str:
-    """Return mean and standard deviation over seeds as heads have them."""
+    """Return mean and standard deviation over seeds as headers have them."""
     deviation = np.std([float(row[column]) for row in rows], ddof=1)
-    return f"{written(mean(rows, column), digits)} ±{written(deviation, digits)}"
+    return f"{short(mean(rows, column), digits)} ±{short(deviation, digits)}"
 
 
 @pytest.mark.parametrize("name", ["quickstart", "spread-wirings"])
 def test_average_performance_and_forgetting(name: str) -> None:
-    head = head_of(name)
+    header = header_of(name)
     for method, rows in by_method(name).items():
         told = f"{method} {spread(rows, AVERAGE, 2)} / {spread(rows, FORGETTING, 2)}"
-        assert told in head, told
+        assert told in header, told
 
 
 @pytest.mark.parametrize("name", ["spread-teams", "tag-roles", "partners", "pursuit-layouts"])
 def test_returns_at_the_end_of_the_stream(name: str) -> None:
-    head = head_of(name)
+    header = header_of(name)
     for method, rows in by_method(name).items():
         columns = [column for column in rows[0] if column.startswith("final ")]
         told = f"{method} {', '.join(spread(rows, column, 1) for column in columns)}"
-        assert told in head, told
+        assert told in header, told
 
 
 @pytest.mark.parametrize("name", ["methods-continuous", "split-digits"])
 def test_average_performance(name: str) -> None:
-    head = head_of(name)
+    header = header_of(name)
     for method, rows in by_method(name).items():
-        told = f"{method} {written(mean(rows, AVERAGE))}"
-        assert told in head, told
+        told = f"{method} {short(mean(rows, AVERAGE))}"
+        assert told in header, told
 
 
 def test_the_return_while_learning() -> None:
     """A score of 1 is 400 steps, one of 0 is 22."""
-    head = head_of("continual-control")
+    header = header_of("continual-control")
     for method, rows in by_method("continual-control").items():
         told = f"{method} {22 + 378 * mean(rows, 'auc/cw'):.0f}"
-        assert told in head, told
+        assert told in header, told
 
 
 def test_the_points_of_continual_control() -> None:
@@ -84,9 +77,9 @@ def test_the_points_of_continual_control() -> None:
     for label, rows in by_method("continual-control-tuning").items():
         method = re.split(r"-(?=[a-z_]+=)", label)[0]
         means.setdefault(method, []).append(f"{22 + 378 * mean(rows, 'auc/cw'):.0f}")
-    head = head_of("continual-control-tuning")
+    header = header_of("continual-control-tuning")
     for method, points in means.items():
-        assert f"{method} {' '.join(points)}" in head, method
+        assert f"{method} {' '.join(points)}" in header, method
 
 
 @pytest.mark.parametrize(
@@ -96,7 +89,7 @@ def test_the_best_and_the_worst_strength(name: str) -> None:
     means: dict[str, list[float]] = {}
     for label, rows in by_method(name).items():
         means.setdefault(label.split("-")[0], []).append(mean(rows, AVERAGE))
-    head = head_of(name)
+    header = header_of(name)
     for method, points in means.items():
-        best, worst = (re.escape(written(of(points))) for of in (max, min))
-        assert re.search(rf"{method} {best} \([^)]*\), {worst}\b", head), method
+        best, worst = (re.escape(short(of(points))) for of in (max, min))
+        assert re.search(rf"{method} {best} \([^)]*\), {worst}\b", header), method

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_tables import rows
+from result_tables import rows
 
 from holdfast.continual.jobs.run_folders import prepare
 from holdfast.continual.reports.report import report

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
-from report_tables import rows
+from result_tables import rows
 from study import write_study
 
 from holdfast.continual.jobs.run_folders import prepare
